@@ -1,0 +1,88 @@
+// Command broker-webapp shows stock quotes in a browser. It fetches them over
+// gRPC with mutual TLS from a server that must prove one SPIFFE ID, and shows
+// who answered and why that is believed. It refuses to know any certificate
+// file: its own identity comes from the Workload API.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+)
+
+func main() { process.Main(run) }
+
+// settings are what flags and environment say.
+type settings struct {
+	listen         string
+	socket         string
+	address        string
+	server         spiffeid.ID
+	reauthenticate time.Duration
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("broker-webapp", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
+	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
+	flags.StringVar(&s.address, "quotes-address", "", "host:port of the quotes server; required")
+	flags.Func("quotes-id", "SPIFFE ID that the quotes server must prove; required", func(text string) (err error) {
+		s.server, err = identity.ParseID(text)
+		return err
+	})
+	flags.DurationVar(&s.reauthenticate, "reauthenticate", 5*time.Second, "how long one handshake stands for; 0 makes one for each call")
+	if err := process.Parse(flags, "BROKER", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
+		return s, err
+	}
+	if s.server.IsZero() {
+		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -quotes-id (or BROKER_QUOTES_ID) is empty: " +
+			"name the SPIFFE ID of the quotes server, such as spiffe://cluster1.com/server")}
+	}
+	if _, port, err := net.SplitHostPort(s.address); err != nil || port == "" {
+		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -quotes-address (or BROKER_QUOTES_ADDRESS) is %q: "+
+			"want host:port, such as stock-quotes-service:8090", s.address)}
+	}
+	if s.reauthenticate < 0 {
+		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -reauthenticate is %s: want 0 or more", s.reauthenticate)}
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parse(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	source, err := identity.NewSource(s.socket, log)
+	if err != nil {
+		return &process.UsageError{Cause: fmt.Errorf("read flags: -socket (or %s): %w", identity.SocketVariable, err)}
+	}
+	listener, err := process.Listen(ctx, s.listen)
+	if err != nil {
+		return fmt.Errorf("open -listen: %w", err)
+	}
+	log.InfoContext(ctx, "serving the page", "listen", listener.Addr().String(),
+		"quotes_server", s.address, "quotes_id", s.server.String(), "workload_api", s.socket)
+
+	caller := &caller{settings: s, holder: source, now: time.Now, log: log}
+	feed := newFeed(caller.call, time.Now, log)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return source.Run(ctx) })
+	group.Go(func() error {
+		handler := newHandler(feed, source, s, time.Now)
+		return process.HTTP(listener, handler, 2*callBound, log).Run(ctx)
+	})
+	return group.Wait()
+}

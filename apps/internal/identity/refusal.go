@@ -1,0 +1,48 @@
+package identity
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// NotFederatedError says that no bundle of the peer's trust domain is held,
+// so that nothing the peer presents can be verified.
+type NotFederatedError struct {
+	TrustDomain spiffeid.TrustDomain
+	Cause       error
+}
+
+func (e *NotFederatedError) Error() string {
+	return fmt.Sprintf("no bundle held for trust domain %s", e.TrustDomain)
+}
+
+func (e *NotFederatedError) Unwrap() error { return e.Cause }
+
+// UnexpectedIDError says that the peer proved an identity, but not the one
+// that was asked for.
+type UnexpectedIDError struct{ Got, Want spiffeid.ID }
+
+func (e *UnexpectedIDError) Error() string {
+	return fmt.Sprintf("peer is %s, want %s", e.Got, e.Want)
+}
+
+// ExpiredError says that an SVID of one's own has expired.
+type ExpiredError struct{ Document Document }
+
+func (e *ExpiredError) Error() string {
+	return fmt.Sprintf("own SVID %s expired at %s", e.Document.ID, e.Document.NotAfter.Format(time.RFC3339))
+}
+
+// federated gives a missing bundle the type that go-spiffe's error lacks.
+type federated struct{ x509bundle.Source }
+
+func (f federated) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	bundle, err := f.Source.GetX509BundleForTrustDomain(td)
+	if err != nil {
+		return nil, &NotFederatedError{TrustDomain: td, Cause: err}
+	}
+	return bundle, nil
+}

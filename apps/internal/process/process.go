@@ -1,0 +1,169 @@
+// Package process is what each demo program needs to be a well-behaved
+// process: settings from flags and the environment, probes, and servers that
+// end when they are told to. It refuses to know what is served, and to whom.
+package process
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// stopBound is how long a server may finish what it is doing once it is told
+// to stop. It is far below the 30 s after which Kubernetes kills.
+const stopBound = 2 * time.Second
+
+// Main runs a program until it ends or is told to stop (SIGINT, SIGTERM), and
+// exits: 0 done, 1 failed, 2 wrong usage. Logs and errors go to stderr.
+func Main(run func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error) {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
+	cancel()
+	var usage *UsageError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// UsageError says which setting is wrong, and what would be right.
+type UsageError struct{ Cause error }
+
+func (e *UsageError) Error() string { return e.Cause.Error() }
+
+func (e *UsageError) Unwrap() error { return e.Cause }
+
+// Parse sets flags from args and, where args do not name one, from the
+// environment: a flag called allow-clients of a program whose prefix is
+// QUOTES reads QUOTES_ALLOW_CLIENTS. named gives the variables that have a
+// name of their own. Whatever is wrong comes back as a *UsageError.
+func Parse(flags *flag.FlagSet, prefix string, named map[string]string, args []string, env func(string) string) error {
+	variable := func(name string) string {
+		if own, ok := named[name]; ok {
+			return own
+		}
+		return prefix + "_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	}
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "Usage of %s (each flag also reads the variable in brackets):\n", flags.Name())
+		flags.VisitAll(func(f *flag.Flag) {
+			fmt.Fprintf(flags.Output(), "  -%s [%s]\n    \t%s (default %q)\n", f.Name, variable(f.Name), f.Usage, f.DefValue)
+		})
+	}
+	help := flags.Output()
+	flags.SetOutput(io.Discard) // the error is printed once, by Main
+	err := flags.Parse(args)
+	flags.SetOutput(help)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		flags.Usage()
+		return err
+	case err != nil:
+		return &UsageError{fmt.Errorf("read flags: %w", err)}
+	case flags.NArg() > 0:
+		return &UsageError{fmt.Errorf("read flags: unexpected argument %q: every setting is a flag", flags.Arg(0))}
+	}
+
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	var errs []error
+	flags.VisitAll(func(f *flag.Flag) {
+		value := env(variable(f.Name))
+		if given[f.Name] || value == "" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			errs = append(errs, fmt.Errorf("read environment: invalid value %q of %s: %w", value, variable(f.Name), err))
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return &UsageError{err}
+	}
+	return nil
+}
+
+// Probes answers /healthz as long as the process lives, and /readyz with 200
+// when ready returns nil, else 503 and its reason.
+func Probes(mux *http.ServeMux, ready func() error) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+}
+
+// Listen opens a TCP listener on address (":8080").
+func Listen(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	return config.Listen(ctx, "tcp", address)
+}
+
+// Server is something that serves until it is stopped: gracefully, which may
+// take for ever, or at once.
+type Server struct {
+	Serve func() error // nil after a stop
+	Drain func() error
+	Stop  func() error
+}
+
+// Run serves until ctx ends, then lets the server finish what it is doing,
+// but not for longer than a short bound.
+func (s Server) Run(ctx context.Context) error {
+	served, drained := make(chan error, 1), make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	go func() { drained <- s.Drain() }()
+	select {
+	case err := <-drained:
+		return errors.Join(err, <-served)
+	case <-time.After(stopBound):
+		return errors.Join(s.Stop(), <-drained, <-served)
+	}
+}
+
+// HTTP is a Server that answers on listener with handler. An answer may take
+// up to bound.
+func HTTP(listener net.Listener, handler http.Handler, bound time.Duration, log *slog.Logger) Server {
+	server := &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      bound,
+		IdleTimeout:       time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	return Server{
+		Serve: func() error {
+			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
+			}
+			return nil
+		},
+		Drain: func() error { return server.Shutdown(context.Background()) },
+		Stop:  server.Close,
+	}
+}

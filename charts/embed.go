@@ -1,0 +1,11 @@
+// Package charts holds the Helm charts that a lab is made of, one folder each.
+//
+// It refuses to know Helm: what reads and installs them lives elsewhere.
+package charts
+
+import "embed"
+
+// FS is all charts, each below a folder of its name.
+//
+//go:embed all:spire
+var FS embed.FS

@@ -1,0 +1,30 @@
+{{/* Labels of an object; the argument is the program it belongs to. */}}
+{{- define "spire.labels" -}}
+app.kubernetes.io/name: {{ . }}
+app.kubernetes.io/part-of: spire
+{{- end }}
+
+{{/* What no container of this chart needs, it does not get. */}}
+{{- define "spire.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/*
+Probes over HTTP; the arguments are a path and a named port. Asked every second
+until the program is up, because bring-up waits for it; seldom afterwards,
+because an idle lab should be idle. There is no liveness probe: a program that
+hangs is what a scenario wants to see, not to have restarted behind its back.
+*/}}
+{{- define "spire.probes" -}}
+startupProbe:
+  httpGet: {path: {{ .path }}, port: {{ .port }}}
+  periodSeconds: 1
+  failureThreshold: 600
+readinessProbe:
+  httpGet: {path: {{ .path }}, port: {{ .port }}}
+  periodSeconds: 15
+  failureThreshold: 2
+{{- end }}

@@ -1,0 +1,319 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+func TestQuotes(t *testing.T) {
+	f, err := Open(DefaultPreset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	market, broker := spiffeid.RequireTrustDomainFromString("cluster1.com"), spiffeid.RequireTrustDomainFromString("cluster2.com")
+	trustDomain := func(name spiffeid.TrustDomain, cluster string) topology.TrustDomain {
+		return topology.TrustDomain{
+			Name:           name,
+			Cluster:        cluster,
+			BundleEndpoint: topology.BundleEndpoint{Profile: topology.HTTPSSPIFFE, Port: 8443, RefreshHint: time.Minute},
+			CATTL:          24 * time.Hour,
+			X509SVIDTTL:    time.Hour,
+			JWTSVIDTTL:     5 * time.Minute,
+			CASubject:      topology.CASubject{Country: "US", Organization: "SPIFFE", CommonName: name.Name()},
+			LogLevel:       "info",
+		}
+	}
+	apps := topology.Apps()
+	want := topology.Topology{
+		Name:         "quotes",
+		Clusters:     []topology.Cluster{topology.NewCluster("market", 0), topology.NewCluster("broker", 1)},
+		TrustDomains: []topology.TrustDomain{trustDomain(market, "market"), trustDomain(broker, "broker")},
+		Relationships: []topology.Relationship{
+			{Truster: market, Trusted: broker, Profile: topology.HTTPSSPIFFE},
+			{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE},
+		},
+		Workloads: []topology.Workload{
+			{Name: "stock-quotes", App: apps[0], Cluster: "market"},
+			{Name: "broker-webapp", App: apps[1], Cluster: "broker", Expose: netip.MustParseAddrPort("127.0.0.1:8080"), Calls: []string{"stock-quotes"}},
+		},
+	}
+	if !reflect.DeepEqual(f.Topology, want) {
+		t.Errorf("got  %+v\nwant %+v", f.Topology, want)
+	}
+	checkInvariants(t, f.Topology)
+	checkRoundTrip(t, f)
+}
+
+// checkInvariants states what a topology promises: whatever one part names,
+// another defines, and no two things share what has to be their own.
+func checkInvariants(tb testing.TB, top topology.Topology) {
+	tb.Helper()
+	if len(top.Clusters) != len(top.TrustDomains) {
+		tb.Errorf("%d trust domains on %d clusters", len(top.TrustDomains), len(top.Clusters))
+	}
+	addresses, err := top.Addresses(topology.NetworkCandidates()[0])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	seen := map[string]bool{}
+	once := func(what string, value any) {
+		key := fmt.Sprint(what, " ", value)
+		if seen[key] {
+			tb.Errorf("%s is there twice", key)
+		}
+		seen[key] = true
+	}
+	for _, c := range top.Clusters {
+		once("cluster", c.Name)
+		once("pods", c.PodSubnet)
+		if _, err := top.TrustDomainOf(c.Name); err != nil {
+			tb.Error(err)
+		}
+		if node := top.Name + "-" + c.Name + "-control-plane"; len(node) > 63 {
+			tb.Errorf("node name %s has %d characters", node, len(node))
+		}
+	}
+	for _, td := range top.TrustDomains {
+		once("trust domain", td.Name)
+		address, err := addresses.Server(td)
+		if err != nil {
+			tb.Error(err)
+		}
+		once("address", address)
+		if td.CATTL < 6*td.X509SVIDTTL || td.CATTL < 6*td.JWTSVIDTTL || td.X509SVIDTTL < time.Second || td.JWTSVIDTTL < time.Second {
+			tb.Errorf("%s: lives %s, %s under a CA of %s", td.Name, td.X509SVIDTTL, td.JWTSVIDTTL, td.CATTL)
+		}
+		if hint := td.BundleEndpoint.RefreshHint; hint < time.Minute || hint > time.Hour {
+			tb.Errorf("%s: refresh hint %s", td.Name, hint)
+		}
+		if n := len(top.TrustedBy(td.Name)); n > 50 {
+			tb.Errorf("%s trusts %d", td.Name, n)
+		}
+	}
+	for _, r := range top.Relationships {
+		once("relationship", r.ID())
+		_, err := top.TrustDomain(r.Truster)
+		_, err2 := top.TrustDomain(r.Trusted)
+		if err := errors.Join(err, err2); err != nil || r.Truster == r.Trusted {
+			tb.Errorf("relationship %s: %v", r.ID(), err)
+		}
+	}
+	for _, w := range top.Workloads {
+		once("workload", w.Name)
+		id, err := top.SPIFFEID(w)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		once("SPIFFE ID", id)
+		address, err := addresses.Workload(w)
+		if err != nil {
+			tb.Error(err)
+		}
+		once("address", address)
+		if w.Expose.IsValid() {
+			once("exposed", w.Expose)
+			if !w.Expose.Addr().IsLoopback() || w.Expose.Port() == 0 || w.App.Page == "" {
+				tb.Errorf("workload %s is exposed at %s", w.Name, w.Expose)
+			}
+		}
+		if (w.App.Calls == "") != (len(w.Calls) == 0) {
+			tb.Errorf("workload %s calls %v", w.Name, w.Calls)
+		}
+		for _, name := range w.Calls {
+			checkCall(tb, top, w, name)
+		}
+	}
+}
+
+func checkCall(tb testing.TB, top topology.Topology, w topology.Workload, name string) {
+	tb.Helper()
+	callee, err := top.Workload(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	from, err := top.TrustDomainOf(w.Cluster)
+	to, err2 := top.TrustDomainOf(callee.Cluster)
+	if err := errors.Join(err, err2); err != nil {
+		tb.Fatal(err)
+	}
+	trusted := from.Name == to.Name ||
+		slices.Contains(top.TrustedBy(from.Name), to.Name) && slices.Contains(top.TrustedBy(to.Name), from.Name)
+	if !trusted || callee.App.Name != w.App.Calls {
+		tb.Errorf("workload %s calls %s, whose app is %s, trusted: %t", w.Name, name, callee.App.Name, trusted)
+	}
+}
+
+func TestPresetsAreValid(t *testing.T) {
+	if !slices.Contains(Presets(), DefaultPreset) {
+		t.Errorf("presets %v lack %s", Presets(), DefaultPreset)
+	}
+	for _, name := range Presets() {
+		f, err := Open(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if f.Lab.Metadata.Name != name {
+			t.Errorf("preset %s makes lab %s", name, f.Lab.Metadata.Name)
+		}
+		checkInvariants(t, f.Topology)
+	}
+}
+
+// What a preset shows in comments is valid, and is what holds without it.
+func TestPresetCommentsAreDefaults(t *testing.T) {
+	setting := regexp.MustCompile(`(?m)^#(  )`)
+	for _, name := range Presets() {
+		data, err := Init(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !setting.Match(data) {
+			t.Errorf("preset %s shows no optional setting", name)
+		}
+		shown, err := Load(setting.ReplaceAll(data, []byte("$1")), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		preset, err := Load(data, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(shown, preset) {
+			t.Errorf("the comments of preset %s say %+v, the defaults are %+v", name, shown, preset)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mine.yaml")
+	data, err := Init(DefaultPreset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(data, []byte("name: quotes"), []byte("name: mine"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Topology.Name != "mine" || f.Source != path {
+		t.Errorf("got lab %s of %s, want mine of %s", f.Topology.Name, f.Source, path)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	large := filepath.Join(t.TempDir(), "large.yaml")
+	if err := os.WriteFile(large, bytes.Repeat([]byte("#\n"), maxSize), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	tests := map[string]struct {
+		name, want string
+		notExist   bool
+	}{
+		"misspelt preset": {"quots", `open lab file: open quots: no such file or directory; it is no preset either: write "quotes"`, true},
+		"folder":          {folder, "open lab file: read " + folder + ": is a directory", false},
+		"too large":       {large, large + ":1:1: the file is too large: at most 262144 bytes", false},
+		"never ends":      {"/dev/zero", "/dev/zero:1:1: the file is too large: at most 262144 bytes", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := Open(test.name)
+			if err == nil || err.Error() != test.want {
+				t.Errorf("got  %v\nwant %s", err, test.want)
+			}
+			if errors.Is(err, fs.ErrNotExist) != test.notExist {
+				t.Errorf("errors.Is(%v, fs.ErrNotExist) is not %t", err, test.notExist)
+			}
+		})
+	}
+}
+
+func TestInitRefusesUnknownPreset(t *testing.T) {
+	_, err := Init("../config")
+	if !errors.Is(err, fs.ErrNotExist) || err.Error() != `find preset "../config": file does not exist: write "quotes"` {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCheckPorts(t *testing.T) {
+	f, err := Open(DefaultPreset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked []netip.AddrPort
+	free := func(at netip.AddrPort) error { asked = append(asked, at); return nil }
+	if err := f.CheckPorts(free); err != nil {
+		t.Errorf("all ports are free: %v", err)
+	}
+	if want := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %v, want %v", asked, want)
+	}
+	err = f.CheckPorts(func(netip.AddrPort) error { return errors.New("address already in use") })
+	want := "spec.workloads[1].expose: port 8080 of this machine cannot be had: address already in use: stop what listens there, or write another port"
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	var problems Problems
+	if !errors.As(err, &problems) {
+		t.Fatalf("got %T, want Problems", err)
+	}
+	data, err := Init(DefaultPreset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := strings.Split(string(data), "\n")[problems[0].Line-1]; !strings.Contains(line, "127.0.0.1:8080") {
+		t.Errorf("line %d is %q", problems[0].Line, line)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	tests := []struct {
+		word       string
+		candidates []string
+		want       string
+	}{
+		{"trustDomian", []string{"name", "trustDomain"}, "trustDomain"},
+		{"TrustDomain", []string{"name", "trustDomain"}, "trustDomain"},
+		{"form", []string{"between", "from", "to"}, "from"},
+		{"image", []string{"name", "trustDomain"}, ""},
+		{"cluster2.co", []string{"cluster1.com", "cluster2.com"}, "cluster2.com"},
+		{"", []string{"a"}, "a"},
+		{"x", nil, ""},
+		{strings.Repeat("x", 1<<20), []string{"name"}, ""},
+	}
+	for _, test := range tests {
+		if got := nearest(test.word, test.candidates); got != test.want {
+			t.Errorf("nearest(%.20q, %v) = %q, want %q", test.word, test.candidates, got, test.want)
+		}
+	}
+}
+
+// The pattern of a trust domain says what go-spiffe says.
+func TestTrustDomainAgreesWithSPIFFE(t *testing.T) {
+	v := trustDomain()
+	for r := rune(0); r < 256; r++ {
+		name := "a" + string(r)
+		_, err := spiffeid.TrustDomainFromString(name)
+		if cause, _ := v.refuse(name); (cause == "") != (err == nil) {
+			t.Errorf("%q: go-spiffe says %v, the lab file %q", name, err, cause)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// golden compares got with a file below testdata or docs.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatalf("%v; -update writes it", err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is stale, -update rewrites it; got:\n%s", name, got)
+	}
+}
+
+// corpus returns the lab files of a folder below testdata by their names.
+func corpus(tb testing.TB, folder string) map[string][]byte {
+	tb.Helper()
+	paths, err := filepath.Glob(filepath.Join("testdata", folder, "*.yaml"))
+	if err != nil || len(paths) == 0 {
+		tb.Fatalf("find corpus %s: %v, %d files", folder, err, len(paths))
+	}
+	files := map[string][]byte{}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		files[strings.TrimSuffix(filepath.Base(path), ".yaml")] = data
+	}
+	return files
+}
+
+func TestBadFiles(t *testing.T) {
+	for name, data := range corpus(t, "bad") {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(data, "lab.yaml")
+			var problems Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("Load: got error %v, want Problems", err)
+			}
+			checkProblems(t, problems, data)
+			// Only a file that cannot be split into fields has problems without a path.
+			for _, p := range problems {
+				if wholeFile := strings.HasPrefix(name, "file-"); p.Path == "" && !wholeFile {
+					t.Errorf("no path in %q", p)
+				}
+			}
+			golden(t, filepath.Join("testdata", "bad", name+".want"), []byte(err.Error()+"\n"))
+		})
+	}
+}
+
+// checkProblems states what each message has: a cause, a right form, and a
+// position that lies in the file.
+func checkProblems(tb testing.TB, problems Problems, data []byte) {
+	tb.Helper()
+	if len(problems) == 0 {
+		tb.Fatal("Problems without a problem")
+	}
+	// YAML takes a carriage return for the end of a line, too.
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data)), "\n")
+	for _, p := range problems {
+		if p.Cause == "" || p.Want == "" {
+			tb.Errorf("%q lacks a cause or a right form", p)
+		}
+		if strings.ContainsAny(p.String(), "\n\r") {
+			tb.Errorf("%q has more than one line", p)
+		}
+		if p.Line < 1 || p.Line > len(lines) || p.Column < 1 || p.Column > utf8.RuneCountInString(lines[p.Line-1])+1 {
+			tb.Errorf("%q points outside of the file", p)
+		}
+	}
+	if !slices.IsSortedFunc(problems, func(a, b Problem) int { return a.Line - b.Line }) {
+		tb.Errorf("not in the order of the file:\n%v", problems)
+	}
+}
+
+func TestGoodFiles(t *testing.T) {
+	for name, data := range corpus(t, "good") {
+		t.Run(name, func(t *testing.T) {
+			f, err := Read(data, "lab.yaml")
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkRoundTrip(t, f)
+			complete, err := Marshal(f.Lab)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, filepath.Join("testdata", "good", name+".complete"), complete)
+		})
+	}
+}
+
+// checkRoundTrip states that the file with all defaults, as YAML and as JSON,
+// asks for the same lab.
+func checkRoundTrip(tb testing.TB, f File) {
+	tb.Helper()
+	asYAML, err := Marshal(f.Lab)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	asJSON, err := json.Marshal(f.Lab)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, data := range [][]byte{asYAML, asJSON} {
+		again, err := Read(data, "complete")
+		if err != nil {
+			tb.Fatalf("%v\nin:\n%s", err, data)
+		}
+		if !reflect.DeepEqual(again.Lab, f.Lab) {
+			tb.Errorf("got lab %+v, want %+v, from:\n%s", again.Lab, f.Lab, data)
+		}
+		if !reflect.DeepEqual(again.Topology, f.Topology) {
+			tb.Errorf("got topology %+v, want %+v, from:\n%s", again.Topology, f.Topology, data)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, folder := range []string{"good", "bad"} {
+		for _, data := range corpus(f, folder) {
+			f.Add(data)
+		}
+	}
+	preset, err := Init(DefaultPreset)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(preset)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		file, err := Read(data, "lab.yaml")
+		if err != nil {
+			var problems Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("Read: got error %v, want Problems", err)
+			}
+			checkProblems(t, problems, data)
+			return
+		}
+		checkInvariants(t, file.Topology)
+		checkRoundTrip(t, file)
+	})
+}

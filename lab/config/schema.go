@@ -1,0 +1,56 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/google/jsonschema-go/jsonschema"
+)
+
+// Schema returns the JSON schema of lab files, for editors. It knows each
+// field's own form; what fields have to agree on, only Read knows.
+func Schema() *jsonschema.Schema {
+	s := nested(labObject()).jsonSchema()
+	s.Schema = "https://json-schema.org/draft/2020-12/schema"
+	s.Title = "fedlab lab file " + APIVersion
+	return s
+}
+
+func (v value) jsonSchema() *jsonschema.Schema {
+	switch {
+	case v.object != nil:
+		return v.object.jsonSchema()
+	case v.item != nil:
+		return &jsonschema.Schema{
+			Type: "array", Items: v.item.jsonSchema(),
+			MinItems: jsonschema.Ptr(v.min), MaxItems: jsonschema.Ptr(v.max),
+		}
+	default:
+		return v.schema.CloneSchemas()
+	}
+}
+
+func (o *object) jsonSchema() *jsonschema.Schema {
+	s := &jsonschema.Schema{
+		Type:                 "object",
+		Description:          o.says,
+		Properties:           map[string]*jsonschema.Schema{},
+		AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}},
+		PropertyOrder:        o.names(),
+	}
+	for _, f := range o.fields {
+		p := f.value.jsonSchema()
+		p.Description, p.Default = f.says, f.fallbackJSON()
+		s.Properties[f.name] = p
+		if f.required {
+			s.Required = append(s.Required, f.name)
+		}
+	}
+	for i, set := range o.choice {
+		var others []*jsonschema.Schema
+		for _, name := range slices.Concat(slices.Delete(slices.Clone(o.choice), i, i+1)...) {
+			others = append(others, &jsonschema.Schema{Required: []string{name}})
+		}
+		s.OneOf = append(s.OneOf, &jsonschema.Schema{Required: set, Not: &jsonschema.Schema{AnyOf: others}})
+	}
+	return s
+}

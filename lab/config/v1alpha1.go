@@ -1,0 +1,119 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// What a lab file starts with.
+const (
+	APIVersion = "fedlab.dev/v1alpha1"
+	Kind       = "Lab"
+)
+
+// Lab is a lab file. What each field means, takes and defaults to stands in the
+// table of fields.go.
+type Lab struct {
+	APIVersion string   `json:"apiVersion" yaml:"apiVersion"`
+	Kind       string   `json:"kind" yaml:"kind"`
+	Metadata   Metadata `json:"metadata" yaml:"metadata"`
+	Spec       Spec     `json:"spec" yaml:"spec"`
+}
+
+// Metadata names the lab.
+type Metadata struct {
+	Name string `json:"name" yaml:"name"`
+}
+
+// Spec is what the lab is made of.
+type Spec struct {
+	Clusters     []Cluster     `json:"clusters" yaml:"clusters"`
+	TrustDomains []TrustDomain `json:"trustDomains,omitempty" yaml:"trustDomains,omitempty"`
+	Federation   []Federation  `json:"federation,omitempty" yaml:"federation,omitempty"`
+	Workloads    []Workload    `json:"workloads,omitempty" yaml:"workloads,omitempty"`
+}
+
+// Cluster is one Kubernetes cluster.
+type Cluster struct {
+	Name        string `json:"name" yaml:"name"`
+	TrustDomain string `json:"trustDomain" yaml:"trustDomain"`
+}
+
+// TrustDomain is the settings of one SPIRE server.
+type TrustDomain struct {
+	Name           string         `json:"name" yaml:"name"`
+	BundleEndpoint BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
+	CA             CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
+	SVID           SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`
+	JWTIssuer      string         `json:"jwtIssuer,omitempty" yaml:"jwtIssuer,omitempty"`
+	LogLevel       string         `json:"logLevel,omitempty" yaml:"logLevel,omitempty"`
+}
+
+// BundleEndpoint is where and how a trust domain publishes its bundle.
+type BundleEndpoint struct {
+	Profile     string   `json:"profile,omitempty" yaml:"profile,omitempty"`
+	Port        int      `json:"port,omitempty" yaml:"port,omitempty"`
+	RefreshHint Duration `json:"refreshHint,omitempty" yaml:"refreshHint,omitempty"`
+}
+
+// CA is what a trust domain's X.509 authorities are like.
+type CA struct {
+	TTL     Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	Subject Subject  `json:"subject,omitzero" yaml:"subject,omitempty"`
+}
+
+// Subject is the distinguished name of an authority.
+type Subject struct {
+	Country      string `json:"country,omitempty" yaml:"country,omitempty"`
+	Organization string `json:"organization,omitempty" yaml:"organization,omitempty"`
+	CommonName   string `json:"commonName,omitempty" yaml:"commonName,omitempty"`
+}
+
+// SVID is how long the identities of workloads live.
+type SVID struct {
+	X509TTL Duration `json:"x509TTL,omitempty" yaml:"x509TTL,omitempty"`
+	JWTTTL  Duration `json:"jwtTTL,omitempty" yaml:"jwtTTL,omitempty"`
+}
+
+// Federation is one relationship with From and To, or two with Between.
+type Federation struct {
+	Between []string `json:"between,omitempty" yaml:"between,flow,omitempty"`
+	From    string   `json:"from,omitempty" yaml:"from,omitempty"`
+	To      string   `json:"to,omitempty" yaml:"to,omitempty"`
+	Profile string   `json:"profile,omitempty" yaml:"profile,omitempty"`
+}
+
+// Workload is one demo program in one cluster.
+type Workload struct {
+	Name    string `json:"name,omitempty" yaml:"name,omitempty"`
+	App     string `json:"app" yaml:"app"`
+	Cluster string `json:"cluster" yaml:"cluster"`
+	Expose  string `json:"expose,omitempty" yaml:"expose,omitempty"`
+	Calls   string `json:"calls,omitempty" yaml:"calls,omitempty"`
+}
+
+// Duration is a time.Duration that reads and writes itself with its unit, the
+// short way: "5m", not "5m0s".
+type Duration time.Duration
+
+// String returns the shortest form that time.ParseDuration reads.
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// MarshalText implements encoding.TextMarshaler, for YAML and JSON.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler, for YAML and JSON.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = Duration(parsed)
+	return err
+}

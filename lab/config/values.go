@@ -1,0 +1,265 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// value is what a field takes: a scalar, a list of items, or an object.
+type value struct {
+	// kind is what the reference page calls it, limits the page's range.
+	kind, limits string
+	// want is the right form, as a message ends with it.
+	want string
+
+	// tag is the YAML type of a scalar. refuse says why its text is not taken
+	// ("" when it is), and a better right form than want where it knows one.
+	tag    string
+	refuse func(text string) (cause, want string)
+	schema jsonschema.Schema
+	// name says that it is what other fields refer to: text of the wrong form is
+	// read on, or whatever refers to it would seem wrong too.
+	name bool
+
+	item     *value
+	min, max int // length of a list
+
+	object *object
+}
+
+// object is a mapping with fields of its own.
+type object struct {
+	says   string
+	fields []field
+	// choice lists sets of fields of which exactly one has to be there.
+	choice [][]string
+	// unsupported names fields that one may well look for here, with what to do
+	// instead.
+	unsupported map[string]string
+}
+
+// field is one line of the table that fields.go holds.
+type field struct {
+	name     string
+	value    value
+	required bool
+	// fallback is the default; where it follows from other fields, derived says
+	// how. Both are empty where a missing field stays missing.
+	fallback any
+	derived  string
+	says     string
+}
+
+func (o *object) names() []string {
+	names := make([]string, len(o.fields))
+	for i, f := range o.fields {
+		names[i] = f.name
+	}
+	return names
+}
+
+func (o *object) list() string { return "the fields here are " + strings.Join(o.names(), ", ") }
+
+func (o *object) field(name string) (field, bool) {
+	i := slices.IndexFunc(o.fields, func(f field) bool { return f.name == name })
+	if i < 0 {
+		return field{}, false
+	}
+	return o.fields[i], true
+}
+
+const notSupported = " is not supported by this version of fedlab"
+
+func nested(o *object) value {
+	return value{kind: "object", want: "an object with the fields " + strings.Join(o.names(), ", "), object: o}
+}
+
+func list(item value, min, max int) value {
+	v := value{
+		kind: "list of " + item.kind + "s", limits: fmt.Sprintf("%d to %d", min, max),
+		want: "a list of " + item.kind + "s", item: &item, min: min, max: max,
+	}
+	if item.object != nil {
+		v.want = `a list, each entry an object that starts with "- "`
+	}
+	if min == max {
+		v.limits = fmt.Sprintf("exactly %d", max)
+	}
+	return v
+}
+
+// oneOf takes one of the words; not says of further words, which one may well
+// look for, what to do instead.
+func oneOf(kind string, not map[string]string, words ...string) value {
+	v := value{kind: kind, tag: "!!str", want: choose("", words), limits: strings.Join(words, ", ")}
+	v.refuse = func(s string) (string, string) {
+		if slices.Contains(words, s) {
+			return "", ""
+		}
+		if instead, ok := not[s]; ok {
+			return kind + " " + quote(s) + notSupported, instead
+		}
+		return "unknown " + kind + " " + quote(s), choose(s, words)
+	}
+	v.schema = jsonschema.Schema{Type: "string"}
+	for _, w := range words {
+		v.schema.Enum = append(v.schema.Enum, w)
+	}
+	return v
+}
+
+// matching takes text of a form; form says in words what the pattern says.
+func matching(kind, pattern string, most int, form, example string) value {
+	re := regexp.MustCompile(pattern)
+	v := value{
+		kind:   kind,
+		limits: form,
+		want:   fmt.Sprintf("a %s such as %q (%s)", kind, example, form),
+		tag:    "!!str",
+		schema: jsonschema.Schema{Type: "string", Pattern: pattern, MaxLength: jsonschema.Ptr(most)},
+	}
+	v.refuse = func(s string) (string, string) {
+		if n := utf8.RuneCountInString(s); n > most {
+			return fmt.Sprintf("%s has %d characters", quote(s), n), fmt.Sprintf("at most %d characters", most)
+		}
+		if re.MatchString(s) {
+			return "", ""
+		}
+		bare := strings.TrimPrefix(strings.TrimSpace(s), "spiffe://")
+		lower := strings.ToLower(bare)
+		for _, near := range []string{lower, strings.ToUpper(bare), strings.ReplaceAll(lower, "_", "-")} {
+			if re.MatchString(near) {
+				return quote(s) + " is no " + kind, fmt.Sprintf("write %q", near)
+			}
+		}
+		return quote(s) + " is no " + kind, ""
+	}
+	return v
+}
+
+// label takes a DNS label (RFC 1123, section 2.1).
+func label(most int, example string) value {
+	v := matching("DNS label", "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", most,
+		fmt.Sprintf("lower-case letters, digits and inner dashes, at most %d", most), example)
+	v.name = true
+	return v
+}
+
+// trustDomain takes what SPIFFE takes (SPIFFE-ID, section 2.1).
+func trustDomain() value {
+	v := matching("trust domain", "^[a-z0-9._-]+$", 255,
+		"lower-case letters, digits, dots, dashes and underscores, at most 255", "cluster1.com")
+	v.name = true
+	return v
+}
+
+// maxSubject is the upper bound of the attributes of a distinguished name (RFC
+// 5280, appendix A.1).
+const maxSubject = 64
+
+func subject(example string) value {
+	return matching("text", `^[\p{L}\p{M}\p{N}\p{P}\p{S} ]+$`, maxSubject,
+		fmt.Sprintf("printable characters, 1 to %d", maxSubject), example)
+}
+
+func number(min, max int) value {
+	want := fmt.Sprintf("a whole number from %d to %d", min, max)
+	return value{
+		kind: "number", limits: fmt.Sprintf("%d to %d", min, max), want: want, tag: "!!int",
+		refuse: func(s string) (string, string) {
+			n, err := strconv.Atoi(s)
+			switch {
+			case err != nil || strconv.Itoa(n) != s:
+				return quote(s) + " is no plain decimal number", ""
+			case n < min || n > max:
+				return s + " is out of range", ""
+			}
+			return "", ""
+		},
+		schema: jsonschema.Schema{
+			Type: "integer", Minimum: jsonschema.Ptr(float64(min)), Maximum: jsonschema.Ptr(float64(max)),
+		},
+	}
+}
+
+// duration takes whole seconds: SPIRE writes its hints and lives in seconds.
+func duration(min, max Duration) value {
+	return value{
+		kind: "duration", limits: fmt.Sprintf("%s to %s", min, max), tag: "!!str",
+		want: fmt.Sprintf("a duration from %s to %s, with its unit, such as %q", min, max, min),
+		refuse: func(s string) (string, string) {
+			d, err := time.ParseDuration(s)
+			switch _, bare := strconv.ParseUint(s, 10, 64); {
+			case bare == nil:
+				return quote(s) + " has no unit", fmt.Sprintf("write the unit: %q for seconds", s+"s")
+			case err != nil:
+				return quote(s) + " is no duration", ""
+			case d%time.Second != 0:
+				return s + " is not a whole number of seconds", ""
+			case d < time.Duration(min) || d > time.Duration(max):
+				return s + " is out of range", ""
+			}
+			return "", ""
+		},
+		schema: jsonschema.Schema{Type: "string", Pattern: `^([0-9]+(\.[0-9]+)?[hms])+$`},
+	}
+}
+
+// loopback takes an address and port that only this machine reaches.
+func loopback() value {
+	const form = "127.0.0.1 (or another 127.x.x.x) and a port from 1 to 65535"
+	return value{
+		kind: "address and port", limits: form, want: form + `, such as "127.0.0.1:8080"`, tag: "!!str",
+		refuse: func(s string) (string, string) {
+			var here string
+			if port, err := strconv.ParseUint(s[strings.LastIndex(s, ":")+1:], 10, 16); err == nil && port > 0 {
+				here = fmt.Sprintf("write \"127.0.0.1:%d\"", port)
+			}
+			at, err := netip.ParseAddrPort(s)
+			switch {
+			case err != nil:
+				return quote(s) + " is no address and port", here
+			case at.Port() == 0:
+				return "port 0 is out of range", ""
+			case !at.Addr().Is4():
+				return at.Addr().String() + " is no IPv4 address", here
+			case !at.Addr().IsLoopback():
+				return at.Addr().String() + " can be reached from outside this machine", here
+			}
+			return "", ""
+		},
+		schema: jsonschema.Schema{Type: "string", Pattern: `^127\.[0-9]+\.[0-9]+\.[0-9]+:[1-9][0-9]{0,4}$`},
+	}
+}
+
+// app takes the name of a demo program.
+func app() value {
+	var names []string
+	for _, a := range topology.Apps() {
+		names = append(names, a.Name)
+	}
+	return oneOf("app", nil, names...)
+}
+
+// fallbackJSON is the default as the schema and a JSON lab file have it.
+func (f field) fallbackJSON() json.RawMessage {
+	if f.fallback == nil {
+		return nil
+	}
+	data, err := json.Marshal(f.fallback)
+	if err != nil {
+		panic(err) // the table holds strings, numbers and durations
+	}
+	return data
+}

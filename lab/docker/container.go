@@ -1,0 +1,208 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+)
+
+// Container is a container as it stands.
+type Container struct {
+	ID, Name, Image string
+	Labels          map[string]string
+	// State is Docker's word: created, running, paused, exited and so on.
+	State   string
+	Running bool
+	// ExitCode is how it ended; 0 while it runs or before it ran.
+	ExitCode int
+}
+
+// Containers lists the containers, running or not, that carry all of the labels.
+func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]Container, error) {
+	return c.containers(ctx, filters(labels))
+}
+
+// ContainersOn lists the containers, running or not, that belong to a network.
+func (c *Client) ContainersOn(ctx context.Context, network string) ([]Container, error) {
+	return c.containers(ctx, client.Filters{}.Add("network", network))
+}
+
+func (c *Client) containers(ctx context.Context, f client.Filters) ([]Container, error) {
+	list, err := c.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: f})
+	if err != nil {
+		return nil, c.failed(err, "list containers")
+	}
+	var found []Container
+	for _, s := range list.Items {
+		one := Container{ID: s.ID, Image: s.Image, Labels: s.Labels, State: string(s.State), Running: s.State == container.StateRunning}
+		if len(s.Names) > 0 {
+			one.Name = strings.TrimPrefix(s.Names[0], "/")
+		}
+		if s.State == container.StateExited {
+			detail, err := c.api.ContainerInspect(ctx, s.ID, client.ContainerInspectOptions{})
+			if gone(err) {
+				continue
+			}
+			if err != nil {
+				return nil, c.failed(err, "inspect container %s", one.Name)
+			}
+			if detail.Container.State != nil {
+				one.ExitCode = detail.Container.State.ExitCode
+			}
+		}
+		found = append(found, one)
+	}
+	return found, nil
+}
+
+// StartContainer starts a container; one that runs is left as it is.
+func (c *Client) StartContainer(ctx context.Context, id string) error {
+	if _, err := c.api.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		return c.failed(err, "start container %.12s", id)
+	}
+	return nil
+}
+
+// StopContainer asks a container to end and kills it after grace, which counts
+// in whole seconds. One that has ended is left as it is.
+func (c *Client) StopContainer(ctx context.Context, id string, grace time.Duration) error {
+	seconds := int(math.Ceil(grace.Seconds()))
+	if _, err := c.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds}); err != nil {
+		return c.failed(err, "stop container %.12s", id)
+	}
+	return nil
+}
+
+// RemoveContainer kills a container and removes it with its anonymous volumes.
+// It returns when the container is gone; one that is gone already is not an
+// error, nor is one that somebody else is removing.
+func (c *Client) RemoveContainer(ctx context.Context, id string) error {
+	_, err := c.api.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if errdefs.IsConflict(err) {
+		wait := c.api.ContainerWait(ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionRemoved})
+		select {
+		case err = <-wait.Error:
+		case <-wait.Result:
+			err = nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	if err != nil && !gone(err) {
+		return c.failed(err, "remove container %.12s", id)
+	}
+	return nil
+}
+
+// RemoveVolumes removes the volumes that carry all of the labels.
+func (c *Client) RemoveVolumes(ctx context.Context, labels map[string]string) error {
+	list, err := c.api.VolumeList(ctx, client.VolumeListOptions{Filters: filters(labels)})
+	if err != nil {
+		return c.failed(err, "list volumes")
+	}
+	var errs []error
+	for _, v := range list.Items {
+		if _, err := c.api.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil && !gone(err) {
+			errs = append(errs, c.failed(err, "remove volume %s", v.Name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ContainerSpec is what a new container is made from.
+type ContainerSpec struct {
+	// Name is optional; Docker invents one when it is empty.
+	Name string
+	// Image must be present: nothing is pulled.
+	Image string
+	// Entrypoint and Command replace the image's own when they are not nil.
+	Entrypoint, Command []string
+	// Env holds entries of the form NAME=value.
+	Env        []string
+	Labels     map[string]string
+	Privileged bool
+	// StopSignal is what asks the container to end; an image that is committed
+	// of it has it, too. Empty is the image's own.
+	StopSignal string
+	// Volumes lists folders that get an anonymous volume each; RemoveContainer
+	// removes it.
+	Volumes []string
+	// Network is the name of the network to join; empty is Docker's default.
+	Network string
+}
+
+// RunDetached makes a container, starts it and returns its id. A container that
+// cannot be started is removed again.
+func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, error) {
+	volumes := make(map[string]struct{}, len(spec.Volumes))
+	for _, v := range spec.Volumes {
+		volumes[v] = struct{}{}
+	}
+	made, err := c.api.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Name: spec.Name,
+		Config: &container.Config{
+			Image:      spec.Image,
+			Entrypoint: spec.Entrypoint,
+			Cmd:        spec.Command,
+			Env:        spec.Env,
+			Labels:     spec.Labels,
+			Volumes:    volumes,
+			StopSignal: spec.StopSignal,
+		},
+		HostConfig: &container.HostConfig{
+			Privileged:  spec.Privileged,
+			NetworkMode: container.NetworkMode(spec.Network),
+		},
+	})
+	if err != nil {
+		return "", c.failed(err, "create container of image %s", spec.Image)
+	}
+	if err := c.StartContainer(ctx, made.ID); err != nil {
+		return "", errors.Join(err, c.RemoveContainer(context.WithoutCancel(ctx), made.ID))
+	}
+	return made.ID, nil
+}
+
+// CopyTo unpacks a tar archive into a folder of a container, which must exist.
+func (c *Client) CopyTo(ctx context.Context, id, dir string, tar io.Reader) error {
+	_, err := c.api.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: dir, Content: tar})
+	if err != nil {
+		return c.failed(err, "copy files to %s of container %.12s", dir, id)
+	}
+	return nil
+}
+
+// Commit makes an image of a container's files and names it ref. Changes are
+// lines of a Dockerfile, such as "ENV container=docker". The container pauses
+// meanwhile.
+func (c *Client) Commit(ctx context.Context, id, ref string, changes []string) (string, error) {
+	made, err := c.api.ContainerCommit(ctx, id, client.ContainerCommitOptions{Reference: ref, Changes: changes})
+	if err != nil {
+		return "", c.failed(err, "commit container %.12s as %s", id, ref)
+	}
+	return made.ID, nil
+}
+
+// ExitError says that a command in a container ended with another code than 0.
+type ExitError struct {
+	Command []string
+	Code    int
+	// Stderr is the end of what the command wrote there.
+	Stderr string
+}
+
+func (e *ExitError) Error() string {
+	text := fmt.Sprintf("%s: exit code %d", strings.Join(e.Command, " "), e.Code)
+	if e.Stderr != "" {
+		text += ": " + e.Stderr
+	}
+	return text
+}

@@ -1,0 +1,180 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/moby/moby/api/types/container"
+)
+
+func TestContainers(t *testing.T) {
+	e := newEngine(t)
+	e.exitCode = 137
+	e.containers = []container.Summary{
+		{ID: "1", Names: []string{"/quotes-market-control-plane"}, Image: "node", Labels: ours, State: container.StateRunning},
+		{ID: "2", Names: []string{"/quotes-broker-control-plane"}, State: container.StateExited},
+	}
+	c := connect(t, e)
+	got, err := c.Containers(t.Context(), ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Container{
+		{ID: "1", Name: "quotes-market-control-plane", Image: "node", Labels: ours, State: "running", Running: true},
+		{ID: "2", Name: "quotes-broker-control-plane", State: "exited", ExitCode: 137},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if e.created != `{"label":{"dev.fedlab.lab=quotes":true}}` {
+		t.Errorf("filters %v", e.created)
+	}
+	if _, err := c.ContainersOn(t.Context(), "lab"); err != nil || e.created != `{"network":{"lab":true}}` {
+		t.Errorf("error %v, filters %v", err, e.created)
+	}
+}
+
+func TestRunDetachedRemovesWhatDoesNotStart(t *testing.T) {
+	e := newEngine(t)
+	e.startStatus = http.StatusBadRequest
+	_, err := connect(t, e).RunDetached(t.Context(), ContainerSpec{Image: "node", Command: []string{"sleep", "inf"}, Privileged: true})
+	if want := "start container made: Error response from daemon: cannot start"; message(err) != want {
+		t.Errorf("error %q, want %q", message(err), want)
+	}
+	if len(e.containers) != 0 {
+		t.Errorf("containers left: %v", e.containers)
+	}
+}
+
+func TestRunDetached(t *testing.T) {
+	e := newEngine(t)
+	id, err := connect(t, e).RunDetached(t.Context(), ContainerSpec{
+		Image: "node", Entrypoint: []string{"sleep"}, Command: []string{"inf"}, Env: []string{"A=b"}, Labels: ours, Privileged: true, Network: "lab",
+	})
+	if err != nil || id != "made" {
+		t.Fatalf("id %q, error %v", id, err)
+	}
+	req := e.created.(container.CreateRequest)
+	if !req.HostConfig.Privileged || req.HostConfig.NetworkMode != "lab" || req.Image != "node" ||
+		!reflect.DeepEqual([]string(req.Entrypoint), []string{"sleep"}) || !reflect.DeepEqual([]string(req.Cmd), []string{"inf"}) ||
+		!reflect.DeepEqual(req.Env, []string{"A=b"}) || !reflect.DeepEqual(req.Labels, ours) {
+		t.Errorf("asked for %+v, %+v", req.Config, req.HostConfig)
+	}
+}
+
+func TestRemoveContainer(t *testing.T) {
+	for name, status := range map[string]int{
+		"removed":                      http.StatusNoContent,
+		"gone already":                 http.StatusNotFound,
+		"somebody else is removing it": http.StatusConflict,
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			e.removal = status
+			e.containers = []container.Summary{{ID: "1"}}
+			if err := connect(t, e).RemoveContainer(t.Context(), "1"); err != nil {
+				t.Fatal(err)
+			}
+			if e.created != "force=1&v=1" {
+				t.Errorf("asked to remove with %v", e.created)
+			}
+			if left := len(e.containers); left != 0 && status != http.StatusNotFound {
+				t.Errorf("%d containers left", left)
+			}
+		})
+	}
+}
+
+func TestStopContainerRoundsUp(t *testing.T) {
+	e := newEngine(t)
+	if err := connect(t, e).StopContainer(t.Context(), "1", 1500*time.Millisecond); err != nil || e.created != "2" {
+		t.Errorf("error %v, asked for %v seconds, want 2", err, e.created)
+	}
+}
+
+func TestCommitAndCopy(t *testing.T) {
+	e := newEngine(t)
+	c := connect(t, e)
+	id, err := c.Commit(t.Context(), "1", "fedlab/node:1", []string{"ENV container=docker"})
+	query, _ := e.created.(url.Values)
+	if err != nil || id != "sha256:committed" || query.Get("repo") != "docker.io/fedlab/node" || query.Get("tag") != "1" || query.Get("changes") != "ENV container=docker" {
+		t.Errorf("id %q, error %v, query %v", id, err, query)
+	}
+	if err := c.CopyTo(t.Context(), "1", "/kind", strings.NewReader("tar")); err != nil || e.created != "/kind" || e.archive != "tar" {
+		t.Errorf("error %v, folder %v, archive %q", err, e.created, e.archive)
+	}
+}
+
+func TestExec(t *testing.T) {
+	echo := func(stdin io.Reader, stdout, stderr io.Writer) {
+		in, _ := io.ReadAll(stdin)
+		_, _ = fmt.Fprintf(stdout, "got %s", in)
+		_, _ = io.WriteString(stderr, strings.Repeat("x", stderrTail)+"no such file\n")
+	}
+	broken := errors.New("disk on fire")
+	tests := map[string]struct {
+		stdin    io.Reader
+		exitCode int
+		stdout   string
+		err      string
+	}{
+		"input":          {stdin: strings.NewReader("hello"), stdout: "got hello"},
+		"exit code":      {stdin: strings.NewReader(""), exitCode: 3, stdout: "got ", err: "container 1: cat -: exit code 3: …" + strings.Repeat("x", stderrTail-13) + "no such file"},
+		"input breaks":   {stdin: iotest.ErrReader(broken), stdout: "got ", err: "run cat in container 1: read input: disk on fire"},
+		"input and code": {stdin: iotest.ErrReader(broken), exitCode: 3, stdout: "got ", err: "run cat in container 1: read input: disk on fire"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			e.exec, e.exitCode, e.stillRunning = echo, tt.exitCode, 2
+			out, err := connect(t, e).Exec(t.Context(), "1", []string{"cat", "-"}, tt.stdin)
+			if string(out) != tt.stdout || message(err) != tt.err {
+				t.Errorf("stdout %q, error %q, want %q and %q", out, message(err), tt.stdout, tt.err)
+			}
+			var exit *ExitError
+			if wantExit := tt.err != "" && !strings.Contains(tt.err, "read input"); errors.As(err, &exit) != wantExit {
+				t.Errorf("error is an ExitError: %t, want %t", !wantExit, wantExit)
+			}
+		})
+	}
+}
+
+func TestExecWithoutInput(t *testing.T) {
+	e := newEngine(t)
+	e.exec = func(_ io.Reader, stdout, _ io.Writer) { _, _ = io.WriteString(stdout, "v1.36.3\n") }
+	out, err := connect(t, e).Exec(t.Context(), "1", []string{"cat", "/kind/version"}, nil)
+	if err != nil || string(out) != "v1.36.3\n" {
+		t.Errorf("stdout %q, error %v", out, err)
+	}
+	if req := e.created.(container.ExecCreateRequest); req.AttachStdin {
+		t.Error("attached an input that there is not")
+	}
+}
+
+func TestExecEndsWithItsContext(t *testing.T) {
+	e := newEngine(t)
+	started := make(chan struct{})
+	e.exec = func(stdin io.Reader, _, _ io.Writer) {
+		close(started)
+		_, _ = io.ReadAll(stdin)
+	}
+	c := connect(t, e)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	go func() {
+		<-started
+		cancel(errors.New("user gave up"))
+	}()
+	_, err := c.Exec(ctx, "1", []string{"sleep", "inf"}, nil)
+	if want := "run sleep in container 1: user gave up"; message(err) != want {
+		t.Errorf("error %q, want %q", message(err), want)
+	}
+}

@@ -1,0 +1,83 @@
+// Package docker speaks to one Docker engine through its API, from version
+// 1.40 on (Docker 19.03). It is the only importer of Docker's client, and knows
+// networks, containers, volumes and images.
+//
+// It refuses to know what a lab is: names, labels and subnets come from the
+// caller. It never runs the docker command and never reads text that is meant
+// for people.
+package docker
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+)
+
+// Client is a connection to one Docker engine. It is safe for concurrent use.
+type Client struct {
+	api *client.Client
+	// occupied lists what this machine's own network uses.
+	occupied func() ([]netip.Prefix, error)
+}
+
+// New makes a client for the engine that DOCKER_HOST, DOCKER_TLS_VERIFY and
+// DOCKER_CERT_PATH name, the local one by default. It connects to nothing yet;
+// see [Client.Ping]. The docker command's contexts are not read: where one is
+// in use, DOCKER_HOST must name the same engine.
+//
+// The caller closes the client.
+func New() (*Client, error) {
+	api, err := client.New(client.FromEnv, client.WithUserAgent("fedlab"))
+	if err != nil {
+		return nil, fmt.Errorf("configure docker client: %w", err)
+	}
+	return &Client{api: api, occupied: occupied}, nil
+}
+
+// Close gives up idle connections.
+func (c *Client) Close() error { return c.api.Close() }
+
+// Ping agrees on an API version with the engine. The error is an
+// [*UnreachableError] when nothing answers.
+func (c *Client) Ping(ctx context.Context) error {
+	if _, err := c.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return c.failed(err, "reach docker engine")
+	}
+	return nil
+}
+
+// UnreachableError says that no Docker engine answers at an address.
+type UnreachableError struct {
+	Host string
+	Err  error
+}
+
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("docker engine at %s does not answer: %v", e.Host, e.Err)
+}
+
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// failed says what was being done when a call failed, and gives a failed
+// connection its type.
+func (c *Client) failed(err error, format string, args ...any) error {
+	if client.IsErrConnectionFailed(err) {
+		err = &UnreachableError{Host: c.api.DaemonHost(), Err: err}
+	}
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}
+
+// filters selects what carries all of these labels.
+func filters(labels map[string]string) client.Filters {
+	f := client.Filters{}
+	for k, v := range labels {
+		f.Add("label", k+"="+v)
+	}
+	return f
+}
+
+// gone reports that what a call was about does not exist.
+func gone(err error) bool { return errdefs.IsNotFound(err) }

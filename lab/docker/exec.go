@@ -1,0 +1,156 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/client"
+)
+
+const (
+	// stderrTail is how much of a command's complaint an ExitError keeps.
+	stderrTail = 2 << 10
+	// exitTick and exitBound pace the question for an exit code: the engine
+	// closes a command's output shortly before it records how it ended.
+	exitTick  = 20 * time.Millisecond
+	exitBound = 10 * time.Second
+)
+
+// Exec runs a command in a running container, gives it stdin unless that is
+// nil, and returns what it wrote to stdout. The error is an [*ExitError] when
+// the command fails. When ctx ends, Exec returns at once and the command loses
+// its input and output, but Docker has no call that kills it.
+func (c *Client) Exec(ctx context.Context, id string, argv []string, stdin io.Reader) ([]byte, error) {
+	stdout, err := c.exec(ctx, id, argv, stdin)
+	var exit *ExitError
+	switch {
+	case err == nil:
+		return stdout, nil
+	case ctx.Err() != nil:
+		// Closing the connection is how a cancel gets through; what the
+		// connection says about it is no news.
+		err = context.Cause(ctx)
+	case errors.As(err, &exit):
+		return stdout, fmt.Errorf("container %.12s: %w", id, err)
+	}
+	return stdout, c.failed(err, "run %s in container %.12s", argv[0], id)
+}
+
+func (c *Client) exec(ctx context.Context, id string, argv []string, stdin io.Reader) ([]byte, error) {
+	made, err := c.api.ExecCreate(ctx, id, client.ExecCreateOptions{
+		Cmd: argv, AttachStdin: stdin != nil, AttachStdout: true, AttachStderr: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	attached, err := c.api.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer attached.Close()
+	defer context.AfterFunc(ctx, attached.Close)()
+
+	input := feed(&attached.HijackedResponse, stdin)
+	var stdout bytes.Buffer
+	stderr := &tail{limit: stderrTail}
+	if _, err := stdcopy.StdCopy(&stdout, stderr, attached.Reader); err != nil {
+		return stdout.Bytes(), fmt.Errorf("read output: %w", err)
+	}
+	// The source of the input is waited for no longer than the command ran:
+	// a command may end without reading it all.
+	select {
+	case err := <-input:
+		if err != nil {
+			return stdout.Bytes(), fmt.Errorf("read input: %w", err)
+		}
+	default:
+	}
+	code, err := c.exitCode(ctx, made.ID)
+	if err == nil && code != 0 {
+		err = &ExitError{Command: argv, Code: code, Stderr: strings.TrimSpace(stderr.String())}
+	}
+	return stdout.Bytes(), err
+}
+
+// feed sends stdin to a command and then tells it that there is no more. The
+// channel gets what reading stdin ended with; that the command would not read
+// on is not an error of stdin.
+func feed(command *client.HijackedResponse, stdin io.Reader) <-chan error {
+	done := make(chan error, 1)
+	if stdin == nil {
+		done <- nil
+		return done
+	}
+	go func() {
+		source := &source{Reader: stdin}
+		_, _ = io.Copy(command.Conn, source)
+		done <- source.err
+		// Fails only on a connection that is lost, which the reader of the
+		// output notices.
+		_ = command.CloseWrite()
+	}()
+	return done
+}
+
+func (c *Client) exitCode(ctx context.Context, exec string) (int, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, exitBound, fmt.Errorf("still running %s after its output ended", exitBound))
+	defer cancel()
+	tick := time.NewTicker(exitTick)
+	defer tick.Stop()
+	for {
+		state, err := c.api.ExecInspect(ctx, exec, client.ExecInspectOptions{})
+		if err != nil {
+			return 0, fmt.Errorf("ask for exit code: %w", err)
+		}
+		if !state.Running {
+			return state.ExitCode, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// source remembers why reading ended, unless it ended well.
+type source struct {
+	io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	limit int
+	kept  []byte
+	cut   bool
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if over := len(t.kept) - t.limit; over > 0 {
+		t.kept, t.cut = append(t.kept[:0], t.kept[over:]...), true
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	if t.cut {
+		return "…" + string(t.kept)
+	}
+	return string(t.kept)
+}

@@ -1,0 +1,139 @@
+// Package federation holds the rules on bundles and relationships: what it means
+// that a bundle is in sync with its source, and how long each change may take to
+// get from one trust domain to another.
+//
+// It is pure: it refuses to know servers, clusters and clocks, and is told what
+// they said.
+package federation
+
+import (
+	"bytes"
+	"cmp"
+	"crypto"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+)
+
+// State says how a held bundle stands to its source.
+type State string
+
+const (
+	// InSync: the same authorities on both sides.
+	InSync State = "in sync"
+	// Behind: authorities of the source are not there yet, and nothing else is.
+	// What the source signs with them is refused until the next fetch.
+	Behind State = "behind"
+	// Differing: there are authorities that the source does not have. They may
+	// be ones that it had and dropped, or ones that were never its own; the
+	// bundles alone cannot tell. What they sign is trusted.
+	Differing State = "differing"
+	// Empty: a bundle without any authority. It verifies nothing, and it cannot
+	// authenticate an https_spiffe endpoint, so no fetch will mend it.
+	Empty State = "empty"
+	// Missing: no bundle is held.
+	Missing State = "missing"
+)
+
+// Kind is what an authority signs.
+type Kind string
+
+// The kinds of authorities that a bundle may hold.
+const (
+	X509 Kind = "X.509"
+	JWT  Kind = "JWT"
+)
+
+// Authority names one authority of a bundle.
+type Authority struct {
+	Kind Kind
+	// ID is the subject key ID in hexadecimal or the JWT key ID: what SPIRE
+	// calls the authority's ID. A certificate without a subject key ID goes by
+	// the SHA-256 of its bytes.
+	ID string
+}
+
+// Comparison is what Compare found. The lists are sorted by kind and ID.
+type Comparison struct {
+	State State
+	// Lacking are the authorities that only the source has.
+	Lacking []Authority
+	// Foreign are the authorities that only the held bundle has. An ID in both
+	// lists belongs to two different keys.
+	Foreign []Authority
+}
+
+// Compare compares the bundle that one server holds of a trust domain, nil if
+// none, with the one that this trust domain's own server has.
+//
+// Refresh hints do not count, and neither do sequence numbers: SPIRE never reads
+// them, numbers what it fetched differently from what it serves, and accepts an
+// older number over a newer one (pkg/server/bundle/client/updater.go), so equal
+// bundles have different numbers and rolled-back ones may have higher.
+func Compare(held, source *spiffebundle.Bundle) Comparison {
+	want := authorities(source)
+	if held == nil {
+		return Comparison{State: Missing, Lacking: without(want, nil)}
+	}
+	have := authorities(held)
+	c := Comparison{Lacking: without(want, have), Foreign: without(have, want)}
+	switch {
+	case len(have) == 0:
+		c.State = Empty
+	case len(c.Foreign) > 0:
+		c.State = Differing
+	case len(c.Lacking) > 0:
+		c.State = Behind
+	default:
+		c.State = InSync
+	}
+	return c
+}
+
+// authority is an Authority with what makes it equal to another one.
+type authority struct {
+	Authority
+	// certificate is that of an X.509 authority, key that of a JWT authority.
+	certificate []byte
+	key         crypto.PublicKey
+}
+
+func (a authority) equal(b authority) bool {
+	if a.Authority != b.Authority || a.Kind == X509 {
+		return a.Authority == b.Authority && bytes.Equal(a.certificate, b.certificate)
+	}
+	key, ok := a.key.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(b.key)
+}
+
+func authorities(bundle *spiffebundle.Bundle) []authority {
+	var all []authority
+	for _, certificate := range bundle.X509Authorities() {
+		id := hex.EncodeToString(certificate.SubjectKeyId)
+		if id == "" {
+			sum := sha256.Sum256(certificate.Raw)
+			id = hex.EncodeToString(sum[:])
+		}
+		all = append(all, authority{Authority: Authority{Kind: X509, ID: id}, certificate: certificate.Raw})
+	}
+	for id, key := range bundle.JWTAuthorities() {
+		all = append(all, authority{Authority: Authority{Kind: JWT, ID: id}, key: key})
+	}
+	return all
+}
+
+// without names those of a that are not among b.
+func without(a, b []authority) []Authority {
+	var rest []Authority
+	for _, x := range a {
+		if !slices.ContainsFunc(b, x.equal) {
+			rest = append(rest, x.Authority)
+		}
+	}
+	slices.SortFunc(rest, func(x, y Authority) int {
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.ID, y.ID))
+	})
+	return rest
+}

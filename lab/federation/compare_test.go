@@ -1,0 +1,151 @@
+package federation_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/hex"
+	"math/big"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+)
+
+func TestCompare(t *testing.T) {
+	first, second := newRoot(t, "01"), newRoot(t, "02")
+	impostor := newRoot(t, "01")
+	jwt, otherJWT := newKey(t).Public(), newKey(t).Public()
+
+	source := bundleOf(t, []*x509.Certificate{first, second}, map[string]crypto.PublicKey{"jwt": jwt})
+	source.SetRefreshHint(time.Minute)
+	source.SetSequenceNumber(7)
+
+	var (
+		firstID  = federation.Authority{Kind: federation.X509, ID: "01"}
+		secondID = federation.Authority{Kind: federation.X509, ID: "02"}
+		jwtID    = federation.Authority{Kind: federation.JWT, ID: "jwt"}
+	)
+	tests := []struct {
+		name string
+		held *spiffebundle.Bundle
+		want federation.Comparison
+	}{
+		{
+			name: "the same authorities in another order, with other numbers",
+			held: bundleOf(t, []*x509.Certificate{second, first}, map[string]crypto.PublicKey{"jwt": jwt}),
+			want: federation.Comparison{State: federation.InSync},
+		},
+		{
+			name: "not yet the second root, nor the JWT key",
+			held: bundleOf(t, []*x509.Certificate{first}, nil),
+			want: federation.Comparison{
+				State:   federation.Behind,
+				Lacking: []federation.Authority{jwtID, secondID},
+			},
+		},
+		{
+			name: "an authority that the source does not have",
+			held: bundleOf(t, []*x509.Certificate{first, second, newRoot(t, "0f")}, map[string]crypto.PublicKey{"jwt": jwt}),
+			want: federation.Comparison{
+				State:   federation.Differing,
+				Foreign: []federation.Authority{{Kind: federation.X509, ID: "0f"}},
+			},
+		},
+		{
+			name: "another root under the same subject key ID",
+			held: bundleOf(t, []*x509.Certificate{impostor, second}, map[string]crypto.PublicKey{"jwt": jwt}),
+			want: federation.Comparison{
+				State:   federation.Differing,
+				Lacking: []federation.Authority{firstID},
+				Foreign: []federation.Authority{firstID},
+			},
+		},
+		{
+			name: "another JWT key under the same ID",
+			held: bundleOf(t, []*x509.Certificate{first, second}, map[string]crypto.PublicKey{"jwt": otherJWT}),
+			want: federation.Comparison{
+				State:   federation.Differing,
+				Lacking: []federation.Authority{jwtID},
+				Foreign: []federation.Authority{jwtID},
+			},
+		},
+		{
+			name: "a bundle without authorities",
+			held: bundleOf(t, nil, nil),
+			want: federation.Comparison{
+				State:   federation.Empty,
+				Lacking: []federation.Authority{jwtID, firstID, secondID},
+			},
+		},
+		{
+			name: "no bundle",
+			held: nil,
+			want: federation.Comparison{
+				State:   federation.Missing,
+				Lacking: []federation.Authority{jwtID, firstID, secondID},
+			},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := federation.Compare(test.held, source); !reflect.DeepEqual(got, test.want) {
+				t.Errorf("Compare = %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestCompareNamesRootWithoutSubjectKeyID(t *testing.T) {
+	root := newRoot(t, "01")
+	root.SubjectKeyId = nil
+	source := bundleOf(t, []*x509.Certificate{root}, nil)
+	got := federation.Compare(nil, source).Lacking
+	if len(got) != 1 || len(got[0].ID) != 64 {
+		t.Errorf("lacking = %+v, want one authority named by a SHA-256", got)
+	}
+}
+
+func bundleOf(t *testing.T, roots []*x509.Certificate, keys map[string]crypto.PublicKey) *spiffebundle.Bundle {
+	t.Helper()
+	bundle := spiffebundle.New(spiffeid.RequireTrustDomainFromString("cluster1.com"))
+	bundle.SetX509Authorities(roots)
+	bundle.SetJWTAuthorities(keys)
+	return bundle
+}
+
+// newRoot returns a self-signed certificate with that subject key ID, given in
+// hexadecimal, and a key of its own.
+func newRoot(t *testing.T, subjectKeyID string) *x509.Certificate {
+	t.Helper()
+	id, err := hex.DecodeString(subjectKeyID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := newKey(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, SubjectKeyId: id}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}

@@ -1,0 +1,67 @@
+package federation_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+)
+
+const day = 24 * time.Hour
+
+func TestPollInterval(t *testing.T) {
+	tests := []struct {
+		name                string
+		hint, authorityLife time.Duration
+		want                time.Duration
+	}{
+		{"a quarter of the hint", 5 * time.Minute, day, 75 * time.Second},
+		{"the smallest hint that counts", time.Minute, day, 15 * time.Second},
+		{"a hint below a minute counts as a minute", 10 * time.Second, day, 15 * time.Second},
+		{"no hint: a fortieth of a day", 0, day, 36 * time.Minute},
+		{"no hint: a fortieth of ten years", 0, 3650 * day, 91*day + 6*time.Hour},
+		{"no hint, short life: as with a minute's hint", 0, 6 * time.Minute, 15 * time.Second},
+		{"neither hint nor authority", 0, 0, 15 * time.Second},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := federation.PollInterval(test.hint, test.authorityLife); got != test.want {
+				t.Errorf("PollInterval(%s, %s) = %s, want %s", test.hint, test.authorityLife, got, test.want)
+			}
+		})
+	}
+}
+
+func TestPropagationBound(t *testing.T) {
+	tests := []struct{ hint, want time.Duration }{
+		{time.Minute, 26500 * time.Millisecond},
+		{5 * time.Minute, 86500 * time.Millisecond},
+	}
+	for _, test := range tests {
+		if got := federation.PropagationBound(federation.PollInterval(test.hint, day)); got != test.want {
+			t.Errorf("with a hint of %s the bound is %s, want %s", test.hint, got, test.want)
+		}
+	}
+}
+
+func TestRotation(t *testing.T) {
+	const tick = 10 * time.Second
+	tests := []struct {
+		name                      string
+		life, prepared, activated time.Duration
+	}{
+		{"a lab's authority", 6 * time.Minute, 3*time.Minute + tick, 5*time.Minute + tick},
+		{"SPIRE's default", day, 12*time.Hour + tick, 20*time.Hour + tick},
+		{"a year: both caps hold", 365 * day, 335*day + tick, 358*day + tick},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := federation.PreparedBy(test.life); got != test.prepared {
+				t.Errorf("PreparedBy(%s) = %s, want %s", test.life, got, test.prepared)
+			}
+			if got := federation.ActivatedBy(test.life); got != test.activated {
+				t.Errorf("ActivatedBy(%s) = %s, want %s", test.life, got, test.activated)
+			}
+		})
+	}
+}

@@ -1,0 +1,160 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	daemonConfig  = "/etc/docker/daemon.json"
+	daemonPID     = "/var/run/docker.pid"
+	containerdPID = "/var/run/docker/containerd/containerd.pid"
+	// askBound is how long one question to the daemon may take. A daemon
+	// under load answers in a second; one that hangs never does.
+	askBound = 10 * time.Second
+)
+
+// surveyDocker asks the command line client, since kind does: what it reaches
+// is what a lab will run on.
+func surveyDocker(ctx context.Context, sys System, m Machine) (Docker, error) {
+	d := Docker{Endpoint: "unix:///var/run/docker.sock", Local: m.Linux}
+	if m.Programs["docker"] != "" {
+		endpoint, err := ask(ctx, sys, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+		if ctx.Err() != nil {
+			return Docker{}, context.Cause(ctx)
+		}
+		if err != nil {
+			return Docker{Problem: err.Error()}, nil
+		}
+		d.Endpoint = strings.TrimSpace(string(endpoint))
+		d.Local = m.Linux && (d.Endpoint == "unix:///var/run/docker.sock" || d.Endpoint == "unix:///run/docker.sock")
+		err = d.askDaemon(ctx, sys)
+		if ctx.Err() != nil {
+			return Docker{}, context.Cause(ctx)
+		}
+		if err != nil {
+			d.Problem = err.Error()
+		}
+	}
+	if !d.Local {
+		return d, nil
+	}
+	config, err := sys.Files.ReadFile(daemonConfig)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Docker{}, err
+	}
+	d.Config = config
+	d.PID, err = running(sys.Files, daemonPID, "dockerd")
+	return d, err
+}
+
+// askDaemon fills in what the daemon says of itself.
+func (d *Docker) askDaemon(ctx context.Context, sys System) error {
+	out, err := ask(ctx, sys, "info", "--format", "{{json .}}")
+	if err != nil {
+		return err
+	}
+	var info struct {
+		ServerVersion, DockerRootDir, Driver, DefaultRuntime string
+		ServerErrors                                         []string
+		MemTotal                                             uint64
+		CgroupVersion                                        string
+	}
+	if err := json.Unmarshal(out, &info); err != nil {
+		return fmt.Errorf("read docker info: %w", err)
+	}
+	// Some clients report a daemon that does not answer and yet succeed.
+	if info.ServerVersion == "" {
+		return fmt.Errorf("docker info: %s", strings.Join(info.ServerErrors, "; "))
+	}
+	d.Answers, d.Version = true, info.ServerVersion
+	d.RootDir, d.StorageDriver, d.DefaultRuntime = info.DockerRootDir, info.Driver, info.DefaultRuntime
+	d.memory, d.cgroupVersion = info.MemTotal, info.CgroupVersion
+	return nil
+}
+
+func ask(ctx context.Context, sys System, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, askBound, fmt.Errorf("no answer within %s", askBound))
+	defer cancel()
+	return sys.Programs.Run(ctx, Command{Program: "docker", Args: args})
+}
+
+// running returns the process that a pid file names when it runs the program,
+// and 0 when the file is missing or stale: where /run survives a reboot, the
+// number in it is soon that of somebody else, and where the first process is
+// slow to reap, a daemon that was killed lingers as a zombie.
+func running(files Files, pidFile, program string) (int, error) {
+	text, ok, err := read(files, pidFile)
+	if err != nil || !ok {
+		return 0, err
+	}
+	pid, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, nil //nolint:nilerr // a file that was cut short names no process
+	}
+	// "PID (name) state ...", where the name may hold anything.
+	stat, ok, err := read(files, fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil || !ok {
+		return 0, err
+	}
+	_, stat, _ = strings.Cut(stat, "(")
+	end := strings.LastIndex(stat, ") ")
+	if end < 0 || stat[:end] != program || strings.HasPrefix(stat[end:], ") Z") {
+		return 0, nil
+	}
+	return pid, nil
+}
+
+// daemonSettings is daemon.json with what nobody here looks at kept byte for
+// byte.
+type daemonSettings map[string]json.RawMessage
+
+func readSettings(config []byte) (daemonSettings, error) {
+	settings := daemonSettings{}
+	if len(bytes.TrimSpace(config)) == 0 {
+		return settings, nil
+	}
+	if err := json.Unmarshal(config, &settings); err != nil {
+		return nil, fmt.Errorf("read %s: %w", daemonConfig, err)
+	}
+	if settings == nil {
+		return nil, fmt.Errorf("read %s: it holds null, not an object", daemonConfig)
+	}
+	return settings, nil
+}
+
+// defaultRuntime returns what the settings say; Docker's own default is "".
+func (s daemonSettings) defaultRuntime() (string, error) {
+	raw, ok := s["default-runtime"]
+	if !ok {
+		return "", nil
+	}
+	var name string
+	if err := json.Unmarshal(raw, &name); err != nil {
+		return "", fmt.Errorf("read default-runtime of %s: %w", daemonConfig, err)
+	}
+	return name, nil
+}
+
+// runtimes returns the runtimes that the settings register.
+func (s daemonSettings) runtimes() (map[string]json.RawMessage, error) {
+	runtimes := map[string]json.RawMessage{}
+	raw, ok := s["runtimes"]
+	if !ok {
+		return runtimes, nil
+	}
+	if err := json.Unmarshal(raw, &runtimes); err != nil {
+		return nil, fmt.Errorf("read runtimes of %s: %w", daemonConfig, err)
+	}
+	if runtimes == nil {
+		runtimes = map[string]json.RawMessage{}
+	}
+	return runtimes, nil
+}

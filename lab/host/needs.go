@@ -1,0 +1,218 @@
+package host
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Needs is what a lab asks of a machine.
+type Needs struct {
+	// Clusters is how many run at the same time.
+	Clusters int
+	// BuildImages says that images are built here, neither pulled nor loaded.
+	BuildImages bool
+}
+
+const (
+	gib = 1 << 30
+	// A one-node cluster with MetalLB and SPIRE takes 0.9 GiB; one more is for
+	// the host and what runs beside the clusters.
+	clusterMemory = gib
+	// The node image is 2 GiB, once in an archive and once in Docker; each
+	// cluster writes some on top.
+	dockerSpace = 4 * gib
+	// Compiling Kubernetes, SPIRE and MetalLB fills Go's cache; the results
+	// are kept.
+	buildSpace = 8 * gib
+	// kind's known limits for a few clusters on one machine.
+	leastInstances = 512
+	leastWatches   = 524288
+)
+
+const installGo = `install Go, https://go.dev/doc/install, and put it in PATH; sudo drops it from there: sudo env "PATH=$PATH" fedlab`
+
+// Findings judges the machine by what a lab needs, in an order that reads well
+// and never changes. It looks at nothing but m.
+func (m Machine) Findings(needs Needs) []Finding {
+	findings := []Finding{m.system(), m.dockerClient(), m.dockerDaemon()}
+	if m.Linux && m.Docker.Local {
+		findings = append(findings, m.capabilities(), m.storage(),
+			m.setting("inotify instances", inotifyInstances, leastInstances),
+			m.setting("inotify watches", inotifyWatches, leastWatches))
+		if m.Docker.Answers {
+			// The daemon switches it on when it starts.
+			findings = append(findings, m.setting("ip forwarding", ipForward, 1))
+		}
+	}
+	findings = append(findings, m.cgroup(), m.memory(needs))
+	findings = append(findings, m.space(needs)...)
+	if needs.BuildImages {
+		findings = append(findings, m.build()...)
+	}
+	return findings
+}
+
+// mends says whether Setup may change this machine.
+func (m Machine) mends() bool { return m.Linux && m.Root && m.Debian }
+
+// mend gives a finding its remedies where Setup may apply them.
+func (m Machine) mend(f Finding, remedies ...Remedy) Finding {
+	if m.mends() {
+		f.Remedies = remedies
+	}
+	return f
+}
+
+func (m Machine) system() Finding {
+	f := Finding{Subject: "system", Seen: m.Distribution}
+	if f.Seen == "" {
+		f.Seen = "not a Linux distribution that names itself"
+	}
+	switch {
+	case m.mends():
+	case m.Debian:
+		f.Seen += ", not root: nothing is changed"
+	default:
+		f.Seen += ": nothing is changed"
+	}
+	return f
+}
+
+func (m Machine) cgroup() Finding {
+	f := Finding{Subject: "cgroup", Seen: "version " + m.CgroupVersion}
+	switch m.CgroupVersion {
+	case "":
+		f.Level, f.Seen = Note, "version not known before Docker answers"
+	case "1":
+		f.Level = Note
+		f.Seen += ": the kubelet refuses it from 1.35 on, unless failCgroupV1 is false"
+	}
+	return f
+}
+
+func (m Machine) storage() Finding {
+	f := Finding{Subject: "storage"}
+	switch {
+	case m.Docker.StorageDriver == "vfs":
+		f.Level, f.Seen = Note, "vfs: every container copies its whole image"
+		f.Cure = "let Docker use overlay2"
+	case m.Docker.Answers:
+		f.Seen = m.Docker.StorageDriver
+	case m.Overlay:
+		f.Seen = "the kernel offers overlay"
+	default:
+		f.Level, f.Seen = Note, "the kernel does not offer overlay yet"
+		f.Cure = "modprobe overlay"
+	}
+	return f
+}
+
+func (m Machine) setting(subject, name string, least int) Finding {
+	f := Finding{Subject: subject, Seen: fmt.Sprintf("%s = %d", name, m.Kernel[name])}
+	if m.Kernel[name] >= least {
+		return f
+	}
+	f.Level, f.Need = Missing, fmt.Sprintf("at least %d", least)
+	f.Cure = fmt.Sprintf("as root: sysctl -w %s=%d", name, least)
+	return m.mend(f, setting{name, least})
+}
+
+func (m Machine) memory(needs Needs) Finding {
+	need := uint64(needs.Clusters+1) * clusterMemory
+	f := Finding{Subject: "memory", Seen: inGiB(m.MemoryTotal)}
+	if m.MemoryAvailable != 0 {
+		f.Seen = fmt.Sprintf("%s of %s available", inGiB(m.MemoryAvailable), inGiB(m.MemoryTotal))
+	}
+	switch {
+	case m.MemoryTotal == 0:
+		f.Level, f.Seen = Note, "not known before Docker answers"
+	case m.MemoryTotal < need:
+		f.Level, f.Need = Missing, fmt.Sprintf("%s for %d clusters", inGiB(need), needs.Clusters)
+		f.Cure = "run fewer clusters, or give the machine more memory"
+	case m.MemoryAvailable != 0 && m.MemoryAvailable < need:
+		// A lab that is already up is one of those who hold it.
+		f.Level, f.Need = Note, fmt.Sprintf("%s for %d clusters that do not run yet", inGiB(need), needs.Clusters)
+	}
+	return f
+}
+
+// space judges the room for Docker and for builds, which is one room when both
+// are on the same file system.
+func (m Machine) space(needs Needs) []Finding {
+	var findings []Finding
+	forDocker := uint64(dockerSpace)
+	build := needs.BuildImages && m.CacheSpace != nil
+	if build && m.DockerSpace != nil && m.DockerSpace.Device == m.CacheSpace.Device {
+		build, forDocker = false, dockerSpace+buildSpace
+	}
+	if m.DockerSpace != nil {
+		findings = append(findings, room("disk of Docker", *m.DockerSpace, forDocker, "docker image prune"))
+	}
+	if build {
+		findings = append(findings, room("disk of the build cache", *m.CacheSpace, buildSpace, "go clean -cache"))
+	}
+	return findings
+}
+
+func room(subject string, space Space, need uint64, cure string) Finding {
+	f := Finding{Subject: subject, Seen: inGiB(space.Free) + " free"}
+	if space.Free < need {
+		f.Level, f.Need, f.Cure = Missing, inGiB(need), "make room, for instance with: "+cure
+	}
+	return f
+}
+
+// build looks at what it takes to make the node image and the programs in it.
+func (m Machine) build() []Finding {
+	compiler := Finding{Subject: "Go", Seen: m.Programs["go"]}
+	if compiler.Seen == "" {
+		compiler.Level, compiler.Seen, compiler.Need = Missing, "no go in PATH", "Go, to compile what runs in the clusters"
+		compiler.Cure = installGo
+	}
+	findings := []Finding{compiler,
+		m.tool("C compiler", m.Programs["gcc"], "gcc", "gcc"),
+		m.tool("static C library", libcSeen(m), staticLibc, "libc6-dev"),
+		m.tool("debootstrap", m.Programs["debootstrap"], "debootstrap", "debootstrap"),
+		m.tool("gpgv", m.Programs["gpgv"], "gpgv, to verify Debian's packages", "gpgv"),
+		m.tool("Debian's keys", keyringSeen(m), debianKeyring, "debian-archive-keyring")}
+	if !m.Root {
+		findings = append(findings, Finding{Subject: "user", Level: Missing, Seen: "not root",
+			Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root, or load images from an archive"})
+	}
+	return findings
+}
+
+func libcSeen(m Machine) string {
+	if m.StaticLibc {
+		return "found by the C compiler"
+	}
+	return ""
+}
+
+func keyringSeen(m Machine) string {
+	if m.DebianKeyring {
+		return debianKeyring
+	}
+	return ""
+}
+
+// tool is something that a package of Debian brings.
+func (m Machine) tool(subject, seen, need, name string) Finding {
+	f := Finding{Subject: subject, Seen: seen}
+	if seen != "" {
+		return f
+	}
+	f.Level, f.Seen, f.Need = Missing, "not found", need
+	f.Cure = m.installation(name)
+	return m.mend(f, packages{name})
+}
+
+// installation is how a person installs packages here.
+func (m Machine) installation(names ...string) string {
+	if m.Debian {
+		return "as root: apt-get install --no-install-recommends " + strings.Join(names, " ")
+	}
+	return "install what Debian calls " + strings.Join(names, ", ")
+}
+
+func inGiB(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/gib) }

@@ -1,0 +1,123 @@
+// Package images has every image and chart that a lab runs on: what they are,
+// where they come from, and the one node image that holds them all, so that
+// nothing has to be loaded into a cluster.
+//
+// It refuses to know what a lab looks like: it is asked for the Set, and gives
+// one, from what is there, from an archive, from registries, or by building it
+// out of Go modules and Debian packages.
+package images
+
+import "time"
+
+// Image is one image that is in every node before it boots.
+type Image struct {
+	// Name is what fedlab calls it.
+	Name string
+	// Reference is upstream's; the image has it in the cluster whether it was
+	// pulled or built, so that charts and kubeadm find it.
+	Reference string
+	// Digest is upstream's where it is known; a pulled image must have it.
+	Digest string
+	// Artifact and Program say which program of which artifact it holds when
+	// it is built.
+	Artifact, Program string
+	// Path is where the program lies in the image; it is the entry point.
+	Path string
+	// Packages are the Debian packages whose files the program needs beside
+	// it; most need none.
+	Packages []string
+}
+
+// Versions of what upstream publishes, besides those that the module files
+// under upstream/ pin.
+const (
+	kubernetesVersion        = "v1.36.3"
+	etcdVersion              = "3.6.8"
+	corednsVersion           = "v1.14.2"
+	pauseVersion             = "3.10.2"
+	spireVersion             = "1.15.3"
+	controllerManagerVersion = "0.7.0"
+	metallbVersion           = "v0.16.1"
+)
+
+// References by which charts name what they run.
+const (
+	SPIREServer            = "ghcr.io/spiffe/spire-server:" + spireVersion
+	SPIREAgent             = "ghcr.io/spiffe/spire-agent:" + spireVersion
+	SPIREControllerManager = "ghcr.io/spiffe/spire-controller-manager:" + controllerManagerVersion
+	MetalLBController      = "quay.io/metallb/controller:" + metallbVersion
+	MetalLBSpeaker         = "quay.io/metallb/speaker:" + metallbVersion
+	pause                  = "registry.k8s.io/pause:" + pauseVersion
+)
+
+// Catalogue lists the upstream images, in the order in which documents do.
+func Catalogue() []Image {
+	kube := func(program string) Image {
+		return Image{
+			Name: program, Reference: "registry.k8s.io/" + program + ":" + kubernetesVersion,
+			Artifact: "kubernetes", Program: program, Path: "/usr/local/bin/" + program,
+		}
+	}
+	// kube-proxy calls iptables; these are its package and those that it is
+	// linked with.
+	proxy := kube("kube-proxy")
+	proxy.Packages = []string{"iptables", "libxtables12", "libip4tc2", "libip6tc2", "libmnl0", "libnftnl11", "libnfnetlink0", "libnetfilter-conntrack3", "libc6"}
+	return []Image{
+		kube("kube-apiserver"), kube("kube-controller-manager"), kube("kube-scheduler"), proxy,
+		{Name: "etcd", Reference: "registry.k8s.io/etcd:" + etcdVersion + "-0", Artifact: "etcd", Program: "etcd", Path: "/usr/local/bin/etcd"},
+		{Name: "coredns", Reference: "registry.k8s.io/coredns/coredns:" + corednsVersion, Artifact: "coredns", Program: "coredns", Path: "/coredns"},
+		{Name: "pause", Reference: pause, Artifact: "pause", Program: "pause", Path: "/pause"},
+		{Name: "spire-server", Reference: SPIREServer, Artifact: "spire", Program: "spire-server", Path: "/opt/spire/bin/spire-server"},
+		{Name: "spire-agent", Reference: SPIREAgent, Artifact: "spire", Program: "spire-agent", Path: "/opt/spire/bin/spire-agent"},
+		{Name: "spire-controller-manager", Reference: SPIREControllerManager, Artifact: "spire-controller-manager", Program: "spire-controller-manager", Path: "/spire-controller-manager"},
+		{Name: "metallb-controller", Reference: MetalLBController, Artifact: "metallb", Program: "controller", Path: "/controller"},
+		{Name: "metallb-speaker", Reference: MetalLBSpeaker, Artifact: "metallb", Program: "speaker", Path: "/speaker"},
+	}
+}
+
+// modules lists the upstream modules that programs are built from. Each is
+// built in a module of its own, whose go.mod and go.sum lie under upstream/.
+func modules() []module {
+	kubeVersion := func(pkg string) []string {
+		return []string{
+			"-X", pkg + ".gitVersion=" + kubernetesVersion,
+			"-X", pkg + ".gitMajor=1",
+			"-X", pkg + ".gitMinor=36",
+			"-X", pkg + ".gitTreeState=clean",
+			"-X", pkg + ".buildDate=1970-01-01T00:00:00Z",
+		}
+	}
+	return []module{
+		{
+			name: "kubernetes", path: "k8s.io/kubernetes", version: kubernetesVersion,
+			ldflags: append(kubeVersion("k8s.io/component-base/version"), kubeVersion("k8s.io/client-go/pkg/version")...),
+			typical: 8 * time.Minute,
+		},
+		{
+			name: "spire", path: "github.com/spiffe/spire", version: "v" + spireVersion,
+			// The sqlite datastore needs cgo; static, so that the image holds
+			// nothing but the program.
+			cgo:     true,
+			tags:    "netgo osusergo sqlite_omit_load_extension",
+			ldflags: []string{"-linkmode", "external", "-extldflags", "-static", "-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion},
+			typical: 7 * time.Minute,
+		},
+		{
+			name: "spire-controller-manager", path: controllerManagerModule, version: "v" + controllerManagerVersion,
+			packages: []string{controllerManagerModule + "/cmd"}, rename: map[string]string{"cmd": "spire-controller-manager"},
+			typical: 3 * time.Minute,
+		},
+		{
+			name: "metallb", path: "go.universe.tf/metallb", version: metallbVersion,
+			typical: 4 * time.Minute,
+		},
+		{
+			name: "coredns", path: "github.com/coredns/coredns", version: corednsVersion, main: "coredns.go.txt",
+			typical: 2 * time.Minute,
+		},
+		{
+			name: "etcd", path: "go.etcd.io/etcd/server/v3", version: "v" + etcdVersion,
+			rename: map[string]string{"server": "etcd"}, typical: time.Minute,
+		},
+	}
+}

@@ -1,0 +1,169 @@
+package kindcluster
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
+	"sigs.k8s.io/kind/pkg/cluster/nodes"
+	"sigs.k8s.io/kind/pkg/exec"
+)
+
+// fakeKind stands for kind and the one node of its one cluster.
+type fakeKind struct {
+	mu sync.Mutex
+	// node is what the cluster's node holds; nil while there is no cluster.
+	node *fakeNode
+	// failures gives an error to each call of that name.
+	failures map[string]error
+	// create runs in place of a node's appearance.
+	create func(k *fakeKind, config *v1alpha4.Cluster, kubeconfig string) error
+	calls  []string
+	// kubeconfigs holds the path that each call got.
+	kubeconfigs []string
+	// network is what the environment said during the last create.
+	network string
+}
+
+func (k *fakeKind) provider() *Provider {
+	return &Provider{
+		clusters:    func(*slog.Logger) clusters { return k },
+		kubeconfigs: k,
+		log:         slog.New(slog.DiscardHandler),
+	}
+}
+
+func (k *fakeKind) call(name, kubeconfig string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls = append(k.calls, name)
+	if kubeconfig != "" {
+		k.kubeconfigs = append(k.kubeconfigs, kubeconfig)
+	}
+	return k.failures[name]
+}
+
+func (k *fakeKind) Create(config *v1alpha4.Cluster, kubeconfig string) error {
+	err := k.call("Create", kubeconfig)
+	k.mu.Lock()
+	k.network = os.Getenv(networkVariable)
+	k.mu.Unlock()
+	if k.create != nil {
+		return k.create(k, config, kubeconfig)
+	}
+	if err == nil {
+		k.node = &fakeNode{kind: k}
+	}
+	return err
+}
+
+func (k *fakeKind) Delete(_, kubeconfig string) error {
+	err := k.call("Delete", kubeconfig)
+	if err == nil {
+		k.mu.Lock()
+		k.node = nil
+		k.mu.Unlock()
+	}
+	return err
+}
+
+func (k *fakeKind) List() ([]string, error) { return []string{"quotes-market"}, k.call("List", "") }
+
+func (k *fakeKind) ListNodes(string) ([]nodes.Node, error) {
+	err := k.call("ListNodes", "")
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil || k.node == nil {
+		return nil, err
+	}
+	return []nodes.Node{k.node}, nil
+}
+
+func (k *fakeKind) KubeConfig(_ string, internal bool) (string, error) {
+	if internal {
+		return "", errors.New("asked for the address inside of the network")
+	}
+	return "kubeconfig", k.call("KubeConfig", "")
+}
+
+func (k *fakeKind) ExportKubeConfig(name, path string, _ bool) error {
+	return k.call("ExportKubeConfig "+name, path)
+}
+
+// fakeNode holds at most the marker. It embeds nodes.Node for the methods that
+// are never called.
+type fakeNode struct {
+	nodes.Node
+	kind   *fakeKind
+	marked bool
+}
+
+func (n *fakeNode) String() string { return "quotes-market-control-plane" }
+
+func (n *fakeNode) Command(name string, args ...string) exec.Cmd {
+	return &fakeCommand{node: n, argv: append([]string{name}, args...)}
+}
+
+type fakeCommand struct {
+	exec.Cmd
+	node   *fakeNode
+	argv   []string
+	stdout io.Writer
+}
+
+func (c *fakeCommand) SetStdout(w io.Writer) exec.Cmd { c.stdout = w; return c }
+
+func (c *fakeCommand) Run() error {
+	if err := c.node.kind.call(c.argv[0], ""); err != nil {
+		return err
+	}
+	switch {
+	case slices.Equal(c.argv, []string{"touch", marker}):
+		c.node.marked = true
+	case strings.Join(c.argv, " ") == "find /kind/ -maxdepth 1 -name fedlab-complete":
+		if c.node.marked {
+			_, _ = io.WriteString(c.stdout, marker+"\n")
+		}
+	default:
+		return errors.New("unknown command " + strings.Join(c.argv, " "))
+	}
+	return nil
+}
+
+// commandFailed is how kind says that a command failed.
+func commandFailed(output string) error {
+	return &exec.RunError{Command: []string{"docker", "run"}, Output: []byte(output), Inner: errors.New("exit status 1")}
+}
+
+func market() Spec {
+	return Spec{
+		Name:          "quotes-market",
+		Image:         "fedlab/node:1",
+		Network:       "quotes",
+		PodSubnet:     netip.MustParsePrefix("10.64.0.0/16"),
+		ServiceSubnet: netip.MustParsePrefix("10.128.0.0/16"),
+		PortMappings:  []PortMapping{{Host: netip.MustParseAddrPort("127.0.0.1:8080"), NodePort: 30080}},
+		Labels:        map[string]string{"dev.fedlab/lab": "quotes"},
+	}
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// ended is a context that has ended because the user gave up.
+func ended(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	cancel(errors.New("user gave up"))
+	return ctx
+}

@@ -1,0 +1,248 @@
+package kindcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
+)
+
+func TestCreate(t *testing.T) {
+	t.Setenv(networkVariable, "kind-of-the-user")
+	var mode fs.FileMode
+	k := &fakeKind{create: func(k *fakeKind, config *v1alpha4.Cluster, kubeconfig string) error {
+		info, err := os.Stat(filepath.Dir(kubeconfig))
+		if err != nil {
+			return err
+		}
+		mode = info.Mode().Perm()
+		if config.Name != "quotes-market" {
+			return fmt.Errorf("name %q", config.Name)
+		}
+		k.node = &fakeNode{kind: k}
+		return os.WriteFile(kubeconfig, []byte("secret"), 0o600)
+	}}
+	p := k.provider()
+	if err := p.Create(t.Context(), market()); err != nil {
+		t.Fatal(err)
+	}
+	if k.network != "quotes" || os.Getenv(networkVariable) != "kind-of-the-user" {
+		t.Errorf("network is %q during the create and %q after it", k.network, os.Getenv(networkVariable))
+	}
+	if mode != 0o700 {
+		t.Errorf("folder of the kubeconfig has mode %o", mode)
+	}
+	if _, err := os.Stat(filepath.Dir(k.kubeconfigs[0])); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("folder of the kubeconfig is left: %v", err)
+	}
+	if done, err := p.Complete("quotes-market"); !done || err != nil {
+		t.Errorf("complete %t, error %v", done, err)
+	}
+	if err, want := p.Create(t.Context(), market()), "create cluster quotes-market: node quotes-market-control-plane exists already"; message(err) != want {
+		t.Errorf("second create: %q, want %q", message(err), want)
+	}
+	if k.node == nil {
+		t.Error("second create removed the cluster")
+	}
+}
+
+func TestCreateFails(t *testing.T) {
+	output := strings.Repeat("noise\n", 30) + "kubeadm join --token abcdef.0123456789abcdef\nport is already allocated\n"
+	tests := map[string]struct {
+		failures map[string]error
+		err      string
+	}{
+		"looking": {
+			map[string]error{"ListNodes": commandFailed("no docker\n")},
+			`create cluster quotes-market: command "docker run" failed with error: exit status 1: no docker`,
+		},
+		"making": {
+			map[string]error{"Create": fmt.Errorf("prepare nodes: %w", commandFailed(output))},
+			`create cluster quotes-market: prepare nodes: command "docker run" failed with error: exit status 1: …` +
+				strings.Repeat("\nnoise", 18) + "\nkubeadm join --token (bootstrap token)\nport is already allocated",
+		},
+		"marking": {
+			map[string]error{"touch": commandFailed("read-only\n")},
+			`create cluster quotes-market: mark node quotes-market-control-plane as complete: command "docker run" failed with error: exit status 1: read-only`,
+		},
+		"making and cleaning": {
+			map[string]error{"Create": errors.New("no room"), "Delete": errors.New("still no room")},
+			"create cluster quotes-market: no room\ndelete cluster quotes-market: still no room",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			k := &fakeKind{failures: tt.failures}
+			err := k.provider().Create(t.Context(), market())
+			if message(err) != tt.err {
+				t.Errorf("error %q\nwant  %q", message(err), tt.err)
+			}
+			if k.node != nil {
+				t.Error("the cluster is left")
+			}
+			if slices.Contains(k.calls, "Create") && k.calls[len(k.calls)-1] != "Delete" {
+				t.Errorf("calls %v do not end with the clean-up", k.calls)
+			}
+			if _, set := os.LookupEnv(networkVariable); set {
+				t.Errorf("%s is left", networkVariable)
+			}
+		})
+	}
+}
+
+// TestCreateCancelled has kind make its node after the first removal: it has to
+// be removed again, and Create may return only when kind is done.
+func TestCreateCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		kindDone := false
+		k := &fakeKind{create: func(k *fakeKind, _ *v1alpha4.Cluster, _ string) error {
+			cancel(errors.New("user gave up"))
+			time.Sleep(3 * abortTick / 2)
+			k.mu.Lock()
+			k.node = &fakeNode{kind: k}
+			k.mu.Unlock()
+			time.Sleep(abortTick)
+			kindDone = true
+			return errors.New("container is gone")
+		}}
+		err := k.provider().Create(ctx, market())
+		if want := "create cluster quotes-market: user gave up"; message(err) != want {
+			t.Errorf("error %q, want %q", message(err), want)
+		}
+		if !kindDone || k.node != nil {
+			t.Errorf("returned when kind was done: %t, node left: %v", kindDone, k.node)
+		}
+	})
+}
+
+func TestCreateCancelledAndStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stuck := make(chan struct{})
+		k := &fakeKind{create: func(*fakeKind, *v1alpha4.Cluster, string) error {
+			cancel(errors.New("user gave up"))
+			<-stuck
+			return nil
+		}}
+		err := k.provider().Create(ctx, market())
+		if want := "create cluster quotes-market: user gave up\nkind still works on cluster quotes-market after 2m0s"; message(err) != want {
+			t.Errorf("error %q, want %q", message(err), want)
+		}
+		close(stuck)
+		synctest.Wait()
+	})
+}
+
+// TestCreateOnTwoNetworks has a cluster on another network wait for the first.
+func TestCreateOnTwoNetworks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := make(chan struct{}), make(chan error, 1)
+		k := &fakeKind{create: func(k *fakeKind, c *v1alpha4.Cluster, _ string) error {
+			if c.Name == "quotes-market" {
+				<-first
+			}
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.calls = append(k.calls, c.Name+" on "+k.network)
+			return nil
+		}}
+		p := k.provider()
+		go func() {
+			if err := p.Create(t.Context(), market()); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		other := market()
+		other.Name, other.Network = "other-market", "other"
+		go func() { second <- p.Create(t.Context(), other) }()
+		synctest.Wait()
+
+		same := market()
+		same.Name = "quotes-broker"
+		if err := p.Create(t.Context(), same); err != nil {
+			t.Errorf("a second cluster on the same network: %v", err)
+		}
+		err := p.Create(ended(t.Context()), other)
+		if want := "create cluster other-market: wait for clusters on another network to be made: user gave up"; message(err) != want {
+			t.Errorf("error %q, want %q", message(err), want)
+		}
+		close(first)
+		if err := <-second; err != nil {
+			t.Error(err)
+		}
+		var made []string
+		for _, call := range k.calls {
+			if strings.Contains(call, " on ") {
+				made = append(made, call)
+			}
+		}
+		if want := []string{"quotes-broker on quotes", "quotes-market on quotes", "other-market on other"}; !slices.Equal(made, want) {
+			t.Errorf("made %v, want %v", made, want)
+		}
+	})
+}
+
+func TestComplete(t *testing.T) {
+	tests := map[string]struct {
+		node     *fakeNode
+		failures map[string]error
+		want     bool
+		err      string
+	}{
+		"no cluster":       {},
+		"made to the end":  {node: &fakeNode{marked: true}, want: true},
+		"killed meanwhile": {node: &fakeNode{}},
+		"node stopped": {
+			node: &fakeNode{marked: true}, failures: map[string]error{"find": commandFailed("is not running")},
+			err: `inspect node quotes-market-control-plane: command "docker run" failed with error: exit status 1: is not running`,
+		},
+		"no docker": {
+			failures: map[string]error{"ListNodes": commandFailed("no docker")},
+			err:      `inspect cluster quotes-market: command "docker run" failed with error: exit status 1: no docker`,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			k := &fakeKind{node: tt.node, failures: tt.failures}
+			if tt.node != nil {
+				tt.node.kind = k
+			}
+			got, err := k.provider().Complete("quotes-market")
+			if got != tt.want || message(err) != tt.err {
+				t.Errorf("complete %t, error %q, want %t and %q", got, message(err), tt.want, tt.err)
+			}
+		})
+	}
+}
+
+func TestDeleteAndList(t *testing.T) {
+	k := &fakeKind{}
+	p := k.provider()
+	if err := p.Delete("quotes-market"); err != nil {
+		t.Fatal(err)
+	}
+	if dir := filepath.Dir(k.kubeconfigs[0]); !strings.HasPrefix(filepath.Base(dir), "fedlab-kubeconfig-") {
+		t.Errorf("deleted with kubeconfig %s", k.kubeconfigs[0])
+	}
+	if names, err := p.List(); err != nil || !slices.Equal(names, []string{"quotes-market"}) {
+		t.Errorf("list %v, error %v", names, err)
+	}
+	k.failures = map[string]error{"List": commandFailed("no docker"), "Delete": commandFailed("no docker")}
+	if _, err := p.List(); message(err) != `list clusters: command "docker run" failed with error: exit status 1: no docker` {
+		t.Errorf("list: %v", err)
+	}
+	if err := p.Delete("a"); message(err) != `delete cluster a: command "docker run" failed with error: exit status 1: no docker` {
+		t.Errorf("delete: %v", err)
+	}
+}

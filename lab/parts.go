@@ -1,0 +1,173 @@
+package lab
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Parts are what a driver drives. Package local has the real ones: Docker,
+// kind, Kubernetes and Helm on this machine.
+type Parts struct {
+	Images      Images
+	Networks    Networks
+	Nodes       Nodes
+	Kubeconfigs Kubeconfigs
+	// Connect gives access to what runs in a cluster, by its kubeconfig.
+	Connect func(kubeconfig []byte) (Access, error)
+	// PortFree returns nil when nobody listens on an address of this machine.
+	PortFree func(netip.AddrPort) error
+}
+
+// ImageSet names what a lab runs on.
+type ImageSet struct {
+	// Node is the image of the clusters' nodes; all others are in it. It is
+	// empty unless it was asked for.
+	Node string
+	// DefaultCNI reports that the node brings a network that kind installs.
+	DefaultCNI bool
+	// Demos gives the reference of each app's image.
+	Demos map[string]string
+	// MetalLBChart is the folder of MetalLB's chart.
+	MetalLBChart string
+	// CRDs are the CustomResourceDefinitions of the SPIRE Controller Manager.
+	CRDs []string
+	// MetalLB and SPIRE images by their upstream references.
+	MetalLBController, MetalLBSpeaker               string
+	SPIREServer, SPIREAgent, SPIREControllerManager string
+}
+
+// Images provides what a lab runs on.
+type Images interface {
+	// Ensure makes what is missing; node asks for the node image, too.
+	Ensure(ctx context.Context, node bool) (ImageSet, error)
+	// LoadDemo gives a running node the image of an app where it lacks it, and
+	// reports whether it did.
+	LoadDemo(ctx context.Context, lab, cluster, app string) (bool, error)
+}
+
+// Networks has the container network of each lab. It carries the lab's name,
+// and outlives everything else of the lab, so that what a killed command left
+// is found by it.
+type Networks interface {
+	// Ensure returns the subnet of the lab's network, made where it was not
+	// there, and whether it was made.
+	Ensure(ctx context.Context, lab string) (netip.Prefix, bool, error)
+	// Find returns the subnet of the lab's network if there is one.
+	Find(ctx context.Context, lab string) (netip.Prefix, bool, error)
+	// Remove removes the lab's network; none is not an error.
+	Remove(ctx context.Context, lab string) error
+}
+
+// Node is the one node of a cluster, as it stands.
+type Node struct {
+	Cluster string
+	// Running is false for a node that was stopped.
+	Running bool
+}
+
+// NodeSpec is what a cluster is made from.
+type NodeSpec struct {
+	Lab, Cluster string
+	Image        string
+	DefaultCNI   bool
+	Pods         netip.Prefix
+	Services     netip.Prefix
+	// Ports leads from addresses of this machine to ports of the node.
+	Ports map[netip.AddrPort]int
+}
+
+// Nodes has the clusters of a lab as containers.
+type Nodes interface {
+	// List returns the nodes of a lab, also half-made ones.
+	List(ctx context.Context, lab string) ([]Node, error)
+	// Create makes a cluster; when it fails, or ctx ends, nothing of it is left.
+	Create(ctx context.Context, spec NodeSpec) error
+	// Start starts a stopped node.
+	Start(ctx context.Context, lab, cluster string) error
+	// Delete removes a cluster with its volumes, also a half-made one.
+	Delete(ctx context.Context, lab, cluster string) error
+}
+
+// Kubeconfigs has the ways into clusters.
+type Kubeconfigs interface {
+	// Kubeconfig returns the one of a cluster; it holds a private key.
+	Kubeconfig(lab, cluster string) ([]byte, error)
+	// Export writes the clusters' contexts to the person's kubeconfig file and
+	// reports whether that changed it. An empty path is the usual file.
+	Export(lab string, clusters []string, path string) (bool, error)
+	// Remove takes them out again.
+	Remove(lab string, clusters []string, path string) error
+	// Context returns the name of a cluster's context.
+	Context(lab, cluster string) string
+}
+
+// Access is what can be done in one cluster.
+type Access struct {
+	Objects  Objects
+	Pods     Pods
+	Releases Releases
+}
+
+// ObjectKey names a Kubernetes object. Namespace is empty for those of the
+// whole cluster.
+type ObjectKey struct {
+	APIVersion, Kind, Namespace, Name string
+}
+
+// Objects reads and writes Kubernetes objects.
+type Objects interface {
+	// Apply makes objects what they are given as (server-side apply); it
+	// reports whether it changed one.
+	Apply(ctx context.Context, objects ...any) (bool, error)
+	// Object reads an object into something that JSON fits into; it returns
+	// false where there is none.
+	Object(ctx context.Context, key ObjectKey, into any) (bool, error)
+	// Delete removes an object; none is not an error.
+	Delete(ctx context.Context, key ObjectKey) error
+	// NodeReady returns nil when the API answers and the node is ready.
+	NodeReady(ctx context.Context) error
+}
+
+// Pods reaches into pods and looks at what controls them.
+type Pods interface {
+	// Exec runs a program in a container and returns its standard output.
+	Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error)
+	// Dial connects to a port of a pod.
+	Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error)
+	// Ready returns nil when all that a Deployment, StatefulSet or DaemonSet
+	// wants runs in its newest version; the error says what is seen instead.
+	Ready(ctx context.Context, key ObjectKey) error
+	// Running returns the name of a running, ready pod with these labels.
+	Running(ctx context.Context, namespace string, labels map[string]string) (string, error)
+}
+
+// Release is a chart with its values.
+type Release struct {
+	Name, Namespace string
+	// Chart is the folder of a chart: a path, or the name of one of charts.FS.
+	Chart  string
+	Values any
+}
+
+// Releases installs charts.
+type Releases interface {
+	// Apply installs or upgrades a release, and does nothing where the cluster
+	// has that chart with these values; it reports whether it did something.
+	Apply(ctx context.Context, release Release) (bool, error)
+}
+
+// wait waits for a check in the course of a plan; what it sees is told to the
+// plan's observer.
+func wait(ctx context.Context, within time.Duration, c check.Check) error {
+	return check.Until(ctx, check.Bound{Within: within, Every: 250 * time.Millisecond, Seen: note(ctx, c.Name)}, c)
+}
+
+// workload returns the key of the Deployment of a workload.
+func deployment(w topology.Workload) ObjectKey {
+	return ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: w.App.Namespace, Name: w.App.Deployment}
+}

@@ -1,0 +1,175 @@
+package plan_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/plan"
+)
+
+func nothing(context.Context) error { return nil }
+
+func TestAddRefuses(t *testing.T) {
+	tests := []struct {
+		name string
+		step plan.Step
+		want string
+	}{
+		{"a name without a kind", plan.Step{Name: "market", Do: nothing}, `add step "market": the name has no slash, want kind/name`},
+		{"a step that does nothing", plan.Step{Name: "spire/market"}, "add step spire/market: it has no Do"},
+		{"a name twice", plan.Step{Name: "cluster/market", Do: nothing}, "add step cluster/market: the plan has a step of that name"},
+		{"an unknown dependency", plan.Step{Name: "spire/market", Do: nothing, After: []plan.ID{"cluster/broker"}},
+			"add step spire/market: it comes after cluster/broker, which is not in the plan"},
+		{"itself as dependency", plan.Step{Name: "spire/market", Do: nothing, After: []plan.ID{"spire/market"}},
+			"add step spire/market: it comes after spire/market, which is not in the plan"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := planOf(t, plan.Step{Name: "cluster/market", Do: nothing})
+			if err := p.Add(tt.step); err == nil || err.Error() != tt.want {
+				t.Errorf("error %v, want %s", err, tt.want)
+			}
+			if p.Len() != 1 {
+				t.Errorf("the plan has %d steps after the refusal, want 1", p.Len())
+			}
+		})
+	}
+}
+
+func TestRunDoesIndependentStepsSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := planOf(t,
+			lasting("cluster/a", 10*time.Second), lasting("cluster/b", 20*time.Second),
+			lasting("spire/a", 5*time.Second, "cluster/a"), lasting("spire/b", 5*time.Second, "cluster/b"),
+			lasting("federate/ab", time.Second, "spire/a", "spire/b"))
+		began := time.Now()
+		var ended []string
+		err := plan.Runner{Observe: func(e plan.Event) {
+			if e.State != plan.Started {
+				ended = append(ended, string(e.Step))
+			}
+		}}.Run(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 26*time.Second {
+			t.Errorf("took %s, want 26s: the longest path", took)
+		}
+		want := []string{"cluster/a", "spire/a", "cluster/b", "spire/b", "federate/ab"}
+		if !slices.Equal(ended, want) {
+			t.Errorf("ended %v, want %v", ended, want)
+		}
+	})
+}
+
+func TestRunKeepsToItsLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := planOf(t, lasting("build/a", 3*time.Second), lasting("build/b", time.Second), lasting("build/c", time.Second), lasting("build/d", time.Second))
+		began := time.Now()
+		if err := (plan.Runner{Limit: 2}).Run(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("took %s, want 3s: b, c and d in turn beside a", took)
+		}
+	})
+}
+
+func TestRunTellsWhatChanged(t *testing.T) {
+	var states []string
+	p := planOf(t,
+		plan.Step{Name: "a/changed", Do: func(ctx context.Context) error {
+			plan.Note(ctx, "waiting for the API")
+			plan.Did(ctx)
+			return nil
+		}},
+		plan.Step{Name: "b/unchanged", Do: nothing, After: []plan.ID{"a/changed"}})
+	err := plan.Runner{Observe: func(e plan.Event) {
+		states = append(states, fmt.Sprintf("%d/%d %s %s %s", e.Number, e.Of, e.Step, e.State, e.Note))
+	}}.Run(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "1/2 a/changed started \n1/2 a/changed noted waiting for the API\n1/2 a/changed changed \n" +
+		"2/2 b/unchanged started \n2/2 b/unchanged unchanged "
+	if got := strings.Join(states, "\n"); got != want {
+		t.Errorf("events:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// When one step fails the others are told to stop, no new one starts, and the
+// error names the step that failed and not those that were only cancelled.
+func TestRunStopsAtAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reached bool
+		p := planOf(t,
+			plan.Step{Name: "cluster/a", Do: func(context.Context) error { return errors.New("no space left") }},
+			plan.Step{Name: "cluster/b", Do: func(ctx context.Context) error {
+				<-ctx.Done()
+				return fmt.Errorf("create: %w", ctx.Err())
+			}},
+			plan.Step{Name: "spire/a", After: []plan.ID{"cluster/a"}, Do: func(context.Context) error {
+				reached = true
+				return nil
+			}})
+		err := plan.Runner{}.Run(t.Context(), p)
+		if err == nil || err.Error() != "cluster/a: no space left" {
+			t.Errorf("error %q, want the one of cluster/a alone", err)
+		}
+		if reached {
+			t.Error("a step ran although the one that it comes after failed")
+		}
+	})
+}
+
+func TestRunJoinsIndependentFailures(t *testing.T) {
+	fail := func(text string) func(context.Context) error {
+		return func(context.Context) error { return errors.New(text) }
+	}
+	p := planOf(t, plan.Step{Name: "cluster/a", Do: fail("disk full")}, plan.Step{Name: "cluster/b", Do: fail("port taken")})
+	err := plan.Runner{}.Run(t.Context(), p)
+	for _, want := range []string{"cluster/a: disk full", "cluster/b: port taken"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v lacks %q", err, want)
+		}
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	errInterrupted := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p := planOf(t,
+		plan.Step{Name: "cluster/a", Do: func(context.Context) error { cancel(errInterrupted); return nil }},
+		plan.Step{Name: "spire/a", Do: nothing, After: []plan.ID{"cluster/a"}})
+	if err := (plan.Runner{}).Run(ctx, p); !errors.Is(err, errInterrupted) {
+		t.Errorf("error %v, want the cause of the cancel", err)
+	}
+}
+
+func planOf(t *testing.T, steps ...plan.Step) *plan.Plan {
+	t.Helper()
+	p := &plan.Plan{}
+	for _, s := range steps {
+		if err := p.Add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func lasting(name plan.ID, d time.Duration, after ...plan.ID) plan.Step {
+	return plan.Step{Name: name, After: after, Do: func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(d):
+			return nil
+		}
+	}}
+}

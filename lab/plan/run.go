@@ -1,0 +1,183 @@
+package plan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// Event is what an observer is told about a step.
+type Event struct {
+	// Step is the step's name, Title its words.
+	Step  ID
+	Title string
+	// Number counts the steps as they start, from 1; Of is how many the plan
+	// has.
+	Number, Of int
+	State      State
+	// Typical is the step's.
+	Typical time.Duration
+	// Took is set when the step has ended.
+	Took time.Duration
+	// Err is set when State is Failed.
+	Err error
+	// Note is what a running step says about itself; set when State is Noted.
+	Note string
+}
+
+// State is how far a step has come.
+type State string
+
+// The states of a step. A step that was not reached because another one failed
+// has no event.
+const (
+	Started   State = "started"
+	Noted     State = "noted"
+	Changed   State = "changed"
+	Unchanged State = "unchanged"
+	Failed    State = "failed"
+)
+
+// Runner runs plans.
+type Runner struct {
+	// Observe is called for every event, one call at a time.
+	Observe func(Event)
+	// Limit is how many steps run at once; 0 sets no limit.
+	Limit int
+	// Now is the clock; time.Now where it is nil.
+	Now func() time.Time
+}
+
+// Run does each step as soon as those that it comes after are done, independent
+// ones side by side. When a step fails, no further one starts, those under way
+// are cancelled, and the errors are joined, each with the name of its step.
+// Steps that only report the cancellation are left out of the error.
+func (r Runner) Run(ctx context.Context, p *Plan) error {
+	now := r.Now
+	if now == nil {
+		now = time.Now
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	events := make(chan Event)
+	ended := make(chan result)
+	waiting := p.Steps()
+	done := make(map[ID]bool, len(waiting))
+	running, number := 0, 0
+	var errs []error
+
+	observe := func(e Event) {
+		if r.Observe != nil {
+			e.Of = p.Len()
+			r.Observe(e)
+		}
+	}
+	numbers := make(map[ID]int, len(waiting))
+	startReady := func() {
+		if ctx.Err() != nil {
+			return
+		}
+		var rest []Step
+		for _, s := range waiting {
+			if full := r.Limit > 0 && running >= r.Limit; full || !allDone(done, s.After) {
+				rest = append(rest, s)
+				continue
+			}
+			running++
+			number++
+			numbers[s.Name] = number
+			observe(Event{Step: s.Name, Title: s.Title, Typical: s.Typical, Number: number, State: Started})
+			began := now()
+			go func() {
+				notes := &recorder{step: s, events: events}
+				err := s.Do(context.WithValue(ctx, recorderKey{}, notes))
+				ended <- result{step: s, changed: notes.changed.Load(), took: now().Sub(began), err: err}
+			}()
+		}
+		waiting = rest
+	}
+
+	startReady()
+	for running > 0 {
+		select {
+		case e := <-events:
+			e.Number = numbers[e.Step]
+			observe(e)
+		case res := <-ended:
+			running--
+			e := Event{Step: res.step.Name, Title: res.step.Title, Typical: res.step.Typical, Number: numbers[res.step.Name], Took: res.took, State: Unchanged}
+			switch {
+			case res.err != nil:
+				e.State, e.Err = Failed, res.err
+				if !cancelledBySibling(ctx, res.err) {
+					errs = append(errs, fmt.Errorf("%s: %w", res.step.Name, res.err))
+				}
+				cancel(errSibling)
+			default:
+				done[res.step.Name] = true
+				if res.changed {
+					e.State = Changed
+				}
+			}
+			observe(e)
+			startReady()
+		}
+	}
+	if len(errs) == 0 && len(waiting) > 0 {
+		return context.Cause(ctx)
+	}
+	return errors.Join(errs...)
+}
+
+type result struct {
+	step    Step
+	changed bool
+	took    time.Duration
+	err     error
+}
+
+// errSibling is the cause with which the steps under way are cancelled when
+// another one fails.
+var errSibling = errors.New("another step failed")
+
+func cancelledBySibling(ctx context.Context, err error) bool {
+	return errors.Is(err, errSibling) ||
+		errors.Is(context.Cause(ctx), errSibling) && errors.Is(err, context.Canceled)
+}
+
+func allDone(done map[ID]bool, ids []ID) bool {
+	for _, id := range ids {
+		if !done[id] {
+			return false
+		}
+	}
+	return true
+}
+
+type recorderKey struct{}
+
+// recorder is how a running step speaks to its runner.
+type recorder struct {
+	step    Step
+	events  chan<- Event
+	changed atomic.Bool
+}
+
+// Did tells the runner that the step whose context this is changed something.
+// Outside of a plan it does nothing.
+func Did(ctx context.Context) {
+	if r, ok := ctx.Value(recorderKey{}).(*recorder); ok {
+		r.changed.Store(true)
+	}
+}
+
+// Note tells the observer what the step whose context this is does just now, or
+// waits for. Outside of a plan it does nothing.
+func Note(ctx context.Context, note string) {
+	if r, ok := ctx.Value(recorderKey{}).(*recorder); ok {
+		r.events <- Event{Step: r.step.Name, Title: r.step.Title, Typical: r.step.Typical, State: Noted, Note: note}
+	}
+}

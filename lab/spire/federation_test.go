@@ -1,0 +1,189 @@
+package spire_test
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/spire/spiretest"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// federate makes truster fetch the bundle of trusted, whose endpoint must show
+// endpointID; the relationship starts with the given bundle.
+func federate(t *testing.T, truster, trusted *spiretest.Server, endpointID spiffeid.ID, bundle *spiffebundle.Bundle) {
+	t.Helper()
+	document, err := bundle.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "bundle.json")
+	if err := os.WriteFile(path, document, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	truster.Run(t, "federation", "create",
+		"-trustDomain", trusted.TrustDomain.Name(),
+		"-bundleEndpointURL", trusted.BundleEndpoint,
+		"-bundleEndpointProfile", "https_spiffe",
+		"-endpointSpiffeID", endpointID.String(),
+		"-trustDomainBundlePath", path,
+		"-trustDomainBundleFormat", "spiffe")
+}
+
+// withoutJWT returns what authenticates an endpoint and lacks what only a fetch
+// can bring.
+func withoutJWT(t *testing.T, server *spire.Server) *spiffebundle.Bundle {
+	t.Helper()
+	bundle, err := server.Bundle(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle.SetJWTAuthorities(map[string]crypto.PublicKey{})
+	return bundle
+}
+
+func TestFederatedServers(t *testing.T) {
+	marketProcess, marketServer := start(t, market)
+	brokerProcess, brokerServer := start(t, broker)
+	source, err := marketServer.Bundle(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := func() federation.Comparison {
+		t.Helper()
+		bundle, err := brokerServer.HeldBundle(t.Context(), market)
+		var notFound *spire.NotFoundError
+		if err != nil && !errors.As(err, &notFound) {
+			t.Fatal(err)
+		}
+		return federation.Compare(bundle, source)
+	}
+
+	if got := held().State; got != federation.Missing {
+		t.Fatalf("before they federate the bundle is %s, want missing", got)
+	}
+	wantNotFound(t, brokerServer.RefreshBundle(t.Context(), market), "refresh held bundle of cluster1.com on SPIRE server of cluster2.com: ")
+
+	federate(t, brokerProcess, marketProcess, spire.ServerID(market), withoutJWT(t, marketServer))
+	relationships, err := brokerServer.Relationships(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []spire.Relationship{{
+		Relationship: topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE},
+		URL:          marketProcess.BundleEndpoint,
+		EndpointID:   spire.ServerID(market),
+	}}
+	if !reflect.DeepEqual(relationships, want) {
+		t.Errorf("relationships = %+v, want %+v", relationships, want)
+	}
+	if got, err := marketServer.Relationships(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("relationships of whom is trusted = %+v, %v; want none: they are one way", got, err)
+	}
+
+	// The server fetches as soon as the relationship is there.
+	eventually(t, func(context.Context) error {
+		if c := held(); c.State != federation.InSync {
+			return errors.New("bundle is " + string(c.State))
+		}
+		return nil
+	})
+	bundle, err := brokerServer.HeldBundle(t.Context(), market)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hint, _ := bundle.RefreshHint(); hint != time.Minute {
+		t.Errorf("fetched bundle has refresh hint %s, want that of the endpoint, 1m0s", hint)
+	}
+
+	// A bundle that fell behind is mended by a fetch.
+	if err := brokerServer.SetBundle(t.Context(), withoutJWT(t, marketServer)); err != nil {
+		t.Fatal(err)
+	}
+	if got := held().State; got != federation.Behind {
+		t.Fatalf("without its JWT authority the bundle is %s, want behind", got)
+	}
+	if err := brokerServer.RefreshBundle(t.Context(), market); err != nil {
+		t.Fatal(err)
+	}
+	if got := held().State; got != federation.InSync {
+		t.Errorf("after a refresh the bundle is %s, want in sync", got)
+	}
+
+	// One that cannot authenticate the endpoint any more is not.
+	brokerBundle, err := brokerServer.Bundle(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := brokerServer.SetBundle(t.Context(), relabelled(brokerBundle, market)); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, brokerServer.RefreshBundle(t.Context(), market), "certificate signed by unknown authority")
+	if got := held().State; got != federation.Differing {
+		t.Errorf("with another domain's authorities the bundle is %s, want differing", got)
+	}
+	if err := brokerServer.SetBundle(t.Context(), source); err != nil {
+		t.Fatal(err)
+	}
+	if err := brokerServer.RefreshBundle(t.Context(), market); err != nil {
+		t.Errorf("refresh after the bundle was set right: %v", err)
+	}
+
+	// A relationship that ends leaves its bundle behind.
+	brokerProcess.Run(t, "federation", "delete", "-id", "spiffe://cluster1.com")
+	if got, err := brokerServer.Relationships(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("relationships after it was deleted = %+v, %v; want none", got, err)
+	}
+	if got := held().State; got != federation.InSync {
+		t.Errorf("after the relationship was deleted the bundle is %s, want in sync", got)
+	}
+	if err := brokerServer.DeleteBundle(t.Context(), market, spire.DeleteRestrict); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWrongEndpointIDIsNotFetched(t *testing.T) {
+	marketProcess, marketServer := start(t, market)
+	brokerProcess, brokerServer := start(t, broker)
+
+	wrong := spiffeid.RequireFromPath(market, "/spire/other")
+	federate(t, brokerProcess, marketProcess, wrong, withoutJWT(t, marketServer))
+	wantRefused(t, brokerServer.RefreshBundle(t.Context(), market), `unexpected ID "spiffe://cluster1.com/spire/server"`)
+	bundle, err := brokerServer.HeldBundle(t.Context(), market)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(bundle.JWTAuthorities()) != 0 {
+		t.Errorf("bundle was fetched from an endpoint with the wrong SPIFFE ID")
+	}
+
+	// The same with the right one, so that the above was refused for its cause.
+	brokerProcess.Run(t, "federation", "delete", "-id", "spiffe://cluster1.com")
+	federate(t, brokerProcess, marketProcess, spire.ServerID(market), withoutJWT(t, marketServer))
+	if err := brokerServer.RefreshBundle(t.Context(), market); err != nil {
+		t.Fatal(err)
+	}
+	if bundle, err = brokerServer.HeldBundle(t.Context(), market); err != nil || len(bundle.JWTAuthorities()) != 1 {
+		t.Errorf("bundle from an endpoint with the right SPIFFE ID: %v, %v", bundle, err)
+	}
+}
+
+func wantRefused(t *testing.T, err error, cause string) {
+	t.Helper()
+	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), cause) {
+		t.Errorf("error = %v, want code Internal and %q", err, cause)
+	}
+}

@@ -1,0 +1,132 @@
+package spire
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	agentv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/agent/v1"
+	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+)
+
+// Agent is an agent that has attested to the server.
+type Agent struct {
+	ID spiffeid.ID
+	// AttestedBy names the node attestor, such as k8s_psat.
+	AttestedBy string
+	// ExpiresAt is when the agent's SVID ends unless it is renewed before.
+	ExpiresAt time.Time
+	// Banned agents are refused until they are evicted.
+	Banned bool
+}
+
+// Agents returns the agents that have attested, among them those that have gone
+// for good: the server does not notice.
+func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
+	const doing = "list agents"
+	answers, err := collect(func(token string) ([]*types.Agent, string, error) {
+		page, err := s.agents.ListAgents(ctx, &agentv1.ListAgentsRequest{
+			OutputMask: &types.AgentMask{AttestationType: true, X509SvidExpiresAt: true, Banned: true},
+			PageSize:   pageSize,
+			PageToken:  token,
+		})
+		return page.GetAgents(), page.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, s.wrap(err, doing)
+	}
+	agents := make([]Agent, len(answers))
+	for i, answer := range answers {
+		id, err := idFromAPI(answer.GetId())
+		if err != nil {
+			return nil, s.wrap(fmt.Errorf("read agent: %w", err), doing)
+		}
+		agents[i] = Agent{
+			ID:         id,
+			AttestedBy: answer.GetAttestationType(),
+			ExpiresAt:  time.Unix(answer.GetX509SvidExpiresAt(), 0),
+			Banned:     answer.GetBanned(),
+		}
+	}
+	return agents, nil
+}
+
+// Entry is a registration entry: who gets which SPIFFE ID.
+type Entry struct {
+	ID       string
+	SPIFFEID spiffeid.ID
+	// ParentID is the agent, or the set of agents, that may ask for it.
+	ParentID spiffeid.ID
+	// Selectors read "type:value"; a workload must have all of them.
+	Selectors []string
+	// FederatesWith are the trust domains whose bundles the workload receives
+	// beside its own.
+	FederatesWith []spiffeid.TrustDomain
+	// X509SVIDTTL and JWTSVIDTTL are zero where the server's defaults hold.
+	X509SVIDTTL, JWTSVIDTTL time.Duration
+}
+
+// Entries returns the server's registration entries.
+func (s *Server) Entries(ctx context.Context) ([]Entry, error) {
+	const doing = "list entries"
+	answers, err := collect(func(token string) ([]*types.Entry, string, error) {
+		page, err := s.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{
+			OutputMask: &types.EntryMask{
+				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true,
+			},
+			PageSize:  pageSize,
+			PageToken: token,
+		})
+		return page.GetEntries(), page.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, s.wrap(err, doing)
+	}
+	entries := make([]Entry, len(answers))
+	for i, answer := range answers {
+		if entries[i], err = entryFromAPI(answer); err != nil {
+			return nil, s.wrap(fmt.Errorf("read entry %s: %w", answer.GetId(), err), doing)
+		}
+	}
+	return entries, nil
+}
+
+func entryFromAPI(e *types.Entry) (Entry, error) {
+	id, err := idFromAPI(e.GetSpiffeId())
+	if err != nil {
+		return Entry{}, err
+	}
+	parent, err := idFromAPI(e.GetParentId())
+	if err != nil {
+		return Entry{}, fmt.Errorf("parent: %w", err)
+	}
+	entry := Entry{
+		ID:          e.GetId(),
+		SPIFFEID:    id,
+		ParentID:    parent,
+		X509SVIDTTL: time.Duration(e.GetX509SvidTtl()) * time.Second,
+		JWTSVIDTTL:  time.Duration(e.GetJwtSvidTtl()) * time.Second,
+	}
+	for _, selector := range e.GetSelectors() {
+		entry.Selectors = append(entry.Selectors, selector.GetType()+":"+selector.GetValue())
+	}
+	for _, name := range e.GetFederatesWith() {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return Entry{}, fmt.Errorf("federates with: %w", err)
+		}
+		entry.FederatesWith = append(entry.FederatesWith, td)
+	}
+	return entry, nil
+}
+
+func idFromAPI(id *types.SPIFFEID) (spiffeid.ID, error) {
+	td, err := spiffeid.TrustDomainFromString(id.GetTrustDomain())
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	return spiffeid.FromPath(td, "/"+strings.TrimPrefix(id.GetPath(), "/"))
+}

@@ -1,0 +1,80 @@
+package spire
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
+	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Relationship is a federation relationship as a server has it: intent, and how
+// the server goes about it.
+type Relationship struct {
+	topology.Relationship
+	// URL is where the bundle of Trusted is fetched.
+	URL string
+	// EndpointID is the SPIFFE ID that the endpoint must show; zero where the
+	// profile does not use one.
+	EndpointID spiffeid.ID
+}
+
+// Relationships returns the server's relationships, sorted by whom they trust.
+// Those that stand in the server's configuration file are not among them: SPIRE
+// does not list them.
+func (s *Server) Relationships(ctx context.Context) ([]Relationship, error) {
+	const doing = "list relationships"
+	answers, err := collect(func(token string) ([]*types.FederationRelationship, string, error) {
+		page, err := s.relationships.ListFederationRelationships(ctx, &trustdomainv1.ListFederationRelationshipsRequest{
+			OutputMask: &types.FederationRelationshipMask{BundleEndpointUrl: true, BundleEndpointProfile: true},
+			PageSize:   pageSize,
+			PageToken:  token,
+		})
+		return page.GetFederationRelationships(), page.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, s.wrap(err, doing)
+	}
+	relationships := make([]Relationship, len(answers))
+	for i, answer := range answers {
+		if relationships[i], err = s.relationshipFromAPI(answer); err != nil {
+			return nil, s.wrap(err, doing)
+		}
+	}
+	slices.SortFunc(relationships, func(a, b Relationship) int { return a.Trusted.Compare(b.Trusted) })
+	return relationships, nil
+}
+
+// RefreshBundle fetches the bundle of td at once, and returns when it is stored.
+// The error is a *NotFoundError if the server has no relationship with td.
+func (s *Server) RefreshBundle(ctx context.Context, td spiffeid.TrustDomain) error {
+	_, err := s.relationships.RefreshBundle(ctx, &trustdomainv1.RefreshBundleRequest{TrustDomain: td.Name()})
+	return s.wrap(err, "refresh held bundle of %s", td)
+}
+
+func (s *Server) relationshipFromAPI(f *types.FederationRelationship) (Relationship, error) {
+	trusted, err := spiffeid.TrustDomainFromString(f.GetTrustDomain())
+	if err != nil {
+		return Relationship{}, fmt.Errorf("read relationship: %w", err)
+	}
+	r := Relationship{
+		Relationship: topology.Relationship{Truster: s.td, Trusted: trusted},
+		URL:          f.GetBundleEndpointUrl(),
+	}
+	switch profile := f.GetBundleEndpointProfile().(type) {
+	case *types.FederationRelationship_HttpsSpiffe:
+		r.Profile = topology.HTTPSSPIFFE
+		if r.EndpointID, err = spiffeid.FromString(profile.HttpsSpiffe.GetEndpointSpiffeId()); err != nil {
+			return Relationship{}, fmt.Errorf("read relationship %s: endpoint SPIFFE ID: %w", r.ID(), err)
+		}
+	case *types.FederationRelationship_HttpsWeb:
+		r.Profile = "https_web"
+	default:
+		return Relationship{}, fmt.Errorf("read relationship %s: unknown profile %T", r.ID(), profile)
+	}
+	return r, nil
+}

@@ -1,0 +1,195 @@
+package spire
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+const resourceVersion = "spire.spiffe.io/v1alpha1"
+
+// Resource is a custom resource of the controller manager, cluster-scoped, as
+// its JSON goes to the Kubernetes API.
+type Resource struct {
+	APIVersion string   `json:"apiVersion"`
+	Kind       string   `json:"kind"`
+	Metadata   Metadata `json:"metadata"`
+	// Spec is a FederatedTrustDomainSpec or a WorkloadIdentitySpec.
+	Spec any `json:"spec"`
+}
+
+// Metadata is the part of a resource's metadata that fedlab decides on.
+type Metadata struct {
+	Name string `json:"name"`
+}
+
+// FederatedTrustDomainSpec is the spec of a ClusterFederatedTrustDomain.
+type FederatedTrustDomainSpec struct {
+	TrustDomain           string          `json:"trustDomain"`
+	BundleEndpointURL     string          `json:"bundleEndpointURL"`
+	BundleEndpointProfile EndpointProfile `json:"bundleEndpointProfile"`
+	TrustDomainBundle     string          `json:"trustDomainBundle"`
+}
+
+// EndpointProfile says how the bundle endpoint is authenticated.
+type EndpointProfile struct {
+	Type             topology.EndpointProfile `json:"type"`
+	EndpointSPIFFEID string                   `json:"endpointSPIFFEID"`
+}
+
+// BundleEndpointURL returns where peers fetch the bundle of a trust domain whose
+// endpoint has this address.
+func BundleEndpointURL(endpoint topology.BundleEndpoint, address netip.Addr) string {
+	return fmt.Sprintf("https://%s", netip.AddrPortFrom(address, uint16(endpoint.Port)))
+}
+
+// FederatedTrustDomain returns the ClusterFederatedTrustDomain that makes the
+// truster's server fetch the bundle of the trusted domain from the endpoint at
+// that address.
+//
+// The bundle is the one that authenticates the endpoint the first time. It goes
+// out with the endpoint's refresh hint, which no server's API tells of its own
+// bundle: without one, a server whose first fetch fails comes back after a
+// fortieth of the root's life, with a root of 24 hours in 36 minutes
+// (pkg/server/bundle/client/manager.go).
+//
+// The controller manager acts on changes of the URL and of the profile only; a
+// changed bundle alone is not read again.
+func FederatedTrustDomain(r topology.Relationship, endpoint topology.BundleEndpoint, address netip.Addr, bundle *spiffebundle.Bundle) (Resource, error) {
+	doing := func(err error) error { return fmt.Errorf("write relationship %s: %w", r.ID(), err) }
+	switch {
+	case r.Profile != topology.HTTPSSPIFFE:
+		return Resource{}, doing(fmt.Errorf("profile %q: only %s can be written", r.Profile, topology.HTTPSSPIFFE))
+	case bundle.TrustDomain() != r.Trusted:
+		// A bundle's document does not name its trust domain, so nobody can tell
+		// after this.
+		return Resource{}, doing(fmt.Errorf("bundle belongs to %s", bundle.TrustDomain()))
+	case len(bundle.X509Authorities()) == 0:
+		return Resource{}, doing(errors.New("bundle has no X.509 authority to verify the endpoint with"))
+	}
+	pinned := bundle.Clone()
+	pinned.SetRefreshHint(endpoint.RefreshHint)
+	document, err := pinned.Marshal()
+	if err != nil {
+		return Resource{}, doing(err)
+	}
+	return Resource{
+		APIVersion: resourceVersion,
+		Kind:       "ClusterFederatedTrustDomain",
+		Metadata:   Metadata{Name: resourceName(r.Trusted.Name())},
+		Spec: FederatedTrustDomainSpec{
+			TrustDomain:       r.Trusted.Name(),
+			BundleEndpointURL: BundleEndpointURL(endpoint, address),
+			BundleEndpointProfile: EndpointProfile{
+				Type:             r.Profile,
+				EndpointSPIFFEID: ServerID(r.Trusted).String(),
+			},
+			TrustDomainBundle: string(document),
+		},
+	}, nil
+}
+
+// WorkloadIdentitySpec is the spec of a ClusterSPIFFEID.
+type WorkloadIdentitySpec struct {
+	SPIFFEIDTemplate          string        `json:"spiffeIDTemplate"`
+	NamespaceSelector         LabelSelector `json:"namespaceSelector"`
+	PodSelector               LabelSelector `json:"podSelector"`
+	WorkloadSelectorTemplates []string      `json:"workloadSelectorTemplates"`
+	FederatesWith             []string      `json:"federatesWith,omitempty"`
+}
+
+// LabelSelector selects what has all of these labels.
+type LabelSelector struct {
+	MatchLabels map[string]string `json:"matchLabels"`
+}
+
+// WorkloadIdentity returns the ClusterSPIFFEID that registers the pods of w, one
+// of t's workloads. It federates with the trust domains that w calls or is
+// called from, as far as its own trusts them, and with no other: SPIRE refuses
+// an entry as soon as the bundle of one of them is missing, and the workload is
+// then left without any identity.
+func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error) {
+	federatesWith, err := peers(t, w)
+	if err != nil {
+		return Resource{}, fmt.Errorf("write registration of workload %s: %w", w.Name, err)
+	}
+	return Resource{
+		APIVersion: resourceVersion,
+		Kind:       "ClusterSPIFFEID",
+		Metadata:   Metadata{Name: resourceName(w.Name)},
+		Spec: WorkloadIdentitySpec{
+			SPIFFEIDTemplate: "spiffe://{{ .TrustDomain }}" + w.App.Path,
+			// Kubernetes itself labels each namespace with its name.
+			NamespaceSelector: LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.App.Namespace}},
+			PodSelector:       LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": w.App.Name}},
+			WorkloadSelectorTemplates: []string{
+				"k8s:ns:" + w.App.Namespace,
+				"k8s:sa:" + w.App.ServiceAccount,
+			},
+			FederatesWith: federatesWith,
+		},
+	}, nil
+}
+
+// peers returns the names of the trust domains that w needs the bundles of,
+// beside its own.
+func peers(t topology.Topology, w topology.Workload) ([]string, error) {
+	own, err := t.TrustDomainOf(w.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	others := t.Callers(w.Name)
+	for _, name := range w.Calls {
+		called, err := t.Workload(name)
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, called)
+	}
+	needed := map[spiffeid.TrustDomain]bool{}
+	for _, other := range others {
+		td, err := t.TrustDomainOf(other.Cluster)
+		if err != nil {
+			return nil, err
+		}
+		needed[td.Name] = true
+	}
+	var names []string
+	for _, trusted := range t.TrustedBy(own.Name) {
+		if needed[trusted] {
+			names = append(names, trusted.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+var subdomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
+
+// resourceName returns name if Kubernetes accepts it for a resource, and else
+// one that it accepts and that no other name is turned into: trust domains may
+// have underscores and may be longer.
+func resourceName(name string) string {
+	const longest = 253
+	if len(name) <= longest && subdomain.MatchString(name) {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	readable := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, name)
+	return strings.Trim(readable[:min(len(readable), 200)]+"-"+hex.EncodeToString(sum[:8]), "-")
+}

@@ -1,0 +1,233 @@
+package spire_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"math/big"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+var (
+	endpoint = topology.BundleEndpoint{Profile: topology.HTTPSSPIFFE, Port: 8443, RefreshHint: 5 * time.Minute}
+	address  = netip.MustParseAddr("10.192.1.1")
+)
+
+func TestFederatedTrustDomain(t *testing.T) {
+	bundle := spiffebundle.New(market)
+	bundle.AddX509Authority(newRoot(t))
+	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE}
+
+	resource, err := spire.FederatedTrustDomain(r, endpoint, address, bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := resource.Spec.(spire.FederatedTrustDomainSpec)
+	pinned, err := spiffebundle.Parse(market, []byte(spec.TrustDomainBundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if hint, _ := pinned.RefreshHint(); !sameAuthorities(pinned, bundle) || hint != endpoint.RefreshHint {
+		t.Errorf("pinned bundle has refresh hint %s or other authorities, want %s and those given", hint, endpoint.RefreshHint)
+	}
+	if _, changed := bundle.RefreshHint(); changed {
+		t.Errorf("the bundle that was passed has been changed")
+	}
+
+	spec.TrustDomainBundle = "…"
+	resource.Spec = spec
+	wantJSON(t, resource, `{
+  "apiVersion": "spire.spiffe.io/v1alpha1",
+  "kind": "ClusterFederatedTrustDomain",
+  "metadata": {
+    "name": "cluster1.com"
+  },
+  "spec": {
+    "trustDomain": "cluster1.com",
+    "bundleEndpointURL": "https://10.192.1.1:8443",
+    "bundleEndpointProfile": {
+      "type": "https_spiffe",
+      "endpointSPIFFEID": "spiffe://cluster1.com/spire/server"
+    },
+    "trustDomainBundle": "…"
+  }
+}`)
+}
+
+func TestFederatedTrustDomainRefuses(t *testing.T) {
+	good := spiffebundle.New(market)
+	good.AddX509Authority(newRoot(t))
+	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE}
+	web := r
+	web.Profile = "https_web"
+
+	tests := []struct {
+		name         string
+		relationship topology.Relationship
+		bundle       *spiffebundle.Bundle
+		want         string
+	}{
+		{"a bundle of another trust domain", r, relabelled(good, absent),
+			"write relationship cluster2.com->cluster1.com: bundle belongs to absent.com"},
+		{"an empty bundle", r, spiffebundle.New(market),
+			"write relationship cluster2.com->cluster1.com: bundle has no X.509 authority to verify the endpoint with"},
+		{"a profile it does not know", web, good,
+			`write relationship cluster2.com->cluster1.com: profile "https_web": only https_spiffe can be written`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := spire.FederatedTrustDomain(test.relationship, endpoint, address, test.bundle)
+			if err == nil || err.Error() != test.want {
+				t.Errorf("error = %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// quotes is two federated clusters with the demo, and a third trust domain that
+// the broker's domain trusts and that none of its workloads has to do with.
+func quotes() topology.Topology {
+	apps := topology.Apps()
+	trusts := func(truster, trusted spiffeid.TrustDomain) topology.Relationship {
+		return topology.Relationship{Truster: truster, Trusted: trusted, Profile: topology.HTTPSSPIFFE}
+	}
+	return topology.Topology{
+		Name:     "quotes",
+		Clusters: []topology.Cluster{topology.NewCluster("market", 0), topology.NewCluster("broker", 1), topology.NewCluster("other", 2)},
+		TrustDomains: []topology.TrustDomain{
+			{Name: market, Cluster: "market"}, {Name: broker, Cluster: "broker"}, {Name: absent, Cluster: "other"},
+		},
+		Relationships: []topology.Relationship{trusts(market, broker), trusts(broker, absent), trusts(broker, market)},
+		Workloads: []topology.Workload{
+			{Name: "stock-quotes", App: apps[0], Cluster: "market"},
+			{Name: "broker-webapp", App: apps[1], Cluster: "broker", Calls: []string{"stock-quotes"}},
+		},
+	}
+}
+
+func TestWorkloadIdentity(t *testing.T) {
+	lab := quotes()
+	called, err := spire.WorkloadIdentity(lab, lab.Workloads[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantJSON(t, called, `{
+  "apiVersion": "spire.spiffe.io/v1alpha1",
+  "kind": "ClusterSPIFFEID",
+  "metadata": {
+    "name": "stock-quotes"
+  },
+  "spec": {
+    "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/server",
+    "namespaceSelector": {
+      "matchLabels": {
+        "kubernetes.io/metadata.name": "demo"
+      }
+    },
+    "podSelector": {
+      "matchLabels": {
+        "app.kubernetes.io/name": "stock-quotes"
+      }
+    },
+    "workloadSelectorTemplates": [
+      "k8s:ns:demo",
+      "k8s:sa:server-service-account"
+    ],
+    "federatesWith": [
+      "cluster2.com"
+    ]
+  }
+}`)
+}
+
+func TestWorkloadIdentityFederatesWithItsPeersOnly(t *testing.T) {
+	oneWay := quotes()
+	oneWay.Relationships = oneWay.Relationships[:1]
+	together := quotes()
+	together.Workloads[1].Cluster = "market"
+
+	tests := []struct {
+		name string
+		lab  topology.Topology
+		want string
+	}{
+		{"whom it calls, not whom else its domain trusts", quotes(), "cluster1.com"},
+		{"nobody whom its domain does not trust", oneWay, ""},
+		{"not its own trust domain", together, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			resource, err := spire.WorkloadIdentity(test.lab, test.lab.Workloads[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(resource.Spec.(spire.WorkloadIdentitySpec).FederatesWith, " "); got != test.want {
+				t.Errorf("federatesWith = %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestResourceNames(t *testing.T) {
+	lab := quotes()
+	tests := []struct{ name, want string }{
+		{"broker-webapp", "broker-webapp"},
+		{"prod.cluster_1.com", "prod-cluster-1-com-9194d9e1d09808a4"},
+		{"_", "d2e2adf7177b7a8a"},
+		{"a..b", "a--b-f62b42414c514fa6"},
+	}
+	for _, test := range tests {
+		workload := lab.Workloads[0]
+		workload.Name = test.name
+		resource, err := spire.WorkloadIdentity(lab, workload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := resource.Metadata.Name; got != test.want {
+			t.Errorf("resource of %q is named %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func wantJSON(t *testing.T, value any, want string) {
+	t.Helper()
+	var got bytes.Buffer
+	encoder := json.NewEncoder(&got)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(value); err != nil {
+		t.Fatal(err)
+	}
+	if strings.TrimSpace(got.String()) != want {
+		t.Errorf("got\n%s\nwant\n%s", got.String(), want)
+	}
+}
+
+func newRoot(t *testing.T) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}

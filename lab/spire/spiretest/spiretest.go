@@ -1,0 +1,256 @@
+// Package spiretest runs real SPIRE programs as plain processes on this machine,
+// for tests: a server answers within a second and needs no cluster.
+//
+// It refuses to stand in for SPIRE. Where the programs are not at hand, tests
+// that need them are skipped, and fail where CI=true.
+package spiretest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+const (
+	// ServerVariable is the environment variable that names spire-server.
+	ServerVariable = "FEDLAB_SPIRE_SERVER"
+	// AgentVariable is the environment variable that names spire-agent.
+	AgentVariable = "FEDLAB_SPIRE_AGENT"
+)
+
+// startLimit is how long a process may take until it answers, on a machine that
+// has much else to do.
+const startLimit = time.Minute
+
+const serverConfig = `server {
+	trust_domain = %q
+	bind_address = "127.0.0.1"
+	bind_port = %d
+	socket_path = %q
+	data_dir = %q
+	log_level = "debug"
+	admin_ids = [%q]
+	federation {
+		bundle_endpoint {
+			address = "127.0.0.1"
+			port = %d
+			refresh_hint = "1m"
+			profile "https_spiffe" {}
+		}
+	}
+}
+plugins {
+	DataStore "sql" {
+		plugin_data {
+			database_type = "sqlite3"
+			connection_string = %q
+		}
+	}
+	KeyManager "memory" { plugin_data {} }
+	NodeAttestor "join_token" { plugin_data {} }
+}
+`
+
+const agentConfig = `agent {
+	trust_domain = %q
+	server_address = %q
+	server_port = %s
+	socket_path = %q
+	data_dir = %q
+	join_token = %q
+	trust_bundle_path = %q
+}
+plugins {
+	KeyManager "memory" { plugin_data {} }
+	NodeAttestor "join_token" { plugin_data {} }
+	WorkloadAttestor "unix" { plugin_data {} }
+}
+`
+
+// Program returns the path of the program that the environment variable names.
+// Without it the test ends here.
+func Program(t testing.TB, variable string) string {
+	t.Helper()
+	path := os.Getenv(variable)
+	switch {
+	case path != "":
+		return path
+	case os.Getenv("CI") == "true":
+		t.Fatalf("%s must name the program in CI", variable)
+	default:
+		t.Skipf("%s does not name the program", variable)
+	}
+	return ""
+}
+
+// Server is a running spire-server.
+type Server struct {
+	TrustDomain spiffeid.TrustDomain
+	// API is the host and port of its API.
+	API string
+	// BundleEndpoint is the URL of its https_spiffe bundle endpoint, with a
+	// refresh hint of a minute.
+	BundleEndpoint string
+
+	program, socket string
+}
+
+// StartServer starts a server for that trust domain, with join tokens and
+// in-memory keys, and waits until it is healthy. It ends with the test, and its
+// log is shown when the test has failed. adminID may use the API from afar.
+func StartServer(t testing.TB, td spiffeid.TrustDomain, adminID spiffeid.ID) *Server {
+	t.Helper()
+	program := Program(t, ServerVariable)
+	dir := t.TempDir()
+	ports := freePorts(t, 2)
+	s := &Server{
+		TrustDomain:    td,
+		API:            fmt.Sprintf("127.0.0.1:%d", ports[0]),
+		BundleEndpoint: fmt.Sprintf("https://127.0.0.1:%d", ports[1]),
+		program:        program,
+		socket:         filepath.Join(dir, "api.sock"),
+	}
+	config := fmt.Sprintf(serverConfig, td.Name(), ports[0], s.socket, dir, adminID, ports[1], filepath.Join(dir, "datastore.sqlite3"))
+	start(t, dir, program, config, func(ctx context.Context) error {
+		_, err := s.Exec(ctx, "healthcheck")
+		return err
+	})
+	return s
+}
+
+// Exec runs the server's program against the server, as spire.Exec asks for it.
+func (s *Server) Exec(ctx context.Context, argv ...string) ([]byte, error) {
+	var stderr bytes.Buffer
+	command := exec.CommandContext(ctx, s.program, append(argv, "-socketPath", s.socket)...)
+	command.Stderr = &stderr
+	stdout, err := command.Output()
+	if err != nil {
+		return nil, fmt.Errorf("spire-server %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout, nil
+}
+
+// Run is Exec for a test that cannot go on without it.
+func (s *Server) Run(t testing.TB, argv ...string) []byte {
+	t.Helper()
+	stdout, err := s.Exec(t.Context(), argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stdout
+}
+
+// Dial connects to the server's API, as spire.Dial asks for it.
+func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, "tcp", s.API)
+}
+
+// StartAgent starts an agent that attests to the server with a join token, and
+// waits until it is healthy. It ends with the test.
+func (s *Server) StartAgent(t testing.TB) {
+	t.Helper()
+	program := Program(t, AgentVariable)
+	dir := t.TempDir()
+	var token struct {
+		Value string `json:"value"`
+	}
+	if err := json.Unmarshal(s.Run(t, "token", "generate", "-output", "json"), &token); err != nil {
+		t.Fatalf("read join token: %v", err)
+	}
+	bundle := filepath.Join(dir, "bundle.crt")
+	if err := os.WriteFile(bundle, s.Run(t, "bundle", "show"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "agent.sock")
+	host, port, err := net.SplitHostPort(s.API)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(agentConfig, s.TrustDomain.Name(), host, port, socket, dir, token.Value, bundle)
+	start(t, dir, program, config, func(ctx context.Context) error {
+		output, err := exec.CommandContext(ctx, program, "healthcheck", "-socketPath", socket).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("spire-agent healthcheck: %w: %s", err, bytes.TrimSpace(output))
+		}
+		return nil
+	})
+}
+
+// start runs the program with that configuration until the test ends, and waits
+// until healthy returns nil.
+func start(t testing.TB, dir, program, config string, healthy func(context.Context) error) {
+	t.Helper()
+	path := filepath.Join(dir, "spire.conf")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	command := exec.CommandContext(t.Context(), program, "run", "-config", path)
+	command.Stdout, command.Stderr = &log, &log
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	command.WaitDelay = 10 * time.Second
+	if err := command.Start(); err != nil {
+		t.Fatalf("start %s: %v", program, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- command.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		// The test's context is done by now, and with it the process.
+		for range ended {
+		}
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", filepath.Base(program), log.String())
+		}
+	})
+
+	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
+	defer cancel()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	last := errors.New("not asked yet")
+	for {
+		if err := healthy(ctx); err == nil {
+			return
+		} else if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("%s ended before it was healthy: %v", program, err)
+		case <-ctx.Done():
+			t.Fatalf("%s is not healthy after %s: %v", program, startLimit, last)
+		case <-again.C:
+		}
+	}
+}
+
+// freePorts returns ports of the loopback interface that nobody listens on.
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := listener.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		ports[i] = listener.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}

@@ -1,0 +1,171 @@
+// Package topology holds what a lab is meant to be, as values: clusters, trust
+// domains, relationships, workloads, and the addresses that follow from them.
+//
+// A Topology is intent. It is made once, from a lab file, and never changes; it
+// refuses to know what runs. What runs is asked of the clusters each time, and
+// is described by the types of package lab.
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Topology is a whole lab as its lab file asks for it. Package config makes
+// only valid ones: every name that one part mentions is defined by another.
+type Topology struct {
+	// Name tells labs on one machine apart; it starts the name of each
+	// container, network and kubeconfig context that belongs to the lab.
+	Name          string
+	Clusters      []Cluster
+	TrustDomains  []TrustDomain
+	Relationships []Relationship
+	Workloads     []Workload
+}
+
+// Cluster is one Kubernetes cluster of the lab.
+type Cluster struct {
+	// Name is a place or a role ("market"), unique in its lab.
+	Name string
+	// PodSubnet and ServiceSubnet are disjoint from those of every other
+	// cluster of the lab.
+	PodSubnet, ServiceSubnet netip.Prefix
+}
+
+// TrustDomain is one SPIFFE trust domain and the SPIRE server that stands for it.
+type TrustDomain struct {
+	Name spiffeid.TrustDomain
+	// Cluster names the cluster that the SPIRE server runs in.
+	Cluster        string
+	BundleEndpoint BundleEndpoint
+	// CATTL is the life of an X.509 authority. SPIRE prepares the next one at
+	// half of it and activates that one when a sixth remains.
+	CATTL time.Duration
+	// X509SVIDTTL and JWTSVIDTTL are the lives of what the server signs for
+	// workloads that ask for no other.
+	X509SVIDTTL, JWTSVIDTTL time.Duration
+	CASubject               CASubject
+	// JWTIssuer is the "iss" claim of JWT-SVIDs; empty leaves it out.
+	JWTIssuer string
+	// LogLevel is SPIRE's: debug, info, warn or error.
+	LogLevel string
+}
+
+// CASubject is the distinguished name of a trust domain's X.509 authorities.
+type CASubject struct {
+	Country, Organization, OrganizationalUnit, CommonName string
+}
+
+// EndpointProfile says how a bundle endpoint proves who it is (SPIFFE
+// Federation, section 5.2).
+type EndpointProfile string
+
+// HTTPSSPIFFE authenticates a bundle endpoint by an X509-SVID that the bundle
+// held by the client verifies.
+const HTTPSSPIFFE EndpointProfile = "https_spiffe"
+
+// BundleEndpoint is where a trust domain publishes its bundle.
+type BundleEndpoint struct {
+	Profile EndpointProfile
+	Port    int
+	// RefreshHint is what the endpoint tells its readers about how often to
+	// come back. SPIRE polls four times as often, and treats less than one
+	// minute as one minute.
+	RefreshHint time.Duration
+}
+
+// Relationship is one direction of federation: Truster's server fetches the
+// bundle of Trusted, and Truster's workloads may then verify Trusted's SVIDs.
+// Two trust domains that trust each other have two relationships.
+type Relationship struct {
+	Truster, Trusted spiffeid.TrustDomain
+	// Profile is the profile of Trusted's bundle endpoint.
+	Profile EndpointProfile
+}
+
+// ID reads "cluster1.com->cluster2.com": the arrow points at whom is trusted.
+func (r Relationship) ID() string { return r.Truster.Name() + "->" + r.Trusted.Name() }
+
+// Workload is one demo program in one cluster.
+type Workload struct {
+	// Name is unique in its lab and names the Helm release.
+	Name    string
+	App     App
+	Cluster string
+	// Expose is the address on this machine that answers for the workload;
+	// invalid (the zero value) when it is not exposed.
+	Expose netip.AddrPort
+	// Calls names the workloads that this one calls.
+	Calls []string
+}
+
+// Cluster returns the cluster of that name.
+func (t Topology) Cluster(name string) (Cluster, error) {
+	i := slices.IndexFunc(t.Clusters, func(c Cluster) bool { return c.Name == name })
+	if i < 0 {
+		return Cluster{}, fmt.Errorf("lab %s has no cluster %q", t.Name, name)
+	}
+	return t.Clusters[i], nil
+}
+
+// TrustDomain returns the trust domain of that name.
+func (t Topology) TrustDomain(name spiffeid.TrustDomain) (TrustDomain, error) {
+	i := slices.IndexFunc(t.TrustDomains, func(td TrustDomain) bool { return td.Name == name })
+	if i < 0 {
+		return TrustDomain{}, fmt.Errorf("lab %s has no trust domain %q", t.Name, name)
+	}
+	return t.TrustDomains[i], nil
+}
+
+// Workload returns the workload of that name.
+func (t Topology) Workload(name string) (Workload, error) {
+	i := slices.IndexFunc(t.Workloads, func(w Workload) bool { return w.Name == name })
+	if i < 0 {
+		return Workload{}, fmt.Errorf("lab %s has no workload %q", t.Name, name)
+	}
+	return t.Workloads[i], nil
+}
+
+// TrustDomainOf returns the trust domain that a cluster's workloads belong to.
+func (t Topology) TrustDomainOf(cluster string) (TrustDomain, error) {
+	i := slices.IndexFunc(t.TrustDomains, func(td TrustDomain) bool { return td.Cluster == cluster })
+	if i < 0 {
+		return TrustDomain{}, fmt.Errorf("cluster %s of lab %s has no trust domain", cluster, t.Name)
+	}
+	return t.TrustDomains[i], nil
+}
+
+// SPIFFEID returns the identity that a workload of the lab is registered with.
+func (t Topology) SPIFFEID(w Workload) (spiffeid.ID, error) {
+	td, err := t.TrustDomainOf(w.Cluster)
+	if err != nil {
+		return spiffeid.ID{}, err
+	}
+	return spiffeid.FromPath(td.Name, w.App.Path)
+}
+
+// TrustedBy returns whom a trust domain trusts, in the order of the lab file.
+func (t Topology) TrustedBy(truster spiffeid.TrustDomain) []spiffeid.TrustDomain {
+	var trusted []spiffeid.TrustDomain
+	for _, r := range t.Relationships {
+		if r.Truster == truster {
+			trusted = append(trusted, r.Trusted)
+		}
+	}
+	return trusted
+}
+
+// Callers returns the workloads that call the workload of that name.
+func (t Topology) Callers(name string) []Workload {
+	var callers []Workload
+	for _, w := range t.Workloads {
+		if slices.Contains(w.Calls, name) {
+			callers = append(callers, w)
+		}
+	}
+	return callers
+}
