@@ -7,5 +7,5 @@ import "embed"
 
 // FS is all charts, each below a folder of its name.
 //
-//go:embed all:spire
+//go:embed all:spire all:stock-quotes all:broker-webapp
 var FS embed.FS

@@ -184,7 +184,7 @@ func objects(t *testing.T, manifests map[string]string) map[string]object {
 
 func TestSPIRENamesAreThoseOfThePackage(t *testing.T) {
 	all := objects(t, mustRender(t, market()))
-	server, ok := all["StatefulSet/"+strings.TrimSuffix(spire.ServerPod, "-0")]
+	server, ok := all["StatefulSet/"+spire.ServerStatefulSet]
 	if !ok || server.Metadata.Namespace != spire.Namespace {
 		t.Fatalf("no StatefulSet in namespace %s makes pod %s", spire.Namespace, spire.ServerPod)
 	}

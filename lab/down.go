@@ -49,7 +49,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		step(plan.Step{Name: plan.ID("kubeconfig/" + lab), Title: "remove contexts from the kubeconfig file", After: removed,
 			Do: func(ctx context.Context) error {
 				plan.Did(ctx)
-				return d.Parts.Kubeconfigs.Remove(lab, clusters, "")
+				return d.Parts.Kubeconfigs.Remove(ctx, lab, clusters, "")
 			}})
 	}
 	// The network goes last: by it the rest is found when this is killed.

@@ -35,7 +35,7 @@ type ImageSet struct {
 	// MetalLBChart is the folder of MetalLB's chart.
 	MetalLBChart string
 	// CRDs are the CustomResourceDefinitions of the SPIRE Controller Manager.
-	CRDs []string
+	CRDs []any
 	// MetalLB and SPIRE images by their upstream references.
 	MetalLBController, MetalLBSpeaker               string
 	SPIREServer, SPIREAgent, SPIREControllerManager string
@@ -97,11 +97,11 @@ type Nodes interface {
 type Kubeconfigs interface {
 	// Kubeconfig returns the one of a cluster; it holds a private key.
 	Kubeconfig(lab, cluster string) ([]byte, error)
-	// Export writes the clusters' contexts to the person's kubeconfig file and
-	// reports whether that changed it. An empty path is the usual file.
-	Export(lab string, clusters []string, path string) (bool, error)
+	// Export writes the clusters' contexts to the person's kubeconfig file. An
+	// empty path is the usual file.
+	Export(ctx context.Context, lab string, clusters []string, path string) error
 	// Remove takes them out again.
-	Remove(lab string, clusters []string, path string) error
+	Remove(ctx context.Context, lab string, clusters []string, path string) error
 	// Context returns the name of a cluster's context.
 	Context(lab, cluster string) string
 }
@@ -142,8 +142,8 @@ type Pods interface {
 	// Ready returns nil when all that a Deployment, StatefulSet or DaemonSet
 	// wants runs in its newest version; the error says what is seen instead.
 	Ready(ctx context.Context, key ObjectKey) error
-	// Running returns the name of a running, ready pod with these labels.
-	Running(ctx context.Context, namespace string, labels map[string]string) (string, error)
+	// Named returns the names of the ready pods with these labels.
+	Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error)
 }
 
 // Release is a chart with its values.

@@ -234,15 +234,10 @@ func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked
 	if !ok {
 		return asked{err: fmt.Errorf("cluster %s does not answer", td.Cluster)}
 	}
-	for _, key := range []ObjectKey{
-		{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet},
-		{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet},
-	} {
-		if a.err = access.Pods.Ready(ctx, key); a.err != nil && key.Kind == "StatefulSet" {
-			return a
-		}
+	if a.err = access.Pods.Ready(ctx, serverKey); a.err != nil {
+		return a
 	}
-	agents := a.err
+	agents := access.Pods.Ready(ctx, agentKey)
 	if a.server, a.err = connectServer(ctx, access, td.Name); a.err != nil {
 		return a
 	}
@@ -310,7 +305,7 @@ func (v *visit) relationship(r topology.Relationship) RelationshipStatus {
 		case !known:
 			s.Health = health(fmt.Errorf("the server of %s has no relationship with %s: nothing will refresh its bundle", r.Truster.Name(), r.Trusted.Name()))
 		case c.State != federation.InSync:
-			s.Health = health(errors.New(c.String()))
+			s.Health = health(errors.New(comparison(c)))
 		default:
 			s.Well = true
 		}
@@ -329,8 +324,8 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 		return s, err
 	}
 	s.SPIFFEID = id.String()
-	if w.Expose.IsValid() {
-		s.URL = pageURL(w)
+	if w.URL() != "" {
+		s.URL = w.URL()
 	} else if v.networked {
 		address, err := v.addresses.Workload(w)
 		if err != nil {
@@ -347,7 +342,10 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 	defer cancel()
 	err = access.Pods.Ready(ctx, deployment(w))
 	if err == nil {
-		err = registered(v.servers[td.Name].entries, id, v.topology.TrustedBy(td.Name))
+		var federatesWith []spiffeid.TrustDomain
+		if federatesWith, err = spire.FederatesWith(v.topology, w); err == nil {
+			err = registered(v.servers[td.Name].entries, id, federatesWith)
+		}
 	}
 	s.Health = health(err)
 	return s, nil
@@ -368,11 +366,20 @@ func registered(entries []spire.Entry, id spiffeid.ID, trusted []spiffeid.TrustD
 	return nil
 }
 
-// pageURL returns where a browser on this machine finds a workload's page.
-func pageURL(w topology.Workload) string {
-	host := w.Expose.String()
-	if w.Expose.Addr().String() == "127.0.0.1" {
-		host = fmt.Sprintf("localhost:%d", w.Expose.Port())
+// comparison says in words what a comparison found.
+func comparison(c federation.Comparison) string {
+	text := "the held bundle is " + string(c.State)
+	list := func(what string, authorities []federation.Authority) {
+		for i, a := range authorities {
+			if i == 0 {
+				text += "; " + what
+			} else {
+				text += ","
+			}
+			text += fmt.Sprintf(" %s authority %s", a.Kind, a.ID)
+		}
 	}
-	return "http://" + host + w.App.Page
+	list("it lacks", c.Lacking)
+	list("its source does not have its", c.Foreign)
+	return text
 }

@@ -336,11 +336,7 @@ func (u *up) metallb(ctx context.Context, c topology.Cluster) error {
 
 func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	access := u.access(td.Cluster)
-	crds := make([]any, len(u.images.CRDs))
-	for i, crd := range u.images.CRDs {
-		crds[i] = crd
-	}
-	applied, err := access.Objects.Apply(ctx, crds...)
+	applied, err := access.Objects.Apply(ctx, u.images.CRDs...)
 	if err != nil {
 		return err
 	}
@@ -360,9 +356,8 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	if applied || changed {
 		plan.Did(ctx)
 	}
-	key := ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
 	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) error {
-		return access.Pods.Ready(ctx, key)
+		return access.Pods.Ready(ctx, serverKey)
 	}})
 	if err != nil {
 		return err
@@ -378,11 +373,16 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 }
 
 func (u *up) spireAgents(ctx context.Context, td topology.TrustDomain) error {
-	key := ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
 	return wait(ctx, rolloutBound, check.Check{Name: "the SPIRE agent runs", Probe: func(ctx context.Context) error {
-		return u.access(td.Cluster).Pods.Ready(ctx, key)
+		return u.access(td.Cluster).Pods.Ready(ctx, agentKey)
 	}})
 }
+
+// What of SPIRE runs in each cluster.
+var (
+	serverKey = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
+	agentKey  = ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
+)
 
 // federate makes one trust domain trust another: the bundle of the trusted one
 // is read from its own server over an authenticated path and handed to the
@@ -416,7 +416,7 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) error {
 		if err != nil {
 			return err
 		}
-		resource, err := spire.FederatedTrustDomain(r, netip.AddrPortFrom(address, uint16(td.BundleEndpoint.Port)), source)
+		resource, err := spire.FederatedTrustDomain(r, td.BundleEndpoint, address, source)
 		if err != nil {
 			return err
 		}
@@ -448,7 +448,7 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) error {
 		}
 		if c := federation.Compare(held, source); c.State != federation.InSync {
 			fresh = false
-			return errors.New(c.String())
+			return errors.New(comparison(c))
 		}
 		return nil
 	}})
@@ -474,9 +474,5 @@ func (u *up) exportKubeconfig(ctx context.Context) error {
 	for i, c := range u.topology.Clusters {
 		names[i] = c.Name
 	}
-	changed, err := u.Parts.Kubeconfigs.Export(u.topology.Name, names, "")
-	if changed {
-		plan.Did(ctx)
-	}
-	return err
+	return u.Parts.Kubeconfigs.Export(ctx, u.topology.Name, names, "")
 }

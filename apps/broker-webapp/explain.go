@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -116,9 +117,10 @@ func explain(err error, s settings, since, now time.Time) *problem {
 			p.Look = "The SPIRE agent and server of this cluster: an SVID is renewed halfway through its life."
 		}
 	case notFederated:
-		p.What = fmt.Sprintf("Somebody from %s answered, but this broker holds no bundle of that trust domain and cannot verify anybody from there.", domainOf(err, domain))
+		p.What = fmt.Sprintf("Somebody from %s answered, but this broker holds no bundle of that trust domain and cannot verify anybody from there.", claimed(err, domain))
 		p.Look = "federatesWith in the registration entry of this broker, then the federation relationship of its SPIRE server."
 	case unknownAuthority:
+		domain = claimed(err, domain)
 		p.What = fmt.Sprintf("The server claims to be from %s, but the bundle that this broker holds of %s does not contain the authority that signed for it.", domain, domain)
 		p.Look = "The bundle held here beside the one that " + domain + " serves: refresh has stopped, or somebody pretends."
 		if errors.As(err, &invalid) {
@@ -167,12 +169,18 @@ func explainValidity(err error, now time.Time) (what, look string) {
 		"The SPIRE agent and server of the quotes server's cluster, and the clocks on both sides."
 }
 
-// domainOf returns the trust domain without a bundle, which is not always the
-// one expected.
-func domainOf(err error, expected string) string {
+// claimed returns the trust domain that an unverified server says it is of,
+// which need not be the expected one.
+func claimed(err error, expected string) string {
 	var noBundle *identity.NotFederatedError
 	if errors.As(err, &noBundle) {
 		return noBundle.TrustDomain.Name()
+	}
+	var authority x509.UnknownAuthorityError
+	if errors.As(err, &authority) && authority.Cert != nil {
+		if id, err := x509svid.IDFromCert(authority.Cert); err == nil {
+			return id.TrustDomain().Name()
+		}
 	}
 	return expected
 }

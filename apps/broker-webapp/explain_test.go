@@ -61,6 +61,13 @@ func TestWhyThereAreNoQuotes(t *testing.T) {
 			},
 			unknownAuthority, "does not contain the authority that signed for it",
 		},
+		"an authority of a third domain is not in our bundle": {
+			func(t *testing.T, p *pair) {
+				p.server.Set(apptest.NewCA(t, "elsewhere.test").Issue(t, "/server"), p.broker.Bundle())
+				p.client.Set(p.broker.Issue(t, "/client"), apptest.NewCA(t, "elsewhere.test").Bundle())
+			},
+			unknownAuthority, "claims to be from elsewhere.test, but the bundle that this broker holds of elsewhere.test",
+		},
 		"somebody else of their domain answers": {
 			func(t *testing.T, p *pair) {
 				p.server.Set(p.market.Issue(t, "/other"), p.broker.Bundle())

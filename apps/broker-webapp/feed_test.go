@@ -22,10 +22,14 @@ type scripted struct {
 	count int
 }
 
-func (s *scripted) call(context.Context) (answer, error) {
+func (s *scripted) call(ctx context.Context) (answer, error) {
 	s.count++
 	count := s.count
-	time.Sleep(s.takes) // the bubble's own time
+	select {
+	case <-time.After(s.takes):
+	case <-ctx.Done():
+		return answer{}, ctx.Err()
+	}
 	if s.fails {
 		return answer{}, errNo
 	}

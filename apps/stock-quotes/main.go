@@ -74,7 +74,12 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return fmt.Errorf("open -health-listen: %w", err)
 	}
 	probes := http.NewServeMux()
-	process.Probes(probes, func() error { return identity.Check(source, time.Now()) })
+	process.Probes(probes, func() error {
+		// An expired SVID is ready too: a client that sees it can say what is
+		// wrong, where one that finds nobody cannot.
+		_, err := source.GetX509SVID()
+		return err
+	})
 	log.InfoContext(ctx, "starting", "listen", s.listen, "health", s.health, "seed", s.seed,
 		"allowed_clients", s.clients.String(), "workload_api", s.socket)
 

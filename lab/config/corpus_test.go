@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -78,8 +80,7 @@ func checkProblems(tb testing.TB, problems Problems, data []byte) {
 	if len(problems) == 0 {
 		tb.Fatal("Problems without a problem")
 	}
-	// YAML takes a carriage return for the end of a line, too.
-	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(data)), "\n")
+	lines := bytes.Split(data, []byte("\n"))
 	for _, p := range problems {
 		if p.Cause == "" || p.Want == "" {
 			tb.Errorf("%q lacks a cause or a right form", p)
@@ -87,7 +88,7 @@ func checkProblems(tb testing.TB, problems Problems, data []byte) {
 		if strings.ContainsAny(p.String(), "\n\r") {
 			tb.Errorf("%q has more than one line", p)
 		}
-		if p.Line < 1 || p.Line > len(lines) || p.Column < 1 || p.Column > utf8.RuneCountInString(lines[p.Line-1])+1 {
+		if p.Line < 1 || p.Line > len(lines) || p.Column < 1 || p.Column > utf8.RuneCount(lines[p.Line-1])+1 {
 			tb.Errorf("%q points outside of the file", p)
 		}
 	}
@@ -136,6 +137,54 @@ func checkRoundTrip(tb testing.TB, f File) {
 		if !reflect.DeepEqual(again.Topology, f.Topology) {
 			tb.Errorf("got topology %+v, want %+v, from:\n%s", again.Topology, f.Topology, data)
 		}
+	}
+}
+
+// TestEveryValueReplaced puts awkward values in the place of each value of each
+// file: whatever comes of it is answered, and in one line for each problem.
+func TestEveryValueReplaced(t *testing.T) {
+	awkward := map[string]yaml.Node{
+		"null":       {Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"},
+		"number":     {Kind: yaml.ScalarNode, Tag: "!!int", Value: "8080"},
+		"two lines":  {Kind: yaml.ScalarNode, Tag: "!!str", Value: "a\nb"},
+		"name":       {Kind: yaml.ScalarNode, Tag: "!!str", Value: "market"},
+		"app":        {Kind: yaml.ScalarNode, Tag: "!!str", Value: "broker-webapp"},
+		"binary":     {Kind: yaml.ScalarNode, Tag: "!!binary", Value: "bmFtZQ=="},
+		"wrong type": {Kind: yaml.ScalarNode, Tag: "!!int", Value: "name", Style: yaml.TaggedStyle},
+		"own type":   {Kind: yaml.ScalarNode, Tag: "!own", Value: "name"},
+		"object":     {Kind: yaml.MappingNode, Tag: "!!map"},
+		"list":       {Kind: yaml.SequenceNode, Tag: "!!seq"},
+	}
+	for _, path := range []string{"good/settings", "good/two-brokers", "bad/everything", "bad/clusters-missing-for-broker"} {
+		folder, name := filepath.Split(path)
+		data := corpus(t, folder)[name]
+		var root yaml.Node
+		if err := yaml.Unmarshal(data, &root); err != nil {
+			t.Fatal(err)
+		}
+		var each func(n *yaml.Node)
+		each = func(n *yaml.Node) {
+			before := *n
+			for kind, value := range awkward {
+				*n = value
+				changed, err := yaml.Marshal(&root)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if f, err := Read(changed, "lab.yaml"); err == nil {
+					checkInvariants(t, f.Topology)
+				} else if problems := (Problems{}); errors.As(err, &problems) {
+					checkProblems(t, problems, changed)
+				} else {
+					t.Errorf("%s with %s: got %v, want Problems, for:\n%s", name, kind, err, changed)
+				}
+			}
+			*n = before
+			for _, child := range n.Content {
+				each(child)
+			}
+		}
+		each(root.Content[0])
 	}
 }
 

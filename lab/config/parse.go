@@ -63,7 +63,8 @@ func unreadable(data []byte) (at int, cause string) {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			return at, fmt.Sprintf("byte 0x%02x is not UTF-8", data[at])
-		case unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r), r == '\u2028', r == '\u2029':
+		case r == '\t', r == '\n', r == '\r' && bytes.HasPrefix(data[at+1:], []byte("\n")):
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029':
 			return at, fmt.Sprintf("character %U is not text", r)
 		}
 		at += size

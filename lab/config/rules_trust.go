@@ -133,7 +133,7 @@ func (c *checker) relationshipOnce() {
 	first := map[direction]int{}
 	for _, r := range c.relationships() {
 		if entry, twice := first[r.direction]; twice {
-			c.report(r.path(), fmt.Sprintf("%s trusts %s by spec.federation[%d] already", r.truster, r.trusted, entry),
+			c.report(r.path(), fmt.Sprintf("%s trusts %s by spec.federation[%d] already", quote(r.truster), quote(r.trusted), entry),
 				"write each direction once; between stands for both")
 			continue
 		}
@@ -145,7 +145,7 @@ func (c *checker) trustedCount() {
 	trusted := map[string]int{}
 	for _, r := range c.relationships() {
 		if trusted[r.truster]++; trusted[r.truster] == maxTrusted+1 {
-			c.report(r.path(), fmt.Sprintf("this is trust domain %d that %s trusts", maxTrusted+1, r.truster),
+			c.report(r.path(), fmt.Sprintf("this is trust domain %d that %s trusts", maxTrusted+1, quote(r.truster)),
 				fmt.Sprintf("at most %d", maxTrusted))
 		}
 	}

@@ -74,11 +74,11 @@ func (c *checker) calls() {
 			if w.Calls != "" {
 				c.report(path, "app "+quote(w.App)+" calls no other", "remove the field")
 			}
-		case !c.appsKnown():
-			// The workload that is meant may be the one whose app is misspelt.
+		case !c.workloadsRead():
+			// The workload that is meant may be one that is misspelt.
 		case len(callees) == 0:
 			c.report(path, fmt.Sprintf("no workload runs app %s, which app %s calls", quote(app.Calls), quote(w.App)),
-				fmt.Sprintf("add to spec.workloads: - {app: %s, cluster: %s}", app.Calls, c.lab.Spec.Clusters[0].Name))
+				fmt.Sprintf("add to spec.workloads an entry with app: %s", app.Calls))
 		case w.Calls == "":
 			c.report(path, "several workloads run app "+quote(app.Calls), `add "calls" with one of `+strings.Join(callees, ", "))
 		default:
@@ -87,11 +87,14 @@ func (c *checker) calls() {
 	}
 }
 
-func (c *checker) appsKnown() bool {
-	return !slices.ContainsFunc(c.lab.Spec.Workloads, func(w Workload) bool {
-		_, known := appOf(w)
-		return !known
-	})
+// workloadsRead reports whether each workload has a name and an app to go by.
+func (c *checker) workloadsRead() bool {
+	for i, w := range c.lab.Spec.Workloads {
+		if _, known := appOf(w); !known || c.bad[workloadPath(i, "name")] {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *checker) calledTrust() {
@@ -128,7 +131,7 @@ func (c *checker) calledTrust() {
 			add = fmt.Sprintf("{between: [%s, %s]}", caller, callee)
 		}
 		c.report(workloadPath(i, "calls"),
-			fmt.Sprintf("%s in %s calls %s in %s, but these two do not trust each other both ways", w.Name, caller, w.Calls, callee),
+			fmt.Sprintf("%s in %s calls %s in %s, but these two do not trust each other both ways", quote(w.Name), caller, quote(w.Calls), callee),
 			"add to spec.federation: - "+add)
 	}
 }

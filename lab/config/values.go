@@ -206,9 +206,9 @@ func duration(min, max Duration) value {
 			case err != nil:
 				return quote(s) + " is no duration", ""
 			case d%time.Second != 0:
-				return s + " is not a whole number of seconds", ""
+				return Duration(d).String() + " is not a whole number of seconds", ""
 			case d < time.Duration(min) || d > time.Duration(max):
-				return s + " is out of range", ""
+				return Duration(d).String() + " is out of range", ""
 			}
 			return "", ""
 		},

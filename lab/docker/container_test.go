@@ -128,7 +128,7 @@ func TestExec(t *testing.T) {
 		err      string
 	}{
 		"input":          {stdin: strings.NewReader("hello"), stdout: "got hello"},
-		"exit code":      {stdin: strings.NewReader(""), exitCode: 3, stdout: "got ", err: "container 1: cat -: exit code 3: …" + strings.Repeat("x", stderrTail-13) + "no such file"},
+		"exit code":      {stdin: strings.NewReader(""), exitCode: 3, stdout: "got ", err: "container 1: cat -: exit code 3: …" + strings.Repeat("x", stderrTail-12) + "no such file"},
 		"input breaks":   {stdin: iotest.ErrReader(broken), stdout: "got ", err: "run cat in container 1: read input: disk on fire"},
 		"input and code": {stdin: iotest.ErrReader(broken), exitCode: 3, stdout: "got ", err: "run cat in container 1: read input: disk on fire"},
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// stderrTail is how much of a command's complaint an ExitError keeps.
+	// stderrTail is how many bytes of a command's complaint an ExitError keeps.
 	stderrTail = 2 << 10
 	// exitTick and exitBound pace the question for an exit code: the engine
 	// closes a command's output shortly before it records how it ended.
@@ -57,9 +57,8 @@ func (c *Client) exec(ctx context.Context, id string, argv []string, stdin io.Re
 	defer context.AfterFunc(ctx, attached.Close)()
 
 	input := feed(&attached.HijackedResponse, stdin)
-	var stdout bytes.Buffer
-	stderr := &tail{limit: stderrTail}
-	if _, err := stdcopy.StdCopy(&stdout, stderr, attached.Reader); err != nil {
+	var stdout, stderr bytes.Buffer
+	if _, err := stdcopy.StdCopy(&stdout, &stderr, attached.Reader); err != nil {
 		return stdout.Bytes(), fmt.Errorf("read output: %w", err)
 	}
 	// The source of the input is waited for no longer than the command ran:
@@ -73,7 +72,7 @@ func (c *Client) exec(ctx context.Context, id string, argv []string, stdin io.Re
 	}
 	code, err := c.exitCode(ctx, made.ID)
 	if err == nil && code != 0 {
-		err = &ExitError{Command: argv, Code: code, Stderr: strings.TrimSpace(stderr.String())}
+		err = &ExitError{Command: argv, Code: code, Stderr: end(stderr.String(), stderrTail)}
 	}
 	return stdout.Bytes(), err
 }
@@ -133,24 +132,11 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// tail keeps the last bytes written to it.
-type tail struct {
-	limit int
-	kept  []byte
-	cut   bool
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.kept = append(t.kept, p...)
-	if over := len(t.kept) - t.limit; over > 0 {
-		t.kept, t.cut = append(t.kept[:0], t.kept[over:]...), true
+// end returns the last bytes of a text.
+func end(text string, limit int) string {
+	text = strings.TrimSpace(text)
+	if cut := len(text) - limit; cut > 0 {
+		return "…" + strings.ToValidUTF8(text[cut:], "")
 	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	if t.cut {
-		return "…" + string(t.kept)
-	}
-	return string(t.kept)
+	return text
 }

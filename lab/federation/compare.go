@@ -12,7 +12,9 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 )
@@ -63,6 +65,24 @@ type Comparison struct {
 	// Foreign are the authorities that only the held bundle has. An ID in both
 	// lists belongs to two different keys.
 	Foreign []Authority
+}
+
+// String says the state and, where there is one, the difference: "behind: lacks
+// X.509 authority 0a1b…".
+func (c Comparison) String() string {
+	var differences []string
+	for _, list := range []struct {
+		what        string
+		authorities []Authority
+	}{{"lacks", c.Lacking}, {"has foreign", c.Foreign}} {
+		for _, a := range list.authorities {
+			differences = append(differences, fmt.Sprintf("%s %s authority %s", list.what, a.Kind, a.ID))
+		}
+	}
+	if len(differences) == 0 {
+		return string(c.State)
+	}
+	return string(c.State) + ": " + strings.Join(differences, ", ")
 }
 
 // Compare compares the bundle that one server holds of a trust domain, nil if

@@ -102,6 +102,24 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+func TestComparisonString(t *testing.T) {
+	root := newRoot(t, "01")
+	source := bundleOf(t, []*x509.Certificate{root}, nil)
+	tests := []struct {
+		held *spiffebundle.Bundle
+		want string
+	}{
+		{source, "in sync"},
+		{nil, "missing: lacks X.509 authority 01"},
+		{bundleOf(t, []*x509.Certificate{newRoot(t, "02")}, nil), "differing: lacks X.509 authority 01, has foreign X.509 authority 02"},
+	}
+	for _, test := range tests {
+		if got := federation.Compare(test.held, source).String(); got != test.want {
+			t.Errorf("comparison reads %q, want %q", got, test.want)
+		}
+	}
+}
+
 func TestCompareNamesRootWithoutSubjectKeyID(t *testing.T) {
 	root := newRoot(t, "01")
 	root.SubjectKeyId = nil

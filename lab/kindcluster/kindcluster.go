@@ -39,11 +39,9 @@ func ContextName(cluster string) string { return "kind-" + cluster }
 // NodeName is the name of the container that is a cluster's one node.
 func NodeName(cluster string) string { return cluster + "-control-plane" }
 
-// ContainerLabels are the labels by which the containers of a cluster are
-// known. kind has no option for further ones.
-func ContainerLabels(cluster string) map[string]string {
-	return map[string]string{"io.x-k8s.kind.cluster": cluster}
-}
+// ClusterLabel is the label of a container that names its cluster. kind has no
+// option for further ones.
+const ClusterLabel = "io.x-k8s.kind.cluster"
 
 // clusters is what Provider asks of kind.
 type clusters interface {

@@ -11,8 +11,10 @@ import (
 const (
 	// Namespace is where the release goes.
 	Namespace = "spire-system"
-	// ServerPod is the one pod of the server's StatefulSet.
-	ServerPod = "spire-server-0"
+	// ServerStatefulSet is what the server and the controller manager run in.
+	ServerStatefulSet = "spire-server"
+	// ServerPod is the one pod of ServerStatefulSet.
+	ServerPod = ServerStatefulSet + "-0"
 	// ServerContainer is the container of ServerPod that ServerProgram is in.
 	ServerContainer = "spire-server"
 	// ServerProgram is what Exec runs inside of ServerContainer. The image holds

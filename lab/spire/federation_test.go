@@ -2,7 +2,6 @@ package spire_test
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"os"
 	"path/filepath"
@@ -22,37 +21,28 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// federate makes truster fetch the bundle of trusted, whose endpoint must show
-// endpointID; the relationship starts with the given bundle.
-func federate(t *testing.T, truster, trusted *spiretest.Server, endpointID spiffeid.ID, bundle *spiffebundle.Bundle) {
+// federate makes truster fetch the bundle of trusted with what the resource for
+// it says, but for where the endpoint is and for the SPIFFE ID it must show.
+func federate(t *testing.T, truster, trusted *spiretest.Server, bundle *spiffebundle.Bundle, endpointID spiffeid.ID) {
 	t.Helper()
-	document, err := bundle.Marshal()
+	resource, err := spire.FederatedTrustDomain(
+		topology.Relationship{Truster: truster.TrustDomain, Trusted: trusted.TrustDomain, Profile: topology.HTTPSSPIFFE},
+		endpoint, address, bundle)
 	if err != nil {
 		t.Fatal(err)
 	}
+	spec := resource.Spec.(spire.FederatedTrustDomainSpec)
 	path := filepath.Join(t.TempDir(), "bundle.json")
-	if err := os.WriteFile(path, document, 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(spec.TrustDomainBundle), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	truster.Run(t, "federation", "create",
-		"-trustDomain", trusted.TrustDomain.Name(),
+		"-trustDomain", spec.TrustDomain,
 		"-bundleEndpointURL", trusted.BundleEndpoint,
-		"-bundleEndpointProfile", "https_spiffe",
+		"-bundleEndpointProfile", string(spec.BundleEndpointProfile.Type),
 		"-endpointSpiffeID", endpointID.String(),
 		"-trustDomainBundlePath", path,
 		"-trustDomainBundleFormat", "spiffe")
-}
-
-// withoutJWT returns what authenticates an endpoint and lacks what only a fetch
-// can bring.
-func withoutJWT(t *testing.T, server *spire.Server) *spiffebundle.Bundle {
-	t.Helper()
-	bundle, err := server.Bundle(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bundle.SetJWTAuthorities(map[string]crypto.PublicKey{})
-	return bundle
 }
 
 func TestFederatedServers(t *testing.T) {
@@ -77,7 +67,7 @@ func TestFederatedServers(t *testing.T) {
 	}
 	wantNotFound(t, brokerServer.RefreshBundle(t.Context(), market), "refresh held bundle of cluster1.com on SPIRE server of cluster2.com: ")
 
-	federate(t, brokerProcess, marketProcess, spire.ServerID(market), withoutJWT(t, marketServer))
+	federate(t, brokerProcess, marketProcess, source, spire.ServerID(market))
 	relationships, err := brokerServer.Relationships(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +100,7 @@ func TestFederatedServers(t *testing.T) {
 	}
 
 	// A bundle that fell behind is mended by a fetch.
-	if err := brokerServer.SetBundle(t.Context(), withoutJWT(t, marketServer)); err != nil {
+	if err := brokerServer.SetBundle(t.Context(), spiffebundle.FromX509Authorities(market, source.X509Authorities())); err != nil {
 		t.Fatal(err)
 	}
 	if got := held().State; got != federation.Behind {
@@ -159,8 +149,11 @@ func TestWrongEndpointIDIsNotFetched(t *testing.T) {
 	marketProcess, marketServer := start(t, market)
 	brokerProcess, brokerServer := start(t, broker)
 
-	wrong := spiffeid.RequireFromPath(market, "/spire/other")
-	federate(t, brokerProcess, marketProcess, wrong, withoutJWT(t, marketServer))
+	source, err := marketServer.Bundle(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	federate(t, brokerProcess, marketProcess, source, spiffeid.RequireFromPath(market, "/spire/other"))
 	wantRefused(t, brokerServer.RefreshBundle(t.Context(), market), `unexpected ID "spiffe://cluster1.com/spire/server"`)
 	bundle, err := brokerServer.HeldBundle(t.Context(), market)
 	if err != nil {
@@ -172,7 +165,7 @@ func TestWrongEndpointIDIsNotFetched(t *testing.T) {
 
 	// The same with the right one, so that the above was refused for its cause.
 	brokerProcess.Run(t, "federation", "delete", "-id", "spiffe://cluster1.com")
-	federate(t, brokerProcess, marketProcess, spire.ServerID(market), withoutJWT(t, marketServer))
+	federate(t, brokerProcess, marketProcess, source, spire.ServerID(market))
 	if err := brokerServer.RefreshBundle(t.Context(), market); err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,11 @@ func (s *Server) Relationships(ctx context.Context) ([]Relationship, error) {
 
 // RefreshBundle fetches the bundle of td at once, and returns when it is stored.
 // The error is a *NotFoundError if the server has no relationship with td.
+//
+// It is for relationships that are some seconds old. A server fetches for a new
+// one by itself; a refresh that overtakes it ties the polling to its own call,
+// and the server never polls again once that has returned (seen with SPIRE
+// 1.15.3; pkg/server/bundle/client/manager.go, RefreshBundleFor).
 func (s *Server) RefreshBundle(ctx context.Context, td spiffeid.TrustDomain) error {
 	_, err := s.relationships.RefreshBundle(ctx, &trustdomainv1.RefreshBundleRequest{TrustDomain: td.Name()})
 	return s.wrap(err, "refresh held bundle of %s", td)

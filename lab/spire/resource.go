@@ -16,7 +16,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-const resourceVersion = "spire.spiffe.io/v1alpha1"
+// ResourceAPIVersion is the API version of the resources.
+const ResourceAPIVersion = "spire.spiffe.io/v1alpha1"
 
 // Resource is a custom resource of the controller manager, cluster-scoped, as
 // its JSON goes to the Kubernetes API.
@@ -57,10 +58,13 @@ func BundleEndpointURL(endpoint topology.BundleEndpoint, address netip.Addr) str
 // truster's server fetch the bundle of the trusted domain from the endpoint at
 // that address.
 //
-// The bundle is the one that authenticates the endpoint the first time. It goes
-// out with the endpoint's refresh hint, which no server's API tells of its own
-// bundle: without one, a server whose first fetch fails comes back after a
-// fortieth of the root's life, with a root of 24 hours in 36 minutes
+// The resource carries the X.509 authorities of the bundle only: they are what
+// authenticates the endpoint the first time. The JWT authorities come with that
+// first fetch, so a held bundle that is in sync shows that it took place.
+//
+// It carries the endpoint's refresh hint, too, which no server's API tells of
+// its own bundle: without one, a server whose first fetch fails comes back after
+// a fortieth of the root's life, with a root of 24 hours in 36 minutes
 // (pkg/server/bundle/client/manager.go).
 //
 // The controller manager acts on changes of the URL and of the profile only; a
@@ -77,16 +81,16 @@ func FederatedTrustDomain(r topology.Relationship, endpoint topology.BundleEndpo
 	case len(bundle.X509Authorities()) == 0:
 		return Resource{}, doing(errors.New("bundle has no X.509 authority to verify the endpoint with"))
 	}
-	pinned := bundle.Clone()
+	pinned := spiffebundle.FromX509Authorities(r.Trusted, bundle.X509Authorities())
 	pinned.SetRefreshHint(endpoint.RefreshHint)
 	document, err := pinned.Marshal()
 	if err != nil {
 		return Resource{}, doing(err)
 	}
 	return Resource{
-		APIVersion: resourceVersion,
+		APIVersion: ResourceAPIVersion,
 		Kind:       "ClusterFederatedTrustDomain",
-		Metadata:   Metadata{Name: resourceName(r.Trusted.Name())},
+		Metadata:   Metadata{Name: ResourceName(r.Trusted)},
 		Spec: FederatedTrustDomainSpec{
 			TrustDomain:       r.Trusted.Name(),
 			BundleEndpointURL: BundleEndpointURL(endpoint, address),
@@ -114,17 +118,18 @@ type LabelSelector struct {
 }
 
 // WorkloadIdentity returns the ClusterSPIFFEID that registers the pods of w, one
-// of t's workloads. It federates with the trust domains that w calls or is
-// called from, as far as its own trusts them, and with no other: SPIRE refuses
-// an entry as soon as the bundle of one of them is missing, and the workload is
-// then left without any identity.
+// of t's workloads, as federating with what FederatesWith returns.
 func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error) {
-	federatesWith, err := peers(t, w)
+	federatesWith, err := FederatesWith(t, w)
 	if err != nil {
 		return Resource{}, fmt.Errorf("write registration of workload %s: %w", w.Name, err)
 	}
+	names := make([]string, len(federatesWith))
+	for i, td := range federatesWith {
+		names[i] = td.Name()
+	}
 	return Resource{
-		APIVersion: resourceVersion,
+		APIVersion: ResourceAPIVersion,
 		Kind:       "ClusterSPIFFEID",
 		Metadata:   Metadata{Name: resourceName(w.Name)},
 		Spec: WorkloadIdentitySpec{
@@ -136,43 +141,43 @@ func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error
 				"k8s:ns:" + w.App.Namespace,
 				"k8s:sa:" + w.App.ServiceAccount,
 			},
-			FederatesWith: federatesWith,
+			FederatesWith: names,
 		},
 	}, nil
 }
 
-// peers returns the names of the trust domains that w needs the bundles of,
-// beside its own.
-func peers(t topology.Topology, w topology.Workload) ([]string, error) {
+// FederatesWith returns the trust domains whose bundles w receives beside its
+// own, in the order of the lab file: those that w calls or is called from, as far
+// as its own trusts them. It names no other, because SPIRE refuses an entry as
+// soon as the bundle of one of them is missing, and the workload is then left
+// without any identity.
+func FederatesWith(t topology.Topology, w topology.Workload) ([]spiffeid.TrustDomain, error) {
 	own, err := t.TrustDomainOf(w.Cluster)
 	if err != nil {
 		return nil, err
 	}
-	others := t.Callers(w.Name)
+	peers := t.Callers(w.Name)
 	for _, name := range w.Calls {
 		called, err := t.Workload(name)
 		if err != nil {
 			return nil, err
 		}
-		others = append(others, called)
+		peers = append(peers, called)
 	}
 	needed := map[spiffeid.TrustDomain]bool{}
-	for _, other := range others {
-		td, err := t.TrustDomainOf(other.Cluster)
+	for _, peer := range peers {
+		td, err := t.TrustDomainOf(peer.Cluster)
 		if err != nil {
 			return nil, err
 		}
 		needed[td.Name] = true
 	}
-	var names []string
-	for _, trusted := range t.TrustedBy(own.Name) {
-		if needed[trusted] {
-			names = append(names, trusted.Name())
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+	return slices.DeleteFunc(t.TrustedBy(own.Name), func(td spiffeid.TrustDomain) bool { return !needed[td] }), nil
 }
+
+// ResourceName returns the name of the ClusterFederatedTrustDomain for a trusted
+// domain: the domain's own, where Kubernetes accepts that.
+func ResourceName(trusted spiffeid.TrustDomain) string { return resourceName(trusted.Name()) }
 
 var subdomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 

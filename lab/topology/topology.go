@@ -103,6 +103,19 @@ type Workload struct {
 	Calls []string
 }
 
+// URL returns where a browser on this machine finds the workload's page; empty
+// where the workload is not exposed.
+func (w Workload) URL() string {
+	if !w.Expose.IsValid() {
+		return ""
+	}
+	host := w.Expose.String()
+	if w.Expose.Addr() == netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
+		host = fmt.Sprintf("localhost:%d", w.Expose.Port())
+	}
+	return "http://" + host + w.App.Page
+}
+
 // Cluster returns the cluster of that name.
 func (t Topology) Cluster(name string) (Cluster, error) {
 	i := slices.IndexFunc(t.Clusters, func(c Cluster) bool { return c.Name == name })

@@ -20,8 +20,9 @@ type WorkloadAPI struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
 
 	mu       sync.Mutex
-	answer   *workload.X509SVIDResponse // nil: no entry matches
+	answer   *workload.X509SVIDResponse // nil: refused
 	changed  chan struct{}              // closed when answer is replaced
+	refusal  codes.Code
 	refusals int
 }
 
@@ -34,7 +35,7 @@ func ServeWorkloadAPI(t testing.TB, path string) (api *WorkloadAPI, stop func())
 	if err != nil {
 		t.Fatal(err)
 	}
-	api = &WorkloadAPI{changed: make(chan struct{})}
+	api = &WorkloadAPI{changed: make(chan struct{}), refusal: codes.PermissionDenied}
 	server := grpc.NewServer()
 	workload.RegisterSpiffeWorkloadAPIServer(server, api)
 	served := make(chan error, 1)
@@ -80,13 +81,13 @@ func (api *WorkloadAPI) Set(t testing.TB, svid *x509svid.SVID, own *x509bundle.B
 func (api *WorkloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.ServerStreamingServer[workload.X509SVIDResponse]) error {
 	for {
 		api.mu.Lock()
-		answer, changed := api.answer, api.changed
+		answer, changed, refusal := api.answer, api.changed, api.refusal
 		if answer == nil {
 			api.refusals++
 		}
 		api.mu.Unlock()
 		if answer == nil {
-			return status.Error(codes.PermissionDenied, "no identity issued")
+			return status.Error(refusal, "no identity issued")
 		}
 		if err := stream.Send(answer); err != nil {
 			return err
@@ -97,6 +98,13 @@ func (api *WorkloadAPI) FetchX509SVID(_ *workload.X509SVIDRequest, stream grpc.S
 			return nil
 		}
 	}
+}
+
+// Refuse makes the API refuse with code until Set.
+func (api *WorkloadAPI) Refuse(code codes.Code) {
+	api.mu.Lock()
+	defer api.mu.Unlock()
+	api.refusal = code
 }
 
 // Refusals returns how often a workload asked before Set.

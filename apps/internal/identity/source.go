@@ -74,14 +74,14 @@ func (s *Source) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 
-	// The client ends a watch for good on two codes that a restarting agent
-	// may send (Canceled, InvalidArgument); a workload has no reason to stop.
+	// The client ends a watch for good on two codes (Canceled and
+	// InvalidArgument); a workload that is to outlive its agent begins again.
+	// What ended it has been told to the watcher.
 	for ctx.Err() == nil {
-		watchErr := client.WatchX509Context(ctx, watcher{s, ctx.Done()})
+		_ = client.WatchX509Context(ctx, watcher{s, ctx.Done()})
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryDelay):
-			s.failed(watchErr)
 		}
 	}
 	return nil

@@ -75,6 +75,22 @@ func TestSourceWaitsForSocketAndEntryInAnyOrder(t *testing.T) {
 	}
 }
 
+// TestSourceOutlivesWhatEndsAWatch has the codes on which the client gives up.
+func TestSourceOutlivesWhatEndsAWatch(t *testing.T) {
+	for _, code := range []codes.Code{codes.InvalidArgument, codes.Canceled} {
+		t.Run(code.String(), func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "agent.sock")
+			api, _ := apptest.ServeWorkloadAPI(t, socket)
+			api.Refuse(code)
+			source := run(t, socket)
+			apptest.Await(t, "a second try", func() bool { return api.Refusals() >= 2 })
+			ca := apptest.NewCA(t, "cluster2.com")
+			api.Set(t, ca.Issue(t, "/client"), ca.Bundle())
+			apptest.Await(t, "the identity", func() bool { return identity.Check(source, time.Now()) == nil })
+		})
+	}
+}
+
 // run follows the Workload API at socket until the test ends.
 func run(t *testing.T, socket string) *identity.Source {
 	t.Helper()

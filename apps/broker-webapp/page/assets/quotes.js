@@ -24,8 +24,8 @@ async function ask() {
     pause = Math.max(250, answer.nextInMillis + 15);
     offset = Date.parse(answer.now) - Date.now();
     lost = null;
+    if (answer.changed !== shown?.changed) showQuotes(answer.quotes);
     shown = answer;
-    showQuotes(answer.quotes);
     showIdentity("peer", answer.peer);
     showIdentity("self", answer.self);
     showTrust(answer);
@@ -135,6 +135,7 @@ function showProblem(problem) {
   byId("error").hidden = !problem;
   document.body.dataset.state = lost ? "offline" : problem ? "stale" : "live";
   set("status", lost ? "Broker not reached" : problem ? "No new quotes" : "Live");
+  set("peer-title", problem ? "Who answered last" : "Who answered");
   if (!problem) return;
   byId("error").dataset.class = problem.class;
   set("error-class", problem.class);

@@ -1,0 +1,40 @@
+# The menu: make help. LAB names a preset or a lab file; the default is quotes.
+LAB ?= quotes
+FEDLAB = bin/fedlab
+export LAB
+
+.PHONY: help
+help: ## Show this menu
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the fedlab command into bin/
+	@go build -trimpath -o $(FEDLAB) ./cmd/fedlab
+
+.PHONY: lab-up
+lab-up: build ## Set up this machine, and bring the lab up
+	@$(FEDLAB) setup && $(FEDLAB) up
+
+.PHONY: lab-down
+lab-down: build ## Remove the lab and all traces of it
+	@$(FEDLAB) down
+
+.PHONY: status
+status: build ## Show how the lab is
+	@$(FEDLAB) status
+
+.PHONY: test
+test: build ## Run all tests, the end-to-end suite on real clusters among them
+	@$(FEDLAB) setup --for-tests && $(FEDLAB) images build && FEDLAB_SPIRE_SERVER=$$($(FEDLAB) images path spire-server) go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -v /e2e) && $(MAKE) --no-print-directory e2e
+
+.PHONY: e2e
+e2e: build ## Run the end-to-end suite on a lab of its own
+	@go tool ginkgo run --randomize-all --fail-on-pending --fail-on-empty --keep-going --timeout=60m --junit-report=junit.xml --output-dir=evidence ./e2e
+
+.PHONY: bench
+bench: build ## Measure the lab against bare kind clusters
+	@$(FEDLAB) bench
+
+.PHONY: verify
+verify: ## Format, vet, lint, tidy, generated and golden files current
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" && go mod tidy -diff && go vet ./... && go tool -modfile=lint/go.mod golangci-lint run ./...

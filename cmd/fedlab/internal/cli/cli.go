@@ -1,0 +1,131 @@
+// Package cli is the fedlab command: one file per command, what is printed for
+// people and for programs, and what exit codes mean.
+//
+// It refuses to know how anything is done: each command calls the library and
+// shows what came back.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Streams are where a command reads and writes: results go to Out, all else to
+// Err.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Run runs fedlab with arguments. It prints the error that it returns, once.
+func Run(ctx context.Context, args []string, streams Streams) error {
+	c := &cmd{Streams: streams}
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		c.printError(ctx, err)
+	}
+	return err
+}
+
+// cmd is what all commands share.
+type cmd struct {
+	Streams
+	lab    string
+	output string
+}
+
+func (c *cmd) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fedlab",
+		Short: "Local labs of federated SPIFFE trust domains on real Kubernetes clusters",
+		Long: `fedlab brings up several kind clusters with MetalLB and SPIRE, federates their
+trust domains, and runs demo workloads that call each other over mTLS.
+
+  fedlab setup && fedlab up      from a bare machine to a running lab
+  fedlab status                  is all of it well?
+  fedlab down                    leave no trace`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(c.In)
+	root.SetOut(c.Out)
+	root.SetErr(c.Err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	lab := os.Getenv("LAB")
+	if lab == "" {
+		lab = config.DefaultPreset
+	}
+	root.PersistentFlags().StringVar(&c.lab, "lab", lab, "the lab: a preset or the path of a lab file; $LAB is the default")
+	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json")
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if c.output != "text" && c.output != "json" {
+			return usage(cmd, fmt.Errorf("unknown output %q: want text or json", c.output))
+		}
+		return nil
+	}
+	_ = root.RegisterFlagCompletionFunc("lab", cobra.FixedCompletions(config.Presets(), cobra.ShellCompDirectiveDefault))
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddGroup(&cobra.Group{ID: "lab", Title: "Labs:"}, &cobra.Group{ID: "machine", Title: "The machine:"}, &cobra.Group{ID: "file", Title: "Lab files:"})
+	root.AddCommand(
+		c.up(), c.status(), c.down(), c.plan(), c.kubeconfig(),
+		c.setup(), c.images(),
+		c.init(), c.config(),
+		c.version(), exitCodesTopic(),
+	)
+	return root
+}
+
+// topology reads the lab that --lab names.
+func (c *cmd) topology() (topology.Topology, error) {
+	f, err := config.Open(c.lab)
+	return f.Topology, err
+}
+
+// labName returns the name of the lab that --lab names, also where its file is
+// gone or wrong: then it is the name itself.
+func (c *cmd) labName() (string, error) {
+	f, err := config.Open(c.lab)
+	if err == nil {
+		return f.Topology.Name, nil
+	}
+	if problems := (config.Problems)(nil); errors.As(err, &problems) || strings.ContainsAny(c.lab, "/.") {
+		return "", err
+	}
+	return c.lab, nil
+}
+
+// json prints a result for programs.
+func (c *cmd) json(kind string, result any) error {
+	data, err := json.Marshal(result)
+	if err != nil {
+		return err
+	}
+	fields := map[string]any{}
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return err
+	}
+	fields["apiVersion"], fields["kind"] = "fedlab.dev/v1alpha1", kind
+	out := json.NewEncoder(c.Out)
+	out.SetIndent("", "  ")
+	return out.Encode(fields)
+}
+
+// printf writes a line for people to Err.
+func (c *cmd) printf(format string, args ...any) {
+	// A terminal that is gone is no reason to stop.
+	_, _ = fmt.Fprintf(c.Err, format, args...)
+}

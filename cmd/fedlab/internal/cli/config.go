@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab/config"
+)
+
+func (c *cmd) config() *cobra.Command {
+	command := &cobra.Command{
+		Use:     "config",
+		GroupID: "file",
+		Short:   "Look at lab files",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	command.AddCommand(
+		&cobra.Command{
+			Use:   "validate",
+			Short: "Say all that is wrong with a lab file",
+			Args:  noArgs,
+			RunE: func(*cobra.Command, []string) error {
+				f, err := config.Open(c.lab)
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("Validation", map[string]any{"lab": f.Topology.Name, "valid": true})
+				}
+				_, _ = fmt.Fprintf(c.Out, "%s: lab %s is valid\n", f.Source, f.Topology.Name)
+				return nil
+			},
+		},
+		&cobra.Command{
+			Use:   "defaults",
+			Short: "Print a lab file with every default written out",
+			Args:  noArgs,
+			RunE: func(*cobra.Command, []string) error {
+				f, err := config.Open(c.lab)
+				if err != nil {
+					return err
+				}
+				var data []byte
+				if c.output == "json" {
+					data, err = json.MarshalIndent(f.Lab, "", "  ")
+					data = append(data, '\n')
+				} else {
+					data, err = config.Marshal(f.Lab)
+				}
+				if err == nil {
+					_, err = c.Out.Write(data)
+				}
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "schema",
+			Short: "Print the JSON schema of lab files, for editors",
+			Args:  noArgs,
+			RunE: func(*cobra.Command, []string) error {
+				out := json.NewEncoder(c.Out)
+				out.SetIndent("", "  ")
+				return out.Encode(config.Schema())
+			},
+		},
+	)
+	return command
+}
+
+func (c *cmd) init() *cobra.Command {
+	var preset string
+	command := &cobra.Command{
+		Use:     "init [FILE]",
+		GroupID: "file",
+		Short:   "Write a commented lab file to start from",
+		Long:    "init writes a lab file to FILE, lab.yaml where none is given. A file that exists is left alone.",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			path := "lab.yaml"
+			if len(args) == 1 {
+				path = args[0]
+			}
+			data, err := config.Init(preset)
+			if err != nil {
+				return usage(cmd, err)
+			}
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			if errors.Is(err, fs.ErrExist) {
+				return usage(cmd, fmt.Errorf("%s exists: name another file, or remove it", path))
+			}
+			if err != nil {
+				return fmt.Errorf("write lab file: %w", err)
+			}
+			_, err = f.Write(data)
+			if err := errors.Join(err, f.Close()); err != nil {
+				return fmt.Errorf("write lab file: %w", err)
+			}
+			c.printf("wrote %s; 'fedlab up --lab %s' brings it up\n", path, path)
+			return nil
+		},
+	}
+	command.Flags().StringVar(&preset, "preset", config.DefaultPreset, "the preset to start from")
+	return command
+}

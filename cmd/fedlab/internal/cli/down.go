@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab/local"
+)
+
+func (c *cmd) down() *cobra.Command {
+	return &cobra.Command{
+		Use:     "down",
+		GroupID: "lab",
+		Short:   "Remove a lab and all traces of it",
+		Long: `down removes the lab's clusters with their volumes, its network, and its contexts
+in the kubeconfig file. It may be repeated, also after an up that was killed.
+--lab may be the bare name of a lab whose file is gone. Images stay; see
+'fedlab images prune'.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			name, err := c.labName()
+			if err != nil {
+				return err
+			}
+			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
+				any, err := d.Down(cmd.Context(), name)
+				if err != nil || c.output == "json" {
+					return err
+				}
+				if !any {
+					c.printf("there is no lab %s\n", name)
+					return nil
+				}
+				c.printf("lab %s is gone (%s)\n", name, brief(time.Since(p.began)))
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/lab/local"
+)
+
+func (c *cmd) setup() *cobra.Command {
+	var look bool
+	command := &cobra.Command{
+		Use:     "setup",
+		GroupID: "machine",
+		Short:   "Make this machine fit for labs, or say what a person has to do",
+		Long: `setup looks at what a lab needs of this machine: Docker, kernel settings, memory,
+disk, and, where images have to be built, compilers. As root on Debian or Ubuntu
+it installs and starts what is missing, and says so before it does. Elsewhere it
+says what to do, and ends with exit code 4. It changes nothing when nothing is
+missing.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := c.topology()
+			if err != nil {
+				return err
+			}
+			build, err := local.BuildsImages(cmd.Context(), local.Options{})
+			if err != nil {
+				return err
+			}
+			s := &setupReport{cmd: c, look: look}
+			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build}
+			cache, err := local.Cache()
+			if err != nil {
+				return err
+			}
+			err = host.Setup(cmd.Context(), host.Local(), needs, cache, s)
+			if errors.Is(err, errLook) {
+				err = host.Lacks(s.findings)
+			}
+			missing := (*host.MissingError)(nil)
+			switch {
+			case err != nil && !errors.As(err, &missing):
+				return err
+			case c.output == "json":
+				return errors.Join(err, c.json("Setup", map[string]any{"findings": s.findings, "changes": s.changes}))
+			case err != nil:
+				return errors.Join(printFindings(c.Out, missing.Findings), err)
+			case len(s.changes) > 0:
+				c.printf("the machine is ready now\n")
+			default:
+				c.printf("the machine is ready; nothing had to be changed\n")
+			}
+			return nil
+		},
+	}
+	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
+	return command
+}
+
+// errLook ends a set-up that is only to look.
+var errLook = errors.New("nothing is to be changed")
+
+// setupReport shows what Setup finds and does.
+type setupReport struct {
+	cmd      *cmd
+	look     bool
+	findings []host.Finding
+	changes  []string
+}
+
+func (s *setupReport) Surveyed(findings []host.Finding) { s.findings = findings }
+
+func (s *setupReport) Announced(remedies []host.Remedy) error {
+	if s.look {
+		return errLook
+	}
+	s.cmd.printf("setup will change this machine:\n")
+	for _, r := range remedies {
+		s.cmd.printf("  - %s\n", r)
+	}
+	return nil
+}
+
+func (s *setupReport) Applying(r host.Remedy) {
+	s.changes = append(s.changes, r.String())
+	s.cmd.printf("... %s\n", r)
+}
+
+func printFindings(out io.Writer, findings []host.Finding) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "WHAT\tSEEN\tNEEDED\tWHAT TO DO")
+	for _, f := range findings {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Subject, f.Seen, f.Need, f.Cure)
+	}
+	return w.Flush()
+}

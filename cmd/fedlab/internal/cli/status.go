@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/local"
+)
+
+func (c *cmd) status() *cobra.Command {
+	return &cobra.Command{
+		Use:     "status",
+		GroupID: "lab",
+		Short:   "Show how a lab is: clusters, servers, relationships, workloads",
+		Long: `status asks the clusters and the SPIRE servers each time. For each relationship it
+compares the bundle that the truster holds with the one that the trusted has:
+in sync, behind, differing, empty or missing. The exit code is 0 only when all
+of the lab is well, and 3 otherwise.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := c.topology()
+			if err != nil {
+				return err
+			}
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+				s, err := d.Status(cmd.Context(), t)
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					err = c.json("Status", s)
+				} else {
+					err = printStatus(c.Out, s, time.Now())
+				}
+				if err == nil && !s.Well {
+					err = errNotWell
+				}
+				return err
+			})
+		},
+	}
+}
+
+func printStatus(out io.Writer, s lab.Status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	network := s.Network
+	if network == "" {
+		network = "not there"
+	}
+	row("LAB\tNETWORK")
+	row("%s\t%s", s.Lab, network)
+	row("")
+	row("CLUSTER\tSTATE\tCONTEXT\tPODS\tSERVICES\tADDRESSES\tHEALTH")
+	for _, x := range s.Clusters {
+		row("%s\t%s\t%s\t%s\t%s\t%s\t%s", x.Name, x.State, x.Context, x.Pods, x.Services, orDash(x.Pool), verdict(x.Health))
+	}
+	row("")
+	row("TRUST DOMAIN\tCLUSTER\tBUNDLE ENDPOINT\tAGENTS\tENTRIES\tAUTHORITIES\tCA ENDS IN\tHEALTH")
+	for _, x := range s.TrustDomains {
+		ends := "-"
+		if !x.ExpiresAt.IsZero() {
+			ends = brief(x.ExpiresAt.Sub(now).Round(time.Minute))
+		}
+		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Name, x.Cluster, orDash(x.BundleEndpoint), x.Agents, x.Entries,
+			x.X509Authorities, x.JWTAuthorities, ends, verdict(x.Health))
+	}
+	row("")
+	row("RELATIONSHIP\tPROFILE\tBUNDLE\tHEALTH")
+	for _, x := range s.Relationships {
+		row("%s trusts %s\t%s\t%s\t%s", x.Truster, x.Trusted, x.Profile, orDash(string(x.Bundle)), verdict(x.Health))
+	}
+	row("")
+	row("WORKLOAD\tCLUSTER\tSPIFFE ID\tADDRESS\tHEALTH")
+	for _, x := range s.Workloads {
+		address := x.URL
+		if address == "" {
+			address = x.Address
+		}
+		row("%s\t%s\t%s\t%s\t%s", x.Name, x.Cluster, x.SPIFFEID, orDash(address), verdict(x.Health))
+	}
+	return w.Flush()
+}
+
+func verdict(h lab.Health) string {
+	if h.Well {
+		return "well"
+	}
+	return "NOT WELL: " + h.Problem
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,185 @@
+package kube
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Pod is a pod as it stands.
+type Pod struct {
+	Name       string            `json:"name"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Node       string            `json:"node,omitempty"`
+	IP         string            `json:"ip,omitempty"`
+	Phase      string            `json:"phase"`
+	Created    time.Time         `json:"created"`
+	Ready      bool              `json:"ready"`
+	Containers []Container       `json:"containers"`
+	// Trouble says why the pod is not ready; empty when it is.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// Container is one container of a pod, init containers included.
+type Container struct {
+	Name     string `json:"name"`
+	Image    string `json:"image"`
+	Ready    bool   `json:"ready"`
+	Restarts int    `json:"restarts"`
+	// State reads "running" or says why the container does not run:
+	// "waiting: ImagePullBackOff: …", "terminated: exit code 1: Error".
+	State string `json:"state"`
+}
+
+// Event is something that a component of the cluster has told about an object.
+type Event struct {
+	Time time.Time `json:"time"`
+	// Type is Normal or Warning.
+	Type    string `json:"type"`
+	Reason  string `json:"reason"`
+	Object  string `json:"object"`
+	Message string `json:"message"`
+	Count   int    `json:"count"`
+}
+
+// Pods lists the pods of a namespace, or of all when it is empty, that a label
+// selector ("app=x,tier in (a, b)") selects; an empty one selects all. They are
+// sorted by name.
+func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, error) {
+	list, err := c.typed.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	pods := make([]Pod, len(list.Items))
+	for i, item := range list.Items {
+		pods[i] = asPod(item)
+	}
+	slices.SortFunc(pods, func(a, b Pod) int { return cmp.Compare(a.Name, b.Name) })
+	return pods, nil
+}
+
+// Logs returns the last lines that a container has written. Previous asks for
+// those of its last run before the present one.
+func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string, previous bool, lines int64) ([]byte, error) {
+	options := &corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines}
+	text, err := c.typed.CoreV1().Pods(namespace).GetLogs(pod, options).DoRaw(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read log of %s/%s, container %s: %w", namespace, pod, container, err)
+	}
+	return text, nil
+}
+
+// Events lists the events of a namespace, or of all when it is empty, the
+// oldest first.
+func (c *Cluster) Events(ctx context.Context, namespace string) ([]Event, error) {
+	list, err := c.typed.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	events := make([]Event, len(list.Items))
+	for i, e := range list.Items {
+		events[i] = Event{
+			Time:    latest(e.CreationTimestamp.Time, e.EventTime.Time, e.LastTimestamp.Time),
+			Type:    e.Type,
+			Reason:  e.Reason,
+			Object:  e.InvolvedObject.Kind + " " + path(e.InvolvedObject.Namespace, e.InvolvedObject.Name),
+			Message: e.Message,
+			Count:   max(int(e.Count), 1),
+		}
+	}
+	slices.SortStableFunc(events, func(a, b Event) int { return a.Time.Compare(b.Time) })
+	return events, nil
+}
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
+
+func asPod(p corev1.Pod) Pod {
+	pod := Pod{
+		Name:    p.Name,
+		Labels:  p.Labels,
+		Node:    p.Spec.NodeName,
+		IP:      p.Status.PodIP,
+		Phase:   string(p.Status.Phase),
+		Created: p.CreationTimestamp.Time,
+		Ready:   condition(p, corev1.PodReady).Status == corev1.ConditionTrue && p.DeletionTimestamp == nil,
+	}
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		pod.Containers = append(pod.Containers, Container{
+			Name: s.Name, Image: s.Image, Ready: s.Ready, Restarts: int(s.RestartCount), State: state(s.State),
+		})
+	}
+	if !pod.Ready {
+		pod.Trouble = trouble(p)
+	}
+	return pod
+}
+
+// trouble says why a pod is not ready, the nearest cause first.
+func trouble(p corev1.Pod) string {
+	if p.DeletionTimestamp != nil {
+		return "is being deleted"
+	}
+	// While an init container is in the way, the others only wait for it.
+	for _, statuses := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		var causes []string
+		for _, s := range statuses {
+			if !s.Ready {
+				causes = append(causes, notReady(s))
+			}
+		}
+		if len(causes) > 0 {
+			return strings.Join(causes, "; ")
+		}
+	}
+	if scheduled := condition(p, corev1.PodScheduled); scheduled.Status == corev1.ConditionFalse {
+		return fmt.Sprintf("not scheduled: %s: %s", scheduled.Reason, scheduled.Message)
+	}
+	if p.Status.Reason != "" {
+		return fmt.Sprintf("%s: %s", p.Status.Reason, p.Status.Message)
+	}
+	return "phase " + string(p.Status.Phase)
+}
+
+func notReady(s corev1.ContainerStatus) string {
+	cause := fmt.Sprintf("container %s %s", s.Name, state(s.State))
+	if s.State.Running != nil {
+		cause += ", not ready"
+	}
+	if s.RestartCount > 0 {
+		cause += fmt.Sprintf(" (restarts: %d)", s.RestartCount)
+	}
+	return cause
+}
+
+func state(s corev1.ContainerState) string {
+	switch {
+	case s.Running != nil:
+		return "running"
+	case s.Waiting != nil:
+		return join("waiting", s.Waiting.Reason, s.Waiting.Message)
+	case s.Terminated != nil:
+		return join("terminated", fmt.Sprintf("exit code %d", s.Terminated.ExitCode), s.Terminated.Reason, s.Terminated.Message)
+	default:
+		return "waiting"
+	}
+}
+
+func condition(p corev1.Pod, of corev1.PodConditionType) corev1.PodCondition {
+	for _, c := range p.Status.Conditions {
+		if c.Type == of {
+			return c
+		}
+	}
+	return corev1.PodCondition{}
+}
+
+// join puts a colon between what is not empty.
+func join(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ": ")
+}

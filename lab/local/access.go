@@ -1,0 +1,199 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/fedlab-dev/fedlab/charts"
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/helmrelease"
+	"github.com/fedlab-dev/fedlab/lab/images"
+	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/kube"
+)
+
+type imageParts struct{ library *images.Library }
+
+func (i imageParts) Ensure(ctx context.Context, node bool) (lab.ImageSet, error) {
+	need := images.Parts
+	if node {
+		need = images.Node
+	}
+	set, err := i.library.Ensure(ctx, need)
+	if err != nil {
+		return lab.ImageSet{}, err
+	}
+	s := lab.ImageSet{
+		DefaultCNI:             set.DefaultCNI,
+		Demos:                  set.Demos,
+		MetalLBChart:           set.MetalLBChart,
+		MetalLBController:      images.MetalLBController,
+		MetalLBSpeaker:         images.MetalLBSpeaker,
+		SPIREServer:            images.SPIREServer,
+		SPIREAgent:             images.SPIREAgent,
+		SPIREControllerManager: images.SPIREControllerManager,
+	}
+	if node {
+		s.Node = set.NodeImage
+	}
+	for _, data := range set.CRDs {
+		var crd map[string]any
+		if err := yaml.Unmarshal(data, &crd); err != nil {
+			return lab.ImageSet{}, fmt.Errorf("read CRD: %w", err)
+		}
+		s.CRDs = append(s.CRDs, crd)
+	}
+	return s, nil
+}
+
+func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bool, error) {
+	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
+}
+
+func connect(kubeconfig []byte) (lab.Access, error) {
+	cluster, err := kube.New(kubeconfig)
+	if err != nil {
+		return lab.Access{}, err
+	}
+	helm, err := helmrelease.New(kubeconfig)
+	if err != nil {
+		return lab.Access{}, err
+	}
+	return lab.Access{Objects: objects{cluster}, Pods: pods{cluster}, Releases: releases{helm}}, nil
+}
+
+type objects struct{ cluster *kube.Cluster }
+
+// Apply finds out whether anything changed by the versions before and after: an
+// apply that changes nothing leaves an object at its version.
+func (o objects) Apply(ctx context.Context, all ...any) (changed bool, err error) {
+	for _, object := range all {
+		key, err := keyOf(object)
+		if err != nil {
+			return changed, err
+		}
+		before, err := o.version(ctx, key)
+		if err != nil {
+			return changed, err
+		}
+		if err := o.cluster.Apply(ctx, object); err != nil {
+			return changed, err
+		}
+		after, err := o.version(ctx, key)
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || before != after
+	}
+	return changed, nil
+}
+
+func (o objects) version(ctx context.Context, key lab.ObjectKey) (string, error) {
+	var object struct {
+		Metadata struct {
+			ResourceVersion string `json:"resourceVersion"`
+		} `json:"metadata"`
+	}
+	_, err := o.Object(ctx, key, &object)
+	return object.Metadata.ResourceVersion, err
+}
+
+func (o objects) Object(ctx context.Context, key lab.ObjectKey, into any) (bool, error) {
+	object, found, err := o.cluster.Object(ctx, key.APIVersion, key.Kind, key.Namespace, key.Name)
+	if err != nil || !found {
+		return false, err
+	}
+	return true, convert(object, into)
+}
+
+func (o objects) Delete(ctx context.Context, key lab.ObjectKey) error {
+	return o.cluster.Delete(ctx, map[string]any{
+		"apiVersion": key.APIVersion, "kind": key.Kind,
+		"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
+	})
+}
+
+func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
+
+func keyOf(object any) (lab.ObjectKey, error) {
+	var o struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Metadata   struct {
+			Namespace string `json:"namespace"`
+			Name      string `json:"name"`
+		} `json:"metadata"`
+	}
+	err := convert(object, &o)
+	return lab.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, err
+}
+
+// convert turns one JSON shape into another.
+func convert(from, to any) error {
+	data, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, to)
+}
+
+type pods struct{ cluster *kube.Cluster }
+
+func (p pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error) {
+	return p.cluster.Exec(ctx, namespace, pod, container, argv...)
+}
+
+func (p pods) Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error) {
+	return p.cluster.Dial(ctx, namespace, pod, uint16(port))
+}
+
+func (p pods) Ready(ctx context.Context, key lab.ObjectKey) error {
+	switch key.Kind {
+	case "Deployment":
+		return p.cluster.DeploymentReady(ctx, key.Namespace, key.Name)
+	case "StatefulSet":
+		return p.cluster.StatefulSetReady(ctx, key.Namespace, key.Name)
+	case "DaemonSet":
+		return p.cluster.DaemonSetReady(ctx, key.Namespace, key.Name)
+	}
+	return fmt.Errorf("nothing is known about the readiness of a %s", key.Kind)
+}
+
+func (p pods) Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error) {
+	terms := make([]string, 0, len(labels))
+	for k, v := range labels {
+		terms = append(terms, k+"="+v)
+	}
+	sort.Strings(terms)
+	found, err := p.cluster.Pods(ctx, namespace, strings.Join(terms, ","))
+	var names []string
+	for _, pod := range found {
+		if pod.Ready {
+			names = append(names, pod.Name)
+		}
+	}
+	return names, err
+}
+
+type releases struct{ helm *helmrelease.Client }
+
+func (r releases) Apply(ctx context.Context, release lab.Release) (bool, error) {
+	var folder fs.FS = os.DirFS(release.Chart)
+	if !filepath.IsAbs(release.Chart) {
+		sub, err := fs.Sub(charts.FS, release.Chart)
+		if err != nil {
+			return false, err
+		}
+		folder = sub
+	}
+	return r.helm.Apply(ctx, helmrelease.Release{Name: release.Name, Namespace: release.Namespace, Chart: folder, Values: release.Values})
+}

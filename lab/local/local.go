@@ -1,0 +1,113 @@
+// Package local puts a driver together out of what this machine has: Docker,
+// kind, Kubernetes' API and Helm. Commands and the end-to-end suite start here.
+//
+// It only translates between the driver's words and the adapters'; it decides
+// nothing.
+package local
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/fedlab-dev/fedlab"
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images"
+	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Options are how a driver is put together; the zero value is fine.
+type Options struct {
+	// Observe is told about each step, also of image builds.
+	Observe func(plan.Event)
+	// Log takes what kind says; nil discards it.
+	Log *slog.Logger
+}
+
+// Driver is a driver of this machine. It is closed after use.
+type Driver struct {
+	lab.Driver
+	Library *images.Library
+	engine  *docker.Client
+}
+
+// Cache returns the folder that holds what may be deleted at any time, whether
+// or not it exists.
+func Cache() (string, error) {
+	if root := os.Getenv("FEDLAB_CACHE"); root != "" {
+		return root, nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find cache folder: %w", err)
+	}
+	return filepath.Join(cache, "fedlab"), nil
+}
+
+// New puts a driver together. It connects to nothing yet; see Ping.
+func New(o Options) (*Driver, error) {
+	log := o.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	cache, err := Cache()
+	if err != nil {
+		return nil, err
+	}
+	store, err := images.OpenStore(cache)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := docker.New()
+	if err != nil {
+		return nil, err
+	}
+	var apps []string
+	for _, app := range topology.Apps() {
+		apps = append(apps, app.Name)
+	}
+	library := &images.Library{Store: store, Engine: engine, Source: fedlab.Source, Demos: apps, Observe: o.Observe}
+	kind := kindcluster.New(log)
+	return &Driver{
+		Driver: lab.Driver{
+			Parts: lab.Parts{
+				Images:      imageParts{library},
+				Networks:    networks{engine},
+				Nodes:       nodes{engine: engine, kind: kind},
+				Kubeconfigs: kubeconfigs{kind},
+				Connect:     connect,
+				PortFree:    portFree,
+			},
+			Locks:   filepath.Join(cache, "locks"),
+			Observe: o.Observe,
+		},
+		Library: library,
+		engine:  engine,
+	}, nil
+}
+
+// Ping returns nil when Docker answers; else the error is a
+// *docker.UnreachableError.
+func (d *Driver) Ping(ctx context.Context) error { return d.engine.Ping(ctx) }
+
+// Close gives up connections. Labs run on.
+func (d *Driver) Close() error { return d.engine.Close() }
+
+// portFree returns nil when nobody listens on an address of this machine.
+func portFree(addr netip.AddrPort) error {
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return fmt.Errorf("port %d of this machine is taken: stop what listens on %s, or expose the workload on another port: %w", addr.Port(), addr, err)
+	}
+	return l.Close()
+}
+
+// BuildsImages reports whether the next lab has images to build.
+func BuildsImages(context.Context, Options) (bool, error) { return true, nil }

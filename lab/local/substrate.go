@@ -1,0 +1,115 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// labelLab is the label of a lab's network; it has the lab's name.
+const labelLab = "dev.fedlab.lab"
+
+// networkName is what Docker calls a lab's network.
+func networkName(lab string) string { return "fedlab-" + lab }
+
+// kindName is what kind calls a cluster of a lab.
+func kindName(lab, cluster string) string { return lab + "-" + cluster }
+
+type networks struct{ engine *docker.Client }
+
+func (n networks) Ensure(ctx context.Context, name string) (netip.Prefix, bool, error) {
+	_, found, err := n.engine.Network(ctx, networkName(name))
+	if err != nil {
+		return netip.Prefix{}, false, err
+	}
+	labels := map[string]string{labelLab: name}
+	network, err := n.engine.EnsureNetwork(ctx, networkName(name), labels, topology.NetworkCandidates(), topology.Containers)
+	return network.Subnet, !found, err
+}
+
+func (n networks) Find(ctx context.Context, name string) (netip.Prefix, bool, error) {
+	network, found, err := n.engine.Network(ctx, networkName(name))
+	if err == nil && found && network.Labels[labelLab] != name {
+		err = fmt.Errorf("network %s is not fedlab's: it lacks the label %s=%s", networkName(name), labelLab, name)
+	}
+	return network.Subnet, found, err
+}
+
+func (n networks) Remove(ctx context.Context, name string) error {
+	return n.engine.RemoveNetwork(ctx, networkName(name))
+}
+
+// nodes are the containers on a lab's network that kind made.
+type nodes struct {
+	engine *docker.Client
+	kind   *kindcluster.Provider
+}
+
+func (n nodes) List(ctx context.Context, name string) ([]lab.Node, error) {
+	_, found, err := n.engine.Network(ctx, networkName(name))
+	if err != nil || !found {
+		return nil, err
+	}
+	containers, err := n.engine.ContainersOn(ctx, networkName(name))
+	if err != nil {
+		return nil, err
+	}
+	var list []lab.Node
+	for _, c := range containers {
+		if cluster, ok := strings.CutPrefix(c.Labels[kindcluster.ClusterLabel], kindName(name, "")); ok {
+			list = append(list, lab.Node{Cluster: cluster, Running: c.Running})
+		}
+	}
+	return list, nil
+}
+
+func (n nodes) Create(ctx context.Context, s lab.NodeSpec) error {
+	spec := kindcluster.Spec{
+		Name: kindName(s.Lab, s.Cluster), Image: s.Image, Network: networkName(s.Lab),
+		PodSubnet: s.Pods, ServiceSubnet: s.Services, DefaultCNI: s.DefaultCNI,
+	}
+	for addr, port := range s.Ports {
+		spec.PortMappings = append(spec.PortMappings, kindcluster.PortMapping{Host: addr, NodePort: uint16(port)})
+	}
+	return n.kind.Create(ctx, spec)
+}
+
+func (n nodes) Start(ctx context.Context, name, cluster string) error {
+	return n.engine.StartContainer(ctx, kindcluster.NodeName(kindName(name, cluster)))
+}
+
+func (n nodes) Delete(_ context.Context, name, cluster string) error {
+	return n.kind.Delete(kindName(name, cluster))
+}
+
+type kubeconfigs struct{ kind *kindcluster.Provider }
+
+func (k kubeconfigs) Kubeconfig(name, cluster string) ([]byte, error) {
+	return k.kind.Kubeconfig(kindName(name, cluster))
+}
+
+func (k kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) error {
+	return k.kind.ExportKubeconfig(ctx, path, kindNames(name, clusters)...)
+}
+
+func (k kubeconfigs) Remove(ctx context.Context, name string, clusters []string, path string) error {
+	return k.kind.RemoveKubeconfig(ctx, path, kindNames(name, clusters)...)
+}
+
+func (k kubeconfigs) Context(name, cluster string) string {
+	return kindcluster.ContextName(kindName(name, cluster))
+}
+
+func kindNames(name string, clusters []string) []string {
+	names := make([]string, len(clusters))
+	for i, c := range clusters {
+		names[i] = kindName(name, c)
+	}
+	return names
+}
