@@ -33,7 +33,7 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 
 .PHONY: bench
 bench: build ## Measure the lab against bare kind clusters
-	@$(FEDLAB) bench
+	@go run -trimpath ./e2e/bench
 
 .PHONY: verify
 verify: ## Format, vet, lint, tidy, generated and golden files current

@@ -305,7 +305,7 @@ func (v *visit) relationship(r topology.Relationship) RelationshipStatus {
 		case !known:
 			s.Health = health(fmt.Errorf("the server of %s has no relationship with %s: nothing will refresh its bundle", r.Truster.Name(), r.Trusted.Name()))
 		case c.State != federation.InSync:
-			s.Health = health(errors.New(comparison(c)))
+			s.Health = health(errors.New(c.String()))
 		default:
 			s.Well = true
 		}
@@ -364,22 +364,4 @@ func registered(entries []spire.Entry, id spiffeid.ID, trusted []spiffeid.TrustD
 		}
 	}
 	return nil
-}
-
-// comparison says in words what a comparison found.
-func comparison(c federation.Comparison) string {
-	text := "the held bundle is " + string(c.State)
-	list := func(what string, authorities []federation.Authority) {
-		for i, a := range authorities {
-			if i == 0 {
-				text += "; " + what
-			} else {
-				text += ","
-			}
-			text += fmt.Sprintf(" %s authority %s", a.Kind, a.ID)
-		}
-	}
-	list("it lacks", c.Lacking)
-	list("its source does not have its", c.Foreign)
-	return text
 }

@@ -28,6 +28,11 @@ const (
 	callBound    = 3 * time.Minute
 )
 
+// firstFetch is how long a server may take to fetch the bundle of a new
+// relationship: it reads its relationships again every 10 s
+// (pkg/server/bundle/client/manager.go), and a fetch takes moments.
+const firstFetch = 20 * time.Second
+
 // Plan returns the steps that bring t to life, in an order that respects what
 // depends on what. They may be printed; Up runs them.
 func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
@@ -428,29 +433,32 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) error {
 			return err
 		}
 	}
-	fresh := there
+	// The truster's server fetches by itself as soon as it has the relationship.
+	// Asking it to before would make it never fetch again: in SPIRE 1.15.3 a
+	// refresh that meets a new relationship ends the polling with its own call.
+	// So it is asked only once it has had its time.
+	began, asked := time.Now(), false
 	return wait(ctx, apiBound, check.Check{Name: r.Truster.Name() + " holds the bundle of " + r.Trusted.Name(), Probe: func(ctx context.Context) error {
 		source, err := trusted.Bundle(ctx)
 		if err != nil {
 			return err
 		}
-		if !fresh {
-			// A fetch right away proves the endpoint; the next poll could be
-			// minutes away.
-			if err := truster.RefreshBundle(ctx, r.Trusted); err != nil {
-				return err
-			}
-			fresh = true
-		}
 		held, err := truster.HeldBundle(ctx, r.Trusted)
 		if err != nil {
 			return err
 		}
-		if c := federation.Compare(held, source); c.State != federation.InSync {
-			fresh = false
-			return errors.New(comparison(c))
+		c := federation.Compare(held, source)
+		if c.State == federation.InSync {
+			return nil
 		}
-		return nil
+		if late := time.Since(began) > firstFetch; (there || late) && !asked {
+			asked = true
+			if err := truster.RefreshBundle(ctx, r.Trusted); err != nil {
+				asked = false
+				return fmt.Errorf("%s; %w", c, err)
+			}
+		}
+		return errors.New(c.String())
 	}})
 }
 

@@ -19,6 +19,7 @@ import (
 
 // pair is a quotes server of cluster1.com and a broker of cluster2.com.
 type pair struct {
+	t              *testing.T
 	market, broker *apptest.CA
 	server, client *apptest.Holder
 	settings       settings
@@ -29,7 +30,7 @@ type pair struct {
 // newPair starts a quotes server that answers what pair.replies says.
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	p := &pair{market: apptest.NewCA(t, "cluster1.com"), broker: apptest.NewCA(t, "cluster2.com"), replies: &replies{}}
+	p := &pair{t: t, market: apptest.NewCA(t, "cluster1.com"), broker: apptest.NewCA(t, "cluster2.com"), replies: &replies{}}
 	p.server = apptest.NewHolder(p.market.Issue(t, "/server"), p.market.Bundle(), p.broker.Bundle())
 	p.client = apptest.NewHolder(p.broker.Issue(t, "/client"), p.market.Bundle(), p.broker.Bundle())
 	p.settings = settings{

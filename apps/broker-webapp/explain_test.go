@@ -21,98 +21,98 @@ import (
 func TestWhyThereAreNoQuotes(t *testing.T) {
 	past, soon := time.Now().Add(-2*time.Hour), time.Now().Add(2*time.Hour)
 	for name, test := range map[string]struct {
-		spoil func(*testing.T, *pair)
+		spoil func(*pair)
 		class class
 		what  string // a meaningful part
 	}{
 		"our SVID has expired": {
-			func(t *testing.T, p *pair) {
-				p.client.Set(p.broker.IssueFor(t, "/client", past, time.Now().Add(-time.Minute)), p.market.Bundle())
+			func(p *pair) {
+				p.client.Set(p.broker.IssueFor(p.t, "/client", past, time.Now().Add(-time.Minute)), p.market.Bundle())
 			},
 			expired, "This broker's own identity expired at",
 		},
 		"their SVID has expired": {
-			func(t *testing.T, p *pair) {
-				p.server.Set(p.market.IssueFor(t, "/server", past, time.Now().Add(-time.Minute)), p.broker.Bundle())
+			func(p *pair) {
+				p.server.Set(p.market.IssueFor(p.t, "/server", past, time.Now().Add(-time.Minute)), p.broker.Bundle())
 			},
 			expired, "The identity of the quotes server expired at",
 		},
 		"their SVID has not begun": {
-			func(t *testing.T, p *pair) {
-				p.server.Set(p.market.IssueFor(t, "/server", soon, soon.Add(time.Hour)), p.broker.Bundle())
+			func(p *pair) {
+				p.server.Set(p.market.IssueFor(p.t, "/server", soon, soon.Add(time.Hour)), p.broker.Bundle())
 			},
 			expired, "The identity of the quotes server is not valid before",
 		},
 		"we hold no bundle of theirs": {
-			func(t *testing.T, p *pair) {
-				p.client.Set(p.broker.Issue(t, "/client"), p.broker.Bundle())
+			func(p *pair) {
+				p.client.Set(p.broker.Issue(p.t, "/client"), p.broker.Bundle())
 			},
 			notFederated, "holds no bundle of that trust domain",
 		},
 		"somebody of a third domain answers": {
-			func(t *testing.T, p *pair) {
-				p.server.Set(apptest.NewCA(t, "elsewhere.test").Issue(t, "/server"), p.broker.Bundle())
+			func(p *pair) {
+				p.server.Set(apptest.NewCA(p.t, "elsewhere.test").Issue(p.t, "/server"), p.broker.Bundle())
 			},
 			notFederated, "Somebody from elsewhere.test answered",
 		},
 		"their authority is not in our bundle": {
-			func(t *testing.T, p *pair) {
-				p.server.Set(apptest.NewCA(t, "cluster1.com").Issue(t, "/server"), p.broker.Bundle())
+			func(p *pair) {
+				p.server.Set(apptest.NewCA(p.t, "cluster1.com").Issue(p.t, "/server"), p.broker.Bundle())
 			},
 			unknownAuthority, "does not contain the authority that signed for it",
 		},
 		"an authority of a third domain is not in our bundle": {
-			func(t *testing.T, p *pair) {
-				p.server.Set(apptest.NewCA(t, "elsewhere.test").Issue(t, "/server"), p.broker.Bundle())
-				p.client.Set(p.broker.Issue(t, "/client"), apptest.NewCA(t, "elsewhere.test").Bundle())
+			func(p *pair) {
+				p.server.Set(apptest.NewCA(p.t, "elsewhere.test").Issue(p.t, "/server"), p.broker.Bundle())
+				p.client.Set(p.broker.Issue(p.t, "/client"), apptest.NewCA(p.t, "elsewhere.test").Bundle())
 			},
 			unknownAuthority, "claims to be from elsewhere.test, but the bundle that this broker holds of elsewhere.test",
 		},
 		"somebody else of their domain answers": {
-			func(t *testing.T, p *pair) {
-				p.server.Set(p.market.Issue(t, "/other"), p.broker.Bundle())
+			func(p *pair) {
+				p.server.Set(p.market.Issue(p.t, "/other"), p.broker.Bundle())
 			},
 			identityRefused, "spiffe://cluster1.com/other answers in place of spiffe://cluster1.com/server",
 		},
 		"they hold no bundle of ours": {
-			func(t *testing.T, p *pair) { p.server.Set(p.market.Issue(t, "/server"), p.market.Bundle()) },
+			func(p *pair) { p.server.Set(p.market.Issue(p.t, "/server"), p.market.Bundle()) },
 			refusedByServer, "broke off the handshake",
 		},
 		"they do not allow us": {
-			func(_ *testing.T, p *pair) { p.replies.fail(status.Error(codes.PermissionDenied, "no")) },
+			func(p *pair) { p.replies.fail(status.Error(codes.PermissionDenied, "no")) },
 			notPermitted, "does not let it ask",
 		},
 		"they answer with another error": {
-			func(_ *testing.T, p *pair) { p.replies.fail(status.Error(codes.Internal, "no")) },
+			func(p *pair) { p.replies.fail(status.Error(codes.Internal, "no")) },
 			serverFailed, "spiffe://cluster1.com/server was reached and proved who it is",
 		},
 		"they are connected but silent": {
-			func(_ *testing.T, p *pair) { p.replies.hang.Store(true) },
+			func(p *pair) { p.replies.hang.Store(true) },
 			noAnswer, "does not answer within 3s",
 		},
 		"they have gone": {
-			func(_ *testing.T, p *pair) { p.stop() },
+			func(p *pair) { p.stop() },
 			unreachable, "cannot be reached at 127.0.0.1:",
 		},
 		"something that takes connections and says nothing": {
-			func(t *testing.T, p *pair) { p.settings.address = accept(t, func(net.Conn) {}) },
+			func(p *pair) { p.settings.address = accept(p.t, func(net.Conn) {}) },
 			noAnswer, "does not answer within 3s",
 		},
 		"something that is not TLS": {
-			func(t *testing.T, p *pair) {
-				p.settings.address = accept(t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-of-all-things\r\n") })
+			func(p *pair) {
+				p.settings.address = accept(p.t, func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-of-all-things\r\n") })
 			},
 			unreachable, "cannot be reached at 127.0.0.1:",
 		},
 		"something that hangs up": {
-			func(t *testing.T, p *pair) { p.settings.address = accept(t, func(c net.Conn) { _ = c.Close() }) },
+			func(p *pair) { p.settings.address = accept(p.t, func(c net.Conn) { _ = c.Close() }) },
 			unreachable, "cannot be reached at 127.0.0.1:",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newPair(t)
-			test.spoil(t, p)
+			test.spoil(p)
 			begun := time.Now()
 			_, err := p.caller(t, &apptest.Log{}).call(t.Context())
 			if err == nil {

@@ -36,6 +36,9 @@ func (s *scripted) call(ctx context.Context) (answer, error) {
 	return answer{quotes: []quote{{Symbol: "ACRN", PriceCents: int64(count)}}}, nil
 }
 
+// pass lets time go by, which in a bubble takes none.
+func pass(d time.Duration) { <-time.After(d) }
+
 func (s *scripted) feed() *feed { return newFeed(s.call, time.Now, slog.New(slog.DiscardHandler)) }
 
 func TestManyWhoLookShareOneCallASecond(t *testing.T) {
@@ -45,12 +48,12 @@ func TestManyWhoLookShareOneCallASecond(t *testing.T) {
 		var watchers sync.WaitGroup
 		for i := range 20 {
 			watchers.Go(func() {
-				time.Sleep(time.Duration(i) * 7 * time.Millisecond)
+				pass(time.Duration(i) * 7 * time.Millisecond)
 				for range 100 { // for ten seconds
 					if got := f.look(t.Context()); got.err != nil || len(got.answer.quotes) == 0 {
 						t.Errorf("state is %+v", got)
 					}
-					time.Sleep(100 * time.Millisecond)
+					pass(100 * time.Millisecond)
 				}
 			})
 		}
@@ -66,7 +69,7 @@ func TestNobodyLooksNobodyCalls(t *testing.T) {
 		s := &scripted{}
 		f := s.feed()
 		f.look(t.Context())
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		synctest.Wait()
 		if s.count != 1 {
 			t.Errorf("%d calls, want only the one that was looked for", s.count)
@@ -86,7 +89,7 @@ func TestLookTellsWhenToLookAgain(t *testing.T) {
 			if count := got.answer.quotes[0].PriceCents; count != int64(want+1) {
 				t.Fatalf("look %d found the quotes of call %d", want+1, count)
 			}
-			time.Sleep(time.Until(got.next))
+			pass(time.Until(got.next))
 		}
 	})
 }
@@ -119,7 +122,7 @@ func TestTheLastGoodQuotesStayWhenCallsFail(t *testing.T) {
 		}
 
 		s.fails = true
-		time.Sleep(every)
+		pass(every)
 		broke := time.Now()
 		for range 3 {
 			got := f.look(t.Context())
@@ -129,7 +132,7 @@ func TestTheLastGoodQuotesStayWhenCallsFail(t *testing.T) {
 			if got.since != broke {
 				t.Errorf("broken since %s, want %s", got.since, broke)
 			}
-			time.Sleep(every)
+			pass(every)
 		}
 		if count := log.Count("no quotes"); count != 1 {
 			t.Errorf("%d lines say that there are no quotes, want one for one reason", count)

@@ -104,9 +104,8 @@ func fetch(t *testing.T, address string) view {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
 	var v view
-	if err := json.NewDecoder(response.Body).Decode(&v); err != nil {
+	if err := errors.Join(json.NewDecoder(response.Body).Decode(&v), response.Body.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return v

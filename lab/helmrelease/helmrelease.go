@@ -1,196 +1,265 @@
-// Package helmrelease installs charts into one cluster with Helm's library. It
-// is the only importer of Helm.
+// Package helmrelease brings Helm releases to a cluster. It is the only
+// importer of Helm.
 //
-// It refuses to know what a chart is for, and waits for nothing that a chart
-// starts.
+// It refuses to know what is in a chart, and never waits for what a release
+// starts: the caller has checks that know better what ready means. Helm's caches
+// stay in memory.
 package helmrelease
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
+	"log/slog"
+	"time"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
-	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
 )
 
-// hashLabel is the label of a release that tells which chart and values made it.
-const hashLabel = "fedlab.dev/hash"
+const (
+	// digestLabel is where a release keeps what it was made from.
+	digestLabel = "fedlab.dev/digest"
+	// history is how many revisions of a release a cluster keeps.
+	history = 3
+	// patience is the Timeout of a Release that names none.
+	patience = 2 * time.Minute
+)
 
-// Release is what is to be installed.
+// Release is what shall be in a cluster.
 type Release struct {
-	Name, Namespace string
-	// Chart is the chart's folder.
+	Name string
+	// Namespace is made when it does not exist.
+	Namespace string
+	// Chart is the folder of the chart: os.DirFS of a path, fs.Sub of what is
+	// embedded. Files that its .helmignore names do not count.
 	Chart fs.FS
-	// Values is anything that encodes to a JSON object.
+	// Values is anything that encodes to a JSON object; nil stands for the
+	// chart's own values.
 	Values any
+	// Timeout bounds the whole of Apply, hooks included; two minutes if zero.
+	Timeout time.Duration
 }
 
-// Client installs releases into one cluster.
+// Status is how a release stands.
+type Status struct {
+	Revision int
+	// State is Helm's word: deployed, failed, pending-install and so on.
+	State       string
+	Description string
+	// Chart and Version name the chart that it was made from.
+	Chart, Version string
+}
+
+// Client applies releases to one cluster. It is safe for concurrent use on
+// different releases.
 type Client struct {
-	// configure returns Helm's configuration for a namespace.
-	configure func(namespace string) (*action.Configuration, error)
+	cluster *cluster
 }
 
-// New makes a client for the current context of a kubeconfig. It connects to
-// nothing yet, and leaves no files.
-func New(kubeconfig []byte) (*Client, error) {
-	getter, err := newGetter(kubeconfig)
+// New makes a client for the current context of a kubeconfig, and lets Helm log
+// to log. It connects to nothing yet and leaves no file behind.
+func New(kubeconfig []byte, log *slog.Logger) (*Client, error) {
+	cluster, err := newCluster(kubeconfig, log)
 	if err != nil {
 		return nil, err
 	}
-	return &Client{configure: func(namespace string) (*action.Configuration, error) {
-		config := &action.Configuration{}
-		if err := config.Init(getter.in(namespace), namespace, "secret", func(string, ...any) {}); err != nil {
-			return nil, err
-		}
-		return config, nil
-	}}, nil
+	return &Client{cluster: cluster}, nil
 }
 
-// Apply installs the release, upgrades it when chart or values are not those
-// that it was made of, and does nothing otherwise; it reports whether it did
-// something. It waits for nothing. A release that a killed process left half
-// done is made whole.
-func (c *Client) Apply(ctx context.Context, r Release) (bool, error) {
-	changed, err := c.apply(ctx, r)
-	if err != nil {
+// Apply installs or upgrades a release, and does nothing when the one that is
+// deployed was made from the same chart and values. That objects were changed
+// by others since is not looked at. Apply returns once the API server has taken
+// the objects; they may not be ready.
+//
+// Only one process may work on a release at a time. A release that a process
+// left half made is taken over: what its manifest names is brought into being
+// or removed, so that a kill at any time leaves nothing behind that a later
+// Apply does not know.
+func (c *Client) Apply(ctx context.Context, r Release) (changed bool, err error) {
+	if r.Timeout == 0 {
+		r.Timeout = patience
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("not done after %s", r.Timeout))
+	defer cancel()
+	if changed, err = c.apply(ctx, r); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
 		return changed, fmt.Errorf("apply release %s/%s: %w", r.Namespace, r.Name, err)
 	}
 	return changed, nil
 }
 
-func (c *Client) apply(ctx context.Context, r Release) (bool, error) {
+func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error) {
 	files, err := read(r.Chart)
 	if err != nil {
 		return false, err
 	}
-	values, err := asValues(r.Values)
+	values, err := plain(r.Values)
 	if err != nil {
 		return false, err
 	}
-	hash, err := hashOf(files, values)
+	want, err := digest(files, values)
 	if err != nil {
 		return false, err
 	}
-	config, err := c.configure(r.Namespace)
+	helm, err := c.cluster.configuration(ctx, r.Namespace)
 	if err != nil {
 		return false, err
 	}
-	last, err := config.Releases.Last(r.Name)
-	switch {
-	case errors.Is(err, driver.ErrReleaseNotFound):
-		return true, c.install(ctx, config, r, files, values, hash)
-	case err != nil:
+	last, err := lastRevision(helm, r.Name)
+	if err != nil {
 		return false, err
-	case last.Info.Status == release.StatusDeployed && last.Labels[hashLabel] == hash:
+	}
+	if last != nil && last.Info.Status == release.StatusDeployed && last.Labels[digestLabel] == want {
 		return false, nil
 	}
-	history, err := config.Releases.History(r.Name)
+	loaded, err := load(files)
 	if err != nil {
 		return false, err
 	}
-	deployed := slices.ContainsFunc(history, func(h *release.Release) bool {
-		return h.Info.Status == release.StatusDeployed || h.Info.Status == release.StatusSuperseded
-	})
-	if !deployed {
-		// It never stood whole: what there is of it goes, and it starts anew.
-		if _, err := action.NewUninstall(config).Run(r.Name); err != nil {
-			return false, err
-		}
-		return true, c.install(ctx, config, r, files, values, hash)
+	if last, err = takeOver(helm, r, last, want); err != nil {
+		return true, fmt.Errorf("take over what a killed process left: %w", err)
 	}
-	if last.Info.Status.IsPending() {
-		// Helm refuses to touch what seems to be under way. The lock of the lab
-		// says that nobody is at it.
-		last.SetStatus(release.StatusFailed, "was interrupted")
-		if err := config.Releases.Update(last); err != nil {
-			return false, err
-		}
+	if last == nil {
+		return true, install(helm, r, loaded, values, want)
 	}
-	return true, c.upgrade(ctx, config, r, files, values, hash)
+	return true, upgrade(helm, r, loaded, values, want, "")
 }
 
-func (c *Client) install(ctx context.Context, config *action.Configuration, r Release, files []*loader.BufferedFile, values map[string]any, hash string) error {
-	loaded, err := loadChart(files)
-	if err != nil {
-		return err
+// takeOver brings a release that a process left in the middle of something into
+// a state that Helm goes on from, and returns its last revision, nil for none.
+func takeOver(helm *action.Configuration, r Release, last *release.Release, want string) (*release.Release, error) {
+	if last == nil {
+		return nil, nil
 	}
-	install := action.NewInstall(config)
-	install.ReleaseName, install.Namespace, install.CreateNamespace = r.Name, r.Namespace, true
-	install.DisableOpenAPIValidation = true
-	install.Labels = map[string]string{hashLabel: hash}
-	_, err = install.RunWithContext(ctx, loaded, values)
+	status := last.Info.Status
+	switch {
+	case status == release.StatusUninstalling || status == release.StatusUninstalled:
+		// What is being deleted must be gone before it can be made again.
+		return nil, uninstall(helm, r.Name, r.Timeout)
+	case status.IsPending():
+		last.SetStatus(release.StatusFailed, "left by a process that was killed")
+		if err := helm.Releases.Update(last); err != nil {
+			return nil, err
+		}
+		if status == release.StatusPendingInstall || last.Labels[digestLabel] == want {
+			return last, nil
+		}
+		// An upgrade compares with the last good revision. What only the killed
+		// one has made would be forgotten: finish it first.
+		without := &chart.Chart{Metadata: last.Chart.Metadata}
+		return last, upgrade(helm, r, without, last.Config, last.Labels[digestLabel], last.Manifest)
+	}
+	return last, nil
+}
+
+func install(helm *action.Configuration, r Release, c *chart.Chart, values map[string]any, digest string) error {
+	do := action.NewInstall(helm)
+	do.ReleaseName = r.Name
+	do.Namespace = r.Namespace
+	do.CreateNamespace = true
+	do.Timeout = r.Timeout
+	do.Labels = map[string]string{digestLabel: digest}
+	// The API server checks what it is given; fetching its whole schema to do
+	// so here as well takes longer than all else.
+	do.DisableOpenAPIValidation = true
+	_, err := do.Run(c, values)
 	return err
 }
 
-func (c *Client) upgrade(ctx context.Context, config *action.Configuration, r Release, files []*loader.BufferedFile, values map[string]any, hash string) error {
-	loaded, err := loadChart(files)
-	if err != nil {
-		return err
+// upgrade makes a new revision from a chart and values, or from a manifest as
+// it stands when there is one.
+func upgrade(helm *action.Configuration, r Release, c *chart.Chart, values map[string]any, digest, manifest string) error {
+	do := action.NewUpgrade(helm)
+	do.Namespace = r.Namespace
+	do.Timeout = r.Timeout
+	do.Labels = map[string]string{digestLabel: digest}
+	do.DisableOpenAPIValidation = true
+	do.MaxHistory = history
+	// Without it, no values means those of the revision before.
+	do.ResetValues = true
+	do.CleanupOnFail = true
+	if manifest != "" {
+		do.PostRenderer = verbatim(manifest)
 	}
-	upgrade := action.NewUpgrade(config)
-	upgrade.Namespace, upgrade.ResetValues, upgrade.MaxHistory = r.Namespace, true, 3
-	upgrade.DisableOpenAPIValidation = true
-	upgrade.Labels = map[string]string{hashLabel: hash}
-	_, err = upgrade.RunWithContext(ctx, r.Name, loaded, values)
+	_, err := do.Run(r.Name, c, values)
 	return err
 }
 
-func read(folder fs.FS) ([]*loader.BufferedFile, error) {
-	var files []*loader.BufferedFile
-	err := fs.WalkDir(folder, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(folder, name)
-		files = append(files, &loader.BufferedFile{Name: name, Data: data})
+// verbatim puts a manifest in the place of what was rendered.
+type verbatim string
+
+func (v verbatim) Run(*bytes.Buffer) (*bytes.Buffer, error) {
+	return bytes.NewBufferString(string(v)), nil
+}
+
+// Status returns how a release stands; found is false when there is none.
+func (c *Client) Status(ctx context.Context, namespace, name string) (s Status, found bool, err error) {
+	helm, err := c.cluster.configuration(ctx, namespace)
+	if err != nil {
+		return Status{}, false, err
+	}
+	last, err := lastRevision(helm, name)
+	if err != nil || last == nil {
+		return Status{}, false, err
+	}
+	s = Status{Revision: last.Version, State: last.Info.Status.String(), Description: last.Info.Description}
+	if last.Chart != nil && last.Chart.Metadata != nil {
+		s.Chart, s.Version = last.Chart.Metadata.Name, last.Chart.Metadata.Version
+	}
+	return s, true, nil
+}
+
+// Uninstall asks for the removal of what a release has made, and forgets the
+// release. The namespace stays. A release that does not exist is not an error.
+func (c *Client) Uninstall(ctx context.Context, namespace, name string) error {
+	helm, err := c.cluster.configuration(ctx, namespace)
+	if err != nil {
 		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read chart: %w", err)
 	}
-	return files, nil
+	last, err := lastRevision(helm, name)
+	if err == nil && last != nil {
+		err = uninstall(helm, name, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("uninstall release %s/%s: %w", namespace, name, err)
+	}
+	return nil
 }
 
-func loadChart(files []*loader.BufferedFile) (*chart.Chart, error) {
-	loaded, err := loader.LoadFiles(files)
-	if err != nil {
-		return nil, fmt.Errorf("read chart: %w", err)
+// uninstall waits for the objects to be gone when patience is not zero.
+func uninstall(helm *action.Configuration, name string, patience time.Duration) error {
+	do := action.NewUninstall(helm)
+	do.Wait = patience > 0
+	do.Timeout = patience
+	// Helm logs why it cannot delete, and returns that it cannot.
+	var said string
+	log := helm.Log
+	helm.Log = func(format string, v ...any) {
+		said = fmt.Sprintf(format, v...)
+		log(format, v...)
 	}
-	return loaded, nil
+	defer func() { helm.Log = log }()
+	if _, err := do.Run(name); err != nil {
+		return fmt.Errorf("%w; helm's last words: %s", err, said)
+	}
+	return nil
 }
 
-func asValues(v any) (map[string]any, error) {
-	data, err := json.Marshal(v)
+// lastRevision returns the newest revision of a release, nil for none.
+func lastRevision(helm *action.Configuration, name string) (*release.Release, error) {
+	last, err := helm.Releases.Last(name)
+	if errors.Is(err, driver.ErrReleaseNotFound) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read values: %w", err)
+		return nil, fmt.Errorf("read release %s: %w", name, err)
 	}
-	values := map[string]any{}
-	if err := json.Unmarshal(data, &values); err != nil {
-		return nil, fmt.Errorf("read values: %w", err)
-	}
-	return values, nil
-}
-
-// hashOf is short enough for a label.
-func hashOf(files []*loader.BufferedFile, values map[string]any) (string, error) {
-	data, err := json.Marshal(values) // sorts keys
-	if err != nil {
-		return "", err
-	}
-	h := sha256.New()
-	for _, f := range files {
-		fmt.Fprintf(h, "%s %d\n%s", f.Name, len(f.Data), f.Data)
-	}
-	h.Write(data)
-	return hex.EncodeToString(h.Sum(nil))[:32], nil
+	return last, nil
 }

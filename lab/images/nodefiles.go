@@ -148,6 +148,15 @@ func writeNodeFiles(w io.Writer, kindFiles, kubernetesBin string) error {
 	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
 		t.link("usr/local/bin/"+program, "/usr/bin/"+program)
 	}
+	// kind keeps volumes below /tmp, which is memory in its nodes: they would be
+	// gone when a node stops.
+	volumes, err := nodeFiles.ReadFile("node/tmp-hostpath_pv.mount")
+	if err != nil {
+		return err
+	}
+	t.file("etc/systemd/system/tmp-hostpath_pv.mount", 0o644, volumes)
+	t.dir("var/lib/hostpath_pv")
+	t.link("etc/systemd/system/multi-user.target.wants/tmp-hostpath_pv.mount", "/etc/systemd/system/tmp-hostpath_pv.mount")
 	for _, unit := range []string{"containerd", "kubelet", "undo-mount-hacks"} {
 		t.link("etc/systemd/system/multi-user.target.wants/"+unit+".service", "/etc/systemd/system/"+unit+".service")
 	}

@@ -102,8 +102,12 @@ etcd:
       unsafe-no-fsync: "true"
 `
 	// kubeletAnywhere: kubelet refuses cgroup v1 from 1.35 on unless told not to.
+	// What fails while a cluster starts, because something else does not run
+	// yet, is tried again after a second and not after ten.
 	kubeletAnywhere = `
 kind: KubeletConfiguration
 failCgroupV1: false
+crashLoopBackOff:
+  maxContainerRestartPeriod: 1s
 `
 )

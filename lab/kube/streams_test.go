@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -74,7 +73,7 @@ func TestExec(t *testing.T) {
 		},
 		"no such program": {
 			status: `{"status": "Failure", "reason": "InternalError", "message": "no such file"}`,
-			err:    "run spire-server in demo/x, container y: error executing remote command: no such file",
+			err:    "run spire-server in demo/x, container y: no such file",
 		},
 	}
 	for name, tt := range tests {
@@ -220,5 +219,3 @@ func TestDialFails(t *testing.T) {
 		t.Errorf("error %q, want %q", message(err), want)
 	}
 }
-
-var _ net.Conn = (*forwarded)(nil)

@@ -97,6 +97,14 @@ func New(o Options) (*Driver, error) {
 // *docker.UnreachableError.
 func (d *Driver) Ping(ctx context.Context) error { return d.engine.Ping(ctx) }
 
+// NodeName returns the name of the container that is a cluster's node.
+func NodeName(lab, cluster string) string { return kindcluster.NodeName(kindName(lab, cluster)) }
+
+// Usage reads what a node's container uses.
+func (d *Driver) Usage(ctx context.Context, node string) (docker.Usage, error) {
+	return d.engine.Usage(ctx, node)
+}
+
 // Close gives up connections. Labs run on.
 func (d *Driver) Close() error { return d.engine.Close() }
 

@@ -90,9 +90,6 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// TrustDomain returns whom the server stands for.
-func (s *Server) TrustDomain() spiffeid.TrustDomain { return s.td }
-
 // NotFoundError says that the server answered and does not have what it was
 // asked for.
 type NotFoundError struct{ Err error }

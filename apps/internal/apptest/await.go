@@ -14,7 +14,7 @@ const Patience = 10 * time.Second
 
 // Await returns once holds does, and ends the test when that takes longer
 // than Patience; what says what is awaited.
-func Await(t testing.TB, what string, holds func() bool) {
+func Await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -30,7 +30,7 @@ func Await(t testing.TB, what string, holds func() bool) {
 
 // Ended returns what a goroutine reports at its end, and ends the test when
 // that takes longer than Patience.
-func Ended(t testing.TB, ended <-chan error) error {
+func Ended(t *testing.T, ended <-chan error) error {
 	t.Helper()
 	select {
 	case err := <-ended:
@@ -60,7 +60,7 @@ func (l *Log) Count(part string) int {
 }
 
 // Await waits for a line that contains part, and returns the first such.
-func (l *Log) Await(t testing.TB, part string) string {
+func (l *Log) Await(t *testing.T, part string) string {
 	t.Helper()
 	var found []string
 	Await(t, "a log line with "+part, func() bool {

@@ -31,7 +31,7 @@ type CA struct {
 
 // NewCA returns a new authority of the trust domain called name; two of the
 // same name do not trust each other.
-func NewCA(t testing.TB, name string) *CA {
+func NewCA(t *testing.T, name string) *CA {
 	t.Helper()
 	ca := &CA{TrustDomain: spiffeid.RequireTrustDomainFromString(name), key: newKey(t)}
 	ca.Root = sign(t, &x509.Certificate{
@@ -47,14 +47,14 @@ func NewCA(t testing.TB, name string) *CA {
 }
 
 // Issue returns an SVID for path ("/server") that is valid for an hour.
-func (ca *CA) Issue(t testing.TB, path string) *x509svid.SVID {
+func (ca *CA) Issue(t *testing.T, path string) *x509svid.SVID {
 	t.Helper()
 	return ca.IssueFor(t, path, time.Now().Add(-time.Minute), time.Now().Add(time.Hour))
 }
 
 // IssueFor returns an SVID for path with the given validity, which may be
 // over or not yet begun.
-func (ca *CA) IssueFor(t testing.TB, path string, notBefore, notAfter time.Time) *x509svid.SVID {
+func (ca *CA) IssueFor(t *testing.T, path string, notBefore, notAfter time.Time) *x509svid.SVID {
 	t.Helper()
 	id := spiffeid.RequireFromPath(ca.TrustDomain, path)
 	key := newKey(t)
@@ -123,7 +123,7 @@ func (h *Holder) TrustDomains() []spiffeid.TrustDomain {
 	return names
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
+func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -134,7 +134,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 
 // sign returns template, for the public half of own, signed by parent's key;
 // without a parent it signs itself.
-func sign(t testing.TB, template, parent *x509.Certificate, own, signer *ecdsa.PrivateKey) *x509.Certificate {
+func sign(t *testing.T, template, parent *x509.Certificate, own, signer *ecdsa.PrivateKey) *x509.Certificate {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {

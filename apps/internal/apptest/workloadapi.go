@@ -28,7 +28,7 @@ type WorkloadAPI struct {
 
 // ServeWorkloadAPI listens on the Unix socket at path until stop is called
 // or the test ends. It knows no workload before Set.
-func ServeWorkloadAPI(t testing.TB, path string) (api *WorkloadAPI, stop func()) {
+func ServeWorkloadAPI(t *testing.T, path string) (api *WorkloadAPI, stop func()) {
 	t.Helper()
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "unix", path)
@@ -52,7 +52,7 @@ func ServeWorkloadAPI(t testing.TB, path string) (api *WorkloadAPI, stop func())
 
 // Set makes the API hand out svid with the bundle of its own trust domain and
 // those it federates with.
-func (api *WorkloadAPI) Set(t testing.TB, svid *x509svid.SVID, own *x509bundle.Bundle, federatesWith ...*x509bundle.Bundle) {
+func (api *WorkloadAPI) Set(t *testing.T, svid *x509svid.SVID, own *x509bundle.Bundle, federatesWith ...*x509bundle.Bundle) {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
 	if err != nil {

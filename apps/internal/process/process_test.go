@@ -120,7 +120,7 @@ func TestHTTPFinishesWhatItIsDoingAndStopsWhatHangs(t *testing.T) {
 				ended <- process.HTTP(listener, handler, time.Minute, slog.New(slog.DiscardHandler)).Run(ctx)
 			}()
 			body := make(chan string, 1)
-			go func() { body <- get(t, "http://"+listener.Addr().String()) }()
+			go func() { body <- get(t.Context(), "http://"+listener.Addr().String()) }()
 			<-asked
 			stop()
 			if !test.hangs {
@@ -141,8 +141,9 @@ func TestHTTPFinishesWhatItIsDoingAndStopsWhatHangs(t *testing.T) {
 	}
 }
 
-func get(t *testing.T, url string) string {
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+// get returns the body at url, or the error as text.
+func get(ctx context.Context, url string) string {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err.Error()
 	}
@@ -150,9 +151,8 @@ func get(t *testing.T, url string) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	if err != nil {
+	if err := errors.Join(err, response.Body.Close()); err != nil {
 		return err.Error()
 	}
 	return string(body)

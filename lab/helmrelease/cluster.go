@@ -1,0 +1,107 @@
+package helmrelease
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/kube"
+	"helm.sh/helm/v3/pkg/storage"
+	"helm.sh/helm/v3/pkg/storage/driver"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// cluster makes the configuration that Helm's actions work with.
+type cluster struct {
+	kubeconfig clientcmd.ClientConfig
+	config     *rest.Config
+	log        *slog.Logger
+}
+
+func newCluster(kubeconfig []byte, log *slog.Logger) (*cluster, error) {
+	loader, err := clientcmd.NewClientConfigFromBytes(kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	config.UserAgent = "fedlab"
+	config.QPS = -1
+	config.WarningHandlerWithContext = rest.NoWarnings{}
+	return &cluster{kubeconfig: loader, config: config, log: log}, nil
+}
+
+// configuration is good for one action in a namespace. Its requests end when
+// ctx does.
+func (c *cluster) configuration(ctx context.Context, namespace string) (*action.Configuration, error) {
+	config := rest.CopyConfig(c.config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return bound(ctx, next) })
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("configure client of %s: %w", config.Host, err)
+	}
+	kinds := memory.NewMemCacheClient(client.Discovery())
+	getter := &getter{
+		config: config,
+		loader: c.kubeconfig,
+		kinds:  kinds,
+		mapper: restmapper.NewDeferredDiscoveryRESTMapper(kinds),
+	}
+	log := func(format string, v ...any) { c.log.DebugContext(ctx, fmt.Sprintf(format, v...)) }
+	objects := kube.New(getter)
+	objects.Namespace = namespace
+	objects.Log = log
+	return &action.Configuration{
+		RESTClientGetter: getter,
+		KubeClient:       objects,
+		Releases:         storage.Init(driver.NewSecrets(client.CoreV1().Secrets(namespace))),
+		Log:              log,
+		HookOutputFunc:   func(_, _, _ string) io.Writer { return io.Discard },
+	}, nil
+}
+
+// bound gives ctx to requests that have a context without end: Helm's calls
+// take none.
+func bound(ctx context.Context, next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if r.Context().Done() == nil {
+			r = r.WithContext(ctx)
+		}
+		return next.RoundTrip(r)
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// getter is what Helm learns of a cluster through. It implements
+// genericclioptions.RESTClientGetter without that package's caches on disk.
+type getter struct {
+	config *rest.Config
+	loader clientcmd.ClientConfig
+	kinds  discovery.CachedDiscoveryInterface
+	mapper meta.RESTMapper
+}
+
+func (g *getter) ToRESTConfig() (*rest.Config, error) { return g.config, nil }
+
+func (g *getter) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) { return g.kinds, nil }
+
+func (g *getter) ToRESTMapper() (meta.RESTMapper, error) { return g.mapper, nil }
+
+func (g *getter) ToRawKubeConfigLoader() clientcmd.ClientConfig { return g.loader }
