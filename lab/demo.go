@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -83,7 +82,7 @@ func (u *up) demoValues(w topology.Workload) (any, error) {
 	case "broker-webapp":
 		v := brokerValues{Image: image, Service: servicePort{Port: w.App.Port}}
 		if w.Expose.IsValid() {
-			v.Service.NodePort = nodePort(slices.IndexFunc(u.topology.Workloads, func(x topology.Workload) bool { return x.Name == w.Name }))
+			v.Service.NodePort = ports(u.topology, w.Cluster)[w.Expose]
 		}
 		for _, name := range w.Calls {
 			to, err := u.topology.Workload(name)
@@ -105,13 +104,26 @@ func (u *up) demoValues(w topology.Workload) (any, error) {
 	return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
 }
 
+// page looks at a workload's page as a browser on this machine does.
+func (u *up) page(ctx context.Context, w topology.Workload) error {
+	if err := u.runs(ctx, w); err != nil {
+		return err
+	}
+	return wait(ctx, callBound, check.Check{Name: "the page of " + w.Name + " answers", Probe: func(ctx context.Context) error {
+		return u.Parts.Page(ctx, w.URL())
+	}})
+}
+
+func (u *up) runs(ctx context.Context, w topology.Workload) error {
+	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
+		return u.access(w.Cluster).Pods.Ready(ctx, deployment(w))
+	}})
+}
+
 // verify makes one workload call another and looks at whom it says it met.
 func (u *up) verify(ctx context.Context, from, to topology.Workload) error {
 	for _, w := range []topology.Workload{to, from} {
-		err := wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
-			return u.access(w.Cluster).Pods.Ready(ctx, deployment(w))
-		}})
-		if err != nil {
+		if err := u.runs(ctx, w); err != nil {
 			return err
 		}
 	}

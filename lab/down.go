@@ -3,15 +3,16 @@ package lab
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // Down removes a lab and all traces of it: clusters with their volumes, the
-// network, and the contexts in the kubeconfig file. It needs no lab file, only
-// the name, and may be repeated, also after an up that was killed. It reports
-// whether there was anything. The error is a *HeldError when another process is
-// changing the lab.
+// contexts in the kubeconfig file, and the network. It needs no lab file, only
+// the name, and may be repeated, also after an up or a down that was killed. It
+// reports whether there was anything. The error is a *HeldError when another
+// process is changing the lab.
 func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 	release, err := d.hold(lab, "down")
 	if err != nil {
@@ -27,41 +28,41 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	var removed atomic.Bool
+	did := func(ctx context.Context) {
+		plan.Did(ctx)
+		removed.Store(true)
+	}
 	p := &plan.Plan{}
 	var errs []error
-	step := func(s plan.Step) plan.ID {
-		errs = append(errs, p.Add(s))
-		return s.Name
+	step := func(name plan.ID, title string, do func(context.Context) error, after ...plan.ID) {
+		errs = append(errs, p.Add(plan.Step{Name: name, Title: title, Do: do, After: after}))
 	}
-	var clusters []string
-	var removed []plan.ID
+	var clusters []plan.ID
 	for _, n := range nodes {
-		clusters = append(clusters, n.Cluster)
-		removed = append(removed, step(plan.Step{
-			Name: clusterStep(n.Cluster), Title: "remove cluster " + n.Cluster,
-			Do: func(ctx context.Context) error {
-				plan.Did(ctx)
-				return d.Parts.Nodes.Delete(ctx, lab, n.Cluster)
-			},
-		}))
+		clusters = append(clusters, clusterStep(n.Cluster))
+		step(clusterStep(n.Cluster), "remove cluster "+n.Cluster, func(ctx context.Context) error {
+			did(ctx)
+			return d.Parts.Nodes.Delete(ctx, lab, n.Cluster)
+		})
 	}
-	if len(nodes) > 0 {
-		step(plan.Step{Name: plan.ID("kubeconfig/" + lab), Title: "remove contexts from the kubeconfig file", After: removed,
-			Do: func(ctx context.Context) error {
-				plan.Did(ctx)
-				return d.Parts.Kubeconfigs.Remove(ctx, lab, clusters, "")
-			}})
-	}
+	step(kubeconfigStep(lab), "remove contexts from the kubeconfig file", func(ctx context.Context) error {
+		had, err := d.Parts.Kubeconfigs.Remove(ctx, lab, "")
+		if had {
+			did(ctx)
+		}
+		return err
+	}, clusters...)
 	// The network goes last: by it the rest is found when this is killed.
 	if network {
-		step(plan.Step{Name: plan.ID("network/" + lab), Title: "remove the lab's network", After: removed,
-			Do: func(ctx context.Context) error {
-				plan.Did(ctx)
-				return d.Parts.Networks.Remove(ctx, lab)
-			}})
+		step(networkStep(lab), "remove the lab's network", func(ctx context.Context) error {
+			did(ctx)
+			return d.Parts.Networks.Remove(ctx, lab)
+		}, kubeconfigStep(lab))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return false, err
 	}
-	return p.Len() > 0, plan.Runner{Observe: d.Observe}.Run(ctx, p)
+	err = plan.Runner{Observe: d.Observe}.Run(ctx, p)
+	return removed.Load(), err
 }

@@ -21,6 +21,8 @@ type Parts struct {
 	Connect func(kubeconfig []byte) (Access, error)
 	// PortFree returns nil when nobody listens on an address of this machine.
 	PortFree func(netip.AddrPort) error
+	// Page returns nil when this machine gets a page at a URL.
+	Page func(ctx context.Context, url string) error
 }
 
 // ImageSet names what a lab runs on.
@@ -68,6 +70,9 @@ type Node struct {
 	Cluster string
 	// Running is false for a node that was stopped.
 	Running bool
+	// Ports leads from addresses of this machine to ports of the node, as it was
+	// made; a container's ports never change.
+	Ports map[netip.AddrPort]int
 }
 
 // NodeSpec is what a cluster is made from.
@@ -97,11 +102,13 @@ type Nodes interface {
 type Kubeconfigs interface {
 	// Kubeconfig returns the one of a cluster; it holds a private key.
 	Kubeconfig(lab, cluster string) ([]byte, error)
-	// Export writes the clusters' contexts to the person's kubeconfig file. An
-	// empty path is the usual file.
-	Export(ctx context.Context, lab string, clusters []string, path string) error
-	// Remove takes them out again.
-	Remove(ctx context.Context, lab string, clusters []string, path string) error
+	// Export writes the clusters' contexts to the person's kubeconfig file, and
+	// reports whether they were not there yet as they are. An empty path is the
+	// usual file.
+	Export(ctx context.Context, lab string, clusters []string, path string) (bool, error)
+	// Remove takes the contexts of a lab whose clusters are gone out again, and
+	// reports whether there were any.
+	Remove(ctx context.Context, lab, path string) (bool, error)
 	// Context returns the name of a cluster's context.
 	Context(lab, cluster string) string
 }
@@ -167,7 +174,7 @@ func wait(ctx context.Context, within time.Duration, c check.Check) error {
 	return check.Until(ctx, check.Bound{Within: within, Every: 250 * time.Millisecond, Seen: note(ctx, c.Name)}, c)
 }
 
-// workload returns the key of the Deployment of a workload.
+// deployment returns the key of the Deployment of a workload.
 func deployment(w topology.Workload) ObjectKey {
 	return ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: w.App.Namespace, Name: w.App.Deployment}
 }

@@ -64,6 +64,7 @@ func Until(ctx context.Context, b Bound, c Check) error {
 	began := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, b.Within)
 	defer cancel()
+	deadline, _ := bounded.Deadline()
 	var last error
 	for tries := 1; ; tries++ {
 		err := c.Probe(bounded)
@@ -73,11 +74,13 @@ func Until(ctx context.Context, b Bound, c Check) error {
 		if never := (*neverError)(nil); errors.As(err, &never) {
 			return fmt.Errorf("wait until %s: %w", c.Name, never.err)
 		}
-		// A probe that was cut off by the end of the wait saw nothing new.
-		if bounded.Err() == nil || last == nil {
+		// A probe that was cut off by the end of the wait saw nothing new. A
+		// server that was told of the deadline may say so before ctx does.
+		cut := bounded.Err() != nil || !time.Now().Before(deadline)
+		if !cut || last == nil {
 			last = err
 		}
-		if b.Seen != nil && bounded.Err() == nil {
+		if b.Seen != nil && !cut {
 			b.Seen(err)
 		}
 		select {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 )
 
@@ -61,6 +64,35 @@ func (c *Client) containers(ctx context.Context, f client.Filters) ([]Container,
 		found = append(found, one)
 	}
 	return found, nil
+}
+
+// PortBindings returns which addresses of this machine lead to which TCP ports
+// of a container, as it was made; it need not run. The second result is false
+// for a container that is gone.
+func (c *Client) PortBindings(ctx context.Context, id string) (map[netip.AddrPort]uint16, bool, error) {
+	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if gone(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, c.failed(err, "inspect container %.12s", id)
+	}
+	bindings := map[netip.AddrPort]uint16{}
+	if detail.Container.HostConfig == nil {
+		return bindings, true, nil
+	}
+	for port, hosts := range detail.Container.HostConfig.PortBindings {
+		for _, host := range hosts {
+			number, err := strconv.ParseUint(host.HostPort, 10, 16)
+			if err != nil {
+				return nil, false, c.failed(err, "read port bindings of container %.12s", id)
+			}
+			if port.Proto() == network.TCP {
+				bindings[netip.AddrPortFrom(host.HostIP, uint16(number))] = port.Num()
+			}
+		}
+	}
+	return bindings, true, nil
 }
 
 // StartContainer starts a container; one that runs is left as it is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 )
 
 func TestContainers(t *testing.T) {
@@ -40,6 +42,36 @@ func TestContainers(t *testing.T) {
 	}
 	if _, err := c.ContainersOn(t.Context(), "lab"); err != nil || e.created != `{"network":{"lab":true}}` {
 		t.Errorf("error %v, filters %v", err, e.created)
+	}
+}
+
+func TestPortBindings(t *testing.T) {
+	e := newEngine(t)
+	e.containers = []container.Summary{{ID: "1", State: container.StateExited}}
+	at := func(address, port string) []network.PortBinding {
+		return []network.PortBinding{{HostIP: netip.MustParseAddr(address), HostPort: port}}
+	}
+	e.ports = network.PortMap{
+		network.MustParsePort("30081/tcp"): at("127.0.0.1", "8080"),
+		network.MustParsePort("6443/tcp"):  at("127.0.0.1", "41234"),
+		network.MustParsePort("53/udp"):    at("127.0.0.1", "5353"),
+	}
+	c := connect(t, e)
+	got, found, err := c.PortBindings(t.Context(), "1")
+	want := map[netip.AddrPort]uint16{
+		netip.MustParseAddrPort("127.0.0.1:8080"):  30081,
+		netip.MustParseAddrPort("127.0.0.1:41234"): 6443,
+	}
+	if !found || err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, found %t, error %v, want %v", got, found, err, want)
+	}
+	if got, found, err := c.PortBindings(t.Context(), "2"); found || err != nil {
+		t.Errorf("a container that is gone: %v, found %t, error %v", got, found, err)
+	}
+	e.ports = network.PortMap{network.MustParsePort("80/tcp"): at("127.0.0.1", "many")}
+	_, _, err = c.PortBindings(t.Context(), "1")
+	if want := `read port bindings of container 1: strconv.ParseUint: parsing "many": invalid syntax`; message(err) != want {
+		t.Errorf("error %q, want %q", message(err), want)
 	}
 }
 

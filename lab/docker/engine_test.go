@@ -36,6 +36,8 @@ type engine struct {
 	created any
 	// createNetwork, when set, decides about a request for a network.
 	createNetwork func(e *engine, req network.CreateRequest) (status int)
+	// ports are what /containers/{id}/json answers, running or not.
+	ports network.PortMap
 	// exitCodes are what /containers/{id}/json and /exec/{id}/json answer.
 	exitCode int
 	// stillRunning is how often /exec/{id}/json says so first.
@@ -158,7 +160,9 @@ func (e *engine) handleContainers(handle register) {
 			answer(w, http.StatusNotFound, map[string]string{"message": "no such container"})
 			return
 		}
-		answer(w, http.StatusOK, container.InspectResponse{State: &container.State{ExitCode: e.exitCode}})
+		answer(w, http.StatusOK, container.InspectResponse{
+			State: &container.State{ExitCode: e.exitCode}, HostConfig: &container.HostConfig{PortBindings: e.ports},
+		})
 	})
 	handle("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {
 		var req container.CreateRequest

@@ -49,12 +49,18 @@ func PollInterval(hint, authorityLife time.Duration) time.Duration {
 
 // PropagationBound returns how long a new authority of one trust domain may take
 // to the workloads of another that polls at this interval: the endpoint's cache,
-// one poll, the entry cache (which counts only where the entry is as new as the
-// authority), one agent synchronisation. Pushing it to the workload takes no
-// interval of its own. What the machine needs for the work itself comes on top.
+// one poll, and what an entry takes (of which the entry cache counts only where
+// the entry is as new as the authority). What the machine needs for the work
+// itself comes on top.
 func PropagationBound(poll time.Duration) time.Duration {
-	return endpointCache + poll + entryCache + agentSync
+	return endpointCache + poll + RegistrationBound()
 }
+
+// RegistrationBound returns how long a change of a registration entry may take
+// from the server to the workloads that it is about: the entry cache and one
+// agent synchronisation. Pushing it to the workload takes no interval of its own.
+// What the machine needs for the work itself comes on top.
+func RegistrationBound() time.Duration { return entryCache + agentSync }
 
 // PreparedBy returns when, counted from an authority's issue, its successor is
 // in the bundle at the latest: at half of its life or thirty days before its

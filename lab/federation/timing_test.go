@@ -44,6 +44,12 @@ func TestPropagationBound(t *testing.T) {
 	}
 }
 
+func TestRegistrationBound(t *testing.T) {
+	if got, want := federation.RegistrationBound(), 10500*time.Millisecond; got != want {
+		t.Errorf("the bound is %s, want %s", got, want)
+	}
+}
+
 func TestRotation(t *testing.T) {
 	const tick = 10 * time.Second
 	tests := []struct {

@@ -11,9 +11,11 @@ import (
 	"helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/storage"
 	"helm.sh/helm/v3/pkg/storage/driver"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
@@ -24,6 +26,7 @@ import (
 type cluster struct {
 	kubeconfig clientcmd.ClientConfig
 	config     *rest.Config
+	client     kubernetes.Interface
 	log        *slog.Logger
 }
 
@@ -39,7 +42,22 @@ func newCluster(kubeconfig []byte, log *slog.Logger) (*cluster, error) {
 	config.UserAgent = "fedlab"
 	config.QPS = -1
 	config.WarningHandlerWithContext = rest.NoWarnings{}
-	return &cluster{kubeconfig: loader, config: config, log: log}, nil
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("configure client of %s: %w", config.Host, err)
+	}
+	return &cluster{kubeconfig: loader, config: config, client: client, log: log}, nil
+}
+
+// ensureNamespace makes a namespace unless it exists. Helm could, but fetches
+// the API server's whole schema to do so.
+func (c *cluster) ensureNamespace(ctx context.Context, name string) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	_, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create namespace %s: %w", name, err)
+	}
+	return nil
 }
 
 // configuration is good for one action in a namespace. Its requests end when
@@ -51,7 +69,7 @@ func (c *cluster) configuration(ctx context.Context, namespace string) (*action.
 	if err != nil {
 		return nil, fmt.Errorf("configure client of %s: %w", config.Host, err)
 	}
-	kinds := memory.NewMemCacheClient(client.Discovery())
+	kinds := always{client.Discovery()}
 	getter := &getter{
 		config: config,
 		loader: c.kubeconfig,
@@ -88,6 +106,13 @@ func bound(ctx context.Context, next http.RoundTripper) http.RoundTripper {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// always asks the API server for its kinds each time, which Helm does twice for
+// a release. client-go's caches print to stderr what goes wrong.
+type always struct{ discovery.DiscoveryInterface }
+
+func (always) Fresh() bool { return true }
+func (always) Invalidate() {}
 
 // getter is what Helm learns of a cluster through. It implements
 // genericclioptions.RESTClientGetter without that package's caches on disk.

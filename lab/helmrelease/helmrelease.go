@@ -74,7 +74,8 @@ func New(kubeconfig []byte, log *slog.Logger) (*Client, error) {
 // Apply installs or upgrades a release, and does nothing when the one that is
 // deployed was made from the same chart and values. That objects were changed
 // by others since is not looked at. Apply returns once the API server has taken
-// the objects; they may not be ready.
+// the objects; they may not be ready. An object that the chart no longer has and
+// that cannot be deleted stays: Helm only logs it.
 //
 // Only one process may work on a release at a time. A release that a process
 // left half made is taken over: what its manifest names is brought into being
@@ -127,6 +128,9 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 		return true, fmt.Errorf("take over what a killed process left: %w", err)
 	}
 	if last == nil {
+		if err := c.cluster.ensureNamespace(ctx, r.Namespace); err != nil {
+			return false, err
+		}
 		return true, install(helm, r, loaded, values, want)
 	}
 	return true, upgrade(helm, r, loaded, values, want, "")
@@ -163,7 +167,6 @@ func install(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 	do := action.NewInstall(helm)
 	do.ReleaseName = r.Name
 	do.Namespace = r.Namespace
-	do.CreateNamespace = true
 	do.Timeout = r.Timeout
 	do.Labels = map[string]string{digestLabel: digest}
 	// The API server checks what it is given; fetching its whole schema to do

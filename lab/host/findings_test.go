@@ -164,6 +164,24 @@ func TestFindingsAskForBuildToolsOnlyToBuild(t *testing.T) {
 	}
 }
 
+func TestFindingsAskForABrowserOnlyToTestPages(t *testing.T) {
+	const subject = "browser"
+	m := readyMachine()
+	testing := Needs{Clusters: 2, Browser: true}
+	if got := find(t, m, Needs{Clusters: 2}, subject); got.Subject != "" {
+		t.Errorf("without such tests: %+v", got)
+	}
+	want := Finding{Subject: subject, Level: Missing, Seen: "not found", Need: "Chromium, to test pages with",
+		Cure: "as root: apt-get install --no-install-recommends chromium", Remedies: []Remedy{packages{"chromium"}}}
+	if got := find(t, m, testing, subject); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	m.programs["google-chrome"] = "/opt/google-chrome"
+	if got := find(t, m, testing, subject); !reflect.DeepEqual(got, Finding{Subject: subject, Seen: "/opt/google-chrome"}) {
+		t.Errorf("with another one: %+v", got)
+	}
+}
+
 func TestFindingsMeasureTwoFileSystemsApart(t *testing.T) {
 	m := Machine{DockerSpace: &Space{Device: 1, Free: 5 << 30}, CacheSpace: &Space{Device: 2, Free: 9 << 30}}
 	findings := m.space(Needs{BuildImages: true})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -82,12 +83,16 @@ const (
 	debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 )
 
+// browsers are the names that Chromium and its kin go by, the one of Debian's
+// package first.
+var browsers = []string{"chromium", "chromium-browser", "google-chrome"}
+
 // Survey looks at the machine and changes nothing. cache is the folder that
 // builds are kept in; it need not exist. What a machine does not have is a
 // fact, not an error; what cannot be read is an error.
 func Survey(ctx context.Context, sys System, cache string) (Machine, error) {
 	m := Machine{Root: sys.UID == 0, Kernel: map[string]int{}, Programs: map[string]string{}}
-	for _, name := range []string{"docker", "dockerd", "iptables", "go", "gcc", "debootstrap", "gpgv"} {
+	for _, name := range slices.Concat([]string{"docker", "dockerd", "iptables", "go", "gcc", "debootstrap", "gpgv"}, browsers) {
 		if path, err := sys.Programs.Look(name); err == nil {
 			m.Programs[name] = path
 		}

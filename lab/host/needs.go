@@ -11,6 +11,8 @@ type Needs struct {
 	Clusters int
 	// BuildImages says that images are built here, neither pulled nor loaded.
 	BuildImages bool
+	// Browser says that the tests of the demo's page run here.
+	Browser bool
 }
 
 const (
@@ -48,6 +50,9 @@ func (m Machine) Findings(needs Needs) []Finding {
 	findings = append(findings, m.space(needs)...)
 	if needs.BuildImages {
 		findings = append(findings, m.build()...)
+	}
+	if needs.Browser {
+		findings = append(findings, m.tool("browser", m.browser(), "Chromium, to test pages with", "chromium"))
 	}
 	return findings
 }
@@ -180,6 +185,16 @@ func (m Machine) build() []Finding {
 			Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root, or load images from an archive"})
 	}
 	return findings
+}
+
+// browser returns the path of a browser of Chromium's kin.
+func (m Machine) browser() string {
+	for _, name := range browsers {
+		if path := m.Programs[name]; path != "" {
+			return path
+		}
+	}
+	return ""
 }
 
 func libcSeen(m Machine) string {

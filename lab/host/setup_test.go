@@ -89,6 +89,16 @@ func TestSetupMendsABareMachine(t *testing.T) {
 	}
 }
 
+func TestSetupInstallsABrowser(t *testing.T) {
+	m, r := readyMachine(), &recorder{}
+	if err := setUp(t, m, Needs{Clusters: 2, Browser: true}, r); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"install chromium with apt-get"}; !slices.Equal(r.applied, want) {
+		t.Errorf("applied %q, want %q", r.applied, want)
+	}
+}
+
 // Whatever call fails, before or after it had its effect, Setup says so, and
 // the next one ends what was begun: so does one that was killed.
 func TestSetupConvergesAfterAnyCallFailed(t *testing.T) {

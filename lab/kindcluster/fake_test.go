@@ -3,12 +3,10 @@ package kindcluster
 import (
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
@@ -19,13 +17,15 @@ import (
 // fakeKind stands for kind and the one node of its one cluster.
 type fakeKind struct {
 	mu sync.Mutex
-	// node is what the cluster's node holds; nil while there is no cluster.
+	// node is nil while there is no cluster.
 	node *fakeNode
 	// failures gives an error to each call of that name.
 	failures map[string]error
 	// create runs in place of a node's appearance.
 	create func(k *fakeKind, config *v1alpha4.Cluster, kubeconfig string) error
 	calls  []string
+	// existing are the clusters that List returns.
+	existing []string
 	// kubeconfigs holds the path that each call got.
 	kubeconfigs []string
 	// network is what the environment said during the last create.
@@ -59,7 +59,7 @@ func (k *fakeKind) Create(config *v1alpha4.Cluster, kubeconfig string) error {
 		return k.create(k, config, kubeconfig)
 	}
 	if err == nil {
-		k.node = &fakeNode{kind: k}
+		k.node = &fakeNode{}
 	}
 	return err
 }
@@ -74,7 +74,7 @@ func (k *fakeKind) Delete(_, kubeconfig string) error {
 	return err
 }
 
-func (k *fakeKind) List() ([]string, error) { return []string{"quotes-market"}, k.call("List", "") }
+func (k *fakeKind) List() ([]string, error) { return k.existing, k.call("List", "") }
 
 func (k *fakeKind) ListNodes(string) ([]nodes.Node, error) {
 	err := k.call("ListNodes", "")
@@ -86,56 +86,28 @@ func (k *fakeKind) ListNodes(string) ([]nodes.Node, error) {
 	return []nodes.Node{k.node}, nil
 }
 
-func (k *fakeKind) KubeConfig(_ string, internal bool) (string, error) {
+func (k *fakeKind) KubeConfig(name string, internal bool) (string, error) {
 	if internal {
 		return "", errors.New("asked for the address inside of the network")
 	}
-	return "kubeconfig", k.call("KubeConfig", "")
+	return kubeconfig(name), k.call("KubeConfig", "")
+}
+
+// kubeconfig is the one of a cluster whose API has a port made of its name.
+func kubeconfig(name string) string {
+	return fmt.Sprintf("clusters: [{name: kind-%[1]s, cluster: {server: 'https://127.0.0.1:%[2]d'}}]\n"+
+		"users: [{name: kind-%[1]s, user: {client-key-data: key-of-%[1]s}}]\n"+
+		"contexts: [{name: kind-%[1]s, context: {cluster: kind-%[1]s, user: kind-%[1]s}}]\n", name, 6000+len(name))
 }
 
 func (k *fakeKind) ExportKubeConfig(name, path string, _ bool) error {
 	return k.call("ExportKubeConfig "+name, path)
 }
 
-// fakeNode holds at most the marker. It embeds nodes.Node for the methods that
-// are never called.
-type fakeNode struct {
-	nodes.Node
-	kind   *fakeKind
-	marked bool
-}
+// fakeNode embeds nodes.Node for the methods that are never called.
+type fakeNode struct{ nodes.Node }
 
 func (n *fakeNode) String() string { return "quotes-market-control-plane" }
-
-func (n *fakeNode) Command(name string, args ...string) exec.Cmd {
-	return &fakeCommand{node: n, argv: append([]string{name}, args...)}
-}
-
-type fakeCommand struct {
-	exec.Cmd
-	node   *fakeNode
-	argv   []string
-	stdout io.Writer
-}
-
-func (c *fakeCommand) SetStdout(w io.Writer) exec.Cmd { c.stdout = w; return c }
-
-func (c *fakeCommand) Run() error {
-	if err := c.node.kind.call(c.argv[0], ""); err != nil {
-		return err
-	}
-	switch {
-	case slices.Equal(c.argv, []string{"touch", marker}):
-		c.node.marked = true
-	case strings.Join(c.argv, " ") == "find /kind/ -maxdepth 1 -name fedlab-complete":
-		if c.node.marked {
-			_, _ = io.WriteString(c.stdout, marker+"\n")
-		}
-	default:
-		return errors.New("unknown command " + strings.Join(c.argv, " "))
-	}
-	return nil
-}
 
 // commandFailed is how kind says that a command failed.
 func commandFailed(output string) error {

@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,10 +23,6 @@ import (
 )
 
 const (
-	// marker is a file that Create leaves in a node as its last act. A cluster
-	// whose making was killed has none.
-	marker = "/kind/fedlab-complete"
-
 	// abortTick and abortBound pace the end of a Create whose context ended.
 	abortTick  = 500 * time.Millisecond
 	abortBound = 2 * time.Minute
@@ -97,7 +92,8 @@ func (e engine) Create(config *v1alpha4.Cluster, kubeconfig string) error {
 // waits until those are done. What a failed Create made is removed again.
 //
 // kind knows no context. When ctx ends, Create removes the containers under
-// kind's hands, which ends it within seconds, and then returns.
+// kind's hands, and returns when that has ended it: after a second or two, or
+// after ten when Docker is in the middle of making a node.
 func (p *Provider) Create(ctx context.Context, spec Spec) error {
 	if err := p.create(ctx, spec); err != nil {
 		return fmt.Errorf("create cluster %s: %w", spec.Name, err)
@@ -135,9 +131,6 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), abort(kind, spec.Name, done))
 		}
-		if err == nil {
-			err = complete(kind, spec.Name)
-		}
 		if err != nil {
 			return errors.Join(described(err), remove(kind, spec.Name))
 		}
@@ -165,42 +158,6 @@ func abort(kind clusters, name string, done <-chan error) error {
 	}
 }
 
-// Complete reports whether a cluster was made to the end. Its nodes must run.
-// False also stands for a cluster that does not exist.
-func (p *Provider) Complete(name string) (bool, error) {
-	found, err := p.clusters(p.log).ListNodes(name)
-	if err != nil {
-		return false, fmt.Errorf("inspect cluster %s: %w", name, described(err))
-	}
-	for _, node := range found {
-		// find ends well whether or not the file is there, so that a failure
-		// is one to reach the node.
-		var out strings.Builder
-		dir, file := filepath.Split(marker)
-		if err := node.Command("find", dir, "-maxdepth", "1", "-name", file).SetStdout(&out).Run(); err != nil {
-			return false, fmt.Errorf("inspect node %s: %w", node, described(err))
-		}
-		if out.Len() == 0 {
-			return false, nil
-		}
-	}
-	return len(found) > 0, nil
-}
-
-// complete marks a cluster as made to the end.
-func complete(kind clusters, name string) error {
-	made, err := kind.ListNodes(name)
-	if err != nil {
-		return err
-	}
-	for _, node := range made {
-		if err := node.Command("touch", marker).Run(); err != nil {
-			return fmt.Errorf("mark node %s as complete: %w", node, err)
-		}
-	}
-	return nil
-}
-
 // Delete removes a cluster's containers and their volumes. A cluster that does
 // not exist is not an error. The user's kubeconfig is not touched; see
 // [Provider.RemoveKubeconfig].
@@ -214,16 +171,6 @@ func remove(kind clusters, name string) error {
 		return fmt.Errorf("delete cluster %s: %w", name, described(err))
 	}
 	return nil
-}
-
-// List returns the names of all clusters that kind knows, sorted, those of
-// other users of kind included.
-func (p *Provider) List() ([]string, error) {
-	names, err := p.clusters(p.log).List()
-	if err != nil {
-		return nil, fmt.Errorf("list clusters: %w", described(err))
-	}
-	return names, nil
 }
 
 // inPrivate calls do with the path of a kubeconfig that nobody else sees and

@@ -28,7 +28,7 @@ func TestCreate(t *testing.T) {
 		if config.Name != "quotes-market" {
 			return fmt.Errorf("name %q", config.Name)
 		}
-		k.node = &fakeNode{kind: k}
+		k.node = &fakeNode{}
 		return os.WriteFile(kubeconfig, []byte("secret"), 0o600)
 	}}
 	p := k.provider()
@@ -43,9 +43,6 @@ func TestCreate(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Dir(k.kubeconfigs[0])); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("folder of the kubeconfig is left: %v", err)
-	}
-	if done, err := p.Complete("quotes-market"); !done || err != nil {
-		t.Errorf("complete %t, error %v", done, err)
 	}
 	if err, want := p.Create(t.Context(), market()), "create cluster quotes-market: node quotes-market-control-plane exists already"; message(err) != want {
 		t.Errorf("second create: %q, want %q", message(err), want)
@@ -69,10 +66,6 @@ func TestCreateFails(t *testing.T) {
 			map[string]error{"Create": fmt.Errorf("prepare nodes: %w", commandFailed(output))},
 			`create cluster quotes-market: prepare nodes: command "docker run" failed with error: exit status 1: …` +
 				strings.Repeat("\nnoise", 18) + "\nkubeadm join --token (bootstrap token)\nport is already allocated",
-		},
-		"marking": {
-			map[string]error{"touch": commandFailed("read-only\n")},
-			`create cluster quotes-market: mark node quotes-market-control-plane as complete: command "docker run" failed with error: exit status 1: read-only`,
 		},
 		"making and cleaning": {
 			map[string]error{"Create": errors.New("no room"), "Delete": errors.New("still no room")},
@@ -109,7 +102,7 @@ func TestCreateCancelled(t *testing.T) {
 			cancel(errors.New("user gave up"))
 			time.Sleep(3 * abortTick / 2)
 			k.mu.Lock()
-			k.node = &fakeNode{kind: k}
+			k.node = &fakeNode{}
 			k.mu.Unlock()
 			time.Sleep(abortTick)
 			kindDone = true
@@ -193,40 +186,7 @@ func TestCreateOnTwoNetworks(t *testing.T) {
 	})
 }
 
-func TestComplete(t *testing.T) {
-	tests := map[string]struct {
-		node     *fakeNode
-		failures map[string]error
-		want     bool
-		err      string
-	}{
-		"no cluster":       {},
-		"made to the end":  {node: &fakeNode{marked: true}, want: true},
-		"killed meanwhile": {node: &fakeNode{}},
-		"node stopped": {
-			node: &fakeNode{marked: true}, failures: map[string]error{"find": commandFailed("is not running")},
-			err: `inspect node quotes-market-control-plane: command "docker run" failed with error: exit status 1: is not running`,
-		},
-		"no docker": {
-			failures: map[string]error{"ListNodes": commandFailed("no docker")},
-			err:      `inspect cluster quotes-market: command "docker run" failed with error: exit status 1: no docker`,
-		},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			k := &fakeKind{node: tt.node, failures: tt.failures}
-			if tt.node != nil {
-				tt.node.kind = k
-			}
-			got, err := k.provider().Complete("quotes-market")
-			if got != tt.want || message(err) != tt.err {
-				t.Errorf("complete %t, error %q, want %t and %q", got, message(err), tt.want, tt.err)
-			}
-		})
-	}
-}
-
-func TestDeleteAndList(t *testing.T) {
+func TestDelete(t *testing.T) {
 	k := &fakeKind{}
 	p := k.provider()
 	if err := p.Delete("quotes-market"); err != nil {
@@ -235,13 +195,7 @@ func TestDeleteAndList(t *testing.T) {
 	if dir := filepath.Dir(k.kubeconfigs[0]); !strings.HasPrefix(filepath.Base(dir), "fedlab-kubeconfig-") {
 		t.Errorf("deleted with kubeconfig %s", k.kubeconfigs[0])
 	}
-	if names, err := p.List(); err != nil || !slices.Equal(names, []string{"quotes-market"}) {
-		t.Errorf("list %v, error %v", names, err)
-	}
-	k.failures = map[string]error{"List": commandFailed("no docker"), "Delete": commandFailed("no docker")}
-	if _, err := p.List(); message(err) != `list clusters: command "docker run" failed with error: exit status 1: no docker` {
-		t.Errorf("list: %v", err)
-	}
+	k.failures = map[string]error{"Delete": commandFailed("no docker")}
 	if err := p.Delete("a"); message(err) != `delete cluster a: command "docker run" failed with error: exit status 1: no docker` {
 		t.Errorf("delete: %v", err)
 	}

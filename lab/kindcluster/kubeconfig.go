@@ -7,7 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 const (
@@ -29,44 +34,79 @@ func (p *Provider) Kubeconfig(name string) ([]byte, error) {
 
 // ExportKubeconfig merges the contexts of the named clusters into the
 // kubeconfig at path, one after the other; the last becomes the current one. An
-// empty path stands for the file that kubectl would write to.
-func (p *Provider) ExportKubeconfig(ctx context.Context, path string, names ...string) error {
+// empty path stands for the file that kubectl would write to. A context that is
+// there with the same way to the same cluster is left alone, and so is the
+// current context then. It reports whether it wrote anything.
+func (p *Provider) ExportKubeconfig(ctx context.Context, path string, names ...string) (changed bool, err error) {
 	p.userFile.Lock()
 	defer p.userFile.Unlock()
 	for _, name := range names {
-		err := whileLocked(ctx, func() error { return p.kubeconfigs.ExportKubeConfig(name, path, false) })
+		there, err := p.exported(path, name)
+		if err == nil && !there {
+			err = whileLocked(ctx, func() error { return p.kubeconfigs.ExportKubeConfig(name, path, false) })
+			changed = true
+		}
 		if err != nil {
-			return fmt.Errorf("export context %s: %w", ContextName(name), described(err))
+			return changed, fmt.Errorf("export context %s: %w", ContextName(name), described(err))
 		}
 	}
-	return nil
+	return changed, nil
 }
 
-// RemoveKubeconfig takes the contexts of clusters that are gone out of the
-// kubeconfig at path, or out of each file that kubectl reads when path is empty.
-// A context or file that does not exist is not an error; a cluster that still
-// exists is: kind has no way to forget a cluster's context but to delete both.
-func (p *Provider) RemoveKubeconfig(ctx context.Context, path string, names ...string) error {
+// exported reports whether a file that kubectl reads leads to a cluster the way
+// that kind would write it.
+func (p *Provider) exported(path, name string) (bool, error) {
+	text, err := p.kubeconfigs.KubeConfig(name, false)
+	if err != nil {
+		return false, err
+	}
+	var want userFile
+	if err := yaml.Unmarshal([]byte(text), &want); err != nil {
+		return false, fmt.Errorf("read kind's kubeconfig: %w", err)
+	}
+	files, err := userFiles(path)
+	if err != nil {
+		return false, err
+	}
+	key := ContextName(name)
+	return slices.ContainsFunc(files, func(have userFile) bool {
+		return entry(have.Contexts, key) != nil &&
+			reflect.DeepEqual(entry(have.Clusters, key), entry(want.Clusters, key)) &&
+			reflect.DeepEqual(entry(have.Users, key), entry(want.Users, key))
+	}), nil
+}
+
+// RemoveKubeconfig takes the contexts of all clusters whose names start with
+// prefix out of the kubeconfig at path, or out of each file that kubectl reads
+// when path is empty, and reports whether there were any. The contexts of
+// clusters that exist stay: kind has no way to forget one but to delete both. No
+// such context, or no file, is not an error.
+func (p *Provider) RemoveKubeconfig(ctx context.Context, path, prefix string) (removed bool, err error) {
 	p.userFile.Lock()
 	defer p.userFile.Unlock()
-	exists, err := anyFile(kubeconfigFiles(path))
-	if err != nil || !exists {
-		return err
+	files, err := userFiles(path)
+	if err != nil {
+		return false, err
+	}
+	names := clustersIn(files, prefix)
+	if len(names) == 0 {
+		return false, nil
 	}
 	kind := p.clusters(p.log)
-	for _, name := range names {
-		left, err := kind.ListNodes(name)
-		if err == nil && len(left) > 0 {
-			err = fmt.Errorf("node %s still exists", left[0])
-		}
-		if err == nil {
-			err = whileLocked(ctx, func() error { return kind.Delete(name, path) })
-		}
-		if err != nil {
-			return fmt.Errorf("remove context %s: %w", ContextName(name), described(err))
-		}
+	existing, err := kind.List()
+	if err != nil {
+		return false, fmt.Errorf("list clusters: %w", described(err))
 	}
-	return nil
+	for _, name := range names {
+		if slices.Contains(existing, name) {
+			continue
+		}
+		if err := whileLocked(ctx, func() error { return kind.Delete(name, path) }); err != nil {
+			return removed, fmt.Errorf("remove context %s: %w", ContextName(name), described(err))
+		}
+		removed = true
+	}
+	return removed, nil
 }
 
 // whileLocked repeats edit as long as somebody else holds the kubeconfig's
@@ -102,17 +142,52 @@ func kubeconfigFiles(path string) []string {
 	return []string{filepath.Join(os.Getenv("HOME"), ".kube", "config")}
 }
 
-// anyFile keeps kind from making a folder, and a lock in it, only to find that
-// there is nothing to remove.
-func anyFile(paths []string) (bool, error) {
-	for _, path := range paths {
-		_, err := os.Stat(path)
-		if err == nil {
-			return true, nil
+// userFile is what Provider reads of a kubeconfig file.
+type userFile struct {
+	Clusters []map[string]any `yaml:"clusters"`
+	Users    []map[string]any `yaml:"users"`
+	Contexts []map[string]any `yaml:"contexts"`
+}
+
+func entry(entries []map[string]any, name string) map[string]any {
+	i := slices.IndexFunc(entries, func(e map[string]any) bool { return e["name"] == name })
+	if i < 0 {
+		return nil
+	}
+	return entries[i]
+}
+
+// userFiles reads those files that exist.
+func userFiles(path string) ([]userFile, error) {
+	var files []userFile
+	for _, path := range kubeconfigFiles(path) {
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return false, fmt.Errorf("look for kubeconfig: %w", err)
+		var file userFile
+		if err == nil {
+			err = yaml.Unmarshal(data, &file)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read kubeconfig %s: %w", path, err)
+		}
+		files = append(files, file)
+	}
+	return files, nil
+}
+
+// clustersIn names the clusters of which a file has anything.
+func clustersIn(files []userFile, prefix string) []string {
+	var names []string
+	for _, file := range files {
+		for _, e := range slices.Concat(file.Contexts, file.Clusters, file.Users) {
+			key, _ := e["name"].(string)
+			name, kinds := strings.CutPrefix(key, ContextName(""))
+			if kinds && strings.HasPrefix(name, prefix) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
 		}
 	}
-	return false, nil
+	return names
 }

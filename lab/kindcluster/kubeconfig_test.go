@@ -17,7 +17,7 @@ import (
 
 func TestKubeconfig(t *testing.T) {
 	k := &fakeKind{}
-	if config, err := k.provider().Kubeconfig("quotes-market"); err != nil || string(config) != "kubeconfig" {
+	if config, err := k.provider().Kubeconfig("quotes-market"); err != nil || string(config) != kubeconfig("quotes-market") {
 		t.Errorf("kubeconfig %q, error %v", config, err)
 	}
 	k.failures = map[string]error{"KubeConfig": commandFailed("is not running")}
@@ -28,17 +28,68 @@ func TestKubeconfig(t *testing.T) {
 }
 
 func TestExportKubeconfig(t *testing.T) {
-	k := &fakeKind{}
-	p := k.provider()
-	if err := p.ExportKubeconfig(t.Context(), "/some/config", "a", "b"); err != nil {
+	market, broker := kubeconfig("market"), kubeconfig("broker")
+	tests := map[string]struct {
+		file     string
+		failures map[string]error
+		exports  []string
+		changed  bool
+		err      string
+	}{
+		"no file":          {exports: []string{"market", "broker"}, changed: true},
+		"both are there":   {file: joined(market, broker)},
+		"one is there":     {file: market, exports: []string{"broker"}, changed: true},
+		"another port":     {file: joined(strings.ReplaceAll(market, "127.0.0.1:", "127.0.0.1:1"), broker), exports: []string{"market"}, changed: true},
+		"another key":      {file: joined(market, strings.ReplaceAll(broker, "key-of", "old-key-of")), exports: []string{"broker"}, changed: true},
+		"a namespace":      {file: joined(strings.ReplaceAll(market, ", user: kind-market}", ", user: kind-market, namespace: demo}"), broker)},
+		"no kubeconfig":    {file: "a: [", err: "export context kind-market: read kubeconfig PATH: yaml: line 1: did not find expected node content"},
+		"a stopped node":   {failures: map[string]error{"KubeConfig": commandFailed("is not running")}, err: `export context kind-market: command "docker run" failed with error: exit status 1: is not running`},
+		"a read-only file": {file: market, failures: map[string]error{"ExportKubeConfig broker": errors.New("read-only")}, exports: []string{"broker"}, changed: true, err: "export context kind-broker: read-only"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config")
+			if tt.file != "" {
+				write(t, path, tt.file)
+			}
+			k := &fakeKind{failures: tt.failures}
+			changed, err := k.provider().ExportKubeconfig(t.Context(), path, "market", "broker")
+			if want := strings.ReplaceAll(tt.err, "PATH", path); changed != tt.changed || message(err) != want {
+				t.Errorf("changed %t, error %q, want %t and %q", changed, message(err), tt.changed, want)
+			}
+			var exports []string
+			for _, call := range k.calls {
+				if name, is := strings.CutPrefix(call, "ExportKubeConfig "); is {
+					exports = append(exports, name)
+				}
+			}
+			if !slices.Equal(exports, tt.exports) {
+				t.Errorf("exported %v, want %v", exports, tt.exports)
+			}
+		})
+	}
+}
+
+// joined is one kubeconfig file with what is in several.
+func joined(texts ...string) string {
+	lists := map[string][]string{}
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			key, list, _ := strings.Cut(strings.TrimSpace(line), ": [")
+			lists[key] = append(lists[key], strings.TrimSuffix(list, "]"))
+		}
+	}
+	var b strings.Builder
+	for key, list := range lists {
+		_, _ = fmt.Fprintf(&b, "%s: [%s]\n", key, strings.Join(list, ", "))
+	}
+	return b.String()
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
-	}
-	if want := []string{"ExportKubeConfig a", "ExportKubeConfig b"}; !slices.Equal(k.calls, want) {
-		t.Errorf("calls %v, want %v", k.calls, want)
-	}
-	k.failures = map[string]error{"ExportKubeConfig b": errors.New("read-only")}
-	if err := p.ExportKubeconfig(t.Context(), "", "a", "b"); message(err) != "export context kind-b: read-only" {
-		t.Errorf("error %v", err)
 	}
 }
 
@@ -61,7 +112,7 @@ func TestKubeconfigLocked(t *testing.T) {
 	t.Run("for good", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			k := &fakeKind{failures: map[string]error{"ExportKubeConfig a": locked}}
-			err := k.provider().ExportKubeconfig(t.Context(), "", "a")
+			_, err := k.provider().ExportKubeconfig(t.Context(), filepath.Join(t.TempDir(), "config"), "a")
 			want := "export context kind-a: kubeconfig stayed locked for 5s, perhaps by a program that was killed: lock config: open config.lock: file already exists"
 			if message(err) != want {
 				t.Errorf("error %q, want %q", message(err), want)
@@ -77,23 +128,44 @@ func TestKubeconfigLocked(t *testing.T) {
 }
 
 func TestRemoveKubeconfig(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config")
-	k := &fakeKind{}
-	p := k.provider()
-	if err := p.RemoveKubeconfig(t.Context(), path, "a"); err != nil || len(k.calls) != 0 {
-		t.Errorf("no file: error %v, calls %v", err, k.calls)
+	tests := map[string]struct {
+		file     string
+		existing []string
+		failures map[string]error
+		deletes  int
+		err      string
+	}{
+		"no file":                     {},
+		"nothing of the lab":          {file: kubeconfig("other")},
+		"two contexts":                {file: joined(kubeconfig("quotes-market"), kubeconfig("other"), kubeconfig("quotes-broker")), deletes: 2},
+		"what a killed removal left":  {file: "users: [{name: kind-quotes-market}]", deletes: 1},
+		"a cluster of another lab":    {file: joined(kubeconfig("quotes-market"), kubeconfig("quotes-too-market")), existing: []string{"quotes-too-market"}, deletes: 1},
+		"not made by kind":            {file: "contexts: [{name: quotes-market}, {name: 7}]"},
+		"nobody knows what is there":  {file: kubeconfig("quotes-market"), failures: map[string]error{"List": commandFailed("no docker")}, err: `list clusters: command "docker run" failed with error: exit status 1: no docker`},
+		"a file that cannot be saved": {file: kubeconfig("quotes-market"), failures: map[string]error{"Delete": errors.New("read-only")}, deletes: 1, err: "remove context kind-quotes-market: read-only"},
 	}
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("KUBECONFIG", strings.Join([]string{"/nowhere", path}, string(filepath.ListSeparator)))
-	if err := p.RemoveKubeconfig(t.Context(), "", "a", "b"); err != nil || !slices.Equal(k.calls, []string{"ListNodes", "Delete", "ListNodes", "Delete"}) {
-		t.Errorf("error %v, calls %v", err, k.calls)
-	}
-	k.node = &fakeNode{kind: k}
-	err := p.RemoveKubeconfig(t.Context(), path, "a")
-	if want := "remove context kind-a: node quotes-market-control-plane still exists"; message(err) != want || k.node == nil {
-		t.Errorf("error %q, want %q, node %v", message(err), want, k.node)
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "config")
+			if tt.file != "" {
+				write(t, path, tt.file)
+			}
+			t.Setenv("KUBECONFIG", strings.Join([]string{"/nowhere", path}, string(filepath.ListSeparator)))
+			k := &fakeKind{existing: tt.existing, failures: tt.failures}
+			removed, err := k.provider().RemoveKubeconfig(t.Context(), "", "quotes-")
+			if removed != (tt.deletes > 0 && tt.err == "") || message(err) != tt.err {
+				t.Errorf("removed %t, error %q, want %q", removed, message(err), tt.err)
+			}
+			var deletes int
+			for _, call := range k.calls {
+				if call == "Delete" {
+					deletes++
+				}
+			}
+			if deletes != tt.deletes {
+				t.Errorf("%d contexts removed, want %d", deletes, tt.deletes)
+			}
+		})
 	}
 }
 
@@ -126,8 +198,8 @@ func TestRealRemoveKubeconfig(t *testing.T) {
 
 	k := &fakeKind{}
 	p := New(k.provider().log)
-	if err := p.RemoveKubeconfig(t.Context(), path, "fedlab-test-absent"); err != nil {
-		t.Fatal(err)
+	if removed, err := p.RemoveKubeconfig(t.Context(), path, "fedlab-test-"); !removed || err != nil {
+		t.Fatalf("removed %t, error %v", removed, err)
 	}
 	after, err := os.ReadFile(path)
 	if err != nil {

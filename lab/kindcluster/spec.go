@@ -26,6 +26,10 @@ type Spec struct {
 	DefaultCNI bool
 }
 
+// APIPort is the port of a node at which its API server listens. kind leads to
+// it from a port of 127.0.0.1 that is free.
+const APIPort = 6443
+
 // PortMapping leads TCP connections to an address of this machine to a port of
 // the node.
 type PortMapping struct {
@@ -86,6 +90,9 @@ const (
 	// data of a lab need not survive a power cut. Without both, an idle
 	// cluster writes to the disk every two seconds.
 	//
+	// A volume is bound when somebody looks, by default every 15 s; a SPIRE server
+	// waits for its own.
+	//
 	// etcd's heartbeat stays as it is: a single member sends none, and a longer
 	// one delays its first election, which comes some ticks after each start.
 	leanControlPlane = `
@@ -93,6 +100,7 @@ kind: ClusterConfiguration
 controllerManager:
   extraArgs:
     leader-elect: "false"
+    pvclaimbinder-sync-period: 1s
 scheduler:
   extraArgs:
     leader-elect: "false"

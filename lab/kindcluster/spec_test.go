@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
@@ -60,7 +61,10 @@ func TestPatches(t *testing.T) {
 		Etcd              struct {
 			Local component `yaml:"local"`
 		} `yaml:"etcd"`
-		FailCgroupV1 *bool `yaml:"failCgroupV1"`
+		FailCgroupV1     *bool `yaml:"failCgroupV1"`
+		CrashLoopBackOff struct {
+			MaxContainerRestartPeriod string `yaml:"maxContainerRestartPeriod"`
+		} `yaml:"crashLoopBackOff"`
 	}
 	for _, patch := range config.KubeadmConfigPatches {
 		decoder := yaml.NewDecoder(strings.NewReader(patch))
@@ -76,6 +80,9 @@ func TestPatches(t *testing.T) {
 	}
 	if got.Etcd.Local.ExtraArgs["unsafe-no-fsync"] != "true" || got.FailCgroupV1 == nil || *got.FailCgroupV1 {
 		t.Errorf("etcd %v, failCgroupV1 %v", got.Etcd, got.FailCgroupV1)
+	}
+	if period, err := time.ParseDuration(got.CrashLoopBackOff.MaxContainerRestartPeriod); err != nil || period != time.Second {
+		t.Errorf("containers are started again after %s (%v), want 1s, the least that kubelet takes", period, err)
 	}
 }
 

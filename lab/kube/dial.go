@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -132,7 +133,7 @@ func (f *forwarded) carry(far net.Conn, way httpstream.Connection, data, complai
 		_ = complaints.Close()
 		text, err := io.ReadAll(complaints)
 		if len(text) > 0 {
-			err = errors.New(string(text))
+			err = errors.New(strings.TrimSpace(string(text)))
 		}
 		complaint <- err
 	}()

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func connect(kubeconfig []byte) (lab.Access, error) {
 	if err != nil {
 		return lab.Access{}, err
 	}
-	helm, err := helmrelease.New(kubeconfig)
+	helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return lab.Access{}, err
 	}

@@ -7,12 +7,15 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab"
@@ -84,6 +87,7 @@ func New(o Options) (*Driver, error) {
 				Kubeconfigs: kubeconfigs{kind},
 				Connect:     connect,
 				PortFree:    portFree,
+				Page:        page,
 			},
 			Locks:   filepath.Join(cache, "locks"),
 			Observe: o.Observe,
@@ -115,6 +119,30 @@ func portFree(addr netip.AddrPort) error {
 		return fmt.Errorf("port %d of this machine is taken: stop what listens on %s, or expose the workload on another port: %w", addr.Port(), addr, err)
 	}
 	return l.Close()
+}
+
+// pageBound is how long a page of this machine may take to answer.
+const pageBound = 10 * time.Second
+
+// page returns nil when this machine gets a page at a URL.
+func page(ctx context.Context, url string) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, pageBound)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", url, err)
+	}
+	// No proxy knows this machine's own addresses, and a connection that is kept
+	// could outlive what it leads to.
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", url, err)
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("get %s: %s", url, response.Status)
+	}
+	return nil
 }
 
 // BuildsImages reports whether the next lab has images to build.

@@ -62,11 +62,30 @@ func (n nodes) List(ctx context.Context, name string) ([]lab.Node, error) {
 	}
 	var list []lab.Node
 	for _, c := range containers {
-		if cluster, ok := strings.CutPrefix(c.Labels[kindcluster.ClusterLabel], kindName(name, "")); ok {
-			list = append(list, lab.Node{Cluster: cluster, Running: c.Running})
+		cluster, ok := strings.CutPrefix(c.Labels[kindcluster.ClusterLabel], kindName(name, ""))
+		if !ok {
+			continue
+		}
+		bindings, found, err := n.engine.PortBindings(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			list = append(list, lab.Node{Cluster: cluster, Running: c.Running, Ports: exposed(bindings)})
 		}
 	}
 	return list, nil
+}
+
+// exposed is without the way to the cluster's API.
+func exposed(bindings map[netip.AddrPort]uint16) map[netip.AddrPort]int {
+	ports := map[netip.AddrPort]int{}
+	for addr, port := range bindings {
+		if port != kindcluster.APIPort {
+			ports[addr] = int(port)
+		}
+	}
+	return ports
 }
 
 func (n nodes) Create(ctx context.Context, s lab.NodeSpec) error {
@@ -94,22 +113,18 @@ func (k kubeconfigs) Kubeconfig(name, cluster string) ([]byte, error) {
 	return k.kind.Kubeconfig(kindName(name, cluster))
 }
 
-func (k kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) error {
-	return k.kind.ExportKubeconfig(ctx, path, kindNames(name, clusters)...)
-}
-
-func (k kubeconfigs) Remove(ctx context.Context, name string, clusters []string, path string) error {
-	return k.kind.RemoveKubeconfig(ctx, path, kindNames(name, clusters)...)
-}
-
-func (k kubeconfigs) Context(name, cluster string) string {
-	return kindcluster.ContextName(kindName(name, cluster))
-}
-
-func kindNames(name string, clusters []string) []string {
+func (k kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) (bool, error) {
 	names := make([]string, len(clusters))
 	for i, c := range clusters {
 		names[i] = kindName(name, c)
 	}
-	return names
+	return k.kind.ExportKubeconfig(ctx, path, names...)
+}
+
+func (k kubeconfigs) Remove(ctx context.Context, name, path string) (bool, error) {
+	return k.kind.RemoveKubeconfig(ctx, path, kindName(name, ""))
+}
+
+func (k kubeconfigs) Context(name, cluster string) string {
+	return kindcluster.ContextName(kindName(name, cluster))
 }

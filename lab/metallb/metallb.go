@@ -6,6 +6,7 @@ package metallb
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 )
@@ -15,6 +16,8 @@ const Namespace = "metallb-system"
 
 // Objects returns the pool of addresses from first to last, and the
 // advertisement that lets the node answer for them on the container network.
+// Each encodes to the JSON of a Kubernetes object. The pools of clusters on one
+// network must be disjoint: MetalLB does not notice when they are not.
 func Objects(first, last netip.Addr) []any {
 	metadata := map[string]any{"name": "lab", "namespace": Namespace}
 	return []any{
@@ -30,33 +33,37 @@ func Objects(first, last netip.Addr) []any {
 }
 
 // Values returns the values of MetalLB's own chart for a cluster of one node
-// that answers on layer 2, with these images.
+// that answers on layer 2, with these images. They are those of chart 0.16.1.
 func Values(controller, speaker string) map[string]any {
 	return map[string]any{
 		"controller": component(controller, map[string]any{
-			// The pools are computed, not written by hand, so there is nothing to
-			// validate, and bring-up need not wait for a webhook's certificate.
+			// The pools are computed, not written by hand, so there is nothing
+			// to validate, and bring-up need not wait for a webhook's
+			// certificate.
 			"webhookMode":    "disabled",
-			"readinessProbe": quick,
-			"livenessProbe":  rare,
+			"readinessProbe": probe(2),
+			"livenessProbe":  probe(30),
 		}),
 		"speaker": component(speaker, map[string]any{
 			// Speakers agree by memberlist on which of them answers: one has
 			// nobody to agree with.
 			"memberlist":     map[string]any{"enabled": false},
-			"readinessProbe": quick,
-			"livenessProbe":  rare,
-			"startupProbe":   map[string]any{"enabled": false},
+			"readinessProbe": probe(2),
+			"livenessProbe":  probe(30),
 		}),
-		"crds":   map[string]any{"validationFailurePolicy": "Ignore"},
+		// The chart registers the webhooks all the same. With Ignore, the API
+		// server goes on when the call to one is refused, as it is at once.
+		"crds": map[string]any{"validationFailurePolicy": "Ignore"},
+		// The chart's default is BGP, with a routing daemon beside the speaker.
 		"frrk8s": map[string]any{"enabled": false},
 	}
 }
 
-var (
-	quick = map[string]any{"initialDelaySeconds": 1, "periodSeconds": 10}
-	rare  = map[string]any{"initialDelaySeconds": 30, "periodSeconds": 30}
-)
+// probe has no delay: kubelet asks when the container has started, and from then
+// on at this pace. With one, the first answer comes a whole period later.
+func probe(periodSeconds int) map[string]any {
+	return map[string]any{"initialDelaySeconds": 0, "periodSeconds": periodSeconds}
+}
 
 func component(image string, more map[string]any) map[string]any {
 	repository, tag := image, ""
@@ -64,11 +71,8 @@ func component(image string, more map[string]any) map[string]any {
 		repository, tag = image[:i], image[i+1:]
 	}
 	values := map[string]any{
-		"image":    map[string]any{"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
-		"logLevel": "info",
+		"image": map[string]any{"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
 	}
-	for k, v := range more {
-		values[k] = v
-	}
+	maps.Copy(values, more)
 	return values
 }

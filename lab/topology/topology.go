@@ -56,8 +56,9 @@ type TrustDomain struct {
 }
 
 // CASubject is the distinguished name of a trust domain's X.509 authorities.
+// SPIRE's ca_subject has no organizational unit.
 type CASubject struct {
-	Country, Organization, OrganizationalUnit, CommonName string
+	Country, Organization, CommonName string
 }
 
 // EndpointProfile says how a bundle endpoint proves who it is (SPIFFE

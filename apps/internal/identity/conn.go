@@ -63,8 +63,7 @@ func (c *Conn) ended(err error) {
 }
 
 func (c *Conn) dial(ctx context.Context, address string) (net.Conn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+	conn, err := connect(ctx, address)
 	if err != nil {
 		c.ended(err)
 	}

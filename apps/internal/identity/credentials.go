@@ -2,8 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/credentials"
 )
@@ -55,21 +52,9 @@ func (m *mutual) OverrideServerName(string) error { return nil }
 
 func (m *mutual) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var peer Peer
-	config := tlsconfig.MTLSServerConfig(m.holder, federated{m.holder}, record(&peer))
-	config.MinVersion = tls.VersionTLS13
-	// A resumed session skips the verification above: a client whose
-	// authority was revoked, or whose SVID expired, would come in on the
-	// strength of an older handshake.
-	config.SessionTicketsDisabled = true
-
-	conn, info, err := credentials.NewTLS(config).ServerHandshake(raw)
+	conn, info, err := credentials.NewTLS(serverConfig(m.holder, record(&peer))).ServerHandshake(raw)
 	if err != nil {
-		level := slog.LevelWarn
-		if errors.Is(err, io.EOF) {
-			level = slog.LevelDebug // it came and went: a port check
-		}
-		m.log.LogAttrs(context.Background(), level, "handshake refused",
-			slog.String("remote", raw.RemoteAddr().String()), slog.Any("error", err))
+		logRefused(m.log, raw, err)
 		return nil, nil, fmt.Errorf("authenticate client: %w", err)
 	}
 	return conn, m.authenticated("client authenticated", info, peer), nil
@@ -83,15 +68,7 @@ func (m *mutual) ClientHandshake(ctx context.Context, authority string, raw net.
 
 func (m *mutual) clientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var peer Peer
-	expected := func(got spiffeid.ID, chains [][]*x509.Certificate) error {
-		if got != m.server {
-			return &UnexpectedIDError{Got: got, Want: m.server}
-		}
-		return record(&peer)(got, chains)
-	}
-	config := tlsconfig.MTLSClientConfig(m.holder, federated{m.holder}, expected)
-	config.MinVersion = tls.VersionTLS13
-	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
+	conn, info, err := credentials.NewTLS(clientConfig(m.holder, m.server, &peer)).ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("authenticate server: %w", err)
 	}
@@ -108,19 +85,20 @@ func (m *mutual) authenticated(message string, info credentials.AuthInfo, peer P
 	return authInfo{TLSInfo: tlsInfo, peer: peer}
 }
 
-// record keeps in peer who was verified.
-func record(peer *Peer) tlsconfig.Authorizer {
-	return func(id spiffeid.ID, chains [][]*x509.Certificate) error {
-		*peer = peerOf(id, chains[0])
-		return nil
+func logRefused(log *slog.Logger, raw net.Conn, err error) {
+	level := slog.LevelWarn
+	if errors.Is(err, io.EOF) {
+		level = slog.LevelDebug // it came and went: a port check
 	}
+	log.LogAttrs(context.Background(), level, "handshake refused",
+		slog.String("remote", raw.RemoteAddr().String()), slog.Any("error", err))
 }
 
 // awaitFirstByte returns conn once the server has sent something. In TLS 1.3
 // the client's handshake is over before the server has looked at the client's
 // certificate (RFC 8446, section 2), so a refusal arrives with the first
 // read, and whatever is written before it may reset the connection and lose
-// it. A gRPC server speaks first: its SETTINGS frame follows its handshake.
+// it. An HTTP/2 server speaks first: its SETTINGS frame follows its handshake.
 func awaitFirstByte(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	keep := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	first := make([]byte, 1)

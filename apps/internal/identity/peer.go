@@ -39,6 +39,24 @@ type Document struct {
 // DocumentOf reads svid's leaf.
 func DocumentOf(svid *x509svid.SVID) Document { return documentOf(svid.ID, svid.Certificates[0]) }
 
+// Self is a program's own identity, and whom it could verify.
+type Self struct {
+	Document
+	Bundles []spiffeid.TrustDomain `json:"bundles"`
+}
+
+// SelfOf returns what own holds, nil before there is an identity.
+func SelfOf(own interface {
+	x509svid.Source
+	TrustDomains() []spiffeid.TrustDomain
+}) *Self {
+	svid, err := own.GetX509SVID()
+	if err != nil {
+		return nil // why, a call without an identity says
+	}
+	return &Self{Document: DocumentOf(svid), Bundles: own.TrustDomains()}
+}
+
 // Check returns nil when svids holds an SVID that is still valid at now, and
 // otherwise a *MissingError or an *ExpiredError.
 func Check(svids x509svid.Source, now time.Time) error {
@@ -101,6 +119,10 @@ func peerOf(id spiffeid.ID, chain []*x509.Certificate) Peer {
 		},
 	}
 }
+
+// LogValue makes a group of what p says, so that a log tells who it was and
+// which bundle verified them.
+func (p Peer) LogValue() slog.Value { return slog.GroupValue(p.attrs()...) }
 
 func (p Peer) attrs() []slog.Attr {
 	return append(p.Document.attrs(),

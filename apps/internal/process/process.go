@@ -5,6 +5,7 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -149,16 +150,33 @@ func (s Server) Run(ctx context.Context) error {
 // HTTP is a Server that answers on listener with handler. An answer may take
 // up to bound.
 func HTTP(listener net.Listener, handler http.Handler, bound time.Duration, log *slog.Logger) Server {
-	server := &http.Server{
+	server := newHTTP(handler, bound, log)
+	return serveHTTP(server, listener, func() error { return server.Serve(listener) })
+}
+
+// HTTPS is HTTP over TLS.
+func HTTPS(listener net.Listener, config *tls.Config, handler http.Handler, bound time.Duration, log *slog.Logger) Server {
+	server := newHTTP(handler, bound, log)
+	server.TLSConfig = config
+	return serveHTTP(server, listener, func() error { return server.ServeTLS(listener, "", "") })
+}
+
+func newHTTP(handler http.Handler, bound time.Duration, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       bound,
 		WriteTimeout:      bound,
 		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+}
+
+func serveHTTP(server *http.Server, listener net.Listener, serve func() error) Server {
 	return Server{
 		Serve: func() error {
-			if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve HTTP on %s: %w", listener.Addr(), err)
 			}
 			return nil

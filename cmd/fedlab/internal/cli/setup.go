@@ -13,7 +13,7 @@ import (
 )
 
 func (c *cmd) setup() *cobra.Command {
-	var look bool
+	var look, forTests bool
 	command := &cobra.Command{
 		Use:     "setup",
 		GroupID: "machine",
@@ -34,7 +34,7 @@ missing.`,
 				return err
 			}
 			s := &setupReport{cmd: c, look: look}
-			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build}
+			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build, Browser: forTests}
 			cache, err := local.Cache()
 			if err != nil {
 				return err
@@ -60,6 +60,7 @@ missing.`,
 		},
 	}
 	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
+	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser")
 	return command
 }
 

@@ -1,0 +1,94 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// answerLimit is the most that is read of an answer, in bytes.
+const answerLimit = 4 << 20
+
+// JSON answers v with status.
+func JSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // an error here is a client that has gone away
+}
+
+// Refusal is an answer other than the one that was asked for. A server writes
+// it; ReadJSON gives it to the client as an error.
+type Refusal struct {
+	Status int    `json:"-"`
+	Kind   string `json:"error"` // Status in words
+	// Rule is the one that the request breaks, with status 401 or 403.
+	Rule string `json:"rule,omitempty"`
+	// Reason is why a request that breaks no rule is not answered.
+	Reason string `json:"reason,omitempty"`
+	Caller string `json:"caller,omitempty"` // whom the server sees
+	Server string `json:"server,omitempty"` // who refuses
+}
+
+func (e *Refusal) Error() string {
+	text := fmt.Sprintf("answer is %d %s", e.Status, e.Kind)
+	if why := e.Rule + e.Reason; why != "" {
+		text += ": " + why
+	}
+	return text
+}
+
+// Write answers e in the name of the server that holds own.
+func (e Refusal) Write(w http.ResponseWriter, own x509svid.Source) {
+	e.Kind = strings.ToLower(http.StatusText(e.Status))
+	if svid, err := own.GetX509SVID(); err == nil {
+		e.Server = svid.ID.String()
+	}
+	JSON(w, e.Status, e)
+}
+
+// ReadJSON reads the body of response into v if its status is 200, and
+// otherwise returns a *Refusal, also when the body is not one. It closes the
+// body.
+func ReadJSON(response *http.Response, v any) (err error) {
+	defer response.Body.Close() // it has been read, or has failed before
+	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	if err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if response.StatusCode != http.StatusOK {
+		refusal := &Refusal{}
+		if json.Unmarshal(body, refusal) != nil || refusal.Kind == "" {
+			refusal = &Refusal{Kind: strings.ToLower(http.StatusText(response.StatusCode))}
+		}
+		refusal.Status = response.StatusCode
+		return refusal
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	return nil
+}
+
+// Health answers who serves, and 503 while check returns an error; nil checks
+// nothing.
+func Health(name string, own x509svid.Source, check func(context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		svid, err := own.GetX509SVID()
+		if err == nil && check != nil {
+			err = check(r.Context())
+		}
+		if err != nil {
+			Refusal{Status: http.StatusServiceUnavailable, Reason: err.Error()}.Write(w, own)
+			return
+		}
+		JSON(w, http.StatusOK, map[string]string{
+			"status": "healthy", "service": name, "trust_domain": svid.ID.TrustDomain().Name(),
+		})
+	}
+}

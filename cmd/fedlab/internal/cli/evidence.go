@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab/local"
+)
+
+func (c *cmd) evidence() *cobra.Command {
+	return &cobra.Command{
+		Use:     "evidence [DIR]",
+		GroupID: "lab",
+		Short:   "Gather what a lab has to say for itself into a folder",
+		Long: `evidence writes the status of the lab, the logs of all pods, also of their runs
+before, events, objects, and what each SPIRE server has, its bundles,
+relationships, agents and entries, into DIR, which must be new or empty. Without
+DIR it makes a folder below ./evidence. The lab may be broken: what cannot be had
+is listed.
+
+The folder may be passed on. Private keys, tokens and passwords are taken out of
+each file, and Kubernetes Secrets are never read.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, err := c.topology()
+			if err != nil {
+				return err
+			}
+			dir := filepath.Join("evidence", t.Name+"-"+time.Now().Format("20060102-150405"))
+			if len(args) == 1 {
+				dir = args[0]
+			}
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+				s, err := d.Evidence(cmd.Context(), t, dir)
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("Evidence", s)
+				}
+				for _, p := range s.Problems {
+					c.printf("not to be had: %s: %s\n", p.Path, p.Reason)
+				}
+				c.printf("%d files\n", len(s.Files))
+				_, _ = fmt.Fprintln(c.Out, s.Dir)
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,157 @@
+package docs_test
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/host"
+)
+
+// TestTiming says when the table of docs/concepts.md is not that of the code;
+// -update writes it.
+func TestTiming(t *testing.T) {
+	const document, begin, end = "docs/concepts.md", "<!-- BEGIN timing: made by go test ./docs -update -->\n", "<!-- END timing -->"
+	inside, want := section(t, document, begin, end), timing()
+	if inside == want {
+		return
+	}
+	if !*update {
+		t.Errorf("%s has\n%s\nand the code says\n%s", document, inside, want)
+		return
+	}
+	source := string(documents(t)[document])
+	source = strings.Replace(source, begin+inside+end, begin+want+end, 1)
+	if err := os.WriteFile(filepath.Join(root, document), []byte(source), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func timing() string {
+	var b strings.Builder
+	b.WriteString("\n| the bundle's refresh hint | the peer polls every | a new authority reaches a workload within |\n|---|---|---|\n")
+	const day = 24 * time.Hour
+	for _, row := range []struct {
+		what       string
+		hint, life time.Duration
+	}{
+		{"1m, a lab's default, or less", time.Minute, day},
+		{"5m, SPIRE's default", 5 * time.Minute, day},
+		{"1h", time.Hour, day},
+		{"none, and an authority of 24h", 0, day},
+		{"none, and an authority of ten years", 0, 3652 * day},
+	} {
+		poll := federation.PollInterval(row.hint, row.life)
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", row.what, say(poll), say(federation.PropagationBound(poll)))
+	}
+	b.WriteString("\n| an authority's life | its successor is published by | and signs by | time to hear of it |\n|---|---|---|---|\n")
+	for _, life := range []time.Duration{6 * time.Minute, time.Hour, day, 365 * day} {
+		prepared, activated := federation.PreparedBy(life), federation.ActivatedBy(life)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", say(life), say(prepared), say(activated), say(activated-prepared))
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// say writes a duration as people do: in days where hours would be many, and
+// without units of none.
+func say(d time.Duration) string {
+	if days := d / (24 * time.Hour); days >= 2 {
+		return fmt.Sprintf("%d days", days)
+	}
+	text := d.String()
+	text = regexp.MustCompile(`([hm])0s$`).ReplaceAllString(text, "$1")
+	return regexp.MustCompile(`h0m$`).ReplaceAllString(text, "h")
+}
+
+// TestReadmeSaysWhatALabNeeds asks what judges the machine.
+func TestReadmeSaysWhatALabNeeds(t *testing.T) {
+	full := &host.Space{Device: 1}
+	findings := host.Machine{MemoryTotal: 1, DockerSpace: full, CacheSpace: full}.Findings(host.Needs{Clusters: 2, BuildImages: true})
+	readme := string(documents(t)["README.md"])
+	for _, subject := range []string{"memory", "disk of Docker"} {
+		i := slices.IndexFunc(findings, func(f host.Finding) bool { return f.Subject == subject })
+		if i < 0 {
+			t.Errorf("nothing is found about the %s", subject)
+			continue
+		}
+		amount, _, _ := strings.Cut(findings[i].Need, " GiB")
+		number, err := strconv.ParseFloat(amount, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("%g GiB of %s", number, strings.Fields(subject)[0]); !strings.Contains(readme, want) {
+			t.Errorf("README.md does not say %q", want)
+		}
+	}
+}
+
+// TestEachDependencyHasItsReason compares the list with what the code imports,
+// tests included, and with the tools of go.mod.
+func TestEachDependencyHasItsReason(t *testing.T) {
+	const document = "docs/decisions/0002-dependencies.md"
+	data, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var required []string
+	direct := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:require )?\s*([a-z0-9.-]+\.[a-z]+/\S+) v\S+`).FindAllStringSubmatch(string(data), -1) {
+		required = append(required, m[1])
+	}
+	use := func(imported, by string) {
+		// The longest path wins: a module may lie below another one.
+		var module string
+		for _, m := range required {
+			if (imported == m || strings.HasPrefix(imported, m+"/")) && len(m) > len(module) {
+				module = m
+			}
+		}
+		if module != "" {
+			direct[module] = by
+		}
+	}
+	for _, tool := range regexp.MustCompile(`(?m)^tool (\S+)`).FindAllStringSubmatch(string(data), -1) {
+		use(tool[1], "go.mod")
+	}
+	for name := range files(t, ".go") {
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, name), nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			use(imported, name)
+		}
+	}
+	listed := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\S+)` \\| (.+) \\|$").FindAllStringSubmatch(string(documents(t)[document]), -1) {
+		if listed[row[1]] {
+			t.Errorf("%s lists %s twice", document, row[1])
+		}
+		listed[row[1]] = true
+	}
+	for _, module := range slices.Sorted(maps.Keys(direct)) {
+		if !listed[module] {
+			t.Errorf("%s does not say why %s, which %s imports", document, module, direct[module])
+		}
+	}
+	for _, module := range slices.Sorted(maps.Keys(listed)) {
+		if direct[module] == "" {
+			t.Errorf("%s lists %s, which nothing imports", document, module)
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/types"
+)
+
+// command is the fedlab command and where it may leave temporary files.
+type command struct {
+	program, scratch string
+}
+
+// ended is a command that has ended.
+type ended struct {
+	Command        string
+	Code           int
+	Stdout, Stderr string
+	Took           time.Duration
+}
+
+// endWith matches a command that ended with an exit code; a failure shows what
+// the command wrote.
+func endWith(code int) types.GomegaMatcher { return HaveField("Code", code) }
+
+// tmp is the folder that all processes of the command use for temporary files,
+// and by which they are told from those of others.
+func (c command) tmp() string { return filepath.Join(c.scratch, "tmp") }
+
+// prepare returns the command with arguments, ready to start. When ctx ends it
+// gets a chance to clean up.
+func (c command) prepare(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	if err := os.MkdirAll(c.tmp(), 0o700); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, c.program, args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+c.tmp(), "NO_COLOR=1")
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
+	return cmd, nil
+}
+
+// run runs the command to its end, whatever that is, and shows it in the report
+// of the spec. An error means that it did not run, or that ctx ended.
+func (c command) run(ctx context.Context, args ...string) (ended, error) {
+	cmd, err := c.prepare(ctx, args...)
+	if err != nil {
+		return ended{}, err
+	}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err = cmd.Run()
+	e := ended{
+		Command: strings.Join(cmd.Args, " "), Code: cmd.ProcessState.ExitCode(),
+		Stdout: stdout.String(), Stderr: stderr.String(), Took: time.Since(began).Round(10 * time.Millisecond),
+	}
+	GinkgoWriter.Printf("$ %s\n%s%sexit code %d after %s\n", e.Command, e.Stdout, e.Stderr, e.Code, e.Took)
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && ctx.Err() == nil {
+		err = nil
+	}
+	return e, err
+}
+
+// event is what 'fedlab up -o json' says about a step.
+type event struct {
+	Step, State, Title, Note, Error string
+}
+
+func (e event) kind() string {
+	kind, _, _ := strings.Cut(e.Step, "/")
+	return kind
+}
+
+// events reads what a command that ran to its end printed.
+func (e ended) events() ([]event, error) {
+	var all []event
+	decoder := json.NewDecoder(strings.NewReader(e.Stdout))
+	for decoder.More() {
+		var one event
+		if err := decoder.Decode(&one); err != nil {
+			return nil, fmt.Errorf("read events of %s: %w", e.Command, err)
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// moment is a point in a bring-up.
+type moment struct {
+	// name completes "killed while …".
+	name string
+	// kind is that of the step that must be under way: its first one counts.
+	kind string
+	// reached tells, asked again and again while the step runs, that it has come
+	// far enough.
+	reached func(ctx context.Context, step string) (bool, error)
+}
+
+// killed is a bring-up that was killed.
+type killed struct {
+	Moment, Step string
+	Took         time.Duration
+	// Steps are those that had ended before.
+	Steps []event
+}
+
+// look is how often a moment is looked for.
+const look = 20 * time.Millisecond
+
+// killAt runs the command, which prints events, and kills it with SIGKILL in the
+// moment. It is an error when the moment never comes.
+func (c command) killAt(ctx context.Context, m moment, args ...string) (k killed, err error) {
+	k.Moment = m.name
+	cmd, err := c.prepare(ctx, args...)
+	if err != nil {
+		return k, err
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return k, err
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return k, err
+	}
+	defer func() {
+		// Both are over already where all went well.
+		kill, wait := cmd.Process.Kill(), cmd.Wait()
+		GinkgoWriter.Printf("$ %s\n%s: %v, %v; %v\n", strings.Join(cmd.Args, " "), m.name, err, kill, wait)
+		if err != nil {
+			err = fmt.Errorf("kill up while %s: %w; stderr: %s", m.name, err, stderr.String())
+		}
+	}()
+
+	events := make(chan event)
+	go func() {
+		defer close(events)
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			var e event
+			if json.Unmarshal(lines.Bytes(), &e) == nil {
+				select {
+				case events <- e:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	var last error
+	for {
+		select {
+		case e, more := <-events:
+			switch {
+			case !more:
+				return k, errors.New("it ended by itself")
+			case e.State == "started" && k.Step == "" && e.kind() == m.kind:
+				k.Step = e.Step
+			case e.Step == k.Step && e.State != "started" && e.State != "noted":
+				return k, fmt.Errorf("step %s ended (%s) before; last seen: %w", e.Step, e.State, last)
+			}
+			if e.State != "started" && e.State != "noted" {
+				k.Steps = append(k.Steps, e)
+			}
+		case <-tick.C:
+			if k.Step == "" {
+				continue
+			}
+			reached, err := m.reached(ctx, k.Step)
+			if reached {
+				k.Took = time.Since(began).Round(10 * time.Millisecond)
+				return k, cmd.Process.Kill()
+			}
+			last = err
+		case <-ctx.Done():
+			return k, fmt.Errorf("%w; last seen: %w", context.Cause(ctx), last)
+		}
+	}
+}
+
+// root is the folder of the checkout.
+const root = ".."
+
+// build makes the command, from changed sources where overlay names a file for
+// the flag of that name of the go command.
+func build(ctx context.Context, program, overlay string) error {
+	args := []string{"build", "-trimpath", "-o", program}
+	if overlay != "" {
+		args = append(args, "-overlay", overlay)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/fedlab")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build fedlab: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// docker runs Docker's own command and returns the lines it printed: what it
+// says does not depend on the code that is tested.
+func docker(ctx context.Context, args ...string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "docker", args...).Output()
+	if err != nil {
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
+		return nil, fmt.Errorf("docker %s: %w", args[0], err)
+	}
+	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
+}
+
+// freePort returns an address of this machine on which nobody listens now.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}

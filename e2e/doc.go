@@ -1,0 +1,18 @@
+// Package e2e holds the end-to-end suite: what fedlab claims, tried on real
+// clusters. It drives the command as a person would and looks inside with the
+// library.
+//
+// Without anything said, the suite brings up a lab of its own beside whatever
+// runs on the machine, kills that bring-up three times on the way, and counts at
+// the end what is left. What it does with what is in the environment:
+//
+//   - FEDLAB is the command to test; where it is not set, the suite builds it.
+//   - FEDLAB_E2E_LAB is a lab that is up, a preset or a file. The specs then run
+//     on it and put back what they change; those with the label "own" need a lab
+//     that may be killed and taken down, and are skipped.
+//   - FEDLAB_EVIDENCE is the folder for screenshots and for what is gathered
+//     about each failed spec; evidence/ of the checkout where it is not set.
+//
+// Labels say what a spec is about: quotes, browser, auth, status, up, evidence.
+// "own" is above; "slow" takes more than half a minute.
+package e2e

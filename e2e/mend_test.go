@@ -1,0 +1,183 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/lab/helmrelease"
+	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+)
+
+// spoiled takes something away from the lab and returns the kinds of the steps
+// by which up brings it back.
+type spoiled func(ctx context.Context, p pair) ([]string, error)
+
+var _ = Describe("Up puts back", Label("up", "slow"), func() {
+	DescribeTable("what was taken away",
+		func(ctx SpecContext, spoil spoiled) {
+			p := under.pair()
+			Expect(under.well(ctx)).To(Succeed())
+			under.restored(rollout, func(ctx context.Context) error {
+				e, err := under.run(ctx, "up", "--lab", under.file)
+				if err == nil && e.Code != 0 {
+					err = fmt.Errorf("up: exit code %d", e.Code)
+				}
+				return err
+			})
+			kinds, err := spoil(ctx, p)
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed(), "it is felt")
+
+			up := under.fedlab(ctx, "up", "-o", "json")
+			Expect(up).To(endWith(0))
+			AddReportEntry("mended in", up.Took.String(), ReportEntryVisibilityAlways)
+			events, err := up.events()
+			Expect(err).NotTo(HaveOccurred())
+			var changed []string
+			for _, e := range events {
+				if e.State == "changed" {
+					changed = append(changed, e.kind())
+				}
+			}
+			slices.Sort(changed)
+			Expect(slices.Compact(changed)).To(Equal(kinds), "up changes what has to be changed and nothing else")
+			Expect(under.well(ctx)).To(Succeed())
+			Expect(flowing(p.broker)(ctx)).To(Succeed())
+		},
+		Entry("a relationship", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+			trusted, err := under.topology.TrustDomainOf(p.server.Cluster)
+			if err != nil {
+				return nil, err
+			}
+			return []string{"federate"}, remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(trusted.Name))
+		}), SpecTimeout(4*time.Minute)),
+		Entry("a registration", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+			identity, err := spire.WorkloadIdentity(under.topology, p.broker)
+			if err != nil {
+				return nil, err
+			}
+			return []string{"register"}, remove(ctx, p.broker.Cluster, identity.APIVersion, identity.Kind, "", identity.Metadata.Name)
+		}), SpecTimeout(4*time.Minute)),
+		Entry("a Helm release", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+			kubeconfig, err := under.driver.Parts.Kubeconfigs.Kubeconfig(under.topology.Name, p.server.Cluster)
+			if err != nil {
+				return nil, err
+			}
+			helm, err := helmrelease.New(kubeconfig, nil)
+			if err != nil {
+				return nil, err
+			}
+			return []string{"deploy"}, helm.Uninstall(ctx, p.server.App.Namespace, p.server.Name)
+		}), SpecTimeout(4*time.Minute)),
+		Entry("a node that was stopped", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+			DeferCleanup(under.explain, p.server.Cluster)
+			_, err := docker(ctx, "stop", "--time", "30", local.NodeName(under.topology.Name, p.server.Cluster))
+			return []string{"cluster"}, err
+		}), SpecTimeout(6*time.Minute)),
+	)
+})
+
+func remove(ctx context.Context, cluster, apiVersion, kind, namespace, name string) error {
+	c, err := under.cluster(cluster)
+	if err != nil {
+		return err
+	}
+	metadata := map[string]any{"name": name}
+	if namespace != "" {
+		metadata["namespace"] = namespace
+	}
+	return c.Delete(ctx, map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": metadata})
+}
+
+var _ = Describe("A change to a demo program", Label("up", "slow"), func() {
+	// What a person waits for who tries a change; the compiler needs most of it.
+	const bound = 30 * time.Second
+
+	It("reaches the lab that runs by one command", func(ctx SpecContext) {
+		p := under.pair()
+		const file, company = "apps/stock-quotes/market.go", "Acorn Foods"
+		Expect(names(p.broker, company)(ctx)).To(Succeed())
+		renamed := fmt.Sprintf("Acorn %x", time.Now().UnixNano())
+
+		By("the command is built with a changed source, of which the checkout knows nothing")
+		builds, err := demoBuilds(p.server.App.Name)
+		Expect(err).NotTo(HaveOccurred())
+		program := filepath.Join(under.scratch, "fedlab-changed")
+		DeferCleanup(func() error {
+			now, err := demoBuilds(p.server.App.Name)
+			errs := []error{err, os.Remove(program)}
+			for _, dir := range now {
+				if !slices.Contains(builds, dir) {
+					errs = append(errs, os.RemoveAll(dir))
+				}
+			}
+			return errors.Join(errs...)
+		})
+		overlay, err := changed(file, company, renamed)
+		Expect(err).NotTo(HaveOccurred())
+		began := time.Now()
+		Expect(build(ctx, program, overlay)).To(Succeed())
+		measured("the command is built in", began)
+
+		By("up brings it to the lab")
+		under.restored(rollout, func(ctx context.Context) error {
+			e, err := under.run(ctx, "up", "--lab", under.file)
+			if err == nil && e.Code != 0 {
+				err = fmt.Errorf("up: exit code %d", e.Code)
+			}
+			return errors.Join(err, names(p.broker, company)(ctx))
+		})
+		began = time.Now()
+		up, err := command{program: program, scratch: under.scratch}.run(ctx, "up", "--lab", under.file)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(up).To(endWith(0))
+		Eventually(names(p.broker, renamed)).WithContext(ctx).WithTimeout(10 * time.Second).WithPolling(poll).Should(Succeed())
+		measured("the change is in the lab after", began)
+		Expect(time.Since(began)).To(BeNumerically("<", bound))
+	}, SpecTimeout(5*time.Minute))
+})
+
+// changed returns a file for the flag -overlay of the go command, with which one
+// source file reads otherwise.
+func changed(file, old, text string) (string, error) {
+	path, err := filepath.Abs(filepath.Join(root, file))
+	if err != nil {
+		return "", err
+	}
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if bytes.Count(source, []byte(old)) != 1 {
+		return "", fmt.Errorf("%s does not hold %q once", file, old)
+	}
+	edited := filepath.Join(under.scratch, "changed.go")
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: edited}})
+	if err != nil {
+		return "", err
+	}
+	name := filepath.Join(under.scratch, "overlay.json")
+	return name, errors.Join(
+		os.WriteFile(edited, bytes.Replace(source, []byte(old), []byte(text), 1), 0o600),
+		os.WriteFile(name, overlay, 0o600))
+}
+
+// demoBuilds lists what the cache holds of a demo program.
+func demoBuilds(app string) ([]string, error) {
+	cache, err := local.Cache()
+	if err != nil {
+		return nil, err
+	}
+	return filepath.Glob(filepath.Join(cache, "builds", app+"-*"))
+}

@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+)
+
+var _ = Describe("Status", Label("status"), func() {
+	// broken returns nil when 'fedlab status' ends with 3 and says what matches,
+	// and nothing else.
+	broken := func(ctx context.Context, matchers ...any) {
+		GinkgoHelper()
+		Eventually(func(g Gomega, ctx context.Context) {
+			found, code, err := under.status(ctx)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(notWell(found)).To(ConsistOf(matchers...))
+			g.Expect(code).To(Equal(3))
+			g.Expect(found.Well).To(BeFalse())
+		}).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).Should(Succeed())
+	}
+
+	BeforeEach(func(ctx SpecContext) {
+		By("all is well before")
+		Expect(under.well(ctx)).To(Succeed())
+	}, NodeTimeout(time.Minute))
+
+	It("ends with 3 and names the bundle that is missing", func(ctx SpecContext) {
+		p := under.pair()
+		truster, err := under.topology.TrustDomainOf(p.broker.Cluster)
+		Expect(err).NotTo(HaveOccurred())
+		trusted, err := under.topology.TrustDomainOf(p.server.Cluster)
+		Expect(err).NotTo(HaveOccurred())
+		l := under.open(ctx)
+		holder, err := l.Server(ctx, truster.Name)
+		Expect(err).NotTo(HaveOccurred())
+		bundle, err := holder.HeldBundle(ctx, trusted.Name)
+		Expect(err).NotTo(HaveOccurred())
+
+		// The controller manager gives the entry back what was dissociated only
+		// when it looks again by itself.
+		const reconcile = 10 * time.Second
+		under.restored(reconcile+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, bundle) })
+		Expect(holder.DeleteBundle(ctx, trusted.Name, spire.DeleteDissociate)).To(Succeed())
+		broken(ctx,
+			HavePrefix("relationship "+truster.Name.Name()+"->"+trusted.Name.Name()+": missing: lacks X.509 authority "),
+			HaveSuffix("does not federate with "+trusted.Name.Name()+": the workload does not get its bundle"))
+	}, SpecTimeout(3*time.Minute))
+
+	It("ends with 3 and names the workload that does not run", func(ctx SpecContext) {
+		w := under.pair().server
+		cluster, err := under.cluster(w.Cluster)
+		Expect(err).NotTo(HaveOccurred())
+		scale := func(ctx context.Context, replicas int32) error {
+			return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
+		}
+		under.restored(rollout, func(ctx context.Context) error { return scale(ctx, 1) })
+		Expect(scale(ctx, 0)).To(Succeed())
+		broken(ctx, HavePrefix("workload "+w.Name+": "))
+	}, SpecTimeout(3*time.Minute))
+})

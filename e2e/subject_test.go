@@ -1,0 +1,322 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Bounds of what depends on the machine only: several times what two cores need
+// that do nothing else. Bounds from SPIRE's arithmetic come from package
+// federation, and get machine on top.
+const (
+	machine = time.Minute
+	rollout = 3 * time.Minute
+	poll    = 250 * time.Millisecond
+)
+
+// subject is the lab that the specs look at.
+type subject struct {
+	command
+	// file is what --lab names.
+	file     string
+	topology topology.Topology
+	driver   *local.Driver
+	// own is true for a lab that the suite has made and takes down.
+	own bool
+	// kills are the bring-ups that were killed, and up the one that was not.
+	kills []killed
+	up    []event
+	// restarted counts restarts that are explained.
+	restarted map[string]int
+	// volumes are those that the lab's containers were seen with.
+	volumes []string
+}
+
+// existing opens a lab by what --lab names.
+func existing(c command, name string) (*subject, error) {
+	if !filepath.IsAbs(name) && strings.ContainsRune(name, filepath.Separator) {
+		name = filepath.Join(root, name)
+	}
+	f, err := config.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := local.New(local.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &subject{command: c, file: name, topology: f.Topology, driver: driver}, nil
+}
+
+func (s *subject) close() error { return s.driver.Close() }
+
+// fedlab runs a command on the lab.
+func (s *subject) fedlab(ctx context.Context, args ...string) ended {
+	GinkgoHelper()
+	e, err := s.run(ctx, append(args, "--lab", s.file)...)
+	Expect(err).NotTo(HaveOccurred())
+	return e
+}
+
+// status is what 'fedlab status' says and how it ends.
+func (s *subject) status(ctx context.Context) (found lab.Status, code int, err error) {
+	e, err := s.run(ctx, "status", "--lab", s.file, "-o", "json")
+	if err != nil {
+		return found, e.Code, err
+	}
+	if err := json.Unmarshal([]byte(e.Stdout), &found); err != nil {
+		return found, e.Code, fmt.Errorf("read status: %w; stderr: %s", err, e.Stderr)
+	}
+	return found, e.Code, nil
+}
+
+// well returns nil when 'fedlab status' ends with 0; the error says what is not.
+func (s *subject) well(ctx context.Context) error {
+	found, code, err := s.status(ctx)
+	if err != nil || code == 0 {
+		return err
+	}
+	return fmt.Errorf("exit code %d: %s", code, strings.Join(notWell(found), "; "))
+}
+
+// notWell lists what a status says is not well, each with its name.
+func notWell(s lab.Status) []string {
+	var list []string
+	add := func(name string, h lab.Health) {
+		if !h.Well {
+			list = append(list, name+": "+h.Problem)
+		}
+	}
+	for _, x := range s.Clusters {
+		add("cluster "+x.Name, x.Health)
+	}
+	for _, x := range s.TrustDomains {
+		add("trust domain "+x.Name, x.Health)
+	}
+	for _, x := range s.Relationships {
+		add("relationship "+x.Truster+"->"+x.Trusted, x.Health)
+	}
+	for _, x := range s.Workloads {
+		add("workload "+x.Name, x.Health)
+	}
+	return list
+}
+
+// restored makes the lab well again when the spec ends, by undo and nothing
+// else, and proves that it is.
+func (s *subject) restored(within time.Duration, undo func(ctx context.Context) error) {
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(undo(ctx)).To(Succeed())
+		Eventually(s.well).WithContext(ctx).WithTimeout(within).WithPolling(time.Second).Should(Succeed())
+	}, NodeTimeout(within+machine))
+}
+
+// cluster connects to a cluster of the lab.
+func (s *subject) cluster(name string) (*kube.Cluster, error) {
+	kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.topology.Name, name)
+	if err != nil {
+		return nil, err
+	}
+	return kube.New(kubeconfig)
+}
+
+// open returns a handle on the lab that the spec's end closes.
+func (s *subject) open(ctx context.Context) *lab.Lab {
+	GinkgoHelper()
+	l, err := s.driver.Open(ctx, s.topology)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(l.Close)
+	return l
+}
+
+// pair is a workload with a page and the one that it calls.
+type pair struct{ broker, server topology.Workload }
+
+// pair returns the lab's broker and its quotes server; the spec is skipped in a
+// lab that has none.
+func (s *subject) pair() pair {
+	GinkgoHelper()
+	for _, w := range s.topology.Workloads {
+		if w.App.Name != "broker-webapp" || w.URL() == "" || len(w.Calls) == 0 {
+			continue
+		}
+		server, err := s.topology.Workload(w.Calls[0])
+		Expect(err).NotTo(HaveOccurred())
+		return pair{broker: w, server: server}
+	}
+	Skip("lab " + s.topology.Name + " has no broker whose page is exposed")
+	return pair{}
+}
+
+// view is what the broker's /api/quotes says.
+type view struct {
+	Quotes []struct {
+		Symbol, Company string
+		PriceCents      int64
+	}
+	Peer *struct {
+		ID         string
+		VerifiedBy struct{ TrustDomain, SubjectKeyID string }
+	}
+	Self *struct {
+		ID      string
+		Bundles []string
+	}
+	Error *struct{ Class, What, Detail string }
+}
+
+func (v view) prices() []int64 {
+	var all []int64
+	for _, q := range v.Quotes {
+		all = append(all, q.PriceCents)
+	}
+	return all
+}
+
+// ask asks a broker for quotes, through its exposed port as a browser would.
+func ask(ctx context.Context, broker topology.Workload) (v view, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second) // the broker's own call ends before
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+broker.Expose.String()+"/api/quotes", nil)
+	if err != nil {
+		return v, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return v, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	if response.StatusCode != http.StatusOK {
+		return v, fmt.Errorf("%s answers %s", request.URL, response.Status)
+	}
+	return v, json.NewDecoder(response.Body).Decode(&v)
+}
+
+// flowing returns nil when a broker gets quotes.
+func flowing(broker topology.Workload) func(context.Context) error {
+	return func(ctx context.Context) error {
+		v, err := ask(ctx, broker)
+		switch {
+		case err != nil:
+			return err
+		case v.Error != nil:
+			return fmt.Errorf("%s: %s: %s", v.Error.Class, v.Error.What, v.Error.Detail)
+		case v.Peer == nil:
+			return errors.New("nobody answered yet")
+		}
+		return nil
+	}
+}
+
+// refused returns nil when a broker gets no quotes for a reason of this class.
+func refused(broker topology.Workload, class string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		v, err := ask(ctx, broker)
+		switch {
+		case err != nil:
+			return err
+		case v.Error == nil:
+			return errors.New("it gets quotes")
+		case v.Error.Class != class:
+			return fmt.Errorf("it gets none for another reason: %s: %s: %s", v.Error.Class, v.Error.What, v.Error.Detail)
+		}
+		return nil
+	}
+}
+
+// podsOf returns the UIDs of a workload's pods.
+func (s *subject) podsOf(ctx context.Context, w topology.Workload) ([]string, error) {
+	cluster, err := s.cluster(w.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := cluster.Objects(ctx, "v1", "Pod", w.App.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	var uids []string
+	for _, p := range pods {
+		meta, err := metadataOf(p)
+		if err != nil {
+			return nil, err
+		}
+		if meta.Labels["app.kubernetes.io/name"] == w.App.Name {
+			uids = append(uids, meta.UID)
+		}
+	}
+	slices.Sort(uids)
+	return uids, nil
+}
+
+// metadata is what specs read of an object's.
+type metadata struct {
+	Namespace  string            `json:"namespace"`
+	Name       string            `json:"name"`
+	UID        string            `json:"uid"`
+	Generation int64             `json:"generation"`
+	Labels     map[string]string `json:"labels"`
+}
+
+func metadataOf(object map[string]any) (metadata, error) {
+	var o struct {
+		Metadata metadata `json:"metadata"`
+	}
+	err := convert(object, &o)
+	return o.Metadata, err
+}
+
+// convert reads one JSON shape as another.
+func convert(from, to any) error {
+	data, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, to)
+}
+
+// gather writes evidence of what is wrong with the lab just now.
+func (s *subject) gather(ctx context.Context, about string) {
+	dir := filepath.Join(evidenceFolder(), regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(about, "-"))
+	err := os.RemoveAll(dir)
+	if err == nil {
+		_, err = s.run(ctx, "evidence", "--lab", s.file, dir)
+	}
+	// The spec has failed already; that there is no evidence is not what it
+	// failed of.
+	AddReportEntry("evidence", fmt.Sprintf("%s (%v)", dir, err), ReportEntryVisibilityFailureOrVerbose)
+}
+
+// evidenceFolder returns where evidence and screenshots go.
+func evidenceFolder() string {
+	GinkgoHelper()
+	dir := os.Getenv("FEDLAB_EVIDENCE")
+	if dir == "" {
+		dir = filepath.Join(root, "evidence")
+	}
+	dir, err := filepath.Abs(dir)
+	Expect(err).NotTo(HaveOccurred())
+	return dir
+}
+
+// measured puts how long something took into the report.
+func measured(what string, since time.Time) {
+	AddReportEntry(what, time.Since(since).Round(10*time.Millisecond).String(), ReportEntryVisibilityAlways)
+}

@@ -1,0 +1,150 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/gofrs/flock"
+
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/local"
+)
+
+func TestEndToEnd(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "fedlab end to end")
+}
+
+// under is the lab that the specs look at, and left what stood on this machine
+// before. Set-up nodes fill them in; specs read them.
+var (
+	under *subject
+	left  traces
+)
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	alone(ctx)
+	program := os.Getenv("FEDLAB")
+	if program == "" {
+		program = filepath.Join(scratch(), "fedlab")
+		Expect(build(ctx, program, "")).To(Succeed())
+	}
+	c := command{program: program, scratch: scratch()}
+
+	if name := os.Getenv("FEDLAB_E2E_LAB"); name != "" {
+		var err error
+		under, err = existing(c, name)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(under.well(ctx)).To(Succeed(), "the suite starts from a lab that is well; 'fedlab up' mends one that is not")
+	} else {
+		file, err := labFile()
+		Expect(err).NotTo(HaveOccurred())
+		under, err = existing(c, file)
+		Expect(err).NotTo(HaveOccurred())
+		under.own = true
+		bringUp(ctx)
+	}
+	DeferCleanup(under.close)
+	var err error
+	under.restarted, err = under.restarts(ctx)
+	Expect(err).NotTo(HaveOccurred())
+}, NodeTimeout(60*time.Minute)) // where images have to be built; else two minutes
+
+// bringUp brings up the suite's own lab, through three kills, and gathers
+// evidence of one that fails.
+func bringUp(ctx context.Context) {
+	GinkgoHelper()
+	// Apart from the rest, so that no kill hits a compiler.
+	Expect(under.fedlab(ctx, "images", "build")).To(endWith(0))
+	Expect(under.fedlab(ctx, "down")).To(endWith(0), "what an earlier run of the suite left")
+	var err error
+	left, err = tracesNow(ctx, under)
+	Expect(err).NotTo(HaveOccurred())
+	if err := under.upThroughKills(ctx); err != nil {
+		under.gather(context.WithoutCancel(ctx), "bring-up")
+		Expect(err).NotTo(HaveOccurred())
+	}
+}
+
+var _ = AfterEach(func(ctx SpecContext) {
+	if CurrentSpecReport().Failed() {
+		under.gather(ctx, CurrentSpecReport().FullText())
+	}
+}, NodeTimeout(3*time.Minute))
+
+var _ = AfterSuite(func(ctx SpecContext) {
+	if under == nil {
+		return // BeforeSuite failed before there was a lab, and has said so
+	}
+	// What the specs did to the lab did it no harm.
+	err := under.unharmed(ctx)
+	if err != nil {
+		under.gather(ctx, "after all specs")
+	}
+	if under.own {
+		began := time.Now()
+		Expect(under.fedlab(ctx, "down")).To(endWith(0))
+		AddReportEntry("down", time.Since(began).Round(100*time.Millisecond))
+		Eventually(func() error { return leftBehind(ctx, under, left) }).WithContext(ctx).
+			WithTimeout(30*time.Second).WithPolling(time.Second).Should(Succeed(), "down leaves nothing")
+		Expect(under.fedlab(ctx, "down")).To(And(endWith(0), HaveField("Stderr", ContainSubstring("there is no lab "+under.topology.Name))))
+	}
+	Expect(err).NotTo(HaveOccurred())
+}, NodeTimeout(5*time.Minute))
+
+// scratch returns the suite's temporary folder. Its name does not start as those
+// of fedlab do.
+func scratch() string {
+	GinkgoHelper()
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("e2e-%d", os.Getpid()))
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		Expect(os.Mkdir(dir, 0o700)).To(Succeed())
+		DeferCleanup(os.RemoveAll, dir)
+	}
+	return dir
+}
+
+// alone keeps two runs of the suite on one machine apart: their labs would have
+// the same name.
+func alone(ctx context.Context) {
+	GinkgoHelper()
+	cache, err := local.Cache()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(os.MkdirAll(filepath.Join(cache, "locks"), 0o755)).To(Succeed())
+	lock := flock.New(filepath.Join(cache, "locks", "e2e-suite.lock"))
+	free, err := lock.TryLock()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(free).To(BeTrue(), "another run of this suite is under way on this machine")
+	DeferCleanup(lock.Unlock)
+}
+
+// labFile writes the file of the suite's own lab: the default preset under
+// another name and with a page on a free port, so that it can stand beside it.
+func labFile() (string, error) {
+	f, err := config.Open(config.DefaultPreset)
+	if err != nil {
+		return "", err
+	}
+	f.Lab.Metadata.Name = "e2e-" + f.Lab.Metadata.Name
+	for i := range f.Lab.Spec.Workloads {
+		if w := &f.Lab.Spec.Workloads[i]; w.Expose != "" {
+			if w.Expose, err = freePort(); err != nil {
+				return "", err
+			}
+		}
+	}
+	data, err := config.Marshal(f.Lab)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(scratch(), "lab.yaml")
+	return path, os.WriteFile(path, data, 0o644)
+}

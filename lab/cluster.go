@@ -1,0 +1,290 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// MismatchError says that what runs under the name of a lab cannot become what
+// its file asks for: the lab has to be removed first.
+type MismatchError struct {
+	Lab string
+	// Differences holds a sentence about each cluster that does not fit.
+	Differences []string
+}
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("lab %s runs and is not what its file asks for: %s", e.Lab, strings.Join(e.Differences, "; "))
+}
+
+// survey looks at the clusters that are there before anything is changed.
+func (u *up) survey(ctx context.Context) (err error) {
+	if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+		return err
+	}
+	mismatch := &MismatchError{Lab: u.topology.Name}
+	for _, n := range u.nodes {
+		if err := fits(u.topology, n); err != nil {
+			mismatch.Differences = append(mismatch.Differences, err.Error())
+		}
+	}
+	if mismatch.Differences != nil {
+		return mismatch
+	}
+	// Better now than when images have been built for minutes.
+	var errs []error
+	for _, c := range u.topology.Clusters {
+		if _, there := node(u.nodes, c.Name); !there {
+			errs = append(errs, u.portsFree(c))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (u *up) portsFree(c topology.Cluster) error {
+	var errs []error
+	for addr := range ports(u.topology, c.Name) {
+		errs = append(errs, u.Parts.PortFree(addr))
+	}
+	return errors.Join(errs...)
+}
+
+// fits says why a node cannot be one of the topology's.
+func fits(t topology.Topology, n Node) error {
+	if _, err := t.Cluster(n.Cluster); err != nil {
+		return fmt.Errorf("cluster %s is there, and the file does not have it", n.Cluster)
+	}
+	if want := ports(t, n.Cluster); !maps.Equal(n.Ports, want) {
+		return fmt.Errorf("cluster %s was made with other ports: it has %s, and the file asks for %s", n.Cluster, portList(n.Ports), portList(want))
+	}
+	return nil
+}
+
+// firstNodePort is the port of the node that leads to the first exposed workload
+// of its cluster.
+const firstNodePort = 30081
+
+// ports returns how the pages of a cluster's workloads are reached: each has a
+// port of the node of its own.
+func ports(t topology.Topology, cluster string) map[netip.AddrPort]int {
+	ports := map[netip.AddrPort]int{}
+	for _, w := range t.Workloads {
+		if w.Cluster == cluster && w.Expose.IsValid() {
+			ports[w.Expose] = firstNodePort + len(ports)
+		}
+	}
+	return ports
+}
+
+func portList(ports map[netip.AddrPort]int) string {
+	if len(ports) == 0 {
+		return "none"
+	}
+	var list []string
+	for _, addr := range slices.SortedFunc(maps.Keys(ports), netip.AddrPort.Compare) {
+		list = append(list, fmt.Sprintf("%s (to %d)", addr, ports[addr]))
+	}
+	return strings.Join(list, ", ")
+}
+
+func node(nodes []Node, cluster string) (Node, bool) {
+	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Cluster == cluster })
+	if i < 0 {
+		return Node{}, false
+	}
+	return nodes[i], true
+}
+
+// mark is the ConfigMap that is written when a cluster has been made whole. A
+// cluster without it was left by an up that was killed, and is made anew. It
+// holds what the lab is meant to be, so that a lab can be opened without its
+// file.
+var mark = ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-system", Name: "fedlab"}
+
+const markTopology = "topology.json"
+
+// cluster makes a cluster, or takes the one that is there.
+func (u *up) cluster(ctx context.Context, c topology.Cluster) error {
+	whole := false
+	if n, there := node(u.nodes, c.Name); there {
+		var err error
+		if whole, err = u.adopt(ctx, c, n); err != nil {
+			return err
+		}
+		if !whole {
+			plan.Did(ctx)
+			plan.Note(ctx, "was left half-made by an earlier up: makes it anew")
+			if err := u.Parts.Nodes.Delete(ctx, u.topology.Name, c.Name); err != nil {
+				return err
+			}
+		}
+	}
+	if !whole {
+		plan.Did(ctx)
+		if err := u.create(ctx, c); err != nil {
+			return err
+		}
+	}
+	return u.mark(ctx, c)
+}
+
+// adopt takes a cluster that is there into the bring-up, started where it was
+// stopped. It returns false for one that was never finished.
+func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool, err error) {
+	// An API that was up answers at once; one that never came up never does.
+	bound := answerBound
+	if !n.Running {
+		bound = apiBound
+		plan.Did(ctx)
+		if err := u.Parts.Nodes.Start(ctx, u.topology.Name, c.Name); err != nil {
+			return false, err
+		}
+	}
+	err = wait(ctx, bound, check.Check{Name: "the API answers", Probe: func(ctx context.Context) error {
+		access, err := u.reach(c)
+		if err != nil {
+			return err
+		}
+		whole, err = access.Objects.Object(ctx, mark, &struct{}{})
+		return err
+	}})
+	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && u.neverReady(ctx, c) {
+		return false, nil
+	}
+	if err != nil || !whole {
+		return false, err
+	}
+	return true, u.nodeReady(ctx, c)
+}
+
+// neverReady is the second look at a cluster that does not tell whether it is
+// whole: one whose node is ready is not thrown away.
+func (u *up) neverReady(ctx context.Context, c topology.Cluster) bool {
+	access, err := u.reach(c)
+	return err != nil || access.Objects.NodeReady(ctx) != nil
+}
+
+func (u *up) create(ctx context.Context, c topology.Cluster) error {
+	images, err := u.nodeImages(ctx)
+	if err != nil {
+		return err
+	}
+	if err := u.portsFree(c); err != nil {
+		return err
+	}
+	err = u.Parts.Nodes.Create(ctx, NodeSpec{
+		Lab: u.topology.Name, Cluster: c.Name, Image: images.Node, DefaultCNI: images.DefaultCNI,
+		Pods: c.PodSubnet, Services: c.ServiceSubnet, Ports: ports(u.topology, c.Name),
+	})
+	if err != nil {
+		return err
+	}
+	access, err := u.reach(c)
+	if err != nil {
+		return err
+	}
+	// The node becomes ready while the next steps hand it their pods. One CoreDNS
+	// is enough for one node, and while it starts nobody else could answer: its
+	// Service need not wait for a probe.
+	_, err = access.Objects.Apply(ctx, map[string]any{
+		"apiVersion": "apps/v1", "kind": "Deployment",
+		"metadata": map[string]any{"name": "coredns", "namespace": "kube-system"},
+		"spec":     map[string]any{"replicas": 1},
+	}, map[string]any{
+		"apiVersion": "v1", "kind": "Service",
+		"metadata": map[string]any{"name": "kube-dns", "namespace": "kube-system"},
+		"spec":     map[string]any{"publishNotReadyAddresses": true},
+	})
+	return err
+}
+
+// nodeImages returns the images with that of the node, which the step before
+// left out where every cluster was there, if only half-made.
+func (u *up) nodeImages(ctx context.Context) (ImageSet, error) {
+	if u.images.Node != "" {
+		return u.images, nil
+	}
+	return u.Parts.Images.Ensure(ctx, true)
+}
+
+func (u *up) nodeReady(ctx context.Context, c topology.Cluster) error {
+	return wait(ctx, apiBound, check.Check{Name: "the node is ready", Probe: u.access(c.Name).Objects.NodeReady})
+}
+
+func (u *up) mark(ctx context.Context, c topology.Cluster) error {
+	intent, err := json.Marshal(u.topology)
+	if err != nil {
+		return err
+	}
+	changed, err := u.access(c.Name).Objects.Apply(ctx, map[string]any{
+		"apiVersion": mark.APIVersion, "kind": mark.Kind,
+		"metadata": map[string]any{"name": mark.Name, "namespace": mark.Namespace},
+		"data":     map[string]any{"lab": u.topology.Name, "cluster": c.Name, markTopology: string(intent)},
+	})
+	if changed {
+		plan.Did(ctx)
+	}
+	return err
+}
+
+// Topology returns what a lab that runs is meant to be, as the last up was told;
+// no lab file is needed. It is a *NotUpError when no cluster of the lab answers.
+func (d *Driver) Topology(ctx context.Context, lab string) (t topology.Topology, err error) {
+	nodes, err := d.Parts.Nodes.List(ctx, lab)
+	if err != nil {
+		return t, err
+	}
+	notUp := &NotUpError{Lab: lab, What: "there is no cluster of it"}
+	for _, n := range nodes {
+		var marked struct {
+			Data map[string]string `json:"data"`
+		}
+		found, err := d.readMark(ctx, lab, n, &marked)
+		switch {
+		case err != nil:
+			notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, err)
+		case !found:
+			notUp.What = "cluster " + n.Cluster + " is half-made"
+		default:
+			if err := json.Unmarshal([]byte(marked.Data[markTopology]), &t); err != nil {
+				return t, fmt.Errorf("read what lab %s is meant to be from cluster %s: %w", lab, n.Cluster, err)
+			}
+			return t, nil
+		}
+	}
+	return t, notUp
+}
+
+func (d *Driver) readMark(ctx context.Context, lab string, n Node, into any) (bool, error) {
+	if !n.Running {
+		return false, errors.New("its node is stopped")
+	}
+	access, err := d.access(lab, n.Cluster)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	return access.Objects.Object(ctx, mark, into)
+}
+
+func (u *up) reach(c topology.Cluster) (Access, error) {
+	access, err := u.Driver.access(u.topology.Name, c.Name)
+	if err != nil {
+		return Access{}, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.clusters[c.Name] = access
+	return access, nil
+}

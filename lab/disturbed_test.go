@@ -1,0 +1,141 @@
+package lab_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/fedlab-dev/fedlab/lab/plan"
+)
+
+// trial is one call of an up that finds something.
+type trial struct{ found, call string }
+
+// trials returns each call that an up makes which nothing disturbs, with the
+// first thing to find that leads to it.
+func trials(t *testing.T) []trial {
+	t.Helper()
+	var all []trial
+	for _, found := range []string{"nothing", "one cluster half-made", "one cluster removed by hand", "all of it, stopped", "all of it"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			d := w.driver(t)
+			starts()[found](t, w, d)
+			w.calls = nil
+			if err := w.up(t, d, quotes(t)); err != nil {
+				t.Fatal(err)
+			}
+			for _, call := range w.calls {
+				if !slices.ContainsFunc(all, func(x trial) bool { return x.call == call }) {
+					all = append(all, trial{found, call})
+				}
+			}
+		})
+	}
+	return all
+}
+
+// TestUpEachCallFailing lets each call fail for as long as the up takes: the
+// error names the step and the cause, and the next up makes it good.
+func TestUpEachCallFailing(t *testing.T) {
+	want := finished(t)
+	for _, tt := range trials(t) {
+		t.Run(tt.found+"/"+tt.call, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts()[tt.found](t, w, d)
+				var failed []string
+				d.Observe = func(e plan.Event) {
+					if e.State == plan.Failed {
+						failed = append(failed, string(e.Step)+": ")
+					}
+				}
+				w.fault = func(c string) verdict {
+					if c == tt.call {
+						return fail
+					}
+					return pass
+				}
+				err := w.up(t, d, quotes(t))
+				if err == nil && strings.HasPrefix(tt.call, "SPIRE ListFederationRelationships") {
+					return // whoever is in sync by itself is not asked
+				}
+				if err == nil || !strings.Contains(err.Error(), tt.call) || !strings.Contains(err.Error(), errInjected.Error()) {
+					t.Errorf("error %v does not name the cause %s: %v", err, tt.call, errInjected)
+				}
+				names := func(step string) bool { return strings.Contains(fmt.Sprint(err), step) }
+				if !slices.ContainsFunc(failed, names) {
+					t.Errorf("error %v names none of the steps that failed: %v", err, failed)
+				}
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.want(t, want)
+			})
+		})
+	}
+}
+
+// TestUpEachCallFailingOnce lets each call fail the first time only. A step may
+// bear that; if not, the next up makes it good.
+func TestUpEachCallFailingOnce(t *testing.T) {
+	want := finished(t)
+	for _, tt := range trials(t) {
+		t.Run(tt.found+"/"+tt.call, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts()[tt.found](t, w, d)
+				w.fault = once(tt.call, fail)
+				if err := w.up(t, d, quotes(t)); err != nil {
+					if err := w.up(t, d, quotes(t)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.want(t, want)
+			})
+		})
+	}
+}
+
+func once(call string, v verdict) func(string) verdict {
+	done := false
+	return func(c string) verdict {
+		if c != call || done {
+			return pass
+		}
+		done = true
+		return v
+	}
+}
+
+// TestUpKilled kills an up just before and just after each call has its effect;
+// the next up goes on from there.
+func TestUpKilled(t *testing.T) {
+	want := finished(t)
+	for _, tt := range trials(t) {
+		for when, v := range map[string]verdict{"before": killBefore, "after": killAfter} {
+			t.Run(fmt.Sprintf("%s/%s/%s", tt.found, tt.call, when), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					d := w.driver(t)
+					starts()[tt.found](t, w, d)
+					w.fault = once(tt.call, v)
+					if err := w.up(t, d, quotes(t)); err == nil {
+						t.Error("a killed up ended well")
+					}
+					if err := w.up(t, d, quotes(t)); err != nil {
+						t.Fatal(err)
+					}
+					w.want(t, want)
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,170 @@
+// Package evidence keeps what a lab has to say for itself when something went
+// wrong: logs, events, objects, bundles and entries, as files of one folder.
+//
+// Whoever gets the folder may read all of it: secrets are taken out of each file
+// before it is written, and Kubernetes Secrets are never asked for. The package
+// refuses to judge what it gathers, and knows no adapter: it is handed pieces
+// that read themselves.
+package evidence
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// pieceBound is how long one piece may take: a lab of which evidence is
+	// gathered is one of which something may not answer. The status of a lab
+	// gives each of its parts 20 s.
+	pieceBound = 30 * time.Second
+	// sideBySide is how many pieces are read at once. It is few because each is
+	// a request to an API that may be in trouble already.
+	sideBySide = 8
+)
+
+// Piece is one file of the folder.
+type Piece struct {
+	// Path is the file's, below the folder and with slashes.
+	Path string
+	// Read returns what goes into the file: a []byte or a string as it is,
+	// anything else as JSON. What is nil leaves no file.
+	Read func(ctx context.Context) (any, error)
+}
+
+// Summary tells what is in a folder.
+type Summary struct {
+	Dir string `json:"dir"`
+	// Files are relative to Dir, with slashes and sorted.
+	Files []string `json:"files"`
+	// Problems are the pieces that could not be had.
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// Problem is a piece that could not be had, and why.
+type Problem struct {
+	Path   string `json:"path"`
+	Reason string `json:"reason"`
+}
+
+// problems is the file that names what is not in the folder.
+const problems = "problems.txt"
+
+// Write reads the pieces, a few at a time, takes the secrets out, and writes
+// them into dir, which must not exist or be empty. A piece that cannot be read
+// is a Problem and no error: what is broken is told by what cannot be had of it.
+// An error means that the folder cannot be written.
+func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
+	s := Summary{Dir: dir, Files: []string{}}
+	if err := empty(dir); err != nil {
+		return s, fmt.Errorf("write evidence: %w", err)
+	}
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(sideBySide)
+	for _, p := range pieces {
+		group.Go(func() error {
+			text, err := p.text(ctx)
+			if err == nil && text != nil {
+				if err := write(dir, p.Path, text); err != nil {
+					return err
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				s.Problems = append(s.Problems, Problem{Path: p.Path, Reason: string(Redact([]byte(err.Error())))})
+			case text != nil:
+				s.Files = append(s.Files, p.Path)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return s, fmt.Errorf("write evidence: %w", err)
+	}
+	slices.Sort(s.Files)
+	slices.SortFunc(s.Problems, func(a, b Problem) int { return cmp.Compare(a.Path, b.Path) })
+	if len(s.Problems) > 0 {
+		var list strings.Builder
+		for _, p := range s.Problems {
+			fmt.Fprintf(&list, "%s: %s\n", p.Path, p.Reason)
+		}
+		if err := write(dir, problems, []byte(list.String())); err != nil {
+			return s, fmt.Errorf("write evidence: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// text reads a piece and returns it as it may be written.
+func (p Piece) text(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, pieceBound)
+	defer cancel()
+	content, err := p.Read(ctx)
+	if err != nil || content == nil {
+		return nil, err
+	}
+	switch c := content.(type) {
+	case []byte:
+		return Redact(c), nil
+	case string:
+		return Redact([]byte(c)), nil
+	}
+	return redactJSON(content)
+}
+
+// redactJSON takes the secrets out of what a value encodes to.
+func redactJSON(value any) ([]byte, error) {
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	// Numbers keep the digits they have.
+	decoder := json.NewDecoder(bytes.NewReader(encoded))
+	decoder.UseNumber()
+	var tree any
+	if err := decoder.Decode(&tree); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	err = encoder.Encode(redactTree(tree))
+	return out.Bytes(), err
+}
+
+// empty makes a folder where there is none, and refuses one that holds
+// something: evidence of two moments is evidence of nothing.
+func empty(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	there, err := os.ReadDir(dir)
+	if err == nil && len(there) > 0 {
+		err = fmt.Errorf("folder %s is not empty: name a new one", dir)
+	}
+	return err
+}
+
+func write(dir, path string, text []byte) error {
+	local, err := filepath.Localize(path)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	name := filepath.Join(dir, local)
+	return errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, text, 0o644))
+}

@@ -1,0 +1,294 @@
+package helmrelease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+// demo is a chart of one ConfigMap "base" and one for each name in "extra".
+func demo() fstest.MapFS {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	return fstest.MapFS{
+		"Chart.yaml":  file("apiVersion: v2\nname: demo\nversion: 1.0.0\n"),
+		"values.yaml": file("size: 1\nextra: []\n"),
+		"templates/maps.yaml": file(`
+{{- range concat (list "base") .Values.extra }}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ . }}}
+data: {size: {{ $.Values.size | quote }}}
+{{- end }}
+`),
+	}
+}
+
+type values struct {
+	Size  int      `json:"size"`
+	Extra []string `json:"extra"`
+}
+
+func releaseOf(size int, extra ...string) Release {
+	extra = append([]string{}, extra...)
+	return Release{Name: "demo", Namespace: "demo", Chart: demo(), Values: values{Size: size, Extra: extra}, Timeout: time.Minute}
+}
+
+func TestApply(t *testing.T) {
+	a := newAPI()
+	c := connect(t, a)
+	steps := []struct {
+		name     string
+		release  Release
+		changed  bool
+		objects  []string
+		revision int
+	}{
+		{"install", releaseOf(1, "red"), true, []string{"base=1", "red=1"}, 1},
+		{"the same again", releaseOf(1, "red"), false, []string{"base=1", "red=1"}, 1},
+		{"another value", releaseOf(2, "red"), true, []string{"base=2", "red=2"}, 2},
+		{"one less, one more", releaseOf(2, "green"), true, []string{"base=2", "green=2"}, 3},
+		{"the chart's own values", Release{Name: "demo", Namespace: "demo", Chart: demo()}, true, []string{"base=1"}, 4},
+		{"large number", releaseOf(10_000_000_000), true, []string{"base=10000000000"}, 5},
+	}
+	for _, step := range steps {
+		changed, err := c.Apply(t.Context(), step.release)
+		if err != nil || changed != step.changed || !slices.Equal(a.names(), step.objects) {
+			t.Fatalf("%s: changed %t, error %v, objects %v; want %t and %v", step.name, changed, err, a.names(), step.changed, step.objects)
+		}
+		s, found, err := c.Status(t.Context(), "demo", "demo")
+		if want := (Status{Revision: step.revision, State: "deployed", Description: s.Description, Chart: "demo", Version: "1.0.0"}); err != nil || !found || s != want {
+			t.Fatalf("%s: status %+v, found %t, error %v, want %+v", step.name, s, found, err, want)
+		}
+	}
+	other := releaseOf(10_000_000_000)
+	other.Chart.(fstest.MapFS)["templates/more.yaml"] = &fstest.MapFile{Data: []byte("# nothing")}
+	if changed, err := c.Apply(t.Context(), other); !changed || err != nil {
+		t.Errorf("another chart: changed %t, error %v", changed, err)
+	}
+
+	for range 2 {
+		if err := c.Uninstall(t.Context(), "demo", "demo"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, found, err := c.Status(t.Context(), "demo", "demo"); found || err != nil || len(a.names()) != 0 {
+		t.Errorf("after uninstall: found %t, error %v, objects %v", found, err, a.names())
+	}
+}
+
+// TestApplyUnchangedIsOneCall is what makes a second run of a lab fast.
+func TestApplyUnchangedIsOneCall(t *testing.T) {
+	a := newAPI()
+	if _, err := connect(t, a).Apply(t.Context(), releaseOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	a.calls = nil
+	if _, err := connect(t, a).Apply(t.Context(), releaseOf(1)); err != nil || !slices.Equal(a.calls, []string{"GET /api/v1/namespaces/demo/secrets"}) {
+		t.Errorf("calls %v, error %v", a.calls, err)
+	}
+}
+
+func TestHistoryIsShort(t *testing.T) {
+	a := newAPI()
+	c := connect(t, a)
+	for size := range history + 3 {
+		if _, err := c.Apply(t.Context(), releaseOf(size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := 0
+	for path := range a.objects {
+		if strings.Contains(path, "/secrets/") {
+			kept++
+		}
+	}
+	if kept != history {
+		t.Errorf("%d revisions are kept, want %d", kept, history)
+	}
+}
+
+// TestKilledAnywhere kills a client at each of its calls in turn. A new one has
+// to bring the cluster to what it is asked for, with nothing left over.
+func TestKilledAnywhere(t *testing.T) {
+	apply := func(r Release) func(context.Context, *Client) error {
+		return func(ctx context.Context, c *Client) error { _, err := c.Apply(ctx, r); return err }
+	}
+	uninstall := func(ctx context.Context, c *Client) error { return c.Uninstall(ctx, "demo", "demo") }
+	tests := map[string]struct {
+		before *Release
+		killed func(context.Context, *Client) error
+		then   Release
+		want   []string
+	}{
+		"install":              {nil, apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"install, then other":  {nil, apply(releaseOf(1, "red")), releaseOf(2, "green"), []string{"base=2", "green=2"}},
+		"upgrade":              {new(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(2, "green"), []string{"base=2", "green=2"}},
+		"upgrade, then other":  {new(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(3, "blue"), []string{"base=3", "blue=3"}},
+		"upgrade, then back":   {new(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"uninstall":            {new(releaseOf(1, "red")), uninstall, releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"uninstall, then less": {new(releaseOf(1, "red")), uninstall, releaseOf(1), []string{"base=1"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			for dieAt := 1; ; dieAt++ {
+				a := newAPI()
+				if tt.before != nil {
+					if _, err := connect(t, a).Apply(t.Context(), *tt.before); err != nil {
+						t.Fatal(err)
+					}
+				}
+				ctx, kill := context.WithCancel(t.Context())
+				a.calls, a.dieAt, a.kill = nil, dieAt, kill
+				_ = tt.killed(ctx, connect(t, a))
+				kill()
+				a.mu.Lock()
+				survived := len(a.calls) < dieAt
+				at := a.calls[len(a.calls)-1]
+				a.dieAt = 0
+				a.mu.Unlock()
+
+				again := connect(t, a)
+				if _, err := again.Apply(t.Context(), tt.then); err != nil {
+					t.Fatalf("killed at call %d, %s: %v", dieAt, at, err)
+				}
+				if got := a.names(); !slices.Equal(got, tt.want) {
+					t.Errorf("killed at call %d, %s: objects %v, want %v", dieAt, at, got, tt.want)
+				}
+				if changed, err := again.Apply(t.Context(), tt.then); changed || err != nil {
+					t.Errorf("killed at call %d, %s: second apply changed %t, error %v", dieAt, at, changed, err)
+				}
+				if survived {
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestEachCallFailing lets each call fail in turn. Apply either says so or has
+// done its work; Helm gets by without some of the calls.
+func TestEachCallFailing(t *testing.T) {
+	tests := map[string]struct {
+		before *Release
+		want   []string
+	}{
+		"install": {nil, []string{"base=2", "green=2"}},
+		"upgrade": {new(releaseOf(1)), []string{"base=2", "green=2"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			failures := 0
+			for failAt := 1; ; failAt++ {
+				a := newAPI()
+				if tt.before != nil {
+					if _, err := connect(t, a).Apply(t.Context(), *tt.before); err != nil {
+						t.Fatal(err)
+					}
+				}
+				a.calls, a.failAt = nil, failAt
+				_, err := connect(t, a).Apply(t.Context(), releaseOf(2, "green"))
+				if err != nil {
+					failures++
+					if !strings.HasPrefix(err.Error(), "apply release demo/demo: ") {
+						t.Errorf("call %d fails: %v", failAt, err)
+					}
+				}
+				if got := a.names(); err == nil && !slices.Equal(got, tt.want) {
+					t.Errorf("call %d, %s, fails: no error, and objects %v", failAt, a.calls[failAt-1], got)
+				}
+				if len(a.calls) < failAt {
+					break
+				}
+				a.failAt = 0
+				if _, err := connect(t, a).Apply(t.Context(), releaseOf(2, "green")); err != nil || !slices.Equal(a.names(), tt.want) {
+					t.Errorf("after call %d failed: objects %v, error %v", failAt, a.names(), err)
+				}
+			}
+			if failures < 5 {
+				t.Errorf("only %d failures showed", failures)
+			}
+		})
+	}
+}
+
+func TestApplyEndsWithItsContext(t *testing.T) {
+	a := newAPI()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("user gave up"))
+	_, err := connect(t, a).Apply(ctx, releaseOf(1))
+	if err == nil || !strings.HasPrefix(err.Error(), "apply release demo/demo: user gave up: ") || len(a.calls) != 0 {
+		t.Errorf("error %v, calls %v", err, a.calls)
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	tests := map[string]struct {
+		change func(*Release)
+		err    string
+	}{
+		"no chart":       {func(r *Release) { r.Chart = nil }, "apply release demo/demo: read chart: none is given"},
+		"empty folder":   {func(r *Release) { r.Chart = fstest.MapFS{} }, "apply release demo/demo: load chart: Chart.yaml file is missing"},
+		"values":         {func(r *Release) { r.Values = []int{1} }, "apply release demo/demo: values are not a JSON object: json: cannot unmarshal array into Go value of type map[string]interface {}"},
+		"no JSON":        {func(r *Release) { r.Values = func() {} }, "apply release demo/demo: encode values: json: unsupported type: func()"},
+		"absent folder":  {func(r *Release) { r.Chart = os.DirFS("/nowhere") }, "apply release demo/demo: read chart: stat .: no such file or directory"},
+		"foreign object": {func(r *Release) { r.Values = values{Extra: []string{"theirs"}} }, "exists and cannot be imported into the current release"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI()
+			a.objects["/api/v1/namespaces/demo/configmaps/theirs"] = map[string]any{
+				"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "theirs", "namespace": "demo"},
+			}
+			r := releaseOf(1)
+			tt.change(&r)
+			_, err := connect(t, a).Apply(t.Context(), r)
+			if err == nil || err.Error() != tt.err && !(name == "foreign object" && strings.Contains(err.Error(), tt.err)) {
+				t.Errorf("error %v, want %s", err, tt.err)
+			}
+			if got := a.names(); !slices.Equal(got, []string{"theirs=<nil>"}) {
+				t.Errorf("objects %v", got)
+			}
+		})
+	}
+}
+
+// TestNothingInHome checks that Helm's caches stay in memory.
+func TestNothingInHome(t *testing.T) {
+	home := t.TempDir()
+	for _, name := range []string{"HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HELM_CACHE_HOME", "KUBECACHEDIR", "TMPDIR"} {
+		t.Setenv(name, home)
+	}
+	a := newAPI()
+	for size := range 2 {
+		if _, err := connect(t, a).Apply(t.Context(), releaseOf(size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := filepath.WalkDir(home, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && path != home {
+			err = fmt.Errorf("left %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNewRefusesWhatIsNoKubeconfig(t *testing.T) {
+	for _, text := range []string{"a: [", "apiVersion: v1\nkind: Config\n"} {
+		if _, err := New([]byte(text), slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "read kubeconfig: ") {
+			t.Errorf("%q: error %v", text, err)
+		}
+	}
+}

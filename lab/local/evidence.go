@@ -1,0 +1,138 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/evidence"
+	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// connectBound is how long a cluster or a server may take to be connected to
+// before evidence is gathered without it.
+const connectBound = 30 * time.Second
+
+// Evidence gathers what is known of a lab into dir, which must not exist or be
+// empty; see package evidence. The lab may be broken, half made or not there:
+// what cannot be had is in the summary. An error means that the folder cannot be
+// written.
+func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string) (_ evidence.Summary, err error) {
+	pieces := []evidence.Piece{
+		{Path: "topology.json", Read: func(context.Context) (any, error) { return t, nil }},
+		{Path: "status.json", Read: func(ctx context.Context) (any, error) { return d.Status(ctx, t) }},
+		{Path: "containers.json", Read: func(ctx context.Context) (any, error) { return d.engine.ContainersOn(ctx, networkName(t.Name)) }},
+	}
+	found := make([][]evidence.Piece, len(t.Clusters))
+	closers := make([]func() error, len(t.Clusters))
+	var group errgroup.Group
+	for i, c := range t.Clusters {
+		group.Go(func() error {
+			found[i], closers[i] = d.ofCluster(ctx, t, c)
+			return nil
+		})
+	}
+	// Each piece has its own error.
+	_ = group.Wait()
+	for i := range t.Clusters {
+		defer func() { err = errors.Join(err, closers[i]()) }()
+	}
+	return evidence.Write(ctx, dir, slices.Concat(pieces, slices.Concat(found...)))
+}
+
+// ofCluster returns the pieces of a cluster and of the SPIRE servers in it, and
+// what ends the connections that the pieces use.
+func (d *Driver) ofCluster(ctx context.Context, t topology.Topology, c topology.Cluster) ([]evidence.Piece, func() error) {
+	folder := path.Join("clusters", c.Name)
+	pieces := []evidence.Piece{{
+		// The kubelet says why there are no pods, also where no API answers.
+		Path: path.Join(folder, "node.log"),
+		Read: func(ctx context.Context) (any, error) {
+			return d.engine.Exec(ctx, NodeName(t.Name, c.Name), []string{"journalctl", "--no-pager", "--lines=2000", "--unit=kubelet", "--unit=containerd"}, nil)
+		},
+	}}
+	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(t.Name, c.Name)
+	var cluster *kube.Cluster
+	if err == nil {
+		cluster, err = kube.New(kubeconfig)
+	}
+	if err != nil {
+		return append(pieces, failed(folder, err)), nothing
+	}
+	pieces = append(pieces, evidence.OfCluster(ctx, folder, cluster)...)
+
+	// A lab of this cluster alone: its servers can be asked even where others
+	// are gone.
+	alone := t
+	alone.Clusters = []topology.Cluster{c}
+	bounded, cancel := context.WithTimeout(ctx, connectBound)
+	defer cancel()
+	l, err := d.Open(bounded, alone)
+	if err != nil {
+		return append(pieces, failed(path.Join(folder, "servers"), err)), nothing
+	}
+	for _, td := range t.TrustDomains {
+		if td.Cluster == c.Name {
+			pieces = append(pieces, ofServer(bounded, l, td)...)
+		}
+	}
+	return pieces, l.Close
+}
+
+func nothing() error { return nil }
+
+// failed is a piece that cannot be had.
+func failed(path string, err error) evidence.Piece {
+	return evidence.Piece{Path: path, Read: func(context.Context) (any, error) { return nil, err }}
+}
+
+// ofServer returns what one SPIRE server has, in its own words.
+func ofServer(ctx context.Context, l *lab.Lab, td topology.TrustDomain) []evidence.Piece {
+	folder := path.Join("servers", td.Name.Name())
+	server, err := l.Server(ctx, td.Name)
+	if err != nil {
+		return []evidence.Piece{failed(folder, err)}
+	}
+	return []evidence.Piece{
+		{Path: path.Join(folder, "bundle.json"), Read: func(ctx context.Context) (any, error) {
+			own, err := server.Bundle(ctx)
+			return documents(err, own)
+		}},
+		{Path: path.Join(folder, "held-bundles.json"), Read: func(ctx context.Context) (any, error) {
+			held, err := server.HeldBundles(ctx)
+			return documents(err, held...)
+		}},
+		answer(folder, "relationships", server.Relationships),
+		answer(folder, "agents", server.Agents),
+		answer(folder, "entries", server.Entries),
+	}
+}
+
+func answer[T spire.Relationship | spire.Agent | spire.Entry](folder, name string, ask func(context.Context) ([]T, error)) evidence.Piece {
+	return evidence.Piece{Path: path.Join(folder, name+".json"), Read: func(ctx context.Context) (any, error) { return ask(ctx) }}
+}
+
+// documents writes bundles as endpoints serve them, by their trust domains.
+func documents(err error, bundles ...*spiffebundle.Bundle) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]json.RawMessage{}
+	for _, b := range bundles {
+		document, err := b.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		all[b.TrustDomain().Name()] = document
+	}
+	return all, nil
+}

@@ -1,0 +1,82 @@
+package lab_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+)
+
+// TestOneChangeAtATime has other commands come while an up is under way.
+func TestOneChangeAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		second := *d
+		tried := false
+		d.Observe = func(e plan.Event) {
+			if e.Step != "cluster/market" || e.State != plan.Started {
+				return
+			}
+			tried = true
+			want := fmt.Sprintf("lab quotes is being changed by another fedlab: process %d (up), since %s", os.Getpid(), time.Now().Format(time.TimeOnly))
+			for command, do := range map[string]func() error{
+				"up":   func() error { return second.Up(t.Context(), quotes(t)) },
+				"down": func() error { _, err := second.Down(t.Context(), "quotes"); return err },
+			} {
+				var held *lab.HeldError
+				if err := do(); !errors.As(err, &held) || err.Error() != want {
+					t.Errorf("%s: error %v, want %s", command, err, want)
+				}
+			}
+			if _, err := second.Down(t.Context(), "other"); err != nil {
+				t.Errorf("down of another lab: %v", err)
+			}
+			// A holder that is just starting has not said yet who it is.
+			if err := os.Truncate(filepath.Join(d.Locks, "quotes.lock"), 0); err != nil {
+				t.Error(err)
+			}
+			if err := second.Up(t.Context(), quotes(t)); err == nil || err.Error() != "lab quotes is being changed by another fedlab" {
+				t.Errorf("error %v", err)
+			}
+		}
+		if err := w.up(t, d, quotes(t)); err != nil || !tried {
+			t.Fatalf("tried %t, error %v", tried, err)
+		}
+		if err := w.up(t, &second, quotes(t)); err != nil {
+			t.Errorf("when the first is done: %v", err)
+		}
+	})
+}
+
+func TestLockAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		w.fault = once("Networks.Ensure", fail)
+		if err := w.up(t, d, quotes(t)); !errors.Is(err, errInjected) {
+			t.Fatalf("error %v, want %v", err, errInjected)
+		}
+		if _, err := w.down(t, d); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestLockThatCannotBeMade(t *testing.T) {
+	d := newWorld(t).driver(t)
+	d.Locks = filepath.Join(d.Locks, "file", "locks")
+	if err := os.WriteFile(filepath.Dir(d.Locks), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("hold lab quotes: mkdir %s: not a directory", filepath.Dir(d.Locks))
+	if err := d.Up(t.Context(), quotes(t)); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}

@@ -1,0 +1,136 @@
+package lab_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"testing/synctest"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+)
+
+func TestOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		starts()["all of it"](t, w, d)
+		l, err := d.Open(t.Context(), quotes(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		access, err := l.Cluster("market")
+		if err != nil || access.Objects.NodeReady(t.Context()) != nil {
+			t.Errorf("access to market: %v", err)
+		}
+		if _, err := l.Cluster("moon"); err == nil || err.Error() != `lab quotes has no cluster "moon"` {
+			t.Errorf("access to nothing: %v", err)
+		}
+		for _, name := range []string{"cluster1.com", "cluster1.com", "cluster2.com"} {
+			td := spiffeid.RequireTrustDomainFromString(name)
+			server, err := l.Server(t.Context(), td)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bundle, err := server.Bundle(t.Context()); err != nil || bundle.TrustDomain() != td {
+				t.Errorf("bundle %v, error %v", bundle, err)
+			}
+		}
+		if _, err := l.Server(t.Context(), spiffeid.RequireTrustDomainFromString("moon")); err == nil || err.Error() != `lab quotes has no trust domain "moon"` {
+			t.Errorf("server of nothing: %v", err)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOpenWhatIsNotUp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		arrange func(*world)
+		// open and told are what Open and Topology say.
+		open, told string
+	}{
+		"nothing is there": {
+			func(w *world) { clear(w.nodes); clear(w.networks) },
+			"lab quotes is not up: it has no network", "lab quotes is not up: there is no cluster of it",
+		},
+		"a cluster is gone": {
+			func(w *world) { delete(w.nodes, nodeName{"quotes", "market"}) },
+			"lab quotes is not up: it has no cluster market", "",
+		},
+		"all is stopped": {
+			func(w *world) {
+				for _, n := range w.nodes {
+					n.running = false
+				}
+			},
+			"lab quotes is not up: cluster market is stopped", "lab quotes is not up: cluster market does not tell: its node is stopped",
+		},
+		"all is half-made": {
+			func(w *world) {
+				for name := range w.nodes {
+					w.renew(name)
+				}
+			},
+			"", "lab quotes is not up: cluster market is half-made",
+		},
+		"no API answers": {
+			func(w *world) {
+				for _, n := range w.nodes {
+					n.state = deaf
+				}
+			},
+			"", "lab quotes is not up: cluster market does not tell: connection refused",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts()["all of it"](t, w, d)
+				tt.arrange(w)
+				_, opened := d.Open(t.Context(), quotes(t))
+				_, told := d.Topology(t.Context(), "quotes")
+				for what, e := range map[string]struct {
+					err  error
+					want string
+				}{"open": {opened, tt.open}, "topology": {told, tt.told}} {
+					var notUp *lab.NotUpError
+					if (e.want != "") != errors.As(e.err, &notUp) || e.want != "" && e.err.Error() != e.want || e.want == "" && e.err != nil {
+						t.Errorf("%s: error %v, want %q", what, e.err, e.want)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestTopologyOfARunningLab: a shell that has no lab file finds what the lab is
+// meant to be, as the last up was told.
+func TestTopologyOfARunningLab(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		starts()["all of it"](t, w, d)
+		got, err := d.Topology(t.Context(), "quotes")
+		if err != nil || !reflect.DeepEqual(got, quotes(t)) {
+			t.Errorf("error %v, got %+v, want %+v", err, got, quotes(t))
+		}
+		changed := quotes(t)
+		changed.TrustDomains[0].LogLevel = "debug"
+		if err := w.up(t, d, changed); err != nil {
+			t.Fatal(err)
+		}
+		got, err = d.Topology(t.Context(), "quotes")
+		if err != nil || !reflect.DeepEqual(got, changed) {
+			t.Errorf("after a change: error %v, got %+v, want %+v", err, got, changed)
+		}
+		s, err := d.Status(t.Context(), got)
+		if err != nil || s.Relationships[0].Bundle != federation.InSync {
+			t.Errorf("status %+v, error %v", s, err)
+		}
+	})
+}

@@ -1,0 +1,67 @@
+package lab_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// golden compares text with a file of testdata.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := "testdata/" + name
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+func TestPlan(t *testing.T) {
+	p, err := (&lab.Driver{}).Plan(quotes(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, s := range p.Steps() {
+		_, _ = fmt.Fprintf(&b, "%s: %s\n", s.Name, s.Title)
+		for _, id := range s.After {
+			_, _ = fmt.Fprintf(&b, "  after %s\n", id)
+		}
+	}
+	golden(t, "plan-quotes.txt", b.String())
+}
+
+func TestPlanRefusesWhatDoesNotHold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(*topology.Topology)
+		want  string
+	}{
+		"a relationship of nobody": {func(top *topology.Topology) { top.TrustDomains = top.TrustDomains[:1] }, `lab quotes has no trust domain "cluster2.com"`},
+		"a call to nobody":         {func(top *topology.Topology) { top.Workloads = top.Workloads[1:] }, `lab quotes has no workload "stock-quotes"`},
+		"two clusters of one name": {func(top *topology.Topology) { top.Clusters[1].Name = "market" }, "add step cluster/market: the plan has a step of that name"},
+		"a workload without place": {func(top *topology.Topology) { top.Workloads[0].Cluster = "moon" }, "cluster moon of lab quotes has no trust domain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := quotes(t)
+			tt.spoil(&top)
+			if _, err := (&lab.Driver{}).Plan(top); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v lacks %q", err, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,371 @@
+package lab_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// starts are what an up may find.
+func starts() map[string]func(*testing.T, *world, *lab.Driver) {
+	full := func(t *testing.T, w *world, d *lab.Driver) {
+		t.Helper()
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return map[string]func(*testing.T, *world, *lab.Driver){
+		"nothing":   func(*testing.T, *world, *lab.Driver) {},
+		"all of it": full,
+		"all of it, stopped": func(t *testing.T, w *world, d *lab.Driver) {
+			full(t, w, d)
+			for _, n := range w.nodes {
+				n.running = false
+			}
+		},
+		// Its SPIRE server will have new keys, which the other one must learn.
+		"one cluster half-made": func(t *testing.T, w *world, d *lab.Driver) {
+			full(t, w, d)
+			w.renew(nodeName{"quotes", "market"})
+		},
+		"one cluster removed by hand": func(t *testing.T, w *world, d *lab.Driver) {
+			full(t, w, d)
+			delete(w.nodes, nodeName{"quotes", "broker"})
+		},
+	}
+}
+
+// renew puts a cluster back to what it is when kind has just made it.
+func (w *world) renew(name nodeName) {
+	old := w.nodes[name]
+	old.running = false
+	w.nodes[name] = newNode(w, name, old.spec)
+}
+
+// finished is a world in which the quotes preset is up.
+func finished(t *testing.T) (dump string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err := w.up(t, w.driver(t), quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		dump = w.dump()
+	})
+	return dump
+}
+
+func TestUpConverges(t *testing.T) {
+	want := finished(t)
+	for _, line := range []string{
+		"quotes/market trusts cluster2.com at https://10.192.2.1:8443: in sync, polls true",
+		"quotes/broker trusts cluster1.com at https://10.192.1.1:8443: in sync, polls true",
+		"quotes/broker entry spiffe://cluster2.com/client",
+		"context kind-quotes-market",
+	} {
+		if !strings.Contains(want, line) {
+			t.Fatalf("a lab that is up lacks %q:\n%s", line, want)
+		}
+	}
+	for name, start := range starts() {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				start(t, w, d)
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.want(t, want)
+			})
+		})
+	}
+}
+
+// want compares the world with what it should be.
+func (w *world) want(t *testing.T, want string) {
+	t.Helper()
+	if got := w.dump(); got != want {
+		t.Errorf("the world is\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestSecondUpChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.calls, w.mutations = nil, nil
+		var states []plan.State
+		d.Observe = func(e plan.Event) {
+			if e.State != plan.Started {
+				states = append(states, e.State)
+			}
+		}
+		began := time.Now()
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited for %s", took)
+		}
+		if len(w.mutations) > 0 {
+			t.Errorf("it changed something: %v", w.mutations)
+		}
+		p, err := d.Plan(quotes(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := slices.Repeat([]plan.State{plan.Unchanged}, p.Len()); !slices.Equal(states, want) {
+			t.Errorf("its steps ended as %v", states)
+		}
+		for _, call := range w.calls {
+			for _, verb := range []string{"Create", "Start", "Delete", "Remove", "Set", "Refresh", "Ensure node"} {
+				if strings.Contains(call, verb) {
+					t.Errorf("it called %s", call)
+				}
+			}
+		}
+	})
+}
+
+// TestUpMakesHalfMadeClustersAnew has clusters whose making was killed at
+// different times.
+func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
+	want := finished(t)
+	for name, arrange := range map[string]func(*node){
+		"no kubeconfig":              func(n *node) { n.state = noKubeconfig },
+		"an API that never answers":  func(n *node) { n.state = deaf },
+		"a node without a mark":      func(*node) {},
+		"stopped, and never answers": func(n *node) { n.state, n.running = deaf, false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.networks["quotes"] = topology.NetworkCandidates()[0]
+				for _, c := range quotes(t).Clusters {
+					n := newNode(w, nodeName{"quotes", c.Name}, lab.NodeSpec{Image: "node:0"})
+					if c.Name == "broker" {
+						n.spec.Ports = map[netip.AddrPort]int{netip.MustParseAddrPort("127.0.0.1:8080"): 30081}
+					}
+					w.nodes[n.name] = n
+					arrange(n)
+				}
+				d := w.driver(t)
+				var notes []string
+				d.Observe = func(e plan.Event) {
+					if e.State == plan.Noted && strings.Contains(e.Note, "half-made") {
+						notes = append(notes, string(e.Step))
+					}
+				}
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				slices.Sort(notes)
+				if !slices.Equal(notes, []string{"cluster/broker", "cluster/market"}) {
+					t.Errorf("said to be made anew: %v", notes)
+				}
+				w.want(t, want)
+			})
+		})
+	}
+}
+
+// TestUpIsPatientWithAClusterThatRuns: an API that is slow for half a minute is
+// no reason to throw its cluster away.
+func TestUpIsPatientWithAClusterThatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.mutations = nil
+		slow := time.Now().Add(30 * time.Second)
+		w.fault = func(c string) verdict {
+			if strings.HasSuffix(c, " in market") && time.Now().Before(slow) {
+				return fail
+			}
+			return pass
+		}
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		if len(w.mutations) > 0 {
+			t.Errorf("it changed something: %v", w.mutations)
+		}
+	})
+}
+
+func TestUpRefusesWhatDoesNotFit(t *testing.T) {
+	const (
+		expose = "      expose: 127.0.0.1:8080\n"
+		start  = "lab quotes runs and is not what its file asks for: "
+	)
+	for name, tt := range map[string]struct {
+		top  topology.Topology
+		want string
+	}{
+		"exposed later": {
+			edited(t, "    - app: broker-webapp\n      cluster: broker\n      # The page is at http://localhost:8080/quotes.\n"+expose, "    - app: broker-webapp\n      cluster: broker\n"),
+			"survey/quotes: " + start + "cluster broker was made with other ports: it has 127.0.0.1:8080 (to 30081), and the file asks for none",
+		},
+		"exposed elsewhere": {
+			edited(t, expose, "      expose: 127.0.0.1:9090\n"),
+			"survey/quotes: " + start + "cluster broker was made with other ports: it has 127.0.0.1:8080 (to 30081), and the file asks for 127.0.0.1:9090 (to 30081)",
+		},
+		"renamed": {
+			edited(t, "broker\n", "exchange\n"),
+			"survey/quotes: " + start + "cluster broker is there, and the file does not have it",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.mutations = nil
+				err := w.up(t, d, tt.top)
+				var mismatch *lab.MismatchError
+				if !errors.As(err, &mismatch) || err.Error() != tt.want {
+					t.Errorf("error %v, want %s", err, tt.want)
+				}
+				if len(w.mutations) > 0 {
+					t.Errorf("it changed something: %v", w.mutations)
+				}
+			})
+		})
+	}
+}
+
+func TestUpRefusesATakenPortBeforeImagesAreMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.taken[netip.MustParseAddrPort("127.0.0.1:8080")] = true
+		err := w.up(t, w.driver(t), quotes(t))
+		if want := "survey/quotes: port 8080 of this machine is taken"; err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if len(w.mutations) > 0 {
+			t.Errorf("it changed something: %v", w.mutations)
+		}
+	})
+}
+
+// TestUpBringsAChangedDemo: a demo program that was edited goes to the cluster
+// that runs it, without a node image.
+func TestUpBringsAChangedDemo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.mutations, w.demo = nil, 1
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(w.mutations)
+		want := []string{
+			"Images.LoadDemo broker-webapp", "Images.LoadDemo stock-quotes",
+			"Releases.Apply broker-webapp in broker", "Releases.Apply stock-quotes in market",
+		}
+		if !slices.Equal(w.mutations, want) {
+			t.Errorf("it changed %v, want %v", w.mutations, want)
+		}
+	})
+}
+
+// TestUpMendsDrift: what a server holds of another one is put right, also where
+// it is what keeps the server from fetching.
+func TestUpMendsDrift(t *testing.T) {
+	want := finished(t)
+	for name, tt := range map[string]struct {
+		drift func(market, broker *spireServer)
+		// calls are what mends it, in this order.
+		calls []string
+	}{
+		"deleted": {
+			func(market, broker *spireServer) { delete(broker.held, market.td) },
+			[]string{"SPIRE RefreshBundle in broker", "SPIRE BatchSetFederatedBundle in broker", "SPIRE RefreshBundle in broker"},
+		},
+		"of somebody else": {
+			func(market, broker *spireServer) { broker.held[market.td] = broker.bundle() },
+			[]string{"SPIRE RefreshBundle in broker", "SPIRE BatchSetFederatedBundle in broker", "SPIRE RefreshBundle in broker"},
+		},
+		"behind": {
+			func(market, broker *spireServer) { broker.held[market.td].RemoveJWTAuthority("jwt-of-cluster1.com") },
+			[]string{"SPIRE RefreshBundle in broker"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.calls = nil
+				tt.drift(w.nodes[nodeName{"quotes", "market"}].spire, w.nodes[nodeName{"quotes", "broker"}].spire)
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.want(t, want)
+				mending := slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return !slices.Contains(tt.calls, c) })
+				if !slices.Equal(mending, tt.calls) {
+					t.Errorf("mended with %v, want %v", mending, tt.calls)
+				}
+			})
+		})
+	}
+}
+
+// TestUpWantsTheEndpointToWork: a bundle that was handed over is not enough.
+func TestUpWantsTheEndpointToWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		broker := w.nodes[nodeName{"quotes", "broker"}].spire
+		for td, r := range broker.relationships {
+			broker.held[td].RemoveJWTAuthority("jwt-of-cluster1.com")
+			r.url = "https://10.192.1.1:9999"
+		}
+		err := w.up(t, d, quotes(t))
+		for _, want := range []string{"federate/cluster2.com->cluster1.com: wait until cluster2.com holds the bundle of cluster1.com: not after 3m", "connection refused"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v lacks %q", err, want)
+			}
+		}
+	})
+}
+
+func TestUpInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		errInterrupted := errors.New("interrupted")
+		d.Observe = func(e plan.Event) {
+			if e.Step == "cluster/market" && e.State == plan.Changed {
+				w.kill(errInterrupted)
+			}
+		}
+		if err := w.up(t, d, quotes(t)); !errors.Is(err, errInterrupted) {
+			t.Errorf("error %v, want %v", err, errInterrupted)
+		}
+	})
+}

@@ -1,0 +1,265 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// visit is one look at a lab.
+type visit struct {
+	*Driver
+	topology  topology.Topology
+	addresses topology.Addresses
+	networked bool
+	access    map[string]Access
+	servers   map[spiffeid.TrustDomain]asked
+}
+
+// asked is what one SPIRE server said.
+type asked struct {
+	server        *spire.Server
+	bundle        *spiffebundle.Bundle
+	held          map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	relationships []spire.Relationship
+	agents        []spire.Agent
+	entries       []spire.Entry
+	// silent is set when something of this could not be asked, and nothing can
+	// be said about what depends on it.
+	silent error
+	// agentsProblem says why not all agents run.
+	agentsProblem error
+}
+
+func (v *visit) close() {
+	for _, a := range v.servers {
+		if a.server != nil {
+			// Nothing was sent that could still be lost.
+			_ = a.server.Close()
+		}
+	}
+}
+
+func (v *visit) cluster(ctx context.Context, c topology.Cluster, nodes []Node) ClusterStatus {
+	s := ClusterStatus{
+		Name: c.Name, State: "absent", Context: v.Parts.Kubeconfigs.Context(v.topology.Name, c.Name),
+		Pods: c.PodSubnet.String(), Services: c.ServiceSubnet.String(),
+	}
+	if v.networked {
+		if first, last, err := v.addresses.Pool(c.Name); err == nil {
+			s.Pool = first.String() + "-" + last.String()
+		}
+	}
+	n, there := node(nodes, c.Name)
+	if !there {
+		s.Problem = "it is not there"
+		return s
+	}
+	if s.State = state(n); !n.Running {
+		s.Problem = "its node is stopped"
+		return s
+	}
+	access, err := v.Driver.access(v.topology.Name, c.Name)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		err = whole(ctx, access.Objects)
+	}
+	if err == nil {
+		v.access[c.Name] = access
+		err = fits(v.topology, n)
+	}
+	s.Health = health(err)
+	return s
+}
+
+// whole returns nil for a cluster that was made to the end and whose node is
+// ready.
+func whole(ctx context.Context, objects Objects) error {
+	if err := objects.NodeReady(ctx); err != nil {
+		return err
+	}
+	marked, err := objects.Object(ctx, mark, &struct{}{})
+	if err == nil && !marked {
+		err = errors.New("it was left half-made, and the next up makes it anew")
+	}
+	return err
+}
+
+func state(n Node) string {
+	if n.Running {
+		return "running"
+	}
+	return "stopped"
+}
+
+// askServers asks all servers side by side.
+func (v *visit) askServers(ctx context.Context) {
+	answers := make([]asked, len(v.topology.TrustDomains))
+	var group errgroup.Group
+	for i, td := range v.topology.TrustDomains {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, statusBound)
+			defer cancel()
+			answers[i] = v.askServer(ctx, td)
+			return nil
+		})
+	}
+	// Each answer has its own error.
+	_ = group.Wait()
+	for i, td := range v.topology.TrustDomains {
+		v.servers[td.Name] = answers[i]
+	}
+}
+
+func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked) {
+	access, ok := v.access[td.Cluster]
+	if !ok {
+		return asked{silent: fmt.Errorf("cluster %s does not answer", td.Cluster)}
+	}
+	if a.silent = access.Pods.Ready(ctx, serverKey); a.silent != nil {
+		return a
+	}
+	a.agentsProblem = access.Pods.Ready(ctx, agentKey)
+	if a.server, a.silent = connectServer(ctx, access, td.Name); a.silent != nil {
+		return a
+	}
+	var held []*spiffebundle.Bundle
+	var errs [5]error
+	a.bundle, errs[0] = a.server.Bundle(ctx)
+	held, errs[1] = a.server.HeldBundles(ctx)
+	a.relationships, errs[2] = a.server.Relationships(ctx)
+	a.agents, errs[3] = a.server.Agents(ctx)
+	a.entries, errs[4] = a.server.Entries(ctx)
+	a.held = make(map[spiffeid.TrustDomain]*spiffebundle.Bundle, len(held))
+	for _, b := range held {
+		a.held[b.TrustDomain()] = b
+	}
+	a.silent = errors.Join(errs[:]...)
+	return a
+}
+
+func (v *visit) trustDomain(td topology.TrustDomain) TrustDomainStatus {
+	s := TrustDomainStatus{Name: td.Name.Name(), Cluster: td.Cluster}
+	if v.networked {
+		if address, err := v.addresses.Server(td); err == nil {
+			s.BundleEndpoint = fmt.Sprintf("https://%s:%d", address, td.BundleEndpoint.Port)
+		}
+	}
+	a := v.servers[td.Name]
+	s.Health = health(errors.Join(a.silent, a.agentsProblem))
+	for _, agent := range a.agents {
+		if !agent.Banned && agent.ExpiresAt.After(time.Now()) {
+			s.Agents++
+		}
+	}
+	s.Entries = len(a.entries)
+	if a.bundle != nil {
+		s.X509Authorities, s.JWTAuthorities = len(a.bundle.X509Authorities()), len(a.bundle.JWTAuthorities())
+		for _, authority := range a.bundle.X509Authorities() {
+			if s.ExpiresAt.IsZero() || authority.NotAfter.Before(s.ExpiresAt) {
+				s.ExpiresAt = authority.NotAfter
+			}
+		}
+	}
+	if s.Well && s.Agents == 0 {
+		s.Health = health(errors.New("no agent has attested"))
+	}
+	return s
+}
+
+// relationship looks at the three facts of a relationship apart from each other:
+// that the server has it, that it holds a bundle, and that this is the bundle
+// which the other side has. The fourth, that entries ask for it, is a matter of
+// each workload.
+func (v *visit) relationship(r topology.Relationship) RelationshipStatus {
+	s := RelationshipStatus{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile)}
+	truster, trusted := v.servers[r.Truster], v.servers[r.Trusted]
+	switch {
+	case truster.silent != nil:
+		s.Health = health(fmt.Errorf("the server of %s does not answer", r.Truster.Name()))
+	case trusted.silent != nil:
+		s.Health = health(fmt.Errorf("the server of %s does not answer", r.Trusted.Name()))
+	default:
+		c := federation.Compare(truster.held[r.Trusted], trusted.bundle)
+		s.Bundle = c.State
+		switch {
+		case !knows(truster.relationships, r.Trusted):
+			s.Health = health(fmt.Errorf("the server of %s has no relationship with %s: nothing will refresh its bundle", r.Truster.Name(), r.Trusted.Name()))
+		case c.State != federation.InSync:
+			s.Health = health(errors.New(c.String()))
+		default:
+			s.Well = true
+		}
+	}
+	return s
+}
+
+func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStatus, error) {
+	s := WorkloadStatus{Name: w.Name, Cluster: w.Cluster}
+	id, err := v.topology.SPIFFEID(w)
+	if err != nil {
+		return s, err
+	}
+	td, err := v.topology.TrustDomainOf(w.Cluster)
+	if err != nil {
+		return s, err
+	}
+	s.SPIFFEID = id.String()
+	if w.URL() != "" {
+		s.URL = w.URL()
+	} else if v.networked {
+		address, err := v.addresses.Workload(w)
+		if err != nil {
+			return s, err
+		}
+		s.Address = fmt.Sprintf("%s:%d", address, w.App.Port)
+	}
+	access, ok := v.access[w.Cluster]
+	if !ok {
+		s.Health = health(fmt.Errorf("cluster %s does not answer", w.Cluster))
+		return s, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	federatesWith, err := spire.FederatesWith(v.topology, w)
+	if err != nil {
+		return s, err
+	}
+	err = access.Pods.Ready(ctx, deployment(w))
+	if server := v.servers[td.Name]; err == nil && server.silent != nil {
+		err = fmt.Errorf("the server of %s does not answer", td.Name.Name())
+	} else if err == nil {
+		err = registered(server.entries, id, federatesWith)
+	}
+	if err == nil && s.URL != "" {
+		err = v.Parts.Page(ctx, s.URL)
+	}
+	s.Health = health(err)
+	return s, nil
+}
+
+// registered returns nil when an identity has an entry that gives its workload
+// the bundles of all these trust domains.
+func registered(entries []spire.Entry, id spiffeid.ID, trusted []spiffeid.TrustDomain) error {
+	i := slices.IndexFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == id })
+	if i < 0 {
+		return fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", id)
+	}
+	for _, td := range trusted {
+		if !slices.Contains(entries[i].FederatesWith, td) {
+			return fmt.Errorf("the entry of %s does not federate with %s: the workload does not get its bundle", id, td.Name())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,392 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// world is a machine in memory: what Docker, kind, Kubernetes, Helm and SPIRE
+// would hold. Every call of a part goes through do, where it can be made to fail
+// or to be the last one before a kill.
+type world struct {
+	mu       sync.Mutex
+	networks map[string]netip.Prefix
+	nodes    map[nodeName]*node
+	// contexts are those in the person's kubeconfig file.
+	contexts map[string]bool
+	// taken are the addresses that some other program listens on.
+	taken map[netip.AddrPort]bool
+	// built tells which images are there.
+	built struct{ parts, node bool }
+	// demo is the version of the demo programs' source.
+	demo int
+
+	// calls are the calls so far, mutations those that changed something.
+	calls, mutations []string
+	// fault decides about a call before it is done; nil lets all pass.
+	fault func(call string) verdict
+	// killed is set when the process is dead: nothing it does has an effect.
+	killed bool
+	// kill ends the context of the command under test.
+	kill context.CancelCauseFunc
+	// stop ends what serves connections.
+	stop []func()
+}
+
+type nodeName struct{ lab, cluster string }
+
+// verdict is what becomes of a call.
+type verdict int
+
+const (
+	pass verdict = iota
+	fail
+	killBefore
+	killAfter
+)
+
+var (
+	errInjected = errors.New("injected fault")
+	errKilled   = errors.New("the process was killed")
+)
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{},
+		contexts: map[string]bool{}, taken: map[netip.AddrPort]bool{},
+	}
+	t.Cleanup(func() {
+		for _, stop := range w.stop {
+			stop()
+		}
+	})
+	return w
+}
+
+// do is one call of a part. The effect runs while nothing else does, and tells
+// with changed that it changed the world.
+func (w *world) do(ctx context.Context, call string, effect func(changed func()) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.killed {
+		return errKilled
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	w.calls = append(w.calls, call)
+	decided := pass
+	if w.fault != nil {
+		decided = w.fault(call)
+	}
+	switch decided {
+	case fail:
+		return fmt.Errorf("%s: %w", call, errInjected)
+	case killBefore:
+		return w.die()
+	}
+	err := effect(func() { w.mutations = append(w.mutations, call) })
+	if decided == killAfter {
+		return w.die()
+	}
+	return err
+}
+
+func (w *world) die() error {
+	w.killed = true
+	w.kill(errKilled)
+	return errKilled
+}
+
+// up runs an up to its end, or until the world's fault kills it.
+func (w *world) up(t *testing.T, d *lab.Driver, top topology.Topology) error {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	w.kill = cancel
+	err := d.Up(ctx, top)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.killed, w.fault = false, nil
+	return err
+}
+
+// driver returns a driver of the world.
+func (w *world) driver(t *testing.T) *lab.Driver {
+	t.Helper()
+	return &lab.Driver{Locks: t.TempDir(), Parts: lab.Parts{
+		Images:      images{w},
+		Networks:    networks{w},
+		Nodes:       nodes{w},
+		Kubeconfigs: kubeconfigs{w},
+		Connect:     w.connect,
+		PortFree: func(addr netip.AddrPort) error {
+			return w.do(context.Background(), "PortFree", func(func()) error {
+				if w.taken[addr] {
+					return fmt.Errorf("port %d of this machine is taken", addr.Port())
+				}
+				return nil
+			})
+		},
+		Page: w.page,
+	}}
+}
+
+// quotes is the preset that comes up when nobody names another.
+func quotes(t *testing.T) topology.Topology {
+	t.Helper()
+	f, err := config.Open("quotes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Topology
+}
+
+// edited is the quotes preset with a text of its file replaced.
+func edited(t *testing.T, old, replacement string) topology.Topology {
+	t.Helper()
+	data, err := config.Init("quotes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(data), old) {
+		t.Fatalf("the preset does not have %q", old)
+	}
+	top, err := config.Load([]byte(strings.ReplaceAll(string(data), old, replacement)), "lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return top
+}
+
+// dump is the world in words, without what differs from one bring-up to the next
+// (keys), and with how each held bundle stands to its source.
+func (w *world) dump() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	for name, subnet := range w.networks {
+		add("network %s %s", name, subnet)
+	}
+	for name := range maps.Keys(w.contexts) {
+		add("context %s", name)
+	}
+	for name, n := range w.nodes {
+		n.dump(func(format string, args ...any) { add("%s %s", name, fmt.Sprintf(format, args...)) })
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (n nodeName) String() string { return n.lab + "/" + n.cluster }
+
+type networks struct{ *world }
+
+func (w networks) Ensure(ctx context.Context, name string) (subnet netip.Prefix, made bool, err error) {
+	err = w.do(ctx, "Networks.Ensure", func(changed func()) error {
+		if subnet = w.networks[name]; !subnet.IsValid() {
+			subnet, made = topology.NetworkCandidates()[len(w.networks)], true
+			w.networks[name] = subnet
+			changed()
+		}
+		return nil
+	})
+	return subnet, made, err
+}
+
+func (w networks) Find(ctx context.Context, name string) (subnet netip.Prefix, found bool, err error) {
+	err = w.do(ctx, "Networks.Find", func(func()) error {
+		subnet, found = w.networks[name]
+		return nil
+	})
+	return subnet, found, err
+}
+
+func (w networks) Remove(ctx context.Context, name string) error {
+	return w.do(ctx, "Networks.Remove", func(changed func()) error {
+		for n := range w.nodes {
+			if n.lab == name {
+				return fmt.Errorf("network of %s has active endpoints", name)
+			}
+		}
+		delete(w.networks, name)
+		changed()
+		return nil
+	})
+}
+
+type nodes struct{ *world }
+
+func (w nodes) List(ctx context.Context, name string) (list []lab.Node, err error) {
+	err = w.do(ctx, "Nodes.List", func(func()) error {
+		// As with Docker, a lab's nodes are found by its network.
+		if _, found := w.networks[name]; !found {
+			return nil
+		}
+		for n, made := range w.nodes {
+			if n.lab == name {
+				list = append(list, lab.Node{Cluster: n.cluster, Running: made.running, Ports: made.spec.Ports})
+			}
+		}
+		slices.SortFunc(list, func(a, b lab.Node) int { return strings.Compare(a.Cluster, b.Cluster) })
+		return nil
+	})
+	return list, err
+}
+
+func (w nodes) Create(ctx context.Context, s lab.NodeSpec) error {
+	return w.do(ctx, "Nodes.Create "+s.Cluster, func(changed func()) error {
+		name := nodeName{s.Lab, s.Cluster}
+		switch {
+		case w.nodes[name] != nil:
+			return fmt.Errorf("create cluster %s: it exists already", name)
+		case !w.networks[s.Lab].IsValid():
+			return fmt.Errorf("create cluster %s: there is no network", name)
+		case s.Image != "node:1" || !w.built.node:
+			return fmt.Errorf("create cluster %s: there is no image %q", name, s.Image)
+		}
+		for addr := range s.Ports {
+			if w.taken[addr] {
+				return fmt.Errorf("create cluster %s: address %s is in use", name, addr)
+			}
+		}
+		w.nodes[name] = newNode(w.world, name, s)
+		changed()
+		return nil
+	})
+}
+
+func (w nodes) Start(ctx context.Context, name, cluster string) error {
+	return w.do(ctx, "Nodes.Start "+cluster, func(changed func()) error {
+		n := w.nodes[nodeName{name, cluster}]
+		if n == nil {
+			return errors.New("no such container")
+		}
+		n.start()
+		changed()
+		return nil
+	})
+}
+
+func (w nodes) Delete(ctx context.Context, name, cluster string) error {
+	return w.do(ctx, "Nodes.Delete "+cluster, func(changed func()) error {
+		if n := w.nodes[nodeName{name, cluster}]; n != nil {
+			n.running = false
+		}
+		delete(w.nodes, nodeName{name, cluster})
+		changed()
+		return nil
+	})
+}
+
+type kubeconfigs struct{ *world }
+
+func (w kubeconfigs) Kubeconfig(name, cluster string) (config []byte, err error) {
+	err = w.do(context.Background(), "Kubeconfigs.Kubeconfig "+cluster, func(func()) error {
+		n := w.nodes[nodeName{name, cluster}]
+		if n == nil || !n.running || n.state == noKubeconfig {
+			return errors.New("no such file: /etc/kubernetes/admin.conf")
+		}
+		config = []byte(nodeName{name, cluster}.String())
+		return nil
+	})
+	return config, err
+}
+
+func (w kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) (wrote bool, err error) {
+	err = w.do(ctx, "Kubeconfigs.Export", func(changed func()) error {
+		for _, c := range clusters {
+			if key := w.Context(name, c); !w.contexts[key+path] {
+				w.contexts[key+path], wrote = true, true
+			}
+		}
+		if wrote {
+			changed()
+		}
+		return nil
+	})
+	return wrote, err
+}
+
+func (w kubeconfigs) Remove(ctx context.Context, name, path string) (removed bool, err error) {
+	err = w.do(ctx, "Kubeconfigs.Remove", func(changed func()) error {
+		for key := range w.contexts {
+			if cluster, of := strings.CutPrefix(key, w.Context(name, "")); of && w.nodes[nodeName{name, cluster}] == nil {
+				delete(w.contexts, key+path)
+				removed = true
+			}
+		}
+		if removed {
+			changed()
+		}
+		return nil
+	})
+	return removed, err
+}
+
+func (kubeconfigs) Context(name, cluster string) string { return "kind-" + name + "-" + cluster }
+
+type images struct{ *world }
+
+func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err error) {
+	call := "Images.Ensure"
+	if node {
+		call += " node"
+	}
+	err = w.do(ctx, call, func(changed func()) error {
+		if !w.built.parts || node && !w.built.node {
+			changed()
+		}
+		w.built.parts, w.built.node = true, w.built.node || node
+		set = lab.ImageSet{
+			MetalLBChart: "/cache/metallb",
+			CRDs:         []any{crd("ClusterFederatedTrustDomain"), crd("ClusterSPIFFEID")},
+			Demos:        map[string]string{},
+		}
+		for _, app := range topology.Apps() {
+			set.Demos[app.Name] = w.demoImage(app.Name)
+		}
+		if node {
+			set.Node = "node:1"
+		}
+		return nil
+	})
+	return set, err
+}
+
+func (w *world) demoImage(app string) string { return fmt.Sprintf("%s:%d", app, w.demo) }
+
+func crd(kind string) any {
+	return map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": map[string]any{"name": kind},
+	}
+}
+
+func (w images) LoadDemo(ctx context.Context, name, cluster, app string) (loaded bool, err error) {
+	err = w.do(ctx, "Images.LoadDemo "+app, func(changed func()) error {
+		n := w.nodes[nodeName{name, cluster}]
+		if n == nil || !n.running {
+			return errors.New("no such container")
+		}
+		image := w.demoImage(app)
+		if loaded = !n.images[image]; loaded {
+			n.images[image] = true
+			changed()
+		}
+		return nil
+	})
+	return loaded, err
+}
