@@ -1,6 +1,7 @@
 # The menu: make help. LAB names a preset or a lab file; the default is quotes.
 LAB ?= quotes
 FEDLAB = bin/fedlab
+TOOL = go tool -modfile=.ci/tools/go.mod
 export LAB
 
 .PHONY: help
@@ -25,16 +26,18 @@ status: build ## Show how the lab is
 
 .PHONY: test
 test: build ## Run all tests, the end-to-end suite on real clusters among them
-	@$(FEDLAB) setup --for-tests && $(FEDLAB) images build && FEDLAB_SPIRE_SERVER=$$($(FEDLAB) images path spire-server) go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -v /e2e) && $(MAKE) --no-print-directory e2e
+	@$(FEDLAB) setup --for-tests && $(FEDLAB) images build
+	@FEDLAB_SPIRE_SERVER=$$($(FEDLAB) images path spire-server) FEDLAB_SPIRE_AGENT=$$($(FEDLAB) images path spire-agent) $(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 20m $$(go list ./... | grep -v '/e2e$$')
+	@$(MAKE) --no-print-directory e2e
 
 .PHONY: e2e
 e2e: build ## Run the end-to-end suite on a lab of its own
-	@go tool ginkgo run --randomize-all --fail-on-pending --fail-on-empty --keep-going --timeout=60m --junit-report=junit.xml --output-dir=evidence ./e2e
+	@go tool ginkgo run --randomize-all --fail-on-pending --fail-on-empty --timeout=60m --junit-report=junit.xml --output-dir=evidence ./e2e
 
 .PHONY: bench
-bench: build ## Measure the lab against bare kind clusters
+bench: ## Measure the lab against bare kind clusters
 	@go run -trimpath ./e2e/bench
 
 .PHONY: verify
-verify: ## Format, vet, lint, tidy, generated and golden files current
-	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" && go mod tidy -diff && go vet ./... && go tool -modfile=lint/go.mod golangci-lint run ./...
+verify: ## Format, vet, lint; module files, generated and golden files current
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" && go mod tidy -diff && go vet ./... && $(TOOL) golangci-lint run ./...

@@ -76,9 +76,6 @@ func files(t *testing.T, suffix string) func(yield func(string) bool) {
 	}
 }
 
-// target is where a link leads.
-type target struct{ document, to string }
-
 // links returns what a document links to, images included.
 func links(source []byte) []string {
 	var all []string
@@ -209,7 +206,13 @@ func TestTroubleshootingQuotesTheCode(t *testing.T) {
 			code.Write(data)
 		}
 	}
-	quoted := regexp.MustCompile("(?m)^### `(.+)`$").FindAllStringSubmatch(string(documents(t)[document]), -1)
+	source := string(documents(t)[document])
+	for _, class := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(source, -1) {
+		if !strings.Contains(code.String(), `"`+class[1]+`"`) {
+			t.Errorf("%s explains the class %s, which no code has", document, class[1])
+		}
+	}
+	quoted := regexp.MustCompile("(?m)^### `(.+)`$").FindAllStringSubmatch(source, -1)
 	if len(quoted) == 0 {
 		t.Fatalf("%s quotes no message", document)
 	}
@@ -267,7 +270,7 @@ func TestFiguresAreFilledIn(t *testing.T) {
 			measured.Write(data)
 		}
 	}
-	rows := regexp.MustCompile("(?m)^\\| (.+) \\| (.+) \\|$").FindAllStringSubmatch(section(t, "README.md", "<!-- FIGURES", "<!-- END OF FIGURES"), -1)
+	rows := regexp.MustCompile(`(?m)^\| (.+) \| (.+) \|$`).FindAllStringSubmatch(section(t, "README.md", "<!-- FIGURES", "<!-- END OF FIGURES"), -1)
 	if len(rows) < 2 {
 		t.Fatal("README.md has no figures")
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +75,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			if err != nil {
 				return nil, err
 			}
-			helm, err := helmrelease.New(kubeconfig, nil)
+			helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return nil, err
 			}

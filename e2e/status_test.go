@@ -48,7 +48,7 @@ var _ = Describe("Status", Label("status"), func() {
 		under.restored(reconcile+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, bundle) })
 		Expect(holder.DeleteBundle(ctx, trusted.Name, spire.DeleteDissociate)).To(Succeed())
 		broken(ctx,
-			HavePrefix("relationship "+truster.Name.Name()+"->"+trusted.Name.Name()+": missing: lacks X.509 authority "),
+			HavePrefix("relationship "+truster.Name.Name()+"->"+trusted.Name.Name()+": missing: lacks "),
 			HaveSuffix("does not federate with "+trusted.Name.Name()+": the workload does not get its bundle"))
 	}, SpecTimeout(3*time.Minute))
 

@@ -11,6 +11,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/format"
 
 	"github.com/gofrs/flock"
 
@@ -20,6 +21,8 @@ import (
 
 func TestEndToEnd(t *testing.T) {
 	RegisterFailHandler(Fail)
+	// Whoever reads a report from CI cannot ask for the rest.
+	format.TruncatedDiff, format.MaxLength = false, 0
 	RunSpecs(t, "fedlab end to end")
 }
 

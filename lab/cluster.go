@@ -115,9 +115,13 @@ const markTopology = "topology.json"
 
 // cluster makes a cluster, or takes the one that is there.
 func (u *up) cluster(ctx context.Context, c topology.Cluster) error {
+	// What a killed up had asked Docker for may have come since the survey.
+	nodes, err := u.Parts.Nodes.List(ctx, u.topology.Name)
+	if err != nil {
+		return err
+	}
 	whole := false
-	if n, there := node(u.nodes, c.Name); there {
-		var err error
+	if n, there := node(nodes, c.Name); there {
 		if whole, err = u.adopt(ctx, c, n); err != nil {
 			return err
 		}

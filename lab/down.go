@@ -53,7 +53,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		}
 		return err
 	}, clusters...)
-	// The network goes last: by it the rest is found when this is killed.
+	// The network goes last: a node cannot be without it.
 	if network {
 		step(networkStep(lab), "remove the lab's network", func(ctx context.Context) error {
 			did(ctx)

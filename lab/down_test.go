@@ -53,7 +53,7 @@ func TestDown(t *testing.T) {
 				}
 				w.want(t, "")
 				if n := len(w.mutations); n > 0 && w.mutations[n-1] != "Networks.Remove" {
-					t.Errorf("the network, by which the rest is found, did not go last: %v", w.mutations)
+					t.Errorf("the network did not go last: %v", w.mutations)
 				}
 				w.mutations = nil
 				if removed, err := w.down(t, d); removed || err != nil || len(w.mutations) > 0 {

@@ -44,13 +44,16 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	if applied || changed {
 		plan.Did(ctx)
 	}
-	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) error {
-		return access.Pods.Ready(ctx, serverKey)
-	}})
-	if err != nil {
+	var server *spire.Server
+	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
+		// Kubernetes calls the pods of a node that was stopped ready until it
+		// has looked again: only an answer shows that the server runs.
+		if err := access.Pods.Ready(ctx, serverKey); err != nil {
+			return err
+		}
+		server, err = connectServer(ctx, access, td.Name)
 		return err
-	}
-	server, err := connectServer(ctx, access, td.Name)
+	}})
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func (d *Driver) Open(ctx context.Context, t topology.Topology) (*Lab, error) {
 func (d *Driver) access(lab, cluster string) (Access, error) {
 	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(lab, cluster)
 	if err != nil {
-		return Access{}, fmt.Errorf("read kubeconfig of cluster %s: %w", cluster, err)
+		return Access{}, err
 	}
 	access, err := d.Parts.Connect(kubeconfig)
 	if err != nil {

@@ -52,9 +52,9 @@ type Images interface {
 	LoadDemo(ctx context.Context, lab, cluster, app string) (bool, error)
 }
 
-// Networks has the container network of each lab. It carries the lab's name,
-// and outlives everything else of the lab, so that what a killed command left
-// is found by it.
+// Networks has the container network of each lab. It carries the lab's name, is
+// the first to be made and the last to go: as long as it is there, somebody may
+// have left something.
 type Networks interface {
 	// Ensure returns the subnet of the lab's network, made where it was not
 	// there, and whether it was made.
@@ -88,7 +88,8 @@ type NodeSpec struct {
 
 // Nodes has the clusters of a lab as containers.
 type Nodes interface {
-	// List returns the nodes of a lab, also half-made ones.
+	// List returns the nodes of a lab, also half-made ones, and those whose
+	// network is gone.
 	List(ctx context.Context, lab string) ([]Node, error)
 	// Create makes a cluster; when it fails, or ctx ends, nothing of it is left.
 	Create(ctx context.Context, spec NodeSpec) error
@@ -100,7 +101,8 @@ type Nodes interface {
 
 // Kubeconfigs has the ways into clusters.
 type Kubeconfigs interface {
-	// Kubeconfig returns the one of a cluster; it holds a private key.
+	// Kubeconfig returns the one of a cluster; it holds a private key. The error
+	// names the cluster.
 	Kubeconfig(lab, cluster string) ([]byte, error)
 	// Export writes the clusters' contexts to the person's kubeconfig file, and
 	// reports whether they were not there yet as they are. An empty path is the

@@ -181,6 +181,25 @@ func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
 	}
 }
 
+// TestUpFindsWhatCameLate: what a killed up had asked for may come when the next
+// one has looked already.
+func TestUpFindsWhatCameLate(t *testing.T) {
+	want := finished(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.fault = func(call string) verdict {
+			if name := (nodeName{"quotes", "market"}); call == "Images.Ensure node" && w.nodes[name] == nil {
+				w.nodes[name] = newNode(w, name, lab.NodeSpec{})
+			}
+			return pass
+		}
+		if err := w.up(t, w.driver(t), quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.want(t, want)
+	})
+}
+
 // TestUpIsPatientWithAClusterThatRuns: an API that is slow for half a minute is
 // no reason to throw its cluster away.
 func TestUpIsPatientWithAClusterThatRuns(t *testing.T) {

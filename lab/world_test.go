@@ -232,10 +232,6 @@ type nodes struct{ *world }
 
 func (w nodes) List(ctx context.Context, name string) (list []lab.Node, err error) {
 	err = w.do(ctx, "Nodes.List", func(func()) error {
-		// As with Docker, a lab's nodes are found by its network.
-		if _, found := w.networks[name]; !found {
-			return nil
-		}
 		for n, made := range w.nodes {
 			if n.lab == name {
 				list = append(list, lab.Node{Cluster: n.cluster, Running: made.running, Ports: made.spec.Ports})

@@ -193,6 +193,16 @@ func (w *world) at(endpoint string) *spireServer {
 	return nil
 }
 
+// authority returns the server of a trust domain.
+func (w *world) authority(td spiffeid.TrustDomain) *spireServer {
+	for _, n := range w.nodes {
+		if n.spire != nil && n.spire.td == td {
+			return n.spire
+		}
+	}
+	return nil
+}
+
 // poolKey is that without which nobody reaches a cluster's Services.
 var poolKey = keyOf(map[string]any{
 	"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": map[string]any{"name": "lab", "namespace": "metallb-system"},
@@ -291,7 +301,7 @@ func (s *spireServer) ListFederatedBundles(context.Context, *bundlev1.ListFedera
 func (s *spireServer) BatchSetFederatedBundle(_ context.Context, r *bundlev1.BatchSetFederatedBundleRequest) (*bundlev1.BatchSetFederatedBundleResponse, error) {
 	for _, b := range r.Bundle {
 		td := spiffeid.RequireTrustDomainFromString(b.TrustDomain)
-		peer := s.node.at(s.relationships[td].url)
+		peer := s.node.authority(td)
 		if peer == nil || federation.Compare(peer.bundle(), fromAPI(b)).State != federation.InSync {
 			return nil, status.Error(codes.InvalidArgument, "that is not the bundle of "+td.Name())
 		}

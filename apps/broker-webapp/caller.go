@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
@@ -13,15 +14,11 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// callBound is the longest that one call for quotes may take, the connection
-// and its handshake included. It leaves time for an answer after the longest
-// try to connect, so that "not reached" and "reached, but silent" differ.
-const callBound = identity.ConnectBound + time.Second
-
 // answer is what the quotes server said, and who that was.
 type answer struct {
-	quotes []quote
-	peer   identity.Peer
+	quotes  []quote
+	changed time.Time // when the quotes last differed from those before
+	peer    identity.Peer
 }
 
 // quote is one line of the grid.
@@ -44,18 +41,24 @@ type caller struct {
 
 	conn  *identity.Conn
 	since time.Time
+	last  answer
 }
 
-// call asks for quotes. The errors it returns keep the types by which explain
-// tells causes apart.
+// call asks for quotes. The errors it returns keep the types by which package
+// diagnosis tells causes apart.
 func (c *caller) call(ctx context.Context) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, callBound)
+	ctx, cancel := context.WithTimeout(ctx, identity.CallBound)
 	defer cancel()
 	got, err := c.ask(ctx)
 	if err != nil {
-		err = fmt.Errorf("ask %s for quotes: %w", c.settings.address, errors.Join(err, c.hangUp()))
+		return answer{}, fmt.Errorf("ask %s for quotes: %w", c.settings.address, errors.Join(err, c.hangUp()))
 	}
-	return got, err
+	got.changed = c.last.changed
+	if !slices.Equal(got.quotes, c.last.quotes) {
+		got.changed = c.now()
+	}
+	c.last = got
+	return got, nil
 }
 
 func (c *caller) ask(ctx context.Context) (answer, error) {

@@ -13,8 +13,11 @@ import (
 	"net"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
+	"github.com/fedlab-dev/fedlab/apps/internal/feed"
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 )
@@ -28,6 +31,11 @@ type settings struct {
 	address        string
 	server         spiffeid.ID
 	reauthenticate time.Duration
+}
+
+// words is how the page speaks of the call for quotes.
+func (s settings) words() diagnosis.Call {
+	return diagnosis.Call{Caller: "this broker", Server: "the quotes server", ID: s.server, Address: s.address, Bound: identity.CallBound}
 }
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
@@ -46,15 +54,15 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 		return s, err
 	}
 	if s.server.IsZero() {
-		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -quotes-id (or BROKER_QUOTES_ID) is empty: " +
-			"name the SPIFFE ID of the quotes server, such as spiffe://cluster1.com/server")}
+		return s, process.Usagef("read flags: -quotes-id (or BROKER_QUOTES_ID) is empty: " +
+			"name the SPIFFE ID of the quotes server, such as spiffe://cluster1.com/server")
 	}
 	if _, port, err := net.SplitHostPort(s.address); err != nil || port == "" {
-		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -quotes-address (or BROKER_QUOTES_ADDRESS) is %q: "+
-			"want host:port, such as stock-quotes-service:8090", s.address)}
+		return s, process.Usagef("read flags: -quotes-address (or BROKER_QUOTES_ADDRESS) is %q: "+
+			"want host:port, such as stock-quotes-service:8090", s.address)
 	}
 	if s.reauthenticate < 0 {
-		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -reauthenticate is %s: want 0 or more", s.reauthenticate)}
+		return s, process.Usagef("read flags: -reauthenticate is %s: want 0 or more", s.reauthenticate)
 	}
 	return s, nil
 }
@@ -65,9 +73,9 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := identity.NewSource(s.socket, log)
+	source, err := service.Source(s.socket, log)
 	if err != nil {
-		return &process.UsageError{Cause: fmt.Errorf("read flags: -socket (or %s): %w", identity.SocketVariable, err)}
+		return err
 	}
 	listener, err := process.Listen(ctx, s.listen)
 	if err != nil {
@@ -77,12 +85,12 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		"quotes_server", s.address, "quotes_id", s.server.String(), "workload_api", s.socket)
 
 	caller := &caller{settings: s, holder: source, now: time.Now, log: log}
-	feed := newFeed(caller.call, time.Now, log)
+	feed := feed.New("quotes", caller.call, time.Now, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return source.Run(ctx) })
 	group.Go(func() error {
 		handler := newHandler(feed, source, s, time.Now)
-		return process.HTTP(listener, handler, 2*callBound, log).Run(ctx)
+		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
 	})
 	return group.Wait()
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
+	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 )
 
@@ -75,7 +76,7 @@ func TestRun(t *testing.T) {
 	_, rest, _ := strings.Cut(log.Await(t, "serving the page"), "listen=")
 	address, _, _ := strings.Cut(rest, " ")
 
-	if v := fetch(t, address); v.Error == nil || v.Error.Class != noIdentity {
+	if v := fetch(t, address); v.Error == nil || v.Error.Class != diagnosis.NoIdentity {
 		t.Errorf("before there is an agent: %+v", v)
 	}
 	api, _ := apptest.ServeWorkloadAPI(t, socket)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
+	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
+	"github.com/fedlab-dev/fedlab/apps/internal/feed"
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -28,7 +30,7 @@ func get(t *testing.T, handler http.Handler, path string) *httptest.ResponseReco
 
 func TestPages(t *testing.T) {
 	p := newPair(t)
-	handler := newHandler(newFeed(p.caller(t, &apptest.Log{}).call, time.Now, slog.New(slog.DiscardHandler)), p.client, p.settings, time.Now)
+	handler := newHandler(feed.New("quotes", p.caller(t, &apptest.Log{}).call, time.Now, slog.New(slog.DiscardHandler)), p.client, p.settings, time.Now)
 	for path, want := range map[string]struct {
 		code        int
 		contentType string
@@ -36,7 +38,9 @@ func TestPages(t *testing.T) {
 	}{
 		"/quotes":            {200, "text/html; charset=utf-8", `<table id="quotes">`},
 		"/assets/quotes.css": {200, "text/css; charset=utf-8", "prefers-reduced-motion"},
-		"/assets/quotes.js":  {200, "text/javascript; charset=utf-8", `fetch("/api/quotes"`},
+		"/assets/quotes.js":  {200, "text/javascript; charset=utf-8", `url: "/api/quotes"`},
+		"/assets/look.css":   {200, "text/css; charset=utf-8", "color-scheme"},
+		"/assets/live.js":    {200, "text/javascript; charset=utf-8", "export function live"},
 		"/assets/icon.svg":   {200, "image/svg+xml", "<svg"},
 		"/api/quotes":        {200, "application/json", `"symbol":"ACRN"`},
 		"/healthz":           {200, "text/plain; charset=utf-8", "ok"},
@@ -70,7 +74,8 @@ func TestAPIShowsQuotesAndBothIdentities(t *testing.T) {
 	caller := p.caller(t, &apptest.Log{})
 	clock := time.Now()
 	now := func() time.Time { return clock }
-	feed := newFeed(func(ctx context.Context) (answer, error) {
+	caller.now = now
+	feed := feed.New("quotes", func(ctx context.Context) (answer, error) {
 		if fails {
 			return answer{}, &identity.NotFederatedError{TrustDomain: p.market.TrustDomain}
 		}
@@ -104,7 +109,7 @@ func TestAPIShowsQuotesAndBothIdentities(t *testing.T) {
 	fails = true
 	clock = clock.Add(time.Minute)
 	bad := ask()
-	if bad.Error == nil || bad.Error.Class != notFederated || !bad.Error.Since.Equal(clock) {
+	if bad.Error == nil || bad.Error.Class != diagnosis.NotFederated || !bad.Error.Since.Equal(clock) {
 		t.Errorf("error is %+v", bad.Error)
 	}
 	if !slices.Equal(bad.Quotes, good.Quotes) || !bad.Changed.Equal(good.Changed) || *bad.Peer != *good.Peer {
@@ -121,7 +126,7 @@ func TestAPIFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := state{answer: got, changed: time.Now(), err: errors.New("no"), since: time.Now()}
+	st := feed.State[answer]{Answer: got, Err: errors.New("no"), Since: time.Now()}
 	raw, err := json.Marshal(viewOf(st, p.client, p.settings, time.Now()))
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +164,7 @@ func fieldsOf(path string, value any) []string {
 func TestWithoutAnIdentityThePageIsServedButNotReady(t *testing.T) {
 	s := settings{address: "127.0.0.1:1", server: spiffeid.RequireFromString("spiffe://cluster1.com/server")}
 	caller := &caller{settings: s, holder: nobody{}, now: time.Now, log: slog.New(slog.DiscardHandler)}
-	handler := newHandler(newFeed(caller.call, time.Now, slog.New(slog.DiscardHandler)), nobody{}, s, time.Now)
+	handler := newHandler(feed.New("quotes", caller.call, time.Now, slog.New(slog.DiscardHandler)), nobody{}, s, time.Now)
 	if w := get(t, handler, "/readyz"); w.Code != 503 || w.Body.String() != "no identity yet: the Workload API has not answered\n" {
 		t.Errorf("/readyz answers %d %q", w.Code, w.Body)
 	}
@@ -170,7 +175,7 @@ func TestWithoutAnIdentityThePageIsServedButNotReady(t *testing.T) {
 	if err := json.Unmarshal(get(t, handler, "/api/quotes").Body.Bytes(), &v); err != nil {
 		t.Fatal(err)
 	}
-	if v.Error == nil || v.Error.Class != noIdentity || v.Self != nil || v.Peer != nil || v.Quotes == nil {
+	if v.Error == nil || v.Error.Class != diagnosis.NoIdentity || v.Self != nil || v.Peer != nil || v.Quotes == nil {
 		t.Errorf("answer is %+v", v)
 	}
 }

@@ -6,19 +6,15 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"slices"
-	"strings"
+	"net"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
 )
 
 func main() { process.Main(run) }
@@ -28,7 +24,7 @@ type settings struct {
 	listen         string
 	health         string
 	socket         string
-	clients        idSet
+	clients        identity.IDs
 	seed           uint64
 	reauthenticate time.Duration
 }
@@ -48,10 +44,10 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	case err != nil:
 		return s, err
 	case len(s.clients) == 0:
-		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -allow-clients (or QUOTES_ALLOW_CLIENTS) is empty: " +
-			"name the SPIFFE IDs that may ask for quotes, such as spiffe://cluster2.com/client")}
+		return s, process.Usagef("read flags: -allow-clients (or QUOTES_ALLOW_CLIENTS) is empty: " +
+			"name the SPIFFE IDs that may ask for quotes, such as spiffe://cluster2.com/client")
 	case s.reauthenticate < time.Second:
-		return s, &process.UsageError{Cause: fmt.Errorf("read flags: -reauthenticate is %s: want at least 1s", s.reauthenticate)}
+		return s, process.Usagef("read flags: -reauthenticate is %s: want at least 1s", s.reauthenticate)
 	}
 	return s, nil
 }
@@ -62,69 +58,20 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := identity.NewSource(s.socket, log)
+	source, err := service.Source(s.socket, log)
 	if err != nil {
-		return &process.UsageError{Cause: fmt.Errorf("read flags: -socket (or %s): %w", identity.SocketVariable, err)}
+		return err
 	}
 	if s.seed == 0 {
 		s.seed = rand.Uint64()
 	}
-	health, err := process.Listen(ctx, s.health)
-	if err != nil {
-		return fmt.Errorf("open -health-listen: %w", err)
-	}
-	probes := http.NewServeMux()
-	process.Probes(probes, func() error {
-		// An expired SVID is ready too: a client that sees it can say what is
-		// wrong, where one that finds nobody cannot.
-		_, err := source.GetX509SVID()
-		return err
-	})
-	log.InfoContext(ctx, "starting", "listen", s.listen, "health", s.health, "seed", s.seed,
-		"allowed_clients", s.clients.String(), "workload_api", s.socket)
-
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return source.Run(ctx) })
-	group.Go(func() error { return process.HTTP(health, probes, 5*time.Second, log).Run(ctx) })
-	group.Go(func() error {
-		// A port that is open before there is an identity would only answer
-		// with failed handshakes.
-		select {
-		case <-source.Ready():
-		case <-ctx.Done():
-			return nil
-		}
-		listener, err := process.Listen(ctx, s.listen)
-		if err != nil {
-			return fmt.Errorf("open -listen: %w", err)
-		}
-		log.InfoContext(ctx, "serving quotes", "listen", listener.Addr().String())
-		return newServer(listener, source, s, newMarket(s.seed, time.Now), log).Run(ctx)
-	})
-	return group.Wait()
-}
-
-// idSet is a flag that lists SPIFFE IDs, separated by commas.
-type idSet map[spiffeid.ID]struct{}
-
-func (s *idSet) String() string {
-	names := make([]string, 0, len(*s))
-	for id := range *s {
-		names = append(names, id.String())
-	}
-	slices.Sort(names)
-	return strings.Join(names, ",")
-}
-
-func (s *idSet) Set(text string) error {
-	ids := idSet{}
-	for name := range strings.SplitSeq(text, ",") {
-		id, err := identity.ParseID(strings.TrimSpace(name))
-		if err != nil {
-			return err
-		}
-		ids[id] = struct{}{}
-	}
-	*s = ids
-	return nil
+	log.InfoContext(ctx, "starting", "seed", s.seed, "allowed_clients", s.clients.String(), "workload_api", s.socket)
+	return service.Program{
+		Source: source,
+		Health: s.health,
+		Log:    log,
+		Ports: []service.Port{{Name: "quotes", Address: s.listen, Serve: func(listener net.Listener) process.Server {
+			return newServer(listener, source, s, newMarket(s.seed, time.Now), log)
+		}}},
+	}.Run(ctx)
 }

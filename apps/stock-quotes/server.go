@@ -31,7 +31,7 @@ func newServer(listener net.Listener, holder identity.Holder, s settings, market
 			MaxConnectionAge:      s.reauthenticate,
 			MaxConnectionAgeGrace: 3 * time.Second,
 		}))
-	quotes.RegisterStockQuotesServer(server, &service{market: market})
+	quotes.RegisterStockQuotesServer(server, &answerer{market: market})
 	return process.Server{
 		Serve: func() error {
 			// ErrServerStopped: it was told to stop before it had begun.
@@ -47,7 +47,7 @@ func newServer(listener net.Listener, holder identity.Holder, s settings, market
 
 // allow lets in exactly the clients of allowed. TLS has proved by now who
 // calls; the answer to anyone else names nobody but the caller.
-func allow(allowed idSet, log *slog.Logger) grpc.UnaryServerInterceptor {
+func allow(allowed identity.IDs, log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		client, ok := identity.PeerFromContext(ctx)
 		if !ok {
@@ -61,11 +61,11 @@ func allow(allowed idSet, log *slog.Logger) grpc.UnaryServerInterceptor {
 	}
 }
 
-type service struct {
+type answerer struct {
 	quotes.UnimplementedStockQuotesServer
 	market *market
 }
 
-func (s *service) Quotes(context.Context, *quotes.QuotesRequest) (*quotes.QuotesResponse, error) {
+func (s *answerer) Quotes(context.Context, *quotes.QuotesRequest) (*quotes.QuotesResponse, error) {
 	return &quotes.QuotesResponse{Quotes: s.market.quotes()}, nil
 }

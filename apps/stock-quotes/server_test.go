@@ -139,7 +139,7 @@ func TestRun(t *testing.T) {
 	market, broker := apptest.NewCA(t, "cluster1.com"), apptest.NewCA(t, "cluster2.com")
 	api, _ := apptest.ServeWorkloadAPI(t, socket)
 	api.Set(t, market.Issue(t, "/server"), market.Bundle(), broker.Bundle())
-	line := log.Await(t, `"serving quotes" listen=`)
+	line := log.Await(t, `what=quotes listen=`)
 	_, address, _ := strings.Cut(line, "listen=")
 
 	conn := connect(t, address, market, apptest.NewHolder(broker.Issue(t, "/client"), market.Bundle()))
@@ -165,7 +165,7 @@ func startWith(t *testing.T, holder identity.Holder, reauthenticate time.Duratio
 	if err != nil {
 		t.Fatal(err)
 	}
-	var clients idSet
+	var clients identity.IDs
 	if err := clients.Set("spiffe://cluster2.com/client"); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,6 +24,7 @@ func run() int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
+		_, _ = fmt.Fprintln(os.Stderr, cli.Stopping)
 		cancel(cli.ErrInterrupted)
 		// A second signal ends the clean-up of the first one.
 		signal.Stop(signals)

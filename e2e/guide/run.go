@@ -21,7 +21,8 @@ import (
 
 // Options are how guides are run.
 type Options struct {
-	// Dir is the root of the checkout in which commands are typed.
+	// Dir is the root of the checkout in which commands are typed. Some guides
+	// edit sources and put them back: they are better run in a Copy.
 	Dir string
 	// Env is added to the environment of this process, as NAME=value.
 	Env []string

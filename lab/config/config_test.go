@@ -300,8 +300,8 @@ func TestNearest(t *testing.T) {
 		{strings.Repeat("x", 1<<20), []string{"name"}, ""},
 	}
 	for _, test := range tests {
-		if got := nearest(test.word, test.candidates); got != test.want {
-			t.Errorf("nearest(%.20q, %v) = %q, want %q", test.word, test.candidates, got, test.want)
+		if got := Nearest(test.word, test.candidates); got != test.want {
+			t.Errorf("Nearest(%.20q, %v) = %q, want %q", test.word, test.candidates, got, test.want)
 		}
 	}
 }

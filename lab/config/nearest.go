@@ -9,7 +9,7 @@ import (
 // what stands there first.
 func choose(wrong string, candidates []string) string {
 	all := strings.Join(candidates, ", ")
-	switch near := nearest(wrong, candidates); {
+	switch near := Nearest(wrong, candidates); {
 	case len(candidates) == 1:
 		return fmt.Sprintf("write %q", candidates[0])
 	case near != "":
@@ -19,9 +19,9 @@ func choose(wrong string, candidates []string) string {
 	}
 }
 
-// nearest returns the candidate that word most likely means, or "": at most one
+// Nearest returns the candidate that word most likely means, or "": at most one
 // edit for each three letters, upper and lower case being the same.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	best, fewest := "", 0
 	for _, c := range candidates {
 		edits := distance(strings.ToLower(word), strings.ToLower(c))

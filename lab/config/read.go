@@ -58,7 +58,7 @@ func (r *reader) mapping(n *yaml.Node, v value, path string) {
 		case other:
 			r.problem(key, at, "field "+quote(key.Value)+notSupported, instead)
 		case !known || key.ShortTag() != "!!str":
-			want, near := o.list(), nearest(key.Value, absent)
+			want, near := o.list(), Nearest(key.Value, absent)
 			if near != "" {
 				want = fmt.Sprintf("write %q", near)
 				absent = slices.DeleteFunc(absent, func(name string) bool { return name == near })

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 )
@@ -20,7 +21,9 @@ import (
 // Container is a container as it stands.
 type Container struct {
 	ID, Name, Image string
-	Labels          map[string]string
+	// ImageID is the image that it was made from, whatever that is called now.
+	ImageID string
+	Labels  map[string]string
 	// State is Docker's word: created, running, paused, exited and so on.
 	State   string
 	Running bool
@@ -30,22 +33,33 @@ type Container struct {
 
 // Containers lists the containers, running or not, that carry all of the labels.
 func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]Container, error) {
-	return c.containers(ctx, filters(labels))
+	return c.containers(ctx, filters(labels), func(container.Summary) bool { return true })
 }
 
-// ContainersOn lists the containers, running or not, that belong to a network.
+// ContainersOn lists the containers, running or not, that belong to a network by
+// its name, also those whose network is gone or that Docker is just making.
 func (c *Client) ContainersOn(ctx context.Context, network string) ([]Container, error) {
-	return c.containers(ctx, client.Filters{}.Add("network", network))
+	// Docker's own filter overlooks what is being made: the volumes of a
+	// container are filled before it is given its networks.
+	return c.containers(ctx, client.Filters{}, func(s container.Summary) bool {
+		if s.NetworkSettings != nil && s.NetworkSettings.Networks[network] != nil {
+			return true
+		}
+		return s.HostConfig.NetworkMode == network
+	})
 }
 
-func (c *Client) containers(ctx context.Context, f client.Filters) ([]Container, error) {
+func (c *Client) containers(ctx context.Context, f client.Filters, wanted func(container.Summary) bool) ([]Container, error) {
 	list, err := c.api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: f})
 	if err != nil {
 		return nil, c.failed(err, "list containers")
 	}
 	var found []Container
 	for _, s := range list.Items {
-		one := Container{ID: s.ID, Image: s.Image, Labels: s.Labels, State: string(s.State), Running: s.State == container.StateRunning}
+		if !wanted(s) {
+			continue
+		}
+		one := Container{ID: s.ID, Image: s.Image, ImageID: s.ImageID, Labels: s.Labels, State: string(s.State), Running: s.State == container.StateRunning}
 		if len(s.Names) > 0 {
 			one.Name = strings.TrimPrefix(s.Names[0], "/")
 		}
@@ -165,7 +179,8 @@ type ContainerSpec struct {
 	// of it has it, too. Empty is the image's own.
 	StopSignal string
 	// Volumes lists folders that get an anonymous volume each; RemoveContainer
-	// removes it.
+	// removes it, and an image that is committed of the container knows nothing
+	// of it.
 	Volumes []string
 	// Network is the name of the network to join; empty is Docker's default.
 	Network string
@@ -174,9 +189,9 @@ type ContainerSpec struct {
 // RunDetached makes a container, starts it and returns its id. A container that
 // cannot be started is removed again.
 func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, error) {
-	volumes := make(map[string]struct{}, len(spec.Volumes))
+	var volumes []mount.Mount
 	for _, v := range spec.Volumes {
-		volumes[v] = struct{}{}
+		volumes = append(volumes, mount.Mount{Type: mount.TypeVolume, Target: v})
 	}
 	made, err := c.api.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Name: spec.Name,
@@ -186,12 +201,12 @@ func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, e
 			Cmd:        spec.Command,
 			Env:        spec.Env,
 			Labels:     spec.Labels,
-			Volumes:    volumes,
 			StopSignal: spec.StopSignal,
 		},
 		HostConfig: &container.HostConfig{
 			Privileged:  spec.Privileged,
 			NetworkMode: container.NetworkMode(spec.Network),
+			Mounts:      volumes,
 		},
 	})
 	if err != nil {

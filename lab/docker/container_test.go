@@ -40,8 +40,31 @@ func TestContainers(t *testing.T) {
 	if e.created != `{"label":{"dev.fedlab.lab=quotes":true}}` {
 		t.Errorf("filters %v", e.created)
 	}
-	if _, err := c.ContainersOn(t.Context(), "lab"); err != nil || e.created != `{"network":{"lab":true}}` {
-		t.Errorf("error %v, filters %v", err, e.created)
+}
+
+func TestContainersOn(t *testing.T) {
+	e := newEngine(t)
+	on := func(id, made string, joined ...string) container.Summary {
+		s := container.Summary{ID: id, State: container.StateCreated}
+		s.HostConfig.NetworkMode = made
+		if joined != nil {
+			s.NetworkSettings = &container.NetworkSettingsSummary{Networks: map[string]*network.EndpointSettings{}}
+		}
+		for _, name := range joined {
+			s.NetworkSettings.Networks[name] = &network.EndpointSettings{}
+		}
+		return s
+	}
+	e.containers = []container.Summary{
+		on("1", "lab", "lab"), on("2", "lab"), on("3", "bridge", "bridge", "lab"), on("4", "bridge", "bridge"), on("5", "lab-too", "lab-too"),
+	}
+	got, err := connect(t, e).ContainersOn(t.Context(), "lab")
+	var ids []string
+	for _, one := range got {
+		ids = append(ids, one.ID)
+	}
+	if want := []string{"1", "2", "3"}; err != nil || !reflect.DeepEqual(ids, want) {
+		t.Errorf("got %v, error %v, want %v", ids, err, want)
 	}
 }
 

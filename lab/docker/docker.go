@@ -9,7 +9,9 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/containerd/errdefs"
@@ -65,6 +67,10 @@ func (e *UnreachableError) Unwrap() error { return e.Err }
 // connection its type.
 func (c *Client) failed(err error, format string, args ...any) error {
 	if client.IsErrConnectionFailed(err) {
+		// The client's own words name the address once more.
+		if dial := (*net.OpError)(nil); errors.As(err, &dial) {
+			err = dial
+		}
 		err = &UnreachableError{Host: c.api.DaemonHost(), Err: err}
 	}
 	return fmt.Errorf(format+": %w", append(args, err)...)

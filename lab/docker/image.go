@@ -17,7 +17,10 @@ type Image struct {
 	ID string
 	// References are its names with tags; an image may have none.
 	References []string
-	Labels     map[string]string
+	// Parent is the id of the image that it was committed on top of, where that
+	// was on this engine; only Images tells.
+	Parent string
+	Labels map[string]string
 	// Size is what it takes on disk, shared layers included, in bytes.
 	Size    int64
 	Created time.Time
@@ -52,7 +55,7 @@ func (c *Client) Images(ctx context.Context, labels map[string]string) ([]Image,
 	}
 	var found []Image
 	for _, s := range list.Items {
-		one := Image{ID: s.ID, Labels: s.Labels, Size: s.Size, Created: time.Unix(s.Created, 0).UTC()}
+		one := Image{ID: s.ID, Parent: s.ParentID, Labels: s.Labels, Size: s.Size, Created: time.Unix(s.Created, 0).UTC()}
 		for _, ref := range s.RepoTags {
 			// What older engines say of an image without a name.
 			if ref != "<none>:<none>" {

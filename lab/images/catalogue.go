@@ -7,7 +7,12 @@
 // out of Go modules and Debian packages.
 package images
 
-import "time"
+import (
+	"strings"
+	"time"
+
+	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+)
 
 // Image is one image that is in every node before it boots.
 type Image struct {
@@ -26,11 +31,15 @@ type Image struct {
 	// Packages are the Debian packages whose files the program needs beside
 	// it; most need none.
 	Packages []string
+	// Kubernetes marks what kind's own node image has in it already, in the
+	// version that fits it.
+	Kubernetes bool
 }
 
 // Versions of what upstream publishes, besides those that the module files
 // under upstream/ pin.
 const (
+	kindVersion              = "v0.33.0"
 	kubernetesVersion        = "v1.36.3"
 	etcdVersion              = "3.6.8"
 	corednsVersion           = "v1.14.2"
@@ -55,7 +64,7 @@ func Catalogue() []Image {
 	kube := func(program string) Image {
 		return Image{
 			Name: program, Reference: "registry.k8s.io/" + program + ":" + kubernetesVersion,
-			Artifact: "kubernetes", Program: program, Path: "/usr/local/bin/" + program,
+			Artifact: "kubernetes", Program: program, Path: "/usr/local/bin/" + program, Kubernetes: true,
 		}
 	}
 	// kube-proxy calls iptables; these are its package and those that it is
@@ -64,9 +73,9 @@ func Catalogue() []Image {
 	proxy.Packages = []string{"iptables", "libxtables12", "libip4tc2", "libip6tc2", "libmnl0", "libnftnl11", "libnfnetlink0", "libnetfilter-conntrack3", "libc6"}
 	return []Image{
 		kube("kube-apiserver"), kube("kube-controller-manager"), kube("kube-scheduler"), proxy,
-		{Name: "etcd", Reference: "registry.k8s.io/etcd:" + etcdVersion + "-0", Artifact: "etcd", Program: "etcd", Path: "/usr/local/bin/etcd"},
-		{Name: "coredns", Reference: "registry.k8s.io/coredns/coredns:" + corednsVersion, Artifact: "coredns", Program: "coredns", Path: "/coredns"},
-		{Name: "pause", Reference: pause, Artifact: "pause", Program: "pause", Path: "/pause"},
+		{Name: "etcd", Reference: "registry.k8s.io/etcd:" + etcdVersion + "-0", Kubernetes: true, Artifact: "etcd", Program: "etcd", Path: "/usr/local/bin/etcd"},
+		{Name: "coredns", Reference: "registry.k8s.io/coredns/coredns:" + corednsVersion, Kubernetes: true, Artifact: "coredns", Program: "coredns", Path: "/coredns"},
+		{Name: "pause", Reference: pause, Kubernetes: true, Artifact: "pause", Program: "pause", Path: "/pause"},
 		{Name: "spire-server", Reference: SPIREServer, Artifact: "spire", Program: "spire-server", Path: "/opt/spire/bin/spire-server"},
 		{Name: "spire-agent", Reference: SPIREAgent, Artifact: "spire", Program: "spire-agent", Path: "/opt/spire/bin/spire-agent"},
 		{Name: "spire-controller-manager", Reference: SPIREControllerManager, Artifact: "spire-controller-manager", Program: "spire-controller-manager", Path: "/spire-controller-manager"},
@@ -75,10 +84,21 @@ func Catalogue() []Image {
 	}
 }
 
-// modules lists the upstream modules that programs are built from. Each is
-// built in a module of its own, whose go.mod and go.sum lie under upstream/.
+// kindNode is kind's own node image, which a pulled node image is made of. It
+// brings the Kubernetes that this version of kind was published with.
+func kindNode() Image {
+	reference, digest, _ := strings.Cut(defaults.Image, "@")
+	return Image{Name: "kind-node", Reference: "docker.io/" + reference, Digest: digest}
+}
+
+// modules are the upstream modules that programs are built from. Each is built
+// in a module of its own, whose go.mod and go.sum lie under upstream/.
 func modules() []module {
-	kubeVersion := func(pkg string) []string {
+	return []module{kubernetesModule(), spireModule(), controllerManagerModule(), metallbModule(), corednsModule(), etcdModule()}
+}
+
+func kubernetesModule() module {
+	stamp := func(pkg string) []string {
 		return []string{
 			"-X", pkg + ".gitVersion=" + kubernetesVersion,
 			"-X", pkg + ".gitMajor=1",
@@ -87,37 +107,66 @@ func modules() []module {
 			"-X", pkg + ".buildDate=1970-01-01T00:00:00Z",
 		}
 	}
-	return []module{
-		{
-			name: "kubernetes", path: "k8s.io/kubernetes", version: kubernetesVersion,
-			ldflags: append(kubeVersion("k8s.io/component-base/version"), kubeVersion("k8s.io/client-go/pkg/version")...),
-			typical: 8 * time.Minute,
-		},
-		{
-			name: "spire", path: "github.com/spiffe/spire", version: "v" + spireVersion,
-			// The sqlite datastore needs cgo; static, so that the image holds
-			// nothing but the program.
-			cgo:     true,
-			tags:    "netgo osusergo sqlite_omit_load_extension",
-			ldflags: []string{"-linkmode", "external", "-extldflags", "-static", "-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion},
-			typical: 7 * time.Minute,
-		},
-		{
-			name: "spire-controller-manager", path: controllerManagerModule, version: "v" + controllerManagerVersion,
-			packages: []string{controllerManagerModule + "/cmd"}, rename: map[string]string{"cmd": "spire-controller-manager"},
-			typical: 3 * time.Minute,
-		},
-		{
-			name: "metallb", path: "go.universe.tf/metallb", version: metallbVersion,
-			typical: 4 * time.Minute,
-		},
-		{
-			name: "coredns", path: "github.com/coredns/coredns", version: corednsVersion, main: "coredns.go.txt",
-			typical: 2 * time.Minute,
-		},
-		{
-			name: "etcd", path: "go.etcd.io/etcd/server/v3", version: "v" + etcdVersion,
-			rename: map[string]string{"server": "etcd"}, typical: time.Minute,
-		},
+	return module{
+		name: "kubernetes", path: "k8s.io/kubernetes", version: kubernetesVersion,
+		ldflags: append(stamp("k8s.io/component-base/version"), stamp("k8s.io/client-go/pkg/version")...),
+		typical: 8 * time.Minute,
+	}
+}
+
+func spireModule() module {
+	return module{
+		name: "spire", path: "github.com/spiffe/spire", version: "v" + spireVersion,
+		// The sqlite datastore needs cgo; static, so that the image holds
+		// nothing but the program.
+		cgo:     true,
+		tags:    "netgo osusergo sqlite_omit_load_extension",
+		ldflags: []string{"-linkmode", "external", "-extldflags", "-static", "-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion},
+		typical: 7 * time.Minute,
+	}
+}
+
+func controllerManagerModule() module {
+	const path = "github.com/spiffe/spire-controller-manager"
+	return module{
+		name: "spire-controller-manager", path: path, version: "v" + controllerManagerVersion,
+		packages: []string{path + "/cmd"}, rename: map[string]string{"cmd": "spire-controller-manager"},
+		typical: 3 * time.Minute,
+	}
+}
+
+func metallbModule() module {
+	return module{name: "metallb", path: "go.universe.tf/metallb", version: metallbVersion, typical: 4 * time.Minute}
+}
+
+func corednsModule() module {
+	return module{name: "coredns", path: "github.com/coredns/coredns", version: corednsVersion, main: "coredns.go.txt", typical: 2 * time.Minute}
+}
+
+func etcdModule() module {
+	return module{
+		name: "etcd", path: "go.etcd.io/etcd/server/v3", version: "v" + etcdVersion,
+		rename: map[string]string{"server": "etcd"}, typical: time.Minute,
+	}
+}
+
+// kindModule has nothing to build; kind's node files are taken from it.
+func kindModule() module {
+	return module{name: "kind", path: "sigs.k8s.io/kind", version: kindVersion}
+}
+
+// setExtracts are the files of upstream modules that each set has.
+func setExtracts() []extract {
+	return []extract{
+		{name: "metallb-chart", title: "chart of MetalLB " + metallbVersion, kind: Chart, from: metallbModule(), make: copyMetalLBChart},
+		{name: "spire-crds", title: "CRDs of SPIRE Controller Manager " + controllerManagerVersion, kind: CRDs, from: controllerManagerModule(), make: generateCRDs},
+	}
+}
+
+// nodeExtracts are those that only a node image is built of.
+func nodeExtracts() []extract {
+	return []extract{
+		{name: "pause", title: "pause " + pauseVersion, kind: Ingredient, from: kubernetesModule(), make: compilePause},
+		{name: "kind-files", title: "node files of kind " + kindVersion, kind: Ingredient, from: kindModule(), make: copyKindFiles},
 	}
 }

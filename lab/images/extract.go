@@ -2,71 +2,35 @@ package images
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 )
-
-const controllerManagerModule = "github.com/spiffe/spire-controller-manager"
-
-// moduleNamed returns the module of that name.
-func moduleNamed(name string) (module, error) {
-	for _, m := range modules() {
-		if m.name == name {
-			return m, nil
-		}
-	}
-	return module{}, fmt.Errorf("the catalogue has no module %q", name)
-}
 
 // extract is an artifact that is made of files of an upstream module, not of
 // its programs.
 type extract struct {
 	name, title string
-	// from names the module that has the files.
-	from string
-	// forNode is set where only the node image needs it.
-	forNode bool
-	make    func(ctx context.Context, b build) error
+	kind        Kind
+	// from is the module that has the files.
+	from module
+	make func(ctx context.Context, b build) error
 }
 
-func extracts() []extract {
-	return []extract{
-		{name: "pause", title: "pause " + pauseVersion, from: "kubernetes", forNode: true, make: compilePause},
-		{name: "metallb-chart", title: "chart of MetalLB " + metallbVersion, from: "metallb", make: copyMetalLBChart},
-		{name: "spire-crds", title: "CRDs of SPIRE Controller Manager " + controllerManagerVersion, from: "spire-controller-manager", make: generateCRDs},
-		{name: "kind-files", title: "kind's node files", from: "kind", forNode: true, make: copyKindFiles},
-	}
-}
-
-func (e extract) module() (module, error) {
-	if e.from == "kind" { // nothing is built from it
-		return module{name: "kind", path: "sigs.k8s.io/kind"}, nil
-	}
-	return moduleNamed(e.from)
-}
-
+// key is that of the module, since its pins decide what the files are.
 func (e extract) key() (string, error) {
-	m, err := e.module()
-	if err != nil {
-		return "", err
-	}
-	key, err := m.key()
-	return hash("extract 1", e.name, key), err
+	key, err := e.from.key()
+	return hash("extract 2", e.name, key), err
 }
 
 func (e extract) fill(ctx context.Context, dir string, log *os.File) error {
-	m, err := e.module()
-	if err != nil {
-		return err
-	}
-	return m.inModule(dir, log, func(b build) error { return e.make(ctx, b) })
+	return e.from.inModule(dir, log, func(b build) error { return e.make(ctx, b) })
 }
 
 // compilePause compiles the program that holds a pod's namespaces, the only one
 // that Kubernetes writes in C.
 func compilePause(ctx context.Context, b build) error {
-	source, err := b.moduleDir(ctx, b.path)
+	kubernetes, err := b.moduleDir(ctx, b.path)
 	if err != nil {
 		return err
 	}
@@ -75,7 +39,7 @@ func compilePause(ctx context.Context, b build) error {
 		return err
 	}
 	return b.run(ctx, "gcc", "-Os", "-Wall", "-Werror", "-static", "-s", "-DVERSION=v"+pauseVersion,
-		"-o", filepath.Join(bin, "pause"), filepath.Join(source, "build", "pause", "linux", "pause.c"))
+		"-o", filepath.Join(bin, "pause"), filepath.Join(kubernetes, "build", "pause", "linux", "pause.c"))
 }
 
 // copyMetalLBChart takes MetalLB's own chart out of its module.
@@ -91,6 +55,7 @@ func copyMetalLBChart(ctx context.Context, b build) error {
 // its API package, with the generator that its module file names.
 func generateCRDs(ctx context.Context, b build) error {
 	generator := filepath.Join(b.src, "controller-gen")
+	b.os = runtime.GOOS // it runs here
 	if err := b.build(ctx, "", generator, "sigs.k8s.io/controller-tools/cmd/controller-gen"); err != nil {
 		return err
 	}

@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
-	"time"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -21,18 +19,35 @@ import (
 type Library struct {
 	Store  *Store
 	Engine *docker.Client
-	// Source is fedlab's own source, from which the demo programs Demos are
+	// Code is fedlab's own source, from which the demo programs Demos are
 	// built.
-	Source fs.FS
-	Demos  []string
+	Code  fs.FS
+	Demos []string
+	// Source is where what is not there may come from; the zero value is Auto.
+	Source Source
+	// Archive is the file to load from; it may be empty with Auto.
+	Archive string
+	// Mirror is a registry that has the upstream images under the same names:
+	// a host, with a port and a folder where it needs them
+	// ("mirror.example:5000/upstream"). Empty, each image comes from where its
+	// reference says. Plain HTTP is spoken to loopback and private addresses
+	// only.
+	Mirror string
+	// Version says which fedlab this is; it stands in archives.
+	Version string
 	// Observe is told what is being made; it may be nil.
 	Observe func(plan.Event)
+	// Say is told, in one line, why a source was not taken; it may be nil.
+	Say func(string)
+
+	// standIn replaces the catalogue in tests.
+	standIn *recipes
 }
 
 // Set names all that labs of one fedlab version run on.
 type Set struct {
 	// NodeImage is the Docker image of a cluster's node; every other image is
-	// in it.
+	// in it. It is empty where only Parts was asked for.
 	NodeImage string
 	// DefaultCNI reports that the node image brings a network of its own that
 	// kind installs.
@@ -44,69 +59,6 @@ type Set struct {
 	// CRDs are the controller manager's CustomResourceDefinitions as YAML.
 	CRDs [][]byte
 }
-
-// keys are the names of everything in a set.
-type keys struct {
-	artifacts map[string]string // by artifact name
-	base      string            // node image with the upstream images
-	node      string            // node image with the demo programs on top
-}
-
-func (l *Library) keys() (keys, error) {
-	k := keys{artifacts: map[string]string{"rootfs": rootfsKey()}}
-	var errs []error
-	add := func(name string, key func() (string, error)) {
-		value, err := key()
-		k.artifacts[name] = value
-		errs = append(errs, err)
-	}
-	for _, m := range modules() {
-		add(m.name, m.key)
-	}
-	for _, e := range extracts() {
-		add(e.name, e.key)
-	}
-	own, err := nodeFilesHash()
-	errs = append(errs, err)
-	base := []string{"node base 1", own}
-	for _, img := range Catalogue() {
-		base = append(base, img.Reference, img.Path, strings.Join(img.Packages, " "), k.artifacts[img.Artifact])
-	}
-	base = append(base, k.artifacts["rootfs"], k.artifacts["kind-files"], k.artifacts["kubernetes"])
-	k.base = hash(base...)
-
-	node := []string{"node 1", k.base}
-	for _, d := range l.demos() {
-		add(d.name, d.key)
-		node = append(node, d.name, k.artifacts[d.name])
-	}
-	k.node = hash(node...)
-	return k, errors.Join(errs...)
-}
-
-func nodeFilesHash() (string, error) {
-	var texts []string
-	err := fs.WalkDir(nodeFiles, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := nodeFiles.ReadFile(name)
-		texts = append(texts, name, string(data))
-		return err
-	})
-	return hash(texts...), err
-}
-
-func (l *Library) demos() []demo {
-	var demos []demo
-	for _, name := range l.Demos {
-		demos = append(demos, demo{name: name, source: l.Source})
-	}
-	return demos
-}
-
-func baseReference(key string) string { return "fedlab.local/node-base:" + key }
-func nodeReference(key string) string { return "fedlab.local/node:" + key }
 
 // Need says how much of a set is asked for.
 type Need int
@@ -122,198 +74,134 @@ const (
 // Ensure makes what is missing, side by side where it can, and returns the set.
 // Killed at any moment, the next Ensure takes up what was finished, and of what
 // was being compiled, what the Go build cache has.
+//
+// The error wraps a [*MissingError] when the source is Present and something is
+// not there, and a [*SourceError] when the archive or the registry that was
+// asked for does not give it.
 func (l *Library) Ensure(ctx context.Context, need Need) (Set, error) {
-	k, err := l.keys()
+	r, err := l.recipes()
 	if err != nil {
 		return Set{}, err
 	}
-	p, err := l.plan(ctx, k, need)
+	have, err := l.look(ctx, r, need)
 	if err != nil {
 		return Set{}, err
 	}
-	// Compilers use all cores by themselves; one build beside another fills
-	// them while that one links.
-	if err := (plan.Runner{Observe: l.Observe, Limit: max(2, runtime.NumCPU()/2)}).Run(ctx, p); err != nil {
-		return Set{}, err
-	}
-	return l.set(k)
-}
-
-// plan holds a step for each artifact that is missing, and none where all that
-// is needed is there.
-func (l *Library) plan(ctx context.Context, k keys, need Need) (*plan.Plan, error) {
-	m := &making{Library: l, keys: k, plan: &plan.Plan{}}
-	for _, d := range l.demos() {
-		m.build(d.name, "demo program "+d.name, 20*time.Second, d.fill)
-	}
-	base, err := m.missing(ctx, baseReference(k.base), need)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range extracts() {
-		if base || !e.forNode {
-			m.build(e.name, e.title, time.Minute, e.fill)
+	if len(have.missing) > 0 {
+		if err := l.obtain(ctx, r, have, need); err != nil {
+			return Set{}, err
+		}
+		if have, err = l.look(ctx, r, need); err != nil {
+			return Set{}, err
 		}
 	}
-	if base {
-		m.build("rootfs", "root file system of Debian "+suite, 2*time.Minute, fillRootfs)
-		for _, mod := range modules() {
-			m.build(mod.name, mod.name+" "+mod.version, mod.typical, mod.fill)
+	if len(have.missing) > 0 { // somebody is removing it
+		return Set{}, fmt.Errorf("take images that were made: %w", &MissingError{What: have.missing})
+	}
+	return l.set(r, have.flavour)
+}
+
+// holding is what of a set is there.
+type holding struct {
+	// flavour is that of the node image that is there, or else of which the
+	// base is there; its zero value where neither is.
+	flavour flavour
+	// missing is what is not there, in words.
+	missing []string
+}
+
+// look asks the store and, for a node image, the engine.
+func (l *Library) look(ctx context.Context, r recipes, need Need) (holding, error) {
+	var have holding
+	for _, a := range r.artifacts {
+		if a.only != "" {
+			continue
 		}
-		m.image("node-base", "node image with Kubernetes, SPIRE and MetalLB", time.Minute, l.makeBase)
+		_, there, err := l.Store.Path(a.name, a.key)
+		if err != nil {
+			return holding{}, err
+		}
+		if !there {
+			have.missing = append(have.missing, a.title)
+		}
 	}
-	node, err := m.missing(ctx, nodeReference(k.node), need)
+	if need == Parts {
+		return have, nil
+	}
+	f, whole, err := l.nodeImage(ctx, r)
 	if err != nil {
-		return nil, err
+		return holding{}, err
 	}
-	if node {
-		m.image("node", "node image with the demo programs", 15*time.Second, l.makeNode)
+	have.flavour = f
+	if !whole {
+		have.missing = append(have.missing, "node image")
 	}
-	return m.plan, errors.Join(m.errs...)
+	return have, nil
 }
 
-// making is a plan being made; its errors are those of Plan.Add.
-type making struct {
-	*Library
-	keys keys
-	plan *plan.Plan
-	errs []error
-}
-
-// missing reports whether a node image has to be made.
-func (m *making) missing(ctx context.Context, ref string, need Need) (bool, error) {
-	if need != Node {
-		return false, nil
+// nodeImage finds the node image that is there, or else one that only lacks the
+// demo programs. The flavour is the zero value where there is neither.
+func (l *Library) nodeImage(ctx context.Context, r recipes) (f flavour, whole bool, err error) {
+	flavours := slices.DeleteFunc(slices.Clone(r.flavours), func(f flavour) bool {
+		return l.Source == Pull && f.source != Pull || l.Source == Build && f.source != Build
+	})
+	for _, f := range flavours {
+		if _, there, err := l.Engine.Image(ctx, r.nodeReference(f)); err != nil || there {
+			return f, there, err
+		}
 	}
-	_, there, err := m.Engine.Image(ctx, ref)
-	return !there, err
-}
-
-// build adds the step that makes an artifact, unless it is there.
-func (m *making) build(name, title string, typical time.Duration, fill func(ctx context.Context, dir string, log *os.File) error) {
-	key := m.keys.artifacts[name]
-	if _, there := m.Store.Path(name, key); there {
-		return
+	for _, f := range flavours {
+		if _, there, err := l.Engine.Image(ctx, r.baseReference(f)); err != nil || there {
+			return f, false, err
+		}
 	}
-	m.errs = append(m.errs, m.plan.Add(plan.Step{
-		Name: plan.ID("build/" + name), Title: title, Typical: typical,
-		Do: func(ctx context.Context) error {
-			plan.Did(ctx)
-			_, err := m.Store.Make(ctx, name, key, fill)
-			return err
-		},
-	}))
+	return flavour{}, false, nil
 }
 
-// image adds the step that makes a node image of all that comes before it.
-func (m *making) image(name, title string, typical time.Duration, make func(context.Context, keys) error) {
-	var after []plan.ID
-	for _, s := range m.plan.Steps() {
-		after = append(after, s.Name)
+// path returns the folder of an artifact that is there.
+func (l *Library) path(r recipes, name string) (string, error) {
+	a, err := r.artifact(name)
+	if err != nil {
+		return "", err
 	}
-	m.errs = append(m.errs, m.plan.Add(plan.Step{
-		Name: plan.ID("image/" + name), Title: title, Typical: typical, After: after,
-		Do: func(ctx context.Context) error {
-			plan.Did(ctx)
-			return make(ctx, m.keys)
-		},
-	}))
-}
-
-// artifact returns the folder of an artifact that has been made.
-func (l *Library) artifact(k keys, name string) (string, error) {
-	dir, there := l.Store.Path(name, k.artifacts[name])
+	dir, there, err := l.Store.Path(a.name, a.key)
+	if err != nil {
+		return "", err
+	}
 	if !there {
-		return "", fmt.Errorf("artifact %s is not in %s", name, l.Store.Root())
+		return "", &MissingError{What: []string{a.title}}
 	}
 	return dir, nil
 }
 
-func (l *Library) makeBase(ctx context.Context, k keys) error {
-	var dirs [3]string
-	for i, name := range []string{"rootfs", "kind-files", "kubernetes"} {
-		dir, err := l.artifact(k, name)
-		if err != nil {
-			return err
-		}
-		dirs[i] = dir
-	}
-	var images []loaded
-	for _, img := range Catalogue() {
-		dir, err := l.artifact(k, img.Artifact)
-		if err != nil {
-			return err
-		}
-		var beneath func(*tree)
-		if img.Packages != nil {
-			beneath = func(t *tree) { t.packages(filepath.Join(dirs[0], "rootfs.tar"), img.Packages) }
-		}
-		made, err := assemble(programPath(dir, img.Program), img.Path, beneath)
-		if err != nil {
-			return err
-		}
-		images = append(images, loaded{reference: img.Reference, image: made})
-	}
-	n := nodeMaker{engine: l.Engine, key: k.base}
-	if err := n.sweep(ctx); err != nil {
-		return err
-	}
-	ref := baseReference(k.base)
-	bare := ref + "-bare"
-	if err := n.bare(ctx, filepath.Join(dirs[0], "rootfs.tar"), filepath.Join(dirs[1], "files"), filepath.Join(dirs[2], "bin"), bare); err != nil {
-		return err
-	}
-	err := n.preload(ctx, bare, ref, images)
-	return errors.Join(err, l.Engine.RemoveImage(context.WithoutCancel(ctx), bare))
-}
-
-func (l *Library) makeNode(ctx context.Context, k keys) error {
-	var images []loaded
-	for _, d := range l.demos() {
-		made, err := l.demoImage(k, d)
-		if err != nil {
-			return err
-		}
-		images = append(images, loaded{reference: d.reference(k.artifacts[d.name]), image: made})
-	}
-	n := nodeMaker{engine: l.Engine, key: k.node}
-	if err := n.sweep(ctx); err != nil {
-		return err
-	}
-	return n.add(ctx, baseReference(k.base), nodeReference(k.node), images)
-}
-
-func (l *Library) demoImage(k keys, d demo) (v1.Image, error) {
-	dir, err := l.artifact(k, d.name)
-	if err != nil {
-		return nil, err
-	}
-	return d.image(dir)
-}
-
-func (l *Library) set(k keys) (Set, error) {
-	chart, err := l.artifact(k, "metallb-chart")
+func (l *Library) set(r recipes, f flavour) (Set, error) {
+	chart, err := l.path(r, "metallb-chart")
 	if err != nil {
 		return Set{}, err
 	}
-	crdDir, err := l.artifact(k, "spire-crds")
+	crds, err := l.path(r, "spire-crds")
 	if err != nil {
 		return Set{}, err
 	}
-	files, err := filepath.Glob(filepath.Join(crdDir, "crds", "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(crds, "crds", "*.yaml"))
 	if err != nil {
 		return Set{}, err
 	}
-	s := Set{NodeImage: nodeReference(k.node), MetalLBChart: filepath.Join(chart, "chart"), Demos: map[string]string{}}
-	for _, f := range files {
-		data, err := os.ReadFile(f)
+	s := Set{MetalLBChart: filepath.Join(chart, "chart"), Demos: map[string]string{}}
+	if f.source != "" {
+		s.NodeImage, s.DefaultCNI = r.nodeReference(f), f.source == Pull
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return Set{}, fmt.Errorf("read CRD: %w", err)
 		}
 		s.CRDs = append(s.CRDs, data)
 	}
-	for _, d := range l.demos() {
-		s.Demos[d.name] = d.reference(k.artifacts[d.name])
+	for _, d := range r.demos {
+		if s.Demos[d.name], err = r.demoReference(d); err != nil {
+			return Set{}, err
+		}
 	}
 	return s, nil
 }
@@ -321,12 +209,18 @@ func (l *Library) set(k keys) (Set, error) {
 // LoadDemo gives a running node, by its container, the image of a demo program,
 // unless it has it already; it reports whether it had to.
 func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error) {
-	k, err := l.keys()
+	r, err := l.recipes()
 	if err != nil {
 		return false, err
 	}
-	d := demo{name: name, source: l.Source}
-	ref := d.reference(k.artifacts[name])
+	i := slices.IndexFunc(r.demos, func(d demo) bool { return d.name == name })
+	if i < 0 {
+		return false, fmt.Errorf("there is no demo program %q", name)
+	}
+	ref, err := r.demoReference(r.demos[i])
+	if err != nil {
+		return false, err
+	}
 	out, err := l.Engine.Exec(ctx, node, []string{"ctr", "--namespace", "k8s.io", "images", "ls", "--quiet", "name==" + ref}, nil)
 	if err != nil {
 		return false, fmt.Errorf("look for image %s: %w", ref, err)
@@ -334,9 +228,43 @@ func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error)
 	if len(out) > 0 {
 		return false, nil
 	}
-	img, err := l.demoImage(k, d)
+	img, err := l.demoImage(r, r.demos[i])
 	if err != nil {
 		return false, err
 	}
 	return true, importImage(ctx, l.Engine, node, ref, img)
+}
+
+func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
+	dir, err := l.path(r, d.name)
+	if err != nil {
+		return nil, err
+	}
+	return d.image(dir)
+}
+
+// Program returns where a program lies that was built for the images, such as
+// spire-server. It runs on Linux. The error is a [*MissingError] where it was
+// not built, as after a pull.
+func (l *Library) Program(name string) (string, error) {
+	r, err := l.recipes()
+	if err != nil {
+		return "", err
+	}
+	for _, a := range r.artifacts {
+		dir, there, err := l.Store.Path(a.name, a.key)
+		if err != nil {
+			return "", err
+		}
+		if !there {
+			continue
+		}
+		program := programPath(dir, name)
+		if _, err := os.Stat(program); err == nil {
+			return program, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for program %s: %w", name, err)
+		}
+	}
+	return "", &MissingError{What: []string{"program " + name}}
 }

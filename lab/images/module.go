@@ -9,12 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -33,14 +34,16 @@ type module struct {
 	ldflags             []string
 	// packages are what to build: all "tool" lines of go.mod where it is empty.
 	packages []string
-	// main is a file below upstream/ with a main package of our own, which is
-	// built instead.
+	// main is a file of pins with a main package of our own, which is built
+	// instead.
 	main string
 	// rename says what a program is called where Go would name it after the
 	// last part of its import path.
 	rename map[string]string
 	// typical is how long a build took on two cores with nothing cached.
 	typical time.Duration
+	// pins is the folder with the module's files; upstream where it is nil.
+	pins fs.FS
 }
 
 // build is one run of a module's build.
@@ -48,28 +51,45 @@ type build struct {
 	module
 	// src is the folder of the generated module, dir that of the artifact.
 	src, dir string
-	log      io.Writer
+	// os is the system that programs are built for; Linux where it is empty.
+	os  string
+	log io.Writer
 }
 
 func (m module) files() (mod, sum, main []byte, err error) {
-	mod, err = upstream.ReadFile("upstream/" + m.name + ".mod")
+	pins := m.pins
+	if pins == nil {
+		if pins, err = fs.Sub(upstream, "upstream"); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	mod, err = fs.ReadFile(pins, m.name+".mod")
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	sum, err = upstream.ReadFile("upstream/" + m.name + ".sum")
+	sum, err = fs.ReadFile(pins, m.name+".sum")
 	if err == nil && m.main != "" {
-		main, err = upstream.ReadFile("upstream/" + m.main)
+		main, err = fs.ReadFile(pins, m.main)
 	}
 	return mod, sum, main, err
 }
 
-// key hashes all that decides what comes out.
+// key hashes all that decides what comes out. The number in its first text is
+// raised when this code changes what it makes of them.
 func (m module) key() (string, error) {
 	mod, sum, main, err := m.files()
 	if err != nil {
 		return "", fmt.Errorf("read pins of %s: %w", m.name, err)
 	}
-	return hash("module 1", runtime.Version(), runtime.GOARCH, m.tags, strings.Join(m.ldflags, "\n"), string(mod), string(sum), string(main)), nil
+	texts := []string{
+		"module 2", runtime.Version(), runtime.GOARCH, m.name, m.path,
+		fmt.Sprint(m.cgo), m.tags, strings.Join(m.ldflags, "\n"), strings.Join(m.packages, "\n"),
+		string(mod), string(sum), string(main),
+	}
+	for _, from := range slices.Sorted(maps.Keys(m.rename)) {
+		texts = append(texts, from, m.rename[from])
+	}
+	return hash(texts...), nil
 }
 
 // hash returns a short hash of texts.
@@ -81,18 +101,22 @@ func hash(texts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
-// inModule writes the generated module to a folder, does something with it, and
-// removes it.
+// sourceFolder is where the source of what is being made lies in an artifact's folder,
+// so that a build that is killed leaves nothing elsewhere.
+const sourceFolder = "source"
+
+// inModule writes the generated module to a folder of the artifact, does
+// something with it, and removes it.
 func (m module) inModule(dir string, log io.Writer, do func(build) error) (err error) {
-	src, err := os.MkdirTemp("", "fedlab-"+m.name+"-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(src)) }()
 	mod, sum, main, err := m.files()
 	if err != nil {
 		return err
 	}
+	src := filepath.Join(dir, sourceFolder)
+	if err := os.Mkdir(src, 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(src)) }()
 	files := map[string][]byte{"go.mod": mod, "go.sum": sum}
 	if main != nil {
 		files["main.go"] = main
@@ -146,32 +170,14 @@ func (b build) build(ctx context.Context, ldflags, output string, packages ...st
 func (b build) run(ctx context.Context, name string, args ...string) error {
 	cmd := command(ctx, name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = b.src, b.log, b.log
-	cmd.Env = append(cmd.Env, goEnviron(b.cgo)...)
-	fmt.Fprintf(b.log, "+ %s %s\n", name, strings.Join(args, " "))
+	cmd.Env = append(cmd.Env, goEnviron(b.os, b.cgo)...)
+	if _, err := fmt.Fprintf(b.log, "+ %s %s\n", name, strings.Join(args, " ")); err != nil {
+		return err
+	}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("run %s %s: %w", name, args[0], err)
 	}
 	return nil
-}
-
-// command returns a command that is asked to stop, with all that it started,
-// when ctx ends, and killed when it does not follow.
-func command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = os.Environ()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	return cmd
-}
-
-// goEnviron keeps a person's Go settings from changing what is built.
-func goEnviron(cgo bool) []string {
-	enabled := "0"
-	if cgo {
-		enabled = "1"
-	}
-	return []string{"CGO_ENABLED=" + enabled, "GOFLAGS=-mod=readonly", "GOWORK=off", "GOTOOLCHAIN=local", "GOOS=linux"}
 }
 
 // moduleDir returns where the Go module cache keeps a module; it is fetched,
@@ -179,11 +185,15 @@ func goEnviron(cgo bool) []string {
 func (b build) moduleDir(ctx context.Context, path string) (string, error) {
 	cmd := command(ctx, "go", "mod", "download", "-json", path)
 	cmd.Dir, cmd.Stderr = b.src, b.log
-	cmd.Env = append(cmd.Env, goEnviron(false)...)
+	cmd.Env = append(cmd.Env, goEnviron(b.os, false)...)
 	out, err := cmd.Output()
+	// Where the go command fails it says why in its answer, too.
 	var found struct{ Dir, Error string }
-	if jsonErr := json.Unmarshal(out, &found); err != nil || jsonErr != nil || found.Dir == "" {
-		return "", fmt.Errorf("fetch module %s: %w", path, errors.Join(err, jsonErr, errors.New(found.Error)))
+	switch jsonErr := json.Unmarshal(out, &found); {
+	case found.Error != "":
+		return "", fmt.Errorf("fetch module %s: %s", path, found.Error)
+	case err != nil || jsonErr != nil:
+		return "", fmt.Errorf("fetch module %s: %w", path, errors.Join(err, jsonErr))
 	}
 	return found.Dir, nil
 }

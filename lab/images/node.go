@@ -1,20 +1,22 @@
 package images
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // Labels of the Docker images and containers that this package makes.
@@ -22,50 +24,115 @@ const (
 	labelRole = "dev.fedlab.role"
 	labelKey  = "dev.fedlab.key"
 
-	roleNode  = "node"
+	// roleNode marks a node image. What kind makes of it has the label, too,
+	// so no container is ever removed by it.
+	roleNode = "node"
+	// roleBuild marks containers and images that are there only while a node
+	// image is made.
 	roleBuild = "image-build"
 )
 
 // What is started in a node and how it is stopped, as in kind's own node image:
 // systemd ends on SIGRTMIN+3. The stop signal goes by the container, since
 // older engines do not take it as a change.
-var nodeChanges = []string{
-	`ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]`,
-	"ENV container=docker",
+func nodeChanges() []string {
+	return []string{`ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]`, "ENV container=docker"}
 }
 
 const stopSignal = "SIGRTMIN+3"
 
-// loaded is an image together with the reference that it gets in the node.
+// loaded is an image together with the reference that it gets in the node. It
+// is opened when its turn comes: all of them together fill the memory.
 type loaded struct {
 	reference string
-	image     v1.Image
+	open      func() (v1.Image, error)
 }
 
-// nodeMaker puts node images together in containers of a Docker engine.
+// nodeMaker puts a node image together in containers of a Docker engine.
 type nodeMaker struct {
+	store  *Store
 	engine *docker.Client
-	// key labels the containers of this build, so that those of one that was
-	// killed are found.
+	realm  string
+	// key is the node image's; it labels what is made on the way, so that what
+	// a killed build left is found.
 	key string
 }
 
-// sweep removes containers that a killed build of the same image left.
+func (l *Library) nodeMaker(r recipes, key string) nodeMaker {
+	return nodeMaker{store: l.Store, engine: l.Engine, realm: r.realm, key: key}
+}
+
+// imageSlug is what the node image of a key is called in the store, which has
+// its lock and where it is from.
+func imageSlug(key string) string { return slug("image", key) }
+
+// labels are those of what is made on the way.
+func (n nodeMaker) labels() map[string]string {
+	return map[string]string{labelRole: n.realm + roleBuild, labelKey: n.key}
+}
+
+// make lets do make image ref unless it is there. Of several processes that
+// want it one makes it and the others wait. What a killed build of the same
+// image left is removed before, and what this one leaves afterwards.
+func (n nodeMaker) make(ctx context.Context, ref string, do func(n nodeMaker, ref string) error) (err error) {
+	unlock, err := n.store.lock(ctx, imageSlug(n.key))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if _, there, err := n.engine.Image(ctx, ref); err != nil || there {
+		return err
+	}
+	plan.Did(ctx)
+	if err := n.sweep(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.sweep(context.WithoutCancel(ctx))) }()
+	if err := do(n, ref); err != nil {
+		return err
+	}
+	return n.store.markLoaded(imageSlug(n.key), false)
+}
+
+// sweep removes the containers and images that are there only on the way. The
+// layers of those images live on below the node image; only the names go.
 func (n nodeMaker) sweep(ctx context.Context) error {
-	left, err := n.engine.Containers(ctx, map[string]string{labelRole: roleBuild, labelKey: n.key})
+	containers, err := n.engine.Containers(ctx, n.labels())
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, c := range left {
+	for _, c := range containers {
 		errs = append(errs, n.engine.RemoveContainer(ctx, c.ID))
+	}
+	images, err := n.engine.Images(ctx, n.labels())
+	errs = append(errs, err)
+	for _, img := range images {
+		errs = append(errs, removeImage(ctx, n.engine, img))
 	}
 	return errors.Join(errs...)
 }
 
+// removeImage removes an image with all its names.
+func removeImage(ctx context.Context, engine *docker.Client, img docker.Image) error {
+	var errs []error
+	for _, name := range imageNames(img) {
+		errs = append(errs, engine.RemoveImage(ctx, name))
+	}
+	return errors.Join(errs...)
+}
+
+func imageNames(img docker.Image) []string {
+	if len(img.References) == 0 {
+		return []string{img.ID}
+	}
+	return img.References
+}
+
 // in runs a container while do works in it and removes it afterwards.
 func (n nodeMaker) in(ctx context.Context, spec docker.ContainerSpec, do func(id string) error) (err error) {
-	spec.Labels = map[string]string{labelRole: roleBuild, labelKey: n.key}
+	spec.Labels = n.labels()
+	spec.Entrypoint = []string{"sleep", "infinity"}
 	spec.Privileged = true
 	spec.Network = "none"
 	spec.StopSignal = stopSignal
@@ -81,50 +148,31 @@ func (n nodeMaker) in(ctx context.Context, spec docker.ContainerSpec, do func(id
 
 // commit names what the container holds now.
 func (n nodeMaker) commit(ctx context.Context, id, ref string) error {
-	changes := append([]string{"LABEL " + labelRole + "=" + roleNode + " " + labelKey + "=" + n.key}, nodeChanges...)
+	changes := append([]string{"LABEL " + labelRole + "=" + n.realm + roleNode + " " + labelKey + "=" + n.key}, nodeChanges()...)
 	_, err := n.engine.Commit(ctx, id, ref, changes)
 	return err
 }
 
-// bare makes a kind node without any image in it from a root file system.
-func (n nodeMaker) bare(ctx context.Context, rootfs, kindFiles, kubernetesBin, ref string) (err error) {
-	f, err := os.Open(rootfs)
+// scratch is what an image is called from which the node image is made.
+func (n nodeMaker) scratch() string { return "fedlab.local/" + n.realm + "node-scratch:" + n.key }
+
+// load gives the engine an image to start from, and returns its name.
+func (n nodeMaker) load(ctx context.Context, img v1.Image) (string, error) {
+	file, err := img.ConfigFile()
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	imported := ref + "-rootfs"
-	// The engine's client would close a file that it is given.
-	if err := n.engine.Import(ctx, io.NopCloser(f), imported, nil); err != nil {
-		return err
+	config := file.Config.DeepCopy()
+	if config.Labels == nil {
+		config.Labels = map[string]string{}
 	}
-	err = n.in(ctx, docker.ContainerSpec{Image: imported, Entrypoint: idle}, func(id string) error {
-		defaults, err := n.engine.Exec(ctx, id, []string{"ctr", "oci", "spec"}, nil)
-		if err != nil {
-			return err
-		}
-		spec, err := containerSpec(defaults)
-		if err != nil {
-			return err
-		}
-		files, w := io.Pipe()
-		go func() { w.CloseWithError(writeNodeFiles(w, kindFiles, kubernetesBin)) }()
-		if err := n.engine.CopyTo(ctx, id, "/", files); err != nil {
-			return errors.Join(err, files.Close())
-		}
-		var own bytes.Buffer
-		t := newTree(&own)
-		t.file("etc/containerd/cri-base.json", 0o644, spec)
-		if err := t.Close(); err != nil {
-			return err
-		}
-		if err := n.engine.CopyTo(ctx, id, "/", &own); err != nil {
-			return err
-		}
-		return n.commit(ctx, id, ref)
-	})
-	// The layer lives on below the new image; only the name goes.
-	return errors.Join(err, n.engine.RemoveImage(context.WithoutCancel(ctx), imported))
+	maps.Copy(config.Labels, n.labels())
+	if img, err = mutate.Config(img, *config); err != nil {
+		return "", err
+	}
+	archive, w := io.Pipe()
+	go func() { w.CloseWithError(writeImage(w, n.scratch(), img)) }()
+	return n.scratch(), errors.Join(n.engine.LoadImages(ctx, archive), archive.Close())
 }
 
 const (
@@ -135,12 +183,23 @@ const (
 	scratchRoot = "/unpack"
 )
 
-// preload makes node image ref from node image from with images in it, unpacked
-// and ready to run. What they were unpacked from is not kept: a node never
-// sends an image anywhere, and each byte is copied into each cluster.
-func (n nodeMaker) preload(ctx context.Context, from, ref string, images []loaded) error {
-	spec := docker.ContainerSpec{Image: from, Entrypoint: idle, Volumes: []string{scratchRoot}}
-	return n.in(ctx, spec, func(id string) error {
+// build makes node image ref of a root file system, with images in it that are
+// unpacked and ready to run. What they were unpacked from is not kept: a node
+// never sends an image anywhere, and each byte is copied into each cluster.
+func (n nodeMaker) build(ctx context.Context, rootfs, kindFiles, kubernetesBin, ref string, images []loaded) (err error) {
+	f, err := os.Open(rootfs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// The engine's client would close a file that it is given.
+	if err := n.engine.Import(ctx, io.NopCloser(f), n.scratch(), []string{"LABEL " + labelRole + "=" + n.realm + roleBuild + " " + labelKey + "=" + n.key}); err != nil {
+		return err
+	}
+	return n.in(ctx, docker.ContainerSpec{Image: n.scratch(), Volumes: []string{scratchRoot}}, func(id string) error {
+		if err := n.install(ctx, id, kindFiles, kubernetesBin); err != nil {
+			return err
+		}
 		if err := n.importAll(ctx, id, scratchRoot, images); err != nil {
 			return err
 		}
@@ -156,19 +215,31 @@ func (n nodeMaker) preload(ctx context.Context, from, ref string, images []loade
 	})
 }
 
+// install makes a kind node without any image in it of a container.
+func (n nodeMaker) install(ctx context.Context, id, kindFiles, kubernetesBin string) error {
+	defaults, err := n.engine.Exec(ctx, id, []string{"ctr", "oci", "spec"}, nil)
+	if err != nil {
+		return err
+	}
+	spec, err := containerSpec(defaults)
+	if err != nil {
+		return err
+	}
+	files, w := io.Pipe()
+	go func() { w.CloseWithError(writeNodeFiles(w, kindFiles, kubernetesBin, spec)) }()
+	return errors.Join(n.engine.CopyTo(ctx, id, "/", files), files.Close())
+}
+
 // add makes node image ref from node image from with a few small images more,
 // which each node unpacks when it starts them: that takes seconds to make.
 func (n nodeMaker) add(ctx context.Context, from, ref string, images []loaded) error {
-	return n.in(ctx, docker.ContainerSpec{Image: from, Entrypoint: idle}, func(id string) error {
+	return n.in(ctx, docker.ContainerSpec{Image: from}, func(id string) error {
 		if err := n.importAll(ctx, id, containerdRoot, images, "--no-unpack"); err != nil {
 			return err
 		}
 		return n.commit(ctx, id, ref)
 	})
 }
-
-// idle keeps a container open to work in.
-var idle = []string{"sleep", "infinity"}
 
 // containerdBound is how long containerd may take to answer, or to end; it
 // needs a second or two on an idle machine.
@@ -178,7 +249,7 @@ const containerdBound = 60 * time.Second
 // meanwhile: what it leaves is at rest, and can be copied and committed.
 func (n nodeMaker) importAll(ctx context.Context, id, root string, images []loaded, flags ...string) error {
 	daemon := func(action ...string) error {
-		argv := append([]string{"start-stop-daemon", "--exec", "/usr/bin/containerd"}, action...)
+		argv := append([]string{"start-stop-daemon", "--exec", "/usr/local/bin/containerd"}, action...)
 		_, err := n.engine.Exec(ctx, id, argv, nil)
 		return err
 	}
@@ -195,14 +266,25 @@ func (n nodeMaker) importAll(ctx context.Context, id, root string, images []load
 	if err != nil {
 		return err
 	}
-	for _, img := range images {
-		if err := importImage(ctx, n.engine, id, img.reference, img.image, flags...); err != nil {
+	for i, item := range images {
+		plan.Note(ctx, fmt.Sprintf("image %d of %d: %s", i+1, len(images), item.reference))
+		img, err := item.open()
+		if err != nil {
 			return err
 		}
-		if len(flags) > 0 { // not unpacked yet: the layers are still needed
-			continue
+		if err := importImage(ctx, n.engine, id, item.reference, img, flags...); err != nil {
+			return err
 		}
-		if err := n.dropLayers(ctx, id, img.image); err != nil {
+		if unpacked := len(flags) == 0; unpacked {
+			if err := n.dropLayers(ctx, id, img); err != nil {
+				return err
+			}
+		}
+	}
+	// containerd removes what is dropped some time later, unless somebody gives
+	// back a lease and waits for it.
+	for _, argv := range [][]string{{"create", "--id", "fedlab"}, {"delete", "--sync", "fedlab"}} {
+		if _, err := n.engine.Exec(ctx, id, append([]string{"ctr", "--namespace", "k8s.io", "leases"}, argv...), nil); err != nil {
 			return err
 		}
 	}

@@ -8,12 +8,15 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 )
 
 // packages copies the files of installed Debian packages out of the archive of
-// a root file system, and the links that make the system's folders and the
-// alternatives among programs what they are.
+// a root file system, with the links by which they are reached: those of the
+// system's folders (/bin is /usr/bin), and those by which an alternative stands
+// for a program (/usr/sbin/iptables is /etc/alternatives/iptables is
+// /usr/sbin/iptables-nft).
 func (t *tree) packages(rootfs string, names []string) {
 	if t.err != nil {
 		return
@@ -24,10 +27,8 @@ func (t *tree) packages(rootfs string, names []string) {
 		return
 	}
 	t.err = eachEntry(rootfs, func(h *tar.Header, content io.Reader) error {
-		name := strings.Trim(path.Clean(h.Name), "/")
-		topLink := h.Typeflag == tar.TypeSymlink && !strings.Contains(name, "/")
-		alternative := h.Typeflag == tar.TypeSymlink && (wanted[strings.TrimPrefix(h.Linkname, "/")] || strings.HasPrefix(h.Linkname, "/etc/alternatives/") || strings.HasPrefix(name, "etc/alternatives/"))
-		if !wanted[name] && !topLink && !alternative {
+		name := inRoot(h.Name)
+		if !wanted[name] {
 			return nil
 		}
 		entry := *h
@@ -42,42 +43,57 @@ func (t *tree) packages(rootfs string, names []string) {
 	})
 }
 
-// packageFiles returns the paths of the packages' files, as the archive has
-// them: without a leading slash, and below usr where the package still says
-// /bin, /lib or /sbin.
+// inRoot writes a path without the slash or dot that it may begin with.
+func inRoot(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
+
+// packageFiles returns the paths of the packages' files and of the links to
+// them, as the archive has them: without a leading slash.
 func packageFiles(rootfs string, names []string) (map[string]bool, error) {
 	lists := map[string]string{}
 	for _, name := range names {
 		// A package that can be there for several architectures says which.
 		lists["var/lib/dpkg/info/"+name+".list"] = name
-		lists["var/lib/dpkg/info/"+name+":amd64.list"] = name
-		lists["var/lib/dpkg/info/"+name+":arm64.list"] = name
+		lists["var/lib/dpkg/info/"+name+":"+runtime.GOARCH+".list"] = name
 	}
-	files, found := map[string]bool{}, map[string]bool{}
+	wanted, found, links := map[string]bool{}, map[string]bool{}, map[string]string{}
 	err := eachEntry(rootfs, func(h *tar.Header, content io.Reader) error {
-		name, ok := lists[strings.Trim(path.Clean(h.Name), "/")]
-		if !ok {
+		name := inRoot(h.Name)
+		if h.Typeflag == tar.TypeSymlink {
+			links[name] = h.Linkname
+		}
+		if lists[name] == "" {
 			return nil
 		}
-		found[name] = true
+		found[lists[name]] = true
 		lines := bufio.NewScanner(content)
 		for lines.Scan() {
-			file := strings.Trim(lines.Text(), "/.")
-			for _, top := range []string{"bin/", "lib/", "lib64/", "sbin/"} {
-				if strings.HasPrefix(file, top) {
-					file = "usr/" + file
-				}
+			if file := inRoot(lines.Text()); file != "" {
+				wanted[file] = true
 			}
-			files[file] = true
 		}
 		return lines.Err()
 	})
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
 		if !found[name] {
 			err = errors.Join(err, fmt.Errorf("package %s is not in the root file system", name))
 		}
 	}
-	return files, err
+	for file := range wanted {
+		top, rest, below := strings.Cut(file, "/")
+		if target, ok := links[top]; ok && below { // the package says /bin still
+			wanted[top], wanted[path.Join(inRoot(target), rest)] = true, true
+		}
+	}
+	for link, target := range links {
+		alternative := inRoot(target)
+		if strings.HasPrefix(alternative, "etc/alternatives/") && wanted[inRoot(links[alternative])] {
+			wanted[link], wanted[alternative] = true, true
+		}
+	}
+	return wanted, err
 }
 
 // eachEntry reads a tar archive from its start.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
@@ -12,35 +13,39 @@ import (
 // systemd is the newest that boots on machines with cgroup v1, too.
 const suite = "bookworm"
 
-// packages are what a kind node needs beyond a minimal Debian: an init system,
-// what Kubernetes and kind run in the node, and the container runtime.
-var packages = []string{
-	"systemd", "dbus", "util-linux", "mount", "kmod", "procps", "e2fsprogs", "libseccomp2", "pigz", "jq", "curl", "ca-certificates",
-	"iproute2", "iptables", "nftables", "ebtables", "ethtool", "conntrack", "socat",
-	"containerd", "runc", "containernetworking-plugins",
+// packages lists what a kind node needs beyond a minimal Debian: an init
+// system, what Kubernetes and kind run in the node, and the container runtime.
+func packages() []string {
+	return []string{
+		"systemd", "dbus", "util-linux", "mount", "kmod", "procps", "e2fsprogs", "libseccomp2", "pigz", "jq", "curl", "ca-certificates",
+		"iproute2", "iptables", "nftables", "ebtables", "ethtool", "conntrack", "socat",
+		"containerd", "runc", "containernetworking-plugins",
+	}
 }
 
-// unwanted are paths of the fresh root file system that a node must not have or
-// does not need; patterns as of path/filepath.Match.
-var unwanted = []string{
-	// Units that make no sense in a container (kind's Dockerfile removes the
-	// same): only what the node image enables is started.
-	"lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service",
-	"lib/systemd/system/multi-user.target.wants/*",
-	"etc/systemd/system/*.wants/*",
-	"lib/systemd/system/local-fs.target.wants/*",
-	"lib/systemd/system/sockets.target.wants/*udev*",
-	"lib/systemd/system/sockets.target.wants/*initctl*",
-	"lib/systemd/system/basic.target.wants/*",
-	// Weight without use in a lab.
-	"var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*", "var/log/*.log",
-	"usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*",
-	// Two nodes must not have the same.
-	"etc/machine-id", "var/lib/dbus/machine-id",
+// unwanted lists paths of the fresh root file system that a node must not have
+// or does not need; patterns as of path/filepath.Match.
+func unwanted() []string {
+	return []string{
+		// Units that make no sense in a container (kind's Dockerfile removes
+		// the same): only what the node image enables is started.
+		"lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service",
+		"lib/systemd/system/multi-user.target.wants/*",
+		"etc/systemd/system/*.wants/*",
+		"lib/systemd/system/local-fs.target.wants/*",
+		"lib/systemd/system/sockets.target.wants/*udev*",
+		"lib/systemd/system/sockets.target.wants/*initctl*",
+		"lib/systemd/system/basic.target.wants/*",
+		// Weight without use in a lab.
+		"var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*", "var/log/*.log",
+		"usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*",
+		// Two nodes must not have the same.
+		"etc/machine-id", "var/lib/dbus/machine-id",
+	}
 }
 
 func rootfsKey() string {
-	return hash("rootfs 1", suite, strings.Join(packages, " "), strings.Join(unwanted, " "))
+	return hash("rootfs 2", runtime.GOARCH, suite, strings.Join(packages(), " "), strings.Join(unwanted(), " "))
 }
 
 // fillRootfs makes dir/rootfs.tar from Debian packages, whose signatures
@@ -50,16 +55,21 @@ func fillRootfs(ctx context.Context, dir string, log *os.File) error {
 	run := func(name string, args ...string) error {
 		cmd := command(ctx, name, args...)
 		cmd.Stdout, cmd.Stderr = log, log
-		fmt.Fprintf(log, "+ %s %s\n", name, strings.Join(args, " "))
+		// debootstrap mounts proc in the new system: killed, it must not leave
+		// that to whoever removes the folder.
+		ownMounts(cmd.SysProcAttr)
+		if _, err := fmt.Fprintf(log, "+ %s %s\n", name, strings.Join(args, " ")); err != nil {
+			return err
+		}
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("run %s: %w", name, err)
 		}
 		return nil
 	}
-	if err := run("debootstrap", "--variant=minbase", "--include="+strings.Join(packages, ","), suite, root); err != nil {
+	if err := run("debootstrap", "--variant=minbase", "--include="+strings.Join(packages(), ","), suite, root); err != nil {
 		return err
 	}
-	for _, pattern := range unwanted {
+	for _, pattern := range unwanted() {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			return err

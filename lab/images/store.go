@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // Store is the folder that keeps what was built: one folder per artifact, named
@@ -29,7 +31,7 @@ func OpenStore(root string) (*Store, error) {
 		root = filepath.Join(cache, "fedlab")
 	}
 	s := &Store{root: root}
-	for _, dir := range []string{s.builds(), s.logs(), s.locks()} {
+	for _, dir := range []string{s.builds(), s.logs(), s.locks(), s.loaded()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, fmt.Errorf("open image store: %w", err)
 		}
@@ -44,107 +46,204 @@ func (s *Store) builds() string { return filepath.Join(s.root, "builds") }
 func (s *Store) logs() string   { return filepath.Join(s.root, "logs") }
 func (s *Store) locks() string  { return filepath.Join(s.root, "locks") }
 
+// loaded has an empty file for all that came out of an archive.
+func (s *Store) loaded() string { return filepath.Join(s.root, "loaded") }
+
 // slug names an artifact in the store.
 func slug(name, key string) string { return name + "-" + key }
 
 // Path returns the folder of an artifact, and whether it is there.
-func (s *Store) Path(name, key string) (string, bool) {
+func (s *Store) Path(name, key string) (string, bool, error) {
 	dir := filepath.Join(s.builds(), slug(name, key))
 	_, err := os.Stat(dir)
-	return dir, err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return dir, false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("look for %s: %w", name, err)
+	}
+	return dir, true, nil
 }
 
 // partial marks what is being made or was left by a build that was killed.
 const partial = ".partial"
+
+// fillFunc puts an artifact's files into a folder, and what there is to say
+// about it into a log.
+type fillFunc func(ctx context.Context, dir string, log *os.File) error
 
 // Make returns the folder of an artifact, and lets fill make it where it is not
 // there. The folder gets its name only when fill has ended well, so a killed
 // build leaves nothing that could be taken for a good one. Of several processes
 // that want the same artifact one makes it and the others wait. The log is kept
 // and named in the error.
-func (s *Store) Make(ctx context.Context, name, key string, fill func(ctx context.Context, dir string, log *os.File) error) (_ string, err error) {
-	final, there := s.Path(name, key)
-	if there {
-		return final, nil
+func (s *Store) Make(ctx context.Context, name, key string, fill fillFunc) (_ string, err error) {
+	final, there, err := s.Path(name, key)
+	if err != nil || there {
+		return final, err
 	}
-	lock := flock.New(filepath.Join(s.locks(), slug(name, key)))
-	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
-		return "", fmt.Errorf("wait for another process that makes %s: %w", name, err)
+	unlock, err := s.lock(ctx, slug(name, key))
+	if err != nil {
+		return "", err
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if _, there := s.Path(name, key); there {
-		return final, nil
+	defer func() { err = errors.Join(err, unlock()) }()
+	if _, there, err := s.Path(name, key); err != nil || there {
+		return final, err
 	}
 
-	dir := final + partial
-	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("make %s: %w", name, err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("make %s: %w", name, err)
-	}
 	logPath := filepath.Join(s.logs(), slug(name, key)+".log")
 	log, err := os.Create(logPath)
 	if err != nil {
 		return "", fmt.Errorf("make %s: %w", name, err)
 	}
-	defer func() { err = errors.Join(err, log.Close()) }()
-	if err := fill(ctx, dir, log); err != nil {
+	err = errors.Join(s.fill(ctx, slug(name, key), fill, log), log.Close())
+	if err != nil {
 		return "", fmt.Errorf("make %s (log: %s): %w", name, logPath, err)
 	}
+	return final, s.markLoaded(slug(name, key), false)
+}
+
+// fill makes an artifact beside its place and moves it there.
+func (s *Store) fill(ctx context.Context, slug string, fill fillFunc, log *os.File) (err error) {
+	final := filepath.Join(s.builds(), slug)
+	dir := final + partial
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := fill(ctx, dir, log); err != nil {
+		return err
+	}
 	if err := syncTree(dir); err != nil {
-		return "", fmt.Errorf("make %s: %w", name, err)
+		return err
 	}
 	if err := os.Rename(dir, final); err != nil {
-		return "", fmt.Errorf("make %s: %w", name, err)
+		return err
 	}
-	return final, nil
+	return flush(s.builds())
 }
 
 // syncTree makes sure that files have reached the disk before the folder gets
 // the name that vouches for them.
 func syncTree(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() && !d.IsDir() {
 			return err
 		}
-		f, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		return errors.Join(f.Sync(), f.Close())
+		return flush(path)
 	})
 }
 
-// Prune removes all artifacts but those in keep (as name and key), and what
-// killed builds left; it returns the names of what it removed.
-func (s *Store) Prune(keep map[string]string) ([]string, error) {
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// lock waits until nobody else holds the lock of that name, and takes it. The
+// system gives it back when this process ends, however that happens.
+func (s *Store) lock(ctx context.Context, name string) (unlock func() error, err error) {
+	unlock, free, err := s.tryLock(name)
+	if err != nil || free {
+		return unlock, err
+	}
+	plan.Note(ctx, "another process is at it; waits for that")
+	lock := flock.New(filepath.Join(s.locks(), name))
+	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("wait for another process that makes %s: %w", name, err)
+	}
+	return lock.Unlock, nil
+}
+
+// tryLock takes a lock unless somebody else holds it.
+func (s *Store) tryLock(name string) (unlock func() error, free bool, err error) {
+	lock := flock.New(filepath.Join(s.locks(), name))
+	free, err = lock.TryLock()
+	if err != nil {
+		return nil, false, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return lock.Unlock, free, nil
+}
+
+// markLoaded records whether something came out of an archive.
+func (s *Store) markLoaded(slug string, yes bool) error {
+	mark := filepath.Join(s.loaded(), slug)
+	err := os.Remove(mark)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if yes {
+		err = os.WriteFile(mark, nil, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("record where %s is from: %w", slug, err)
+	}
+	return nil
+}
+
+// wasLoaded reports whether something came out of an archive.
+func (s *Store) wasLoaded(slug string) (bool, error) {
+	_, err := os.Stat(filepath.Join(s.loaded(), slug))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// prune removes all artifacts but those whose slugs are in keep, and what killed
+// builds left. It returns the names of what it removed, and how many bytes that
+// were. What is being made just now stays.
+func (s *Store) prune(keep map[string]bool) (removed []string, size int64, err error) {
 	entries, err := os.ReadDir(s.builds())
 	if err != nil {
-		return nil, fmt.Errorf("prune image store: %w", err)
+		return nil, 0, fmt.Errorf("prune image store: %w", err)
 	}
-	kept := make(map[string]bool, len(keep))
-	for name, key := range keep {
-		kept[slug(name, key)] = true
-	}
-	var removed []string
 	for _, e := range entries {
-		if kept[e.Name()] {
+		if keep[e.Name()] {
 			continue
 		}
-		lock := flock.New(filepath.Join(s.locks(), strings.TrimSuffix(e.Name(), partial)))
-		free, err := lock.TryLock()
+		bytes, gone, err := s.remove(e.Name())
 		if err != nil {
-			return removed, fmt.Errorf("prune %s: %w", e.Name(), err)
+			return removed, size, fmt.Errorf("prune %s: %w", e.Name(), err)
 		}
-		if !free { // somebody is making it just now
-			continue
+		if gone {
+			removed, size = append(removed, e.Name()), size+bytes
 		}
-		err = errors.Join(os.RemoveAll(filepath.Join(s.builds(), e.Name())), lock.Unlock())
-		if err != nil {
-			return removed, fmt.Errorf("prune %s: %w", e.Name(), err)
-		}
-		removed = append(removed, e.Name())
 	}
-	return removed, nil
+	return removed, size, nil
+}
+
+// remove removes an entry of the store unless somebody is making it.
+func (s *Store) remove(entry string) (size int64, gone bool, err error) {
+	slug := strings.TrimSuffix(entry, partial)
+	unlock, free, err := s.tryLock(slug)
+	if err != nil || !free {
+		return 0, false, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	path := filepath.Join(s.builds(), entry)
+	if size, err = treeSize(path); err != nil {
+		return 0, false, err
+	}
+	return size, true, errors.Join(os.RemoveAll(path), s.markLoaded(slug, false))
+}
+
+// treeSize returns how many bytes the files below a folder have.
+func treeSize(root string) (size int64, err error) {
+	err = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -114,12 +115,15 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 	if len(existing) > 0 {
 		return fmt.Errorf("node %s exists already", existing[0])
 	}
+	if err := sweep(spec.Name); err != nil {
+		return err
+	}
 	release, err := p.network.hold(ctx, spec.Network)
 	if err != nil {
 		return err
 	}
 
-	return inPrivate(func(kubeconfig string) error {
+	return inPrivate(spec.Name, func(kubeconfig string) error {
 		done := make(chan error, 1)
 		go func() {
 			err := kind.Create(config, kubeconfig)
@@ -166,20 +170,37 @@ func (p *Provider) Delete(name string) error {
 }
 
 func remove(kind clusters, name string) error {
-	err := inPrivate(func(kubeconfig string) error { return kind.Delete(name, kubeconfig) })
-	if err != nil {
+	err := inPrivate(name, func(kubeconfig string) error { return kind.Delete(name, kubeconfig) })
+	if err := errors.Join(err, sweep(name)); err != nil {
 		return fmt.Errorf("delete cluster %s: %w", name, described(err))
 	}
 	return nil
 }
 
+// private is how the names of the folders start that hold a cluster's kubeconfig
+// for a moment. No cluster's name has the last character.
+func private(cluster string) string { return "fedlab-kubeconfig-" + cluster + "@" }
+
 // inPrivate calls do with the path of a kubeconfig that nobody else sees and
 // that is gone afterwards. kind insists on writing one.
-func inPrivate(do func(kubeconfig string) error) (err error) {
-	dir, err := os.MkdirTemp("", "fedlab-kubeconfig-")
+func inPrivate(cluster string, do func(kubeconfig string) error) (err error) {
+	dir, err := os.MkdirTemp("", private(cluster))
 	if err != nil {
 		return fmt.Errorf("make folder for kubeconfig: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	return do(filepath.Join(dir, "config"))
+}
+
+// sweep removes the kubeconfigs that killed processes left of a cluster. They
+// hold keys to it.
+func sweep(cluster string) error {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), private(cluster)+"*"))
+	for _, dir := range left {
+		// What another person left is theirs.
+		if removed := os.RemoveAll(dir); !errors.Is(removed, fs.ErrPermission) {
+			err = errors.Join(err, removed)
+		}
+	}
+	return err
 }

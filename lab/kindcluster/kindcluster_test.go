@@ -200,3 +200,23 @@ func TestDelete(t *testing.T) {
 		t.Errorf("delete: %v", err)
 	}
 }
+
+func TestDeleteSweepsUpAfterAKilledCreate(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	p := (&fakeKind{}).provider()
+	left, anothers := filepath.Join(os.TempDir(), private("quotes-market")+"1"), filepath.Join(os.TempDir(), private("quotes-market-2")+"1")
+	for _, dir := range []string{left, anothers} {
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "config"), []byte("key"), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Delete("quotes-market"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what the killed one left: %v", err)
+	}
+	if _, err := os.Stat(anothers); err != nil {
+		t.Errorf("what another cluster has: %v", err)
+	}
+}

@@ -28,8 +28,11 @@ import (
 
 // Options are how a driver is put together; the zero value is fine.
 type Options struct {
-	// Observe is told about each step, also of image builds.
+	// Observe is told about each step.
 	Observe func(plan.Event)
+	// Builds is told about the steps of image builds, which run inside of a step
+	// of a lab or on their own.
+	Builds func(plan.Event)
 	// Log takes what kind says; nil discards it.
 	Log *slog.Logger
 }
@@ -76,7 +79,7 @@ func New(o Options) (*Driver, error) {
 	for _, app := range topology.Apps() {
 		apps = append(apps, app.Name)
 	}
-	library := &images.Library{Store: store, Engine: engine, Source: fedlab.Source, Demos: apps, Observe: o.Observe}
+	library := &images.Library{Store: store, Engine: engine, Code: fedlab.Source, Demos: apps, Source: images.Build, Observe: o.Builds}
 	kind := kindcluster.New(log)
 	return &Driver{
 		Driver: lab.Driver{

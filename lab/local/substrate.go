@@ -52,10 +52,6 @@ type nodes struct {
 }
 
 func (n nodes) List(ctx context.Context, name string) ([]lab.Node, error) {
-	_, found, err := n.engine.Network(ctx, networkName(name))
-	if err != nil || !found {
-		return nil, err
-	}
 	containers, err := n.engine.ContainersOn(ctx, networkName(name))
 	if err != nil {
 		return nil, err

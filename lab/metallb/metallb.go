@@ -45,9 +45,13 @@ func Values(controller, speaker string) map[string]any {
 			"livenessProbe":  probe(30),
 		}),
 		"speaker": component(speaker, map[string]any{
-			// Speakers agree by memberlist on which of them answers: one has
-			// nobody to agree with.
-			"memberlist":     map[string]any{"enabled": false},
+			// Speakers agree by memberlist on which of them answers. One has
+			// nobody to agree with and needs it all the same: without, it
+			// announces nothing before it has read its own node, and does not
+			// come back to the Services that it has passed over until then
+			// (speaker/layer2_controller.go, speakersForAds; speaker/main.go,
+			// isNodeAvailableChanged).
+			"memberlist":     map[string]any{"enabled": true},
 			"readinessProbe": probe(2),
 			"livenessProbe":  probe(30),
 		}),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -118,9 +119,13 @@ func TestRunStopsAtAFailure(t *testing.T) {
 				reached = true
 				return nil
 			}})
-		err := plan.Runner{}.Run(t.Context(), p)
+		states := map[plan.ID]plan.State{}
+		err := plan.Runner{Observe: func(e plan.Event) { states[e.Step] = e.State }}.Run(t.Context(), p)
 		if err == nil || err.Error() != "cluster/a: no space left" {
 			t.Errorf("error %q, want the one of cluster/a alone", err)
+		}
+		if want := map[plan.ID]plan.State{"cluster/a": plan.Failed, "cluster/b": plan.Cancelled}; !maps.Equal(states, want) {
+			t.Errorf("the steps ended as %v, want %v", states, want)
 		}
 		if reached {
 			t.Error("a step ran although the one that it comes after failed")
@@ -146,9 +151,18 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	p := planOf(t,
 		plan.Step{Name: "cluster/a", Do: func(context.Context) error { cancel(errInterrupted); return nil }},
+		plan.Step{Name: "cluster/b", Do: func(ctx context.Context) error {
+			<-ctx.Done()
+			return fmt.Errorf("create: %w", context.Cause(ctx))
+		}},
 		plan.Step{Name: "spire/a", Do: nothing, After: []plan.ID{"cluster/a"}})
-	if err := (plan.Runner{}).Run(ctx, p); !errors.Is(err, errInterrupted) {
+	states := map[plan.ID]plan.State{}
+	err := plan.Runner{Observe: func(e plan.Event) { states[e.Step] = e.State }}.Run(ctx, p)
+	if !errors.Is(err, errInterrupted) {
 		t.Errorf("error %v, want the cause of the cancel", err)
+	}
+	if want := map[plan.ID]plan.State{"cluster/a": plan.Unchanged, "cluster/b": plan.Cancelled}; !maps.Equal(states, want) {
+		t.Errorf("the steps ended as %v, want %v", states, want)
 	}
 }
 

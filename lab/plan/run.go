@@ -21,7 +21,7 @@ type Event struct {
 	Typical time.Duration
 	// Took is set when the step has ended.
 	Took time.Duration
-	// Err is set when State is Failed.
+	// Err is set when State is Failed or Cancelled.
 	Err error
 	// Note is what a running step says about itself; set when State is Noted.
 	Note string
@@ -38,6 +38,8 @@ const (
 	Changed   State = "changed"
 	Unchanged State = "unchanged"
 	Failed    State = "failed"
+	// Cancelled: it was under way when another step failed or the run was ended.
+	Cancelled State = "cancelled"
 )
 
 // Runner runs plans.
@@ -112,6 +114,9 @@ func (r Runner) Run(ctx context.Context, p *Plan) error {
 			switch {
 			case res.err != nil:
 				e.State, e.Err = Failed, res.err
+				if cancelled(ctx, res.err) {
+					e.State = Cancelled
+				}
 				if !cancelledBySibling(ctx, res.err) {
 					errs = append(errs, fmt.Errorf("%s: %w", res.step.Name, res.err))
 				}
@@ -142,6 +147,11 @@ type result struct {
 // errSibling is the cause with which the steps under way are cancelled when
 // another one fails.
 var errSibling = errors.New("another step failed")
+
+// cancelled reports whether a step only says that its context has ended.
+func cancelled(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
+}
 
 func cancelledBySibling(ctx context.Context, err error) bool {
 	return errors.Is(err, errSibling) ||

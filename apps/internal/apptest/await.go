@@ -10,7 +10,7 @@ import (
 
 // Patience is how long a test waits for what must come about: far longer
 // than it takes, so that a busy machine fails no test.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // Await returns once holds does, and ends the test when that takes longer
 // than Patience; what says what is awaited.

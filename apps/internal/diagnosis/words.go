@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
@@ -139,10 +140,10 @@ func (c Call) failed(err error) (what, look string) {
 	if errors.As(err, &refusal) {
 		said = fmt.Sprintf("%d %s", refusal.Status, refusal.Kind)
 		if refusal.Reason != "" {
-			said += ": " + refusal.Reason
+			said += ": " + strings.TrimSuffix(refusal.Reason, ".")
 		}
 	}
-	return fmt.Sprintf("%s was reached and proved who it is, but answered %s.", c.ID, said), "the log of " + c.Server + "."
+	return fmt.Sprintf("%s was reached and proved who it is, but answered %s.", c.Server, said), "the log of " + c.Server + "."
 }
 
 // claimed returns the trust domain that an unverified server says it is of,
@@ -165,8 +166,8 @@ func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }
 
 // capital makes a sentence begin as one, unless it begins with a SPIFFE ID.
 func capital(sentence string) string {
-	if _, err := spiffeid.FromString(firstWord(sentence)); err == nil || sentence == "" {
+	if strings.HasPrefix(sentence, "spiffe://") {
 		return sentence
 	}
-	return string(sentence[0]-'a'+'A') + sentence[1:]
+	return strings.ToUpper(sentence[:1]) + sentence[1:]
 }

@@ -17,6 +17,11 @@ import (
 // take.
 const ConnectBound = 2 * time.Second
 
+// CallBound is the longest that one call may take, the connection and its
+// handshake included. It leaves time for an answer after the longest try to
+// connect, so that "not reached" and "reached, but silent" differ.
+const CallBound = ConnectBound + time.Second
+
 // Conn is a gRPC connection to one server, known by its SPIFFE ID. It
 // connects with the first call, and again when the connection was lost.
 type Conn struct {

@@ -12,10 +12,7 @@ import (
 type IDs map[spiffeid.ID]struct{}
 
 // Set reads whole SPIFFE IDs, each of a workload.
-func (s *IDs) Set(text string) (err error) {
-	*s, err = parseSet(text, ParseID)
-	return err
-}
+func (s *IDs) Set(text string) error { return fill((*map[spiffeid.ID]struct{})(s), text, ParseID) }
 
 func (s IDs) String() string { return list(s) }
 
@@ -27,15 +24,14 @@ func (s IDs) Check(id spiffeid.ID, setting string) error { return in(s, id, "", 
 type TrustDomains map[spiffeid.TrustDomain]struct{}
 
 // Set reads names of trust domains.
-func (s *TrustDomains) Set(text string) (err error) {
-	*s, err = parseSet(text, func(name string) (spiffeid.TrustDomain, error) {
+func (s *TrustDomains) Set(text string) error {
+	return fill((*map[spiffeid.TrustDomain]struct{})(s), text, func(name string) (spiffeid.TrustDomain, error) {
 		domain, err := spiffeid.TrustDomainFromString(name)
 		if err != nil {
 			return domain, fmt.Errorf("want a trust domain such as cluster2.com: %w", err)
 		}
 		return domain, nil
 	})
-	return err
 }
 
 func (s TrustDomains) String() string { return list(s) }
@@ -46,16 +42,18 @@ func (s TrustDomains) Check(domain spiffeid.TrustDomain, setting string) error {
 	return in(s, domain, "trust domain ", setting)
 }
 
-func parseSet[T comparable](text string, parse func(string) (T, error)) (map[T]struct{}, error) {
-	set := map[T]struct{}{}
+// fill replaces what is in set, unless text is wrong.
+func fill[T comparable](set *map[T]struct{}, text string, parse func(string) (T, error)) error {
+	values := map[T]struct{}{}
 	for name := range strings.SplitSeq(text, ",") {
 		value, err := parse(strings.TrimSpace(name))
 		if err != nil {
-			return nil, err
+			return err
 		}
-		set[value] = struct{}{}
+		values[value] = struct{}{}
 	}
-	return set, nil
+	*set = values
+	return nil
 }
 
 func list[T interface {

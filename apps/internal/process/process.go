@@ -50,6 +50,11 @@ func (e *UsageError) Error() string { return e.Cause.Error() }
 
 func (e *UsageError) Unwrap() error { return e.Cause }
 
+// Usagef returns a *UsageError of what Errorf returns.
+func Usagef(format string, args ...any) error {
+	return &UsageError{Cause: fmt.Errorf(format, args...)}
+}
+
 // Parse sets flags from args and, where args do not name one, from the
 // environment: a flag called allow-clients of a program whose prefix is
 // QUOTES reads QUOTES_ALLOW_CLIENTS. named gives the variables that have a
@@ -76,9 +81,9 @@ func Parse(flags *flag.FlagSet, prefix string, named map[string]string, args []s
 		flags.Usage()
 		return err
 	case err != nil:
-		return &UsageError{fmt.Errorf("read flags: %w", err)}
+		return Usagef("read flags: %w", err)
 	case flags.NArg() > 0:
-		return &UsageError{fmt.Errorf("read flags: unexpected argument %q: every setting is a flag", flags.Arg(0))}
+		return Usagef("read flags: unexpected argument %q: every setting is a flag", flags.Arg(0))
 	}
 
 	given := map[string]bool{}

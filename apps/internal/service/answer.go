@@ -14,6 +14,9 @@ import (
 // answerLimit is the most that is read of an answer, in bytes.
 const answerLimit = 4 << 20
 
+// bodyLimit is the most that a request may carry, in bytes.
+const bodyLimit = 1 << 20
+
 // JSON answers v with status.
 func JSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
@@ -75,20 +78,26 @@ func ReadJSON(response *http.Response, v any) (err error) {
 	return nil
 }
 
+// TrustDomainOf returns the name of own's trust domain; empty before there is
+// an identity.
+func TrustDomainOf(own x509svid.Source) string {
+	svid, err := own.GetX509SVID()
+	if err != nil {
+		return ""
+	}
+	return svid.ID.TrustDomain().Name()
+}
+
 // Health answers who serves, and 503 while check returns an error; nil checks
 // nothing.
 func Health(name string, own x509svid.Source, check func(context.Context) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		svid, err := own.GetX509SVID()
-		if err == nil && check != nil {
-			err = check(r.Context())
+		if check != nil {
+			if err := check(r.Context()); err != nil {
+				Refusal{Status: http.StatusServiceUnavailable, Reason: err.Error()}.Write(w, own)
+				return
+			}
 		}
-		if err != nil {
-			Refusal{Status: http.StatusServiceUnavailable, Reason: err.Error()}.Write(w, own)
-			return
-		}
-		JSON(w, http.StatusOK, map[string]string{
-			"status": "healthy", "service": name, "trust_domain": svid.ID.TrustDomain().Name(),
-		})
+		JSON(w, http.StatusOK, map[string]string{"status": "healthy", "service": name, "trust_domain": TrustDomainOf(own)})
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -45,8 +44,8 @@ func (r *Rules) Flags(flags *flag.FlagSet) map[string]string {
 // never taken for granted.
 func (r Rules) Complete() error {
 	if len(r.TrustDomains) == 0 || len(r.IDs) == 0 {
-		return &process.UsageError{Cause: fmt.Errorf("read flags: -allow-trust-domains (or %s) and -allow-ids (or %s) must both be given: "+
-			"name who may call, such as aws.company.com and spiffe://aws.company.com/ns/demo/service/frontend", trustDomainsVariable, idsVariable)}
+		return process.Usagef("read flags: -allow-trust-domains (or %s) and -allow-ids (or %s) must both be given: "+
+			"name who may call, such as aws.company.com and spiffe://aws.company.com/ns/demo/service/frontend", trustDomainsVariable, idsVariable)
 	}
 	return nil
 }
@@ -125,4 +124,3 @@ func (a *answer) WriteHeader(status int) {
 
 // Unwrap lets http.ResponseController through.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-

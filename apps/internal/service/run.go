@@ -23,7 +23,7 @@ import (
 func Source(socket string, log *slog.Logger) (*identity.Source, error) {
 	source, err := identity.NewSource(socket, log)
 	if err != nil {
-		return nil, &process.UsageError{Cause: fmt.Errorf("read flags: -socket (or %s): %w", identity.SocketVariable, err)}
+		return nil, process.Usagef("read flags: -socket (or %s): %w", identity.SocketVariable, err)
 	}
 	return source, nil
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -39,11 +40,18 @@ func Run(ctx context.Context, args []string, streams Streams) error {
 	return err
 }
 
+// apiVersion is that of all results and events.
+const apiVersion = "fedlab.dev/v1alpha1"
+
 // cmd is what all commands share.
 type cmd struct {
 	Streams
 	lab    string
 	output string
+	// path is the command that runs: "fedlab up".
+	path string
+	// events says that the command prints events, one a line.
+	events bool
 }
 
 func (c *cmd) root() *cobra.Command {
@@ -64,7 +72,7 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	root.SetIn(c.In)
 	root.SetOut(c.Out)
 	root.SetErr(c.Err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	root.SetFlagErrorFunc(flagError)
 	lab := os.Getenv("LAB")
 	if lab == "" {
 		lab = config.DefaultPreset
@@ -72,6 +80,7 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	root.PersistentFlags().StringVar(&c.lab, "lab", lab, "the lab: a preset or the path of a lab file; $LAB is the default")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		c.path = cmd.CommandPath()
 		if c.output != "text" && c.output != "json" {
 			return usage(cmd, fmt.Errorf("unknown output %q: want text or json", c.output))
 		}
@@ -86,29 +95,41 @@ trust domains, and runs demo workloads that call each other over mTLS.
 		c.init(), c.config(),
 		c.version(), exitCodesTopic(),
 	)
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultCompletionCmd()
+	strict(root)
 	return root
+}
+
+// open reads the lab file that --lab names. That there is none is wrong usage.
+func (c *cmd) open() (config.File, error) {
+	f, err := config.Open(c.lab)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &usageError{command: c.path, err: err}
+	}
+	return f, err
 }
 
 // topology reads the lab that --lab names.
 func (c *cmd) topology() (topology.Topology, error) {
-	f, err := config.Open(c.lab)
+	f, err := c.open()
 	return f.Topology, err
 }
 
 // labName returns the name of the lab that --lab names, also where its file is
-// gone or wrong: then it is the name itself.
+// gone: then it is the name itself.
 func (c *cmd) labName() (string, error) {
-	f, err := config.Open(c.lab)
-	if err == nil {
-		return f.Topology.Name, nil
+	t, err := c.topology()
+	if errors.Is(err, fs.ErrNotExist) && c.labIsBareName() {
+		return c.lab, nil
 	}
-	if problems := (config.Problems)(nil); errors.As(err, &problems) || strings.ContainsAny(c.lab, "/.") {
-		return "", err
-	}
-	return c.lab, nil
+	return t.Name, err
 }
 
-// json prints a result for programs.
+// labIsBareName reports whether --lab may be a lab's name and is no path.
+func (c *cmd) labIsBareName() bool { return !strings.ContainsAny(c.lab, "/.") }
+
+// json prints a result for programs: on one line where events come before it.
 func (c *cmd) json(kind string, result any) error {
 	data, err := json.Marshal(result)
 	if err != nil {
@@ -118,9 +139,11 @@ func (c *cmd) json(kind string, result any) error {
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return err
 	}
-	fields["apiVersion"], fields["kind"] = "fedlab.dev/v1alpha1", kind
+	fields["apiVersion"], fields["kind"] = apiVersion, kind
 	out := json.NewEncoder(c.Out)
-	out.SetIndent("", "  ")
+	if !c.events {
+		out.SetIndent("", "  ")
+	}
 	return out.Encode(fields)
 }
 

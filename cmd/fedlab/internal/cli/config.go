@@ -26,12 +26,14 @@ func (c *cmd) config() *cobra.Command {
 			Short: "Say all that is wrong with a lab file",
 			Args:  noArgs,
 			RunE: func(*cobra.Command, []string) error {
-				f, err := config.Open(c.lab)
-				if err != nil {
+				f, err := c.open()
+				problems := config.Problems{}
+				if err != nil && (!errors.As(err, &problems) || c.output != "json") {
 					return err
 				}
 				if c.output == "json" {
-					return c.json("Validation", map[string]any{"lab": f.Topology.Name, "valid": true})
+					result := map[string]any{"source": c.lab, "lab": f.Topology.Name, "valid": err == nil, "problems": problems}
+					return errors.Join(c.json("Validation", result), err)
 				}
 				_, _ = fmt.Fprintf(c.Out, "%s: lab %s is valid\n", f.Source, f.Topology.Name)
 				return nil
@@ -42,7 +44,7 @@ func (c *cmd) config() *cobra.Command {
 			Short: "Print a lab file with every default written out",
 			Args:  noArgs,
 			RunE: func(*cobra.Command, []string) error {
-				f, err := config.Open(c.lab)
+				f, err := c.open()
 				if err != nil {
 					return err
 				}
@@ -80,7 +82,7 @@ func (c *cmd) init() *cobra.Command {
 		GroupID: "file",
 		Short:   "Write a commented lab file to start from",
 		Long:    "init writes a lab file to FILE, lab.yaml where none is given. A file that exists is left alone.",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			path := "lab.yaml"
 			if len(args) == 1 {

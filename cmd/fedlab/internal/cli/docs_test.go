@@ -65,7 +65,7 @@ func TestDocumentsNameCommandsThatExist(t *testing.T) {
 }
 
 func TestCommandsThatDoNotExistAreFound(t *testing.T) {
-	for line, want := range map[string]string{
+	for line, starts := range map[string]string{
 		"sudo bin/fedlab upp":                   `unknown command "upp" for "fedlab"`,
 		"LAB=x fedlab status --deep":            "unknown flag: --deep",
 		"cd x && fedlab images buidl":           `unknown command "buidl" for "fedlab images"`,
@@ -87,8 +87,8 @@ func TestCommandsThatDoNotExistAreFound(t *testing.T) {
 				got = err.Error()
 			}
 		}
-		if got != want && !(want != "" && strings.HasPrefix(got, want)) {
-			t.Errorf("%s: error %q, want %q", line, got, want)
+		if (got == "") != (starts == "") || !strings.HasPrefix(got, starts) {
+			t.Errorf("%s: error %q, want one that starts with %q", line, got, starts)
 		}
 	}
 }

@@ -23,16 +23,20 @@ in the kubeconfig file. It may be repeated, also after an up that was killed.
 			if err != nil {
 				return err
 			}
+			c.events = true
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
-				any, err := d.Down(cmd.Context(), name)
-				if err != nil || c.output == "json" {
+				removed, err := d.Down(cmd.Context(), name)
+				took := time.Since(p.began)
+				switch {
+				case err != nil:
 					return err
-				}
-				if !any {
+				case c.output == "json":
+					return c.json("Down", map[string]any{"lab": name, "removed": removed, "seconds": took.Seconds()})
+				case removed:
+					c.printf("lab %s is gone (%s)\n", name, brief(took))
+				default:
 					c.printf("there is no lab %s\n", name)
-					return nil
 				}
-				c.printf("lab %s is gone (%s)\n", name, brief(time.Since(p.began)))
 				return nil
 			})
 		},

@@ -23,7 +23,7 @@ is listed.
 
 The folder may be passed on. Private keys, tokens and passwords are taken out of
 each file, and Kubernetes Secrets are never read.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := c.topology()
 			if err != nil {

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -28,6 +29,9 @@ const (
 // ErrInterrupted is the cause with which a signal ends a command's context.
 var ErrInterrupted = errors.New("interrupted")
 
+// Stopping is said when a signal came: what is under way may take a while to end.
+const Stopping = "interrupted: ends what is under way; once more ends it at once"
+
 // errNotWell says that a status or a claim does not hold. What is wrong has
 // been shown already.
 var errNotWell = errors.New("not all of the lab is well")
@@ -45,27 +49,100 @@ func usage(cmd *cobra.Command, err error) error {
 	return &usageError{command: cmd.CommandPath(), err: err}
 }
 
+// noArgs refuses arguments. One where a subcommand is expected is taken for a
+// misspelt subcommand.
 func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		return nil
+	case cmd.HasSubCommands():
+		return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), didYouMean(args[0], subcommands(cmd)))
 	}
-	if cmd.HasSubCommands() {
-		text := fmt.Sprintf("unknown command %q for %q", args[0], cmd.CommandPath())
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			text += ": did you mean " + strings.Join(near, " or ") + "?"
-		}
-		return usage(cmd, errors.New(text))
-	}
-	return usage(cmd, fmt.Errorf("unexpected argument %q", args[0]))
+	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
-// oneArg wants one argument and says what it is.
-func oneArg(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return usage(cmd, fmt.Errorf("want one argument, %s, got %d", what, len(args)))
+func atMostOneArg(_ *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("unexpected argument %q", args[1])
+	}
+	return nil
+}
+
+func subcommands(cmd *cobra.Command) []string {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if !sub.Hidden {
+			names = append(names, sub.Name())
+		}
+	}
+	return names
+}
+
+// flagError names the flag that a misspelt one may have meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+		err = fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
+	}
+	return usage(cmd, err)
+}
+
+func didYouMean(word string, candidates []string) string {
+	near := config.Nearest(word, candidates)
+	if near == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", near)
+}
+
+// strict makes wrong usage of what a command's arguments say, also of those that
+// cobra brings along, and keeps groups of commands from doing nothing in silence.
+func strict(cmd *cobra.Command) {
+	args := cmd.Args
+	if args == nil || cmd.HasSubCommands() {
+		args = noArgs
+	}
+	cmd.Args = func(cmd *cobra.Command, given []string) error {
+		if err := args(cmd, given); err != nil {
+			return usage(cmd, err)
 		}
 		return nil
+	}
+	if cmd.HasSubCommands() && !cmd.Runnable() {
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, sub := range cmd.Commands() {
+		strict(sub)
+	}
+}
+
+// helpCommand is cobra's, but for topics that do not exist.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND or TOPIC]",
+		Short: "Help about any command or topic",
+		Args:  cobra.ArbitraryArgs,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			of, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return subcommands(of), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of := cmd.Root()
+			for _, name := range args {
+				i := slices.IndexFunc(of.Commands(), func(sub *cobra.Command) bool { return sub.Name() == name })
+				if i < 0 {
+					return usage(cmd.Root(), fmt.Errorf("there is no help on %q%s", name, didYouMean(name, subcommands(of))))
+				}
+				of = of.Commands()[i]
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
 	}
 }
 
@@ -95,8 +172,17 @@ func is[T error](err error) bool {
 
 func (c *cmd) printError(ctx context.Context, err error) {
 	if errors.Is(context.Cause(ctx), ErrInterrupted) {
-		c.printf("fedlab: interrupted; run the same command again to go on, or 'fedlab down' to remove what there is\n")
+		text := "fedlab: interrupted; run the same command again to go on"
+		if c.path == "fedlab up" {
+			text += ", or 'fedlab down' to remove what there is"
+		}
+		c.printf("%s\n", text)
 		return
+	}
+	if problems := (config.Problems)(nil); errors.As(err, &problems) {
+		// As compilers do, so that editors find the place.
+		c.printf("%v\n", problems)
+		err = fmt.Errorf("%s has %s", c.lab, count(len(problems), "problem"))
 	}
 	c.printf("fedlab: %v\n", err)
 	if hint := hint(err); hint != "" {
@@ -114,6 +200,8 @@ func hint(err error) string {
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"
 	case is[*lab.NotUpError](err):
 		return "'fedlab up' brings it up"
+	case is[*lab.MismatchError](err):
+		return "'fedlab down' removes the lab, and 'fedlab up' then makes it as the file says"
 	case is[*lab.HeldError](err):
 		return "wait until it has ended, or end that process; the next command goes on from there"
 	case is[*check.TimeoutError](err):
@@ -122,13 +210,22 @@ func hint(err error) string {
 	return ""
 }
 
+// count reads "1 problem" or "2 problems".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Long: `  0    done, and all is well
   1    failed
-  2    used wrongly: an unknown flag or argument, or a lab file with a problem
+  2    used wrongly: an unknown flag or argument, or a lab file that is not there
+       or has a problem
   3    a check or a claim does not hold: part of the lab is not well
   4    something is missing on this machine
   5    a time limit was reached

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 func (c *cmd) kubeconfig() *cobra.Command {
@@ -20,48 +22,67 @@ that kubectl uses, or to --file. With --cluster it prints that cluster's own
 kubeconfig instead; it holds a private key.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			t, err := c.topology()
-			if err != nil {
-				return err
+			if cluster != "" && path != "" {
+				return usage(cmd, errors.New("--cluster prints and --file writes: want one of them"))
 			}
-			if cluster != "" {
+			if t, err := c.topology(); err == nil && cluster != "" {
 				if _, err := t.Cluster(cluster); err != nil {
 					return usage(cmd, err)
 				}
-				if path != "" {
-					return usage(cmd, errors.New("--cluster prints and --file writes: want one of them"))
-				}
 			}
-			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
-				l, err := d.Open(cmd.Context(), t)
-				if err != nil {
-					return err
-				}
-				if err := l.Close(); err != nil {
-					return err
-				}
+			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
 				if cluster != "" {
-					data, err := d.Parts.Kubeconfigs.Kubeconfig(t.Name, cluster)
-					if err == nil {
-						_, err = c.Out.Write(data)
-					}
-					return err
+					return c.printKubeconfig(cmd.Context(), d, t, cluster)
 				}
-				var names []string
-				for _, x := range t.Clusters {
-					names = append(names, x.Name)
-				}
-				if err := d.Parts.Kubeconfigs.Export(cmd.Context(), t.Name, names, path); err != nil {
-					return err
-				}
-				for _, x := range names {
-					_, _ = fmt.Fprintln(c.Out, d.Parts.Kubeconfigs.Context(t.Name, x))
-				}
-				return nil
+				return c.writeKubeconfig(cmd.Context(), d, t, path)
 			})
 		},
 	}
 	command.Flags().StringVar(&cluster, "cluster", "", "print the kubeconfig of this cluster")
 	command.Flags().StringVar(&path, "file", "", "the kubeconfig file to write to")
 	return command
+}
+
+func (c *cmd) printKubeconfig(ctx context.Context, d *local.Driver, t topology.Topology, cluster string) error {
+	if _, err := t.Cluster(cluster); err != nil {
+		return err
+	}
+	if err := isUp(ctx, d, t); err != nil {
+		return err
+	}
+	data, err := d.Parts.Kubeconfigs.Kubeconfig(t.Name, cluster)
+	if err == nil {
+		_, err = c.Out.Write(data)
+	}
+	return err
+}
+
+func (c *cmd) writeKubeconfig(ctx context.Context, d *local.Driver, t topology.Topology, path string) error {
+	if err := isUp(ctx, d, t); err != nil {
+		return err
+	}
+	var clusters, contexts []string
+	for _, x := range t.Clusters {
+		clusters = append(clusters, x.Name)
+		contexts = append(contexts, d.Parts.Kubeconfigs.Context(t.Name, x.Name))
+	}
+	if _, err := d.Parts.Kubeconfigs.Export(ctx, t.Name, clusters, path); err != nil {
+		return err
+	}
+	if c.output == "json" {
+		return c.json("Kubeconfig", map[string]any{"lab": t.Name, "contexts": contexts})
+	}
+	for _, x := range contexts {
+		_, _ = fmt.Fprintln(c.Out, x)
+	}
+	return nil
+}
+
+// isUp returns a *lab.NotUpError for a lab that does not run.
+func isUp(ctx context.Context, d *local.Driver, t topology.Topology) error {
+	l, err := d.Open(ctx, t)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }

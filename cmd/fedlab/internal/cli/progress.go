@@ -11,19 +11,34 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-// beat is how often progress says what still runs when nothing else happens.
+// beat is how often progress says what still runs.
 const beat = 15 * time.Second
 
-// progress shows the events of a plan: as whole lines for people, or as JSON,
-// one object a line, for programs.
+// progress shows the events of a plan, and of the image builds that run inside of
+// one of its steps: as whole lines for people, or as JSON, one object a line, for
+// programs.
 type progress struct {
-	cmd     *cmd
-	began   time.Time
-	mu      sync.Mutex
-	running []running
+	cmd   *cmd
+	began time.Time
+	// typical is how long it took the last time from the first cluster on; 0
+	// where nobody knows.
+	typical time.Duration
+
+	mu            sync.Mutex
+	steps, builds track
+	// changed counts the steps that changed something.
 	changed int
-	stop    chan struct{}
-	done    chan struct{}
+	// clusters is when the first step began that makes or starts a cluster; zero
+	// while every cluster was there.
+	clusters time.Time
+
+	stop, done chan struct{}
+}
+
+// track is how far one plan has come.
+type track struct {
+	ended, of int
+	running   []running
 }
 
 type running struct {
@@ -51,72 +66,119 @@ func (c *cmd) progress() *progress {
 	return p
 }
 
-// end stops showing and returns how many steps changed something.
-func (p *progress) end() int {
+// end stops showing.
+func (p *progress) end() {
 	close(p.stop)
 	<-p.done
-	return p.changed
 }
 
-// Observe takes an event; it is for plan.Runner.
-func (p *progress) Observe(e plan.Event) {
+// Observe takes an event of a lab's plan, Build one of an image build.
+func (p *progress) Observe(e plan.Event) { p.take(&p.steps, e) }
+
+// Build takes an event of an image build.
+func (p *progress) Build(e plan.Event) { p.take(&p.builds, e) }
+
+func (p *progress) take(t *track, e plan.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cmd.output == "json" {
 		p.json(e)
 	}
-	i := slices.IndexFunc(p.running, func(r running) bool { return r.event.Step == e.Step })
+	i := slices.IndexFunc(t.running, func(r running) bool { return r.event.Step == e.Step })
 	switch e.State {
 	case plan.Started:
-		p.running = append(p.running, running{event: e, began: time.Now()})
+		if e.Number == 1 {
+			t.ended = 0 // another plan than before
+		}
+		t.of = e.Of
+		t.running = append(t.running, running{event: e, began: time.Now()})
 	case plan.Noted:
 		if i >= 0 {
-			p.running[i].note = e.Note
+			t.running[i].note = e.Note
 		}
 	default:
 		if i >= 0 {
-			p.running = slices.Delete(p.running, i, i+1)
+			t.running = slices.Delete(t.running, i, i+1)
 		}
+		t.ended++
 		if e.State == plan.Changed {
 			p.changed++
+			if began := time.Now().Add(-e.Took); e.Step.Kind() == "cluster" && (p.clusters.IsZero() || began.Before(p.clusters)) {
+				p.clusters = began
+			}
 		}
-		p.line(e)
+		p.line(t, e)
 	}
 }
 
-func (p *progress) line(e plan.Event) {
-	if p.cmd.output == "json" || e.State == plan.Unchanged {
+func (p *progress) line(t *track, e plan.Event) {
+	mark := map[plan.State]string{plan.Changed: "ok  ", plan.Failed: "FAIL", plan.Cancelled: "stop"}[e.State]
+	if p.cmd.output == "json" || mark == "" {
 		return
 	}
-	mark := "ok  "
-	if e.State == plan.Failed {
-		mark = "FAIL"
+	title := e.Title
+	if t == &p.builds && p.steps.of > 0 {
+		title = fmt.Sprintf("made %d of %d: %s", t.ended, t.of, title)
 	}
-	p.cmd.printf("%s %s %7s  %s\n", mark, position(e), brief(e.Took), e.Title)
+	p.cmd.printf("%s %s %7s  %s\n", mark, p.position(), brief(e.Took), title)
 }
 
-// position says which of how many steps it is, at equal width.
-func position(e plan.Event) string {
-	width := len(fmt.Sprint(e.Of))
-	return fmt.Sprintf("[%*d/%d]", width, e.Number, e.Of)
+// position says how many steps of how many are done, at equal width.
+func (p *progress) position() string {
+	t := p.steps
+	if t.of == 0 {
+		t = p.builds
+	}
+	return fmt.Sprintf("[%*d/%d]", len(fmt.Sprint(t.of)), t.ended, t.of)
 }
 
+// most is how many running steps one line names.
+const most = 4
+
+// heartbeat says in one line what runs, what that waits for, and how long it may
+// still take.
 func (p *progress) heartbeat() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cmd.output == "json" {
+	all := slices.Concat(p.steps.running, p.builds.running)
+	if p.cmd.output == "json" || len(all) == 0 {
 		return
 	}
-	for _, r := range p.running {
-		text := fmt.Sprintf("...  %s %7s  %s", position(r.event), brief(time.Since(r.began)), r.event.Title)
-		if r.event.Typical > 0 {
-			text += ", about " + brief(r.event.Typical) + " in all on two cores"
-		}
-		if r.note != "" {
-			text += ": " + r.note
-		}
-		p.cmd.printf("%s\n", text)
+	var items []string
+	for _, r := range all[:min(most, len(all))] {
+		items = append(items, r.String())
 	}
+	if rest := len(all) - most; rest > 0 {
+		items = append(items, fmt.Sprintf("and %d more", rest))
+	}
+	text := strings.Join(items, "; ")
+	if left := p.typical - time.Since(p.clusters); left > 0 && !p.clusters.IsZero() {
+		text += "; about " + brief(left.Round(time.Second)) + " to go"
+	}
+	p.cmd.printf("...  %s %7s  %s\n", p.position(), brief(time.Since(p.began)), text)
+}
+
+func (r running) String() string {
+	var details []string
+	if r.event.Typical > 0 {
+		details = append(details, fmt.Sprintf("%s of about %s on two cores", brief(time.Since(r.began)), brief(r.event.Typical)))
+	}
+	if r.note != "" {
+		details = append(details, shortened(r.note))
+	}
+	if details == nil {
+		return r.event.Title
+	}
+	return r.event.Title + " (" + strings.Join(details, ", ") + ")"
+}
+
+// shortened cuts a note to what fits on a line beside others.
+func shortened(note string) string {
+	const longest = 90
+	if runes := []rune(note); len(runes) > longest {
+		return string(runes[:longest-1]) + "…"
+	}
+	return note
 }
 
 // event is a plan.Event as programs see it.
@@ -135,7 +197,7 @@ type event struct {
 
 func (p *progress) json(e plan.Event) {
 	shown := event{
-		APIVersion: "fedlab.dev/v1alpha1", Kind: "Event",
+		APIVersion: apiVersion, Kind: "Event",
 		Step: e.Step, Title: e.Title, Number: e.Number, Of: e.Of, State: e.State, Seconds: e.Took.Seconds(), Note: e.Note,
 	}
 	if e.Err != nil {
@@ -145,13 +207,23 @@ func (p *progress) json(e plan.Event) {
 	_ = json.NewEncoder(p.cmd.Out).Encode(shown)
 }
 
-// brief writes a duration as people say it: 0.4s, 12s, 3m05s.
+// brief writes a duration as people say it: 0.4s, 12s, 3m05s, 24h, 23h59m.
 func brief(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
+	if d.Round(100*time.Millisecond) < 10*time.Second {
 		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
 	}
-	return strings.TrimSuffix(d.Round(time.Second).String(), "0s")
+	d = d.Round(time.Second)
+	minutes, seconds := d/time.Minute, d%time.Minute/time.Second
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", seconds)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", minutes, seconds)
+	}
+	d = d.Round(time.Minute)
+	hours, minutes := d/time.Hour, d%time.Hour/time.Minute
+	if minutes == 0 {
+		return fmt.Sprintf("%dh", hours)
+	}
+	return fmt.Sprintf("%dh%02dm", hours, minutes)
 }

@@ -106,7 +106,7 @@ func markdown(help string) string {
 	var parts []string
 	for part := range strings.SplitSeq(strings.Trim(help, "\n"), "\n\n") {
 		if strings.HasPrefix(part, "  ") {
-			parts = append(parts, "```text\n"+part+"\n```")
+			parts = append(parts, "```text\n"+strings.ReplaceAll(part[2:], "\n  ", "\n")+"\n```")
 			continue
 		}
 		for i, piece := range strings.Split(part, "'fedlab ") {

@@ -33,7 +33,7 @@ missing.`,
 			if err != nil {
 				return err
 			}
-			s := &setupReport{cmd: c, look: look}
+			s := &setupReport{cmd: c, look: look, changes: []string{}}
 			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build, Browser: forTests}
 			cache, err := local.Cache()
 			if err != nil {
@@ -50,7 +50,7 @@ missing.`,
 			case c.output == "json":
 				return errors.Join(err, c.json("Setup", map[string]any{"findings": s.findings, "changes": s.changes}))
 			case err != nil:
-				return errors.Join(printFindings(c.Out, missing.Findings), err)
+				return errors.Join(printFindings(c.Out, missing.Findings), &shownError{missing})
 			case len(s.changes) > 0:
 				c.printf("the machine is ready now\n")
 			default:
@@ -67,6 +67,15 @@ missing.`,
 // errLook ends a set-up that is only to look.
 var errLook = errors.New("nothing is to be changed")
 
+// shownError stands for findings that have been shown.
+type shownError struct{ missing *host.MissingError }
+
+func (e *shownError) Error() string {
+	return "this machine lacks " + count(len(e.missing.Findings), "thing")
+}
+
+func (e *shownError) Unwrap() error { return e.missing }
+
 // setupReport shows what Setup finds and does.
 type setupReport struct {
 	cmd      *cmd
@@ -78,12 +87,16 @@ type setupReport struct {
 func (s *setupReport) Surveyed(findings []host.Finding) { s.findings = findings }
 
 func (s *setupReport) Announced(remedies []host.Remedy) error {
+	will := "setup will change this machine:\n"
 	if s.look {
-		return errLook
+		will = "without --check, setup would change this machine:\n"
 	}
-	s.cmd.printf("setup will change this machine:\n")
+	s.cmd.printf("%s", will)
 	for _, r := range remedies {
 		s.cmd.printf("  - %s\n", r)
+	}
+	if s.look {
+		return errLook
 	}
 	return nil
 }

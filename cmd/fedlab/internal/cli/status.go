@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 func (c *cmd) status() *cobra.Command {
@@ -20,14 +22,12 @@ func (c *cmd) status() *cobra.Command {
 		Long: `status asks the clusters and the SPIRE servers each time. For each relationship it
 compares the bundle that the truster holds with the one that the trusted has:
 in sync, behind, differing, empty or missing. The exit code is 0 only when all
-of the lab is well, and 3 otherwise.`,
+of the lab is well, and 3 otherwise.
+
+--lab may be the bare name of a lab that runs and whose file is not at hand.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			t, err := c.topology()
-			if err != nil {
-				return err
-			}
-			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
 				s, err := d.Status(cmd.Context(), t)
 				if err != nil {
 					return err
@@ -58,14 +58,14 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	row("")
 	row("CLUSTER\tSTATE\tCONTEXT\tPODS\tSERVICES\tADDRESSES\tHEALTH")
 	for _, x := range s.Clusters {
-		row("%s\t%s\t%s\t%s\t%s\t%s\t%s", x.Name, x.State, x.Context, x.Pods, x.Services, orDash(x.Pool), verdict(x.Health))
+		row("%s\t%s\t%s\t%s\t%s\t%s\t%s", x.Name, x.State, orDash(x.Context), orDash(x.Pods), orDash(x.Services), orDash(x.Pool), verdict(x.Health))
 	}
 	row("")
 	row("TRUST DOMAIN\tCLUSTER\tBUNDLE ENDPOINT\tAGENTS\tENTRIES\tAUTHORITIES\tCA ENDS IN\tHEALTH")
 	for _, x := range s.TrustDomains {
 		ends := "-"
 		if !x.ExpiresAt.IsZero() {
-			ends = brief(x.ExpiresAt.Sub(now).Round(time.Minute))
+			ends = brief(x.ExpiresAt.Sub(now))
 		}
 		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Name, x.Cluster, orDash(x.BundleEndpoint), x.Agents, x.Entries,
 			x.X509Authorities, x.JWTAuthorities, ends, verdict(x.Health))
@@ -91,7 +91,7 @@ func verdict(h lab.Health) string {
 	if h.Well {
 		return "well"
 	}
-	return "NOT WELL: " + h.Problem
+	return "NOT WELL: " + strings.ReplaceAll(h.Problem, "\n", "; ")
 }
 
 func orDash(s string) string {

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,39 +21,57 @@ func (c *cmd) up() *cobra.Command {
 		GroupID: "lab",
 		Short:   "Bring a lab up, or put right what of it is not",
 		Long: `up runs the plan that 'fedlab plan' prints. Each step looks before it acts: on a
-lab that is up it changes nothing, and an up that was interrupted goes on.`,
+lab that is up it changes nothing, and an up that was interrupted goes on.
+
+Progress goes to standard error, the addresses of pages to standard output. With
+-o json, standard output has an object a line: events, and the result at last.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := c.topology()
 			if err != nil {
 				return err
 			}
+			last, err := remembered(t.Name)
+			if err != nil {
+				return err
+			}
+			c.events = true
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
+				p.typical = last
 				if err := d.Up(cmd.Context(), t); err != nil {
 					return err
 				}
-				c.upDone(t, p)
-				return nil
+				return c.upDone(t, p)
 			})
 		},
 	}
 }
 
-func (c *cmd) upDone(t topology.Topology, p *progress) {
-	if c.output == "json" {
-		return
-	}
-	took := brief(time.Since(p.began))
-	if p.changed == 0 {
-		c.printf("lab %s is up; nothing had to be changed (%s)\n", t.Name, took)
-	} else {
-		c.printf("lab %s is up (%s)\n", t.Name, took)
-	}
-	for _, w := range t.Workloads {
-		if url := w.URL(); url != "" {
-			_, _ = fmt.Fprintf(c.Out, "%s: %s\n", w.Name, url)
+func (c *cmd) upDone(t topology.Topology, p *progress) error {
+	took := time.Since(p.began)
+	if !p.clusters.IsZero() {
+		if err := remember(t.Name, time.Since(p.clusters)); err != nil {
+			return err
 		}
 	}
+	pages := map[string]string{}
+	for _, w := range t.Workloads {
+		if url := w.URL(); url != "" {
+			pages[w.Name] = url
+		}
+	}
+	if c.output == "json" {
+		return c.json("Up", map[string]any{"lab": t.Name, "changed": p.changed > 0, "seconds": took.Seconds(), "pages": pages})
+	}
+	if p.changed == 0 {
+		c.printf("lab %s is up; nothing had to be changed (%s)\n", t.Name, brief(took))
+	} else {
+		c.printf("lab %s is up (%s)\n", t.Name, brief(took))
+	}
+	for _, name := range slices.Sorted(maps.Keys(pages)) {
+		_, _ = fmt.Fprintf(c.Out, "%s: %s\n", name, pages[name])
+	}
+	return nil
 }
 
 func (c *cmd) plan() *cobra.Command {
@@ -94,7 +114,7 @@ func (c *cmd) printPlan(p *plan.Plan) error {
 		for i, id := range s.After {
 			after[i] = string(id)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.Title, strings.Join(after, ", "))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.Title, orDash(strings.Join(after, ", ")))
 	}
 	return w.Flush()
 }

@@ -1,4 +1,4 @@
-package main
+package feed_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
+	"github.com/fedlab-dev/fedlab/apps/internal/feed"
 )
 
 var errNo = errors.New("no")
@@ -22,24 +23,26 @@ type scripted struct {
 	count int
 }
 
-func (s *scripted) call(ctx context.Context) (answer, error) {
+func (s *scripted) call(ctx context.Context) (int, error) {
 	s.count++
 	count := s.count
 	select {
 	case <-time.After(s.takes):
 	case <-ctx.Done():
-		return answer{}, ctx.Err()
+		return 0, ctx.Err()
 	}
 	if s.fails {
-		return answer{}, errNo
+		return 0, errNo
 	}
-	return answer{quotes: []quote{{Symbol: "ACRN", PriceCents: int64(count)}}}, nil
+	return count, nil
 }
 
 // pass lets time go by, which in a bubble takes none.
 func pass(d time.Duration) { <-time.After(d) }
 
-func (s *scripted) feed() *feed { return newFeed(s.call, time.Now, slog.New(slog.DiscardHandler)) }
+func (s *scripted) feed() *feed.Feed[int] {
+	return feed.New("count", s.call, time.Now, slog.New(slog.DiscardHandler))
+}
 
 func TestManyWhoLookShareOneCallASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -50,7 +53,7 @@ func TestManyWhoLookShareOneCallASecond(t *testing.T) {
 			watchers.Go(func() {
 				pass(time.Duration(i) * 7 * time.Millisecond)
 				for range 100 { // for ten seconds
-					if got := f.look(t.Context()); got.err != nil || len(got.answer.quotes) == 0 {
+					if got := f.Look(t.Context()); got.Err != nil || got.Answer == 0 {
 						t.Errorf("state is %+v", got)
 					}
 					pass(100 * time.Millisecond)
@@ -68,14 +71,14 @@ func TestNobodyLooksNobodyCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scripted{}
 		f := s.feed()
-		f.look(t.Context())
+		f.Look(t.Context())
 		pass(time.Hour)
 		synctest.Wait()
 		if s.count != 1 {
 			t.Errorf("%d calls, want only the one that was looked for", s.count)
 		}
-		if got := f.look(t.Context()); got.answer.quotes[0].PriceCents != 2 {
-			t.Errorf("after an hour the old quotes come back: %+v", got.answer.quotes)
+		if got := f.Look(t.Context()); got.Answer != 2 {
+			t.Errorf("after an hour the old answer comes back: %+v", got)
 		}
 	})
 }
@@ -85,65 +88,65 @@ func TestLookTellsWhenToLookAgain(t *testing.T) {
 		s := &scripted{takes: 30 * time.Millisecond}
 		f := s.feed()
 		for want := range 5 {
-			got := f.look(t.Context())
-			if count := got.answer.quotes[0].PriceCents; count != int64(want+1) {
-				t.Fatalf("look %d found the quotes of call %d", want+1, count)
+			got := f.Look(t.Context())
+			if got.Answer != want+1 {
+				t.Fatalf("look %d found the answer of call %d", want+1, got.Answer)
 			}
-			pass(time.Until(got.next))
+			pass(time.Until(got.Next))
 		}
 	})
 }
 
 func TestLookDoesNotHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{takes: callBound}
+		s := &scripted{takes: 3 * time.Second}
 		f := s.feed()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		begun := time.Now()
-		if got := f.look(ctx); len(got.answer.quotes) != 0 || time.Since(begun) != 100*time.Millisecond {
+		if got := f.Look(ctx); got.Answer != 0 || time.Since(begun) != 100*time.Millisecond {
 			t.Errorf("state %+v after %s", got, time.Since(begun))
 		}
 		// The call goes on for those who stay.
-		if got := f.look(t.Context()); len(got.answer.quotes) != 1 || s.count != 1 {
+		if got := f.Look(t.Context()); got.Answer != 1 || s.count != 1 {
 			t.Errorf("state %+v after %d calls", got, s.count)
 		}
 	})
 }
 
-func TestTheLastGoodQuotesStayWhenCallsFail(t *testing.T) {
+func TestTheLastGoodAnswerStaysWhenCallsFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log apptest.Log
 		s := &scripted{}
-		f := newFeed(s.call, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
-		good := f.look(t.Context())
-		if good.err != nil || !good.changed.Equal(time.Now()) {
+		f := feed.New("count", s.call, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+		good := f.Look(t.Context())
+		if good.Err != nil || good.Answer != 1 {
 			t.Fatalf("state %+v", good)
 		}
 
 		s.fails = true
-		pass(every)
+		pass(time.Second)
 		broke := time.Now()
 		for range 3 {
-			got := f.look(t.Context())
-			if !errors.Is(got.err, errNo) || got.answer.quotes[0] != good.answer.quotes[0] || got.changed != good.changed {
-				t.Errorf("state %+v, want the quotes of before", got)
+			got := f.Look(t.Context())
+			if !errors.Is(got.Err, errNo) || got.Answer != good.Answer {
+				t.Errorf("state %+v, want the answer of before", got)
 			}
-			if got.since != broke {
-				t.Errorf("broken since %s, want %s", got.since, broke)
+			if got.Since != broke {
+				t.Errorf("broken since %s, want %s", got.Since, broke)
 			}
-			pass(every)
+			pass(time.Second)
 		}
-		if count := log.Count("no quotes"); count != 1 {
-			t.Errorf("%d lines say that there are no quotes, want one for one reason", count)
+		if count := log.Count("call fails"); count != 1 {
+			t.Errorf("%d lines say that calls fail, want one for one reason", count)
 		}
 
 		s.fails = false
-		if got := f.look(t.Context()); got.err != nil || !got.since.IsZero() || got.changed != time.Now() {
-			t.Errorf("state %+v, want new quotes", got)
+		if got := f.Look(t.Context()); got.Err != nil || !got.Since.IsZero() || got.Answer != 5 {
+			t.Errorf("state %+v, want the fifth answer", got)
 		}
-		if log.Count("quotes are back") != 1 {
-			t.Error("no line says that the quotes are back")
+		if log.Count("call succeeds again") != 1 {
+			t.Error("no line says that calls succeed again")
 		}
 	})
 }

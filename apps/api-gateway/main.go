@@ -1,0 +1,76 @@
+// Command api-gateway takes requests of allowed callers to services of any
+// trust domain: /gcp/api/health to /api/health of the upstream called gcp, and
+// so on, over HTTPS with mutual TLS on both sides.
+//
+// It calls with its own identity and no other; it refuses to lend anybody the
+// identity of its caller, and to believe a header that claims one.
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/calls"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
+)
+
+func main() { process.Main(run) }
+
+// settings are what flags and environment say.
+type settings struct {
+	service.Settings
+	upstreams calls.Targets
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("api-gateway", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	named := s.Flags(flags)
+	flags.Var(&s.upstreams, "upstreams", "JSON array of the upstreams: the name is the first part of the paths that lead there, the url has no path")
+	if err := process.Parse(flags, "GATEWAY", named, args, env); err != nil {
+		return s, err
+	}
+	if err := s.Rules.Complete(); err != nil {
+		return s, err
+	}
+	return s, checkUpstreams(s.upstreams)
+}
+
+func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parse(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	source, err := service.Source(s.Socket, log)
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.Rules.TrustDomains.String(), "allowed_ids", s.Rules.IDs.String(),
+		"upstreams", s.upstreams.String(), "workload_api", s.Socket)
+	return service.Program{
+		Source: source,
+		Health: s.Health,
+		Ports:  []service.Port{s.Port(source, s.Rules.Allow, newHandler(s.upstreams, source, time.Now, log), log)},
+		Log:    log,
+	}.Run(ctx)
+}
+
+func newHandler(upstreams []calls.Target, own calls.Own, now func() time.Time, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /api/health", service.Health("api-gateway", own, nil))
+	mux.Handle("GET /api/calls", calls.NewWatch(probes(upstreams), own, now, log))
+	for _, upstream := range upstreams {
+		mux.Handle("/"+upstream.Name+"/", http.StripPrefix("/"+upstream.Name, route(upstream, own, now, log)))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		service.Refusal{Status: http.StatusNotFound, Reason: "no upstream is called by the first part of " + r.URL.Path}.Write(w, own)
+	})
+	return mux
+}

@@ -1,0 +1,87 @@
+// Command data-service answers orders from its PostgreSQL over HTTPS with
+// mutual TLS: aggregates to the clients of one trust domain, raw records to
+// those of another, and nothing to anybody else.
+//
+// It refuses to know any certificate file, and who a client says it is: what
+// counts is whom TLS has authenticated.
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/calls"
+	"github.com/fedlab-dev/fedlab/apps/internal/database"
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
+)
+
+func main() { process.Main(run) }
+
+// settings are what flags and environment say.
+type settings struct {
+	service.Settings
+	raw      identity.TrustDomains
+	database database.Settings
+	orders   int
+	seed     uint64
+	calls    calls.Targets
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("data-service", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	named := s.Flags(flags)
+	named["raw-trust-domains"] = rawVariable
+	s.database.Flags(flags)
+	flags.Var(&s.raw, "raw-trust-domains", "those of the allowed trust domains that get raw records; all others get aggregates")
+	flags.IntVar(&s.orders, "orders", 1500, "how many orders an empty database is filled with")
+	flags.Uint64Var(&s.seed, "seed", 1, "seed of the orders: the same seed makes the same orders")
+	flags.Var(&s.calls, "calls", "JSON array of the calls that this service makes to show that it can")
+	if err := process.Parse(flags, "DATA", named, args, env); err != nil {
+		return s, err
+	}
+	if err := s.Rules.Complete(); err != nil {
+		return s, err
+	}
+	if s.orders < 1 || s.orders > 100_000 {
+		return s, process.Usagef("read flags: -orders is %d: want 1 to 100000", s.orders)
+	}
+	return s, s.database.Complete()
+}
+
+func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parse(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	source, err := service.Source(s.Socket, log)
+	if err != nil {
+		return err
+	}
+	store, err := openStore(s, log)
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.Rules.TrustDomains.String(), "allowed_ids", s.Rules.IDs.String(),
+		"raw_trust_domains", s.raw.String(), "database", s.database.Address, "workload_api", s.Socket)
+	mux := http.NewServeMux()
+	mux.Handle("GET /api/process-data", processData(store, s, source, time.Now))
+	mux.Handle("GET /api/health", service.Health("data-processing", source, store.Check))
+	mux.Handle("GET /api/calls", calls.NewWatch(s.calls, source, time.Now, log))
+	return service.Program{
+		Source: source,
+		Health: s.Health,
+		Ready:  store.Ready,
+		Ports:  []service.Port{s.Port(source, s.allow, mux, log)},
+		Tasks:  []func(context.Context) error{store.Run},
+		Log:    log,
+	}.Run(ctx)
+}

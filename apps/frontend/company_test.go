@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
+	"github.com/fedlab-dev/fedlab/apps/internal/calls"
+	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// company is all programs of the enterprise demo, built and running on this
+// machine, each with a Workload API of its own, on a real PostgreSQL.
+type company struct {
+	t        *testing.T
+	dir      string
+	cas      map[string]*apptest.CA
+	bundles  []*x509bundle.Bundle // of those who are federated
+	programs map[string]string    // path by name
+	postgres *apptest.Postgres
+	ports    map[string]string // host:port by workload
+	logs     map[string]*apptest.Log
+	stops    map[string]func() error
+}
+
+// The workloads, by the SPIFFE IDs that the article gives them.
+const (
+	frontendID = "spiffe://aws.company.com/ns/demo/service/frontend"
+	dataID     = "spiffe://gcp.company.com/ns/demo/service/data-processing/version/v2"
+	bridgeID   = "spiffe://onprem.company.com/datacenter/primary/system/mainframe-bridge"
+	awsID      = "spiffe://aws.company.com/gateway/edge/us-east-1"
+	gcpID      = "spiffe://gcp.company.com/gateway/edge/europe-west-1"
+	onpremID   = "spiffe://onprem.company.com/gateway/edge/dc-1"
+	partnerID  = "spiffe://partner.example.com/gateway/public/north"
+)
+
+func newCompany(t *testing.T) *company {
+	t.Helper()
+	postgres := apptest.NewPostgres(t)
+	postgres.Start(t, &apptest.Log{})
+	// Sockets have short paths; t.TempDir has not.
+	dir, err := os.MkdirTemp("", "company-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	c := &company{
+		t: t, dir: dir, postgres: postgres, cas: map[string]*apptest.CA{}, programs: map[string]string{}, ports: map[string]string{}, logs: map[string]*apptest.Log{}, stops: map[string]func() error{},
+	}
+	for _, name := range []string{"aws.company.com", "gcp.company.com", "onprem.company.com", "partner.example.com"} {
+		c.cas[name] = apptest.NewCA(t, name)
+		if !strings.HasPrefix(name, "partner") {
+			c.bundles = append(c.bundles, c.cas[name].Bundle())
+		}
+	}
+	for _, name := range []string{"frontend", "data-service", "legacy-bridge", "api-gateway"} {
+		c.programs[name] = apptest.Build(t, dir, name)
+	}
+	for _, id := range []string{frontendID, dataID, bridgeID, bridgeID + "#database", awsID, gcpID, onpremID, partnerID} {
+		listener := apptest.Listen(t)
+		c.ports[id] = listener.Addr().String()
+		if err := listener.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+// start starts a program as the workload called id.
+func (c *company) start(program, id string, args ...string) {
+	c.t.Helper()
+	socket := filepath.Join(c.dir, fmt.Sprintf("%d.sock", len(c.logs)))
+	api, _ := apptest.ServeWorkloadAPI(c.t, socket)
+	spiffe := spiffeid.RequireFromString(id)
+	ca := c.cas[spiffe.TrustDomain().Name()]
+	api.Set(c.t, ca.Issue(c.t, spiffe.Path()), ca.Bundle(), c.bundles...)
+	c.logs[id] = &apptest.Log{}
+	args = append([]string{"-socket=unix://" + socket, "-listen=" + c.ports[id]}, args...)
+	_, c.stops[id] = apptest.Start(c.t, c.logs[id], nil, c.programs[program], args...)
+}
+
+// service starts an HTTPS service that allows callers.
+func (c *company) service(program, id string, callers []string, args ...string) {
+	c.t.Helper()
+	var domains []string
+	for _, caller := range callers {
+		domains = append(domains, spiffeid.RequireFromString(caller).TrustDomain().Name())
+	}
+	c.start(program, id, append(args, "-health-listen=127.0.0.1:0",
+		"-allow-trust-domains="+strings.Join(domains, ","), "-allow-ids="+strings.Join(callers, ","))...)
+}
+
+func (c *company) database() []string {
+	return []string{
+		"-database-address=" + c.postgres.Address, "-database-name=" + apptest.PostgresName,
+		"-database-user=" + apptest.PostgresUser, "-database-password-file=" + c.postgres.PasswordFile,
+	}
+}
+
+// target is a call of the workload called id.
+func (c *company) target(name, id, path, profile string, expect diagnosis.Class) calls.Target {
+	return calls.Target{
+		Name: name, URL: "https://" + c.ports[id] + path, Server: spiffeid.RequireFromString(id), Profile: profile, Expect: expect,
+		Report: path == "/api/calls",
+	}
+}
+
+// run starts everything, as the lab does.
+func (c *company) run() {
+	c.t.Helper()
+	const spiffe, web = "https_spiffe", "https_web"
+	c.service("data-service", dataID, []string{frontendID, bridgeID, awsID, gcpID}, append(c.database(), "-raw-trust-domains=onprem.company.com")...)
+	c.service("legacy-bridge", bridgeID, []string{frontendID, awsID, gcpID}, append(c.database(), "-database-listen="+c.ports[bridgeID+"#database"],
+		"-calls="+calls.Targets{c.target("raw records", dataID, "/api/process-data?type=raw", spiffe, "")}.String())...)
+	c.service("api-gateway", awsID, []string{frontendID, gcpID, onpremID}, "-upstreams="+calls.Targets{
+		c.target("gcp", dataID, "", spiffe, ""), c.target("onprem", bridgeID, "", web, ""),
+	}.String())
+	c.service("api-gateway", gcpID, []string{frontendID}, "-upstreams="+calls.Targets{
+		c.target("aws", awsID, "", spiffe, ""), c.target("onprem", bridgeID, "", spiffe, ""), c.target("data", dataID, "", "", ""),
+	}.String())
+	c.service("api-gateway", onpremID, []string{frontendID}, "-upstreams="+calls.Targets{
+		c.target("aws", awsID, "", spiffe, ""), c.target("gcp", dataID, "", spiffe, diagnosis.NotPermitted),
+	}.String())
+	c.service("api-gateway", partnerID, []string{frontendID}, "-upstreams=[]")
+	c.start("frontend", frontendID, "-calls="+calls.Targets{
+		c.target("orders", dataID, "/api/process-data", spiffe, ""),
+		c.target("raw records", dataID, "/api/process-data?type=raw", spiffe, diagnosis.NotPermitted),
+		c.target("ledger", bridgeID, "/api/legacy-data", web, ""),
+		c.target("orders through the gateway", awsID, "/gcp/api/process-data", "", ""),
+		c.target("partner", partnerID, "/api/health", "", diagnosis.NotFederated),
+		c.target("calls of the bridge", bridgeID, "/api/calls", web, ""),
+		c.target("calls of the gateway", awsID, "/api/calls", "", ""),
+		c.target("calls of gcp", gcpID, "/api/calls", spiffe, ""),
+		c.target("calls of onprem", onpremID, "/api/calls", web, ""),
+	}.String())
+}
+
+func (c *company) report() (r calls.Report, err error) {
+	request, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, "http://"+c.ports[frontendID]+"/api/calls", nil)
+	if err != nil {
+		return r, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return r, err
+	}
+	return r, errors.Join(json.NewDecoder(response.Body).Decode(&r), response.Body.Close())
+}
+
+// TestCompany has every program of the demo call the others as the lab has
+// them do.
+func TestCompany(t *testing.T) {
+	c := newCompany(t)
+	c.run()
+	want := []string{
+		"aws.company.com answered by aws.company.com: calls of the gateway",
+		"aws.company.com answered by aws.company.com: orders through the gateway",
+		"aws.company.com answered by gcp.company.com: calls of gcp",
+		"aws.company.com answered by gcp.company.com: gcp",
+		"aws.company.com answered by gcp.company.com: orders",
+		"aws.company.com answered by onprem.company.com: calls of onprem",
+		"aws.company.com answered by onprem.company.com: calls of the bridge",
+		"aws.company.com answered by onprem.company.com: ledger",
+		"aws.company.com answered by onprem.company.com: onprem",
+		"aws.company.com refused by gcp.company.com: raw records",
+		"aws.company.com refused by partner.example.com: partner",
+		"gcp.company.com answered by aws.company.com: aws",
+		"gcp.company.com answered by gcp.company.com: data",
+		"gcp.company.com answered by onprem.company.com: onprem",
+		"onprem.company.com answered by aws.company.com: aws",
+		"onprem.company.com answered by gcp.company.com: raw records",
+		"onprem.company.com refused by gcp.company.com: gcp",
+	}
+	var last calls.Report
+	var lastErr error
+	defer func() {
+		if t.Failed() {
+			t.Logf("last report: %v\n%+v", lastErr, last)
+		}
+	}()
+	apptest.Await(t, "every call to be answered or refused as it should be", func() bool {
+		if last, lastErr = c.report(); lastErr != nil {
+			return false
+		}
+		var got []string
+		for _, v := range last.Calls {
+			got = append(got, fmt.Sprintf("%s %s by %s: %s", v.Caller.TrustDomain(), v.State, v.Server.TrustDomain(), v.Name))
+		}
+		slices.Sort(got)
+		return slices.Equal(got, want)
+	})
+	for _, v := range last.Calls {
+		if v.Name == "orders" && (v.Type != "aggregated" || v.Records != 1500 || v.Peer == nil || v.Peer.ID.String() != dataID) {
+			t.Errorf("orders are %+v", v)
+		}
+		if v.Caller.String() == bridgeID && (v.Type != "raw" || !v.Reported) {
+			t.Errorf("what the bridge gets is %+v", v)
+		}
+	}
+	c.logs[dataID].Await(t, "claimed_original_caller="+frontendID)
+}

@@ -1,0 +1,85 @@
+// Command frontend shows in a browser who calls whom in a federation: it makes
+// calls to services of other trust domains while somebody watches, asks those
+// that tell of theirs, and shows identities, latencies and refusals.
+//
+// It refuses to know how the trust domains are federated: that a call comes
+// through, or why not, is all it sees.
+package main
+
+import (
+	"context"
+	"embed"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/calls"
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/page"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"golang.org/x/sync/errgroup"
+)
+
+//go:embed page
+var files embed.FS
+
+func main() { process.Main(run) }
+
+// settings are what flags and environment say.
+type settings struct {
+	listen string
+	socket string
+	calls  calls.Targets
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("frontend", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
+	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
+	flags.Var(&s.calls, "calls", "JSON array of the calls to make; required")
+	if err := process.Parse(flags, "FRONTEND", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
+		return s, err
+	}
+	if len(s.calls) == 0 {
+		return s, process.Usagef("read flags: -calls (or FRONTEND_CALLS) is empty: name whom to call, such as " +
+			`[{"name": "orders", "url": "https://data.gcp.company.com:8443/api/process-data", "server": "spiffe://gcp.company.com/ns/demo/service/data-processing/version/v2"}]`)
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parse(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	source, err := service.Source(s.socket, log)
+	if err != nil {
+		return err
+	}
+	listener, err := process.Listen(ctx, s.listen)
+	if err != nil {
+		return fmt.Errorf("open -listen: %w", err)
+	}
+	log.InfoContext(ctx, "serving the page", "listen", listener.Addr().String(), "calls", s.calls.String(), "workload_api", s.socket)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return source.Run(ctx) })
+	group.Go(func() error {
+		handler := newHandler(s.calls, source, time.Now, log)
+		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
+	})
+	return group.Wait()
+}
+
+func newHandler(targets []calls.Target, own calls.Own, now func() time.Time, log *slog.Logger) http.Handler {
+	mux := page.Mux(files, "federation")
+	process.Probes(mux, func() error { return identity.Check(own, now()) })
+	mux.Handle("GET /api/calls", calls.NewWatch(targets, own, now, log))
+	return page.Secure(mux)
+}

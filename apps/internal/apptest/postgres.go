@@ -1,0 +1,95 @@
+package apptest
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// Postgres is a real PostgreSQL server, run by the program of apps/postgres.
+type Postgres struct {
+	Bin          string // folder of PostgreSQL's programs
+	Address      string
+	Port         string
+	Data         string // its volume
+	PasswordFile string
+	program      string
+	as           *syscall.Credential // nil: as whoever runs the test
+}
+
+// The database of a Postgres, its role, and the role's password at first.
+const (
+	PostgresName     = "demo"
+	PostgresUser     = "clerk"
+	PostgresPassword = "not-a-secret-of-anybody"
+)
+
+// NewPostgres prepares a server with an empty volume. It skips the test where
+// PostgreSQL is not installed, except in CI, where nothing may be skipped.
+func NewPostgres(t *testing.T) *Postgres {
+	t.Helper()
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) == 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("PostgreSQL is not installed: want Debian's package postgresql")
+		}
+		t.Skip("PostgreSQL is not installed: apt-get install --no-install-recommends postgresql")
+	}
+	// Not t.TempDir: PostgreSQL refuses to be root, and others cannot pass
+	// through the folders of a test.
+	dir, err := os.MkdirTemp("", "postgres-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	p := &Postgres{
+		Bin: filepath.Dir(found[len(found)-1]), Data: filepath.Join(dir, "data"), PasswordFile: filepath.Join(dir, "password"),
+		program: Build(t, dir, "postgres"),
+	}
+	// A port that nobody listens on now; PostgreSQL cannot choose one.
+	listener := Listen(t)
+	p.Address = listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, p.Port, _ = net.SplitHostPort(p.Address)
+	if err := os.Mkdir(p.Data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.SetPassword(t, PostgresPassword)
+	if os.Geteuid() == 0 {
+		const nobody = 65534 // has an entry in passwd everywhere, which initdb wants
+		p.as = &syscall.Credential{Uid: nobody, Gid: nobody}
+		for _, path := range []string{dir, p.Data, p.PasswordFile} {
+			if err := os.Chown(path, nobody, nobody); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return p
+}
+
+// SetPassword writes what the server gives its role at the next start.
+func (p *Postgres) SetPassword(t *testing.T, password string) {
+	t.Helper()
+	if err := os.WriteFile(p.PasswordFile, []byte(password+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Start starts the server. It need not be ready yet; clients wait. stop ends
+// it in good order, kill at once, as does the end of the test.
+func (p *Postgres) Start(t *testing.T, log *Log) (stop, kill func() error) {
+	t.Helper()
+	return Start(t, log, p.as, p.program, "-bin="+p.Bin, "-data="+p.Data, "-listen=127.0.0.1", "-port="+p.Port,
+		"-database="+PostgresName, "-user="+PostgresUser, "-password-file="+p.PasswordFile)
+}

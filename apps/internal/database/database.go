@@ -1,0 +1,184 @@
+// Package database connects a service to its PostgreSQL, and keeps it served
+// while the database comes and goes.
+//
+// It refuses to know what is stored, and keeps the password to itself: it is
+// read from a file for each connection, so that it may change, and is in no
+// log and in no error.
+package database
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+)
+
+// retryDelay is the pause between two tries to prepare a database.
+const retryDelay = 500 * time.Millisecond
+
+// errNoAnswer is what the callers of a service are told.
+var errNoAnswer = errors.New("the database does not answer")
+
+// Settings say which database, and who connects.
+type Settings struct{ Address, Name, User, PasswordFile string }
+
+// Flags defines the flags that fill s.
+func (s *Settings) Flags(flags *flag.FlagSet) {
+	flags.StringVar(&s.Address, "database-address", "", "host:port of the PostgreSQL server; required")
+	flags.StringVar(&s.Name, "database-name", "app", "name of the database")
+	flags.StringVar(&s.User, "database-user", "app", "role that connects")
+	flags.StringVar(&s.PasswordFile, "database-password-file", "/run/secrets/database/password", "file that holds the role's password")
+}
+
+// Complete returns a usage error when the address is none.
+func (s Settings) Complete() error {
+	if _, port, err := net.SplitHostPort(s.Address); err != nil || port == "" {
+		return process.Usagef("read flags: -database-address is %q: want host:port, such as postgres:5432", s.Address)
+	}
+	return nil
+}
+
+// Database is a pool of connections to one database.
+type Database struct {
+	*pgxpool.Pool
+
+	address string
+	prepare func(context.Context, pgx.Tx) error
+	log     *slog.Logger
+	unready atomic.Pointer[error] // why it is not prepared; nil once it is
+}
+
+// Open returns the database of s; it connects to nothing yet. prepare makes
+// what the service needs in it, in one transaction that no other replica's
+// overlaps, and must do nothing where all is there.
+func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Logger) (*Database, error) {
+	// Inside a cluster, beside its service: PostgreSQL knows of no SPIFFE, and
+	// a certificate that nobody verifies would only look like security. SCRAM
+	// does not send the password.
+	where := url.URL{Scheme: "postgres", User: url.User(s.User), Host: s.Address, Path: s.Name, RawQuery: "sslmode=disable"}
+	config, err := pgxpool.ParseConfig(where.String())
+	if err != nil {
+		return nil, fmt.Errorf("read database settings: %w", err)
+	}
+	config.MaxConns = 4
+	config.ConnConfig.ConnectTimeout = identity.ConnectBound
+	config.ConnConfig.RuntimeParams["statement_timeout"] = fmt.Sprint(identity.ConnectBound.Milliseconds())
+	config.BeforeConnect = func(_ context.Context, connect *pgx.ConnConfig) error {
+		password, err := os.ReadFile(s.PasswordFile)
+		connect.Password = string(bytes.TrimSpace(password))
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	d := &Database{Pool: pool, address: s.Address, prepare: prepare, log: log}
+	d.failed(errors.New("no try has ended yet"))
+	return d, nil
+}
+
+// Table is one that a service makes and fills.
+type Table struct {
+	Name    string
+	Schema  string // statements that may be run again and again
+	Columns []string
+	Rows    func() [][]any // the same each time; values in the order of Columns
+}
+
+// Make makes t, and fills it if it is empty.
+func (t Table) Make(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, t.Schema); err != nil {
+		return fmt.Errorf("make table %s: %w", t.Name, err)
+	}
+	name := pgx.Identifier{t.Name}
+	var filled bool
+	if err := tx.QueryRow(ctx, "select exists (select from "+name.Sanitize()+")").Scan(&filled); err != nil || filled {
+		return err
+	}
+	if _, err := tx.CopyFrom(ctx, name, t.Columns, pgx.CopyFromRows(t.Rows())); err != nil {
+		return fmt.Errorf("fill table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+// Run prepares the database, for as long as that takes, and closes it when ctx
+// ends.
+func (d *Database) Run(ctx context.Context) error {
+	defer d.Close()
+	begun := time.Now()
+	for warned := false; ; warned = true {
+		err := d.try(ctx)
+		if err == nil {
+			break
+		}
+		d.failed(err)
+		if !warned && ctx.Err() == nil {
+			d.log.WarnContext(ctx, "database not ready", "address", d.address, "error", err)
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	d.unready.Store(nil)
+	d.log.InfoContext(ctx, "database ready", "address", d.address, "after", time.Since(begun).Round(time.Millisecond).String())
+	<-ctx.Done()
+	return nil
+}
+
+func (d *Database) try(ctx context.Context) error {
+	return pgx.BeginFunc(ctx, d.Pool, func(tx pgx.Tx) error {
+		// Any number will do: it is the same for all replicas.
+		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(1)"); err != nil {
+			return err
+		}
+		return d.prepare(ctx, tx)
+	})
+}
+
+func (d *Database) failed(err error) {
+	err = fmt.Errorf("prepare database at %s: %w", d.address, err)
+	d.unready.Store(&err)
+}
+
+// Ready returns nil once the database has been prepared. That it goes away
+// later is no reason to take the service away, which can say so itself.
+func (d *Database) Ready() error {
+	if err := d.unready.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Refuse answers, in the name of the server that holds own, that a query
+// failed; why, the log tells.
+func (d *Database) Refuse(ctx context.Context, w http.ResponseWriter, own x509svid.Source, err error) {
+	d.log.ErrorContext(ctx, "query fails", "address", d.address, "error", err)
+	service.Refusal{Status: http.StatusServiceUnavailable, Reason: errNoAnswer.Error()}.Write(w, own)
+}
+
+// Check returns an error, fit for the callers of a service, unless the
+// database answers; why, the log tells.
+func (d *Database) Check(ctx context.Context) error {
+	if err := d.Ping(ctx); err != nil {
+		d.log.WarnContext(ctx, "database does not answer", "address", d.address, "error", err)
+		return errNoAnswer
+	}
+	return nil
+}

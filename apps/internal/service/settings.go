@@ -1,0 +1,36 @@
+package service
+
+import (
+	"flag"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+)
+
+// Settings are what each server over HTTPS is told.
+type Settings struct {
+	Listen, Health, Socket string
+	Rules                  Rules
+}
+
+// Flags defines the flags that fill s, and returns the variables that have a
+// name of their own.
+func (s *Settings) Flags(flags *flag.FlagSet) map[string]string {
+	flags.StringVar(&s.Listen, "listen", ":8443", "address that answers over HTTPS with mutual TLS")
+	flags.StringVar(&s.Health, "health-listen", ":8081", "address of /healthz and /readyz, in plain HTTP")
+	flags.StringVar(&s.Socket, "socket", identity.DefaultSocket, "address of the Workload API")
+	named := s.Rules.Flags(flags)
+	named["socket"] = identity.SocketVariable
+	return named
+}
+
+// Port returns one that lets requests through to handler as policy says.
+func (s Settings) Port(holder identity.Holder, policy Policy, handler http.Handler, log *slog.Logger) Port {
+	guarded := Guard(holder, policy, log, http.MaxBytesHandler(handler, bodyLimit))
+	return Port{Name: "HTTPS", Address: s.Listen, Serve: func(listener net.Listener) process.Server {
+		return process.HTTPS(listener, identity.HTTPSConfig(holder), guarded, 2*identity.CallBound, log)
+	}}
+}

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+)
+
+// tunnelSettings are what flags and environment say to a tunnel.
+type tunnelSettings struct {
+	listen, socket, to string
+	server             spiffeid.ID
+}
+
+func parseTunnel(args []string, env func(string) string, stderr io.Writer) (tunnelSettings, error) {
+	var s tunnelSettings
+	flags := flag.NewFlagSet("legacy-bridge tunnel", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.listen, "listen", "127.0.0.1:5432", "address for the clients beside this tunnel; nobody else should reach it")
+	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
+	flags.StringVar(&s.to, "to", "", "host:port of the bridge's database port; required")
+	flags.Func("server-id", "SPIFFE ID that the bridge must prove; required", func(text string) (err error) {
+		s.server, err = identity.ParseID(text)
+		return err
+	})
+	if err := process.Parse(flags, "TUNNEL", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
+		return s, err
+	}
+	if s.server.IsZero() {
+		return s, process.Usagef("read flags: -server-id (or TUNNEL_SERVER_ID) is empty: " +
+			"name the SPIFFE ID of the bridge, such as spiffe://onprem.company.com/datacenter/primary/system/mainframe-bridge")
+	}
+	if _, port, err := net.SplitHostPort(s.to); err != nil || port == "" {
+		return s, process.Usagef("read flags: -to (or TUNNEL_TO) is %q: want host:port, such as legacy-bridge:5432", s.to)
+	}
+	return s, nil
+}
+
+// runTunnel takes what comes in on a local port to the bridge, over TLS with
+// the identity of this workload.
+func runTunnel(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parseTunnel(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	source, err := service.Source(s.socket, log)
+	if err != nil {
+		return err
+	}
+	listener, err := process.Listen(ctx, s.listen)
+	if err != nil {
+		return fmt.Errorf("open -listen: %w", err)
+	}
+	log.InfoContext(ctx, "tunnel open", "listen", listener.Addr().String(), "to", s.to, "server_id", s.server.String(), "workload_api", s.socket)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return source.Run(ctx) })
+	group.Go(func() error {
+		return process.TCP(listener, func(ctx context.Context, client net.Conn) {
+			if err := s.pass(ctx, client, source, log); err != nil {
+				log.WarnContext(ctx, "connection fails", "error", err)
+			}
+		}).Run(ctx)
+	})
+	return group.Wait()
+}
+
+func (s tunnelSettings) pass(ctx context.Context, client net.Conn, holder identity.Holder, log *slog.Logger) error {
+	if err := identity.Check(holder, time.Now()); err != nil {
+		return err
+	}
+	dial, cancel := context.WithTimeout(ctx, identity.ConnectBound)
+	defer cancel()
+	server, err := identity.Dial(dial, s.to, s.server, holder, log)
+	if err != nil {
+		return err
+	}
+	_, _, err = splice(ctx, client, server)
+	return err
+}

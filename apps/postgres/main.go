@@ -1,0 +1,65 @@
+// Command postgres runs one PostgreSQL server from Debian's programs: it makes
+// the cluster of databases at the first start, one database with one role that
+// is no superuser, and sees to an orderly stop. It may be killed at any moment
+// and is right again at the next start.
+//
+// It refuses to know what is stored, and knows nothing of SPIFFE: that is what
+// the bridge in front of it is for.
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"regexp"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+)
+
+func main() { process.Main(run) }
+
+// settings are what flags and environment say.
+type settings struct {
+	bin          string
+	data         string
+	listen       string
+	port         int
+	database     string
+	user         string
+	passwordFile string
+}
+
+// plainName is what a role or a database may be called, so that no name needs
+// quotes.
+var plainName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
+
+func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("postgres", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.bin, "bin", "/usr/lib/postgresql/15/bin", "folder of PostgreSQL's programs")
+	flags.StringVar(&s.data, "data", "/var/lib/postgresql/data", "folder of a volume that no other server uses; the databases are in a folder below it")
+	flags.StringVar(&s.listen, "listen", "*", "addresses that the server listens on, as PostgreSQL's listen_addresses has them")
+	flags.IntVar(&s.port, "port", 5432, "port that the server listens on")
+	flags.StringVar(&s.database, "database", "app", "name of the database")
+	flags.StringVar(&s.user, "user", "app", "role that owns the database")
+	flags.StringVar(&s.passwordFile, "password-file", "/run/secrets/database/password", "file that holds the role's password, which is set at each start")
+	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
+		return s, err
+	}
+	for _, name := range []string{s.database, s.user} {
+		if !plainName.MatchString(name) || name == superuser {
+			return s, process.Usagef("read flags: -database or -user is %q: want lower-case letters, digits and underscores, and not %s", name, superuser)
+		}
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parse(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	return server{settings: s, log: slog.New(slog.NewTextHandler(stderr, nil)), output: stderr}.run(ctx)
+}

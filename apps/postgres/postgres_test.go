@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// connect waits for the server, and connects as user.
+func connect(t *testing.T, p *apptest.Postgres, user, password string) (*pgx.Conn, error) {
+	t.Helper()
+	config, err := pgx.ParseConfig("postgres://" + user + "@" + p.Address + "/" + apptest.PostgresName + "?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Password = password
+	var (
+		conn    *pgx.Conn
+		refused *pgconn.PgError
+	)
+	apptest.Await(t, "an answer of the server", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), apptest.Patience)
+		defer cancel()
+		conn, err = pgx.ConnectConfig(ctx, config)
+		// 57P03: the server is starting up.
+		return err == nil || errors.As(err, &refused) && refused.Code != "57P03"
+	})
+	if err == nil {
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	}
+	return conn, err
+}
+
+func mustConnect(t *testing.T, p *apptest.Postgres, password string) *pgx.Conn {
+	t.Helper()
+	conn, err := connect(t, p, apptest.PostgresUser, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func execute(t *testing.T, conn *pgx.Conn, statement string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func count(t *testing.T, conn *pgx.Conn, query string) (n int) {
+	t.Helper()
+	if err := conn.QueryRow(t.Context(), query).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+func TestTheRoleOwnsItsDatabaseAndNothingElse(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	var log apptest.Log
+	stop, _ := p.Start(t, &log)
+	conn := mustConnect(t, p, apptest.PostgresPassword)
+	execute(t, conn, "create table notes (n int)")
+	for statement, code := range map[string]string{
+		"create role other superuser":                   "42501",
+		"copy notes from program 'id'":                  "42501",
+		"alter system set log_statement = 'all'":        "42501",
+		"create database other":                         "42501",
+		"select pg_read_file('/etc/passwd')":            "42501",
+		"select * from pg_authid where rolpassword <>0": "42501",
+	} {
+		_, err := conn.Exec(t.Context(), statement)
+		var refused *pgconn.PgError
+		if !errors.As(err, &refused) || refused.Code != code && refused.Code != "42883" {
+			t.Errorf("%s: %v, want it refused with %s", statement, err, code)
+		}
+	}
+	for user, password := range map[string]string{apptest.PostgresUser: "wrong", superuser: "", "nobody": "x"} {
+		if _, err := connect(t, p, user, password); err == nil {
+			t.Errorf("%s is let in with password %q", user, password)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if log.Count("database system is shut down") == 0 {
+		t.Error("the server did not stop in good order although a client was connected")
+	}
+	if n := log.Count(apptest.PostgresPassword); n != 0 {
+		t.Errorf("the password is in %d lines of the log", n)
+	}
+}
+
+func TestAVolumeOutlivesServersAndPasswords(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	stop, _ := p.Start(t, &apptest.Log{})
+	conn := mustConnect(t, p, apptest.PostgresPassword)
+	execute(t, conn, "create table notes as select 42 as n")
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	p.SetPassword(t, "it's-another $1")
+	var log apptest.Log
+	p.Start(t, &log)
+	conn = mustConnect(t, p, "it's-another $1")
+	if n := count(t, conn, "select n from notes"); n != 42 {
+		t.Errorf("found %d, want what was stored", n)
+	}
+	if _, err := connect(t, p, apptest.PostgresUser, apptest.PostgresPassword); err == nil {
+		t.Error("the old password still works")
+	}
+	if log.Count("making databases") != 0 {
+		t.Error("databases were made anew")
+	}
+	var second apptest.Log
+	p.Start(t, &second)
+	second.Await(t, "another server uses this volume")
+}
+
+// TestKilledAtAnyMoment kills the server again and again, mostly while it is
+// still being made, and finds it whole in the end.
+func TestKilledAtAnyMoment(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range 12 {
+		_, kill := p.Start(t, &apptest.Log{})
+		<-time.After(time.Duration(random.IntN(1500)) * time.Millisecond)
+		if err := kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, kill := p.Start(t, &apptest.Log{})
+	conn := mustConnect(t, p, apptest.PostgresPassword)
+	execute(t, conn, "create table notes as select 42 as n")
+	if err := kill(); err != nil {
+		t.Fatal(err)
+	}
+	p.Start(t, &apptest.Log{})
+	if n := count(t, mustConnect(t, p, apptest.PostgresPassword), "select n from notes"); n != 42 {
+		t.Errorf("found %d, want what was stored before the kill", n)
+	}
+}
+
+func TestParse(t *testing.T) {
+	for name, test := range map[string]struct{ arg, want string }{
+		"a name that needs quotes": {"-database=my-data", `read flags: -database or -user is "my-data": want lower-case letters, digits and underscores, and not postgres`},
+		"the superuser as role":    {"-user=postgres", `read flags: -database or -user is "postgres": want lower-case letters, digits and underscores, and not postgres`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse([]string{test.arg}, func(string) string { return "" }, io.Discard)
+			var usage *process.UsageError
+			if !errors.As(err, &usage) || err.Error() != test.want {
+				t.Errorf("error is %v\nwant %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestPasswordsThatWouldNeedToBeNormalisedAreRefused(t *testing.T) {
+	for _, password := range []string{"pässword", "tab\t", "bell\a"} {
+		if _, err := scramVerifier(password); err == nil || !strings.Contains(err.Error(), "outside of printable ASCII") {
+			t.Errorf("%q: error is %v", password, err)
+		}
+	}
+}

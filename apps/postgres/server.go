@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// superuser is PostgreSQL's own role. It has no password, and pg_hba.conf lets
+// nobody in without one, so that it exists for maintenance only.
+const superuser = "postgres"
+
+// stopBound is how long the server may take to write down what it holds in
+// memory. It is below the 30 s after which Kubernetes kills.
+const stopBound = 20 * time.Second
+
+// server is one PostgreSQL server, while it is made and while it runs.
+type server struct {
+	settings
+	log    *slog.Logger
+	output io.Writer // of PostgreSQL's programs
+	locked *os.File
+}
+
+func (s server) cluster() string { return filepath.Join(s.data, "cluster") }
+
+func (s server) run(ctx context.Context) (err error) {
+	if s.locked, err = lock(filepath.Join(s.data, "lock")); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.locked.Close()) }()
+	for _, step := range []func(context.Context) error{s.make, s.setPassword, s.serve} {
+		if err := step(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	s.log.Info("stopped") //nolint:sloglint // the context has ended
+	return nil
+}
+
+// lock keeps other servers off a volume until the file is closed here and in
+// the programs that inherit it: as long as anything of this server runs.
+func lock(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: another server uses this volume: %w", path, err), file.Close())
+	}
+	return file, nil
+}
+
+// make makes the databases unless they are there. They come into being under
+// another name and get theirs when they are whole: what a kill leaves half made
+// is thrown away.
+func (s server) make(ctx context.Context) (err error) {
+	if _, err := os.Stat(s.cluster()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("make databases in %s: %w", s.data, err)
+		}
+	}()
+	next := s.cluster() + ".new"
+	if err := os.RemoveAll(next); err != nil {
+		return err
+	}
+	s.log.InfoContext(ctx, "making databases", "folder", s.cluster())
+	err = s.program(ctx, "initdb", "--pgdata="+next, "--username="+superuser, "--encoding=UTF8", "--locale=C",
+		"--auth-local=reject", "--auth-host=scram-sha-256").Run()
+	if err != nil {
+		return fmt.Errorf("initdb: %w", err)
+	}
+	// As initdb writes it, this file lets in nobody from other machines.
+	access := "host all " + superuser + " all reject\nhost all all all scram-sha-256\n"
+	if err := os.WriteFile(filepath.Join(next, "pg_hba.conf"), []byte(access), 0o600); err != nil {
+		return err
+	}
+	if err := s.single(ctx, next, "CREATE ROLE "+s.user+" LOGIN", "CREATE DATABASE "+s.database+" OWNER "+s.user); err != nil {
+		return fmt.Errorf("make database %s of role %s: %w", s.database, s.user, err)
+	}
+	if err := os.Rename(next, s.cluster()); err != nil {
+		return err
+	}
+	return syncFolder(s.data)
+}
+
+// setPassword gives the role the password that the file has now, so that a
+// volume that outlives the Secret serves its successor.
+func (s server) setPassword(ctx context.Context) error {
+	password, err := os.ReadFile(s.passwordFile)
+	if err != nil {
+		return err
+	}
+	password = bytes.TrimSpace(password)
+	if len(password) == 0 {
+		return fmt.Errorf("%s is empty", s.passwordFile)
+	}
+	verifier, err := scramVerifier(string(password))
+	if err != nil {
+		return err
+	}
+	err = s.single(ctx, s.cluster(), "ALTER ROLE "+s.user+" PASSWORD '"+verifier+"'")
+	if err != nil {
+		return fmt.Errorf("set the password of %s: %w", s.user, err)
+	}
+	return nil
+}
+
+// single runs statements, none of which may contain a line break, without a
+// server that anybody could connect to.
+func (s server) single(ctx context.Context, cluster string, statements ...string) error {
+	if err := clearPID(cluster); err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	program := s.program(ctx, "postgres", "--single", "-D", cluster, "-c", "exit_on_error=on", "-c", "log_min_messages=error", superuser)
+	program.Stdin = strings.NewReader(strings.Join(statements, "\n") + "\n")
+	program.Stdout = io.Discard // it prompts for each statement
+	program.Stderr = &said
+	if err := program.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
+	}
+	return nil
+}
+
+// serve runs the server until ctx ends.
+func (s server) serve(ctx context.Context) error {
+	if err := clearPID(s.cluster()); err != nil {
+		return err
+	}
+	program := s.program(ctx, "postgres", "-D", s.cluster(),
+		"-c", "listen_addresses="+s.listen, "-c", "port="+strconv.Itoa(s.port), "-c", "unix_socket_directories=",
+		"-c", "max_connections=50", "-c", "shared_buffers=32MB", "-c", "max_wal_size=128MB", "-c", "min_wal_size=32MB",
+		"-c", "timezone=GMT", "-c", "log_timezone=GMT")
+	s.log.InfoContext(ctx, "starting the server", "listen", s.listen, "port", s.port, "database", s.database, "user", s.user)
+	return fmt.Errorf("run postgres until told to stop: %w", program.Run())
+}
+
+// program is one of PostgreSQL's. When ctx ends it is interrupted: a server
+// then ends its sessions and writes down what it holds (fast shutdown), where
+// at SIGTERM it would wait for its clients to leave.
+func (s server) program(ctx context.Context, name string, args ...string) *exec.Cmd {
+	program := exec.CommandContext(ctx, filepath.Join(s.bin, name), args...)
+	program.Cancel = func() error { return program.Process.Signal(os.Interrupt) }
+	program.WaitDelay = stopBound
+	program.Stdout, program.Stderr = s.output, s.output
+	program.ExtraFiles = []*os.File{s.locked}
+	return program
+}
+
+// clearPID removes what a killed server left to keep others off. Nobody else
+// is here while the lock is held, and in a new container its number may belong
+// to any process.
+func clearPID(cluster string) error {
+	err := os.Remove(filepath.Join(cluster, "postmaster.pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

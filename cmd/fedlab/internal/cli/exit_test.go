@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/host"
+)
+
+// TestExitCode has each kind of error alone, with words around it, and beside
+// another one.
+func TestExitCode(t *testing.T) {
+	missing := &host.MissingError{Findings: []host.Finding{{Subject: "docker client"}}}
+	for name, tt := range map[string]struct {
+		err  error
+		want int
+	}{
+		"none":                {nil, 0},
+		"any":                 {errors.New("no room"), 1},
+		"held":                {&lab.HeldError{Lab: "quotes"}, 1},
+		"not up":              {&lab.NotUpError{Lab: "quotes"}, 1},
+		"another lab":         {&lab.MismatchError{Lab: "quotes"}, 1},
+		"wrong usage":         {&usageError{command: "fedlab up", err: errors.New("unknown flag")}, 2},
+		"a wrong lab file":    {config.Problems{{Source: "lab.yaml"}}, 2},
+		"not well":            {errNotWell, 3},
+		"missing":             {missing, 4},
+		"missing, and shown":  {&shownError{missing}, 4},
+		"no Docker":           {&docker.UnreachableError{Host: "unix:///x", Err: errors.New("refused")}, 4},
+		"a wait that ended":   {&check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")}, 5},
+		"a deadline":          {context.DeadlineExceeded, 5},
+		"interrupted":         {ErrInterrupted, 130},
+		"interrupted waiting": {fmt.Errorf("wait until x: %w; last seen: %w", ErrInterrupted, errNotWell), 130},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := ExitCode(tt.err); got != tt.want {
+				t.Errorf("exit code %d, want %d", got, tt.want)
+			}
+			if tt.err == nil {
+				return
+			}
+			for how, err := range map[string]error{
+				"wrapped": fmt.Errorf("cluster/market: %w", tt.err),
+				"joined":  errors.Join(errors.New("close: no room"), tt.err),
+			} {
+				if got := ExitCode(err); got != tt.want {
+					t.Errorf("%s: exit code %d, want %d", how, got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestPrintError(t *testing.T) {
+	interrupted, cancel := context.WithCancelCause(t.Context())
+	cancel(ErrInterrupted)
+	for name, tt := range map[string]struct {
+		ctx  context.Context
+		path string
+		err  error
+		want string
+	}{
+		"any": {t.Context(), "fedlab up", errors.New("no room"), "fedlab: no room\n"},
+		"held": {
+			t.Context(), "fedlab up", &lab.HeldError{Lab: "quotes"},
+			"fedlab: lab quotes is being changed by another fedlab\nhint: wait until it has ended, or end that process; the next command goes on from there\n",
+		},
+		"not up": {
+			t.Context(), "fedlab status", &lab.NotUpError{Lab: "quotes", What: "it has no network"},
+			"fedlab: lab quotes is not up: it has no network\nhint: 'fedlab up' brings it up\n",
+		},
+		"another lab": {
+			t.Context(), "fedlab up", fmt.Errorf("survey/quotes: %w", &lab.MismatchError{Lab: "quotes", Differences: []string{"cluster a is there, and the file does not have it"}}),
+			"fedlab: survey/quotes: lab quotes runs and is not what its file asks for: cluster a is there, and the file does not have it\n" +
+				"hint: 'fedlab down' removes the lab, and 'fedlab up' then makes it as the file says\n",
+		},
+		"a wait that ended": {
+			t.Context(), "fedlab up", &check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")},
+			"fedlab: wait until the node is ready: not after 0s and 0 tries; last seen: NotReady\nhint: 'fedlab status' shows how far the lab is; 'fedlab up' goes on from there\n",
+		},
+		"interrupted up": {
+			interrupted, "fedlab up", ErrInterrupted,
+			"fedlab: interrupted; run the same command again to go on, or 'fedlab down' to remove what there is\n",
+		},
+		"interrupted down": {interrupted, "fedlab down", ErrInterrupted, "fedlab: interrupted; run the same command again to go on\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			c := &cmd{Streams: Streams{Err: &b}, path: tt.path}
+			if c.printError(tt.ctx, tt.err); b.String() != tt.want {
+				t.Errorf("it says %q, want %q", b.String(), tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+)
+
+func TestPrintStatus(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	well := lab.Health{Well: true}
+	s := lab.Status{
+		Lab: "quotes", Network: "10.192.0.0/18",
+		Clusters: []lab.ClusterStatus{
+			{Health: well, Name: "market", State: "running", Context: "kind-quotes-market", Pods: "10.64.0.0/16", Services: "10.128.0.0/16", Pool: "10.192.1.1-10.192.1.254"},
+			{Health: lab.Health{Problem: "it is not there"}, Name: "broker", State: "absent", Context: "kind-quotes-broker", Pods: "10.65.0.0/16", Services: "10.129.0.0/16"},
+		},
+		TrustDomains: []lab.TrustDomainStatus{
+			{
+				Health: well, Name: "cluster1.com", Cluster: "market", BundleEndpoint: "https://10.192.1.1:8443",
+				Agents: 1, Entries: 2, X509Authorities: 1, JWTAuthorities: 1, ExpiresAt: now.Add(24 * time.Hour),
+			},
+			{Health: lab.Health{Problem: "list agents: refused\nlist entries: refused"}, Name: "cluster2.com", Cluster: "broker"},
+		},
+		Relationships: []lab.RelationshipStatus{{Health: well, Truster: "cluster1.com", Trusted: "cluster2.com", Profile: "https_spiffe", Bundle: federation.InSync}},
+		Workloads: []lab.WorkloadStatus{
+			{Health: well, Name: "stock-quotes", Cluster: "market", SPIFFEID: "spiffe://cluster1.com/server", Address: "10.192.1.101:8090"},
+			{Health: well, Name: "broker-webapp", Cluster: "broker", SPIFFEID: "spiffe://cluster2.com/client", URL: "http://localhost:8080/quotes"},
+		},
+	}
+	want := `
+LAB     NETWORK
+quotes  10.192.0.0/18
+
+CLUSTER  STATE    CONTEXT             PODS          SERVICES       ADDRESSES                HEALTH
+market   running  kind-quotes-market  10.64.0.0/16  10.128.0.0/16  10.192.1.1-10.192.1.254  well
+broker   absent   kind-quotes-broker  10.65.0.0/16  10.129.0.0/16  -                        NOT WELL: it is not there
+
+TRUST DOMAIN  CLUSTER  BUNDLE ENDPOINT          AGENTS  ENTRIES  AUTHORITIES     CA ENDS IN  HEALTH
+cluster1.com  market   https://10.192.1.1:8443  1       2        1 X.509, 1 JWT  24h         well
+cluster2.com  broker   -                        0       0        0 X.509, 0 JWT  -           NOT WELL: list agents: refused; list entries: refused
+
+RELATIONSHIP                      PROFILE       BUNDLE   HEALTH
+cluster1.com trusts cluster2.com  https_spiffe  in sync  well
+
+WORKLOAD       CLUSTER  SPIFFE ID                     ADDRESS                       HEALTH
+stock-quotes   market   spiffe://cluster1.com/server  10.192.1.101:8090             well
+broker-webapp  broker   spiffe://cluster2.com/client  http://localhost:8080/quotes  well
+`
+	var b bytes.Buffer
+	if err := printStatus(&b, s, now); err != nil || b.String() != strings.TrimPrefix(want, "\n") {
+		t.Errorf("error %v, got\n%s\nwant%s", err, b.String(), want)
+	}
+}

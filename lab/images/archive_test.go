@@ -1,0 +1,326 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// savedStand makes a set of stand-ins, saves it, and removes the node images.
+func savedStand(t *testing.T) (*stand, []byte) {
+	t.Helper()
+	engine := realEngine(t)
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	s.Source = Build
+	s.ensure(t)
+	var archives [2]bytes.Buffer
+	for i := range archives {
+		if err := s.Save(t.Context(), &archives[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(archives[0].Bytes(), archives[1].Bytes()) {
+		t.Error("the same set makes two archives")
+	}
+	if err := clear(t.Context(), engine, s.standIn.realm); err != nil {
+		t.Fatal(err)
+	}
+	return s, archives[0].Bytes()
+}
+
+// elsewhere is the same fedlab on a machine that has nothing yet.
+func (s *stand) elsewhere(t *testing.T) *stand {
+	t.Helper()
+	return newStand(t, newStore(t), s.Engine, s.standIn.realm, "")
+}
+
+// TestArchive saves a set once and looks at what becomes of it.
+func TestArchive(t *testing.T) {
+	t.Parallel()
+	s, archive := savedStand(t)
+	for name, test := range map[string]func(*testing.T, *stand, []byte){
+		"load": loads, "ensure": takesTheArchive, "refusal": refuses, "another version": refusesAnotherVersion, "manifest": hasAManifest,
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, s, archive)
+			if err := clear(context.WithoutCancel(t.Context()), s.Engine, s.standIn.realm); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func loads(t *testing.T, s *stand, archive []byte) {
+	other := s.elsewhere(t)
+	if err := other.Load(t.Context(), bytes.NewReader(archive)); err != nil {
+		t.Fatal(err)
+	}
+	set := other.ensure(t)
+	if did := other.did(); len(did) > 0 {
+		t.Errorf("after Load, Ensure does %q, want nothing", did)
+	}
+	if len(set.CRDs) != 2 || set.Demos["quotes"] != fakeDemoReference || set.DefaultCNI {
+		t.Errorf("set %+v", set)
+	}
+	if data, err := os.ReadFile(filepath.Join(set.MetalLBChart, "templates", "pool.yaml")); err != nil || string(data) != "chart/templates/pool.yaml" {
+		t.Errorf("chart has %q, error %v", data, err)
+	}
+	want := []string{fakeDemoReference + " packed=true", fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
+	if got := other.imported(t, set.NodeImage); !slices.Equal(got, want) {
+		t.Errorf("node image has %q, want %q", got, want)
+	}
+	entries, err := other.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Kind != Ingredient && (!e.Present || e.From != Archive) {
+			t.Errorf("%s %s is there: %t, from %q, want it from the archive", e.Kind, e.Name, e.Present, e.From)
+		}
+	}
+	// The node image without the demo programs came along: a changed program
+	// costs no more than at home.
+	other.standIn.artifacts[0].key, other.standIn.flavours = "demo2", nil
+	if err := other.standIn.computeFlavours(); err != nil {
+		t.Fatal(err)
+	}
+	other.ensure(t)
+	if got, want := other.did(), []string{"build/quotes changed", "image/node changed"}; !slices.Equal(got, want) {
+		t.Errorf("another demo program: did %q, want %q", got, want)
+	}
+}
+
+func takesTheArchive(t *testing.T, s *stand, archive []byte) {
+	file := filepath.Join(t.TempDir(), "lab.tar.zst")
+	if err := os.WriteFile(file, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := s.elsewhere(t)
+	other.Source, other.Archive = Archive, file
+	other.ensure(t)
+	if len(other.events)+len(other.said) > 0 {
+		t.Errorf("did %q, said %q, want nothing but the load", other.events, other.said)
+	}
+}
+
+func TestEnsureGoesOnWithoutTheArchive(t *testing.T) {
+	s := newStand(t, newStore(t), nil, "", "")
+	s.Archive = filepath.Join(t.TempDir(), "lab.tar.zst")
+	if _, err := s.Ensure(t.Context(), Parts); err != nil {
+		t.Fatal(err)
+	}
+	want := "open archive: open " + s.Archive + ": no such file or directory; goes on with source build"
+	if !slices.Equal(s.said, []string{want}) || len(s.events) != 3 {
+		t.Errorf("said %q, did %q, want %q and three builds", s.said, s.events, want)
+	}
+}
+
+func TestSaveWhatIsNotThere(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	var buf bytes.Buffer
+	err := s.Save(t.Context(), &buf)
+	var missing *MissingError
+	if want := "save images: missing: demo program quotes, chart, CRDs, node image"; !errors.As(err, &missing) || err.Error() != want || buf.Len() > 0 {
+		t.Errorf("error %v and %d bytes, want %s and none", err, buf.Len(), want)
+	}
+}
+
+// refuses feeds archives that are not as they should be. Whatever is wrong, and
+// however late it shows, nothing of them is taken.
+func refuses(t *testing.T, s *stand, archive []byte) {
+	damaged := bytes.Clone(archive)
+	damaged[len(damaged)*2/3] ^= 0xff
+	edited := func(change func(*edit)) []byte { return repack(t, archive, change) }
+	tests := map[string]struct {
+		archive []byte
+		want    string
+	}{
+		"empty":             {nil, "it is not an archive of fedlab's images"},
+		"not compressed":    {[]byte("PK\x03\x04 a zip file of somebody"), "it is not an archive of fedlab's images: it is not compressed with zstd"},
+		"another archive":   {edited(func(e *edit) { e.names = e.names[1:] }), "it is not an archive of fedlab's images"},
+		"no archive":        {compress(t, bytes.Repeat([]byte("text "), 300)), "it is not an archive of fedlab's images"},
+		"another format":    {edited(func(e *edit) { e.manifest.APIVersion = "fedlab.dev/v9" }), "its manifest is wrong: its format is fedlab.dev/v9, this fedlab knows fedlab.dev/v1alpha1"},
+		"another kind":      {edited(func(e *edit) { e.manifest.Kind = "Lab" }), "it is not an archive of fedlab's images"},
+		"cut off early":     {archive[:len(archive)/4], "the archive is cut off: "},
+		"cut off late":      {archive[:len(archive)-20], "the archive is cut off: "},
+		"a byte is another": {damaged, "the archive is damaged: "},
+		"a program is another": {edited(func(e *edit) {
+			e.files["artifacts/quotes-demo1.tar"] = bytes.ReplaceAll(e.files["artifacts/quotes-demo1.tar"], []byte("quotes"), []byte("quotas"))
+		}), "the archive is damaged: artifacts/quotes-demo1.tar has "},
+		"a part is missing":         {edited(func(e *edit) { e.names = slices.Delete(e.names, 2, 3) }), "its manifest is wrong: artifacts/quotes-demo1.tar is not in its place"},
+		"the last part is missing":  {edited(func(e *edit) { e.names = e.names[:len(e.names)-1] }), "its manifest is wrong: blobs/"},
+		"a part that is needed":     {edited(func(e *edit) { e.names, e.manifest.Parts = slices.Delete(e.names, 1, 2), e.manifest.Parts[1:] }), "its manifest is wrong: it has no artifacts/metallb-chart-chart1.tar"},
+		"a layer that is needed":    {edited(func(e *edit) { e.manifest.Images[0].Layers[0] = "blobs/other" }), "its manifest is wrong: it has no blobs/other"},
+		"more than it says":         {edited(func(e *edit) { e.names, e.files["extra"] = append(e.names, "extra"), nil }), "its manifest is wrong: extra is not in it"},
+		"somebody else's image":     {edited(func(e *edit) { e.manifest.Images[1].Reference = "debian:12" }), "its manifest is wrong: image debian:12 is no node image of this fedlab"},
+		"no node image":             {edited(func(e *edit) { e.manifest.Images = e.manifest.Images[1:] }), "its manifest is wrong: it has no image fedlab.local/"},
+		"node image of another key": {edited(func(e *edit) { e.manifest.Node = "other" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
+		"unknown source":            {edited(func(e *edit) { e.manifest.Source, e.manifest.Node = "web", "" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
+	}
+	if err := clear(t.Context(), s.Engine, s.standIn.realm); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			other := s.elsewhere(t)
+			err := other.Load(t.Context(), bytes.NewReader(tt.archive))
+			if !strings.HasPrefix(errorText(err), "load images: "+tt.want) {
+				t.Errorf("error %v, want %s", err, tt.want)
+			}
+			if left, err := os.ReadDir(other.Store.builds()); err != nil || len(left) > 0 {
+				t.Errorf("store has %v, error %v, want nothing", left, err)
+			}
+			if left, err := other.Engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleNode}); err != nil || len(left) > 0 {
+				t.Errorf("engine has %v, error %v, want nothing", left, err)
+			}
+		})
+	}
+}
+
+// edit is an archive taken apart.
+type edit struct {
+	manifest manifest
+	// names are those of the files in their order, the manifest in front.
+	names []string
+	files map[string][]byte
+}
+
+// repack changes something in an archive.
+func repack(t *testing.T, archive []byte, change func(*edit)) []byte {
+	t.Helper()
+	e := edit{files: map[string][]byte{}}
+	for files := tar.NewReader(bytes.NewReader(decompress(t, archive))); ; {
+		h, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.names = append(e.names, h.Name)
+		if e.files[h.Name], err = io.ReadAll(files); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := json.Unmarshal(e.files[manifestName], &e.manifest); err != nil {
+		t.Fatal(err)
+	}
+	change(&e)
+	data, err := json.Marshal(e.manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.files[manifestName] = data
+	var buf bytes.Buffer
+	w := newTree(&buf)
+	for _, name := range e.names {
+		w.file(name, 0o644, e.files[name])
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return compress(t, buf.Bytes())
+}
+
+func compress(t *testing.T, data []byte) []byte {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.EncodeAll(data, nil)
+}
+
+func decompress(t *testing.T, data []byte) []byte {
+	t.Helper()
+	r, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	plain, err := r.DecodeAll(data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
+}
+
+func refusesAnotherVersion(t *testing.T, s *stand, archive []byte) {
+	other := s.elsewhere(t)
+	other.standIn.artifacts[1].key = "chart2"
+	err := other.Load(t.Context(), bytes.NewReader(archive))
+	var foreign *ForeignError
+	want := "load images: the archive was written by fedlab v0.1.0, this one needs another version of: chart"
+	if !errors.As(err, &foreign) || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if left, err := os.ReadDir(other.Store.builds()); err != nil || len(left) > 0 {
+		t.Errorf("store has %v, error %v, want nothing", left, err)
+	}
+}
+
+func TestLoadIsInterrupted(t *testing.T) {
+	s := newStand(t, newStore(t), nil, "", "")
+	errInterrupted := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errInterrupted)
+	if err := s.Load(ctx, bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd})); !errors.Is(err, errInterrupted) {
+		t.Errorf("error %v, want why it ended", err)
+	}
+}
+
+func hasAManifest(t *testing.T, _ *stand, archive []byte) {
+	var m manifest
+	if err := json.Unmarshal([]byte(fileInTar(t, decompress(t, archive), manifestName)), &m); err != nil {
+		t.Fatal(err)
+	}
+	if m.Kind != archiveKind || m.Version != "v0.1.0" || m.Source != Build || m.Artifacts["quotes"] != "demo1" || len(m.Images) != 2 {
+		t.Errorf("manifest %+v", m)
+	}
+	if !slices.IsSortedFunc(m.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Errorf("parts %v, want them sorted", m.Parts)
+	}
+}
+
+func TestUnpackFolderStaysInside(t *testing.T) {
+	for _, name := range []string{"../evil", "/evil", "a/../../evil"} {
+		var buf bytes.Buffer
+		tr := newTree(&buf)
+		tr.file(name, 0o644, []byte("x"))
+		if err := tr.Close(); err != nil {
+			t.Fatal(err)
+		}
+		outer := t.TempDir()
+		inner := filepath.Join(outer, "inner")
+		if err := os.Mkdir(inner, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unpackFolder(&buf, inner); err == nil {
+			t.Errorf("%s was unpacked", name)
+		}
+		if left, err := os.ReadDir(outer); err != nil || len(left) != 1 {
+			t.Errorf("%s: outside is %v, error %v", name, left, err)
+		}
+	}
+	var link bytes.Buffer
+	tr := newTree(&link)
+	tr.link("passwd", "/etc/passwd")
+	if err := tr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpackFolder(&link, t.TempDir()); errorText(err) != "passwd is neither a file nor a folder" {
+		t.Errorf("error %v, want the link refused", err)
+	}
+}

@@ -1,0 +1,147 @@
+package images
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+// A key that stays when an input changes means that a person who changed a pin
+// goes on with what was built before, and does not know.
+func TestModuleKeyChangesWithEachInput(t *testing.T) {
+	pins := func(mod, sum, main string) fstest.MapFS {
+		return fstest.MapFS{
+			"etcd.mod": {Data: []byte(mod)}, "etcd.sum": {Data: []byte(sum)}, "main.go.txt": {Data: []byte(main)},
+		}
+	}
+	base := module{name: "etcd", path: "go.etcd.io/etcd", main: "main.go.txt", pins: pins("module m", "sum", "package main")}
+	changes := map[string]func(*module){
+		"where it is from":  func(m *module) { m.path = "example.test/etcd" },
+		"cgo":               func(m *module) { m.cgo = true },
+		"tags":              func(m *module) { m.tags = "netgo" },
+		"linker flags":      func(m *module) { m.ldflags = []string{"-X", "a=b"} },
+		"packages":          func(m *module) { m.packages = []string{"./server"} },
+		"program's name":    func(m *module) { m.rename = map[string]string{"server": "etcd"} },
+		"pins":              func(m *module) { m.pins = pins("module m // changed", "sum", "package main") },
+		"checksums":         func(m *module) { m.pins = pins("module m", "changed", "package main") },
+		"main of our own":   func(m *module) { m.pins = pins("module m", "sum", "package main // changed") },
+		"text between both": func(m *module) { m.pins = pins("module msum", "", "package main") },
+	}
+	seen := map[string]string{mustKey(t, base.key): "no change"}
+	for name, change := range changes {
+		m := base
+		change(&m)
+		key := mustKey(t, m.key)
+		if other, ok := seen[key]; ok {
+			t.Errorf("key %s with another %s is that of: %s", key, name, other)
+		}
+		seen[key] = name
+	}
+	base.version, base.typical = "v9", 9 // the pins say which version it is
+	if key := mustKey(t, base.key); seen[key] != "no change" {
+		t.Error("the key depends on what is only shown")
+	}
+}
+
+func mustKey(t *testing.T, key func() (string, error)) string {
+	t.Helper()
+	k, err := key()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(k) != 16 {
+		t.Fatalf("key %q, want 16 characters", k)
+	}
+	return k
+}
+
+func TestExtractKeyFollowsItsModule(t *testing.T) {
+	a := extract{name: "pause", from: kubernetesModule()}
+	b, c := a, a
+	b.name, c.from = "other", etcdModule()
+	keys := []string{mustKey(t, a.key), mustKey(t, b.key), mustKey(t, c.key)}
+	slices.Sort(keys)
+	if len(slices.Compact(keys)) != 3 {
+		t.Errorf("keys %q, want another one with another name and another module", keys)
+	}
+}
+
+// The node image has to be another one as soon as anything in it is, and the
+// one with the demo programs on top as soon as the one below it is.
+func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
+	base := func() recipes {
+		return recipes{
+			images: []Image{{Name: "etcd", Reference: "registry.example/etcd:1", Artifact: "etcd", Program: "etcd", Path: "/etcd"}},
+			artifacts: []artifact{
+				{name: "quotes", key: "d", kind: Demo}, {name: "chart", key: "c", kind: Chart},
+				{name: "etcd", key: "b", only: Build}, {name: "pulled-etcd", key: "p", only: Pull},
+			},
+		}
+	}
+	const pulledBase, pulledNode, builtBase, builtNode = "pulled base", "pulled node", "built base", "built node"
+	keys := func(r recipes) map[string]string {
+		if err := r.computeFlavours(); err != nil {
+			t.Fatal(err)
+		}
+		p, b := r.flavour(Pull), r.flavour(Build)
+		return map[string]string{pulledBase: p.base, pulledNode: p.node, builtBase: b.base, builtNode: b.node}
+	}
+	was := keys(base())
+	tests := map[string]struct {
+		change func(*recipes)
+		want   []string
+	}{
+		"demo program":        {func(r *recipes) { r.artifacts[0].key = "x" }, []string{builtNode, pulledNode}},
+		"chart":               {func(r *recipes) { r.artifacts[1].key = "x" }, nil},
+		"program":             {func(r *recipes) { r.artifacts[2].key = "x" }, []string{builtBase, builtNode}},
+		"pulled image":        {func(r *recipes) { r.artifacts[3].key = "x" }, []string{pulledBase, pulledNode}},
+		"reference":           {func(r *recipes) { r.images[0].Reference = "x" }, []string{builtBase, builtNode}},
+		"path in the image":   {func(r *recipes) { r.images[0].Path = "/x" }, []string{builtBase, builtNode}},
+		"packages beside it":  {func(r *recipes) { r.images[0].Packages = []string{"iptables"} }, []string{builtBase, builtNode}},
+		"program in an image": {func(r *recipes) { r.images[0].Program = "x" }, []string{builtBase, builtNode}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := base()
+			tt.change(&r)
+			var changed []string
+			for which, key := range keys(r) {
+				if key != was[which] {
+					changed = append(changed, which)
+				}
+			}
+			slices.Sort(changed)
+			if !slices.Equal(changed, tt.want) {
+				t.Errorf("changed %q, want %q", changed, tt.want)
+			}
+		})
+	}
+}
+
+func TestPulledKeyChangesWithReferenceAndDigest(t *testing.T) {
+	img := Image{Name: "etcd", Reference: "registry.example/etcd:1"}
+	tag, digest := img, img
+	tag.Reference, digest.Digest = "registry.example/etcd:2", "sha256:"+strings.Repeat("a", 64)
+	keys := []string{pulledKey(img), pulledKey(tag), pulledKey(digest)}
+	slices.Sort(keys)
+	if len(slices.Compact(keys)) != 3 {
+		t.Errorf("keys %q, want three", keys)
+	}
+}
+
+func TestToolchain(t *testing.T) {
+	tests := map[string]string{
+		"go1.26.8": "go1.26.8", "go1.27rc1": "go1.27rc1",
+		"devel go1.27-abc": "local", "go1.26.8 X:jsonv2": "local",
+	}
+	for version, want := range tests {
+		if got := toolchain(version); got != want {
+			t.Errorf("toolchain(%q) = %s, want %s", version, got, want)
+		}
+	}
+	if !slices.Contains(goEnviron("", false), "GOARCH="+runtime.GOARCH) {
+		t.Error("a person's GOARCH would change what is built")
+	}
+}

@@ -1,0 +1,174 @@
+package images
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+)
+
+// Kind says what an [Entry] is.
+type Kind string
+
+// The kinds of entries.
+const (
+	// NodeImage is a Docker image from which clusters are made.
+	NodeImage Kind = "node image"
+	// ClusterImage is in the node image before a cluster boots.
+	ClusterImage Kind = "image"
+	// Demo is a demo program, whose image is in the node image, too.
+	Demo Kind = "demo"
+	// Chart is a Helm chart.
+	Chart Kind = "chart"
+	// CRDs are CustomResourceDefinitions.
+	CRDs Kind = "crds"
+	// Ingredient is what node images are made of.
+	Ingredient Kind = "ingredient"
+)
+
+// Entry is one image, chart, program or ingredient, there or not.
+type Entry struct {
+	Kind Kind
+	Name string
+	// Reference is an image's name with its version; for all else it is the
+	// version, where upstream gives one.
+	Reference string
+	Present   bool
+	// From is Build, Pull or Archive; empty where it is not there.
+	From Source
+	// Size is what it takes on disk, in bytes. It is 0 where it is not there,
+	// and for an image of which there is nothing but what is in the node image.
+	Size int64
+	// Key is the hash of its recipe; empty for an image that kind's own node
+	// image brings.
+	Key string
+}
+
+// List tells what a set consists of, and of each thing whether it is there. It
+// makes and fetches nothing. Ingredients are those of the node image that is
+// there, or else of the one that would be built.
+func (l *Library) List(ctx context.Context) ([]Entry, error) {
+	r, err := l.recipes()
+	if err != nil {
+		return nil, err
+	}
+	f, _, err := l.nodeImage(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if f.source == "" {
+		f = r.flavour(Build)
+	}
+	node, err := l.listNode(ctx, "node", r.nodeReference(f), f.source, f.node)
+	if err != nil {
+		return nil, err
+	}
+	base, err := l.listNode(ctx, "node-base", r.baseReference(f), f.source, f.base)
+	if err != nil {
+		return nil, err
+	}
+	images, err := l.listImages(r, f, base, node)
+	if err != nil {
+		return nil, err
+	}
+	entries := append([]Entry{node, base}, images...)
+	for _, a := range r.artifacts {
+		if a.only != "" && a.only != f.source {
+			continue
+		}
+		e, err := l.listArtifact(a)
+		if err != nil {
+			return nil, err
+		}
+		if a.kind == Demo {
+			e.Reference = demo{name: a.name}.reference(a.key)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+func (l *Library) listNode(ctx context.Context, name, ref string, source Source, key string) (Entry, error) {
+	e := Entry{Kind: NodeImage, Name: name, Reference: ref, Key: key}
+	img, there, err := l.Engine.Image(ctx, ref)
+	if err != nil || !there {
+		return e, err
+	}
+	e.Present, e.Size = true, img.Size
+	e.From, err = l.from(imageSlug(key), source)
+	return e, err
+}
+
+// listImages lists the images that are in a node image. Where that is not
+// there, they are as far as their programs, or what was pulled, is there.
+func (l *Library) listImages(r recipes, f flavour, base, node Entry) ([]Entry, error) {
+	images := r.images
+	if f.source == Pull {
+		images = append([]Image{r.kind}, images...)
+	}
+	var entries []Entry
+	for _, img := range images {
+		name, file := img.Artifact, programPath("", img.Program)
+		if f.source == Pull {
+			name, file = pulledName(img), pulledFile
+		}
+		e := Entry{Kind: ClusterImage, Name: img.Name, Reference: img.Reference}
+		if f.source == Pull && img.Kubernetes {
+			continue // in kind's own node image, in a version of its own
+		}
+		a, err := r.artifact(name)
+		if err != nil {
+			return nil, err
+		}
+		e.Key = a.key
+		made, err := l.listArtifact(a)
+		if err != nil {
+			return nil, err
+		}
+		if e.Present, e.From = made.Present, made.From; made.Present {
+			dir, _, err := l.Store.Path(a.name, a.key)
+			if err != nil {
+				return nil, err
+			}
+			info, err := os.Stat(filepath.Join(dir, file))
+			if err != nil {
+				return nil, err
+			}
+			e.Size = info.Size()
+		}
+		for _, in := range []Entry{base, node} {
+			if in.Present {
+				e.Present, e.From = true, in.From
+			}
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+func (l *Library) listArtifact(a artifact) (Entry, error) {
+	e := Entry{Kind: a.kind, Name: a.name, Reference: a.version, Key: a.key}
+	dir, there, err := l.Store.Path(a.name, a.key)
+	if err != nil || !there {
+		return e, err
+	}
+	e.Present = true
+	if e.Size, err = treeSize(dir); err != nil {
+		return e, err
+	}
+	source := Build
+	if a.only == Pull {
+		source = Pull
+	}
+	e.From, err = l.from(a.slug(), source)
+	return e, err
+}
+
+// from is where something that is there came from: made by source, unless it
+// was loaded.
+func (l *Library) from(slug string, source Source) (Source, error) {
+	loaded, err := l.Store.wasLoaded(slug)
+	if loaded {
+		return Archive, err
+	}
+	return source, err
+}

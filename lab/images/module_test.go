@@ -1,0 +1,169 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+)
+
+// greeter is a module with one program, which "upstream" publishes in a folder.
+func greeter(upstream string) module {
+	return module{
+		name: "greeter", path: "example.test/greeter", ldflags: []string{"-X", "main.version=v1.2.3"},
+		rename: map[string]string{"cmd": "greeter"},
+		pins: fstest.MapFS{
+			"greeter.mod": {Data: fmt.Appendf(nil, "module example.test/build\n\ngo 1.26\n\nrequire example.test/greeter v1.2.3\n\nreplace example.test/greeter => %s\n\ntool example.test/greeter/cmd\n", upstream)},
+			"greeter.sum": {},
+		},
+	}
+}
+
+func publishGreeter(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	files := fstest.MapFS{
+		"go.mod":      {Data: []byte("module example.test/greeter\n\ngo 1.26\n")},
+		"cmd/main.go": {Data: []byte("package main\n\nvar version string\n\nfunc main() { println(\"hello from\", version) }\n")},
+	}
+	if err := os.CopyFS(dir, files); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestModuleBuildsItsPrograms(t *testing.T) {
+	s, m := newStore(t), greeter(publishGreeter(t))
+	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), programPath(dir, "greeter")).CombinedOutput()
+	if err != nil || string(out) != "hello from v1.2.3\n" {
+		t.Errorf("the program says %q, error %v, want its version", out, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("artifact has %v, error %v, want bin alone", left, err)
+	}
+}
+
+func TestModuleWithMainOfOurOwn(t *testing.T) {
+	s := newStore(t)
+	m := module{name: "clock", main: "clock.go.txt", pins: fstest.MapFS{
+		"clock.mod": {Data: []byte("module example.test/build\n\ngo 1.26\n")}, "clock.sum": {},
+		"clock.go.txt": {Data: []byte("package main\n\nfunc main() { println(\"noon\") }\n")},
+	}}
+	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), programPath(dir, "clock")).CombinedOutput()
+	if err != nil || string(out) != "noon\n" {
+		t.Errorf("the program says %q, error %v", out, err)
+	}
+}
+
+func TestModuleThatDoesNotCompile(t *testing.T) {
+	s := newStore(t)
+	m := module{name: "clock", main: "clock.go.txt", pins: fstest.MapFS{
+		"clock.mod": {Data: []byte("module example.test/build\n\ngo 1.26\n")}, "clock.sum": {},
+		"clock.go.txt": {Data: []byte("package main\n\nfunc main() { tick() }\n")},
+	}}
+	_, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	log := filepath.Join(s.Root(), "logs", "clock-k1.log")
+	if want := "make clock (log: " + log + "): run go build: exit status 1"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	data, err := os.ReadFile(log)
+	if err != nil || !strings.HasPrefix(string(data), "+ go build -trimpath ") || !strings.Contains(string(data), "main.go:3:15: undefined: tick") {
+		t.Errorf("log %q, error %v, want the command and what the compiler says", data, err)
+	}
+}
+
+// helpModule builds the greeter with the go command that is first in PATH.
+func helpModule(ctx context.Context, args []string) error {
+	s, err := OpenStore(args[0])
+	if err != nil {
+		return err
+	}
+	m := greeter(args[1])
+	_, err = s.Make(ctx, m.name, "k1", m.fill)
+	return err
+}
+
+// TestModuleTakesUpAKilledBuild kills a build while its compiler runs. The
+// compiler of this build is a script that never ends.
+func TestModuleTakesUpAKilledBuild(t *testing.T) {
+	s, source, bin := newStore(t), publishGreeter(t), t.TempDir()
+	pidFile := filepath.Join(bin, "pid")
+	script := "#!/bin/sh\necho half > \"$PWD/../bin/cmd\"\necho $$ > " + pidFile + ".new\nmv " + pidFile + ".new " + pidFile + "\nexec sleep 1000\n"
+	if err := os.WriteFile(filepath.Join(bin, "go"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	half := helper(t, "module", s.Root(), source)
+	half.Env = append(half.Env, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	if err := half.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var compiler int
+	wait(t, "the compiler runs", func(context.Context) error {
+		data, err := os.ReadFile(pidFile)
+		if err != nil {
+			return err
+		}
+		compiler, err = strconv.Atoi(strings.TrimSpace(string(data)))
+		return err
+	})
+	kill(t, half)
+	wait(t, "the compiler is gone with the build", func(context.Context) error { return dead(compiler) })
+
+	m := greeter(source)
+	if dir, there, err := s.Path(m.name, "k1"); there || err != nil {
+		t.Errorf("%s is there, error %v, though its build was killed", dir, err)
+	}
+	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), programPath(dir, "greeter")).CombinedOutput()
+	if err != nil || string(out) != "hello from v1.2.3\n" {
+		t.Errorf("the program says %q, error %v, want it whole", out, err)
+	}
+	entries, err := os.ReadDir(s.builds())
+	if err != nil || len(entries) != 1 {
+		t.Errorf("store has %v, error %v, want the artifact alone", entries, err)
+	}
+}
+
+func wait(t *testing.T, name string, probe func(context.Context) error) {
+	t.Helper()
+	if err := check.Until(t.Context(), soon, check.Check{Name: name, Probe: probe}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dead returns an error while a process runs; one that only waits to be reaped
+// by the machine's first process does not run.
+func dead(pid int) error {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	if strings.HasPrefix(state, "Z") {
+		return nil
+	}
+	return fmt.Errorf("process %d is in state %.1s", pid, state)
+}

@@ -1,0 +1,110 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// moduleFolder is where the module cache has a module that fedlab requires.
+func moduleFolder(t *testing.T, path string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", path).Output()
+	if err != nil {
+		t.Fatalf("find module %s: %v", path, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// TestNodeFiles compares what is put into a node with a list: what a new
+// version of kind adds or moves is to be looked at.
+func TestNodeFiles(t *testing.T) {
+	kindFiles := filepath.Join(moduleFolder(t, "sigs.k8s.io/kind"), "images", "base", "files")
+	bin := t.TempDir()
+	for _, name := range []string{"kubeadm", "kubelet", "kubectl", "kube-apiserver"} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var buf bytes.Buffer
+	if err := writeNodeFiles(&buf, kindFiles, bin, []byte(`{"ociVersion": "1"}`)); err != nil {
+		t.Fatal(err)
+	}
+	list := strings.Join(entries(t, bytes.NewReader(buf.Bytes())), "\n") + "\n"
+	golden(t, filepath.Join("testdata", "nodefiles.golden"), []byte(list))
+
+	texts := map[string]string{
+		"usr/bin/kubelet":              "kubelet",
+		"kind/version":                 kubernetesVersion,
+		"etc/containerd/cri-base.json": `{"ociVersion": "1"}`,
+	}
+	for name, want := range texts {
+		if got := fileInTar(t, buf.Bytes(), name); got != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+	if config := fileInTar(t, buf.Bytes(), "etc/containerd/config.toml"); !strings.Contains(config, `sandbox_image = "`+pause+`"`) {
+		t.Errorf("containerd would look for another pause image than %s:\n%s", pause, config)
+	}
+}
+
+func fileInTar(t *testing.T, data []byte, name string) string {
+	t.Helper()
+	for archive := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			t.Fatalf("the archive has no %s", name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == name {
+			text, err := io.ReadAll(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+	}
+}
+
+func TestNodeFilesWithoutKubernetes(t *testing.T) {
+	err := writeNodeFiles(io.Discard, t.TempDir(), "/nowhere", nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "collect node files: ") || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v, want that files are missing", err)
+	}
+}
+
+func TestContainerSpec(t *testing.T) {
+	tests := map[string]struct{ in, want, err string }{
+		"limits go": {in: `{"process": {"cwd": "/", "rlimits": [{"type": "RLIMIT_NOFILE"}]}, "root": {}}`, want: `{"process":{"cwd":"/"},"root":{}}`},
+		"no process": {
+			in: `{"root": {}}`, err: "read containerd's default container specification: it has no process",
+		},
+		"no JSON": {in: `oops`, err: "read containerd's default container specification: invalid character 'o' looking for beginning of value"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := containerSpec([]byte(tt.in))
+			if string(got) != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+			if text := errorText(err); text != tt.err {
+				t.Errorf("error %q, want %q", text, tt.err)
+			}
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

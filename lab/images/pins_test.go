@@ -1,0 +1,131 @@
+package images
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/modfile"
+	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+)
+
+// required returns the version of a module that a go.mod requires, and whether
+// something replaces it.
+func required(t *testing.T, file string, data []byte, path string) (version string, replaced bool) {
+	t.Helper()
+	mod, err := modfile.Parse(file, data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range mod.Require {
+		if r.Mod.Path == path {
+			version = r.Mod.Version
+		}
+	}
+	for _, r := range mod.Replace {
+		replaced = replaced || r.Old.Path == path
+	}
+	return version, replaced
+}
+
+// What the catalogue says stands in references, labels and documents; what is
+// built is what the pins say.
+func TestPinsAgreeWithTheCatalogue(t *testing.T) {
+	for _, m := range append(modules(), kindModule()) {
+		mod, sum, _, err := m.files()
+		if err != nil {
+			t.Fatal(err)
+		}
+		version, replaced := required(t, m.name+".mod", mod, m.path)
+		if version != m.version || replaced {
+			t.Errorf("%s.mod requires %s %s (replaced: %t), the catalogue says %s", m.name, m.path, version, replaced, m.version)
+		}
+		if !strings.Contains(string(sum), "\n"+m.path+" "+m.version+" h1:") && !strings.HasPrefix(string(sum), m.path+" "+m.version+" h1:") {
+			t.Errorf("%s.sum has no checksum of %s %s", m.name, m.path, m.version)
+		}
+	}
+}
+
+// The node files, kind itself and its default node image belong together.
+func TestKindIsOneVersion(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if version, _ := required(t, "go.mod", data, "sigs.k8s.io/kind"); version != kindVersion {
+		t.Errorf("fedlab requires kind %s, the node files are of %s", version, kindVersion)
+	}
+	img := kindNode()
+	if got := strings.TrimPrefix(img.Reference, "docker.io/") + "@" + img.Digest; got != defaults.Image {
+		t.Errorf("kind's node image is %s, want %s", got, defaults.Image)
+	}
+}
+
+// kubeadm looks for certain versions of what it does not bring itself, and does
+// not find others.
+func TestKubeadmFindsItsImages(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(strings.TrimSpace(string(out)), "k8s.io", "kubernetes@"+kubernetesVersion, "cmd", "kubeadm", "app", "constants", "constants.go")
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("Kubernetes was not built on this machine: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	minor := strings.Split(kubernetesVersion, ".")[1]
+	for what, tt := range map[string]struct{ pattern, want string }{
+		"etcd":    {`(?m)^\s*` + minor + `:\s+"([^"]+)",`, etcdVersion + "-0"},
+		"CoreDNS": {`(?m)^\s*CoreDNSVersion = "([^"]+)"`, corednsVersion},
+		"pause":   {`(?m)^\s*PauseVersion = "([^"]+)"`, pauseVersion},
+	} {
+		found := regexp.MustCompile(tt.pattern).FindSubmatch(data)
+		if found == nil {
+			t.Errorf("%s: kubeadm's constants do not say which version it wants", what)
+			continue
+		}
+		if got := string(found[1]); got != tt.want {
+			t.Errorf("%s: kubeadm wants %s, the catalogue has %s", what, got, tt.want)
+		}
+	}
+	images := map[string]bool{}
+	for _, img := range Catalogue() {
+		images[img.Reference] = true
+	}
+	for _, want := range []string{"registry.k8s.io/etcd:" + etcdVersion + "-0", "registry.k8s.io/coredns/coredns:" + corednsVersion, pause} {
+		if !images[want] {
+			t.Errorf("the catalogue has no %s", want)
+		}
+	}
+}
+
+// Each image is made of an artifact that exists, and no name is given twice.
+func TestCatalogueIsWhole(t *testing.T) {
+	r, err := (&Library{}).recipes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, a := range r.artifacts {
+		if names[a.name] || a.name == "" || a.title == "" || a.key == "" || a.fill == nil {
+			t.Errorf("artifact %+v is incomplete or there twice", a)
+		}
+		names[a.name] = true
+	}
+	for _, img := range r.images {
+		if !names[img.Artifact] {
+			t.Errorf("image %s is made of %q, which does not exist", img.Name, img.Artifact)
+		}
+		if img.Kubernetes == names[pulledName(img)] {
+			t.Errorf("image %s: in kind's node image: %t, pulled: %t, want one of them", img.Name, img.Kubernetes, names[pulledName(img)])
+		}
+	}
+}

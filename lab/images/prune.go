@@ -1,0 +1,126 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/fedlab-dev/fedlab/lab/docker"
+)
+
+// Pruned is what Prune has removed.
+type Pruned struct {
+	// Names are those of artifacts, containers and Docker images.
+	Names []string
+	// Bytes is what that gave back. Layers that an image shared with one that
+	// is still there do not count.
+	Bytes int64
+}
+
+// Prune removes the artifacts and Docker images that this fedlab has no use
+// for, pulled and built ones alike, and what killed builds left. What a
+// container uses stays, and what is being made just now.
+func (l *Library) Prune(ctx context.Context) (Pruned, error) {
+	r, err := l.recipes()
+	if err != nil {
+		return Pruned{}, err
+	}
+	keep := map[string]bool{}
+	for _, a := range r.artifacts {
+		keep[a.slug()] = true
+	}
+	var done Pruned
+	if done.Names, done.Bytes, err = l.Store.prune(keep); err != nil {
+		return done, err
+	}
+	if err := l.pruneContainers(ctx, r, &done); err != nil {
+		return done, err
+	}
+	return done, l.pruneImages(ctx, r, &done)
+}
+
+// pruneContainers removes those in which a build worked that was killed.
+func (l *Library) pruneContainers(ctx context.Context, r recipes, done *Pruned) error {
+	left, err := l.Engine.Containers(ctx, map[string]string{labelRole: r.realm + roleBuild})
+	if err != nil {
+		return err
+	}
+	for _, c := range left {
+		err := l.unlessMade(c.Labels[labelKey], func() error {
+			done.Names = append(done.Names, "container "+c.Name)
+			return l.Engine.RemoveContainer(ctx, c.ID)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pruneImages removes old node images, and those from which a build that was
+// killed made one.
+func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) error {
+	current := map[string]bool{}
+	for _, f := range r.flavours {
+		current[f.base], current[f.node] = true, true
+	}
+	left, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleBuild})
+	if err != nil {
+		return err
+	}
+	nodes, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleNode})
+	if err != nil {
+		return err
+	}
+	for _, img := range nodes {
+		if !current[img.Labels[labelKey]] {
+			left = append(left, img)
+		}
+	}
+	sizes := map[string]int64{}
+	for _, img := range append(nodes, left...) {
+		sizes[img.ID] = img.Size
+	}
+	for _, img := range left {
+		err := l.unlessMade(img.Labels[labelKey], func() error {
+			used, err := l.used(ctx, img)
+			if err != nil || used {
+				return err
+			}
+			done.Names = append(done.Names, imageNames(img)...)
+			return errors.Join(removeImage(ctx, l.Engine, img), l.Store.markLoaded(imageSlug(img.Labels[labelKey]), false))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	// An image that lost its names is gone only when the last one that was
+	// made on top of it is.
+	for _, img := range left {
+		_, there, err := l.Engine.Image(ctx, img.ID)
+		if err != nil {
+			return err
+		}
+		if !there {
+			done.Bytes += img.Size - sizes[img.Parent]
+		}
+	}
+	return nil
+}
+
+// used reports whether a container, running or not, was made of an image.
+func (l *Library) used(ctx context.Context, img docker.Image) (bool, error) {
+	containers, err := l.Engine.Containers(ctx, nil)
+	return slices.ContainsFunc(containers, func(c docker.Container) bool { return c.ImageID == img.ID }), err
+}
+
+// unlessMade does something with what belongs to a node image unless somebody
+// is making that just now.
+func (l *Library) unlessMade(key string, do func() error) (err error) {
+	unlock, free, err := l.Store.tryLock(imageSlug(key))
+	if err != nil || !free {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	return do()
+}

@@ -1,0 +1,100 @@
+package images
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/docker"
+)
+
+// leave makes a container and an image as a killed build of that key leaves
+// them, and returns their names.
+func (s *stand) leave(t *testing.T, from, key string) (container, image string) {
+	t.Helper()
+	n := s.nodeMaker(*s.standIn, key)
+	id, err := s.Engine.RunDetached(t.Context(), docker.ContainerSpec{
+		Image: from, Entrypoint: []string{"sleep", "infinity"}, Network: "none", Name: s.standIn.realm + key, Labels: n.labels(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var empty bytes.Buffer
+	tr := newTree(&empty)
+	tr.file("key", 0o644, []byte(key))
+	if err := tr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	label := "LABEL " + labelRole + "=" + s.standIn.realm + roleBuild + " " + labelKey + "=" + key
+	if err := s.Engine.Import(t.Context(), &empty, n.scratch(), []string{label}); err != nil {
+		t.Fatal(err)
+	}
+	return id, n.scratch()
+}
+
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	s.Source = Build
+	old := s.ensure(t)
+	oldKey := s.standIn.flavour(Build).node
+	s.standIn.artifacts[0].key, s.standIn.flavours = "demo2", nil
+	if err := s.standIn.computeFlavours(); err != nil {
+		t.Fatal(err)
+	}
+	set := s.ensure(t)
+	cluster := s.start(t, old.NodeImage)
+	_, killed := s.leave(t, set.NodeImage, "killed")
+	working, workingImage := s.leave(t, set.NodeImage, "working")
+	unlock, err := s.Store.lock(t.Context(), imageSlug("working"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unlock(); err != nil {
+			t.Error(err)
+		}
+	}()
+
+	done, err := s.Prune(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"quotes-demo1", "container " + s.standIn.realm + "killed", killed}; !slices.Equal(done.Names, want) || done.Bytes <= 0 {
+		t.Errorf("removed %q of %d bytes, want %q", done.Names, done.Bytes, want)
+	}
+	for _, ref := range []string{old.NodeImage, set.NodeImage, s.standIn.baseReference(s.standIn.flavour(Build)), workingImage} {
+		if _, there, err := engine.Image(t.Context(), ref); !there || err != nil {
+			t.Errorf("%s is gone, error %v, though it is needed", ref, err)
+		}
+	}
+	left, err := engine.Containers(t.Context(), map[string]string{labelRole: s.standIn.realm + roleBuild})
+	if err != nil || len(left) != 1 || left[0].ID != working {
+		t.Errorf("left %v, error %v, want the container of the build that runs", left, err)
+	}
+
+	// Without its cluster the old image goes, and not the layers that it
+	// shares with the new one.
+	if err := engine.RemoveContainer(t.Context(), cluster); err != nil {
+		t.Fatal(err)
+	}
+	img, _, err := engine.Image(t.Context(), old.NodeImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err = s.Prune(t.Context())
+	if err != nil || !slices.Equal(done.Names, []string{old.NodeImage}) {
+		t.Errorf("removed %q, error %v, want %s", done.Names, err, old.NodeImage)
+	}
+	if done.Bytes <= 0 || done.Bytes >= img.Size/2 {
+		t.Errorf("gave back %d bytes, want little of the %d, which it shares", done.Bytes, img.Size)
+	}
+	if loaded, err := s.Store.wasLoaded(imageSlug(oldKey)); loaded || err != nil {
+		t.Errorf("a removed image is said to be loaded, error %v", err)
+	}
+	s.events = nil
+	if s.ensure(t); len(s.events) > 0 {
+		t.Errorf("after Prune, Ensure does %q, want nothing", s.events)
+	}
+}

@@ -1,0 +1,150 @@
+package images
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// artifact is something that the store keeps a folder of.
+type artifact struct {
+	name, title, version string
+	kind                 Kind
+	// key is the hash of its recipe.
+	key     string
+	typical time.Duration
+	fill    fillFunc
+	// only says with which source a node image needs it; where it is empty,
+	// every set needs it.
+	only Source
+}
+
+func (a artifact) slug() string { return slug(a.name, a.key) }
+
+// flavour is one of the two ways in which the node image can be had.
+type flavour struct {
+	source Source // Pull or Build
+	// base and node are the keys of the node image without and with the demo
+	// programs.
+	base, node string
+}
+
+// recipes are all that a set is made of, each with its key.
+type recipes struct {
+	// realm starts the names and labels of Docker images and containers; only
+	// tests, which must not touch a lab's, have one.
+	realm string
+	// kind is kind's own node image, images are all others.
+	kind      Image
+	images    []Image
+	artifacts []artifact
+	demos     []demo
+	// flavours has that which is tried first in front.
+	flavours []flavour
+}
+
+func (r recipes) baseReference(f flavour) string {
+	return "fedlab.local/" + r.realm + "node-base:" + f.base
+}
+
+func (r recipes) nodeReference(f flavour) string { return "fedlab.local/" + r.realm + "node:" + f.node }
+
+// flavour returns that of a source.
+func (r recipes) flavour(source Source) flavour {
+	for _, f := range r.flavours {
+		if f.source == source {
+			return f
+		}
+	}
+	return flavour{}
+}
+
+// artifact finds an artifact by its name; names are unique.
+func (r recipes) artifact(name string) (artifact, error) {
+	for _, a := range r.artifacts {
+		if a.name == name {
+			return a, nil
+		}
+	}
+	return artifact{}, fmt.Errorf("the catalogue has no %q", name)
+}
+
+// demoReference is what a demo program's image is called in a cluster.
+func (r recipes) demoReference(d demo) (string, error) {
+	a, err := r.artifact(d.name)
+	return d.reference(a.key), err
+}
+
+// recipes computes the keys of everything.
+func (l *Library) recipes() (recipes, error) {
+	if l.standIn != nil {
+		return *l.standIn, nil
+	}
+	r := recipes{kind: kindNode(), images: Catalogue()}
+	var errs []error
+	add := func(a artifact, key string, err error) {
+		a.key = key
+		r.artifacts = append(r.artifacts, a)
+		errs = append(errs, err)
+	}
+	for _, name := range l.Demos {
+		d := demo{name: name, code: l.Code}
+		key, err := d.key()
+		add(artifact{name: name, title: "demo program " + name, kind: Demo, typical: 20 * time.Second, fill: d.fill}, key, err)
+		r.demos = append(r.demos, d)
+	}
+	extracts := func(list []extract, only Source) {
+		for _, e := range list {
+			key, err := e.key()
+			add(artifact{name: e.name, title: e.title, version: e.from.version, kind: e.kind, typical: time.Minute, fill: e.fill, only: only}, key, err)
+		}
+	}
+	extracts(setExtracts(), "")
+	extracts(nodeExtracts(), Build)
+	add(artifact{name: "rootfs", title: "root file system of Debian " + suite, version: suite, kind: Ingredient, typical: 2 * time.Minute, fill: fillRootfs, only: Build}, rootfsKey(), nil)
+	for _, m := range modules() {
+		key, err := m.key()
+		add(artifact{name: m.name, title: m.name + " " + m.version, version: m.version, kind: Ingredient, typical: m.typical, fill: m.fill, only: Build}, key, err)
+	}
+	p := puller{mirror: l.Mirror}
+	for _, img := range append([]Image{r.kind}, r.images...) {
+		if !img.Kubernetes {
+			add(p.artifact(img), pulledKey(img), nil)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return recipes{}, err
+	}
+	return r, r.computeFlavours()
+}
+
+// computeFlavours computes the keys of the node images from those of all that
+// goes into them.
+func (r *recipes) computeFlavours() error {
+	own, err := ownFilesHash()
+	if err != nil {
+		return err
+	}
+	built := []string{"built node 2", own}
+	for _, img := range r.images {
+		built = append(built, img.Reference, img.Artifact, img.Program, img.Path, strings.Join(img.Packages, " "))
+	}
+	pulled := []string{"pulled node 1"}
+	demos := []string{"node 2"}
+	for _, a := range r.artifacts {
+		switch {
+		case a.only == Build:
+			built = append(built, a.name, a.key)
+		case a.only == Pull:
+			pulled = append(pulled, a.name, a.key)
+		case a.kind == Demo:
+			demos = append(demos, a.name, a.key)
+		}
+	}
+	of := func(source Source, base string) flavour {
+		return flavour{source: source, base: base, node: hash(append(demos, base)...)}
+	}
+	r.flavours = []flavour{of(Pull, hash(pulled...)), of(Build, hash(built...))}
+	return nil
+}

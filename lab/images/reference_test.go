@@ -1,0 +1,98 @@
+package images
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestReference says when docs/reference/images.md is stale; -update writes it.
+func TestReference(t *testing.T) {
+	golden(t, filepath.Join("..", "..", "docs", "reference", "images.md"), reference())
+}
+
+const intro = `# Images
+
+<!-- Made from the catalogue in lab/images: go test ./lab/images -update -->
+
+A lab runs on one node image, which holds every other image before a cluster boots, on one chart and the CustomResourceDefinitions of one controller. This page lists them: what they are, in which version, what upstream calls them, what they are made of here, and where the checksum is that holds them to it.
+
+What is not there comes from a source:
+
+| source | what it does |
+|---|---|
+| ^auto^ | an archive where one is named, then ^pull^, then ^build^; each only where the one before cannot be had, which is said in one line |
+| ^present^ | takes what is there, and fails where something is missing |
+| ^archive^ | a file that ^fedlab images save^ has written |
+| ^pull^ | kind's own node image and upstream's other images, from their registries or a mirror; they give a node image of the same kind. Demo programs, the chart and the CustomResourceDefinitions are built all the same |
+| ^build^ | Go modules and Debian packages; no registry is asked |
+
+What is there already is taken with each of them. A registry has %s to say what an image consists of, and a download may stand still for %s. Everything is named after the hash of its recipe and kept in the user's cache folder (^~/.cache/fedlab^): ^builds^ has what was made, ^logs^ what the compilers said. All of it may be deleted at any time.
+`
+
+func reference() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, strings.ReplaceAll(intro, "^", "`"), contactBound, stallBound)
+	b.WriteString("\n## Images in a node that was built\n\nEach has upstream's name, so that charts and kubeadm find it, and one layer: the program, built by a Go module of its own.\n\n| image | upstream reference | built from | checksums |\n|---|---|---|---|\n")
+	for _, img := range Catalogue() {
+		from, sums := recipe(img)
+		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", img.Name, img.Reference, from, sums)
+	}
+	b.WriteString("\nThe same pins and the same Go release make the same digest, of all but pause and the SPIRE programs, whose C compiler is the machine's, and kube-proxy, which has Debian's iptables.\n")
+
+	kind := kindNode()
+	b.WriteString("\n## Images in a node that was pulled\n\nkind's own node image brings Kubernetes, etcd, CoreDNS, pause and a network in the versions that this release of kind was published with. Where upstream's digest is not known the registry vouches for the tag; each layer is checked against the manifest in any case.\n\n| image | upstream reference | digest |\n|---|---|---|\n")
+	fmt.Fprintf(&b, "| %s | `%s` | `%s`, named by kind %s |\n", kind.Name, kind.Reference, kind.Digest, kindVersion)
+	for _, img := range Catalogue() {
+		if !img.Kubernetes {
+			fmt.Fprintf(&b, "| %s | `%s` | %s |\n", img.Name, img.Reference, digestText(img))
+		}
+	}
+
+	b.WriteString("\n## Charts, definitions and demo programs\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
+	for _, e := range setExtracts() {
+		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
+	}
+	b.WriteString("| demo programs | fedlab's | the folders below `apps`, compiled into fedlab as source | `go.sum` |\n")
+
+	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
+	fmt.Fprintf(&b, "| rootfs | Debian %s | `debootstrap` with %s | signatures of Debian's archive, which debootstrap checks with the keyring of the machine |\n", suite, strings.Join(packages(), ", "))
+	for _, e := range nodeExtracts() {
+		if e.name == "pause" {
+			continue
+		}
+		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
+	}
+	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().path)
+	b.WriteString("\n## An archive\n\n`fedlab images save` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions and the demo programs, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
+	return b.Bytes()
+}
+
+func digestText(img Image) string {
+	if img.Digest == "" {
+		return "not known"
+	}
+	return "`" + img.Digest + "`"
+}
+
+// recipe says what an image is built from, and where its checksums are.
+func recipe(img Image) (from, sums string) {
+	for _, e := range nodeExtracts() {
+		if e.name == img.Artifact {
+			return fmt.Sprintf("C source in `%s` %s", e.from.path, e.from.version), fmt.Sprintf("`lab/images/upstream/%s.sum`", e.from.name)
+		}
+	}
+	all := modules()
+	m := all[slices.IndexFunc(all, func(m module) bool { return m.name == img.Artifact })]
+	from = fmt.Sprintf("`%s` %s", m.path, m.version)
+	if m.main != "" {
+		from += fmt.Sprintf(", with the main of `lab/images/upstream/%s`", m.main)
+	}
+	if len(img.Packages) > 0 {
+		from += fmt.Sprintf("; beside it Debian's %s", strings.Join(img.Packages, ", "))
+	}
+	return from, fmt.Sprintf("`lab/images/upstream/%s.sum`", m.name)
+}

@@ -1,0 +1,202 @@
+package images
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Save writes all that a machine without a network needs for labs to one
+// archive: the node image, charts, CustomResourceDefinitions and the demo
+// programs. The error wraps a [*MissingError] where not all of it is there;
+// Save makes nothing.
+//
+// While it runs the node image lies in the store a second time.
+func (l *Library) Save(ctx context.Context, w io.Writer) error {
+	if err := l.save(ctx, w); err != nil {
+		return fmt.Errorf("save images: %w", err)
+	}
+	return nil
+}
+
+func (l *Library) save(ctx context.Context, w io.Writer) error {
+	r, err := l.recipes()
+	if err != nil {
+		return err
+	}
+	have, err := l.look(ctx, r, Node)
+	if err != nil {
+		return err
+	}
+	if len(have.missing) > 0 {
+		return &MissingError{What: have.missing}
+	}
+	return l.Store.scratchFolder(ctx, func(dir string) error {
+		s := saving{Library: l, recipes: r, parts: map[string]io.ReadSeeker{}, manifest: manifest{
+			APIVersion: archiveAPI, Kind: archiveKind, Version: l.Version,
+			Source: have.flavour.source, Node: have.flavour.node, Artifacts: map[string]string{},
+		}}
+		err := s.artifacts(ctx, dir)
+		if err == nil {
+			err = s.node(ctx, dir, have.flavour)
+		}
+		if err == nil {
+			err = s.write(ctx, w)
+		}
+		return errors.Join(err, s.close())
+	})
+}
+
+// saving is an archive being made.
+type saving struct {
+	*Library
+	recipes  recipes
+	manifest manifest
+	parts    map[string]io.ReadSeeker
+	files    []*os.File
+}
+
+// create opens a file that is closed at the end.
+func (s *saving) create(dir, name string) (*os.File, error) {
+	f, err := os.Create(filepath.Join(dir, name))
+	if err == nil {
+		s.files = append(s.files, f)
+	}
+	return f, err
+}
+
+func (s *saving) close() error {
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// add lists a part, for whose size and hash it reads it. Without a name it is
+// called after its hash.
+func (s *saving) add(ctx context.Context, name string, content io.ReadSeeker) (string, error) {
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	size, sum, err := digest(until(ctx, content))
+	if err != nil {
+		return "", err
+	}
+	if name == "" {
+		name = blobName(sum)
+	}
+	if s.parts[name] == nil {
+		s.parts[name] = content
+		s.manifest.Parts = append(s.manifest.Parts, part{Name: name, Size: size, SHA256: sum})
+	}
+	return name, nil
+}
+
+// artifacts packs those that every set has.
+func (s *saving) artifacts(ctx context.Context, dir string) error {
+	for _, a := range s.recipes.artifacts {
+		if a.only != "" {
+			continue
+		}
+		from, err := s.path(s.recipes, a.name)
+		if err != nil {
+			return err
+		}
+		f, err := s.create(dir, a.slug())
+		if err != nil {
+			return err
+		}
+		if err := packFolder(f, from); err != nil {
+			return err
+		}
+		if _, err := s.add(ctx, artifactName(a.slug()), f); err != nil {
+			return err
+		}
+		s.manifest.Artifacts[a.name] = a.key
+	}
+	return nil
+}
+
+// node lists the parts of the node image, and of the one below it, so that a
+// demo program can be changed where the archive is loaded.
+func (s *saving) node(ctx context.Context, dir string, f flavour) error {
+	refs := []string{s.recipes.nodeReference(f)}
+	_, there, err := s.Engine.Image(ctx, s.recipes.baseReference(f))
+	if err != nil {
+		return err
+	}
+	if there {
+		refs = append(refs, s.recipes.baseReference(f))
+	}
+	file, err := s.create(dir, "docker.tar")
+	if err != nil {
+		return err
+	}
+	if err := s.saveImages(ctx, refs, file); err != nil {
+		return err
+	}
+	saved, err := readDockerTar(file)
+	if err != nil {
+		return err
+	}
+	images, err := saved.images(refs)
+	if err != nil {
+		return err
+	}
+	blobs := map[string]string{}
+	blob := func(name string) (string, error) {
+		name, err := saved.resolve(name)
+		if err != nil || blobs[name] != "" {
+			return blobs[name], err
+		}
+		blobs[name], err = s.add(ctx, "", saved.files[name])
+		return blobs[name], err
+	}
+	for i, img := range images {
+		one := savedImage{Reference: refs[i]}
+		if one.Config, err = blob(img.Config); err != nil {
+			return err
+		}
+		for _, layer := range img.Layers {
+			name, err := blob(layer)
+			if err != nil {
+				return err
+			}
+			one.Layers = append(one.Layers, name)
+		}
+		s.manifest.Images = append(s.manifest.Images, one)
+	}
+	return nil
+}
+
+// write writes the manifest and the parts.
+func (s *saving) write(ctx context.Context, w io.Writer) error {
+	slices.SortFunc(s.manifest.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) })
+	data, err := json.MarshalIndent(s.manifest, "", "  ")
+	if err != nil {
+		return err
+	}
+	compressed, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault))
+	if err != nil {
+		return err
+	}
+	archive := newTree(compressed)
+	archive.file(manifestName, 0o644, data)
+	for _, p := range s.manifest.Parts {
+		content := s.parts[p.Name]
+		if _, err := content.Seek(0, io.SeekStart); err != nil {
+			return errors.Join(err, compressed.Close())
+		}
+		archive.stream(p.Name, 0o644, p.Size, until(ctx, content))
+	}
+	return errors.Join(archive.Close(), compressed.Close())
+}

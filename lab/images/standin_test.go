@@ -1,0 +1,222 @@
+package images
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+)
+
+// files makes an artifact of small files, which hold their own names.
+func files(names ...string) fillFunc {
+	return func(_ context.Context, dir string, _ *os.File) error {
+		var errs []error
+		for _, name := range names {
+			file := filepath.Join(dir, filepath.FromSlash(name))
+			errs = append(errs, os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(name), 0o644))
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// fakeRootfs makes the root file system of a node whose tools are fakenode.
+func fakeRootfs(_ context.Context, dir string, _ *os.File) error {
+	program, err := fakeNode()
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, "rootfs.tar"))
+	if err != nil {
+		return err
+	}
+	t := newTree(f)
+	for _, name := range []string{"run", "tmp", "etc", "usr", "usr/bin"} {
+		t.dir(name)
+	}
+	t.file("usr/bin/fakenode", 0o755, program)
+	for _, name := range []string{"sleep", "mkdir", "cp", "start-stop-daemon", "ctr"} {
+		t.link("usr/bin/"+name, "fakenode")
+	}
+	t.header(&tar.Header{Typeflag: tar.TypeReg, Name: "etc/hostname", Mode: 0o644})
+	return errors.Join(t.Close(), f.Close())
+}
+
+// fakeKindNode is kind's own node image as the stand-ins have it.
+func fakeKindNode(t *testing.T) v1.Image {
+	t.Helper()
+	dir := t.TempDir()
+	if err := fakeRootfs(t.Context(), dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromFile(filepath.Join(dir, "rootfs.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", runtime.GOARCH
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// What the stand-ins call their upstream images.
+const (
+	fakeKindReference  = "docker.io/kindest/node:v9"
+	fakeSPIREReference = "ghcr.io/spiffe/spire-server:9"
+	fakeAPIReference   = "registry.k8s.io/kube-apiserver:v9"
+	fakeDemoReference  = "fedlab.local/quotes:demo1"
+)
+
+// small is a catalogue whose parts are made in no time.
+func small(realm, mirror string) (recipes, error) {
+	kind := Image{Name: "kind-node", Reference: fakeKindReference}
+	server := Image{Name: "spire-server", Reference: fakeSPIREReference, Artifact: "spire", Program: "spire-server", Path: "/spire-server"}
+	p := puller{mirror: mirror}
+	pulled := func(img Image) artifact {
+		a := p.artifact(img)
+		a.key = pulledKey(img)
+		return a
+	}
+	r := recipes{
+		realm: realm, kind: kind,
+		images: []Image{
+			{Name: "kube-apiserver", Reference: fakeAPIReference, Artifact: "kubernetes", Program: "kube-apiserver", Path: "/kube-apiserver", Kubernetes: true},
+			server,
+		},
+		demos: []demo{{name: "quotes"}},
+		artifacts: []artifact{
+			{name: "quotes", title: "demo program quotes", key: "demo1", kind: Demo, fill: files("bin/quotes")},
+			{name: "metallb-chart", title: "chart", key: "chart1", kind: Chart, version: "v1", fill: files("chart/Chart.yaml", "chart/templates/pool.yaml")},
+			{name: "spire-crds", title: "CRDs", key: "crds1", kind: CRDs, fill: files("crds/a.yaml", "crds/b.yaml")},
+			{name: "rootfs", title: "rootfs", key: "rootfs1", kind: Ingredient, only: Build, fill: fakeRootfs},
+			{name: "kind-files", title: "kind files", key: "kind1", kind: Ingredient, only: Build, fill: files("files/usr/local/bin/entrypoint", "files/kind/bin/hook.sh", "files/etc/crictl.yaml")},
+			{name: "kubernetes", title: "kubernetes", key: "k8s1", kind: Ingredient, only: Build, fill: files("bin/kubeadm", "bin/kubelet", "bin/kubectl", "bin/kube-apiserver")},
+			{name: "spire", title: "spire", key: "spire1", kind: Ingredient, only: Build, fill: files("bin/spire-server")},
+			pulled(kind), pulled(server),
+		},
+	}
+	return r, r.computeFlavours()
+}
+
+// stand is a library of stand-ins over the real engine.
+type stand struct {
+	*Library
+	// events are the steps that were done, as "name state"; said is what a
+	// person was told.
+	events, said []string
+}
+
+// newRealm is a realm in which nothing else is; what the test leaves there is
+// removed.
+func newRealm(t *testing.T, engine *docker.Client) string {
+	t.Helper()
+	realm := "test-" + strings.ToLower(rand.Text()[:10]) + "-"
+	t.Cleanup(func() {
+		if err := clear(context.WithoutCancel(t.Context()), engine, realm); err != nil {
+			t.Error(err)
+		}
+	})
+	return realm
+}
+
+// clear removes the images and containers of a realm.
+func clear(ctx context.Context, engine *docker.Client, realm string) error {
+	var errs []error
+	for _, role := range []string{roleBuild, roleNode} {
+		labels := map[string]string{labelRole: realm + role}
+		containers, err := engine.Containers(ctx, labels)
+		errs = append(errs, err)
+		for _, c := range containers {
+			errs = append(errs, engine.RemoveContainer(ctx, c.ID))
+		}
+		images, err := engine.Images(ctx, labels)
+		errs = append(errs, err)
+		for _, img := range images {
+			errs = append(errs, removeImage(ctx, engine, img))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func newStand(t *testing.T, store *Store, engine *docker.Client, realm, mirror string) *stand {
+	t.Helper()
+	r, err := small(realm, mirror)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stand{Library: &Library{Store: store, Engine: engine, Version: "v0.1.0", standIn: &r}}
+	s.Observe = func(e plan.Event) {
+		if e.State != plan.Started && e.State != plan.Noted {
+			s.events = append(s.events, fmt.Sprintf("%s %s", e.Step, e.State))
+		}
+	}
+	s.Say = func(line string) { s.said = append(s.said, line) }
+	return s
+}
+
+// ensure gets a set with its node image.
+func (s *stand) ensure(t *testing.T) Set {
+	t.Helper()
+	set, err := s.Ensure(t.Context(), Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// did returns the steps that were done since it was last asked, sorted.
+func (s *stand) did() []string {
+	done := s.events
+	s.events = nil
+	slices.Sort(done)
+	return done
+}
+
+// start runs a container of a node image.
+func (s *stand) start(t *testing.T, image string) string {
+	t.Helper()
+	id, err := s.Engine.RunDetached(t.Context(), docker.ContainerSpec{Image: image, Entrypoint: []string{"sleep", "infinity"}, Network: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Engine.RemoveContainer(context.WithoutCancel(t.Context()), id); err != nil {
+			t.Error(err)
+		}
+	})
+	return id
+}
+
+// imported lists the images in a node image, and whether they are still packed.
+func (s *stand) imported(t *testing.T, image string) []string {
+	t.Helper()
+	out, err := s.Engine.Exec(t.Context(), s.start(t, image), []string{"ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}

@@ -1,0 +1,61 @@
+package local
+
+import (
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+)
+
+func TestPage(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/quotes" {
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	// A proxy would say that it cannot be reached, not that the page is there.
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	if err := page(t.Context(), server.URL+"/quotes"); err != nil {
+		t.Error(err)
+	}
+	if err := page(t.Context(), server.URL+"/"); err == nil || err.Error() != "get "+server.URL+"/: 404 Not Found" {
+		t.Errorf("error %v", err)
+	}
+	server.Close()
+	if err := page(t.Context(), server.URL+"/quotes"); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestPortFree(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddrPort(l.Addr().String())
+	if err := portFree(addr); err == nil || !strings.Contains(err.Error(), "stop what listens on "+addr.String()+", or expose the workload on another port") {
+		t.Errorf("error %v", err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := portFree(addr); err != nil {
+		t.Errorf("when nobody listens: %v", err)
+	}
+}
+
+func TestExposedIsWithoutTheAPI(t *testing.T) {
+	got := exposed(map[netip.AddrPort]uint16{
+		netip.MustParseAddrPort("127.0.0.1:8080"):  30081,
+		netip.MustParseAddrPort("127.0.0.1:41234"): kindcluster.APIPort,
+	})
+	if want := (map[netip.AddrPort]int{netip.MustParseAddrPort("127.0.0.1:8080"): 30081}); !maps.Equal(got, want) {
+		t.Errorf("exposed %v, want %v", got, want)
+	}
+}
