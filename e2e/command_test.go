@@ -83,7 +83,9 @@ func (c command) run(ctx context.Context, args ...string) (ended, error) {
 
 // event is what 'fedlab up -o json' says about a step.
 type event struct {
-	Step, State, Title, Note, Error string
+	// Kind tells it from the result that comes last.
+	Kind                     string
+	Step, State, Note, Error string
 }
 
 func (e event) kind() string {
@@ -91,18 +93,25 @@ func (e event) kind() string {
 	return kind
 }
 
-// events reads what a command that ran to its end printed.
-func (e ended) events() ([]event, error) {
-	var all []event
+// events reads what an up that ran to its end printed, and whether it says that
+// it changed something.
+func (e ended) events() (all []event, changed bool, err error) {
 	decoder := json.NewDecoder(strings.NewReader(e.Stdout))
 	for decoder.More() {
-		var one event
-		if err := decoder.Decode(&one); err != nil {
-			return nil, fmt.Errorf("read events of %s: %w", e.Command, err)
+		var one struct {
+			event
+			Changed bool
 		}
-		all = append(all, one)
+		if err := decoder.Decode(&one); err != nil {
+			return nil, false, fmt.Errorf("read events of %s: %w", e.Command, err)
+		}
+		if one.Kind == "Event" {
+			all = append(all, one.event)
+			continue
+		}
+		changed = one.Changed
 	}
-	return all, nil
+	return all, changed, nil
 }
 
 // moment is a point in a bring-up.
@@ -159,7 +168,7 @@ func (c command) killAt(ctx context.Context, m moment, args ...string) (k killed
 		defer close(events)
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
 			var e event
-			if json.Unmarshal(lines.Bytes(), &e) == nil {
+			if json.Unmarshal(lines.Bytes(), &e) == nil && e.Kind == "Event" {
 				select {
 				case events <- e:
 				case <-ctx.Done():

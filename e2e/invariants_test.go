@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
 )
 
 // containerState is what is read of one container of a pod.
@@ -71,13 +73,26 @@ func (s *subject) restarts(ctx context.Context) (map[string]int, error) {
 	return counts, err
 }
 
-// explain says that a spec is the reason for the restarts in a cluster up to
-// now.
-func (s *subject) explain(ctx context.Context, cluster string) error {
-	now, err := s.restarts(ctx)
-	maps.DeleteFunc(now, func(name string, _ int) bool { return !strings.HasPrefix(name, cluster+"/") })
+// explain says that what a spec did is the reason for the restarts in a cluster
+// up to now, and waits until there are no more to come.
+func (s *subject) explain(ctx context.Context, name string) error {
+	cluster, err := s.cluster(name)
+	if err != nil {
+		return err
+	}
+	err = check.Until(ctx, check.Bound{Within: rollout, Every: poll}, check.Check{Name: "all pods of " + name + " are ready", Probe: func(ctx context.Context) error {
+		pods, err := cluster.Pods(ctx, "", "")
+		for _, p := range pods {
+			if !p.Ready {
+				err = errors.Join(err, fmt.Errorf("%s: %s", p.Name, p.Trouble))
+			}
+		}
+		return err
+	}})
+	now, counting := s.restarts(ctx)
+	maps.DeleteFunc(now, func(container string, _ int) bool { return !strings.HasPrefix(container, name+"/") })
 	maps.Copy(s.restarted, now)
-	return err
+	return errors.Join(err, counting)
 }
 
 // crash is how Go's runtime and Kubernetes' own libraries report a panic.

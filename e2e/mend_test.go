@@ -15,35 +15,38 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/helmrelease"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
-// spoiled takes something away from the lab and returns the kinds of the steps
-// by which up brings it back.
-type spoiled func(ctx context.Context, p pair) ([]string, error)
+// spoiled is something that was taken away from the lab.
+type spoiled struct {
+	// kinds are those of the steps by which up brings it back.
+	kinds []string
+	// restarts says that it makes the containers of the server's cluster start
+	// again.
+	restarts bool
+	take     func(ctx context.Context, p pair) error
+}
 
 var _ = Describe("Up puts back", Label("up", "slow"), func() {
 	DescribeTable("what was taken away",
-		func(ctx SpecContext, spoil spoiled) {
+		func(ctx SpecContext, s spoiled) {
 			p := under.pair()
 			Expect(under.well(ctx)).To(Succeed())
-			under.restored(rollout, func(ctx context.Context) error {
-				e, err := under.run(ctx, "up", "--lab", under.file)
-				if err == nil && e.Code != 0 {
-					err = fmt.Errorf("up: exit code %d", e.Code)
-				}
-				return err
-			})
-			kinds, err := spoil(ctx, p)
-			Expect(err).NotTo(HaveOccurred())
+			if s.restarts {
+				DeferCleanup(under.explain, p.server.Cluster, NodeTimeout(rollout))
+			}
+			under.restored(rollout, under.mended)
+			Expect(s.take(ctx, p)).To(Succeed())
 			Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed(), "it is felt")
 
 			up := under.fedlab(ctx, "up", "-o", "json")
 			Expect(up).To(endWith(0))
 			AddReportEntry("mended in", up.Took.String(), ReportEntryVisibilityAlways)
-			events, err := up.events()
+			events, _, err := up.events()
 			Expect(err).NotTo(HaveOccurred())
 			var changed []string
 			for _, e := range events {
@@ -52,53 +55,61 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 				}
 			}
 			slices.Sort(changed)
-			Expect(slices.Compact(changed)).To(Equal(kinds), "up changes what has to be changed and nothing else")
+			Expect(slices.Compact(changed)).To(Equal(s.kinds), "up changes what has to be changed and nothing else")
 			Expect(under.well(ctx)).To(Succeed())
 			Expect(flowing(p.broker)(ctx)).To(Succeed())
 		},
-		Entry("a relationship", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+		Entry("a relationship", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
 			trusted, err := under.topology.TrustDomainOf(p.server.Cluster)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			return []string{"federate"}, remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(trusted.Name))
-		}), SpecTimeout(4*time.Minute)),
-		Entry("a registration", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+			return remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(trusted.Name))
+		}}, SpecTimeout(4*time.Minute)),
+		Entry("a registration", spoiled{kinds: []string{"register"}, take: func(ctx context.Context, p pair) error {
 			identity, err := spire.WorkloadIdentity(under.topology, p.broker)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			return []string{"register"}, remove(ctx, p.broker.Cluster, identity.APIVersion, identity.Kind, "", identity.Metadata.Name)
-		}), SpecTimeout(4*time.Minute)),
-		Entry("a Helm release", spoiled(func(ctx context.Context, p pair) ([]string, error) {
+			return remove(ctx, p.broker.Cluster, identity.APIVersion, identity.Kind, identity.Metadata.Name)
+		}}, SpecTimeout(4*time.Minute)),
+		Entry("a Helm release", spoiled{kinds: []string{"deploy"}, take: func(ctx context.Context, p pair) error {
 			kubeconfig, err := under.driver.Parts.Kubeconfigs.Kubeconfig(under.topology.Name, p.server.Cluster)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
 			if err != nil {
-				return nil, err
+				return err
 			}
-			return []string{"deploy"}, helm.Uninstall(ctx, p.server.App.Namespace, p.server.Name)
-		}), SpecTimeout(4*time.Minute)),
-		Entry("a node that was stopped", spoiled(func(ctx context.Context, p pair) ([]string, error) {
-			DeferCleanup(under.explain, p.server.Cluster)
+			return helm.Uninstall(ctx, p.server.App.Namespace, p.server.Name)
+		}}, SpecTimeout(4*time.Minute)),
+		Entry("a node that was stopped", spoiled{kinds: []string{"cluster"}, restarts: true, take: func(ctx context.Context, p pair) error {
 			_, err := docker(ctx, "stop", "--time", "30", local.NodeName(under.topology.Name, p.server.Cluster))
-			return []string{"cluster"}, err
-		}), SpecTimeout(6*time.Minute)),
+			return err
+		}}, SpecTimeout(6*time.Minute)),
 	)
 })
 
-func remove(ctx context.Context, cluster, apiVersion, kind, namespace, name string) error {
+// mended lets up put right what a spec has not.
+func (s *subject) mended(ctx context.Context) error {
+	if s.well(ctx) == nil {
+		return nil
+	}
+	e, err := s.run(ctx, "up", "--lab", s.file)
+	if err == nil && e.Code != 0 {
+		err = fmt.Errorf("up: exit code %d: %s", e.Code, e.Stderr)
+	}
+	return err
+}
+
+// remove deletes an object that is in no namespace.
+func remove(ctx context.Context, cluster, apiVersion, kind, name string) error {
 	c, err := under.cluster(cluster)
 	if err != nil {
 		return err
 	}
-	metadata := map[string]any{"name": name}
-	if namespace != "" {
-		metadata["namespace"] = namespace
-	}
-	return c.Delete(ctx, map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": metadata})
+	return c.Delete(ctx, map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": map[string]any{"name": name}})
 }
 
 var _ = Describe("A change to a demo program", Label("up", "slow"), func() {
@@ -137,7 +148,8 @@ var _ = Describe("A change to a demo program", Label("up", "slow"), func() {
 			if err == nil && e.Code != 0 {
 				err = fmt.Errorf("up: exit code %d", e.Code)
 			}
-			return errors.Join(err, names(p.broker, company)(ctx))
+			asBefore := check.Check{Name: "the quotes name " + company + " again", Probe: names(p.broker, company)}
+			return errors.Join(err, check.Until(ctx, check.Bound{Within: 10 * time.Second, Every: poll}, asBefore))
 		})
 		began = time.Now()
 		up, err := command{program: program, scratch: under.scratch}.run(ctx, "up", "--lab", under.file)

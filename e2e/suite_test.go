@@ -59,6 +59,13 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	var err error
 	under.restarted, err = under.restarts(ctx)
 	Expect(err).NotTo(HaveOccurred())
+	for container, n := range under.restarted {
+		if n > 0 {
+			// Components that wait for each other by starting again are no fault
+			// of a bring-up; that they did is worth a look.
+			AddReportEntry("restarted before the specs", fmt.Sprintf("%s: %d", container, n), ReportEntryVisibilityAlways)
+		}
+	}
 }, NodeTimeout(60*time.Minute)) // where images have to be built; else two minutes
 
 // bringUp brings up the suite's own lab, through three kills, and gathers

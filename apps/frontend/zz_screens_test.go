@@ -43,7 +43,7 @@ func TestScreens(t *testing.T) {
 	}
 	shot("light", 1280, 720, "light", 20*time.Second)
 	shot("dark", 1920, 1080, "dark", time.Second)
-	chromedp.Run(tab, chromedp.Evaluate[any](`[...document.querySelectorAll("button.call")].find(b => b.dataset.state==="refused").click()`))
+	chromedp.Run(tab, chromedp.Evaluate[any](`document.querySelector(".call[data-state=refused] button").click()`))
 	shot("refused", 1280, 720, "dark", 2*time.Second)
 	c.stops[dataID]()
 	shot("trouble", 1280, 720, "light", 6*time.Second)

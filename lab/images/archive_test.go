@@ -61,6 +61,7 @@ func TestArchive(t *testing.T) {
 }
 
 func loads(t *testing.T, s *stand, archive []byte) {
+	t.Helper()
 	other := s.elsewhere(t)
 	if err := other.Load(t.Context(), bytes.NewReader(archive)); err != nil {
 		t.Fatal(err)
@@ -101,6 +102,7 @@ func loads(t *testing.T, s *stand, archive []byte) {
 }
 
 func takesTheArchive(t *testing.T, s *stand, archive []byte) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "lab.tar.zst")
 	if err := os.WriteFile(file, archive, 0o600); err != nil {
 		t.Fatal(err)
@@ -140,6 +142,7 @@ func TestSaveWhatIsNotThere(t *testing.T) {
 // refuses feeds archives that are not as they should be. Whatever is wrong, and
 // however late it shows, nothing of them is taken.
 func refuses(t *testing.T, s *stand, archive []byte) {
+	t.Helper()
 	damaged := bytes.Clone(archive)
 	damaged[len(damaged)*2/3] ^= 0xff
 	edited := func(change func(*edit)) []byte { return repack(t, archive, change) }
@@ -258,6 +261,7 @@ func decompress(t *testing.T, data []byte) []byte {
 }
 
 func refusesAnotherVersion(t *testing.T, s *stand, archive []byte) {
+	t.Helper()
 	other := s.elsewhere(t)
 	other.standIn.artifacts[1].key = "chart2"
 	err := other.Load(t.Context(), bytes.NewReader(archive))
@@ -282,6 +286,7 @@ func TestLoadIsInterrupted(t *testing.T) {
 }
 
 func hasAManifest(t *testing.T, _ *stand, archive []byte) {
+	t.Helper()
 	var m manifest
 	if err := json.Unmarshal([]byte(fileInTar(t, decompress(t, archive), manifestName)), &m); err != nil {
 		t.Fatal(err)

@@ -33,6 +33,10 @@ type Options struct {
 	// Builds is told about the steps of image builds, which run inside of a step
 	// of a lab or on their own.
 	Builds func(plan.Event)
+	// Source, Archive, Mirror, Version and Say are as in images.Library.
+	Source                   images.Source
+	Archive, Mirror, Version string
+	Say                      func(string)
 	// Log takes what kind says; nil discards it.
 	Log *slog.Logger
 }
@@ -79,7 +83,10 @@ func New(o Options) (*Driver, error) {
 	for _, app := range topology.Apps() {
 		apps = append(apps, app.Name)
 	}
-	library := &images.Library{Store: store, Engine: engine, Code: fedlab.Source, Demos: apps, Source: images.Build, Observe: o.Builds}
+	library := &images.Library{
+		Store: store, Engine: engine, Code: fedlab.Source, Demos: apps,
+		Source: o.Source, Archive: o.Archive, Mirror: o.Mirror, Version: o.Version, Observe: o.Builds, Say: o.Say,
+	}
 	kind := kindcluster.New(log)
 	return &Driver{
 		Driver: lab.Driver{
@@ -148,5 +155,23 @@ func page(ctx context.Context, url string) (err error) {
 	return nil
 }
 
-// BuildsImages reports whether the next lab has images to build.
-func BuildsImages(context.Context, Options) (bool, error) { return true, nil }
+// BuildsImages reports whether a lab with these options may have images to
+// build: those that are not there, and that no archive promises to have. Where
+// Docker does not answer yet, none are there.
+func BuildsImages(ctx context.Context, o Options) (_ bool, err error) {
+	if o.Source != images.Build && (o.Source != images.Auto || o.Archive != "") {
+		return false, nil
+	}
+	o.Source = images.Present
+	d, err := New(o)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	_, err = d.Library.Ensure(ctx, images.Node)
+	unreachable, missing := (*docker.UnreachableError)(nil), (*images.MissingError)(nil)
+	if errors.As(err, &unreachable) || errors.As(err, &missing) {
+		return true, nil
+	}
+	return false, err
+}

@@ -7,6 +7,9 @@ const steps = 80; // points of a curve
 const map = document.getElementById("map");
 const edges = new Map(); // what shows the calls between two domains, by their names
 let drawn = ""; // what the map is laid out for
+let last = null; // what drawMap was given
+
+new ResizeObserver(() => last && drawMap(...last)).observe(map);
 
 export const domainOf = (id) => id.split("/")[2] || "no identity yet";
 
@@ -16,9 +19,11 @@ export const ownFirst = (domains, own) => [...new Set(domains)].sort((a, b) => (
 // drawMap shows calls; own is the trust domain of whoever watches, millis puts
 // a latency into words.
 export function drawMap(calls, own, millis) {
+  last = [calls, own, millis];
   const between = Map.groupBy(calls, (call) => `${domainOf(call.caller)} ${domainOf(call.server)}`);
   const domains = ownFirst(calls.flatMap((call) => [domainOf(call.caller), domainOf(call.server)]), own);
   const size = { width: map.clientWidth, height: map.clientHeight };
+  if (!size.width) return; // it is hidden where there is no room for it
   const layout = JSON.stringify([own, domains, [...between.keys()].sort(), size]);
   if (layout !== drawn) lay(domains, own, [...between.keys()], size);
   drawn = layout;
@@ -30,7 +35,7 @@ function show(edge, calls, millis) {
   const state = ["failed", "answered", "refused", "waiting"].find((state) => inState(state).length);
   const answered = inState("answered"), refused = inState("refused");
   const mean = answered.reduce((sum, call) => sum + call.millis, 0) / answered.length;
-  const text = { answered: millis(mean), refused: "refused", failed: inState("failed")[0]?.problem.class }[state] ?? "…";
+  const text = { answered: millis(mean), refused: "refused", failed: "fails" }[state] ?? "…";
   edge.text.textContent = edge.within ? `within: ${text}` : text;
   edge.group.dataset.state = state;
   if (edge.within) return;
@@ -88,10 +93,14 @@ function arrow(key, a, b, { w, h }, rem) {
   const way = `M${points.map((p) => `${p.x.toFixed(1)} ${p.y.toFixed(1)}`).join("L")}`;
   const end = points.at(-1), before = points.at(-4) ?? points[0];
   const angle = (Math.atan2(end.y - before.y, end.x - before.x) * 180) / Math.PI;
-  const label = points[Math.floor(points.length * 0.35)]; // nearer to the caller, where arrows that cross are apart
+  // Nearer to the caller, where arrows that cross are apart, and outside of
+  // the pair that two arrows up and down make.
+  const side = Math.abs(b.y - a.y) < Math.abs(b.x - a.x) ? "" : b.y > a.y ? " left" : " right";
+  const label = points[Math.floor(points.length * (side ? 0.3 : 0.36))];
+  const x = label.x + { "": 0, " left": -8, " right": 8 }[side];
 
   const group = draw("g", { class: "edge" }), beat = draw("circle", { r: rem * 0.28 });
-  const line = (name, n) => draw("text", { class: name, x: label.x, y: label.y + n * rem });
+  const line = (name, n) => draw("text", { class: name + side, x, y: label.y + n * rem });
   const text = line("outcome", 0), profile = line("profile", 0.95), refused = line("refused", 1.9);
   beat.style.offsetPath = `path("${way}")`;
   group.append(draw("path", { d: way }), draw("polygon", { points: "2,0 -11,-5.5 -11,5.5", transform: `translate(${end.x} ${end.y}) rotate(${angle})` }), beat, text, profile, refused);

@@ -20,22 +20,22 @@ export function live({ url, show, lost, words, tick }) {
     clearTimeout(timer);
     if (asking || document.hidden) return;
     asking = true;
-    let pause = 1000;
+    let pause = 1000, answer = null;
     try {
       const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(patience) });
       if (!response.ok) throw new Error(`the program answered ${response.status}`);
-      const answer = await response.json();
+      answer = await response.json();
       pause = Math.max(250, answer.nextInMillis + 15);
       offset = Date.parse(answer.now) - Date.now();
       since = null;
-      show(answer);
     } catch (error) {
       since ??= new Date(now()).toISOString();
       lost({ ...words, detail: String(error), since });
     }
-    tick(now());
     asking = false;
     timer = setTimeout(ask, pause);
+    if (answer) show(answer);
+    tick(now());
   }
 
   setInterval(() => document.hidden || tick(now()), 250);

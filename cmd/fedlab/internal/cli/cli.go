@@ -48,6 +48,8 @@ type cmd struct {
 	Streams
 	lab    string
 	output string
+	// source, archive and mirror say where images come from.
+	source, archive, mirror string
 	// path is the command that runs: "fedlab up".
 	path string
 	// events says that the command prints events, one a line.

@@ -16,7 +16,12 @@ import (
 func (c *cmd) withDriver(cmd *cobra.Command, do func(*local.Driver, *progress) error) (err error) {
 	p := c.progress()
 	defer p.end()
-	d, err := local.New(local.Options{Observe: p.Observe, Builds: p.Build})
+	options, err := c.options()
+	if err != nil {
+		return err
+	}
+	options.Observe, options.Builds = p.Observe, p.Build
+	d, err := local.New(options)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,16 @@ func usage(cmd *cobra.Command, err error) error {
 	return &usageError{command: cmd.CommandPath(), err: err}
 }
 
+// oneArg wants one argument and says what it is.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usage(cmd, fmt.Errorf("want one argument, %s, got %d", what, len(args)))
+		}
+		return nil
+	}
+}
+
 // noArgs refuses arguments. One where a subcommand is expected is taken for a
 // misspelt subcommand.
 func noArgs(cmd *cobra.Command, args []string) error {

@@ -1,30 +1,254 @@
 package cli
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/local"
 )
 
+// sourceFlags gives a command the flags that say where images come from.
+func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
+	flags := command.Flags()
+	flags.StringVar(&c.source, "source", os.Getenv("FEDLAB_SOURCE"), "where images come from that are not there: auto, present, archive, pull or build; $FEDLAB_SOURCE is the default")
+	flags.StringVar(&c.archive, "archive", os.Getenv("FEDLAB_ARCHIVE"), "an archive of 'fedlab images save' to take images from; $FEDLAB_ARCHIVE is the default")
+	flags.StringVar(&c.mirror, "mirror", os.Getenv("FEDLAB_MIRROR"), "a registry that has the upstream images under their own names; $FEDLAB_MIRROR is the default")
+	before := command.PreRunE
+	command.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := images.ParseSource(c.source); err != nil {
+			return usage(cmd, err)
+		}
+		if before != nil {
+			return before(cmd, args)
+		}
+		return nil
+	}
+	return command
+}
+
+// options returns how this command wants its driver.
+func (c *cmd) options() (local.Options, error) {
+	source, err := images.ParseSource(c.source)
+	return local.Options{Source: source, Archive: c.archive, Mirror: c.mirror, Version: versionText(), Say: func(line string) { c.printf("%s\n", line) }}, err
+}
+
 func (c *cmd) images() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "images",
 		GroupID: "machine",
 		Short:   "Build, list, carry and remove the images that labs run on",
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `A lab runs on one node image that holds everything: Kubernetes, SPIRE, MetalLB
+and the demo programs. What is not there is taken from an archive where one is
+named, pulled where a registry answers, or else built from Go modules and Debian
+packages. Labs need no registry and no network once it is there.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	command.AddCommand(&cobra.Command{
+	command.AddCommand(c.imagesList(), c.imagesBuild(), c.imagesSave(), c.imagesLoad(), c.imagesPrune(), c.imagesPath())
+	return command
+}
+
+func (c *cmd) imagesBuild() *cobra.Command {
+	return c.sourceFlags(&cobra.Command{
 		Use:   "build",
 		Short: "Make every image that is not there yet",
-		Args:  noArgs,
+		Long: `build makes what is missing. It may be stopped at any moment: the next one takes
+up what was finished, and of what was being compiled, what the Go build cache
+has.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
-				_, err := d.Library.Ensure(cmd.Context(), images.Node)
-				return err
+			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
+				set, err := d.Library.Ensure(cmd.Context(), images.Node)
+				if err != nil || c.output == "json" {
+					return err
+				}
+				c.printf("all images are there: %s (%s)\n", set.NodeImage, brief(time.Since(p.began)))
+				return nil
 			})
 		},
 	})
-	return command
+}
+
+func (c *cmd) imagesList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List all images, charts and programs: what is there, from where, and its size",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+				entries, err := d.Library.List(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("ImageList", map[string]any{"entries": shownEntries(entries)})
+				}
+				return printEntries(c.Out, entries)
+			})
+		},
+	}
+}
+
+// shownEntry is an images.Entry as programs see it.
+type shownEntry struct {
+	Kind      images.Kind   `json:"kind"`
+	Name      string        `json:"name"`
+	Reference string        `json:"reference,omitempty"`
+	Present   bool          `json:"present"`
+	From      images.Source `json:"from,omitempty"`
+	Size      int64         `json:"size"`
+	Key       string        `json:"key,omitempty"`
+}
+
+func shownEntries(entries []images.Entry) []shownEntry {
+	shown := make([]shownEntry, len(entries))
+	for i, e := range entries {
+		shown[i] = shownEntry(e)
+	}
+	return shown
+}
+
+func printEntries(out io.Writer, entries []images.Entry) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "KIND\tNAME\tREFERENCE\tTHERE\tSIZE\tKEY")
+	for _, e := range entries {
+		there := "no"
+		if e.Present {
+			there = string(e.From)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Kind, e.Name, orDash(e.Reference), there, mebibytes(e.Size), orDash(e.Key))
+	}
+	return w.Flush()
+}
+
+func mebibytes(bytes int64) string {
+	if bytes == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
+}
+
+func (c *cmd) imagesSave() *cobra.Command {
+	return &cobra.Command{
+		Use:   "save FILE",
+		Short: "Write all that labs run on to one archive, for a room without network",
+		Long: `save writes the node image, charts and demo programs to FILE. On another machine
+'fedlab images load FILE' takes them, and labs then need no network. Make what is
+missing with 'fedlab images build' first.`,
+		Args: oneArg("the archive's file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+				size, err := writeWhole(args[0], func(w io.Writer) error { return d.Library.Save(cmd.Context(), w) })
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("ImageArchive", map[string]any{"file": args[0], "size": size})
+				}
+				_, _ = fmt.Fprintf(c.Out, "wrote %s (%s)\n", args[0], mebibytes(size))
+				return nil
+			})
+		},
+	}
+}
+
+// writeWhole writes a file that has its name only when all of it is written.
+func writeWhole(path string, write func(io.Writer) error) (size int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	if err != nil {
+		return 0, fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := errors.Join(write(f), f.Sync(), f.Chmod(0o644)); err != nil {
+		return 0, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
+	}
+	info, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return 0, fmt.Errorf("write %s: %w", path, err)
+	}
+	return info.Size(), os.Rename(f.Name(), path)
+}
+
+func (c *cmd) imagesLoad() *cobra.Command {
+	return &cobra.Command{
+		Use:   "load FILE",
+		Short: "Take all that labs run on from an archive of 'fedlab images save'",
+		Args:  oneArg("the archive's file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) (err error) {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return fmt.Errorf("load images: %w", err)
+				}
+				defer func() { err = errors.Join(err, f.Close()) }()
+				if err := d.Library.Load(cmd.Context(), f); err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("ImageArchive", map[string]any{"file": args[0]})
+				}
+				_, _ = fmt.Fprintf(c.Out, "loaded %s; 'fedlab up' needs no network now\n", args[0])
+				return nil
+			})
+		},
+	}
+}
+
+func (c *cmd) imagesPrune() *cobra.Command {
+	return &cobra.Command{
+		Use:   "prune",
+		Short: "Remove images and builds that this fedlab does not need",
+		Long: `prune removes what other versions of fedlab or of the demo programs have left:
+builds in the cache folder and images in Docker. What a container uses stays.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+				pruned, err := d.Library.Prune(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("Pruned", map[string]any{"removed": append([]string{}, pruned.Names...), "bytes": pruned.Bytes})
+				}
+				for _, name := range pruned.Names {
+					_, _ = fmt.Fprintln(c.Out, name)
+				}
+				c.printf("removed %s, %s\n", count(len(pruned.Names), "thing"), mebibytes(pruned.Bytes))
+				return nil
+			})
+		},
+	}
+}
+
+func (c *cmd) imagesPath() *cobra.Command {
+	return &cobra.Command{
+		Use:   "path PROGRAM",
+		Short: "Print where a program lies that was built for the images, such as spire-server",
+		Args:  oneArg("a program's name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+				path, err := d.Library.Program(args[0])
+				if err != nil {
+					return err
+				}
+				if c.output == "json" {
+					return c.json("Program", map[string]any{"path": path})
+				}
+				_, _ = fmt.Fprintln(c.Out, path)
+				return nil
+			})
+		},
+	}
 }

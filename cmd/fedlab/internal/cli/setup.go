@@ -29,7 +29,11 @@ missing.`,
 			if err != nil {
 				return err
 			}
-			build, err := local.BuildsImages(cmd.Context(), local.Options{})
+			options, err := c.options()
+			if err != nil {
+				return err
+			}
+			build, err := local.BuildsImages(cmd.Context(), options)
 			if err != nil {
 				return err
 			}
@@ -61,7 +65,7 @@ missing.`,
 	}
 	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
 	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser")
-	return command
+	return c.sourceFlags(command)
 }
 
 // errLook ends a set-up that is only to look.

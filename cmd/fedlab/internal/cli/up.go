@@ -16,7 +16,7 @@ import (
 )
 
 func (c *cmd) up() *cobra.Command {
-	return &cobra.Command{
+	return c.sourceFlags(&cobra.Command{
 		Use:     "up",
 		GroupID: "lab",
 		Short:   "Bring a lab up, or put right what of it is not",
@@ -44,7 +44,7 @@ Progress goes to standard error, the addresses of pages to standard output. With
 				return c.upDone(t, p)
 			})
 		},
-	}
+	})
 }
 
 func (c *cmd) upDone(t topology.Topology, p *progress) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -13,10 +14,7 @@ func (c *cmd) version() *cobra.Command {
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			version, toolchain := "unknown", "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version, toolchain = info.Main.Version, info.GoVersion
-			}
+			version, toolchain := versionText(), runtime.Version()
 			if c.output == "json" {
 				return c.json("Version", map[string]any{"version": version, "go": toolchain})
 			}
@@ -24,4 +22,12 @@ func (c *cmd) version() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// versionText returns which fedlab this is.
+func versionText() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
 }
