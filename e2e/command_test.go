@@ -34,9 +34,8 @@ type ended struct {
 	Took           time.Duration
 }
 
-// endWith matches a command that ended with an exit code; a failure shows what
-// the command wrote.
-func endWith(code int) types.GomegaMatcher { return HaveField("Code", code) }
+// endWell matches a command that ended with 0; a failure shows what it wrote.
+func endWell() types.GomegaMatcher { return HaveField("Code", 0) }
 
 // tmp is the folder that all processes of the command use for temporary files,
 // and by which they are told from those of others.
@@ -242,8 +241,8 @@ func docker(ctx context.Context, args ...string) ([]string, error) {
 }
 
 // freePort returns an address of this machine on which nobody listens now.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+func freePort(ctx context.Context) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}

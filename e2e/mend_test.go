@@ -44,7 +44,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed(), "it is felt")
 
 			up := under.fedlab(ctx, "up", "-o", "json")
-			Expect(up).To(endWith(0))
+			Expect(up).To(endWell())
 			AddReportEntry("mended in", up.Took.String(), ReportEntryVisibilityAlways)
 			events, _, err := up.events()
 			Expect(err).NotTo(HaveOccurred())
@@ -154,7 +154,7 @@ var _ = Describe("A change to a demo program", Label("up", "slow"), func() {
 		began = time.Now()
 		up, err := command{program: program, scratch: under.scratch}.run(ctx, "up", "--lab", under.file)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(up).To(endWith(0))
+		Expect(up).To(endWell())
 		Eventually(names(p.broker, renamed)).WithContext(ctx).WithTimeout(10 * time.Second).WithPolling(poll).Should(Succeed())
 		measured("the change is in the lab after", began)
 		Expect(time.Since(began)).To(BeNumerically("<", bound))

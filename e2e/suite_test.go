@@ -34,7 +34,7 @@ var (
 )
 
 var _ = BeforeSuite(func(ctx SpecContext) {
-	alone(ctx)
+	alone()
 	program := os.Getenv("FEDLAB")
 	if program == "" {
 		program = filepath.Join(scratch(), "fedlab")
@@ -48,7 +48,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(under.well(ctx)).To(Succeed(), "the suite starts from a lab that is well; 'fedlab up' mends one that is not")
 	} else {
-		file, err := labFile()
+		file, err := labFile(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		under, err = existing(c, file)
 		Expect(err).NotTo(HaveOccurred())
@@ -73,8 +73,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 func bringUp(ctx context.Context) {
 	GinkgoHelper()
 	// Apart from the rest, so that no kill hits a compiler.
-	Expect(under.fedlab(ctx, "images", "build")).To(endWith(0))
-	Expect(under.fedlab(ctx, "down")).To(endWith(0), "what an earlier run of the suite left")
+	Expect(under.fedlab(ctx, "images", "build")).To(endWell())
+	Expect(under.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
 	var err error
 	left, err = tracesNow(ctx, under)
 	Expect(err).NotTo(HaveOccurred())
@@ -101,11 +101,11 @@ var _ = AfterSuite(func(ctx SpecContext) {
 	}
 	if under.own {
 		began := time.Now()
-		Expect(under.fedlab(ctx, "down")).To(endWith(0))
+		Expect(under.fedlab(ctx, "down")).To(endWell())
 		AddReportEntry("down", time.Since(began).Round(100*time.Millisecond))
 		Eventually(func() error { return leftBehind(ctx, under, left) }).WithContext(ctx).
 			WithTimeout(30*time.Second).WithPolling(time.Second).Should(Succeed(), "down leaves nothing")
-		Expect(under.fedlab(ctx, "down")).To(And(endWith(0), HaveField("Stderr", ContainSubstring("there is no lab "+under.topology.Name))))
+		Expect(under.fedlab(ctx, "down")).To(And(endWell(), HaveField("Stderr", ContainSubstring("there is no lab "+under.topology.Name))))
 	}
 	Expect(err).NotTo(HaveOccurred())
 }, NodeTimeout(5*time.Minute))
@@ -124,7 +124,7 @@ func scratch() string {
 
 // alone keeps two runs of the suite on one machine apart: their labs would have
 // the same name.
-func alone(ctx context.Context) {
+func alone() {
 	GinkgoHelper()
 	cache, err := local.Cache()
 	Expect(err).NotTo(HaveOccurred())
@@ -138,7 +138,7 @@ func alone(ctx context.Context) {
 
 // labFile writes the file of the suite's own lab: the default preset under
 // another name and with a page on a free port, so that it can stand beside it.
-func labFile() (string, error) {
+func labFile(ctx context.Context) (string, error) {
 	f, err := config.Open(config.DefaultPreset)
 	if err != nil {
 		return "", err
@@ -146,7 +146,7 @@ func labFile() (string, error) {
 	f.Lab.Metadata.Name = "e2e-" + f.Lab.Metadata.Name
 	for i := range f.Lab.Spec.Workloads {
 		if w := &f.Lab.Spec.Workloads[i]; w.Expose != "" {
-			if w.Expose, err = freePort(); err != nil {
+			if w.Expose, err = freePort(ctx); err != nil {
 				return "", err
 			}
 		}

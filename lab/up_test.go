@@ -26,6 +26,7 @@ func starts() map[string]func(*testing.T, *world, *lab.Driver) {
 		"nothing":   func(*testing.T, *world, *lab.Driver) {},
 		"all of it": full,
 		"all of it, stopped": func(t *testing.T, w *world, d *lab.Driver) {
+			t.Helper()
 			full(t, w, d)
 			for _, n := range w.nodes {
 				n.running = false
@@ -33,10 +34,12 @@ func starts() map[string]func(*testing.T, *world, *lab.Driver) {
 		},
 		// Its SPIRE server will have new keys, which the other one must learn.
 		"one cluster half-made": func(t *testing.T, w *world, d *lab.Driver) {
+			t.Helper()
 			full(t, w, d)
 			w.renew(nodeName{"quotes", "market"})
 		},
 		"one cluster removed by hand": func(t *testing.T, w *world, d *lab.Driver) {
+			t.Helper()
 			full(t, w, d)
 			delete(w.nodes, nodeName{"quotes", "broker"})
 		},

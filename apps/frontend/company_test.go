@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,13 +25,13 @@ import (
 type company struct {
 	t        *testing.T
 	dir      string
-	cas      map[string]*apptest.CA
-	bundles  []*x509bundle.Bundle // of those who are federated
+	cas      map[string]*apptest.CA          // who signs, by trust domain
+	bundles  map[string]*x509bundle.Bundle   // of those who are federated, by trust domain
+	apis     map[string]*apptest.WorkloadAPI // by workload
 	programs map[string]string    // path by name
 	postgres *apptest.Postgres
 	ports    map[string]string // host:port by workload
 	logs     map[string]*apptest.Log
-	stops    map[string]func() error
 }
 
 // The workloads, by the SPIFFE IDs that the article gives them.
@@ -58,12 +60,13 @@ func newCompany(t *testing.T) *company {
 		}
 	})
 	c := &company{
-		t: t, dir: dir, postgres: postgres, cas: map[string]*apptest.CA{}, programs: map[string]string{}, ports: map[string]string{}, logs: map[string]*apptest.Log{}, stops: map[string]func() error{},
+		t: t, dir: dir, postgres: postgres, programs: map[string]string{}, ports: map[string]string{}, logs: map[string]*apptest.Log{},
+		cas: map[string]*apptest.CA{}, bundles: map[string]*x509bundle.Bundle{}, apis: map[string]*apptest.WorkloadAPI{},
 	}
 	for _, name := range []string{"aws.company.com", "gcp.company.com", "onprem.company.com", "partner.example.com"} {
 		c.cas[name] = apptest.NewCA(t, name)
 		if !strings.HasPrefix(name, "partner") {
-			c.bundles = append(c.bundles, c.cas[name].Bundle())
+			c.bundles[name] = c.cas[name].Bundle()
 		}
 	}
 	for _, name := range []string{"frontend", "data-service", "legacy-bridge", "api-gateway"} {
@@ -83,13 +86,30 @@ func newCompany(t *testing.T) *company {
 func (c *company) start(program, id string, args ...string) {
 	c.t.Helper()
 	socket := filepath.Join(c.dir, fmt.Sprintf("%d.sock", len(c.logs)))
-	api, _ := apptest.ServeWorkloadAPI(c.t, socket)
-	spiffe := spiffeid.RequireFromString(id)
-	ca := c.cas[spiffe.TrustDomain().Name()]
-	api.Set(c.t, ca.Issue(c.t, spiffe.Path()), ca.Bundle(), c.bundles...)
+	c.apis[id], _ = apptest.ServeWorkloadAPI(c.t, socket)
+	c.issue(id)
 	c.logs[id] = &apptest.Log{}
 	args = append([]string{"-socket=unix://" + socket, "-listen=" + c.ports[id]}, args...)
-	_, c.stops[id] = apptest.Start(c.t, c.logs[id], nil, c.programs[program], args...)
+	apptest.Start(c.t, c.logs[id], nil, c.programs[program], args...)
+}
+
+// issue gives the workload called id a new SVID and the bundles of now.
+func (c *company) issue(id string) {
+	c.t.Helper()
+	spiffe := spiffeid.RequireFromString(id)
+	domain := spiffe.TrustDomain().Name()
+	own := c.bundles[domain]
+	if own == nil {
+		own = c.cas[domain].Bundle()
+	}
+	c.apis[id].Set(c.t, c.cas[domain].Issue(c.t, spiffe.Path()), own, slices.Collect(maps.Values(c.bundles))...)
+}
+
+func (c *company) issueAll() {
+	c.t.Helper()
+	for id := range c.apis {
+		c.issue(id)
+	}
 }
 
 // service starts an HTTPS service that allows callers.
@@ -191,7 +211,7 @@ func TestCompany(t *testing.T) {
 			t.Logf("last report: %v\n%+v", lastErr, last)
 		}
 	}()
-	apptest.Await(t, "every call to be answered or refused as it should be", func() bool {
+	asItShould := func() bool {
 		if last, lastErr = c.report(); lastErr != nil {
 			return false
 		}
@@ -201,7 +221,8 @@ func TestCompany(t *testing.T) {
 		}
 		slices.Sort(got)
 		return slices.Equal(got, want)
-	})
+	}
+	apptest.Await(t, "every call to be answered or refused as it should be", asItShould)
 	for _, v := range last.Calls {
 		if v.Name == "orders" && (v.Type != "aggregated" || v.Records != 1500 || v.Peer == nil || v.Peer.ID.String() != dataID) {
 			t.Errorf("orders are %+v", v)
@@ -211,4 +232,23 @@ func TestCompany(t *testing.T) {
 		}
 	}
 	c.logs[dataID].Await(t, "claimed_original_caller="+frontendID)
+
+	// A new authority is published before it signs; nobody feels it.
+	const gcp = "gcp.company.com"
+	next := apptest.NewCA(t, gcp)
+	c.bundles[gcp] = next.Bundle(c.cas[gcp])
+	c.issueAll()
+	for id := range c.apis {
+		c.logs[id].AwaitCount(t, "identity received", 2)
+	}
+	c.cas[gcp] = next
+	c.issueAll()
+	apptest.Await(t, "the new authority to be met", func() bool {
+		if !asItShould() {
+			t.Fatal("the rotation was felt")
+		}
+		return slices.ContainsFunc(last.Calls, func(v calls.View) bool {
+			return v.Name == "orders" && v.Peer.VerifiedBy.SubjectKeyID == hex.EncodeToString(next.Root.SubjectKeyId)
+		})
+	})
 }

@@ -32,16 +32,15 @@ type proxy struct {
 // serve handles one connection until either side ends it, ctx ends, or the
 // client is no longer who it was.
 func (p *proxy) serve(ctx context.Context, raw net.Conn) {
-	log := p.log.With("remote", raw.RemoteAddr().String())
 	shake, cancel := context.WithTimeout(ctx, identity.ConnectBound)
 	defer cancel()
 	client, peer, err := identity.Accept(shake, raw, func(id spiffeid.ID) error {
 		return p.clients.Check(id, databaseIDsVariable)
-	}, p.holder, log)
+	}, p.holder, p.log)
 	if err != nil {
 		return // Accept has logged it
 	}
-	log = log.With("client", peer.ID.String())
+	log := p.log.With("client", peer.ID.String(), "remote", raw.RemoteAddr().String())
 	dialer := net.Dialer{Timeout: identity.ConnectBound}
 	server, err := dialer.DialContext(ctx, "tcp", p.database)
 	if err != nil {

@@ -77,7 +77,9 @@ func (t *tree) ownFiles() {
 	// gone when a node stops.
 	own("etc/systemd/system/tmp-hostpath_pv.mount", "tmp-hostpath_pv.mount")
 	t.dir("var/lib/hostpath_pv")
-	for _, unit := range []string{"tmp-hostpath_pv.mount", "containerd.service", "kubelet.service", "undo-mount-hacks.service"} {
+	// Nothing that belongs to a cluster leaves the machine.
+	own("etc/systemd/system/inside-only.service", "inside-only.service")
+	for _, unit := range []string{"tmp-hostpath_pv.mount", "inside-only.service", "containerd.service", "kubelet.service", "undo-mount-hacks.service"} {
 		t.link("etc/systemd/system/multi-user.target.wants/"+unit, "/etc/systemd/system/"+unit)
 	}
 	// It would register formats with the kernel that all containers share.

@@ -22,42 +22,20 @@ import (
 // https serves over HTTPS, and answers with the ID of whoever asks.
 func https(t *testing.T, holder identity.Holder) (address string) {
 	t.Helper()
-	listener := apptest.Listen(t)
-	whoami := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return apptest.ServeHTTPS(t, holder, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		caller, err := identity.Verify(r.TLS, holder)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
 			return
 		}
 		_, _ = io.WriteString(w, caller.ID.String())
-	})
-	apptest.Run(t, process.HTTPS(listener, identity.HTTPSConfig(holder), whoami, time.Minute, slog.New(slog.DiscardHandler)).Run)
-	return listener.Addr().String()
+	}))
 }
 
-// send asks address with client's identity for the server of data.
+// send asks the server of data with client's identity.
 func send(t *testing.T, address string, data *apptest.CA, client identity.Holder) (int, string, identity.Peer, error) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := spiffeid.RequireFromPath(data.TrustDomain, "/server")
-	response, peer, err := identity.Client{Server: server, Holder: client, Log: slog.New(slog.DiscardHandler)}.Do(request)
-	if err != nil {
-		return 0, "", peer, err
-	}
-	status, body := read(t, response)
-	return status, body, peer, nil
-}
-
-func read(t *testing.T, response *http.Response) (int, string) {
-	t.Helper()
-	body, err := io.ReadAll(response.Body)
-	if err := errors.Join(err, response.Body.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(body)
+	return apptest.Get(t, client, spiffeid.RequireFromPath(data.TrustDomain, "/server"), "https://"+address+"/")
 }
 
 func TestHTTPSKnowsBothSides(t *testing.T) {
@@ -109,17 +87,7 @@ func TestHTTPSRefusalsKeepTheirType(t *testing.T) {
 func TestHTTPSLetsAClientWithoutCertificateAsk(t *testing.T) {
 	data := apptest.NewCA(t, "gcp.test")
 	address := https(t, apptest.NewHolder(data.Issue(t, "/server"), data.Bundle()))
-	plain := &http.Client{Transport: &http.Transport{TLSClientConfig: tlsconfig.TLSClientConfig(data.Bundle(), tlsconfig.AuthorizeAny())}}
-	defer plain.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := plain.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if status, body := read(t, response); status != http.StatusUnauthorized || body != identity.ErrNoCertificate.Error()+"\n" {
+	if status, body := apptest.GetPlain(t, data.Bundle(), "https://"+address+"/"); status != http.StatusUnauthorized || body != identity.ErrNoCertificate.Error()+"\n" {
 		t.Errorf("answer is %d %q", status, body)
 	}
 }
@@ -143,8 +111,11 @@ func TestAConnectionOutlivesWhatItsHandshakeProved(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, _ := read(t, response)
-		return status
+		_, err = io.Copy(io.Discard, response.Body) // or the connection is not kept
+		if err := errors.Join(err, response.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode
 	}
 	if status := ask(); status != http.StatusOK {
 		t.Fatalf("answer is %d", status)

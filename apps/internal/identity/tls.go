@@ -100,7 +100,7 @@ func Accept(ctx context.Context, raw net.Conn, authorize func(spiffeid.ID) error
 		logRefused(log, raw, err)
 		return nil, Peer{}, fmt.Errorf("authenticate client: %w", err)
 	}
-	log.LogAttrs(ctx, slog.LevelInfo, "client authenticated", peer.attrs()...)
+	log.LogAttrs(ctx, slog.LevelInfo, "client authenticated", append(peer.attrs(), slog.String("remote", raw.RemoteAddr().String()))...)
 	return conn, peer, nil
 }
 

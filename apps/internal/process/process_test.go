@@ -7,6 +7,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -156,4 +157,50 @@ func get(ctx context.Context, url string) string {
 		return err.Error()
 	}
 	return string(body)
+}
+
+func TestTCPWaitsForWhatIsOpenAndEndsWhatHangs(t *testing.T) {
+	for name, hangs := range map[string]bool{"a short conversation": false, "one that never ends": true} {
+		t.Run(name, func(t *testing.T) {
+			listener, err := process.Listen(t.Context(), "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			open, finish := make(chan struct{}), make(chan struct{})
+			server := process.TCP(listener, func(ctx context.Context, conn net.Conn) {
+				close(open)
+				select {
+				case <-finish:
+				case <-ctx.Done():
+				}
+				_, _ = io.WriteString(conn, "bye")
+			})
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			ended := make(chan error, 1)
+			go func() { ended <- server.Run(ctx) }()
+			var dialer net.Dialer
+			conn, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			<-open
+			stop()
+			if !hangs {
+				close(finish)
+			}
+			if text, err := io.ReadAll(conn); err != nil || string(text) != "bye" {
+				t.Errorf("the connection said %q, %v", text, err)
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Errorf("run: %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the server did not stop")
+			}
+		})
+	}
 }

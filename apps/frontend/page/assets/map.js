@@ -93,8 +93,8 @@ function arrow(key, a, b, { w, h }, rem) {
   const way = `M${points.map((p) => `${p.x.toFixed(1)} ${p.y.toFixed(1)}`).join("L")}`;
   const end = points.at(-1), before = points.at(-4) ?? points[0];
   const angle = (Math.atan2(end.y - before.y, end.x - before.x) * 180) / Math.PI;
-  // Nearer to the caller, where arrows that cross are apart, and outside of
-  // the pair that two arrows up and down make.
+  // The words are nearer to the caller, where arrows that cross are apart, and
+  // outside of the pair that two arrows up and down make.
   const side = Math.abs(b.y - a.y) < Math.abs(b.x - a.x) ? "" : b.y > a.y ? " left" : " right";
   const label = points[Math.floor(points.length * (side ? 0.3 : 0.36))];
   const x = label.x + { "": 0, " left": -8, " right": 8 }[side];

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 func (c *cmd) evidence() *cobra.Command {
@@ -25,15 +26,11 @@ The folder may be passed on. Private keys, tokens and passwords are taken out of
 each file, and Kubernetes Secrets are never read.`,
 		Args: atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, err := c.topology()
-			if err != nil {
-				return err
-			}
-			dir := filepath.Join("evidence", t.Name+"-"+time.Now().Format("20060102-150405"))
-			if len(args) == 1 {
-				dir = args[0]
-			}
-			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
+			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
+				dir := filepath.Join("evidence", t.Name+"-"+time.Now().Format("20060102-150405"))
+				if len(args) == 1 {
+					dir = args[0]
+				}
 				s, err := d.Evidence(cmd.Context(), t, dir)
 				if err != nil {
 					return err
