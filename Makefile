@@ -32,7 +32,7 @@ test: build ## Run all tests, the end-to-end suite on real clusters among them
 
 .PHONY: e2e
 e2e: build ## Run the end-to-end suite on a lab of its own
-	@go tool ginkgo run --randomize-all --fail-on-pending --fail-on-empty --timeout=60m --junit-report=junit.xml --output-dir=evidence ./e2e
+	@FEDLAB=$(FEDLAB) go tool ginkgo run --randomize-all --fail-on-pending --fail-on-empty --timeout=60m --junit-report=junit.xml --output-dir=evidence ./e2e
 
 .PHONY: bench
 bench: ## Measure the lab against bare kind clusters

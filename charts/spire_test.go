@@ -20,6 +20,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
@@ -32,9 +33,16 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// render returns the manifests of an embedded chart by the names of their
-// templates.
+// render returns the manifests of an embedded chart, which finds nothing in its
+// cluster, by the names of their templates.
 func render(name, namespace string, values any) (map[string]string, error) {
+	return renderWith(engine.Render, name, namespace, values)
+}
+
+// renderer is what engine.Render is.
+type renderer func(*chart.Chart, chartutil.Values) (map[string]string, error)
+
+func renderWith(render renderer, name, namespace string, values any) (map[string]string, error) {
 	var files []*loader.BufferedFile
 	err := fs.WalkDir(charts.FS, name, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -47,7 +55,7 @@ func render(name, namespace string, values any) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	chart, err := loader.LoadFiles(files)
+	loaded, err := loader.LoadFiles(files)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +68,11 @@ func render(name, namespace string, values any) (map[string]string, error) {
 		return nil, err
 	}
 	release := chartutil.ReleaseOptions{Name: name, Namespace: namespace, Revision: 1, IsInstall: true}
-	toRender, err := chartutil.ToRenderValues(chart, plain, release, chartutil.DefaultCapabilities)
+	toRender, err := chartutil.ToRenderValues(loaded, plain, release, chartutil.DefaultCapabilities)
 	if err != nil {
 		return nil, err
 	}
-	rendered, err := engine.Render(chart, toRender)
+	rendered, err := render(loaded, toRender)
 	if err != nil {
 		return nil, err
 	}
@@ -118,26 +126,30 @@ func plain() spire.Values {
 }
 
 func TestSPIREGolden(t *testing.T) {
-	manifests := mustRender(t, market())
+	golden(t, "testdata/spire.yaml", mustRender(t, market()))
+}
+
+// golden compares manifests with a file, or rewrites it.
+func golden(t *testing.T, file string, manifests map[string]string) {
+	t.Helper()
 	var got strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(manifests)) {
 		fmt.Fprintf(&got, "# %s\n---\n%s\n", name, strings.TrimSpace(manifests[name]))
 	}
-	const golden = "testdata/spire.yaml"
 	if *update {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want, err := os.ReadFile(golden)
+	want, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.String() != string(want) {
-		t.Errorf("chart renders otherwise than %s says; look at the difference, then run: go test ./charts -update", golden)
+		t.Errorf("chart renders otherwise than %s says; look at the difference, then run: go test ./charts -update", file)
 	}
 }
 

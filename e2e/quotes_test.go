@@ -119,7 +119,7 @@ func logfmt(line string) (map[string]string, error) {
 	return fields, nil
 }
 
-// changes returns nil when the broker's quotes name a company.
+// names returns nil when a broker's quotes name a company.
 func names(broker topology.Workload, company string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		v, err := ask(ctx, broker)

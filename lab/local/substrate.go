@@ -2,11 +2,14 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -99,8 +102,26 @@ func (n nodes) Start(ctx context.Context, name, cluster string) error {
 	return n.engine.StartContainer(ctx, kindcluster.NodeName(kindName(name, cluster)))
 }
 
-func (n nodes) Delete(_ context.Context, name, cluster string) error {
-	return n.kind.Delete(kindName(name, cluster))
+// removeBound is how long Docker may fail to remove a node: it gives up on each
+// try after some ten seconds.
+const removeBound = 2 * time.Minute
+
+func (n nodes) Delete(ctx context.Context, name, cluster string) error {
+	kind := kindName(name, cluster)
+	return check.Until(ctx, check.Bound{Within: removeBound, Every: time.Second}, check.Check{
+		Name: "cluster " + cluster + " is removed",
+		Probe: func(ctx context.Context) error {
+			err := n.kind.Delete(kind)
+			if err == nil {
+				return nil
+			}
+			left, listErr := n.engine.Containers(ctx, map[string]string{kindcluster.ClusterLabel: kind})
+			for _, c := range left {
+				err = errors.Join(err, n.engine.Thaw(c.ID))
+			}
+			return errors.Join(err, listErr)
+		},
+	})
 }
 
 type kubeconfigs struct{ kind *kindcluster.Provider }

@@ -1,0 +1,224 @@
+package charts_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/fake"
+)
+
+// The workloads of the enterprise demo, and how they call each other.
+const (
+	frontendID = "spiffe://aws.company.com/ns/demo/service/frontend"
+	dataID     = "spiffe://gcp.company.com/ns/demo/service/data-processing/version/v2"
+	bridgeID   = "spiffe://onprem.company.com/datacenter/primary/system/mainframe-bridge"
+	gatewayID  = "spiffe://aws.company.com/gateway/edge/us-east-1"
+)
+
+type target = map[string]any
+
+func call(name, url, server string, more target) target {
+	made := target{"name": name, "url": url, "server": server, "profile": "https_spiffe"}
+	maps.Copy(made, more)
+	return made
+}
+
+// demos are the charts of the demo programs with values as a lab gives them.
+func demos() map[string]any {
+	allowed := func(more target) target {
+		made := target{"trustDomains": []string{"aws.company.com", "onprem.company.com"}, "ids": []string{frontendID, gatewayID, bridgeID}}
+		maps.Copy(made, more)
+		return made
+	}
+	service := target{"address": "10.192.1.2"}
+	return map[string]any{
+		"stock-quotes":  target{"image": "example.com/stock-quotes:1", "service": service},
+		"broker-webapp": target{"image": "example.com/broker-webapp:1", "quotes": target{"address": "10.192.1.2:8090"}, "service": target{"nodePort": 30080}},
+		"frontend": target{"image": "example.com/frontend:1", "service": target{"nodePort": 30081}, "calls": []target{
+			call("orders", "https://10.192.1.2:8443/api/process-data", dataID, nil),
+			call("raw records", "https://10.192.1.2:8443/api/process-data?type=raw", dataID, target{"expect": "not-permitted"}),
+			call("calls of the bridge", "https://10.192.1.3:8443/api/calls", bridgeID, target{"profile": "https_web", "report": true}),
+		}},
+		"data-service": target{"image": "example.com/data-service:1", "allowed": allowed(nil), "service": service},
+		"legacy-bridge": target{"image": "example.com/legacy-bridge:1", "allowed": allowed(target{"databaseIDs": []string{dataID}}), "service": service,
+			"calls": []target{call("raw records", "https://10.192.1.2:8443/api/process-data", dataID, nil)}},
+		"api-gateway": target{"image": "example.com/api-gateway:1", "allowed": allowed(nil), "service": service,
+			"upstreams": []target{call("gcp", "https://10.192.1.2:8443", dataID, nil)}},
+		"postgres": target{"image": "example.com/postgres:15"},
+	}
+}
+
+var password = regexp.MustCompile(`(?m)^  password: \S+$`)
+
+func TestDemoGolden(t *testing.T) {
+	for name, values := range demos() {
+		t.Run(name, func(t *testing.T) {
+			manifests, err := render(name, "demo", values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if secret, ok := manifests["secret.yaml"]; ok {
+				manifests["secret.yaml"] = password.ReplaceAllString(secret, "  password: new-each-time")
+			}
+			golden(t, "testdata/"+name+".yaml", manifests)
+		})
+	}
+}
+
+func TestDemosRefuseValues(t *testing.T) {
+	for name, test := range map[string]struct {
+		chart string
+		spoil func(target)
+		want  string
+	}{
+		"nobody is allowed":       {"data-service", func(v target) { v["allowed"] = target{"trustDomains": []string{}, "ids": []string{frontendID}} }, "trustDomains"},
+		"a whole domain as ID":    {"legacy-bridge", func(v target) { v["allowed"] = target{"databaseIDs": []string{"spiffe://aws.company.com"}} }, "databaseIDs"},
+		"an upstream with a path": {"api-gateway", func(v target) { v["upstreams"] = []target{call("gcp", "https://10.1.1.1:8443/api", dataID, nil)} }, "url"},
+		"a call in plain HTTP":    {"frontend", func(v target) { v["calls"] = []target{call("gcp", "http://10.1.1.1:8080/", dataID, nil)} }, "url"},
+		"a field that does not exist": {"frontend", func(v target) {
+			v["calls"] = []target{call("gcp", "https://10.1.1.1:8443/", dataID, target{"id": "x"})}
+		}, "id"},
+		"a label that is none":     {"data-service", func(v target) { v["version"] = "v2/beta" }, "version"},
+		"a role that needs quotes": {"postgres", func(v target) { v["user"] = "data-service" }, "user"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			values, _ := demos()[test.chart].(target)
+			test.spoil(values)
+			_, err := render(test.chart, "demo", values)
+			if err == nil || !strings.Contains(err.Error(), "values don't meet the specifications of the schema") || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error = %v, want one of the schema's about %s", err, test.want)
+			}
+		})
+	}
+}
+
+// The programs must know the variables that the charts set, and take their
+// values.
+func TestProgramsTakeWhatTheChartsSet(t *testing.T) {
+	bin := t.TempDir()
+	for name, values := range demos() {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(bin, name)
+			if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../apps/"+name).CombinedOutput(); err != nil {
+				t.Fatalf("build apps/%s: %v\n%s", name, err, output)
+			}
+			manifests, err := render(name, "demo", values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			help, err := exec.CommandContext(t.Context(), program, "-h").CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s -h: %v\n%s", name, err, help)
+			}
+			var env []string
+			for _, variable := range variables(t, manifests) {
+				if !strings.Contains(string(help), "["+variable.Name+"]") {
+					t.Errorf("the program does not know %s", variable.Name)
+				}
+				env = append(env, variable.Name+"="+variable.Value)
+			}
+			// It reads all its settings, and then cannot open a port that is none.
+			args := []string{"-listen=256.0.0.1:0"}
+			if strings.Contains(string(help), "-health-listen") {
+				args = []string{"-health-listen=256.0.0.1:0"}
+			}
+			if name == "postgres" {
+				args = []string{"-data=" + filepath.Join(t.TempDir(), "nowhere")}
+			}
+			command := exec.CommandContext(t.Context(), program, args...)
+			command.Env = env
+			var said bytes.Buffer
+			command.Stderr = &said
+			var ended *exec.ExitError
+			if err := command.Run(); !errors.As(err, &ended) || ended.ExitCode() != 1 {
+				t.Errorf("%s ends with %v:\n%s", name, err, said.String())
+			}
+		})
+	}
+}
+
+type variable struct{ Name, Value string }
+
+// variables returns what the first container of a chart's workload is told.
+func variables(t *testing.T, manifests map[string]string) []variable {
+	t.Helper()
+	for _, file := range []string{"deployment.yaml", "statefulset.yaml"} {
+		var workload struct {
+			Spec struct {
+				Template struct {
+					Spec struct{ Containers []struct{ Env []variable } }
+				}
+			}
+		}
+		if err := yaml.Unmarshal([]byte(manifests[file]), &workload); err != nil {
+			t.Fatal(err)
+		}
+		if containers := workload.Spec.Template.Spec.Containers; len(containers) > 0 {
+			return containers[0].Env
+		}
+	}
+	t.Fatal("the chart has no workload")
+	return nil
+}
+
+func TestPostgresKeepsItsPassword(t *testing.T) {
+	made := func(found ...runtime.Object) string {
+		t.Helper()
+		client := cluster{fake.NewSimpleDynamicClient(runtime.NewScheme(), found...)}
+		manifests, err := renderWith(func(c *chart.Chart, v chartutil.Values) (map[string]string, error) {
+			return engine.RenderWithClientProvider(c, v, client)
+		}, "postgres", "demo", demos()["postgres"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var secret struct{ Data map[string]string }
+		if err := yaml.Unmarshal([]byte(manifests["secret.yaml"]), &secret); err != nil {
+			t.Fatal(err)
+		}
+		text, err := base64.StdEncoding.DecodeString(secret.Data["password"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	first, second := made(), made()
+	if len(first) < 32 || first == second {
+		t.Errorf("passwords are %q and %q, want two that nobody guesses", first, second)
+	}
+	secret := func(data map[string]any) runtime.Object {
+		return &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "postgres-password", "namespace": "demo"}, "data": data,
+		}}
+	}
+	if got := made(secret(map[string]any{"password": base64.StdEncoding.EncodeToString([]byte("kept"))})); got != "kept" {
+		t.Errorf("password is %q, want the one that is there", got)
+	}
+	if got := made(secret(nil)); len(got) < 32 {
+		t.Errorf("a Secret without a password gets %q", got)
+	}
+}
+
+// cluster is one that templates look things up in.
+type cluster struct{ dynamic.Interface }
+
+func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
+	if apiVersion != "v1" || kind != "Secret" {
+		return nil, false, errors.New("only Secrets are expected to be looked up")
+	}
+	return c.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}), true, nil
+}
