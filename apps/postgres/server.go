@@ -145,7 +145,7 @@ func (s server) serve(ctx context.Context) error {
 	program := s.program(ctx, "postgres", "-D", s.cluster(),
 		"-c", "listen_addresses="+s.listen, "-c", "port="+strconv.Itoa(s.port), "-c", "unix_socket_directories=",
 		"-c", "max_connections=50", "-c", "shared_buffers=32MB", "-c", "max_wal_size=128MB", "-c", "min_wal_size=32MB",
-		"-c", "timezone=GMT", "-c", "log_timezone=GMT")
+		"-c", "timezone=GMT", "-c", "log_timezone=GMT", "-c", "jit=off")
 	s.log.InfoContext(ctx, "starting the server", "listen", s.listen, "port", s.port, "database", s.database, "user", s.user)
 	return fmt.Errorf("run postgres until told to stop: %w", program.Run())
 }
