@@ -89,7 +89,7 @@ func gates() []gate {
 		{kindDefaults, []string{"lab/kindcluster", "lab/images"}, nil, "which node image a version of kind wants concerns only who makes nodes and images"},
 		{"sigs.k8s.io/kind", []string{"lab/kindcluster"}, nil, "kind changes its API between versions, and takes no context: one place lives with that"},
 		{"helm.sh/helm", []string{"lab/helmrelease"}, []string{"charts"}, "Helm takes minutes to compile; the tests of the charts render with it"},
-		{"k8s.io/client-go", []string{"lab/kube", "lab/helmrelease"}, nil, "client-go takes minutes to compile; Helm's configuration is made of it"},
+		{"k8s.io/client-go", []string{"lab/kube", "lab/helmrelease"}, []string{"charts"}, "client-go takes minutes to compile; Helm's configuration is made of it; the tests of the charts apply what they render to its fake"},
 		{"github.com/moby", []string{"lab/docker"}, nil, "which versions of Docker's API are spoken is decided in one place"},
 		{"github.com/google/go-containerregistry", []string{"lab/images"}, nil, "what an image is made of is known in one place"},
 		{"github.com/spiffe/spire-api-sdk", []string{"lab/spire"}, []string{"lab"}, "all else speaks of SPIRE in domain types; the tests of the driver serve the API"},

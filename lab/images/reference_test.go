@@ -26,7 +26,7 @@ What is not there comes from a source:
 |---|---|
 | ^auto^ | an archive where one is named, then ^pull^, then ^build^; each only where the one before cannot be had, which is said in one line |
 | ^present^ | takes what is there, and fails where something is missing |
-| ^archive^ | a file that ^fedlab images save^ has written |
+| ^archive^ | a file that ^fedlab images save FILE^ has written |
 | ^pull^ | kind's own node image and upstream's other images, from their registries or a mirror; they give a node image of the same kind. Demo programs, the chart and the CustomResourceDefinitions are built all the same |
 | ^build^ | Go modules and Debian packages; no registry is asked |
 
@@ -67,7 +67,7 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
 	}
 	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().path)
-	b.WriteString("\n## An archive\n\n`fedlab images save` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions and the demo programs, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
+	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions and the demo programs, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
 	return b.Bytes()
 }
 
