@@ -4,7 +4,12 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -14,12 +19,8 @@ import (
 	"go.yaml.in/yaml/v3"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/cli"
 	"helm.sh/helm/v3/pkg/engine"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/fake"
 )
 
 // The workloads of the enterprise demo, and how they call each other.
@@ -181,11 +182,15 @@ func variables(t *testing.T, manifests map[string]string) []variable {
 }
 
 func TestPostgresKeepsItsPassword(t *testing.T) {
-	made := func(found ...runtime.Object) string {
+	made := func(t *testing.T, found string) string {
 		t.Helper()
-		client := cluster{fake.NewSimpleDynamicClient(runtime.NewScheme(), found...)}
+		t.Setenv("KUBECONFIG", apiServer(t, found))
+		config, err := cli.New().RESTClientGetter().ToRESTConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
 		manifests, err := renderWith(func(c *chart.Chart, v chartutil.Values) (map[string]string, error) {
-			return engine.RenderWithClientProvider(c, v, client)
+			return engine.RenderWithClient(c, v, config)
 		}, "postgres", "demo", demos()["postgres"])
 		if err != nil {
 			t.Fatal(err)
@@ -200,29 +205,43 @@ func TestPostgresKeepsItsPassword(t *testing.T) {
 		}
 		return string(text)
 	}
-	first, second := made(), made()
+	first, second := made(t, ""), made(t, "")
 	if len(first) < 32 || first == second {
 		t.Errorf("passwords are %q and %q, want two that nobody guesses", first, second)
 	}
-	secret := func(data map[string]any) runtime.Object {
-		return &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "postgres-password", "namespace": "demo"}, "data": data,
-		}}
-	}
-	if got := made(secret(map[string]any{"password": base64.StdEncoding.EncodeToString([]byte("kept"))})); got != "kept" {
+	const secret = `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "postgres-password", "namespace": "demo"}, "data": %s}`
+	if got := made(t, fmt.Sprintf(secret, `{"password": "a2VwdA=="}`)); got != "kept" {
 		t.Errorf("password is %q, want the one that is there", got)
 	}
-	if got := made(secret(nil)); len(got) < 32 {
+	if got := made(t, fmt.Sprintf(secret, `{}`)); len(got) < 32 {
 		t.Errorf("a Secret without a password gets %q", got)
 	}
 }
 
-// cluster is one that templates look things up in.
-type cluster struct{ dynamic.Interface }
-
-func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {
-	if apiVersion != "v1" || kind != "Secret" {
-		return nil, false, errors.New("only Secrets are expected to be looked up")
+// apiServer answers as a cluster does that has one Secret at most, and returns
+// a kubeconfig for it.
+func apiServer(t *testing.T, secret string) (kubeconfig string) {
+	t.Helper()
+	answer := func(body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if body == "" {
+				w.WriteHeader(http.StatusNotFound)
+				body = `{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}`
+			}
+			_, _ = io.WriteString(w, body)
+		}
 	}
-	return c.Resource(schema.GroupVersionResource{Version: "v1", Resource: "secrets"}), true, nil
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/v1", answer(`{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1",
+		"resources": [{"name": "secrets", "singularName": "secret", "namespaced": true, "kind": "Secret", "verbs": ["get"]}]}`))
+	mux.HandleFunc("GET /api/v1/namespaces/demo/secrets/postgres-password", answer(secret))
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: [{name: a, cluster: {server: %q}}]}`, server.URL)
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return kubeconfig
 }

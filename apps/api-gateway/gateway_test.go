@@ -117,7 +117,7 @@ func TestAGatewayCallsInItsOwnName(t *testing.T) {
 func TestWhatAGatewayAnswers(t *testing.T) {
 	w := newWorld(t)
 	silent := apptest.Listen(t)
-	defer silent.Close()
+	t.Cleanup(func() { _ = silent.Close() })
 	elsewhere, stranger, mute := w.target(), w.target(), w.target()
 	elsewhere.Name, elsewhere.URL = "elsewhere", "https://127.0.0.1:1"
 	stranger.Name, stranger.Server = "stranger", spiffeid.RequireFromString("spiffe://gcp.company.com/other")

@@ -49,8 +49,7 @@ func newCompany(t *testing.T) *company {
 	t.Helper()
 	postgres := apptest.NewPostgres(t)
 	postgres.Start(t, &apptest.Log{})
-	// Sockets have short paths; t.TempDir has not.
-	dir, err := os.MkdirTemp("", "company-")
+	dir, err := os.MkdirTemp("", "company-") //nolint:usetesting // sockets have short paths, t.TempDir has not
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,11 +72,7 @@ func newCompany(t *testing.T) *company {
 		c.programs[name] = apptest.Build(t, dir, name)
 	}
 	for _, id := range []string{frontendID, dataID, bridgeID, bridgeID + "#database", awsID, gcpID, onpremID, partnerID} {
-		listener := apptest.Listen(t)
-		c.ports[id] = listener.Addr().String()
-		if err := listener.Close(); err != nil {
-			t.Fatal(err)
-		}
+		c.ports[id] = apptest.Address(t)
 	}
 	return c
 }

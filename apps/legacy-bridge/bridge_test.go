@@ -157,8 +157,8 @@ func TestAPortWithoutTLSHearsNothing(t *testing.T) {
 	command := exec.CommandContext(t.Context(), filepath.Join(w.postgres.Bin, "psql"), "--no-password", "--host="+host, "--port="+port,
 		"--username="+apptest.PostgresUser, "--dbname="+apptest.PostgresName, "--command=select 42")
 	command.Env = []string{"PGPASSWORD=" + apptest.PostgresPassword, "PGCONNECT_TIMEOUT=10"}
-	if output, err := command.CombinedOutput(); err == nil || strings.Contains(string(output), "42") {
-		t.Errorf("psql without a tunnel says %s, %v", output, err)
+	if output, err := command.Output(); err == nil || len(output) > 0 {
+		t.Errorf("psql without a tunnel gets %s, %v", output, err)
 	}
 	w.log.Await(t, "first record does not look like a TLS handshake")
 }

@@ -17,8 +17,11 @@ type halfCloser interface {
 // ended, or ctx ends, and closes them. It returns how many bytes went to b and
 // to a, and why it ended early.
 func splice(ctx context.Context, a, b net.Conn) (toB, toA int64, err error) {
-	closed := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() { closed <- errors.Join(a.Close(), b.Close()) })
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_, _ = a.Close(), b.Close() // which ends both directions
+		close(closed)
+	})
 	there := make(chan error, 1)
 	go func() {
 		var err error
@@ -28,7 +31,7 @@ func splice(ctx context.Context, a, b net.Conn) (toB, toA int64, err error) {
 	toA, err = pass(a, b)
 	err = errors.Join(err, <-there)
 	if !stop() {
-		<-closed // what the directions ended with is the closing
+		<-closed
 		return toB, toA, context.Cause(ctx)
 	}
 	_, _ = a.Close(), b.Close() // both directions have ended

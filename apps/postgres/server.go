@@ -45,7 +45,7 @@ func (s server) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	s.log.Info("stopped") //nolint:sloglint // the context has ended
+	s.log.InfoContext(ctx, "stopped")
 	return nil
 }
 

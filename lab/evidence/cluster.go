@@ -27,6 +27,7 @@ func kinds() []struct{ apiVersion, kind string } {
 		{"v1", "Node"},
 		{"v1", "Event"},
 		{"v1", "Service"},
+		{"v1", "ConfigMap"},
 		{"v1", "PersistentVolumeClaim"},
 		{"discovery.k8s.io/v1", "EndpointSlice"},
 		{"apps/v1", "Deployment"},

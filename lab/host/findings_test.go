@@ -259,3 +259,21 @@ func TestSurveyWithABrokenContext(t *testing.T) {
 		t.Errorf("got %+v", f)
 	}
 }
+
+func TestFindingsAskForPostgreSQLOnlyToTestWhatUsesIt(t *testing.T) {
+	m := Machine{Linux: true, Root: true, Debian: true, Programs: map[string]string{}}
+	for _, needs := range []Needs{{Clusters: 2}, {Clusters: 2, Postgres: true}} {
+		var got *Finding
+		for _, f := range m.Findings(needs) {
+			if f.Subject == "PostgreSQL" {
+				got = &f
+			}
+		}
+		if asked := got != nil; asked != needs.Postgres {
+			t.Fatalf("asked for PostgreSQL: %t, want %t", asked, needs.Postgres)
+		}
+		if got != nil && (got.Level != Missing || got.Cure != "as root: apt-get install --no-install-recommends postgresql") {
+			t.Errorf("finding %+v", *got)
+		}
+	}
+}

@@ -13,6 +13,8 @@ type Needs struct {
 	BuildImages bool
 	// Browser says that the tests of the demo's page run here.
 	Browser bool
+	// Postgres says that the tests of what uses PostgreSQL run here.
+	Postgres bool
 }
 
 const (
@@ -53,6 +55,9 @@ func (m Machine) Findings(needs Needs) []Finding {
 	}
 	if needs.Browser {
 		findings = append(findings, m.tool("browser", m.browser(), "Chromium, to test pages with", "chromium"))
+	}
+	if needs.Postgres {
+		findings = append(findings, m.tool("PostgreSQL", m.Programs[postgres], "PostgreSQL, to test what uses it", "postgresql"))
 	}
 	return findings
 }

@@ -11,8 +11,7 @@ import (
 // Postgres is a real PostgreSQL server, run by the program of apps/postgres.
 type Postgres struct {
 	Bin          string // folder of PostgreSQL's programs
-	Address      string
-	Port         string
+	Address      string // host:port
 	Data         string // its volume
 	PasswordFile string
 	program      string
@@ -40,9 +39,9 @@ func NewPostgres(t *testing.T) *Postgres {
 		}
 		t.Skip("PostgreSQL is not installed: apt-get install --no-install-recommends postgresql")
 	}
-	// Not t.TempDir: PostgreSQL refuses to be root, and others cannot pass
-	// through the folders of a test.
-	dir, err := os.MkdirTemp("", "postgres-")
+	// PostgreSQL refuses to be root, and nobody else can pass through the
+	// folders of a test.
+	dir, err := os.MkdirTemp("", "postgres-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +54,7 @@ func NewPostgres(t *testing.T) *Postgres {
 		Bin: filepath.Dir(found[len(found)-1]), Data: filepath.Join(dir, "data"), PasswordFile: filepath.Join(dir, "password"),
 		program: Build(t, dir, "postgres"),
 	}
-	// A port that nobody listens on now; PostgreSQL cannot choose one.
-	listener := Listen(t)
-	p.Address = listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, p.Port, _ = net.SplitHostPort(p.Address)
+	p.Address = Address(t)
 	if err := os.Mkdir(p.Data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +83,10 @@ func (p *Postgres) SetPassword(t *testing.T, password string) {
 // it in good order, kill at once, as does the end of the test.
 func (p *Postgres) Start(t *testing.T, log *Log) (stop, kill func() error) {
 	t.Helper()
-	return Start(t, log, p.as, p.program, "-bin="+p.Bin, "-data="+p.Data, "-listen=127.0.0.1", "-port="+p.Port,
+	host, port, err := net.SplitHostPort(p.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Start(t, log, p.as, p.program, "-bin="+p.Bin, "-data="+p.Data, "-listen="+host, "-port="+port,
 		"-database="+PostgresName, "-user="+PostgresUser, "-password-file="+p.PasswordFile)
 }

@@ -34,20 +34,20 @@ func Start(t *testing.T, log *Log, as *syscall.Credential, path string, args ...
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
+	ended, gone := make(chan error, 1), make(chan struct{})
 	go func() {
 		ended <- command.Wait()
-		close(ended)
+		close(gone)
 	}()
 	kill = sync.OnceValue(func() error {
 		select {
-		case err := <-ended:
-			return err
+		case <-gone:
+			return nil
 		default:
 		}
 		// The group: nothing that it has started outlives the test.
 		err := syscall.Kill(-command.Process.Pid, syscall.SIGKILL)
-		<-ended // which says that it was killed
+		<-gone
 		return err
 	})
 	t.Cleanup(func() { _ = kill() }) // most have ended by now

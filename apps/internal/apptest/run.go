@@ -2,7 +2,9 @@ package apptest
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
 )
@@ -34,4 +36,22 @@ func Listen(t *testing.T) net.Listener {
 		t.Fatal(err)
 	}
 	return listener
+}
+
+// Address returns a host:port of this machine for a server that cannot choose
+// one itself. The host is a loopback address of its own and the port below
+// those that the system gives away, so that nobody takes it before the server
+// does.
+func Address(t *testing.T) string {
+	t.Helper()
+	host := netip.AddrFrom4([4]byte{127, byte(1 + rand.N(254)), byte(rand.N(256)), byte(1 + rand.N(254))})
+	var config net.ListenConfig
+	listener, err := config.Listen(t.Context(), "tcp", netip.AddrPortFrom(host, 9443).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return listener.Addr().String()
 }

@@ -103,7 +103,7 @@ func (w *Watch) Report(ctx context.Context) Report {
 		r.NextInMillis = min(r.NextInMillis, max(0, states[i].Next.Sub(r.Now).Milliseconds()))
 	}
 	for i, c := range w.calls {
-		if c.Target.Report {
+		if c.Report {
 			r.Calls = append(r.Calls, reported(states[i])...)
 		}
 	}

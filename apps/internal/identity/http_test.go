@@ -150,7 +150,7 @@ func TestPlainConnections(t *testing.T) {
 		if err != nil {
 			return "", err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		if _, err := io.WriteString(conn, "ping"); err != nil {
 			return "", err
 		}

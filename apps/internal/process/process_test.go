@@ -184,7 +184,7 @@ func TestTCPWaitsForWhatIsOpenAndEndsWhatHangs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer conn.Close()
+			defer func() { _ = conn.Close() }()
 			<-open
 			stop()
 			if !hangs {

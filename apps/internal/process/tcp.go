@@ -25,8 +25,8 @@ func TCP(listener net.Listener, handle func(context.Context, net.Conn)) Server {
 					return fmt.Errorf("serve TCP on %s: %w", listener.Addr(), err)
 				}
 				open.Go(func() {
-					defer conn.Close() // most have been closed by then
 					handle(ctx, conn)
+					_ = conn.Close() // most have been closed by then
 				})
 			}
 		},

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,7 +60,7 @@ func (e Refusal) Write(w http.ResponseWriter, own x509svid.Source) {
 // otherwise returns a *Refusal, also when the body is not one. It closes the
 // body.
 func ReadJSON(response *http.Response, v any) (err error) {
-	defer response.Body.Close() // it has been read, or has failed before
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
 	if err != nil {
 		return fmt.Errorf("read answer: %w", err)

@@ -208,12 +208,9 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	missing := make(chan struct{})
-	health := apptest.Listen(t)
-	if err := health.Close(); err != nil {
-		t.Fatal(err)
-	}
+	health := apptest.Address(t)
 	stop := apptest.Run(t, service.Program{
-		Source: source, Health: health.Addr().String(), Log: logger,
+		Source: source, Health: health, Log: logger,
 		Ready: func() error {
 			select {
 			case <-missing:
@@ -228,7 +225,7 @@ func TestProgram(t *testing.T) {
 		Tasks: []func(context.Context) error{func(ctx context.Context) error { <-ctx.Done(); return nil }},
 	}.Run)
 	ready := func() string {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+health.Addr().String()+"/readyz", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+health+"/readyz", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

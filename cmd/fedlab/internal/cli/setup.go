@@ -38,7 +38,7 @@ missing.`,
 				return err
 			}
 			s := &setupReport{cmd: c, look: look, changes: []string{}}
-			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build, Browser: forTests}
+			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build, Browser: forTests, Postgres: forTests}
 			cache, err := local.Cache()
 			if err != nil {
 				return err
@@ -64,7 +64,7 @@ missing.`,
 		},
 	}
 	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
-	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser")
+	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser and PostgreSQL")
 	return c.sourceFlags(command)
 }
 
