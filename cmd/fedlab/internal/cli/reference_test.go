@@ -16,10 +16,12 @@ import (
 var update = flag.Bool("update", false, "write docs/reference/cli.md anew")
 
 // tree returns all commands as Run makes them, with those that cobra adds, on a
-// machine where nothing is said about the lab.
+// machine where no variable says anything.
 func tree(t *testing.T) *cobra.Command {
 	t.Helper()
-	t.Setenv("LAB", "")
+	for _, variable := range []string{"LAB", "FEDLAB_SOURCE", "FEDLAB_ARCHIVE", "FEDLAB_MIRROR"} {
+		t.Setenv(variable, "")
+	}
 	root := (&cmd{}).root()
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
