@@ -59,7 +59,27 @@ func (u *up) deploy(ctx context.Context, w topology.Workload) error {
 	if loaded || changed {
 		plan.Did(ctx)
 	}
-	return nil
+	return runAgain(ctx, access.Objects, deployment(w))
+}
+
+// runAgain gives what somebody has scaled to no pod its pod back: Helm does not
+// look at what has become of a release.
+func runAgain(ctx context.Context, objects Objects, key ObjectKey) error {
+	var controller struct {
+		Spec struct {
+			Replicas *int `json:"replicas"`
+		} `json:"spec"`
+	}
+	there, err := objects.Object(ctx, key, &controller)
+	if err != nil || !there || controller.Spec.Replicas == nil || *controller.Spec.Replicas > 0 {
+		return err
+	}
+	plan.Did(ctx)
+	_, err = objects.Apply(ctx, map[string]any{
+		"apiVersion": key.APIVersion, "kind": key.Kind, "metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
+		"spec": map[string]any{"replicas": 1},
+	})
+	return err
 }
 
 func (u *up) demoValues(w topology.Workload) (any, error) {

@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -44,11 +46,16 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	if applied || changed {
 		plan.Did(ctx)
 	}
+	if err := runAgain(ctx, access.Objects, serverKey); err != nil {
+		return err
+	}
 	var server *spire.Server
 	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
-		// Kubernetes calls the pods of a node that was stopped ready until it
-		// has looked again: only an answer shows that the server runs.
-		if err := access.Pods.Ready(ctx, serverKey); err != nil {
+		// Kubernetes says that the pods of a node that was stopped run until it
+		// has looked again: only an answer shows that the server does. Whether
+		// the pod is ready is no matter here: kubelet puts the first look off
+		// by up to a period in a node that is new.
+		if err := access.Pods.Started(ctx, spire.Namespace, spire.ServerPod, spire.ServerContainer); err != nil {
 			return err
 		}
 		server, err = connectServer(ctx, access, td.Name)
@@ -88,6 +95,9 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) error {
 		// (facts: the controller manager ignores later edits), so that a
 		// relationship that is there is left alone.
 		plan.Did(ctx)
+		if err := u.reachable(ctx, r); err != nil {
+			return err
+		}
 		resource, err := u.relationship(ctx, r)
 		if err != nil {
 			return err
@@ -102,6 +112,31 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) error {
 	}
 	s := &syncing{Relationship: r, truster: u.server(r.Truster), trusted: u.server(r.Trusted)}
 	return wait(ctx, apiBound, check.Check{Name: r.Truster.Name() + " holds the bundle of " + r.Trusted.Name(), Probe: s.probe})
+}
+
+// reachable waits until the truster's node gets through to the bundle endpoint
+// of the trusted: a server fetches as soon as it has the relationship, and after
+// a failure comes back only at its next poll.
+func (u *up) reachable(ctx context.Context, r topology.Relationship) error {
+	truster, err := u.topology.TrustDomain(r.Truster)
+	if err != nil {
+		return err
+	}
+	trusted, err := u.topology.TrustDomain(r.Trusted)
+	if err != nil {
+		return err
+	}
+	address, err := u.addresses.Server(trusted)
+	if err != nil {
+		return err
+	}
+	endpoint := netip.AddrPortFrom(address, uint16(trusted.BundleEndpoint.Port))
+	return wait(ctx, apiBound, check.Check{
+		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", r.Trusted.Name(), truster.Cluster),
+		Probe: func(ctx context.Context) error {
+			return u.Parts.Nodes.Reach(ctx, u.topology.Name, truster.Cluster, endpoint)
+		},
+	})
 }
 
 // relationship returns the resource that makes a relationship, with the bundle

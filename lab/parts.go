@@ -95,6 +95,9 @@ type Nodes interface {
 	Create(ctx context.Context, spec NodeSpec) error
 	// Start starts a stopped node.
 	Start(ctx context.Context, lab, cluster string) error
+	// Reach returns nil when a TLS server answers at an address that a cluster's
+	// node connects to; who it is does not matter.
+	Reach(ctx context.Context, lab, cluster string, server netip.AddrPort) error
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
 }
@@ -148,6 +151,9 @@ type Pods interface {
 	Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error)
 	// Dial connects to a port of a pod.
 	Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error)
+	// Started returns nil when a container of a pod has started, that is, when
+	// its startup probe has succeeded; it may not be ready yet.
+	Started(ctx context.Context, namespace, pod, container string) error
 	// Ready returns nil when all that a Deployment, StatefulSet or DaemonSet
 	// wants runs in its newest version; the error says what is seen instead.
 	Ready(ctx context.Context, key ObjectKey) error

@@ -202,6 +202,9 @@ func (u *up) metallb(ctx context.Context, c topology.Cluster) error {
 		return err
 	}
 	access := u.access(c.Name)
+	if err := memberSecret(ctx, access.Objects); err != nil {
+		return err
+	}
 	changed, err := access.Releases.Apply(ctx, Release{
 		Name: "metallb", Namespace: metallb.Namespace, Chart: u.images.MetalLBChart,
 		Values: metallb.Values(u.images.MetalLBController, u.images.MetalLBSpeaker),
@@ -219,6 +222,21 @@ func (u *up) metallb(ctx context.Context, c topology.Cluster) error {
 		}
 		return err
 	}})
+}
+
+// memberSecret makes the secret of MetalLB's speakers where there is none.
+func memberSecret(ctx context.Context, objects Objects) error {
+	there, err := objects.Object(ctx, ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: metallb.Namespace, Name: metallb.SecretName}, &struct{}{})
+	if err != nil || there {
+		return err
+	}
+	plan.Did(ctx)
+	_, err = objects.Apply(ctx, namespace(metallb.Namespace), metallb.MemberSecret())
+	return err
+}
+
+func namespace(name string) any {
+	return map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}
 }
 
 func (u *up) exportKubeconfig(ctx context.Context) error {

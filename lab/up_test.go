@@ -133,7 +133,7 @@ func TestSecondUpChangesNothing(t *testing.T) {
 			t.Errorf("its steps ended as %v", states)
 		}
 		for _, call := range w.calls {
-			for _, verb := range []string{"Create", "Start", "Delete", "Remove", "Set", "Refresh", "Ensure node"} {
+			for _, verb := range []string{"Create", "Nodes.Start", "Delete", "Remove", "SetFederated", "Refresh", "Ensure node"} {
 				if strings.Contains(call, verb) {
 					t.Errorf("it called %s", call)
 				}

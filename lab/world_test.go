@@ -277,6 +277,18 @@ func (w nodes) Start(ctx context.Context, name, cluster string) error {
 	})
 }
 
+func (w nodes) Reach(ctx context.Context, name, cluster string, server netip.AddrPort) error {
+	return w.do(ctx, "Nodes.Reach from "+cluster, func(func()) error {
+		if n := w.nodes[nodeName{name, cluster}]; n == nil || !n.running {
+			return errors.New("no such container")
+		}
+		if w.at("https://"+server.String()) == nil {
+			return errors.New("connection refused")
+		}
+		return nil
+	})
+}
+
 func (w nodes) Delete(ctx context.Context, name, cluster string) error {
 	return w.do(ctx, "Nodes.Delete "+cluster, func(changed func()) error {
 		if n := w.nodes[nodeName{name, cluster}]; n != nil {

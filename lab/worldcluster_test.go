@@ -77,8 +77,11 @@ func (n *node) start() {
 func (n *node) dump(add func(string, ...any)) {
 	add("node of %s, running %t, ports %v", n.spec.Image, n.running, n.spec.Ports)
 	for key, object := range n.objects {
-		if key.Kind == "ClusterFederatedTrustDomain" {
+		switch key.Kind {
+		case "ClusterFederatedTrustDomain":
 			object, _, _ = strings.Cut(object, `"trustDomainBundle"`)
+		case "Secret":
+			object = "" // made at random
 		}
 		add("%s %s %s", key.Kind, key.Name, object)
 	}
@@ -268,6 +271,15 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 		err = errors.Join(err, conn.Close())
 	}
 	return conn, err
+}
+
+func (n pods) Started(ctx context.Context, namespace, pod, container string) error {
+	return n.api(ctx, "Pods.Started "+pod, func(func()) error {
+		if namespace != spire.Namespace || pod != spire.ServerPod || container != spire.ServerContainer {
+			return fmt.Errorf("there is no container %s in %s/%s", container, namespace, pod)
+		}
+		return n.releaseReady("spire")
+	})
 }
 
 func (n pods) Ready(ctx context.Context, key lab.ObjectKey) error {

@@ -23,19 +23,19 @@ import (
 type State string
 
 const (
-	// InSync: the same authorities on both sides.
+	// InSync means the same authorities on both sides.
 	InSync State = "in sync"
-	// Behind: authorities of the source are not there yet, and nothing else is.
-	// What the source signs with them is refused until the next fetch.
+	// Behind means that authorities of the source are not there yet, and nothing
+	// else is. What the source signs with them is refused until the next fetch.
 	Behind State = "behind"
-	// Differing: there are authorities that the source does not have. They may
-	// be ones that it had and dropped, or ones that were never its own; the
-	// bundles alone cannot tell. What they sign is trusted.
+	// Differing means that there are authorities that the source does not have.
+	// They may be ones that it had and dropped, or ones that were never its own;
+	// the bundles alone cannot tell. What they sign is trusted.
 	Differing State = "differing"
-	// Empty: a bundle without any authority. It verifies nothing, and it cannot
+	// Empty is a bundle without any authority. It verifies nothing, and it cannot
 	// authenticate an https_spiffe endpoint, so no fetch will mend it.
 	Empty State = "empty"
-	// Missing: no bundle is held.
+	// Missing means that no bundle is held.
 	Missing State = "missing"
 )
 

@@ -18,12 +18,13 @@ const (
 	// endpointCache is how old a bundle may be that an endpoint serves
 	// (pkg/server/cache/dscache/cache.go, datastoreCacheExpiry).
 	endpointCache = time.Second
-	// entryCache is how old the entries may be that a server shows to agents
-	// (pkg/server/endpoints/endpoints.go, defaultCacheReloadInterval).
-	entryCache = 5 * time.Second
+	// entryCache is how old the entries may be that a server shows to agents:
+	// charts/spire sets cache_reload_interval, which is 5 s by itself.
+	entryCache = 2 * time.Second
 	// agentSync is how long an agent waits between two calls, with its jitter of
-	// a tenth (pkg/agent/manager/config.go; pkg/common/backoff/backoff.go).
-	agentSync = 5500 * time.Millisecond
+	// a tenth (pkg/common/backoff/backoff.go): charts/spire sets sync_interval,
+	// which is 5 s by itself.
+	agentSync = 2200 * time.Millisecond
 
 	// rotatorTick is how often a server looks whether it is time
 	// (pkg/server/ca/rotator/rotator.go, rotateInterval).

@@ -30,8 +30,10 @@ type Pod struct {
 type Container struct {
 	Name     string `json:"name"`
 	Image    string `json:"image"`
-	Ready    bool   `json:"ready"`
-	Restarts int    `json:"restarts"`
+	// Started is set once its startup probe has succeeded.
+	Started  bool `json:"started"`
+	Ready    bool `json:"ready"`
+	Restarts int  `json:"restarts"`
 	// State reads "running" or says why the container does not run:
 	// "waiting: ImagePullBackOff: …", "terminated: exit code 1: Error".
 	State string `json:"state"`
@@ -111,7 +113,7 @@ func asPod(p corev1.Pod) Pod {
 	}
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		pod.Containers = append(pod.Containers, Container{
-			Name: s.Name, Image: s.Image, Ready: s.Ready, Restarts: int(s.RestartCount), State: state(s.State),
+			Name: s.Name, Image: s.Image, Started: s.Started != nil && *s.Started, Ready: s.Ready, Restarts: int(s.RestartCount), State: state(s.State),
 		})
 	}
 	if !pod.Ready {

@@ -24,7 +24,8 @@ type workload struct {
 }
 
 // DeploymentReady returns nil when each pod that a Deployment should have is of
-// its newest version and ready. Otherwise the error says what keeps them.
+// its newest version and ready. Otherwise the error says what keeps them. One
+// that should have no pod does nothing, and is not ready.
 func (c *Cluster) DeploymentReady(ctx context.Context, namespace, name string) error {
 	d, err := c.typed.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -87,6 +88,8 @@ func (c *Cluster) ready(ctx context.Context, namespace string, w workload) error
 	switch {
 	case !w.seen:
 		return fmt.Errorf("%s: the newest version is not acted upon yet", w.title)
+	case w.want == 0:
+		return fmt.Errorf("%s: scaled to no pod", w.title)
 	case w.ready == w.want && w.old == 0:
 		return nil
 	}

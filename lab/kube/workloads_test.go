@@ -24,6 +24,7 @@ func TestDeploymentReady(t *testing.T) {
 		"ready":  {deployment: `{"spec": {` + selector + `}, "status": {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}}`},
 		"scaled to nothing": {
 			deployment: `{"spec": {"replicas": 0, ` + selector + `}}`,
+			err:        "deployment demo/x: scaled to no pod",
 		},
 		"not seen": {
 			deployment: `{"metadata": {"generation": 2}, "spec": {` + selector + `}, "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}}`,

@@ -157,6 +157,25 @@ func (p pods) Dial(ctx context.Context, namespace, pod string, port int) (net.Co
 	return p.cluster.Dial(ctx, namespace, pod, uint16(port))
 }
 
+func (p pods) Started(ctx context.Context, namespace, pod, container string) error {
+	found, err := p.cluster.Pods(ctx, namespace, "")
+	if err != nil {
+		return err
+	}
+	for _, candidate := range found {
+		if candidate.Name != pod {
+			continue
+		}
+		for _, c := range candidate.Containers {
+			if c.Name == container && c.Started {
+				return nil
+			}
+		}
+		return fmt.Errorf("pod %s/%s: container %s has not started: %s", namespace, pod, container, candidate.Trouble)
+	}
+	return fmt.Errorf("pod %s/%s does not exist", namespace, pod)
+}
+
 func (p pods) Ready(ctx context.Context, key lab.ObjectKey) error {
 	switch key.Kind {
 	case "Deployment":
@@ -188,7 +207,7 @@ func (p pods) Named(ctx context.Context, namespace string, labels map[string]str
 type releases struct{ helm *helmrelease.Client }
 
 func (r releases) Apply(ctx context.Context, release lab.Release) (bool, error) {
-	var folder fs.FS = os.DirFS(release.Chart)
+	folder := os.DirFS(release.Chart)
 	if !filepath.IsAbs(release.Chart) {
 		sub, err := fs.Sub(charts.FS, release.Chart)
 		if err != nil {

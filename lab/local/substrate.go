@@ -102,6 +102,15 @@ func (n nodes) Start(ctx context.Context, name, cluster string) error {
 	return n.engine.StartContainer(ctx, kindcluster.NodeName(kindName(name, cluster)))
 }
 
+// Reach asks by curl, which kind's nodes have.
+func (n nodes) Reach(ctx context.Context, name, cluster string, server netip.AddrPort) error {
+	_, err := n.engine.Exec(ctx, kindcluster.NodeName(kindName(name, cluster)), []string{
+		"curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null", "--connect-timeout", "2", "--max-time", "5",
+		"https://" + server.String(),
+	}, nil)
+	return err
+}
+
 // removeBound is how long Docker may fail to remove a node: it gives up on each
 // try after some ten seconds.
 const removeBound = 2 * time.Minute

@@ -5,6 +5,7 @@
 package metallb
 
 import (
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -13,6 +14,9 @@ import (
 
 // Namespace is where MetalLB and its objects live.
 const Namespace = "metallb-system"
+
+// SecretName is what the chart calls the Secret of MemberSecret.
+const SecretName = "metallb-memberlist"
 
 // Objects returns the pool of addresses from first to last, and the
 // advertisement that lets the node answer for them on the container network.
@@ -29,6 +33,18 @@ func Objects(first, last netip.Addr) []any {
 			"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "metadata": metadata,
 			"spec": map[string]any{"ipAddressPools": []any{"lab"}},
 		},
+	}
+}
+
+// MemberSecret returns the Secret that speakers agree among themselves with, for
+// a cluster that has none. MetalLB's controller would make it, and kubelet would
+// look for it again and again, at longer and longer intervals, before it lets
+// the speaker start.
+func MemberSecret() any {
+	return map[string]any{
+		"apiVersion": "v1", "kind": "Secret",
+		"metadata":   map[string]any{"name": SecretName, "namespace": Namespace},
+		"stringData": map[string]any{"secretkey": rand.Text() + rand.Text()},
 	}
 }
 

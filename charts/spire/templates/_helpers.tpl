@@ -25,6 +25,6 @@ startupProbe:
   failureThreshold: 600
 readinessProbe:
   httpGet: {path: {{ .path }}, port: {{ .port }}}
-  periodSeconds: 15
+  periodSeconds: 5
   failureThreshold: 2
 {{- end }}
