@@ -38,6 +38,12 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 bench: ## Measure the lab against bare kind clusters
 	@go run -trimpath ./e2e/bench
 
+# What has golden files or generates documents says in its tests when they are stale.
 .PHONY: verify
 verify: ## Format, vet, lint; module files, generated and golden files current
-	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)" && go mod tidy -diff && go vet ./... && $(TOOL) golangci-lint run ./...
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	@go mod tidy -diff
+	@go vet ./...
+	@$(TOOL) golangci-lint run ./...
+	@go test ./cmd/... ./docs ./charts ./lab ./lab/config ./lab/metallb
+	@go test -run 'TestReference|TestNodeFiles' ./lab/images

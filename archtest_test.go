@@ -54,7 +54,7 @@ func layers() []layer {
 			"a demo program is what a user of SPIFFE would write: it knows nothing of the lab that runs it",
 		},
 
-		{"lab", library("lab/spire", "lab/metallb", goSPIFFE, sync, flock), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
+		{"lab", library("lab/spire", "lab/metallb", "lab/pki", goSPIFFE, sync, flock), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
 		{"lab/topology", []string{goSPIFFE}, "intent is values: who reads them need not know what runs"},
 		{"lab/config", []string{"lab/topology", goSPIFFE, "go.yaml.in/yaml/v3", "github.com/google/jsonschema-go"}, "the lab file is one way to write intent down; nothing but that is known here"},
@@ -63,6 +63,7 @@ func layers() []layer {
 		{"lab/federation", []string{goSPIFFE}, "rules on bundles are pure: they are told what servers said"},
 		{"lab/spire", library(goSPIFFE, gRPC, "github.com/spiffe/spire-api-sdk"), "one server's API in domain types; how a pod is reached comes from the caller"},
 		{"lab/metallb", nil, "address pools as values"},
+		{"lab/pki", nil, "certificates of the web are made without knowing what they are for"},
 		{"lab/images", library("lab/docker", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/mod", kindDefaults, sync, flock), "images know Docker and not labs, so that they are built before any"},
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/evidence", library(sync), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},

@@ -26,6 +26,7 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 
 	"github.com/fedlab-dev/fedlab/charts"
+	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/spire/spiretest"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -94,9 +95,10 @@ func mustRender(t *testing.T, values spire.Values) map[string]string {
 	return manifests
 }
 
-// market is a trust domain with everything that a lab file may ask for.
-func market() spire.Values {
-	return spire.NewValues(topology.TrustDomain{
+// trustDomain is one with everything that a lab file may ask for in the plainest
+// of labs.
+func trustDomain() topology.TrustDomain {
+	return topology.TrustDomain{
 		Name:    spiffeid.RequireTrustDomainFromString("cluster1.com"),
 		Cluster: "market",
 		BundleEndpoint: topology.BundleEndpoint{
@@ -104,18 +106,35 @@ func market() spire.Values {
 			Port:        8443,
 			RefreshHint: time.Minute,
 		},
-		CATTL:       24 * time.Hour,
-		X509SVIDTTL: time.Hour,
-		JWTSVIDTTL:  5 * time.Minute,
-		CASubject:   topology.CASubject{Country: "US", Organization: "Company Corp", CommonName: "SPIRE Server CA - Market"},
-		JWTIssuer:   "https://oidc.cluster1.com",
-		LogLevel:    "info",
-	}, netip.MustParseAddr("10.192.1.1"), spire.Images{
-		Server:            "example.com/spire-server:1.15.3",
-		Agent:             "example.com/spire-agent:1.15.3",
-		ControllerManager: "example.com/spire-controller-manager:0.7.0",
-	})
+		CATTL:             24 * time.Hour,
+		X509SVIDTTL:       time.Hour,
+		JWTSVIDTTL:        5 * time.Minute,
+		CASubject:         topology.CASubject{Country: "US", Organization: "Company Corp", CommonName: "SPIRE Server CA - Market"},
+		JWTIssuer:         "https://oidc.cluster1.com",
+		LogLevel:          "info",
+		Datastore:         topology.SQLite,
+		UpstreamAuthority: topology.SelfSigned,
+	}
 }
+
+// values returns those of trustDomain, once change has been made to what they
+// are made of.
+func values(change func(*spire.Settings)) spire.Values {
+	settings := spire.Settings{
+		TrustDomain: trustDomain(),
+		Address:     netip.MustParseAddr("10.192.1.1"),
+		Images: spire.Images{
+			Server:            "example.com/spire-server:1.15.3",
+			Agent:             "example.com/spire-agent:1.15.3",
+			ControllerManager: "example.com/spire-controller-manager:0.7.0",
+			ServingCert:       "example.com/serving-cert:1",
+		},
+	}
+	change(&settings)
+	return spire.NewValues(settings)
+}
+
+func market() spire.Values { return values(func(*spire.Settings) {}) }
 
 // plain is a trust domain that leaves out what may be left out.
 func plain() spire.Values {
@@ -125,8 +144,48 @@ func plain() spire.Values {
 	return values
 }
 
+// web is a trust domain with an https_web endpoint.
+func web() spire.Values {
+	return values(func(s *spire.Settings) {
+		s.TrustDomain.BundleEndpoint.Profile = topology.HTTPSWeb
+		s.TrustDomain.BundleEndpoint.ServingCert = topology.ServingCert{TTL: time.Hour, FileSyncInterval: 30 * time.Second}
+	})
+}
+
+// peers is a trust domain that has others in its configuration, one of each
+// profile, and the web CA of one of them.
+func peers() spire.Values {
+	return values(func(s *spire.Settings) {
+		truster := s.TrustDomain.Name
+		for i, profile := range []topology.EndpointProfile{topology.HTTPSSPIFFE, topology.HTTPSWeb} {
+			trusted := spiffeid.RequireTrustDomainFromString(fmt.Sprintf("cluster%d.com", i+2))
+			r := topology.Relationship{Truster: truster, Trusted: trusted, Profile: profile, Mode: topology.Static}
+			endpoint := topology.BundleEndpoint{Profile: profile, Port: 8443}
+			s.Static = append(s.Static, spire.StaticRelationship(r, endpoint, netip.AddrFrom4([4]byte{10, 192, byte(i + 2), 1})))
+		}
+		s.WebRoots = []string{webRoot}
+	})
+}
+
+// company is a trust domain as an enterprise runs it.
+func company() spire.Values {
+	return values(func(s *spire.Settings) {
+		s.TrustDomain.Datastore = topology.Postgres
+		s.TrustDomain.UpstreamAuthority = topology.Disk
+	})
+}
+
+// webRoot is what a web CA in PEM looks like; nobody reads it here.
+const webRoot = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGUgYXQgYWxsLCBidXQgaXQgd291bGQgbG9vayBsaWtlIHRo\naXM=\n-----END CERTIFICATE-----\n"
+
 func TestSPIREGolden(t *testing.T) {
 	golden(t, "testdata/spire.yaml", mustRender(t, market()))
+	// Nothing else changes with these.
+	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company()} {
+		all, same := mustRender(t, values), mustRender(t, market())
+		maps.DeleteFunc(all, func(file, manifest string) bool { return manifest == same[file] })
+		golden(t, "testdata/spire-"+name+".yaml", all)
+	}
 }
 
 // golden compares manifests with a file, or rewrites it.
@@ -160,18 +219,37 @@ type object struct {
 	Data     map[string]string
 	Spec     struct {
 		Template struct {
-			Metadata struct{ Annotations map[string]string }
+			Metadata struct{ Annotations, Labels map[string]string }
 			Spec     struct {
-				Containers []struct {
-					Name    string
-					Command []string
-					Ports   []struct {
-						ContainerPort int `yaml:"containerPort"`
+				ServiceAccountName string      `yaml:"serviceAccountName"`
+				InitContainers     []container `yaml:"initContainers"`
+				Containers         []container
+				Volumes            []struct {
+					Name   string
+					Secret struct {
+						SecretName string `yaml:"secretName"`
 					}
+					ConfigMap struct{ Name string } `yaml:"configMap"`
 				}
 			}
 		}
 	}
+}
+
+// container is what the tests below read of one.
+type container struct {
+	Name         string
+	Command      []string
+	Env          []variable
+	VolumeMounts []struct{ Name string } `yaml:"volumeMounts"`
+	Ports        []struct {
+		ContainerPort int `yaml:"containerPort"`
+	}
+}
+
+// mounts reports whether the container has that volume.
+func (c container) mounts(volume string) bool {
+	return slices.ContainsFunc(c.VolumeMounts, func(m struct{ Name string }) bool { return m.Name == volume })
 }
 
 func objects(t *testing.T, manifests map[string]string) map[string]object {
@@ -209,6 +287,70 @@ func TestSPIRENamesAreThoseOfThePackage(t *testing.T) {
 	}
 }
 
+// What the driver makes before the chart must be what the chart looks for.
+func TestSPIRESecretsAreThoseOfThePackage(t *testing.T) {
+	tests := []struct {
+		values spire.Values
+		volume string
+		secret string
+		keys   []string
+	}{
+		{web(), "web-ca", spire.WebCASecret, []string{spire.SecretCertificate, spire.SecretKey}},
+		{company(), "upstream-authority", spire.UpstreamAuthoritySecret, []string{spire.SecretCertificate, spire.SecretKey, spire.SecretBundle}},
+	}
+	for _, test := range tests {
+		manifests := mustRender(t, test.values)
+		pod := objects(t, manifests)["StatefulSet/spire-server"].Spec.Template.Spec
+		var secret string
+		for _, volume := range pod.Volumes {
+			if volume.Name == test.volume {
+				secret = volume.Secret.SecretName
+			}
+		}
+		if secret != test.secret {
+			t.Errorf("volume %s is Secret %q, want %s", test.volume, secret, test.secret)
+		}
+		for _, key := range test.keys {
+			if path := "/run/spire/" + test.volume + "/" + key; !strings.Contains(manifests["server.yaml"]+manifests["server-config.yaml"], path) {
+				t.Errorf("nothing reads %s", path)
+			}
+		}
+	}
+	// The key of the web CA is beside the server, not in it.
+	pod := objects(t, mustRender(t, web()))["StatefulSet/spire-server"].Spec.Template.Spec
+	if !pod.InitContainers[0].mounts("web-ca") || slices.ContainsFunc(pod.Containers, func(c container) bool { return c.mounts("web-ca") }) {
+		t.Errorf("web-ca is mounted by others than %s alone", pod.InitContainers[0].Name)
+	}
+}
+
+// The program must know the variables that the chart sets, and take their values.
+func TestServingCertTakesWhatTheChartSets(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "serving-cert")
+	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../apps/serving-cert").CombinedOutput(); err != nil {
+		t.Fatalf("build apps/serving-cert: %v\n%s", err, output)
+	}
+	help, err := exec.CommandContext(t.Context(), program, "-h").CombinedOutput()
+	if err != nil {
+		t.Fatalf("serving-cert -h: %v\n%s", err, help)
+	}
+	var env []string
+	for _, variable := range objects(t, mustRender(t, web()))["StatefulSet/spire-server"].Spec.Template.Spec.InitContainers[0].Env {
+		if !strings.Contains(string(help), "["+variable.Name+"]") {
+			t.Errorf("the program does not know %s", variable.Name)
+		}
+		env = append(env, variable.Name+"="+variable.Value)
+	}
+	// It reads all its settings, and then cannot open a port that is none.
+	command := exec.CommandContext(t.Context(), program, "-health-listen=256.0.0.1:0")
+	command.Env = env
+	var said bytes.Buffer
+	command.Stderr = &said
+	var ended *exec.ExitError
+	if err := command.Run(); !errors.As(err, &ended) || ended.ExitCode() != 1 {
+		t.Errorf("serving-cert ends with %v:\n%s", err, said.String())
+	}
+}
+
 func TestSPIREPodsRestartWithTheirConfiguration(t *testing.T) {
 	annotations := func(values spire.Values, name string) map[string]string {
 		return objects(t, mustRender(t, values))[name].Spec.Template.Metadata.Annotations
@@ -220,6 +362,18 @@ func TestSPIREPodsRestartWithTheirConfiguration(t *testing.T) {
 	}
 	if !maps.Equal(annotations(market(), "DaemonSet/spire-agent"), annotations(changed, "DaemonSet/spire-agent")) {
 		t.Errorf("another TTL of the server's restarts the agents")
+	}
+	roots := market()
+	roots.WebRoots = []string{webRoot}
+	if maps.Equal(annotations(market(), "StatefulSet/spire-server"), annotations(roots, "StatefulSet/spire-server")) {
+		t.Errorf("another root leaves the server's pod as it is, which has read them")
+	}
+	reversed := values(func(s *spire.Settings) {
+		s.WebRoots = []string{"b", "a"}
+		s.Static = []spire.FederatesWithValues{{TrustDomain: "b"}, {TrustDomain: "a"}}
+	})
+	if !slices.IsSorted(reversed.WebRoots) || reversed.FederatesWith[0].TrustDomain != "a" {
+		t.Errorf("another order of peers restarts the server")
 	}
 	elsewhere := market()
 	elsewhere.BundleEndpoint.Address = "10.192.1.9"
@@ -237,7 +391,16 @@ func TestSPIRERefusesValues(t *testing.T) {
 		{"none at all", map[string]any{}, "trustDomain"},
 		{"a field that does not exist", map[string]any{"server": map[string]any{"caTtl": "1h"}}, "caTtl"},
 		{"a duration without a unit", with(func(v *spire.Values) { v.Server.CATTL = "3600" }), "caTTL"},
-		{"a profile for which the chart has no settings", with(func(v *spire.Values) { v.BundleEndpoint.Profile = "https_web" }), "profile"},
+		{"a profile that does not exist", with(func(v *spire.Values) { v.BundleEndpoint.Profile = "https" }), "profile"},
+		{"an https_web endpoint without names", with(func(v *spire.Values) { v.BundleEndpoint.Profile = topology.HTTPSWeb }), "names"},
+		{"an https_web endpoint without its program", change(web(), func(v *spire.Values) { v.Images.ServingCert = "" }), "servingCert"},
+		{"https_spiffe with nobody to expect", change(peers(), func(v *spire.Values) { v.FederatesWith[0].EndpointSPIFFEID = "" }), "endpointSPIFFEID"},
+		{"https_web with somebody to expect", change(peers(), func(v *spire.Values) { v.FederatesWith[1].EndpointSPIFFEID = v.AdminID }), "endpointSPIFFEID"},
+		{"a bundle over plain HTTP", change(peers(), func(v *spire.Values) { v.FederatesWith[0].URL = "http://10.192.2.1:8443" }), "url"},
+		{"a root that is none", with(func(v *spire.Values) { v.WebRoots = []string{"/etc/ssl/root.pem"} }), "webRoots"},
+		{"a database that needs quotes", change(company(), func(v *spire.Values) { v.Datastore.Postgres.Database = "spire'" }), "database"},
+		{"a datastore that does not exist", with(func(v *spire.Values) { v.Datastore.Type = "mysql" }), "datastore"},
+		{"an upstream authority that does not exist", with(func(v *spire.Values) { v.UpstreamAuthority = "vault" }), "upstreamAuthority"},
 		{"an image without a tag", with(func(v *spire.Values) { v.Images.Agent = "example.com/spire-agent" }), "agent"},
 		{"a name instead of an address", with(func(v *spire.Values) { v.BundleEndpoint.Address = "market.test" }), "address"},
 	}
@@ -251,9 +414,10 @@ func TestSPIRERefusesValues(t *testing.T) {
 	}
 }
 
-func with(change func(*spire.Values)) spire.Values {
-	values := market()
-	change(&values)
+func with(changed func(*spire.Values)) spire.Values { return change(market(), changed) }
+
+func change(values spire.Values, changed func(*spire.Values)) spire.Values {
+	changed(&values)
 	return values
 }
 
@@ -265,6 +429,9 @@ func TestSPIREConfigurationIsValid(t *testing.T) {
 	}{
 		{"server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", market()},
 		{"plain server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", plain()},
+		{"https_web server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", web()},
+		{"server with peers", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", peers()},
+		{"company's server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", company()},
 		{"agent", spiretest.AgentVariable, "ConfigMap/spire-agent", "agent.conf", market()},
 	}
 	for _, test := range tests {
@@ -272,6 +439,8 @@ func TestSPIREConfigurationIsValid(t *testing.T) {
 			program := spiretest.Program(t, test.variable)
 			config := objects(t, mustRender(t, test.values))[test.object].Data[test.key]
 			path := filepath.Join(t.TempDir(), test.key)
+			// To validate is to load the certificate.
+			config = strings.ReplaceAll(config, "/run/spire/serving-cert/serving.pem", servingCert(t))
 			if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -281,4 +450,105 @@ func TestSPIREConfigurationIsValid(t *testing.T) {
 			}
 		})
 	}
+}
+
+// servingCert returns a file with a certificate and its key.
+func servingCert(t *testing.T) string {
+	t.Helper()
+	ca, err := pki.NewRoot("Web CA", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, key, err := ca.ServingCert([]string{"cluster1.com"}, nil, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "serving.pem")
+	if err := os.WriteFile(path, slices.Concat(certificate, key), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// What a lab file says must reach SPIRE as it stands there, though "${" begins
+// something else in HCL.
+func TestSPIRETakesTextAsItIs(t *testing.T) {
+	const name, organization = `Prices in ${USD} & $HOME`, `"Company" \ ${`
+	values := market()
+	values.Server.CASubject = spire.CASubjectValues{Organization: organization, CommonName: name}
+	config := objects(t, mustRender(t, values))["ConfigMap/spire-server"].Data["server.conf"]
+	_, subject, found := strings.Cut(config, "ca_subject {")
+	subject, _, end := strings.Cut(subject, "}\n")
+	if !found || !end {
+		t.Fatalf("no ca_subject in\n%s", config)
+	}
+	td := trustDomain().Name
+	server := spiretest.Start(t, spiretest.Config{TrustDomain: td, AdminID: spire.AdminID(td), Server: "ca_subject {" + subject + "}\n"})
+	authorities, err := pki.Parse(server.Run(t, "bundle", "show"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := authorities[0].Subject
+	if got.CommonName != name || !slices.Equal(got.Organization, []string{organization}) {
+		t.Errorf("subject is %q of %q, want %q of %q", got.CommonName, got.Organization, name, organization)
+	}
+}
+
+// The pods of a demo program must be those that its identity is for.
+func TestDemosArePodsOfTheirIdentities(t *testing.T) {
+	for _, app := range topology.Apps() {
+		t.Run(app.Name, func(t *testing.T) {
+			values, ok := demos()[app.Name].(target)
+			if !ok {
+				t.Fatal("no chart of that name")
+			}
+			w := topology.Workload{Name: app.Name, App: app, Cluster: "cloud"}
+			if app.Regional {
+				values["region"] = w.Cluster
+			}
+			manifests, err := render(app.Name, app.Namespace, values)
+			if err != nil {
+				t.Fatal(err)
+			}
+			deployment, ok := objects(t, manifests)["Deployment/"+app.Deployment]
+			if !ok {
+				t.Fatalf("no Deployment %s", app.Deployment)
+			}
+			pod := deployment.Spec.Template
+			if got := pod.Spec.ServiceAccountName; got != app.ServiceAccount {
+				t.Errorf("service account is %s, want %s", got, app.ServiceAccount)
+			}
+			want := w.PodLabels()
+			want["app.kubernetes.io/name"] = app.Name
+			for label, value := range want {
+				if got := pod.Metadata.Labels[label]; got != value {
+					t.Errorf("label %s is %q, want %q", label, got, value)
+				}
+			}
+		})
+	}
+}
+
+// With a PostgreSQL of its own a server keeps what it knows over a restart, and
+// the password is in its environment alone.
+func TestSPIREKeepsItsEntriesInPostgres(t *testing.T) {
+	spiretest.Program(t, spiretest.ServerVariable)
+	values := company()
+	where, password := startPostgres(t, *values.Datastore.Postgres)
+	config := objects(t, mustRender(t, values))["ConfigMap/spire-server"].Data["server.conf"]
+	_, datastore, found := strings.Cut(config, "DataStore \"sql\" {\n    plugin_data {\n")
+	datastore, _, end := strings.Cut(datastore, "    }\n")
+	datastore = strings.Replace(datastore, "host=spire-database port=5432", where, 1)
+	if !found || !end || !strings.Contains(datastore, where) {
+		t.Fatalf("no connection to spire-database in\n%s", config)
+	}
+	td := trustDomain().Name
+	settings := spiretest.Config{TrustDomain: td, AdminID: spire.AdminID(td), Datastore: datastore, Env: []string{"PGPASSWORD=" + password}}
+	create := []string{"entry", "create", "-spiffeID", "spiffe://cluster1.com/server", "-parentID", "spiffe://cluster1.com/agent", "-selector", "unix:uid:1000"}
+	t.Run("the first", func(t *testing.T) { spiretest.Start(t, settings).Run(t, create...) })
+	t.Run("the next", func(t *testing.T) {
+		if shown := spiretest.Start(t, settings).Run(t, "entry", "show"); !strings.Contains(string(shown), "spiffe://cluster1.com/server") {
+			t.Errorf("entries are lost:\n%s", shown)
+		}
+	})
 }

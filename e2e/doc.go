@@ -7,12 +7,17 @@
 // the end what is left. What it does with what is in the environment:
 //
 //   - FEDLAB is the command to test; where it is not set, the suite builds it.
+//     Guides build the one of the checkout, as a person does who follows them.
 //   - FEDLAB_E2E_LAB is a lab that is up, a preset or a file. The specs then run
 //     on it and put back what they change; those with the label "own" need a lab
 //     that may be killed and taken down, and are skipped.
 //   - FEDLAB_EVIDENCE is the folder for screenshots and for what is gathered
 //     about each failed spec; evidence/ of the checkout where it is not set.
 //
-// Labels say what a spec is about: quotes, browser, auth, status, up, evidence.
+// Each guide of docs/guides is a spec that types its commands into a shell, in a
+// copy of the checkout, and has a lab of its own.
+//
+// Labels say what a spec is about: quotes, browser, auth, status, up, evidence,
+// guide.
 // "own" is above; "slow" takes more than half a minute.
 package e2e

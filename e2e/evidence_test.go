@@ -57,7 +57,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 		Expect(string(files[in+"/logs/"+p.server.App.Namespace+"/"+name+"/"+name+".log"])).To(ContainSubstring("[removed: "))
 		Expect(string(files[in+"/Pod.json"])).To(And(ContainSubstring(name), ContainSubstring("[removed: ")))
 		Expect(string(files[in+"/Event.json"])).To(ContainSubstring(name))
-		Expect(string(files[in+"/ClusterSPIFFEID.json"])).To(ContainSubstring(p.server.App.Path))
+		Expect(string(files[in+"/ClusterSPIFFEID.json"])).To(ContainSubstring(p.server.App.IDTemplate))
 		Expect(files).To(HaveKey(in + "/node.log"))
 		Expect(files).To(HaveKey(in + "/logs/spire-system/spire-server-0/spire-server.log"))
 		td, err := under.topology.TrustDomainOf(p.server.Cluster)

@@ -48,7 +48,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(under.well(ctx)).To(Succeed(), "the suite starts from a lab that is well; 'fedlab up' mends one that is not")
 	} else {
-		file, err := labFile(ctx)
+		file, err := labFile(ctx, config.DefaultPreset, "e2e-")
 		Expect(err).NotTo(HaveOccurred())
 		under, err = existing(c, file)
 		Expect(err).NotTo(HaveOccurred())
@@ -147,14 +147,14 @@ func alone() {
 	DeferCleanup(lock.Unlock)
 }
 
-// labFile writes the file of the suite's own lab: the default preset under
-// another name and with a page on a free port, so that it can stand beside it.
-func labFile(ctx context.Context) (string, error) {
-	f, err := config.Open(config.DefaultPreset)
+// labFile writes the file of a lab of the suite's own: a preset under another
+// name and with its pages on free ports, so that it can stand beside it.
+func labFile(ctx context.Context, preset, prefix string) (string, error) {
+	f, err := config.Open(preset)
 	if err != nil {
 		return "", err
 	}
-	f.Lab.Metadata.Name = "e2e-" + f.Lab.Metadata.Name
+	f.Lab.Metadata.Name = prefix + f.Lab.Metadata.Name
 	for i := range f.Lab.Spec.Workloads {
 		if w := &f.Lab.Spec.Workloads[i]; w.Expose != "" {
 			if w.Expose, err = freePort(ctx); err != nil {
@@ -166,6 +166,6 @@ func labFile(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(scratch(), "lab.yaml")
+	path := filepath.Join(scratch(), f.Lab.Metadata.Name+".yaml")
 	return path, os.WriteFile(path, data, 0o644)
 }

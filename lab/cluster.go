@@ -9,6 +9,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -27,34 +31,166 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("lab %s runs and is not what its file asks for: %s", e.Lab, strings.Join(e.Differences, "; "))
 }
 
-// survey looks at the clusters that are there before anything is changed.
+// survey looks at the clusters that are there before anything is changed, and
+// gives those of the file that are there the places that they have.
 func (u *up) survey(ctx context.Context) (err error) {
 	if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
 		return err
 	}
+	before, err := u.remember(ctx)
+	if err != nil {
+		return err
+	}
 	mismatch := &MismatchError{Lab: u.topology.Name}
 	for _, n := range u.nodes {
+		if _, err := u.topology.Cluster(n.Cluster); err != nil {
+			continue // it goes
+		}
 		if err := fits(u.topology, n); err != nil {
 			mismatch.Differences = append(mismatch.Differences, err.Error())
 		}
 	}
+	mismatch.Differences = append(mismatch.Differences, immutable(before, u.topology)...)
 	if mismatch.Differences != nil {
 		return mismatch
 	}
+	u.topology = u.topology.Placed(before)
 	// Better now than when images have been built for minutes.
 	var errs []error
 	for _, c := range u.topology.Clusters {
 		if _, there := node(u.nodes, c.Name); !there {
-			errs = append(errs, u.portsFree(c))
+			errs = append(errs, u.portsFree(c, u.going()))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (u *up) portsFree(c topology.Cluster) error {
+// going returns the ports of the clusters that the file no longer has.
+func (u *up) going() map[netip.AddrPort]int {
+	ports := map[netip.AddrPort]int{}
+	for _, n := range u.nodes {
+		if _, err := u.topology.Cluster(n.Cluster); err != nil {
+			maps.Copy(ports, n.Ports)
+		}
+	}
+	return ports
+}
+
+// remember recalls what the clusters that are there were meant to be. Where all
+// of them are stopped, they are started for it, as they would be anyway.
+func (u *up) remember(ctx context.Context) (before topology.Topology, err error) {
+	before, err = u.recall(ctx, u.topology.Name, u.nodes)
+	if err != nil || len(before.Clusters) > 0 || len(u.nodes) == 0 {
+		return before, err
+	}
+	bound := time.Nanosecond // they run, and do not know
+	for _, n := range u.nodes {
+		if n.Running {
+			continue
+		}
+		plan.Did(ctx)
+		bound = apiBound
+		if err := u.Parts.Nodes.Start(ctx, u.topology.Name, n.Cluster); err != nil {
+			return before, err
+		}
+	}
+	err = wait(ctx, bound, check.Check{Name: "a cluster tells what the lab is meant to be", Probe: func(ctx context.Context) (err error) {
+		if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+			return err
+		}
+		if before, err = u.recall(ctx, u.topology.Name, u.nodes); err == nil && len(before.Clusters) == 0 {
+			err = errors.New("none of them does")
+		}
+		return err
+	}})
+	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) {
+		err = nil // they were left half-made
+	}
+	return before, err
+}
+
+// recall returns what the clusters that are there were last meant to be.
+func (d *Driver) recall(ctx context.Context, lab string, nodes []Node) (topology.Topology, error) {
+	var mu sync.Mutex
+	told := map[string]topology.Topology{}
+	var group errgroup.Group
+	for _, n := range nodes {
+		group.Go(func() error {
+			if t, err := d.marked(ctx, lab, n); err == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				told[n.Cluster] = t
+			}
+			return context.Cause(ctx)
+		})
+	}
+	err := group.Wait()
+	return gather(lab, nodes, told), err
+}
+
+// gather puts together what clusters tell that the lab is meant to be. Each is
+// believed about itself, since the others may have been changed since; of one
+// that does not tell, another may know.
+func gather(lab string, nodes []Node, told map[string]topology.Topology) topology.Topology {
+	before := topology.Topology{Name: lab}
+	for _, n := range nodes {
+		source, ok := told[n.Cluster]
+		for _, other := range nodes {
+			if _, err := told[other.Cluster].Cluster(n.Cluster); !ok && err == nil {
+				source, ok = told[other.Cluster], true
+			}
+		}
+		for _, c := range source.Clusters {
+			if c.Name == n.Cluster {
+				before.Clusters = append(before.Clusters, c)
+			}
+		}
+		for _, td := range source.TrustDomains {
+			if td.Cluster == n.Cluster {
+				before.TrustDomains = append(before.TrustDomains, td)
+			}
+		}
+		for _, w := range source.Workloads {
+			if w.Cluster == n.Cluster {
+				before.Workloads = append(before.Workloads, w)
+			}
+		}
+	}
+	return before
+}
+
+// immutable says what of the trust domains that run the file would change though
+// it cannot be changed. That a profile cannot is a rule of the operator that seed
+// 004 describes, too: peers have it in their relationships.
+func immutable(before, asked topology.Topology) (differences []string) {
+	for _, was := range before.TrustDomains {
+		is, err := asked.TrustDomainOf(was.Cluster)
+		if err != nil {
+			continue // its cluster goes
+		}
+		for _, c := range []struct{ what, was, is, why string }{
+			{"trust domain", was.Name.Name(), is.Name.Name(), "every identity in it would be another"},
+			{"bundleEndpoint.profile", string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more"},
+			{"datastore", string(was.Datastore), string(is.Datastore), "entries and bundles would stay behind in the old one"},
+			{"upstreamAuthority", string(was.UpstreamAuthority), string(is.UpstreamAuthority), "the authorities that peers hold would end at once"},
+		} {
+			if c.was != c.is {
+				differences = append(differences, fmt.Sprintf("the %s of cluster %s is %s, and the file asks for %s; it cannot be changed once it is set: %s",
+					c.what, was.Cluster, c.was, c.is, c.why))
+			}
+		}
+	}
+	return differences
+}
+
+// portsFree returns nil when nobody has the ports that a cluster is to have, but
+// for those that will be free.
+func (u *up) portsFree(c topology.Cluster, free map[netip.AddrPort]int) error {
 	var errs []error
 	for addr := range ports(u.topology, c.Name) {
-		errs = append(errs, u.Parts.PortFree(addr))
+		if _, soon := free[addr]; !soon {
+			errs = append(errs, u.Parts.PortFree(addr))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -114,7 +250,11 @@ var mark = ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-syste
 const markTopology = "topology.json"
 
 // cluster makes a cluster, or takes the one that is there.
-func (u *up) cluster(ctx context.Context, c topology.Cluster) error {
+func (u *up) cluster(ctx context.Context, name string) error {
+	c, err := u.topology.Cluster(name)
+	if err != nil {
+		return err
+	}
 	// What a killed up had asked Docker for may have come since the survey.
 	nodes, err := u.Parts.Nodes.List(ctx, u.topology.Name)
 	if err != nil {
@@ -183,7 +323,7 @@ func (u *up) create(ctx context.Context, c topology.Cluster) error {
 	if err != nil {
 		return err
 	}
-	if err := u.portsFree(c); err != nil {
+	if err := u.portsFree(c, nil); err != nil {
 		return err
 	}
 	err = u.Parts.Nodes.Create(ctx, NodeSpec{
@@ -243,43 +383,50 @@ func (u *up) mark(ctx context.Context, c topology.Cluster) error {
 
 // Topology returns what a lab that runs is meant to be, as the last up was told;
 // no lab file is needed. It is a *NotUpError when no cluster of the lab answers.
-func (d *Driver) Topology(ctx context.Context, lab string) (t topology.Topology, err error) {
+func (d *Driver) Topology(ctx context.Context, lab string) (topology.Topology, error) {
 	nodes, err := d.Parts.Nodes.List(ctx, lab)
 	if err != nil {
-		return t, err
+		return topology.Topology{}, err
 	}
 	notUp := &NotUpError{Lab: lab, What: "there is no cluster of it"}
 	for _, n := range nodes {
-		var marked struct {
-			Data map[string]string `json:"data"`
-		}
-		found, err := d.readMark(ctx, lab, n, &marked)
-		switch {
-		case err != nil:
-			notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, err)
-		case !found:
-			notUp.What = "cluster " + n.Cluster + " is half-made"
-		default:
-			if err := json.Unmarshal([]byte(marked.Data[markTopology]), &t); err != nil {
-				return t, fmt.Errorf("read what lab %s is meant to be from cluster %s: %w", lab, n.Cluster, err)
-			}
+		t, err := d.marked(ctx, lab, n)
+		if err == nil {
 			return t, nil
 		}
+		notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, err)
 	}
-	return t, notUp
+	return topology.Topology{}, notUp
 }
 
-func (d *Driver) readMark(ctx context.Context, lab string, n Node, into any) (bool, error) {
+// marked returns what the mark of a cluster says that the lab is meant to be.
+func (d *Driver) marked(ctx context.Context, lab string, n Node) (t topology.Topology, err error) {
 	if !n.Running {
-		return false, errors.New("its node is stopped")
+		return t, errors.New("its node is stopped")
 	}
 	access, err := d.access(lab, n.Cluster)
 	if err != nil {
-		return false, err
+		return t, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	return access.Objects.Object(ctx, mark, into)
+	return readMark(ctx, access.Objects)
+}
+
+// readMark returns what a cluster's mark says, and an error for a cluster without
+// one.
+func readMark(ctx context.Context, objects Objects) (t topology.Topology, err error) {
+	var m struct {
+		Data map[string]string `json:"data"`
+	}
+	found, err := objects.Object(ctx, mark, &m)
+	switch {
+	case err != nil:
+		return t, err
+	case !found:
+		return t, errors.New("it was left half-made, and the next up makes it anew")
+	}
+	return t, json.Unmarshal([]byte(m.Data[markTopology]), &t)
 }
 
 func (u *up) reach(c topology.Cluster) (Access, error) {

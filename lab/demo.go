@@ -9,40 +9,25 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// Values of the demo charts; their fields are those of each chart's
-// values.schema.json.
-type (
-	quotesValues struct {
-		Image          string         `json:"image"`
-		AllowedClients []string       `json:"allowedClients"`
-		Service        serviceAddress `json:"service"`
+// deploy runs a demo program with the image made of the present source, and the
+// database beside it.
+func (u *up) deploy(ctx context.Context, name string) error {
+	w, err := u.topology.Workload(name)
+	if err != nil {
+		return err
 	}
-	serviceAddress struct {
-		Port    int    `json:"port"`
-		Address string `json:"address"`
+	if w.App.Database != "" {
+		if err := u.database(ctx, w.Cluster, w.App.Namespace, w.App.Database, databaseName, databaseName); err != nil {
+			return err
+		}
 	}
-	brokerValues struct {
-		Image   string      `json:"image"`
-		Quotes  peer        `json:"quotes"`
-		Service servicePort `json:"service"`
-	}
-	peer struct {
-		Address string `json:"address"`
-		ID      string `json:"id"`
-	}
-	servicePort struct {
-		Port     int `json:"port"`
-		NodePort int `json:"nodePort,omitempty"`
-	}
-)
-
-// deploy runs a demo program with the image made of the present source.
-func (u *up) deploy(ctx context.Context, w topology.Workload) error {
 	loaded, err := u.Parts.Images.LoadDemo(ctx, u.topology.Name, w.Cluster, w.App.Name)
 	if err != nil {
 		return err
@@ -60,6 +45,26 @@ func (u *up) deploy(ctx context.Context, w topology.Workload) error {
 		plan.Did(ctx)
 	}
 	return runAgain(ctx, access.Objects, deployment(w))
+}
+
+// database runs a PostgreSQL in a cluster, with one database and its owner.
+func (u *up) database(ctx context.Context, cluster, namespace, release, name, user string) error {
+	loaded, err := u.Parts.Images.LoadDemo(ctx, u.topology.Name, cluster, postgres)
+	if err != nil {
+		return err
+	}
+	access := u.access(cluster)
+	changed, err := access.Releases.Apply(ctx, Release{
+		Name: release, Namespace: namespace, Chart: postgres,
+		Values: postgresValues{Image: u.images.Demos[postgres], Database: name, User: user},
+	})
+	if err != nil {
+		return err
+	}
+	if loaded || changed {
+		plan.Did(ctx)
+	}
+	return runAgain(ctx, access.Objects, ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: namespace, Name: release})
 }
 
 // runAgain gives what somebody has scaled to no pod its pod back: Helm does not
@@ -82,48 +87,6 @@ func runAgain(ctx context.Context, objects Objects, key ObjectKey) error {
 	return err
 }
 
-func (u *up) demoValues(w topology.Workload) (any, error) {
-	image := u.images.Demos[w.App.Name]
-	switch w.App.Name {
-	case "stock-quotes":
-		address, err := u.addresses.Workload(w)
-		if err != nil {
-			return nil, err
-		}
-		v := quotesValues{Image: image, AllowedClients: []string{}, Service: serviceAddress{Port: w.App.Port, Address: address.String()}}
-		for _, caller := range u.topology.Callers(w.Name) {
-			id, err := u.topology.SPIFFEID(caller)
-			if err != nil {
-				return nil, err
-			}
-			v.AllowedClients = append(v.AllowedClients, id.String())
-		}
-		return v, nil
-	case "broker-webapp":
-		v := brokerValues{Image: image, Service: servicePort{Port: w.App.Port}}
-		if w.Expose.IsValid() {
-			v.Service.NodePort = ports(u.topology, w.Cluster)[w.Expose]
-		}
-		for _, name := range w.Calls {
-			to, err := u.topology.Workload(name)
-			if err != nil {
-				return nil, err
-			}
-			address, err := u.addresses.Workload(to)
-			if err != nil {
-				return nil, err
-			}
-			id, err := u.topology.SPIFFEID(to)
-			if err != nil {
-				return nil, err
-			}
-			v.Quotes = peer{Address: fmt.Sprintf("%s:%d", address, to.App.Port), ID: id.String()}
-		}
-		return v, nil
-	}
-	return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
-}
-
 // page looks at a workload's page as a browser on this machine does.
 func (u *up) page(ctx context.Context, w topology.Workload) error {
 	if err := u.runs(ctx, w); err != nil {
@@ -140,56 +103,120 @@ func (u *up) runs(ctx context.Context, w topology.Workload) error {
 	}})
 }
 
-// verify makes one workload call another and looks at whom it says it met.
+// witness returns the workload that tells how the calls of from go: itself, if it
+// has a page, or one with a page that calls it.
+func witness(t topology.Topology, from topology.Workload) (topology.Workload, bool) {
+	for _, w := range append([]topology.Workload{from}, t.Callers(from.Name)...) {
+		if w.App.Page != "" {
+			return w, true
+		}
+	}
+	return topology.Workload{}, false
+}
+
+// verify looks at what one workload says of its calls to another: whom it met.
 func (u *up) verify(ctx context.Context, from, to topology.Workload) error {
-	for _, w := range []topology.Workload{to, from} {
+	teller, told := witness(u.topology, from)
+	if !told {
+		return fmt.Errorf("nobody tells of the calls of %s", from.Name)
+	}
+	for _, w := range []topology.Workload{to, from, teller} {
 		if err := u.runs(ctx, w); err != nil {
 			return err
 		}
 	}
-	want, err := u.topology.SPIFFEID(to)
+	caller, err := u.topology.SPIFFEID(from)
+	if err != nil {
+		return err
+	}
+	called, err := u.topology.SPIFFEID(to)
 	if err != nil {
 		return err
 	}
 	return wait(ctx, callBound, check.Check{Name: from.Name + " gets an answer from " + to.Name, Probe: func(ctx context.Context) error {
-		answer, err := callThrough(ctx, u.access(from.Cluster).Pods, from)
-		switch {
-		case err != nil:
-			return err
-		case answer.Error != nil:
-			return fmt.Errorf("%s: %s", answer.Error.What, answer.Error.Detail)
-		case answer.Peer == nil:
-			return errors.New("nobody answered yet")
-		case answer.Peer.ID != want.String():
-			return fmt.Errorf("%s answered, want %s", answer.Peer.ID, want)
+		pods := u.access(teller.Cluster).Pods
+		if teller.App.Name == "broker-webapp" {
+			return quoted(ctx, pods, teller, called)
 		}
-		return nil
+		return reported(ctx, pods, teller, caller, called)
 	}})
 }
 
-// brokerAnswer is the part of the broker's /api/quotes that says who answered.
-type brokerAnswer struct {
-	Peer *struct {
-		ID string `json:"id"`
-	} `json:"peer"`
-	Error *struct {
-		What   string `json:"what"`
-		Detail string `json:"detail"`
-	} `json:"error"`
+// quoted returns nil when a broker has quotes from a server.
+func quoted(ctx context.Context, pods Pods, broker topology.Workload, server spiffeid.ID) error {
+	var answer struct {
+		Peer *struct {
+			ID string `json:"id"`
+		} `json:"peer"`
+		Error *problem `json:"error"`
+	}
+	err := ask(ctx, pods, broker, "/api/quotes", &answer)
+	switch {
+	case err != nil:
+		return err
+	case answer.Error != nil:
+		return answer.Error
+	case answer.Peer == nil:
+		return errors.New("nobody answered yet")
+	case answer.Peer.ID != server.String():
+		return fmt.Errorf("%s answered, want %s", answer.Peer.ID, server)
+	}
+	return nil
 }
 
-// oneCall bounds a look at /api/quotes: the broker's own call ends before.
+// reported returns nil when all calls of caller to called, of which teller
+// knows, end as they should, and one of them with an answer.
+func reported(ctx context.Context, pods Pods, teller topology.Workload, caller, called spiffeid.ID) error {
+	var report struct {
+		Calls []struct {
+			Name    string   `json:"name"`
+			Caller  string   `json:"caller"`
+			Server  string   `json:"server"`
+			State   string   `json:"state"`
+			Problem *problem `json:"problem"`
+		} `json:"calls"`
+	}
+	if err := ask(ctx, pods, teller, "/api/calls", &report); err != nil {
+		return err
+	}
+	answered := false
+	for _, c := range report.Calls {
+		switch {
+		case c.Caller != caller.String() || c.Server != called.String():
+		case c.State == "answered":
+			answered = true
+		case c.State == "failed" && c.Problem != nil:
+			return fmt.Errorf("%q: %w", c.Name, c.Problem)
+		case c.State != "refused":
+			return fmt.Errorf("%q is %s", c.Name, c.State)
+		}
+	}
+	if !answered {
+		return fmt.Errorf("%s tells of no answer yet", teller.Name)
+	}
+	return nil
+}
+
+// problem is why a call failed, in the words of a demo program.
+type problem struct {
+	What   string `json:"what"`
+	Detail string `json:"detail"`
+}
+
+func (p *problem) Error() string { return p.What + ": " + p.Detail }
+
+// oneCall bounds a look at what a demo program tells: its own calls end before.
 const oneCall = 15 * time.Second
 
-// callThrough asks a broker for quotes, through the Kubernetes API, so that it
-// works for brokers that are not exposed, too.
-func callThrough(ctx context.Context, pods Pods, w topology.Workload) (answer brokerAnswer, err error) {
+// ask gets JSON of a demo program in plain HTTP, through the Kubernetes API, so
+// that it works for programs that are not exposed, too.
+func ask(ctx context.Context, pods Pods, w topology.Workload, path string, answer any) (err error) {
 	names, err := pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
-		return answer, err
+		return err
 	}
 	if len(names) == 0 {
-		return answer, fmt.Errorf("%s has no ready pod", w.Name)
+		return fmt.Errorf("%s has no ready pod", w.Name)
 	}
 	transport := &http.Transport{
 		DisableKeepAlives: true,
@@ -199,17 +226,17 @@ func callThrough(ctx context.Context, pods Pods, w topology.Workload) (answer br
 	}
 	ctx, cancel := context.WithTimeout(ctx, oneCall)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Name+"/api/quotes", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Name+path, nil)
 	if err != nil {
-		return answer, err
+		return err
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return answer, fmt.Errorf("ask %s for quotes: %w", w.Name, err)
+		return fmt.Errorf("ask %s for %s: %w", w.Name, path, err)
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	if response.StatusCode != http.StatusOK {
-		return answer, fmt.Errorf("ask %s for quotes: %s", w.Name, response.Status)
+		return fmt.Errorf("ask %s for %s: %s", w.Name, path, response.Status)
 	}
-	return answer, json.NewDecoder(response.Body).Decode(&answer)
+	return json.NewDecoder(response.Body).Decode(answer)
 }

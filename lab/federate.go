@@ -18,100 +18,114 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// What of SPIRE runs in each cluster.
-var (
-	serverKey = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
-	agentKey  = ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
-)
-
-func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
-	access := u.access(td.Cluster)
-	applied, err := access.Objects.Apply(ctx, u.images.CRDs...)
-	if err != nil {
-		return err
-	}
-	address, err := u.addresses.Server(td)
-	if err != nil {
-		return err
-	}
-	changed, err := access.Releases.Apply(ctx, Release{
-		Name: "spire", Namespace: spire.Namespace, Chart: "spire",
-		Values: spire.NewValues(td, address, spire.Images{
-			Server: u.images.SPIREServer, Agent: u.images.SPIREAgent, ControllerManager: u.images.SPIREControllerManager,
-		}),
-	})
-	if err != nil {
-		return err
-	}
-	if applied || changed {
-		plan.Did(ctx)
-	}
-	if err := runAgain(ctx, access.Objects, serverKey); err != nil {
-		return err
-	}
-	var server *spire.Server
-	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
-		// Kubernetes says that the pods of a node that was stopped run until it
-		// has looked again: only an answer shows that the server does. Whether
-		// the pod is ready is no matter here: kubelet puts the first look off
-		// by up to a period in a node that is new.
-		if err := access.Pods.Started(ctx, spire.Namespace, spire.ServerPod, spire.ServerContainer); err != nil {
-			return err
-		}
-		server, err = connectServer(ctx, access, td.Name)
-		return err
-	}})
-	if err != nil {
-		return err
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.servers[td.Name] = server
-	return nil
-}
-
-func (u *up) spireAgents(ctx context.Context, td topology.TrustDomain) error {
-	return wait(ctx, rolloutBound, check.Check{Name: "the SPIRE agent runs", Probe: func(ctx context.Context) error {
-		return u.access(td.Cluster).Pods.Ready(ctx, agentKey)
-	}})
-}
-
 // federate makes one trust domain trust another: the bundle of the trusted one
 // is read from its own server over an authenticated path and handed to the
-// truster, whose server then fetches it by itself from the bundle endpoint.
+// truster. Its server then fetches the bundle by itself from the bundle
+// endpoint, unless the relationship is a manual one.
 func (u *up) federate(ctx context.Context, r topology.Relationship) error {
+	if r.Mode == topology.Manual {
+		return u.exchange(ctx, r)
+	}
+	s := &syncing{Relationship: r, truster: u.server(r.Truster), trusted: u.server(r.Trusted), delay: fetchDelay}
+	var err error
+	if r.Mode == topology.Static {
+		s.delay = staticFetchDelay
+		err = u.bootstrap(ctx, r)
+	} else {
+		err = u.relate(ctx, r)
+	}
+	if err != nil {
+		return err
+	}
+	return wait(ctx, apiBound, check.Check{Name: r.Truster.Name() + " holds the bundle of " + r.Trusted.Name(), Probe: s.probe})
+}
+
+// exchange sets a bundle by hand, as it is now.
+func (u *up) exchange(ctx context.Context, r topology.Relationship) error {
+	source, err := u.server(r.Trusted).Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	held, err := heldBundle(ctx, u.server(r.Truster), r.Trusted)
+	if err != nil || federation.Compare(held, source).State == federation.InSync {
+		return err
+	}
+	plan.Did(ctx)
+	return u.server(r.Truster).SetBundle(ctx, source)
+}
+
+// bootstrap hands a truster whose server has the relationship in its
+// configuration the bundle that it starts with, unless it holds one.
+func (u *up) bootstrap(ctx context.Context, r topology.Relationship) error {
+	held, err := heldBundle(ctx, u.server(r.Truster), r.Trusted)
+	if err != nil || held != nil {
+		return err
+	}
+	plan.Did(ctx)
+	if err := u.reachable(ctx, r); err != nil {
+		return err
+	}
+	trusted, err := u.topology.TrustDomain(r.Trusted)
+	if err != nil {
+		return err
+	}
+	source, err := u.server(r.Trusted).Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	return u.server(r.Truster).SetBundle(ctx, spire.Pinned(trusted.BundleEndpoint, source))
+}
+
+// relate makes the resource that the controller manager makes a relationship of.
+func (u *up) relate(ctx context.Context, r topology.Relationship) error {
 	truster, err := u.topology.TrustDomain(r.Truster)
 	if err != nil {
 		return err
 	}
 	objects := u.access(truster.Cluster).Objects
-	key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(r.Trusted)}
-	there, err := objects.Object(ctx, key, &struct{}{})
+	resource, err := u.relationship(ctx, r)
 	if err != nil {
 		return err
 	}
-	if !there {
-		// The bundle in the resource counts only when the relationship is made
-		// (facts: the controller manager ignores later edits), so that a
-		// relationship that is there is left alone.
-		plan.Did(ctx)
-		if err := u.reachable(ctx, r); err != nil {
-			return err
-		}
-		resource, err := u.relationship(ctx, r)
-		if err != nil {
-			return err
-		}
-		err = wait(ctx, apiBound, check.Check{Name: "the controller manager takes the relationship", Probe: func(ctx context.Context) error {
-			_, err := objects.Apply(ctx, resource)
-			return err
-		}})
-		if err != nil {
-			return err
-		}
+	var is struct {
+		Spec spire.FederatedTrustDomainSpec `json:"spec"`
 	}
-	s := &syncing{Relationship: r, truster: u.server(r.Truster), trusted: u.server(r.Trusted)}
-	return wait(ctx, apiBound, check.Check{Name: r.Truster.Name() + " holds the bundle of " + r.Trusted.Name(), Probe: s.probe})
+	if _, err := objects.Object(ctx, relationshipKey(r.Trusted), &is); err != nil {
+		return err
+	}
+	// The bundle in the resource counts only when the relationship is made or
+	// its endpoint changes (facts: the controller manager ignores other edits),
+	// so that a relationship that is there is left alone.
+	if want, ok := resource.Spec.(spire.FederatedTrustDomainSpec); ok && sameEndpoint(is.Spec, want) {
+		return nil
+	}
+	plan.Did(ctx)
+	if err := u.reachable(ctx, r); err != nil {
+		return err
+	}
+	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the relationship", Probe: func(ctx context.Context) error {
+		_, err := objects.Apply(ctx, resource)
+		return err
+	}})
+}
+
+func relationshipKey(trusted spiffeid.TrustDomain) ObjectKey {
+	return ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted)}
+}
+
+// sameEndpoint compares all but the bundle.
+func sameEndpoint(a, b spire.FederatedTrustDomainSpec) bool {
+	a.TrustDomainBundle, b.TrustDomainBundle = "", ""
+	return a == b
+}
+
+// heldBundle returns nil for a bundle that is not held.
+func heldBundle(ctx context.Context, server *spire.Server, td spiffeid.TrustDomain) (*spiffebundle.Bundle, error) {
+	held, err := server.HeldBundle(ctx, td)
+	if missing := (*spire.NotFoundError)(nil); errors.As(err, &missing) {
+		return nil, nil
+	}
+	return held, err
 }
 
 // reachable waits until the truster's node gets through to the bundle endpoint
@@ -163,11 +177,18 @@ func (u *up) relationship(ctx context.Context, r topology.Relationship) (spire.R
 // spire.Server.RefreshBundle).
 const fetchDelay = 12 * time.Second
 
+// staticFetchDelay is the same for a relationship that the server has had since
+// it started: it has tried by then, but for a bundle that it was not given, and
+// would try again a minute later.
+const staticFetchDelay = 2 * time.Second
+
 // syncing brings a held bundle in sync with its source, and no sooner than
 // needed.
 type syncing struct {
 	topology.Relationship
 	truster, trusted *spire.Server
+	// delay is how long the truster is left to fetch by itself.
+	delay time.Duration
 	// since is when the truster was first seen to have the relationship, or was
 	// last told to fetch.
 	since time.Time
@@ -182,8 +203,8 @@ func (s *syncing) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	held, err := s.truster.HeldBundle(ctx, s.Trusted)
-	if missing := (*spire.NotFoundError)(nil); err != nil && !errors.As(err, &missing) {
+	held, err := heldBundle(ctx, s.truster, s.Trusted)
+	if err != nil {
 		return err
 	}
 	seen := federation.Compare(held, source)
@@ -196,12 +217,12 @@ func (s *syncing) probe(ctx context.Context) error {
 	}
 	now := time.Now()
 	switch {
-	case !knows(relationships, s.Trusted):
+	case s.Mode == topology.CRD && !knows(relationships, s.Trusted):
 		s.since = time.Time{}
 		return errors.New("its server does not have the relationship")
 	case s.since.IsZero():
 		s.since = now
-	case now.Sub(s.since) >= fetchDelay:
+	case now.Sub(s.since) >= s.delay:
 		s.since = now
 		return s.fetch(ctx, source)
 	}

@@ -59,11 +59,16 @@ func (d *Driver) Open(ctx context.Context, t topology.Topology) (*Lab, error) {
 	if !found {
 		return nil, &NotUpError{Lab: t.Name, What: "it has no network"}
 	}
-	addresses, err := t.Addresses(network)
+	nodes, err := d.Parts.Nodes.List(ctx, t.Name)
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := d.Parts.Nodes.List(ctx, t.Name)
+	before, err := d.recall(ctx, t.Name, nodes)
+	if err != nil {
+		return nil, err
+	}
+	t = t.Placed(before)
+	addresses, err := t.Addresses(network)
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func TestOpenWhatIsNotUp(t *testing.T) {
 					w.renew(name)
 				}
 			},
-			"", "lab quotes is not up: cluster market is half-made",
+			"", "lab quotes is not up: cluster market does not tell: it was left half-made, and the next up makes it anew",
 		},
 		"no API answers": {
 			func(w *world) {

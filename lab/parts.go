@@ -32,7 +32,8 @@ type ImageSet struct {
 	Node string
 	// DefaultCNI reports that the node brings a network that kind installs.
 	DefaultCNI bool
-	// Demos gives the reference of each app's image.
+	// Demos gives the reference of each app's image, and of those that run
+	// beside apps and servers: servingCert and postgres.
 	Demos map[string]string
 	// MetalLBChart is the folder of MetalLB's chart.
 	MetalLBChart string
@@ -139,6 +140,9 @@ type Objects interface {
 	// Object reads an object into something that JSON fits into; it returns
 	// false where there is none.
 	Object(ctx context.Context, key ObjectKey, into any) (bool, error)
+	// Named returns the names of the objects of a kind with these labels; none
+	// where the cluster does not know the kind. The name of the key is not used.
+	Named(ctx context.Context, kind ObjectKey, labels map[string]string) ([]string, error)
 	// Delete removes an object; none is not an error.
 	Delete(ctx context.Context, key ObjectKey) error
 	// NodeReady returns nil when the API answers and the node is ready.
@@ -151,9 +155,10 @@ type Pods interface {
 	Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error)
 	// Dial connects to a port of a pod.
 	Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error)
-	// Started returns nil when a container of a pod has started, that is, when
-	// its startup probe has succeeded; it may not be ready yet.
-	Started(ctx context.Context, namespace, pod, container string) error
+	// Started returns nil when all that a StatefulSet wants is of its newest
+	// version, and that container of each pod has started, that is, its startup
+	// probe has succeeded; it may not be ready yet.
+	Started(ctx context.Context, statefulSet ObjectKey, container string) error
 	// Ready returns nil when all that a Deployment, StatefulSet or DaemonSet
 	// wants runs in its newest version; the error says what is seen instead.
 	Ready(ctx context.Context, key ObjectKey) error
@@ -174,7 +179,18 @@ type Releases interface {
 	// Apply installs or upgrades a release, and does nothing where the cluster
 	// has that chart with these values; it reports whether it did something.
 	Apply(ctx context.Context, release Release) (bool, error)
+	// List returns the releases that Apply has installed, without chart and
+	// values.
+	List(ctx context.Context) ([]Release, error)
+	// Remove uninstalls a release; none is not an error.
+	Remove(ctx context.Context, namespace, name string) error
 }
+
+// Programs among ImageSet.Demos that are no app.
+const (
+	servingCert = "serving-cert"
+	postgres    = "postgres"
+)
 
 // wait waits for a check in the course of a plan; what it sees is told to the
 // plan's observer.

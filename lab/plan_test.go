@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -32,18 +33,20 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestPlan(t *testing.T) {
-	p, err := (&lab.Driver{}).Plan(quotes(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b strings.Builder
-	for _, s := range p.Steps() {
-		_, _ = fmt.Fprintf(&b, "%s: %s\n", s.Name, s.Title)
-		for _, id := range s.After {
-			_, _ = fmt.Fprintf(&b, "  after %s\n", id)
+	for _, preset := range config.Presets() {
+		p, err := (&lab.Driver{}).Plan(presetOf(t, preset))
+		if err != nil {
+			t.Fatal(err)
 		}
+		var b strings.Builder
+		for _, s := range p.Steps() {
+			_, _ = fmt.Fprintf(&b, "%s: %s\n", s.Name, s.Title)
+			for _, id := range s.After {
+				_, _ = fmt.Fprintf(&b, "  after %s\n", id)
+			}
+		}
+		golden(t, "plan-"+preset+".txt", b.String())
 	}
-	golden(t, "plan-quotes.txt", b.String())
 }
 
 func TestPlanRefusesWhatDoesNotHold(t *testing.T) {

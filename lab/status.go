@@ -110,18 +110,25 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	if err != nil {
 		return s, err
 	}
-	v := &visit{Driver: d, topology: t, access: map[string]Access{}, servers: map[spiffeid.TrustDomain]asked{}}
-	if found {
-		s.Network = network.String()
-		if v.addresses, err = t.Addresses(network); err != nil {
-			return s, err
-		}
-		v.networked = true
+	v := &visit{
+		Driver: d, topology: t, networked: found,
+		access: map[string]Access{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{},
 	}
 	defer v.close()
 
 	for _, c := range t.Clusters {
 		s.Clusters = append(s.Clusters, v.cluster(ctx, c, nodes))
+	}
+	t = t.Placed(gather(t.Name, nodes, v.marks))
+	v.topology = t
+	if found {
+		s.Network = network.String()
+		if v.addresses, err = t.Addresses(network); err != nil {
+			return s, err
+		}
+	}
+	for i := range t.Clusters {
+		v.place(&s.Clusters[i], t.Clusters[i])
 	}
 	for _, n := range nodes {
 		if _, err := t.Cluster(n.Cluster); err != nil {

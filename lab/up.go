@@ -58,6 +58,7 @@ func (d *Driver) Up(ctx context.Context, t topology.Topology) (err error) {
 // order keeps them apart, the mutex guards the maps.
 type up struct {
 	*Driver
+	// topology is what the file asks for; the survey puts it in its place.
 	topology  topology.Topology
 	nodes     []Node // as they were before anything was changed
 	addresses topology.Addresses
@@ -66,6 +67,8 @@ type up struct {
 	mu       sync.Mutex
 	clusters map[string]Access
 	servers  map[spiffeid.TrustDomain]*spire.Server
+	// webRoots are the roots, in PEM, of https_web endpoints.
+	webRoots map[spiffeid.TrustDomain]string
 }
 
 func (u *up) close() error {
@@ -89,16 +92,22 @@ func (u *up) server(td spiffeid.TrustDomain) *spire.Server {
 }
 
 // Names of steps.
-func surveyStep(t topology.Topology) plan.ID       { return plan.ID("survey/" + t.Name) }
-func networkStep(lab string) plan.ID               { return plan.ID("network/" + lab) }
-func imagesStep(t topology.Topology) plan.ID       { return plan.ID("images/" + t.Name) }
-func clusterStep(c string) plan.ID                 { return plan.ID("cluster/" + c) }
-func metallbStep(c string) plan.ID                 { return plan.ID("metallb/" + c) }
-func serverStep(td topology.TrustDomain) plan.ID   { return plan.ID("server/" + td.Name.Name()) }
-func agentsStep(td topology.TrustDomain) plan.ID   { return plan.ID("agents/" + td.Name.Name()) }
-func federateStep(r topology.Relationship) plan.ID { return plan.ID("federate/" + r.ID()) }
-func registerStep(w topology.Workload) plan.ID     { return plan.ID("register/" + w.Name) }
-func deployStep(w topology.Workload) plan.ID       { return plan.ID("deploy/" + w.Name) }
+func surveyStep(t topology.Topology) plan.ID     { return plan.ID("survey/" + t.Name) }
+func networkStep(lab string) plan.ID             { return plan.ID("network/" + lab) }
+func surplusStep(t topology.Topology) plan.ID    { return plan.ID("surplus/" + t.Name) }
+func imagesStep(t topology.Topology) plan.ID     { return plan.ID("images/" + t.Name) }
+func clusterStep(c string) plan.ID               { return plan.ID("cluster/" + c) }
+func metallbStep(c string) plan.ID               { return plan.ID("metallb/" + c) }
+func serverStep(td topology.TrustDomain) plan.ID { return plan.ID("server/" + td.Name.Name()) }
+func authoritiesStep(td topology.TrustDomain) plan.ID {
+	return plan.ID("authorities/" + td.Name.Name())
+}
+func datastoreStep(td topology.TrustDomain) plan.ID { return plan.ID("datastore/" + td.Name.Name()) }
+func tidyStep(td topology.TrustDomain) plan.ID      { return plan.ID("tidy/" + td.Name.Name()) }
+func agentsStep(td topology.TrustDomain) plan.ID    { return plan.ID("agents/" + td.Name.Name()) }
+func federateStep(r topology.Relationship) plan.ID  { return plan.ID("federate/" + r.ID()) }
+func registerStep(w topology.Workload) plan.ID      { return plan.ID("register/" + w.Name) }
+func deployStep(w topology.Workload) plan.ID        { return plan.ID("deploy/" + w.Name) }
 func verifyStep(from, to topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
@@ -106,7 +115,10 @@ func pageStep(w topology.Workload) plan.ID { return plan.ID("page/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID    { return plan.ID("kubeconfig/" + lab) }
 
 func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
-	u := &up{Driver: d, topology: t, clusters: map[string]Access{}, servers: map[spiffeid.TrustDomain]*spire.Server{}}
+	u := &up{
+		Driver: d, topology: t, clusters: map[string]Access{},
+		servers: map[spiffeid.TrustDomain]*spire.Server{}, webRoots: map[spiffeid.TrustDomain]string{},
+	}
 	p := &plan.Plan{}
 	var errs []error
 	step := func(name plan.ID, title string, do func(context.Context) error, after ...plan.ID) {
@@ -114,11 +126,12 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 	}
 
 	step(surveyStep(t), "what is there already fits the lab file", u.survey)
-	step(networkStep(t.Name), "container network of the lab", u.network, surveyStep(t))
+	step(surplusStep(t), "clusters that the lab file no longer has", u.surplus, surveyStep(t))
+	step(networkStep(t.Name), "container network of the lab", u.network, surplusStep(t))
 	step(imagesStep(t), "images and charts", u.ensureImages, surveyStep(t))
 	var clusters []plan.ID
 	for _, c := range t.Clusters {
-		step(clusterStep(c.Name), "cluster "+c.Name, func(ctx context.Context) error { return u.cluster(ctx, c) },
+		step(clusterStep(c.Name), "cluster "+c.Name, func(ctx context.Context) error { return u.cluster(ctx, c.Name) },
 			networkStep(t.Name), imagesStep(t))
 		clusters = append(clusters, clusterStep(c.Name))
 	}
@@ -126,8 +139,30 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		step(metallbStep(c.Name), "MetalLB in "+c.Name, func(ctx context.Context) error { return u.metallb(ctx, c) }, clusterStep(c.Name))
 	}
 	for _, td := range t.TrustDomains {
+		if needsAuthorities(td) {
+			step(authoritiesStep(td), "private authorities of "+td.Name.Name(),
+				func(ctx context.Context) error { return u.authorities(ctx, td) }, clusterStep(td.Cluster))
+		}
+	}
+	for _, td := range t.TrustDomains {
+		after := []plan.ID{clusterStep(td.Cluster)}
+		if needsAuthorities(td) {
+			after = append(after, authoritiesStep(td))
+		}
+		if td.Datastore == topology.Postgres {
+			step(datastoreStep(td), "PostgreSQL of the SPIRE server of "+td.Name.Name(),
+				func(ctx context.Context) error { return u.datastore(ctx, td) }, clusterStep(td.Cluster))
+			after = append(after, datastoreStep(td))
+		}
+		for _, r := range t.RelationshipsOf(td.Name) {
+			trusted, err := t.TrustDomain(r.Trusted)
+			errs = append(errs, err)
+			if r.Profile == topology.HTTPSWeb && r.Mode != topology.Manual {
+				after = append(after, authoritiesStep(trusted))
+			}
+		}
 		step(serverStep(td), fmt.Sprintf("SPIRE server of %s in %s", td.Name.Name(), td.Cluster),
-			func(ctx context.Context) error { return u.spireServer(ctx, td) }, clusterStep(td.Cluster))
+			func(ctx context.Context) error { return u.spireServer(ctx, td) }, after...)
 		step(agentsStep(td), fmt.Sprintf("SPIRE agent of %s in %s", td.Name.Name(), td.Cluster),
 			func(ctx context.Context) error { return u.spireAgents(ctx, td) }, serverStep(td))
 	}
@@ -136,7 +171,7 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		errs = append(errs, err)
 		trusted, err := t.TrustDomain(r.Trusted)
 		errs = append(errs, err)
-		step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.Truster.Name(), r.Trusted.Name(), r.Profile),
+		step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.Truster.Name(), r.Trusted.Name(), manner(r)),
 			func(ctx context.Context) error { return u.federate(ctx, r) },
 			serverStep(truster), serverStep(trusted), metallbStep(trusted.Cluster))
 	}
@@ -152,13 +187,25 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 			}
 		}
 		step(registerStep(w), "identity of "+w.Name, func(ctx context.Context) error { return u.register(ctx, w) }, after...)
-		step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster), func(ctx context.Context) error { return u.deploy(ctx, w) },
+		step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster), func(ctx context.Context) error { return u.deploy(ctx, w.Name) },
 			clusterStep(w.Cluster))
+	}
+	for _, td := range t.TrustDomains {
+		after := []plan.ID{serverStep(td)}
+		for _, w := range t.Workloads {
+			if w.Cluster == td.Cluster {
+				after = append(after, registerStep(w))
+			}
+		}
+		step(tidyStep(td), "what the lab file no longer has in "+td.Cluster, func(ctx context.Context) error { return u.tidy(ctx, td) }, after...)
 	}
 	for _, from := range t.Workloads {
 		for _, name := range from.Calls {
 			to, err := t.Workload(name)
 			errs = append(errs, err)
+			if _, told := witness(t, from); !told {
+				continue
+			}
 			step(verifyStep(from, to), fmt.Sprintf("%s calls %s", from.Name, to.Name),
 				func(ctx context.Context) error { return u.verify(ctx, from, to) },
 				registerStep(from), registerStep(to), deployStep(from), deployStep(to), metallbStep(to.Cluster))
@@ -171,6 +218,17 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 	}
 	step(kubeconfigStep(t.Name), "contexts in the kubeconfig file", u.exportKubeconfig, clusters...)
 	return p, u, errors.Join(errs...)
+}
+
+// manner says how a truster learns of a bundle.
+func manner(r topology.Relationship) string {
+	switch r.Mode {
+	case topology.Manual:
+		return "by hand"
+	case topology.Static:
+		return string(r.Profile) + ", static"
+	}
+	return string(r.Profile)
 }
 
 func (u *up) network(ctx context.Context) error {
@@ -206,7 +264,7 @@ func (u *up) metallb(ctx context.Context, c topology.Cluster) error {
 		return err
 	}
 	changed, err := access.Releases.Apply(ctx, Release{
-		Name: "metallb", Namespace: metallb.Namespace, Chart: u.images.MetalLBChart,
+		Name: metallbRelease, Namespace: metallb.Namespace, Chart: u.images.MetalLBChart,
 		Values: metallb.Values(u.images.MetalLBController, u.images.MetalLBSpeaker),
 	})
 	if err != nil {

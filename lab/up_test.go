@@ -246,9 +246,25 @@ func TestUpRefusesWhatDoesNotFit(t *testing.T) {
 			edited(t, expose, "      expose: 127.0.0.1:9090\n"),
 			"survey/quotes: " + start + "cluster broker was made with other ports: it has 127.0.0.1:8080 (to 30081), and the file asks for 127.0.0.1:9090 (to 30081)",
 		},
-		"renamed": {
-			edited(t, "broker\n", "exchange\n"),
-			"survey/quotes: " + start + "cluster broker is there, and the file does not have it",
+		"another trust domain": {
+			edited(t, "cluster2.com", "cluster3.com"),
+			"survey/quotes: " + start + "the trust domain of cluster broker is cluster2.com, and the file asks for cluster3.com; " +
+				"it cannot be changed once it is set: every identity in it would be another",
+		},
+		"another profile": {
+			changed(t, func(td *topology.TrustDomain) { td.BundleEndpoint.Profile = topology.HTTPSWeb }),
+			"survey/quotes: " + start + "the bundleEndpoint.profile of cluster market is https_spiffe, and the file asks for https_web; " +
+				"it cannot be changed once it is set: peers authenticate the endpoint by it, and none would get through any more",
+		},
+		"another datastore": {
+			changed(t, func(td *topology.TrustDomain) { td.Datastore = topology.Postgres }),
+			"survey/quotes: " + start + "the datastore of cluster market is sqlite, and the file asks for postgres; " +
+				"it cannot be changed once it is set: entries and bundles would stay behind in the old one",
+		},
+		"another authority above": {
+			changed(t, func(td *topology.TrustDomain) { td.UpstreamAuthority = topology.Disk }),
+			"survey/quotes: " + start + "the upstreamAuthority of cluster market is none, and the file asks for disk; " +
+				"it cannot be changed once it is set: the authorities that peers hold would end at once",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -270,6 +286,68 @@ func TestUpRefusesWhatDoesNotFit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// changed is the quotes preset with another trust domain of its first cluster.
+func changed(t *testing.T, change func(*topology.TrustDomain)) topology.Topology {
+	t.Helper()
+	top := quotes(t)
+	top.TrustDomains = slices.Clone(top.TrustDomains)
+	change(&top.TrustDomains[0])
+	return top
+}
+
+// TestUpRemovesWhatTheFileNoLongerHas takes a cluster out of a lab: everything of
+// it goes, also what the others have because of it, and they keep their places.
+func TestUpRemovesWhatTheFileNoLongerHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.up(t, d, edited(t, "broker\n", "exchange\n")); err != nil {
+			t.Fatal(err)
+		}
+		dump := w.dump()
+		for _, gone := range []string{"quotes/broker", "kind-quotes-broker"} {
+			if strings.Contains(dump, gone) {
+				t.Errorf("%s is still there:\n%s", gone, dump)
+			}
+		}
+		for _, there := range []string{"quotes/exchange node", "quotes/market trusts cluster2.com at https://10.192.2.1:8443: in sync"} {
+			if !strings.Contains(dump, there) {
+				t.Errorf("%s is not there:\n%s", there, dump)
+			}
+		}
+
+		alone := quotes(t)
+		alone.Clusters, alone.TrustDomains, alone.Relationships, alone.Workloads = alone.Clusters[:1], alone.TrustDomains[:1], nil, alone.Workloads[:1]
+		if err := w.up(t, d, alone); err != nil {
+			t.Fatal(err)
+		}
+		dump = w.dump()
+		for _, gone := range []string{"exchange", "trusts", "ClusterFederatedTrustDomain cluster2.com", "holds"} {
+			if strings.Contains(dump, gone) {
+				t.Errorf("%s is still there:\n%s", gone, dump)
+			}
+		}
+		for _, there := range []string{"quotes/market release stock-quotes", "quotes/market entry spiffe://cluster1.com/server"} {
+			if !strings.Contains(dump, there) {
+				t.Errorf("%s is not there:\n%s", there, dump)
+			}
+		}
+
+		alone.Workloads = nil
+		if err := w.up(t, d, alone); err != nil {
+			t.Fatal(err)
+		}
+		for _, gone := range []string{"release stock-quotes", "entry spiffe://cluster1.com/server"} {
+			if dump := w.dump(); strings.Contains(dump, gone) {
+				t.Errorf("%s is still there:\n%s", gone, dump)
+			}
+		}
+	})
 }
 
 func TestUpRefusesATakenPortBeforeImagesAreMade(t *testing.T) {

@@ -23,7 +23,9 @@ type visit struct {
 	addresses topology.Addresses
 	networked bool
 	access    map[string]Access
-	servers   map[spiffeid.TrustDomain]asked
+	// marks is what clusters tell that the lab is meant to be.
+	marks   map[string]topology.Topology
+	servers map[spiffeid.TrustDomain]asked
 }
 
 // asked is what one SPIRE server said.
@@ -51,15 +53,7 @@ func (v *visit) close() {
 }
 
 func (v *visit) cluster(ctx context.Context, c topology.Cluster, nodes []Node) ClusterStatus {
-	s := ClusterStatus{
-		Name: c.Name, State: "absent", Context: v.Parts.Kubeconfigs.Context(v.topology.Name, c.Name),
-		Pods: c.PodSubnet.String(), Services: c.ServiceSubnet.String(),
-	}
-	if v.networked {
-		if first, last, err := v.addresses.Pool(c.Name); err == nil {
-			s.Pool = first.String() + "-" + last.String()
-		}
-	}
+	s := ClusterStatus{Name: c.Name, State: "absent", Context: v.Parts.Kubeconfigs.Context(v.topology.Name, c.Name)}
 	n, there := node(nodes, c.Name)
 	if !there {
 		s.Problem = "it is not there"
@@ -73,7 +67,7 @@ func (v *visit) cluster(ctx context.Context, c topology.Cluster, nodes []Node) C
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, statusBound)
 		defer cancel()
-		err = whole(ctx, access.Objects)
+		v.marks[c.Name], err = whole(ctx, access.Objects)
 	}
 	if err == nil {
 		v.access[c.Name] = access
@@ -83,17 +77,24 @@ func (v *visit) cluster(ctx context.Context, c topology.Cluster, nodes []Node) C
 	return s
 }
 
-// whole returns nil for a cluster that was made to the end and whose node is
-// ready.
-func whole(ctx context.Context, objects Objects) error {
+// place says where the addresses of a cluster are.
+func (v *visit) place(s *ClusterStatus, c topology.Cluster) {
+	s.Pods, s.Services = c.PodSubnet.String(), c.ServiceSubnet.String()
+	if !v.networked {
+		return
+	}
+	if first, last, err := v.addresses.Pool(c.Name); err == nil {
+		s.Pool = first.String() + "-" + last.String()
+	}
+}
+
+// whole returns what a cluster that was made to the end, and whose node is ready,
+// was meant to be.
+func whole(ctx context.Context, objects Objects) (topology.Topology, error) {
 	if err := objects.NodeReady(ctx); err != nil {
-		return err
+		return topology.Topology{}, err
 	}
-	marked, err := objects.Object(ctx, mark, &struct{}{})
-	if err == nil && !marked {
-		err = errors.New("it was left half-made, and the next up makes it anew")
-	}
-	return err
+	return readMark(ctx, objects)
 }
 
 func state(n Node) string {

@@ -147,7 +147,12 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 // quotes is the preset that comes up when nobody names another.
 func quotes(t *testing.T) topology.Topology {
 	t.Helper()
-	f, err := config.Open("quotes")
+	return presetOf(t, config.DefaultPreset)
+}
+
+func presetOf(t *testing.T, name string) topology.Topology {
+	t.Helper()
+	f, err := config.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -98,6 +100,9 @@ func (n *node) dump(add func(string, ...any)) {
 			state = federation.Compare(n.spire.held[td], peer.bundle()).State
 		}
 		add("trusts %s at %s: %s, polls %t", td, r.url, state, !r.stalled)
+	}
+	for td := range n.spire.held {
+		add("holds the bundle of %s", td)
 	}
 	for _, e := range n.spire.entries {
 		add("entry %s", e)
@@ -189,6 +194,19 @@ func (n *node) reconcile(key lab.ObjectKey, text string) {
 	}
 }
 
+// unreconcile is what the controller manager does about a resource that is gone.
+func (n *node) unreconcile(key lab.ObjectKey, text string) {
+	switch key.Kind {
+	case "ClusterFederatedTrustDomain":
+		spec := decode[struct {
+			Spec spire.FederatedTrustDomainSpec
+		}](text).Spec
+		delete(n.spire.relationships, spiffeid.RequireTrustDomainFromString(spec.TrustDomain))
+	case "ClusterSPIFFEID":
+		n.spire.unregister(decode[struct{ Spec spire.WorkloadIdentitySpec }](text).Spec)
+	}
+}
+
 func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found bool, err error) {
 	err = n.api(ctx, "Objects.Object "+key.Kind, func(func()) error {
 		text, there := n.objects[key]
@@ -200,10 +218,33 @@ func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found
 	return found, err
 }
 
+func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) (names []string, err error) {
+	err = n.api(ctx, "Objects.Named "+kind.Kind, func(func()) error {
+		for key, text := range n.objects {
+			has := decode[struct {
+				Metadata struct{ Labels map[string]string }
+			}](text).Metadata.Labels
+			all := true
+			for label, value := range labels {
+				all = all && has[label] == value
+			}
+			if all && key.APIVersion == kind.APIVersion && key.Kind == kind.Kind && key.Namespace == kind.Namespace {
+				names = append(names, key.Name)
+			}
+		}
+		slices.Sort(names)
+		return nil
+	})
+	return names, err
+}
+
 func (n objects) Delete(ctx context.Context, key lab.ObjectKey) error {
 	return n.api(ctx, "Objects.Delete "+key.Kind, func(changed func()) error {
-		delete(n.objects, key)
-		changed()
+		if text, there := n.objects[key]; there {
+			delete(n.objects, key)
+			changed()
+			n.unreconcile(key, text)
+		}
 		return nil
 	})
 }
@@ -233,6 +274,25 @@ func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err e
 		return err
 	})
 	return applied, err
+}
+
+func (n releases) List(ctx context.Context) (list []lab.Release, err error) {
+	err = n.api(ctx, "Releases.List", func(func()) error {
+		for _, r := range n.releases {
+			full := decode[lab.Release](r.values)
+			list = append(list, lab.Release{Namespace: full.Namespace, Name: full.Name})
+		}
+		return nil
+	})
+	return list, err
+}
+
+func (n releases) Remove(ctx context.Context, namespace, name string) error {
+	return n.api(ctx, "Releases.Remove "+namespace+"/"+name, func(changed func()) error {
+		delete(n.releases, name)
+		changed()
+		return nil
+	})
 }
 
 type pods struct{ *node }
@@ -273,12 +333,15 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 	return conn, err
 }
 
-func (n pods) Started(ctx context.Context, namespace, pod, container string) error {
-	return n.api(ctx, "Pods.Started "+pod, func(func()) error {
-		if namespace != spire.Namespace || pod != spire.ServerPod || container != spire.ServerContainer {
-			return fmt.Errorf("there is no container %s in %s/%s", container, namespace, pod)
+func (n pods) Started(ctx context.Context, set lab.ObjectKey, container string) error {
+	return n.api(ctx, "Pods.Started "+set.Name, func(func()) error {
+		switch set.Namespace + "/" + set.Name + "/" + container {
+		case spire.Namespace + "/" + spire.ServerStatefulSet + "/" + spire.ServerContainer:
+			return n.releaseReady("spire")
+		case spire.Namespace + "/" + spire.DatabaseRelease + "/postgres":
+			return n.releaseReady(spire.DatabaseRelease)
 		}
-		return n.releaseReady("spire")
+		return fmt.Errorf("there is no container %s in %s/%s", container, set.Namespace, set.Name)
 	})
 }
 

@@ -263,8 +263,17 @@ func (s *spireServer) register(w spire.WorkloadIdentitySpec) {
 			return
 		}
 	}
+	s.unregister(w)
 	id := s.td.ID().String() + strings.TrimPrefix(w.SPIFFEIDTemplate, "spiffe://{{ .TrustDomain }}")
 	s.entries, s.federatesWith = append(s.entries, id), append(s.federatesWith, w.FederatesWith)
+}
+
+// unregister is what the end of a ClusterSPIFFEID comes to.
+func (s *spireServer) unregister(w spire.WorkloadIdentitySpec) {
+	id := s.td.ID().String() + strings.TrimPrefix(w.SPIFFEIDTemplate, "spiffe://{{ .TrustDomain }}")
+	for i := slices.Index(s.entries, id); i >= 0; i = slices.Index(s.entries, id) {
+		s.entries, s.federatesWith = slices.Delete(s.entries, i, i+1), slices.Delete(s.federatesWith, i, i+1)
+	}
 }
 
 func (s *spireServer) identified(path string) bool {
@@ -314,6 +323,18 @@ func (s *spireServer) BatchSetFederatedBundle(_ context.Context, r *bundlev1.Bat
 		s.held[td] = peer.bundle()
 	}
 	return &bundlev1.BatchSetFederatedBundleResponse{}, nil
+}
+
+func (s *spireServer) BatchDeleteFederatedBundle(_ context.Context, r *bundlev1.BatchDeleteFederatedBundleRequest) (*bundlev1.BatchDeleteFederatedBundleResponse, error) {
+	answer := &bundlev1.BatchDeleteFederatedBundleResponse{}
+	for _, name := range r.TrustDomains {
+		delete(s.held, spiffeid.RequireTrustDomainFromString(name))
+		for i := range s.federatesWith {
+			s.federatesWith[i] = slices.DeleteFunc(slices.Clone(s.federatesWith[i]), func(other string) bool { return other == name })
+		}
+		answer.Results = append(answer.Results, &bundlev1.BatchDeleteFederatedBundleResponse_Result{Status: &types.Status{}, TrustDomain: name})
+	}
+	return answer, nil
 }
 
 func (s *spireServer) ListFederationRelationships(context.Context, *trustdomainv1.ListFederationRelationshipsRequest) (*trustdomainv1.ListFederationRelationshipsResponse, error) {

@@ -104,6 +104,10 @@ func readFile(name string) ([]byte, error) {
 // of type Problems and holds all that is wrong, in the order of the file. Source
 // is what messages call the file.
 func Read(data []byte, source string) (File, error) {
+	return read(data, source, rules())
+}
+
+func read(data []byte, source string, rules []rule) (File, error) {
 	root, problems := parse(data)
 	if problems != nil {
 		return File{}, problems.from(source)
@@ -116,8 +120,9 @@ func Read(data []byte, source string) (File, error) {
 		return File{}, fmt.Errorf("decode %s: %w", source, err)
 	}
 	lab = complete(lab)
-	check := checker{reader: r, lab: lab}
-	for _, rule := range rules() {
+	check := checker{reader: r, lab: lab, relationships: lab.Spec.relationships()}
+	check.trust = trustOf(check.relationships)
+	for _, rule := range rules {
 		rule.check(&check)
 	}
 	if len(r.problems) > 0 {

@@ -28,14 +28,16 @@ func TestQuotes(t *testing.T) {
 	market, broker := spiffeid.RequireTrustDomainFromString("cluster1.com"), spiffeid.RequireTrustDomainFromString("cluster2.com")
 	trustDomain := func(name spiffeid.TrustDomain, cluster string) topology.TrustDomain {
 		return topology.TrustDomain{
-			Name:           name,
-			Cluster:        cluster,
-			BundleEndpoint: topology.BundleEndpoint{Profile: topology.HTTPSSPIFFE, Port: 8443, RefreshHint: time.Minute},
-			CATTL:          24 * time.Hour,
-			X509SVIDTTL:    time.Hour,
-			JWTSVIDTTL:     5 * time.Minute,
-			CASubject:      topology.CASubject{Country: "US", Organization: "SPIFFE", CommonName: name.Name()},
-			LogLevel:       "info",
+			Name:              name,
+			Cluster:           cluster,
+			BundleEndpoint:    topology.BundleEndpoint{Profile: topology.HTTPSSPIFFE, Port: 8443, RefreshHint: time.Minute},
+			CATTL:             24 * time.Hour,
+			X509SVIDTTL:       time.Hour,
+			JWTSVIDTTL:        5 * time.Minute,
+			CASubject:         topology.CASubject{Country: "US", Organization: "SPIFFE", CommonName: name.Name()},
+			LogLevel:          "info",
+			Datastore:         topology.SQLite,
+			UpstreamAuthority: topology.SelfSigned,
 		}
 	}
 	apps := topology.Apps()
@@ -44,8 +46,8 @@ func TestQuotes(t *testing.T) {
 		Clusters:     []topology.Cluster{topology.NewCluster("market", 0), topology.NewCluster("broker", 1)},
 		TrustDomains: []topology.TrustDomain{trustDomain(market, "market"), trustDomain(broker, "broker")},
 		Relationships: []topology.Relationship{
-			{Truster: market, Trusted: broker, Profile: topology.HTTPSSPIFFE},
-			{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE},
+			{Truster: market, Trusted: broker, Profile: topology.HTTPSSPIFFE, Mode: topology.CRD},
+			{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE, Mode: topology.CRD},
 		},
 		Workloads: []topology.Workload{
 			{Name: "stock-quotes", App: apps[0], Cluster: "market"},
@@ -56,6 +58,68 @@ func TestQuotes(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", f.Topology, want)
 	}
 	checkInvariants(t, f.Topology)
+	checkRoundTrip(t, f)
+}
+
+func TestEnterprise(t *testing.T) {
+	f, err := Open("enterprise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type server struct {
+		name, cluster, commonName, issuer string
+		profile                           topology.EndpointProfile
+		cert                              topology.ServingCert
+		datastore                         topology.Datastore
+		upstream                          topology.UpstreamAuthority
+	}
+	var servers []server
+	for _, td := range f.Topology.TrustDomains {
+		servers = append(servers, server{
+			td.Name.Name(), td.Cluster, td.CASubject.CommonName, td.JWTIssuer,
+			td.BundleEndpoint.Profile, td.BundleEndpoint.ServingCert, td.Datastore, td.UpstreamAuthority,
+		})
+		if s := td.CASubject; s.Country != "US" || s.Organization != "Company Corp" {
+			t.Errorf("%s has the CA subject %+v", td.Name, s)
+		}
+	}
+	if want := []server{
+		{"aws.company.com", "aws", "SPIRE Server CA - AWS", "https://oidc.aws.company.com", "https_spiffe", topology.ServingCert{}, "postgres", "none"},
+		{"gcp.company.com", "gcp", "SPIRE Server CA - GCP", "https://oidc.gcp.company.com", "https_spiffe", topology.ServingCert{}, "sqlite", "none"},
+		{"onprem.company.com", "onprem", "SPIRE Server CA - OnPrem", "https://oidc.onprem.company.com", "https_web",
+			topology.ServingCert{TTL: 15 * time.Minute, FileSyncInterval: 10 * time.Second}, "sqlite", "disk"},
+	}; !slices.Equal(servers, want) {
+		t.Errorf("got  %+v\nwant %+v", servers, want)
+	}
+	var federation []string
+	for _, r := range f.Topology.Relationships {
+		federation = append(federation, fmt.Sprintf("%s %s %s", r.ID(), r.Mode, r.Profile))
+	}
+	if want := []string{
+		"aws.company.com->gcp.company.com crd https_spiffe", "gcp.company.com->aws.company.com crd https_spiffe",
+		"aws.company.com->onprem.company.com crd https_web", "onprem.company.com->aws.company.com crd https_spiffe",
+		"onprem.company.com->gcp.company.com crd https_spiffe", "gcp.company.com->onprem.company.com static https_web",
+	}; !slices.Equal(federation, want) {
+		t.Errorf("got  %v\nwant %v", federation, want)
+	}
+	var workloads []string
+	for _, w := range f.Topology.Workloads {
+		id, err := f.Topology.SPIFFEID(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		workloads = append(workloads, fmt.Sprintf("%s %s %v %s", w.Name, id, w.Calls, w.URL()))
+	}
+	if want := []string{
+		"frontend spiffe://aws.company.com/ns/distributed-app/service/frontend [data-service legacy-bridge aws-gateway gcp-gateway onprem-gateway] http://localhost:8080/federation",
+		"data-service spiffe://gcp.company.com/ns/distributed-app/service/data-processing/version/v2 [] ",
+		"legacy-bridge spiffe://onprem.company.com/datacenter/primary/system/mainframe-bridge [data-service] ",
+		"aws-gateway spiffe://aws.company.com/gateway/edge/aws [data-service legacy-bridge] ",
+		"gcp-gateway spiffe://gcp.company.com/gateway/edge/gcp [data-service legacy-bridge] ",
+		"onprem-gateway spiffe://onprem.company.com/gateway/edge/onprem [data-service legacy-bridge] ",
+	}; !slices.Equal(workloads, want) {
+		t.Errorf("got  %v\nwant %v", workloads, want)
+	}
 	checkRoundTrip(t, f)
 }
 
@@ -104,13 +168,20 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 		if n := len(top.TrustedBy(td.Name)); n > 50 {
 			tb.Errorf("%s trusts %d", td.Name, n)
 		}
+		checkServingCert(tb, td)
+		if !slices.Contains([]topology.Datastore{"sqlite", "postgres"}, td.Datastore) || !slices.Contains([]topology.UpstreamAuthority{"none", "disk"}, td.UpstreamAuthority) {
+			tb.Errorf("%s: datastore %q, upstream authority %q", td.Name, td.Datastore, td.UpstreamAuthority)
+		}
 	}
 	for _, r := range top.Relationships {
 		once("relationship", r.ID())
 		_, err := top.TrustDomain(r.Truster)
-		_, err2 := top.TrustDomain(r.Trusted)
+		trusted, err2 := top.TrustDomain(r.Trusted)
 		if err := errors.Join(err, err2); err != nil || r.Truster == r.Trusted {
 			tb.Errorf("relationship %s: %v", r.ID(), err)
+		}
+		if r.Profile != trusted.BundleEndpoint.Profile || !slices.Contains([]topology.Mode{"crd", "static", "manual"}, r.Mode) {
+			tb.Errorf("relationship %s: mode %q, profile %q, and the endpoint has %q", r.ID(), r.Mode, r.Profile, trusted.BundleEndpoint.Profile)
 		}
 	}
 	for _, w := range top.Workloads {
@@ -131,12 +202,32 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 				tb.Errorf("workload %s is exposed at %s", w.Name, w.Expose)
 			}
 		}
-		if (w.App.Calls == "") != (len(w.Calls) == 0) {
+		if n := len(w.Calls); n < w.App.MinCalls || w.App.MaxCalls > 0 && n > w.App.MaxCalls {
 			tb.Errorf("workload %s calls %v", w.Name, w.Calls)
 		}
 		for _, name := range w.Calls {
+			once("call of "+w.Name, name)
 			checkCall(tb, top, w, name)
 		}
+	}
+}
+
+// checkServingCert states that an https_web endpoint, and no other, has a
+// certificate, and reads each next one before the last one ends.
+func checkServingCert(tb testing.TB, td topology.TrustDomain) {
+	tb.Helper()
+	cert := td.BundleEndpoint.ServingCert
+	switch td.BundleEndpoint.Profile {
+	case topology.HTTPSSPIFFE:
+		if cert != (topology.ServingCert{}) {
+			tb.Errorf("%s: https_spiffe with a serving certificate: %+v", td.Name, cert)
+		}
+	case topology.HTTPSWeb:
+		if cert.FileSyncInterval < time.Second || cert.TTL <= 3*cert.FileSyncInterval {
+			tb.Errorf("%s: serving certificate %+v", td.Name, cert)
+		}
+	default:
+		tb.Errorf("%s: profile %q", td.Name, td.BundleEndpoint.Profile)
 	}
 }
 
@@ -153,7 +244,7 @@ func checkCall(tb testing.TB, top topology.Topology, w topology.Workload, name s
 	}
 	trusted := from.Name == to.Name ||
 		slices.Contains(top.TrustedBy(from.Name), to.Name) && slices.Contains(top.TrustedBy(to.Name), from.Name)
-	if !trusted || callee.App.Name != w.App.Calls {
+	if !trusted || !slices.Contains(w.App.Calls, callee.App.Name) {
 		tb.Errorf("workload %s calls %s, whose app is %s, trusted: %t", w.Name, name, callee.App.Name, trusted)
 	}
 }
@@ -228,7 +319,7 @@ func TestOpenRefuses(t *testing.T) {
 		name, want string
 		notExist   bool
 	}{
-		"misspelt preset": {"quots", `open lab file: open quots: no such file or directory; it is no preset either: write "quotes"`, true},
+		"misspelt preset": {"quots", `open lab file: open quots: no such file or directory; it is no preset either: write "quotes", the nearest of enterprise, quotes`, true},
 		"folder":          {folder, "open lab file: read " + folder + ": is a directory", false},
 		"too large":       {large, large + ":1:1: the file is too large: at most 262144 bytes", false},
 		"never ends":      {"/dev/zero", "/dev/zero:1:1: the file is too large: at most 262144 bytes", false},
@@ -248,7 +339,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestInitRefusesUnknownPreset(t *testing.T) {
 	_, err := Init("../config")
-	if !errors.Is(err, fs.ErrNotExist) || err.Error() != `find preset "../config": file does not exist: write "quotes"` {
+	if !errors.Is(err, fs.ErrNotExist) || err.Error() != `find preset "../config": file does not exist: write one of enterprise, quotes` {
 		t.Errorf("got %v", err)
 	}
 }

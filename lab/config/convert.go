@@ -11,8 +11,9 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// Topology returns what the lab is meant to be. The lab has to be complete and
-// valid, as Read returns it; what does not parse is an error.
+// Topology returns what the lab is meant to be, with the addresses of a lab that
+// is not there yet (topology.Placed). The lab has to be complete and valid, as
+// Read returns it; what does not parse is an error.
 func (l Lab) Topology() (topology.Topology, error) {
 	t := topology.Topology{Name: l.Metadata.Name}
 	for i, c := range l.Spec.Clusters {
@@ -23,20 +24,21 @@ func (l Lab) Topology() (topology.Topology, error) {
 		}
 		t.TrustDomains = append(t.TrustDomains, td)
 	}
-	for _, f := range l.Spec.Federation {
-		for _, d := range f.directions() {
-			truster, err := spiffeid.TrustDomainFromString(d.truster)
-			if err != nil {
-				return topology.Topology{}, err
-			}
-			trusted, err := spiffeid.TrustDomainFromString(d.trusted)
-			if err != nil {
-				return topology.Topology{}, err
-			}
-			t.Relationships = append(t.Relationships, topology.Relationship{
-				Truster: truster, Trusted: trusted, Profile: topology.EndpointProfile(f.Profile),
-			})
+	for _, r := range l.Spec.relationships() {
+		truster, err := spiffeid.TrustDomainFromString(r.truster)
+		if err != nil {
+			return topology.Topology{}, err
 		}
+		trusted, err := spiffeid.TrustDomainFromString(r.trusted)
+		if err != nil {
+			return topology.Topology{}, err
+		}
+		t.Relationships = append(t.Relationships, topology.Relationship{
+			Truster: truster,
+			Trusted: trusted,
+			Profile: topology.EndpointProfile(l.Spec.endpointProfile(r.trusted)),
+			Mode:    topology.Mode(l.Spec.Federation[r.entry].Mode),
+		})
 	}
 	for _, w := range l.Spec.Workloads {
 		workload, err := w.topology()
@@ -45,7 +47,7 @@ func (l Lab) Topology() (topology.Topology, error) {
 		}
 		t.Workloads = append(t.Workloads, workload)
 	}
-	return t, nil
+	return t.Placed(topology.Topology{}), nil
 }
 
 // trustDomain returns the trust domain of a cluster.
@@ -66,6 +68,7 @@ func (l Lab) trustDomain(c Cluster) (topology.TrustDomain, error) {
 			Profile:     topology.EndpointProfile(td.BundleEndpoint.Profile),
 			Port:        td.BundleEndpoint.Port,
 			RefreshHint: time.Duration(td.BundleEndpoint.RefreshHint),
+			ServingCert: td.BundleEndpoint.servingCert(),
 		},
 		CATTL:       time.Duration(td.CA.TTL),
 		X509SVIDTTL: time.Duration(td.SVID.X509TTL),
@@ -75,9 +78,20 @@ func (l Lab) trustDomain(c Cluster) (topology.TrustDomain, error) {
 			Organization: td.CA.Subject.Organization,
 			CommonName:   td.CA.Subject.CommonName,
 		},
-		JWTIssuer: td.JWTIssuer,
-		LogLevel:  td.LogLevel,
+		JWTIssuer:         td.JWTIssuer,
+		LogLevel:          td.LogLevel,
+		Datastore:         topology.Datastore(td.Datastore),
+		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
 	}, nil
+}
+
+// servingCert returns the certificate of the endpoint; none with https_spiffe.
+func (e BundleEndpoint) servingCert() topology.ServingCert {
+	if e.HTTPSWeb == nil || e.HTTPSWeb.ServingCert == nil {
+		return topology.ServingCert{}
+	}
+	cert := e.HTTPSWeb.ServingCert
+	return topology.ServingCert{TTL: time.Duration(cert.TTL), FileSyncInterval: time.Duration(cert.FileSyncInterval)}
 }
 
 func (w Workload) topology() (topology.Workload, error) {
@@ -85,7 +99,7 @@ func (w Workload) topology() (topology.Workload, error) {
 	if !ok {
 		return topology.Workload{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
 	}
-	out := topology.Workload{Name: w.Name, App: app, Cluster: w.Cluster}
+	out := topology.Workload{Name: w.Name, App: app, Cluster: w.Cluster, Calls: w.Calls}
 	if w.Expose != "" {
 		at, err := netip.ParseAddrPort(w.Expose)
 		if err != nil {
@@ -93,24 +107,5 @@ func (w Workload) topology() (topology.Workload, error) {
 		}
 		out.Expose = at
 	}
-	if w.Calls != "" {
-		out.Calls = []string{w.Calls}
-	}
 	return out, nil
-}
-
-// direction is one relationship as the file writes it.
-type direction struct{ truster, trusted string }
-
-// directions returns the relationships that an entry stands for; none when it is
-// not written out.
-func (f Federation) directions() []direction {
-	switch {
-	case len(f.Between) == 2:
-		a, b := f.Between[0], f.Between[1]
-		return []direction{{a, b}, {b, a}}
-	case f.From != "" && f.To != "":
-		return []direction{{f.From, f.To}}
-	}
-	return nil
 }

@@ -73,6 +73,27 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// Each rule refuses one of the bad files; without it the file is not told the
+// same.
+func TestEachRuleRefuses(t *testing.T) {
+	files, told := corpus(t, "bad"), map[string]string{}
+	for name, data := range files {
+		_, err := Load(data, "lab.yaml")
+		told[name] = err.Error()
+	}
+	for i, rule := range rules() {
+		t.Run(rule.says, func(t *testing.T) {
+			others := slices.Delete(rules(), i, i+1)
+			for name, data := range files {
+				if _, err := read(data, "lab.yaml", others); err == nil || err.Error() != told[name] {
+					return
+				}
+			}
+			t.Errorf("no file of testdata/bad is refused by it")
+		})
+	}
+}
+
 // checkProblems states what each message has: a cause, a right form, and a
 // position that lies in the file.
 func checkProblems(tb testing.TB, problems Problems, data []byte) {
@@ -155,7 +176,7 @@ func TestEveryValueReplaced(t *testing.T) {
 		"object":     {Kind: yaml.MappingNode, Tag: "!!map"},
 		"list":       {Kind: yaml.SequenceNode, Tag: "!!seq"},
 	}
-	for _, path := range []string{"good/settings", "good/two-brokers", "bad/everything", "bad/clusters-missing-for-broker"} {
+	for _, path := range []string{"good/settings", "good/two-brokers", "good/profiles", "good/calls", "bad/everything", "bad/clusters-missing-for-broker"} {
 		folder, name := filepath.Split(path)
 		data := corpus(t, folder)[name]
 		var root yaml.Node
@@ -194,11 +215,13 @@ func FuzzLoad(f *testing.F) {
 			f.Add(data)
 		}
 	}
-	preset, err := Init(DefaultPreset)
-	if err != nil {
-		f.Fatal(err)
+	for _, name := range Presets() {
+		preset, err := Init(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(preset)
 	}
-	f.Add(preset)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := Read(data, "lab.yaml")
 		if err != nil {

@@ -23,23 +23,69 @@ func complete(l Lab) Lab {
 	for i, td := range l.Spec.TrustDomains {
 		l.Spec.TrustDomains[i] = completeTrustDomain(td)
 	}
-	l.Spec.Federation = slices.Clone(l.Spec.Federation)
-	for i := range l.Spec.Federation {
-		f := &l.Spec.Federation[i]
-		f.Profile = cmp.Or(f.Profile, defaultProfile)
-	}
+	l.Spec.Federation = completeFederation(l.Spec)
 	l.Spec.Workloads = slices.Clone(l.Spec.Workloads)
 	for i := range l.Spec.Workloads {
 		w := &l.Spec.Workloads[i]
 		w.Name = cmp.Or(w.Name, w.App)
 	}
+	trust := trustOf(l.Spec.relationships())
 	for i := range l.Spec.Workloads {
-		w := &l.Spec.Workloads[i]
-		if callees := callees(l, *w); w.Calls == "" && len(callees) == 1 {
-			w.Calls = callees[0]
+		if w := &l.Spec.Workloads[i]; w.Calls == nil {
+			w.Calls = l.Spec.defaultCalls(*w, trust)
 		}
 	}
 	return l
+}
+
+// completeFederation follows the endpoints of complete trust domains. An entry
+// whose directions have endpoints of both profiles keeps its profile unwritten:
+// no single one would be right.
+func completeFederation(s Spec) []Federation {
+	s.Federation = slices.Clone(s.Federation)
+	for i := range s.Federation {
+		f := &s.Federation[i]
+		f.Mode = cmp.Or(f.Mode, defaultMode)
+		if f.Shape != "" && f.Of == nil {
+			f.Of = s.trustDomainNames()
+		}
+		if f.From != "" && f.To != "" && s.endpointProfile(f.To) == string(topology.HTTPSSPIFFE) {
+			f.EndpointSPIFFEID = cmp.Or(f.EndpointSPIFFEID, serverID(f.To))
+		}
+	}
+	profiles := make([][]string, len(s.Federation))
+	for _, r := range s.relationships() {
+		if p := s.endpointProfile(r.trusted); !slices.Contains(profiles[r.entry], p) {
+			profiles[r.entry] = append(profiles[r.entry], p)
+		}
+	}
+	for i := range s.Federation {
+		if f := &s.Federation[i]; len(profiles[i]) == 1 {
+			f.Profile = cmp.Or(f.Profile, profiles[i][0])
+		}
+	}
+	return s.Federation
+}
+
+// trustDomainNames returns the trust domains of the clusters, in their order.
+func (s Spec) trustDomainNames() []string {
+	var names []string
+	for _, c := range s.Clusters {
+		if c.TrustDomain != "" && !slices.Contains(names, c.TrustDomain) {
+			names = append(names, c.TrustDomain)
+		}
+	}
+	return names
+}
+
+// endpointProfile returns the profile of a trust domain's bundle endpoint; empty
+// for one that there is not.
+func (s Spec) endpointProfile(trustDomain string) string {
+	i := slices.IndexFunc(s.TrustDomains, func(td TrustDomain) bool { return td.Name == trustDomain })
+	if i < 0 {
+		return ""
+	}
+	return s.TrustDomains[i].BundleEndpoint.Profile
 }
 
 func completeTrustDomain(td TrustDomain) TrustDomain {
@@ -47,6 +93,13 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 	e.Profile = cmp.Or(e.Profile, defaultProfile)
 	e.Port = cmp.Or(e.Port, defaultPort)
 	e.RefreshHint = cmp.Or(e.RefreshHint, defaultRefreshHint)
+	if e.HTTPSWeb != nil && e.HTTPSWeb.ServingCert != nil {
+		cert := *e.HTTPSWeb.ServingCert
+		cert.TTL = cmp.Or(cert.TTL, defaultServingCertTTL)
+		cert.FileSyncInterval = cmp.Or(cert.FileSyncInterval, defaultFileSync)
+		cert.ShortIntervals = cmp.Or(cert.ShortIntervals, new(bool))
+		e.HTTPSWeb = &HTTPSWeb{ServingCert: &cert}
+	}
 
 	td.CA.TTL = cmp.Or(td.CA.TTL, defaultCATTL)
 	s := &td.CA.Subject
@@ -59,6 +112,8 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 	td.SVID.X509TTL = cmp.Or(td.SVID.X509TTL, min(defaultX509TTL, longestSVID(td.CA.TTL)))
 	td.SVID.JWTTTL = cmp.Or(td.SVID.JWTTTL, min(defaultJWTTTL, longestSVID(td.CA.TTL)))
 	td.LogLevel = cmp.Or(td.LogLevel, defaultLogLevel)
+	td.Datastore = cmp.Or(td.Datastore, defaultDatastore)
+	td.UpstreamAuthority = cmp.Or(td.UpstreamAuthority, defaultUpstream)
 	return td
 }
 
@@ -78,17 +133,43 @@ func appOf(w Workload) (topology.App, bool) {
 	return apps[i], true
 }
 
-// callees names the workloads that w may call, by what its app calls.
-func callees(l Lab, w Workload) []string {
+// callees returns the workloads that w may call, by what its app calls.
+func (s Spec) callees(w Workload) []Workload {
 	app, _ := appOf(w)
-	if app.Calls == "" {
+	var callees []Workload
+	for _, other := range s.Workloads {
+		if slices.Contains(app.Calls, other.App) && other.Name != w.Name {
+			callees = append(callees, other)
+		}
+	}
+	return callees
+}
+
+// defaultCalls names whom w calls unless its entry says it. An app without a
+// limit calls whomever it can. One with a limit calls all that there are, trusted
+// or not, so that missing trust is told and not worked around; where there are
+// more than it can call, the file has to say which.
+func (s Spec) defaultCalls(w Workload, trust trust) Names {
+	app, _ := appOf(w)
+	callees := s.callees(w)
+	if app.MaxCalls > 0 && len(callees) > app.MaxCalls {
 		return nil
 	}
-	var names []string
-	for _, other := range l.Spec.Workloads {
-		if other.App == app.Calls {
-			names = append(names, other.Name)
+	var names Names
+	for _, callee := range callees {
+		if app.MaxCalls > 0 || trust.mutual(s.home(w), s.home(callee)) {
+			names = append(names, callee.Name)
 		}
 	}
 	return names
+}
+
+// home returns the trust domain that a workload belongs to; empty when its
+// cluster is not known.
+func (s Spec) home(w Workload) string {
+	i := slices.IndexFunc(s.Clusters, func(c Cluster) bool { return c.Name == w.Cluster })
+	if i < 0 {
+		return ""
+	}
+	return s.Clusters[i].TrustDomain
 }

@@ -19,7 +19,15 @@ const (
 	defaultX509TTL      = Duration(time.Hour)
 	defaultJWTTTL       = Duration(5 * time.Minute)
 	defaultLogLevel     = "info"
+	defaultDatastore    = string(topology.SQLite)
+	defaultUpstream     = string(topology.SelfSigned)
+	defaultMode         = string(topology.CRD)
+	// SPIRE's own default, and the life that certificates of the public web have.
+	defaultFileSync       = Duration(time.Hour)
+	defaultServingCertTTL = 90 * day
 )
+
+const day = Duration(24 * time.Hour)
 
 const (
 	// SPIRE activates a prepared authority when a sixth of the active one's life
@@ -44,6 +52,28 @@ const (
 	maxTrusted = 50
 )
 
+const (
+	// What mission C11 allows without shortIntervals: 3600 to 7776000 seconds.
+	minFileSync = Duration(time.Hour)
+	maxFileSync = 90 * day
+	// SPIRE takes any interval above zero (pkg/common/diskcertmanager).
+	minShortFileSync = Duration(time.Second)
+	// A serving certificate is renewed when a third of its life remains (10 s is the
+	// least that apps/serving-cert issues), and the server reads it once in each
+	// fileSyncInterval.
+	renewedAtThird    = 3
+	minServingCertTTL = Duration(10 * time.Second)
+	maxServingCertTTL = 365 * day
+)
+
+// The ways in which one entry of federation joins several trust domains.
+const (
+	mesh  = "mesh"
+	hub   = "hub"
+	chain = "chain"
+	pairs = "pairs"
+)
+
 // kind calls the node container of a cluster <lab>-<cluster>-control-plane, and
 // that becomes a host name, which has at most 63 characters.
 const (
@@ -54,7 +84,9 @@ const (
 	maxWorkloadName = 53
 )
 
-const noHTTPSWeb = "write https_spiffe, or leave the field out"
+// serverID is what an https_spiffe endpoint of SPIRE presents (its
+// pkg/common/idutil, ServerID).
+func serverID(trustDomain string) string { return "spiffe://" + trustDomain + "/spire/server" }
 
 // labObject is the table of all fields.
 func labObject() *object {
@@ -78,11 +110,14 @@ func specObject() *object {
 		{name: "clusters", value: list(nested(clusterObject()), 1, topology.MaxClusters), required: true,
 			says: "The Kubernetes clusters, each a kind cluster."},
 		{name: "trustDomains", value: list(nested(trustDomainObject()), 0, topology.MaxClusters),
-			derived: "one for each cluster", says: "Settings of the trust domains that the clusters name."},
+			derived: "one for each cluster, of defaults", says: "Settings of the trust domains that the clusters name."},
 		{name: "federation", value: list(nested(federationObject()), 0, topology.MaxClusters*maxTrusted), says: "Who trusts whom."},
-		{name: "workloads", value: list(nested(workloadObject()), 0, topology.MaxClusters*len(topology.Apps())), says: "The demo programs and where they run."},
+		{name: "workloads", value: list(nested(workloadObject()), 0, maxWorkloads()), says: "The demo programs and where they run."},
 	}}
 }
+
+// maxWorkloads is how many there can be: an app runs once in a cluster.
+func maxWorkloads() int { return topology.MaxClusters * len(topology.Apps()) }
 
 func clusterObject() *object {
 	return &object{says: "One Kubernetes cluster.", fields: []field{
@@ -103,23 +138,65 @@ func trustDomainObject() *object {
 			says: "The `iss` claim of JWT-SVIDs; they have none without it."},
 		{name: "logLevel", value: oneOf("log level", nil, "debug", "info", "warn", "error"), fallback: defaultLogLevel,
 			says: "How much the SPIRE server and agent log."},
+		{name: "datastore", value: oneOf("datastore", nil, defaultDatastore, string(topology.Postgres)), fallback: defaultDatastore,
+			says: "Where the SPIRE server keeps its entries and bundles: in a file (`sqlite`), or in a PostgreSQL server of its own in the same cluster (`postgres`)."},
+		{name: "upstreamAuthority", value: upstreamAuthority(), fallback: defaultUpstream,
+			says: "Who signs its X.509 authorities. `none`: each is a root. `disk`: an intermediate that the server reads from files; the bundle then holds the root above it, and stays as it is when an authority is replaced."},
 	}}
 }
 
-func profile() value {
-	return oneOf("endpoint profile", map[string]string{"https_web": noHTTPSWeb}, defaultProfile)
+func upstreamAuthority() value {
+	const standIn = "write disk, which stands in its place"
+	return oneOf("upstream authority", map[string]string{
+		"aws_pca": standIn, "gcp_cas": standIn, "vault": standIn, "cert-manager": standIn, "spire": "write none, or disk",
+	}, defaultUpstream, string(topology.Disk))
 }
+
+func profile() value {
+	return oneOf("endpoint profile", nil, string(topology.HTTPSSPIFFE), string(topology.HTTPSWeb))
+}
+
+// withServingCert is how an https_web endpoint is written.
+const withServingCert = "httpsWeb: {servingCert: {}}"
 
 func bundleEndpointObject() *object {
 	return &object{
 		says: "Where and how a trust domain publishes its bundle.",
 		fields: []field{
-			{name: "profile", value: profile(), fallback: defaultProfile, says: "How the endpoint proves who it is: with an X509-SVID of its trust domain."},
+			{name: "profile", value: profile(), fallback: defaultProfile,
+				says: "How the endpoint proves who it is. `https_spiffe`: with an X509-SVID of its trust domain. `https_web`: with a serving certificate, as any web server does; peers have the root of its private CA from the lab. It cannot be changed once the lab is up."},
 			{name: "port", value: number(1, 65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
 			{name: "refreshHint", value: duration(Duration(time.Minute), Duration(time.Hour)), fallback: defaultRefreshHint,
 				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the least that SPIRE heeds, so that a new root reaches a peer while one watches."},
+			{name: "httpsWeb", value: nested(httpsWebObject()), derived: "required with `https_web`", says: "Where the certificate of an `https_web` endpoint comes from."},
 		},
-		unsupported: map[string]string{"acme": noHTTPSWeb, "servingCert": noHTTPSWeb, "httpsWeb": noHTTPSWeb},
+		unsupported: map[string]string{"acme": "write profile: https_web and " + withServingCert},
+		elsewhere:   map[string]string{"servingCert": "write " + withServingCert},
+	}
+}
+
+func httpsWebObject() *object {
+	return &object{
+		says: "Where an `https_web` endpoint has its certificate from. `" + withServingCert + "` is enough.",
+		fields: []field{
+			{name: "servingCert", value: nested(servingCertObject()), derived: "required",
+				says: "A certificate that a private CA of the trust domain issues, and issues again while the lab runs when a third of its life remains."},
+		},
+		unsupported: map[string]string{"acme": "use servingCert"},
+	}
+}
+
+func servingCertObject() *object {
+	return &object{
+		says: "The serving certificate of an `https_web` endpoint.",
+		fields: []field{
+			{name: "ttl", value: duration(minServingCertTTL, maxServingCertTTL), fallback: defaultServingCertTTL, says: "Its life. 15m shows a renewal in a lesson."},
+			{name: "fileSyncInterval", value: duration(minShortFileSync, maxFileSync), fallback: defaultFileSync,
+				says: "How often the SPIRE server looks whether the certificate was renewed. At least 1h without `shortIntervals`."},
+			{name: "shortIntervals", value: boolean(), fallback: false,
+				says: "Allows a `fileSyncInterval` below 1h, which is for lessons and tests and not for production."},
+		},
+		unsupported: map[string]string{"externalSecretRef": "leave it out, as the lab issues the certificate itself"},
 	}
 }
 
@@ -157,14 +234,23 @@ func svidObject() *object {
 
 func federationObject() *object {
 	return &object{
-		says: "Trust in one direction (`from` and `to`) or in both (`between`). A relationship of SPIFFE is one way.",
+		says: "Trust in one direction (`from` and `to`), in both (`between`), or in both directions of each pair that a `shape` joins. A relationship of SPIFFE is one way.",
 		fields: []field{
 			{name: "between", value: list(trustDomain(), 2, 2), says: "Two trust domains that trust each other."},
 			{name: "from", value: trustDomain(), says: "The trust domain that trusts: its server fetches the other's bundle."},
 			{name: "to", value: trustDomain(), says: "The trust domain that is trusted."},
-			{name: "profile", value: profile(), fallback: defaultProfile, says: "The profile of the bundle endpoint that is fetched from."},
+			{name: "shape", value: oneOf("shape", nil, mesh, hub, chain, pairs),
+				says: "Several trust domains at once, in the order of `of`. `mesh`: each and each other. `hub`: the first and each other. `chain`: each and the next. `pairs`: the first and the second, the third and the fourth, and so on."},
+			{name: "of", value: list(trustDomain(), 2, topology.MaxClusters), derived: "all trust domains, in the order of the clusters",
+				says: "The trust domains of the shape."},
+			{name: "mode", value: oneOf("mode", nil, defaultMode, string(topology.Static), string(topology.Manual)), fallback: defaultMode,
+				says: "How the truster's server comes to know the bundle. `crd`: by a ClusterFederatedTrustDomain, while it runs. `static`: by `federates_with` in its configuration, which it reads when it starts. `manual`: by hand, without a relationship; only the next `fedlab up` refreshes such a bundle."},
+			{name: "profile", value: profile(), derived: "that of the trusted side's endpoint, for each direction",
+				says: "The profile of the bundle endpoint that is fetched from. It says again what `bundleEndpoint` of the trusted side says."},
+			{name: "endpointSpiffeId", value: spiffeID(), derived: "`spiffe://<to>/spire/server`, if the endpoint is https_spiffe",
+				says: "The SPIFFE ID that the endpoint has to present. It is for `from` and `to`, and for an `https_spiffe` endpoint."},
 		},
-		choice: [][]string{{"between"}, {"from", "to"}},
+		choice: [][]string{{"between"}, {"from", "to"}, {"shape"}},
 	}
 }
 
@@ -174,7 +260,8 @@ func workloadObject() *object {
 		{name: "app", value: app(), required: true, says: "Which program it is."},
 		{name: "cluster", value: label(maxName, "market"), required: true, says: "The cluster that it runs in."},
 		{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
-		{name: "calls", value: label(maxWorkloadName, "stock-quotes"), derived: "the only workload of the app that this app calls",
-			says: "The name of the workload that this one calls."},
+		{name: "calls", value: list(label(maxWorkloadName, "stock-quotes"), 0, maxWorkloads()),
+			derived: "all of the apps that its app calls, as far as both trust domains trust each other",
+			says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
 	}}
 }

@@ -52,11 +52,14 @@ func (r *reader) mapping(n *yaml.Node, v value, path string) {
 		at := join(path, key.Value)
 		f, known := o.field(key.Value)
 		instead, other := o.unsupported[key.Value]
+		place, misplaced := o.elsewhere[key.Value]
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			r.problem(key, path, describe(key)+" is no name of a field", o.list())
 		case other:
 			r.problem(key, at, "field "+quote(key.Value)+notSupported, instead)
+		case misplaced:
+			r.problem(key, at, "field "+quote(key.Value)+" does not belong here", place)
 		case !known || key.ShortTag() != "!!str":
 			want, near := o.list(), Nearest(key.Value, absent)
 			if near != "" {
@@ -98,12 +101,13 @@ func absent(n *yaml.Node, o *object) []string {
 // choice reports when not exactly one of the object's sets of fields is there.
 func (r *reader) choice(n *yaml.Node, o *object, path string, absent []string) {
 	present := func(name string) bool { return !slices.Contains(absent, name) }
-	var sets []string
+	var sets, beside []string
 	var begun [][]string
 	for _, set := range o.choice {
-		sets = append(sets, strings.Join(set, " and "))
+		words := strings.Join(set, " and ")
+		sets = append(sets, words)
 		if slices.ContainsFunc(set, present) {
-			begun = append(begun, set)
+			begun, beside = append(begun, set), append(beside, words)
 		}
 	}
 	want := "write either " + strings.Join(sets, ", or ")
@@ -117,7 +121,7 @@ func (r *reader) choice(n *yaml.Node, o *object, path string, absent []string) {
 			}
 		}
 	default:
-		r.problem(n, path, strings.Join(sets, " beside "), want)
+		r.problem(n, path, strings.Join(beside, " beside "), want)
 	}
 }
 
@@ -161,12 +165,16 @@ func (r *reader) mistyped(n *yaml.Node, v value, path string) {
 	switch null := n.ShortTag() == "!!null"; {
 	case null:
 		cause = "no value"
+	case n.Kind == yaml.ScalarNode && v.item != nil && v.item.refuse != nil && v.min <= 1:
+		if refused, _ := v.item.refuse(n.Value); refused == "" && n.ShortTag() == v.item.tag {
+			want = fmt.Sprintf("write it as a list: [%s]", n.Value)
+		}
 	case n.Kind == yaml.ScalarNode && v.refuse != nil:
 		refused, better := v.refuse(n.Value)
 		switch {
 		case better != "":
 			want = better
-		case refused == "" && v.tag == "!!int":
+		case refused == "" && v.tag != "!!str":
 			want = "write " + n.Value + " without quotes"
 		case refused == "":
 			want = fmt.Sprintf("put it in quotes: %q", n.Value)

@@ -26,7 +26,7 @@ func reference(t *testing.T) []byte {
 
 <!-- Made from the tables in lab/config: go test ./lab/config -update -->
 
-A lab file says what a lab is meant to be. It is YAML or JSON, in UTF-8, one document, at most %d KiB. 'fedlab init' writes a commented one to start from, 'fedlab config validate' says what is wrong with yours, 'fedlab config defaults' writes it out with every default, and 'fedlab config schema' prints the JSON schema for your editor. This one is the preset '%s', without its comments:
+A lab file says what a lab is meant to be. It is YAML or JSON, in UTF-8, one document, at most %d KiB. 'fedlab init' writes a commented one to start from, 'fedlab config validate' says what is wrong with yours, 'fedlab config defaults' writes it out with every default, and 'fedlab config schema' prints the JSON schema for your editor. The presets are '%s'. This is '%s', without its comments:
 
 '''yaml
 %s'''
@@ -38,8 +38,11 @@ lab.yaml:12:9: spec.clusters[1].name: duplicate cluster "market": give each clus
 '''
 
 A duration is a number with its unit, such as '90s', '5m' or '1h30m', in whole seconds; a bare number is refused. There is no field for a secret: a lab file holds none.
-`, "'", "`"), maxSize>>10, DefaultPreset, bytes.ReplaceAll(comment.ReplaceAll(preset, nil), []byte("\n\n\n"), []byte("\n\n")))
+`, "'", "`"), maxSize>>10, strings.Join(Presets(), "` and `"), DefaultPreset, bytes.ReplaceAll(comment.ReplaceAll(preset, nil), []byte("\n\n\n"), []byte("\n\n")))
 	referObject(&b, "", labObject())
+	b.WriteString("\n## Profiles, shapes and modes together\n\nThree trust domains, one of them with an `https_web` endpoint, which trust each other in three modes:\n\n```yaml\n")
+	b.Write(corpus(t, "good")["modes"])
+	b.WriteString("```\n")
 	b.WriteString("\n## What fields have to agree on\n\n")
 	for _, r := range rules() {
 		fmt.Fprintf(&b, "- %s\n", r.says)

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // rule is something that several fields have to agree on.
@@ -24,21 +26,36 @@ func rules() []rule {
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
 		{"`bundleEndpoint.port` is not 8081, where the SPIRE server's own API listens.", (*checker).endpointPort},
+		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
+		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
+		{"`fileSyncInterval` is shorter than a third of `servingCert.ttl`: the certificate is renewed when a third of its life remains, and the SPIRE server has to read the new one before the old one ends.", (*checker).servingCertLife},
 		{"A relationship is between two different trust domains, and a cluster names each of them.", (*checker).relationshipEnds},
-		{"Each direction of trust is written once, be it with `between` or with `from` and `to`.", (*checker).relationshipOnce},
+		{"A shape is of at least two trust domains, each named once, and `pairs` of an even number. `of` is there with `shape` only.", (*checker).shapes},
+		{"Each direction of trust is written once, be it with `between` or with `from` and `to`. Of entries with a `shape`, no two cover the same direction; an entry with `between`, or with `from` and `to`, takes a direction out of a shape, to give it a mode of its own.", (*checker).relationshipOnce},
+		{"`profile` of a relationship, if written, is the profile of the trusted side's `bundleEndpoint`, in each direction that the entry stands for.", (*checker).relationshipProfile},
+		{"`endpointSpiffeId`, if written, is `spiffe://<to>/spire/server`, which an endpoint of SPIRE presents. It is there with `from` and `to` only, and only where the profile is `https_spiffe`: an `https_web` endpoint has no SPIFFE ID.", (*checker).endpointID},
 		{"A trust domain trusts at most 50 others.", (*checker).trustedCount},
 		{"Each workload has a name of its own.", (*checker).workloadNames},
 		{"A workload runs on a cluster of the file, and an app runs once in a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadPlace},
+		{"Within one trust domain no two workloads have the same SPIFFE ID. In two trust domains the same path makes two IDs.", (*checker).spiffeIDs},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
-		{"`calls` names a workload of the app that the app calls; it has to be written where there are several.", (*checker).calls},
+		{"`calls` names workloads of the apps that the workload's app calls, each once. Without it a workload calls all of them that it can; only " + listed(callsOne) + ", which calls one, has to say which where there are several. Each of " + listed(needsCall) + " needs somebody to call.", (*checker).calls},
 		{"Where a workload calls into another trust domain, both trust domains trust each other: with mutual TLS each side verifies the other.", (*checker).calledTrust},
 	}
+}
+
+// listed writes the apps of which is holds as the reference page has them.
+func listed(is func(topology.App) bool) string {
+	return "`" + strings.Join(appsThat(is), "` and `") + "`"
 }
 
 // checker applies the rules to a complete lab.
 type checker struct {
 	*reader
 	lab Lab
+	// relationships and trust are those of the lab.
+	relationships []relationship
+	trust         trust
 }
 
 // report adds a problem unless the field has one: one mistake, one message. A
@@ -57,6 +74,17 @@ func (c *checker) sound(path string) bool {
 		}
 	}
 	return true
+}
+
+// misread reports whether the object at path has a field that was not
+// understood: it may be the one that seems to be missing.
+func (c *checker) misread(path string) bool {
+	for bad := range c.bad {
+		if strings.HasPrefix(bad, path+".") && c.nodes[bad] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // nodeAt returns the node of a path, or the nearest one that holds it.

@@ -1,6 +1,13 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
 
 func (c *checker) clusterNames() {
 	seen := map[string]bool{}
@@ -83,28 +90,72 @@ func (c *checker) endpointPort() {
 	}
 }
 
-// relationship is one direction that the file asks for, with the entry that
-// asks for it.
-type relationship struct {
-	direction
-	entry int
-}
-
-func (r relationship) path() string { return fmt.Sprintf("spec.federation[%d]", r.entry) }
-
-// relationships returns what the file asks for, in its order, without entries
-// that are not written out.
-func (c *checker) relationships() []relationship {
-	var all []relationship
-	for i, f := range c.lab.Spec.Federation {
-		for _, d := range f.directions() {
-			if d.truster != "" && d.trusted != "" {
-				all = append(all, relationship{d, i})
+func (c *checker) httpsWeb() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		endpoint := settingsPath(i, "bundleEndpoint")
+		path := endpoint + ".httpsWeb"
+		if c.bad[endpoint] || c.bad[endpoint+".profile"] || c.bad[path] || c.bad[path+".servingCert"] {
+			continue
+		}
+		acme := c.bad[path+".acme"]
+		switch web := td.BundleEndpoint.HTTPSWeb; {
+		case td.BundleEndpoint.Profile != string(topology.HTTPSWeb):
+			if web != nil {
+				c.report(path, "httpsWeb is for profile https_web, and the profile is "+td.BundleEndpoint.Profile, "write profile: https_web, or remove httpsWeb")
 			}
+		case web == nil:
+			if !c.misread(endpoint) {
+				c.report(path, "missing, and the profile is https_web", "add "+withServingCert)
+			}
+		case web.ServingCert == nil && !c.misread(path):
+			c.report(path, "neither servingCert nor acme", "write "+withServingCert)
+		case web.ServingCert != nil && acme:
+			c.report(path, "servingCert and acme exclude each other", "keep servingCert")
 		}
 	}
-	return all
 }
+
+// servingCerts calls do for each trust domain that has a serving certificate,
+// with the path of that.
+func (c *checker) servingCerts(do func(path string, cert ServingCert)) {
+	for i, td := range c.lab.Spec.TrustDomains {
+		if web := td.BundleEndpoint.HTTPSWeb; web != nil && web.ServingCert != nil {
+			do(settingsPath(i, "bundleEndpoint.httpsWeb.servingCert"), *web.ServingCert)
+		}
+	}
+}
+
+func (c *checker) shortIntervals() {
+	c.servingCerts(func(path string, cert ServingCert) {
+		if cert.FileSyncInterval < minFileSync && !*cert.ShortIntervals && !c.bad[path+".shortIntervals"] {
+			c.report(path+".fileSyncInterval", fmt.Sprintf("%s is shorter than %s", cert.FileSyncInterval, minFileSync),
+				fmt.Sprintf("%s to %s (%d to %d seconds), or add shortIntervals: true", minFileSync, maxFileSync, seconds(minFileSync), seconds(maxFileSync)))
+		}
+	})
+}
+
+func seconds(d Duration) int { return int(d / Duration(time.Second)) }
+
+func (c *checker) servingCertLife() {
+	c.servingCerts(func(path string, cert ServingCert) {
+		if c.bad[path+".fileSyncInterval"] {
+			return
+		}
+		if cert.FileSyncInterval*renewedAtThird < cert.TTL {
+			return
+		}
+		longest := (cert.TTL - 1) / renewedAtThird / Duration(time.Second) * Duration(time.Second)
+		want := fmt.Sprintf("at least %s, or a fileSyncInterval of at most %s", cert.FileSyncInterval*renewedAtThird+Duration(time.Second), longest)
+		if longest < minFileSync && !*cert.ShortIntervals {
+			want += " with shortIntervals: true"
+		}
+		c.report(path+".ttl", fmt.Sprintf("the certificate is renewed when a third of %s remains, and the server reads it each %s only", cert.TTL, cert.FileSyncInterval), want)
+	})
+}
+
+func federationPath(i int) string { return fmt.Sprintf("spec.federation[%d]", i) }
+
+func (r relationship) path() string { return federationPath(r.entry) }
 
 func (c *checker) relationshipEnds() {
 	known := c.trustDomains()
@@ -114,14 +165,19 @@ func (c *checker) relationshipEnds() {
 		}
 	}
 	for i, f := range c.lab.Spec.Federation {
-		path := relationship{entry: i}.path()
+		path := federationPath(i)
 		end(path+".from", f.From)
 		end(path+".to", f.To)
 		for j, td := range f.Between {
 			end(fmt.Sprintf("%s.between[%d]", path, j), td)
 		}
+		for j, td := range f.Of {
+			if c.nodes[path+".of"] != nil {
+				end(fmt.Sprintf("%s.of[%d]", path, j), td)
+			}
+		}
 	}
-	for _, r := range c.relationships() {
+	for _, r := range c.relationships {
 		if r.truster == r.trusted {
 			c.report(r.path(), "trust domain "+quote(r.truster)+" federates with itself",
 				"name two different ones; its own SVIDs a trust domain verifies anyway")
@@ -129,24 +185,98 @@ func (c *checker) relationshipEnds() {
 	}
 }
 
-func (c *checker) relationshipOnce() {
-	first := map[direction]int{}
-	for _, r := range c.relationships() {
-		if entry, twice := first[r.direction]; twice {
-			c.report(r.path(), fmt.Sprintf("%s trusts %s by spec.federation[%d] already", quote(r.truster), quote(r.trusted), entry),
-				"write each direction once; between stands for both")
-			continue
+func (c *checker) shapes() {
+	for i, f := range c.lab.Spec.Federation {
+		path := federationPath(i)
+		written := c.nodes[path+".of"] != nil
+		switch {
+		case c.bad[path]:
+		case f.Shape == "":
+			if written && !c.bad[path+".shape"] {
+				c.report(path+".of", "of is there without shape", "remove it, or write a shape in the place of the other names")
+			}
+		case c.bad[path+".of"] || !written && (c.misread(path) || !c.sound("spec.clusters")):
+		default:
+			c.shape(path, f)
 		}
-		first[r.direction] = r.entry
+	}
+}
+
+func (c *checker) shape(path string, f Federation) {
+	for j, td := range f.Of {
+		if td != "" && slices.Contains(f.Of[:j], td) {
+			c.report(fmt.Sprintf("%s.of[%d]", path, j), "trust domain "+quote(td)+" is there twice", "name each trust domain once")
+		}
+	}
+	switch n := len(f.Of); {
+	case n < 2:
+		c.report(path+".shape", fmt.Sprintf("a %s of %d trust domain", f.Shape, n), "add a cluster with another trust domain, or remove the entry")
+	case f.Shape == pairs && n%2 == 1:
+		c.report(path+".of", fmt.Sprintf("%s of %d trust domains leave one over", f.Shape, n), "write an even number of them")
+	}
+}
+
+// relationshipOnce asks the entries themselves: of two shapes that cover one
+// direction, only the first has it among the relationships.
+func (c *checker) relationshipOnce() {
+	byName, byShape := map[direction]int{}, map[direction]int{}
+	for i, f := range c.lab.Spec.Federation {
+		first, want := byName, "write each direction once; between stands for both"
+		if f.Shape != "" {
+			first, want = byShape, `list in "of" which trust domains each shape is for, so that none covers what another does`
+		}
+		path := federationPath(i)
+		for _, d := range f.directions() {
+			switch entry, twice := first[d]; {
+			case !twice:
+				first[d] = i
+			case !c.bad[path]: // or a mesh is worded once for each of its directions
+				c.report(path, fmt.Sprintf("%s trusts %s by %s already", quote(d.truster), quote(d.trusted), federationPath(entry)), want)
+			}
+		}
 	}
 }
 
 func (c *checker) trustedCount() {
 	trusted := map[string]int{}
-	for _, r := range c.relationships() {
+	for _, r := range c.relationships {
 		if trusted[r.truster]++; trusted[r.truster] == maxTrusted+1 {
 			c.report(r.path(), fmt.Sprintf("this is trust domain %d that %s trusts", maxTrusted+1, quote(r.truster)),
 				fmt.Sprintf("at most %d", maxTrusted))
+		}
+	}
+}
+
+func (c *checker) relationshipProfile() {
+	if !c.sound("spec.trustDomains") {
+		return // the endpoint's profile may be what is misspelt there
+	}
+	for _, r := range c.relationships {
+		written, endpoint := c.lab.Spec.Federation[r.entry].Profile, c.lab.Spec.endpointProfile(r.trusted)
+		if written != "" && endpoint != "" && written != endpoint {
+			c.report(r.path()+".profile", fmt.Sprintf("the bundle endpoint of %s has profile %s", quote(r.trusted), endpoint),
+				"leave the field out; what the profile is, bundleEndpoint of that trust domain says")
+		}
+	}
+}
+
+func (c *checker) endpointID() {
+	for i, f := range c.lab.Spec.Federation {
+		if f.EndpointSPIFFEID == "" {
+			continue
+		}
+		path, id := federationPath(i)+".endpointSpiffeId", f.EndpointSPIFFEID
+		switch {
+		case c.bad[federationPath(i)]:
+		case f.To == "":
+			c.report(path, "endpointSpiffeId is that of one endpoint", "leave it out, or write from and to for each direction")
+		case c.sound("spec.trustDomains") && c.lab.Spec.endpointProfile(f.To) == string(topology.HTTPSWeb):
+			c.report(path, "endpointSpiffeId is for profile https_spiffe, and the bundle endpoint of "+quote(f.To)+" has https_web", "remove the field")
+		case c.bad[federationPath(i)+".to"] || id == serverID(f.To):
+		case !strings.HasPrefix(id, "spiffe://"+f.To+"/"):
+			c.report(path, quote(id)+" is not in trust domain "+quote(f.To), fmt.Sprintf("write %q, or leave the field out", serverID(f.To)))
+		default:
+			c.report(path, quote(id)+" is not what the endpoint of a SPIRE server presents", fmt.Sprintf("write %q, or leave the field out", serverID(f.To)))
 		}
 	}
 }

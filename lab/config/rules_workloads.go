@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -43,7 +45,7 @@ func (c *checker) exposed() {
 		}
 		path := workloadPath(i, "expose")
 		if app, known := appOf(w); known && app.Page == "" {
-			c.report(path, "app "+quote(w.App)+" has no page for a browser", "remove the field; the apps with a page are "+strings.Join(pages(), ", "))
+			c.report(path, "app "+quote(w.App)+" has no page for a browser", "remove the field; the apps with a page are "+strings.Join(appsThat(hasPage), ", "))
 		}
 		if first, taken := owner[w.Expose]; taken {
 			c.report(path, fmt.Sprintf("%s is that of workload %s already", w.Expose, quote(first)), "give each workload a port of its own")
@@ -53,38 +55,138 @@ func (c *checker) exposed() {
 	}
 }
 
-func pages() []string {
+func hasPage(a topology.App) bool   { return a.Page != "" }
+func callsOne(a topology.App) bool  { return a.MaxCalls == 1 }
+func needsCall(a topology.App) bool { return a.MinCalls > 0 }
+
+// appsThat names the apps of which is holds.
+func appsThat(is func(topology.App) bool) []string {
 	var names []string
 	for _, a := range topology.Apps() {
-		if a.Page != "" {
+		if is(a) {
 			names = append(names, a.Name)
 		}
 	}
 	return names
 }
 
-func (c *checker) calls() {
+// spiffeIDs compares what the workloads will be registered with.
+func (c *checker) spiffeIDs() {
+	first := map[spiffeid.ID]string{}
 	for i, w := range c.lab.Spec.Workloads {
 		app, known := appOf(w)
-		callees := callees(c.lab, w)
-		path := workloadPath(i, "calls")
-		switch {
-		case !known || slices.Contains(callees, w.Calls):
-		case app.Calls == "":
-			if w.Calls != "" {
-				c.report(path, "app "+quote(w.App)+" calls no other", "remove the field")
-			}
-		case !c.workloadsRead():
-			// The workload that is meant may be one that is misspelt.
-		case len(callees) == 0:
-			c.report(path, fmt.Sprintf("no workload runs app %s, which app %s calls", quote(app.Calls), quote(w.App)),
-				fmt.Sprintf("add to spec.workloads an entry with app: %s", app.Calls))
-		case w.Calls == "":
-			c.report(path, "several workloads run app "+quote(app.Calls), `add "calls" with one of `+strings.Join(callees, ", "))
-		default:
-			c.report(path, fmt.Sprintf("no workload %s runs app %s", quote(w.Calls), quote(app.Calls)), choose(w.Calls, callees))
+		td, err := spiffeid.TrustDomainFromString(c.lab.Spec.home(w))
+		if !known || err != nil {
+			continue // reported where the app, the cluster or its trust domain stands
+		}
+		home := topology.Topology{TrustDomains: []topology.TrustDomain{{Name: td, Cluster: w.Cluster}}}
+		id, err := home.SPIFFEID(topology.Workload{Name: w.Name, App: app, Cluster: w.Cluster})
+		if err != nil {
+			continue // a cluster's name can be part of it, and is reported there
+		}
+		if other, taken := first[id]; taken {
+			c.report(workloadPath(i, "app"), fmt.Sprintf("workload %s has the SPIFFE ID %s already", quote(other), id), "run it in another trust domain, or leave one of them out")
+			continue
+		}
+		first[id] = w.Name
+	}
+}
+
+func (c *checker) calls() {
+	if !c.workloadsRead() {
+		return // the workload that is meant may be one that is misspelt
+	}
+	for i, w := range c.lab.Spec.Workloads {
+		if c.sound(workloadPath(i, "calls")) {
+			c.callsOf(i, w)
 		}
 	}
+}
+
+func (c *checker) callsOf(i int, w Workload) {
+	app, _ := appOf(w)
+	path, callees := workloadPath(i, "calls"), namesOf(c.lab.Spec.callees(w))
+	written := c.nodes[path] != nil
+	switch {
+	case len(app.Calls) == 0:
+		if len(w.Calls) > 0 {
+			c.report(path, "app "+quote(w.App)+" calls no other", "remove the field")
+		}
+		return
+	case len(callees) == 0:
+		if len(w.Calls) > 0 || app.MinCalls > 0 {
+			c.report(path, fmt.Sprintf("no workload runs %s, which app %s calls", either(app.Calls), quote(w.App)),
+				"add to spec.workloads an entry with app: "+app.Calls[0])
+		}
+		return
+	}
+	for j, name := range w.Calls {
+		switch at := c.callPath(i, j); {
+		case !slices.Contains(callees, name):
+			c.report(at, fmt.Sprintf("no workload %s runs %s", quote(name), either(app.Calls)), choose(name, callees))
+		case slices.Contains(w.Calls[:j], name):
+			c.report(at, "workload "+quote(name)+" is there twice", "name each workload once")
+		}
+	}
+	switch n := len(w.Calls); {
+	case app.MaxCalls > 0 && n > app.MaxCalls:
+		c.report(path, fmt.Sprintf("app %s calls %d at most, not %d", quote(w.App), app.MaxCalls, n), "choose of "+strings.Join(callees, ", "))
+	case app.MaxCalls > 0 && n == 0 && !written:
+		c.report(path, "several workloads run "+either(app.Calls), fmt.Sprintf(`add "calls", a list of at most %d of %s`, app.MaxCalls, strings.Join(callees, ", ")))
+	case n < app.MinCalls && (written || n == len(callees)):
+		c.report(path, fmt.Sprintf("app %s calls %d at least, not %d", quote(w.App), app.MinCalls, n), "choose of "+strings.Join(callees, ", "))
+	case n < app.MinCalls:
+		c.unreachable(path, w)
+	}
+}
+
+// unreachable says which trust a workload lacks that can call nobody.
+func (c *checker) unreachable(path string, w Workload) {
+	home := c.lab.Spec.home(w)
+	if !c.trustRead() || home == "" {
+		return
+	}
+	for _, callee := range c.lab.Spec.callees(w) {
+		at := c.lab.Spec.home(callee)
+		if at == "" {
+			return // it may be the one that can be called
+		}
+		if add := c.trust.lack(home, at); add != "" {
+			c.report(path, fmt.Sprintf("%s in %s can call nobody: %s, for one, is in %s, and these two do not trust each other both ways", quote(w.Name), home, quote(callee.Name), at),
+				"add to spec.federation: - "+add)
+			return
+		}
+	}
+}
+
+// callPath returns where a message about one of the calls of a workload belongs.
+func (c *checker) callPath(i, j int) string {
+	path := workloadPath(i, "calls")
+	if c.nodes[path] == nil {
+		return path
+	}
+	return fmt.Sprintf("%s[%d]", path, j)
+}
+
+func namesOf(workloads []Workload) []string {
+	names := make([]string, len(workloads))
+	for i, w := range workloads {
+		names[i] = w.Name
+	}
+	return names
+}
+
+// either words a choice of apps: app "a", "b" or "c".
+func either(apps []string) string {
+	quoted := make([]string, len(apps))
+	for i, a := range apps {
+		quoted[i] = quote(a)
+	}
+	last := len(quoted) - 1
+	if last == 0 {
+		return "app " + quoted[0]
+	}
+	return "app " + strings.Join(quoted[:last], ", ") + " or " + quoted[last]
 }
 
 // workloadsRead reports whether each workload has a name and an app to go by.
@@ -97,41 +199,30 @@ func (c *checker) workloadsRead() bool {
 	return true
 }
 
+// trustRead reports whether nothing is wrong with what says who trusts whom: what
+// is missing there may be what is misspelt.
+func (c *checker) trustRead() bool { return c.sound("spec.federation") && c.sound("spec.clusters") }
+
 func (c *checker) calledTrust() {
-	if !c.sound("spec.federation") || !c.sound("spec.clusters") {
-		return // what is missing may be what is misspelt there
-	}
-	trusts := map[direction]bool{}
-	for _, r := range c.relationships() {
-		trusts[r.direction] = true
-	}
-	home := map[string]string{} // the trust domain of each cluster
-	for _, cluster := range c.lab.Spec.Clusters {
-		home[cluster.Name] = cluster.TrustDomain
-	}
-	runs := map[string]string{} // the cluster of each workload
-	for _, w := range c.lab.Spec.Workloads {
-		runs[w.Name] = w.Cluster
+	if !c.trustRead() {
+		return
 	}
 	for i, w := range c.lab.Spec.Workloads {
-		caller, callee := home[w.Cluster], home[runs[w.Calls]]
-		if caller == "" || callee == "" || caller == callee {
-			continue
+		caller := c.lab.Spec.home(w)
+		for j, name := range w.Calls {
+			called := slices.IndexFunc(c.lab.Spec.Workloads, func(other Workload) bool { return other.Name == name })
+			if called < 0 || caller == "" {
+				continue
+			}
+			callee := c.lab.Spec.home(c.lab.Spec.Workloads[called])
+			if callee == "" {
+				continue
+			}
+			if add := c.trust.lack(caller, callee); add != "" {
+				c.report(c.callPath(i, j),
+					fmt.Sprintf("%s in %s calls %s in %s, but these two do not trust each other both ways", quote(w.Name), caller, quote(name), callee),
+					"add to spec.federation: - "+add)
+			}
 		}
-		there, back := direction{caller, callee}, direction{callee, caller}
-		var add string
-		switch {
-		case trusts[there] && trusts[back]:
-			continue
-		case trusts[there]:
-			add = fmt.Sprintf("{from: %s, to: %s}", callee, caller)
-		case trusts[back]:
-			add = fmt.Sprintf("{from: %s, to: %s}", caller, callee)
-		default:
-			add = fmt.Sprintf("{between: [%s, %s]}", caller, callee)
-		}
-		c.report(workloadPath(i, "calls"),
-			fmt.Sprintf("%s in %s calls %s in %s, but these two do not trust each other both ways", quote(w.Name), caller, quote(w.Calls), callee),
-			"add to spec.federation: - "+add)
 	}
 }

@@ -48,29 +48,30 @@ func sortedKeys(m map[string]*jsonschema.Schema) []string {
 
 // The defaults that the table tells are those that complete puts in.
 func TestTableAgreesWithDefaults(t *testing.T) {
-	f, err := Open(DefaultPreset)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := json.Marshal(f.Lab)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lab any
-	if err := json.Unmarshal(data, &lab); err != nil {
-		t.Fatal(err)
-	}
 	compared := map[string]bool{}
-	compareDefaults(t, compared, "lab", labObject(), lab)
+	preset, err := Init(DefaultPreset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareDefaults(t, compared, "lab", labObject(), written(t, preset, func(l Lab) any { return l }))
+	// Not a default itself, but its fields have some.
+	compareDefaults(t, compared, "servingCert", servingCertObject(), written(t, corpus(t, "good")["https-web"], func(l Lab) any {
+		return l.Spec.TrustDomains[0].BundleEndpoint.HTTPSWeb.ServingCert
+	}))
 	want := []string{
-		"lab.spec.federation.profile",
+		"lab.spec.federation.mode",
 		"lab.spec.trustDomains.bundleEndpoint.port",
 		"lab.spec.trustDomains.bundleEndpoint.profile",
 		"lab.spec.trustDomains.bundleEndpoint.refreshHint",
 		"lab.spec.trustDomains.ca.subject.country",
 		"lab.spec.trustDomains.ca.subject.organization",
 		"lab.spec.trustDomains.ca.ttl",
+		"lab.spec.trustDomains.datastore",
 		"lab.spec.trustDomains.logLevel",
+		"lab.spec.trustDomains.upstreamAuthority",
+		"servingCert.fileSyncInterval",
+		"servingCert.shortIntervals",
+		"servingCert.ttl",
 	}
 	var got []string
 	for path := range compared {
@@ -81,10 +82,31 @@ func TestTableAgreesWithDefaults(t *testing.T) {
 	}
 }
 
+// written returns a part of a lab file with all defaults, as JSON decodes it.
+func written(t *testing.T, file []byte, part func(Lab) any) any {
+	t.Helper()
+	f, err := Read(file, "lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(part(f.Lab))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decoded any
+	if err := json.Unmarshal(data, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	return decoded
+}
+
 func compareDefaults(t *testing.T, compared map[string]bool, path string, o *object, lab any) {
 	t.Helper()
 	for _, f := range o.fields {
 		at, got := path+"."+f.name, lab.(map[string]any)[f.name]
+		if got == nil && f.fallback == nil {
+			continue // it stays missing
+		}
 		if f.fallback != nil {
 			compared[at] = true
 			if value, err := json.Marshal(got); err != nil || string(value) != string(f.fallbackJSON()) {
@@ -164,11 +186,14 @@ func TestSchemaRefusesBadFiles(t *testing.T) {
 		"lab-name-number", "lab-name-capitals", "lab-name-too-long", "spec-missing", "spec-list",
 		"clusters-none", "clusters-missing", "clusters-object", "clusters-text", "clusters-too-many", "cluster-empty",
 		"cluster-unknown-field", "cluster-field-of-another", "trust-domain-capitals", "trust-domain-scheme",
-		"trust-domain-too-long", "profile-https-web", "profile-acme", "endpoint-port-zero", "endpoint-port-too-high",
+		"trust-domain-too-long", "profile-unknown", "profile-acme", "https-web-acme", "https-web-external-secret", "serving-cert-misplaced",
+		"file-sync-seconds", "short-intervals-word",
+		"datastore-unknown", "upstream-unknown", "endpoint-port-zero", "endpoint-port-too-high",
 		"endpoint-port-quoted", "refresh-hint-bare-number", "refresh-hint-quoted-number", "refresh-hint-word",
 		"ca-ttl-days", "ca-subject-country", "ca-subject-unit", "ca-subject-line-break", "jwt-issuer-http",
 		"log-level-unknown", "federation-text", "federation-between-one", "federation-from-only", "federation-neither",
-		"federation-between-and-from", "workload-unknown-app", "workload-without-app", "expose-everywhere", "expose-port-only", "secret",
+		"federation-between-and-from", "shape-unknown", "shape-of-one", "shape-and-between", "mode-unknown", "endpoint-id-empty", "endpoint-id-url",
+		"calls-text", "workload-unknown-app", "workload-without-app", "expose-everywhere", "expose-port-only", "secret",
 	} {
 		data, ok := files[name]
 		if !ok {
@@ -204,7 +229,7 @@ func TestSchemaIsClosed(t *testing.T) {
 		closed(path+"[]", s.Items)
 	}
 	closed("lab", Schema())
-	if want := 11; objects != want {
+	if want := 13; objects != want {
 		t.Errorf("the schema has %d objects, want %d", objects, want)
 	}
 }

@@ -41,19 +41,35 @@ type Cluster struct {
 
 // TrustDomain is the settings of one SPIRE server.
 type TrustDomain struct {
-	Name           string         `json:"name" yaml:"name"`
-	BundleEndpoint BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
-	CA             CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
-	SVID           SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`
-	JWTIssuer      string         `json:"jwtIssuer,omitempty" yaml:"jwtIssuer,omitempty"`
-	LogLevel       string         `json:"logLevel,omitempty" yaml:"logLevel,omitempty"`
+	Name              string         `json:"name" yaml:"name"`
+	BundleEndpoint    BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
+	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
+	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`
+	JWTIssuer         string         `json:"jwtIssuer,omitempty" yaml:"jwtIssuer,omitempty"`
+	LogLevel          string         `json:"logLevel,omitempty" yaml:"logLevel,omitempty"`
+	Datastore         string         `json:"datastore,omitempty" yaml:"datastore,omitempty"`
+	UpstreamAuthority string         `json:"upstreamAuthority,omitempty" yaml:"upstreamAuthority,omitempty"`
 }
 
 // BundleEndpoint is where and how a trust domain publishes its bundle.
 type BundleEndpoint struct {
-	Profile     string   `json:"profile,omitempty" yaml:"profile,omitempty"`
-	Port        int      `json:"port,omitempty" yaml:"port,omitempty"`
-	RefreshHint Duration `json:"refreshHint,omitempty" yaml:"refreshHint,omitempty"`
+	Profile     string    `json:"profile,omitempty" yaml:"profile,omitempty"`
+	Port        int       `json:"port,omitempty" yaml:"port,omitempty"`
+	RefreshHint Duration  `json:"refreshHint,omitempty" yaml:"refreshHint,omitempty"`
+	HTTPSWeb    *HTTPSWeb `json:"httpsWeb,omitempty" yaml:"httpsWeb,omitempty"`
+}
+
+// HTTPSWeb says where an https_web endpoint has its certificate from. It is
+// there or not, even when empty: the profile demands it.
+type HTTPSWeb struct {
+	ServingCert *ServingCert `json:"servingCert,omitempty" yaml:"servingCert,omitempty"`
+}
+
+// ServingCert is a certificate that the lab issues and renews.
+type ServingCert struct {
+	TTL              Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	FileSyncInterval Duration `json:"fileSyncInterval,omitempty" yaml:"fileSyncInterval,omitempty"`
+	ShortIntervals   *bool    `json:"shortIntervals,omitempty" yaml:"shortIntervals,omitempty"`
 }
 
 // CA is what a trust domain's X.509 authorities are like.
@@ -75,12 +91,17 @@ type SVID struct {
 	JWTTTL  Duration `json:"jwtTTL,omitempty" yaml:"jwtTTL,omitempty"`
 }
 
-// Federation is one relationship with From and To, or two with Between.
+// Federation is one relationship with From and To, two with Between, and with
+// Shape two for each pair of its trust domains that the shape joins.
 type Federation struct {
-	Between []string `json:"between,omitempty" yaml:"between,flow,omitempty"`
-	From    string   `json:"from,omitempty" yaml:"from,omitempty"`
-	To      string   `json:"to,omitempty" yaml:"to,omitempty"`
-	Profile string   `json:"profile,omitempty" yaml:"profile,omitempty"`
+	Between          []string `json:"between,omitempty" yaml:"between,flow,omitempty"`
+	From             string   `json:"from,omitempty" yaml:"from,omitempty"`
+	To               string   `json:"to,omitempty" yaml:"to,omitempty"`
+	Shape            string   `json:"shape,omitempty" yaml:"shape,omitempty"`
+	Of               []string `json:"of,omitempty" yaml:"of,flow,omitempty"`
+	Mode             string   `json:"mode,omitempty" yaml:"mode,omitempty"`
+	Profile          string   `json:"profile,omitempty" yaml:"profile,omitempty"`
+	EndpointSPIFFEID string   `json:"endpointSpiffeId,omitempty" yaml:"endpointSpiffeId,omitempty"`
 }
 
 // Workload is one demo program in one cluster.
@@ -89,8 +110,15 @@ type Workload struct {
 	App     string `json:"app" yaml:"app"`
 	Cluster string `json:"cluster" yaml:"cluster"`
 	Expose  string `json:"expose,omitempty" yaml:"expose,omitempty"`
-	Calls   string `json:"calls,omitempty" yaml:"calls,omitempty"`
+	Calls   Names  `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
 }
+
+// Names is a list of names. An empty one is not the same as none at all: a
+// workload that says so calls nobody.
+type Names []string
+
+// IsZero reports whether the list is not there, for YAML and JSON.
+func (n Names) IsZero() bool { return n == nil }
 
 // Duration is a time.Duration that reads and writes itself with its unit, the
 // short way: "5m", not "5m0s".

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -47,6 +48,8 @@ type object struct {
 	// unsupported names fields that one may well look for here, with what to do
 	// instead.
 	unsupported map[string]string
+	// elsewhere names fields that belong somewhere else, with the right place.
+	elsewhere map[string]string
 }
 
 // field is one line of the table that fields.go holds.
@@ -193,6 +196,43 @@ func number(min, max int) value {
 	}
 }
 
+// boolean takes the two words of YAML 1.2 and JSON, not yes, on or True.
+func boolean() value {
+	return value{
+		kind: "boolean", limits: "true, false", want: "write true or false", tag: "!!bool",
+		refuse: func(s string) (string, string) {
+			if s == "true" || s == "false" {
+				return "", ""
+			}
+			cause := quote(s) + " is no boolean"
+			switch strings.ToLower(s) {
+			case "true", "yes", "on":
+				return cause, "write true"
+			case "false", "no", "off":
+				return cause, "write false"
+			}
+			return cause, ""
+		},
+		schema: jsonschema.Schema{Type: "boolean"},
+	}
+}
+
+// spiffeID takes what SPIFFE takes (SPIFFE-ID, section 2), with a path.
+func spiffeID() value {
+	const form = "spiffe://, a trust domain and a path"
+	return value{
+		kind: "SPIFFE ID", limits: form, tag: "!!str",
+		want: fmt.Sprintf("a SPIFFE ID such as %q (%s)", serverID("cluster1.com"), form),
+		refuse: func(s string) (string, string) {
+			if id, err := spiffeid.FromString(s); err != nil || id.Path() == "" {
+				return quote(s) + " is no SPIFFE ID", ""
+			}
+			return "", ""
+		},
+		schema: jsonschema.Schema{Type: "string", Pattern: "^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$"},
+	}
+}
+
 // duration takes whole seconds: SPIRE writes its hints and lives in seconds.
 func duration(min, max Duration) value {
 	return value{
@@ -259,7 +299,7 @@ func (f field) fallbackJSON() json.RawMessage {
 	}
 	data, err := json.Marshal(f.fallback)
 	if err != nil {
-		panic(err) // the table holds strings, numbers and durations
+		panic(err) // the table holds strings, numbers, durations and booleans
 	}
 	return data
 }

@@ -216,20 +216,26 @@ func TestExecWithoutInput(t *testing.T) {
 }
 
 func TestExecEndsWithItsContext(t *testing.T) {
-	e := newEngine(t)
-	started := make(chan struct{})
-	e.exec = func(stdin io.Reader, _, _ io.Writer) {
-		close(started)
-		_, _ = io.ReadAll(stdin)
-	}
-	c := connect(t, e)
-	ctx, cancel := context.WithCancelCause(t.Context())
-	go func() {
-		<-started
-		cancel(errors.New("user gave up"))
-	}()
-	_, err := c.Exec(ctx, "1", []string{"sleep", "inf"}, nil)
-	if want := "run sleep in container 1: user gave up"; message(err) != want {
-		t.Errorf("error %q, want %q", message(err), want)
+	for name, stick := range map[string]func(e *engine, until func()){
+		"while the command runs": func(e *engine, until func()) {
+			e.exec = func(io.Reader, io.Writer, io.Writer) { until() }
+		},
+		"while the engine does not answer": func(e *engine, until func()) { e.beforeExec = until },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			over := make(chan struct{})
+			stick(e, func() {
+				cancel(errors.New("user gave up"))
+				<-over
+			})
+			c := connect(t, e)
+			t.Cleanup(func() { close(over) })
+			_, err := c.Exec(ctx, "1", []string{"sleep", "inf"}, nil)
+			if want := "run sleep in container 1: user gave up"; message(err) != want {
+				t.Errorf("error %q, want %q", message(err), want)
+			}
+		})
 	}
 }

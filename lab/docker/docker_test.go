@@ -151,6 +151,7 @@ func operations() map[string]operation {
 // TestEachCallFailing lets each call of each operation fail in turn.
 func TestEachCallFailing(t *testing.T) {
 	arranged := func(t *testing.T, op operation) *engine {
+		t.Helper()
 		e := newEngine(t)
 		if op.arrange != nil {
 			op.arrange(e)

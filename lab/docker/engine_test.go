@@ -42,6 +42,8 @@ type engine struct {
 	exitCode int
 	// stillRunning is how often /exec/{id}/json says so first.
 	stillRunning int
+	// beforeExec, when set, runs before an exec gets an answer.
+	beforeExec func()
 	// exec is the command that an exec runs.
 	exec func(stdin io.Reader, stdout, stderr io.Writer)
 	// removal answers the removal of a container, 204 if zero.
@@ -195,7 +197,7 @@ func (e *engine) handleContainers(handle register) {
 		e.containers = slices.DeleteFunc(e.containers, func(s container.Summary) bool { return s.ID == r.PathValue("id") })
 		w.WriteHeader(http.StatusNoContent)
 	})
-	handle("PUT /containers/{id}/archive", func(w http.ResponseWriter, r *http.Request) {
+	handle("PUT /containers/{id}/archive", func(_ http.ResponseWriter, r *http.Request) {
 		e.keep(r)
 		e.created = r.URL.Query().Get("path")
 	})
@@ -222,6 +224,9 @@ func (e *engine) handleContainers(handle register) {
 // runExec takes over the connection as the engine does, and runs e.exec on it.
 func (e *engine) runExec(w http.ResponseWriter, r *http.Request) {
 	decode(r, &container.ExecStartRequest{})
+	if e.beforeExec != nil {
+		e.beforeExec()
+	}
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(err)

@@ -49,7 +49,7 @@ func (c *Client) exec(ctx context.Context, id string, argv []string, stdin io.Re
 	if err != nil {
 		return nil, err
 	}
-	attached, err := c.api.ExecAttach(ctx, made.ID, client.ExecAttachOptions{})
+	attached, err := c.attach(ctx, made.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +75,31 @@ func (c *Client) exec(ctx context.Context, id string, argv []string, stdin io.Re
 		err = &ExitError{Command: argv, Code: code, Stderr: end(stderr.String(), stderrTail)}
 	}
 	return stdout.Bytes(), err
+}
+
+// attach starts a command and takes over its connection. An engine that does not
+// answer is waited for until ctx ends: the client itself would wait on.
+func (c *Client) attach(ctx context.Context, exec string) (client.ExecAttachResult, error) {
+	var (
+		attached client.ExecAttachResult
+		err      error
+	)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		attached, err = c.api.ExecAttach(ctx, exec, client.ExecAttachOptions{})
+	}()
+	select {
+	case <-done:
+		return attached, err
+	case <-ctx.Done():
+		go func() {
+			if <-done; err == nil {
+				attached.Close()
+			}
+		}()
+		return client.ExecAttachResult{}, context.Cause(ctx)
+	}
 }
 
 // feed sends stdin to a command and then tells it that there is no more. The

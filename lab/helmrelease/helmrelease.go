@@ -8,17 +8,22 @@ package helmrelease
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage/driver"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/metadata"
 )
 
 const (
@@ -217,6 +222,32 @@ func (c *Client) Status(ctx context.Context, namespace, name string) (s Status, 
 		s.Chart, s.Version = last.Chart.Metadata.Name, last.Chart.Metadata.Version
 	}
 	return s, true, nil
+}
+
+// Name is what a release is called in a cluster.
+type Name struct{ Namespace, Name string }
+
+// List names the releases that Apply has made, sorted; also those that are half
+// made.
+func (c *Client) List(ctx context.Context) ([]Name, error) {
+	// Metadata alone: each revision holds its whole chart.
+	secrets, err := metadata.NewForConfig(c.cluster.config)
+	if err != nil {
+		return nil, fmt.Errorf("list releases: %w", err)
+	}
+	list, err := secrets.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).
+		List(ctx, metav1.ListOptions{LabelSelector: "owner=helm," + digestLabel})
+	if err != nil {
+		return nil, fmt.Errorf("list releases: %w", err)
+	}
+	var names []Name
+	for _, revision := range list.Items {
+		names = append(names, Name{Namespace: revision.Namespace, Name: revision.Labels["name"]})
+	}
+	slices.SortFunc(names, func(a, b Name) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return slices.Compact(names), nil
 }
 
 // Uninstall asks for the removal of what a release has made, and forgets the

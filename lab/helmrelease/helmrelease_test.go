@@ -252,7 +252,7 @@ func TestApplyRefuses(t *testing.T) {
 			r := releaseOf(1)
 			tt.change(&r)
 			_, err := connect(t, a).Apply(t.Context(), r)
-			if err == nil || err.Error() != tt.err && !(name == "foreign object" && strings.Contains(err.Error(), tt.err)) {
+			if err == nil || err.Error() != tt.err && (name != "foreign object" || !strings.Contains(err.Error(), tt.err)) {
 				t.Errorf("error %v, want %s", err, tt.err)
 			}
 			if got := a.names(); !slices.Equal(got, []string{"theirs=<nil>"}) {
@@ -274,7 +274,7 @@ func TestNothingInHome(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := filepath.WalkDir(home, func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(home, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && path != home {
 			err = fmt.Errorf("left %s", path)
 		}

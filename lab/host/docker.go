@@ -26,16 +26,7 @@ const (
 func surveyDocker(ctx context.Context, sys System, m Machine) (Docker, error) {
 	d := Docker{Endpoint: "unix:///var/run/docker.sock", Local: m.Linux}
 	if m.Programs["docker"] != "" {
-		endpoint, err := ask(ctx, sys, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-		if ctx.Err() != nil {
-			return Docker{}, context.Cause(ctx)
-		}
-		if err != nil {
-			return Docker{Problem: err.Error()}, nil
-		}
-		d.Endpoint = strings.TrimSpace(string(endpoint))
-		d.Local = m.Linux && (d.Endpoint == "unix:///var/run/docker.sock" || d.Endpoint == "unix:///run/docker.sock")
-		err = d.askDaemon(ctx, sys)
+		err := d.askClient(ctx, sys, m)
 		if ctx.Err() != nil {
 			return Docker{}, context.Cause(ctx)
 		}
@@ -53,6 +44,19 @@ func surveyDocker(ctx context.Context, sys System, m Machine) (Docker, error) {
 	d.Config = config
 	d.PID, err = running(sys.Files, daemonPID, "dockerd")
 	return d, err
+}
+
+// askClient fills in where the daemon is, and what it says of itself. Of a daemon
+// that nobody knows where it is, there is nothing else to say.
+func (d *Docker) askClient(ctx context.Context, sys System, m Machine) error {
+	endpoint, err := ask(ctx, sys, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+	if err != nil {
+		*d = Docker{}
+		return err
+	}
+	d.Endpoint = strings.TrimSpace(string(endpoint))
+	d.Local = m.Linux && (d.Endpoint == "unix:///var/run/docker.sock" || d.Endpoint == "unix:///run/docker.sock")
+	return d.askDaemon(ctx, sys)
 }
 
 // askDaemon fills in what the daemon says of itself.

@@ -275,14 +275,6 @@ func (r *recorder) Announced(remedies []Remedy) error {
 
 func (r *recorder) Applying(remedy Remedy) { r.applied = append(r.applied, remedy.String()) }
 
-func levels(findings []Finding) map[string]Level {
-	levels := map[string]Level{}
-	for _, f := range findings {
-		levels[f.Subject] = f.Level
-	}
-	return levels
-}
-
 // answering gives other answers than a healthy client does.
 type answering struct {
 	*fakeMachine

@@ -27,27 +27,45 @@ var epoch = time.Unix(0, 0).UTC()
 // the files that beneath adds; it may be nil. Its single layer is not
 // compressed: it never travels, and is unpacked into each node image once.
 func assemble(program, at string, beneath func(*tree)) (v1.Image, error) {
+	return onto(empty.Image, program, at, beneath)
+}
+
+// onto is assemble for a program that needs what another image holds: it gets a
+// layer on top. Of what the other one says of how it is started nothing is left.
+func onto(below v1.Image, program, at string, beneath func(*tree)) (_ v1.Image, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("assemble image of %s: %w", at, err)
+		}
+	}()
 	layer, err := programLayer(program, at, beneath)
 	if err != nil {
-		return nil, fmt.Errorf("assemble image of %s: %w", at, err)
+		return nil, err
 	}
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.DockerManifestSchema2), types.DockerConfigJSON)
-	img, err = mutate.Append(img, mutate.Addendum{
-		Layer:   static.NewLayer(layer, types.DockerUncompressedLayer),
-		History: v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "fedlab"},
-	})
+	img, err := appendLayer(below, layer)
 	if err != nil {
-		return nil, fmt.Errorf("assemble image of %s: %w", at, err)
+		return nil, err
 	}
 	file, err := img.ConfigFile()
 	if err != nil {
-		return nil, fmt.Errorf("assemble image of %s: %w", at, err)
+		return nil, err
 	}
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Created = "linux", runtime.GOARCH, v1.Time{Time: epoch}
-	file.Config.Entrypoint = []string{at}
-	file.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + path.Dir(at)}
+	file.Config = v1.Config{
+		Entrypoint: []string{at},
+		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:" + path.Dir(at)},
+	}
 	return mutate.ConfigFile(img, file)
+}
+
+// appendLayer puts a layer, which is a tar archive, on top of an image.
+func appendLayer(below v1.Image, layer []byte) (v1.Image, error) {
+	img := mutate.ConfigMediaType(mutate.MediaType(below, types.DockerManifestSchema2), types.DockerConfigJSON)
+	return mutate.Append(img, mutate.Addendum{
+		Layer:   static.NewLayer(layer, types.DockerUncompressedLayer),
+		History: v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "fedlab"},
+	})
 }
 
 // programLayer returns a tar with the program, the folders above it, and a

@@ -47,6 +47,7 @@ const (
 	spireVersion             = "1.15.3"
 	controllerManagerVersion = "0.7.0"
 	metallbVersion           = "v0.16.1"
+	postgresVersion          = "15"
 )
 
 // References by which charts name what they run.
@@ -89,6 +90,27 @@ func Catalogue() []Image {
 func kindNode() Image {
 	reference, digest, _ := strings.Cut(defaults.Image, "@")
 	return Image{Name: "kind-node", Reference: "docker.io/" + reference, Digest: digest}
+}
+
+// foundations are what the images of fedlab's own programs stand on, by the
+// program's name; most stand on nothing.
+func foundations() map[string]foundation {
+	return map[string]foundation{"postgres": {
+		title: "PostgreSQL " + postgresVersion + " of Debian " + suite,
+		user:  "postgres:x:999:999:PostgreSQL:/var/lib/postgresql:/usr/sbin/nologin",
+		Image: Image{
+			Name: "postgresql", Reference: "docker.io/library/postgres:" + postgresVersion + "-" + suite, Artifact: "postgresql",
+			// The server, psql, the shell by which initdb runs programs, time zones,
+			// and what these are linked with.
+			Packages: []string{
+				"postgresql-" + postgresVersion, "postgresql-client-" + postgresVersion, "dash", "tzdata",
+				"libaudit1", "libc6", "libcap-ng0", "libcap2", "libcom-err2", "libffi8", "libgcc-s1", "libgcrypt20", "libgmp10", "libgnutls30",
+				"libgpg-error0", "libgssapi-krb5-2", "libhogweed6", "libicu72", "libidn2-0", "libk5crypto3", "libkeyutils1", "libkrb5-3",
+				"libkrb5support0", "libldap-2.5-0", "liblz4-1", "liblzma5", "libnettle8", "libp11-kit0", "libpam0g", "libpq5", "libreadline8",
+				"libsasl2-2", "libssl3", "libstdc++6", "libsystemd0", "libtasn1-6", "libtinfo6", "libunistring2", "libxml2", "libzstd1", "zlib1g",
+			},
+		},
+	}}
 }
 
 // modules are the upstream modules that programs are built from. Each is built

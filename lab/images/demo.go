@@ -23,6 +23,8 @@ import (
 type demo struct {
 	name string
 	code fs.FS
+	// on is what its image holds below the program; nil is nothing.
+	on *foundation
 }
 
 // reference is what the image is called in a cluster. The tag changes with the
@@ -137,7 +139,7 @@ func (d demo) fill(ctx context.Context, dir string, log *os.File) (err error) {
 	return b.build(ctx, "-s -w", filepath.Join(bin, d.name), "./apps/"+d.name)
 }
 
-// image makes the program's image from its artifact.
-func (d demo) image(artifact string) (v1.Image, error) {
-	return assemble(programPath(artifact, d.name), "/"+d.name, nil)
+// image makes the program's image from its artifact, on top of another one.
+func (d demo) image(artifact string, below v1.Image) (v1.Image, error) {
+	return onto(below, programPath(artifact, d.name), "/"+d.name, nil)
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+
 	"github.com/fedlab-dev/fedlab"
 )
 
@@ -110,7 +112,7 @@ func TestDemoBuildIsReproducible(t *testing.T) {
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "bin" {
 			t.Errorf("artifact has %v, error %v, want bin alone", left, err)
 		}
-		img, err := d.image(dir)
+		img, err := d.image(dir, empty.Image)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -77,6 +77,7 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 			artifacts: []artifact{
 				{name: "quotes", key: "d", kind: Demo}, {name: "chart", key: "c", kind: Chart},
 				{name: "etcd", key: "b", only: Build}, {name: "pulled-etcd", key: "p", only: Pull},
+				{name: "files", key: "f", only: Build, top: true}, {name: "pulled-files", key: "q", only: Pull, top: true},
 			},
 		}
 	}
@@ -97,6 +98,8 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 		"chart":               {func(r *recipes) { r.artifacts[1].key = "x" }, nil},
 		"program":             {func(r *recipes) { r.artifacts[2].key = "x" }, []string{builtBase, builtNode}},
 		"pulled image":        {func(r *recipes) { r.artifacts[3].key = "x" }, []string{pulledBase, pulledNode}},
+		"built foundation":    {func(r *recipes) { r.artifacts[4].key = "x" }, []string{builtNode}},
+		"pulled foundation":   {func(r *recipes) { r.artifacts[5].key = "x" }, []string{pulledNode}},
 		"reference":           {func(r *recipes) { r.images[0].Reference = "x" }, []string{builtBase, builtNode}},
 		"path in the image":   {func(r *recipes) { r.images[0].Path = "/x" }, []string{builtBase, builtNode}},
 		"packages beside it":  {func(r *recipes) { r.images[0].Packages = []string{"iptables"} }, []string{builtBase, builtNode}},
@@ -117,6 +120,24 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 				t.Errorf("changed %q, want %q", changed, tt.want)
 			}
 		})
+	}
+}
+
+// A pod has to be replaced when what its program stands on is another one, and
+// its image has one name whichever way that was had.
+func TestDemoReferenceFollowsItsFoundation(t *testing.T) {
+	reference := func(program, built, pulled string) string {
+		r := recipes{artifacts: []artifact{{name: "ledger", key: program}, {name: "files", key: built}, {name: "pulled-database", key: pulled}}}
+		ref, err := r.demoReference(demo{name: "ledger", on: &foundation{Image: Image{Name: "database", Artifact: "files"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref
+	}
+	references := []string{reference("a", "b", "c"), reference("x", "b", "c"), reference("a", "x", "c"), reference("a", "b", "x")}
+	slices.Sort(references)
+	if len(slices.Compact(references)) != 4 {
+		t.Errorf("references %q, want four", references)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -213,11 +214,11 @@ func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	i := slices.IndexFunc(r.demos, func(d demo) bool { return d.name == name })
-	if i < 0 {
-		return false, fmt.Errorf("there is no demo program %q", name)
+	d, err := r.demo(name)
+	if err != nil {
+		return false, err
 	}
-	ref, err := r.demoReference(r.demos[i])
+	ref, err := r.demoReference(d)
 	if err != nil {
 		return false, err
 	}
@@ -228,19 +229,34 @@ func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error)
 	if len(out) > 0 {
 		return false, nil
 	}
-	img, err := l.demoImage(r, r.demos[i])
+	img, err := l.demoImage(r, d, r.flavours...)
 	if err != nil {
 		return false, err
 	}
 	return true, importImage(ctx, l.Engine, node, ref, img)
 }
 
-func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
+// demoImage makes the image of a demo program. What it stands on is that of one
+// of the flavours, the first one that is there.
+func (l *Library) demoImage(r recipes, d demo, flavours ...flavour) (v1.Image, error) {
 	dir, err := l.path(r, d.name)
 	if err != nil {
 		return nil, err
 	}
-	return d.image(dir)
+	if d.on == nil {
+		return d.image(dir, empty.Image)
+	}
+	for _, f := range flavours {
+		var found string
+		if found, err = l.path(r, d.on.artifact(f.source)); err == nil {
+			below, err := d.on.open(f.source, found)
+			if err != nil {
+				return nil, err
+			}
+			return d.image(dir, below)
+		}
+	}
+	return nil, err
 }
 
 // Program returns where a program lies that was built for the images, such as

@@ -80,7 +80,13 @@ func (l *Library) List(ctx context.Context) ([]Entry, error) {
 			return nil, err
 		}
 		if a.kind == Demo {
-			e.Reference = demo{name: a.name}.reference(a.key)
+			d, err := r.demo(a.name)
+			if err != nil {
+				return nil, err
+			}
+			if e.Reference, err = r.demoReference(d); err != nil {
+				return nil, err
+			}
 		}
 		entries = append(entries, e)
 	}

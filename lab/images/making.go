@@ -43,7 +43,7 @@ func (l *Library) plan(ctx context.Context, r recipes, f flavour, need Need) (*p
 	}
 	m := making{Library: l, recipes: r, plan: &plan.Plan{}}
 	for _, a := range r.artifacts {
-		if a.only == "" || base && a.only == f.source {
+		if a.only == "" || a.only == f.source && (base || node && a.top) {
 			m.artifact(a)
 		}
 	}
@@ -172,7 +172,7 @@ func (l *Library) makeNode(ctx context.Context, r recipes, f flavour) error {
 			if err != nil {
 				return err
 			}
-			images = append(images, loaded{reference: name, open: func() (v1.Image, error) { return l.demoImage(r, d) }})
+			images = append(images, loaded{reference: name, open: func() (v1.Image, error) { return l.demoImage(r, d, f) }})
 		}
 		return n.add(ctx, r.baseReference(f), ref, images)
 	})

@@ -3,15 +3,19 @@ package images
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/mod/modfile"
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+
+	"github.com/fedlab-dev/fedlab"
 )
 
 // required returns the version of a module that a go.mod requires, and whether
@@ -107,9 +111,25 @@ func TestKubeadmFindsItsImages(t *testing.T) {
 	}
 }
 
+// The program looks for PostgreSQL where the packages and upstream's image have
+// it, and runs as the user that both have.
+func TestPostgresFindsItsPrograms(t *testing.T) {
+	code, err := fs.ReadFile(fedlab.Source, "apps/postgres/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := foundations()["postgres"]
+	if !slices.Contains(on.Packages, "postgresql-"+postgresVersion) || !strings.Contains(string(code), `"/usr/lib/postgresql/`+postgresVersion+`/bin"`) {
+		t.Errorf("the image has PostgreSQL %s, and apps/postgres looks for another one", postgresVersion)
+	}
+	if !strings.HasPrefix(on.user, "postgres:x:999:999:") || !strings.Contains(string(code), `"to", 999,`) {
+		t.Errorf("the image has the user %s, and apps/postgres gives the volume to another one", on.user)
+	}
+}
+
 // Each image is made of an artifact that exists, and no name is given twice.
 func TestCatalogueIsWhole(t *testing.T) {
-	r, err := (&Library{}).recipes()
+	r, err := (&Library{Code: fedlab.Source, Demos: slices.Collect(maps.Keys(foundations()))}).recipes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +139,13 @@ func TestCatalogueIsWhole(t *testing.T) {
 			t.Errorf("artifact %+v is incomplete or there twice", a)
 		}
 		names[a.name] = true
+	}
+	for _, d := range r.demos {
+		for _, f := range r.flavours {
+			if !names[d.on.artifact(f.source)] {
+				t.Errorf("what %s stands on cannot be had from source %s", d.name, f.source)
+			}
+		}
 	}
 	for _, img := range r.images {
 		if !names[img.Artifact] {

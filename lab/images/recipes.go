@@ -3,6 +3,7 @@ package images
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -18,6 +19,9 @@ type artifact struct {
 	// only says with which source a node image needs it; where it is empty,
 	// every set needs it.
 	only Source
+	// top says that it goes into the node image together with the demo programs;
+	// what only one source needs is in the one below otherwise.
+	top bool
 }
 
 func (a artifact) slug() string { return slug(a.name, a.key) }
@@ -70,10 +74,30 @@ func (r recipes) artifact(name string) (artifact, error) {
 	return artifact{}, fmt.Errorf("the catalogue has no %q", name)
 }
 
+// demo finds a demo program by its name.
+func (r recipes) demo(name string) (demo, error) {
+	i := slices.IndexFunc(r.demos, func(d demo) bool { return d.name == name })
+	if i < 0 {
+		return demo{}, fmt.Errorf("there is no demo program %q", name)
+	}
+	return r.demos[i], nil
+}
+
 // demoReference is what a demo program's image is called in a cluster.
 func (r recipes) demoReference(d demo) (string, error) {
-	a, err := r.artifact(d.name)
-	return d.reference(a.key), err
+	program, err := r.artifact(d.name)
+	if err != nil || d.on == nil {
+		return d.reference(program.key), err
+	}
+	keys := []string{program.key}
+	for _, source := range []Source{Build, Pull} {
+		below, err := r.artifact(d.on.artifact(source))
+		if err != nil {
+			return "", err
+		}
+		keys = append(keys, below.key)
+	}
+	return d.reference(hash(keys...)), nil
 }
 
 // recipes computes the keys of everything.
@@ -90,6 +114,9 @@ func (l *Library) recipes() (recipes, error) {
 	}
 	for _, name := range l.Demos {
 		d := demo{name: name, code: l.Code}
+		if on, ok := foundations()[name]; ok {
+			d.on = &on
+		}
 		key, err := d.key()
 		add(artifact{name: name, title: "demo program " + name, kind: Demo, typical: 20 * time.Second, fill: d.fill}, key, err)
 		r.demos = append(r.demos, d)
@@ -113,6 +140,11 @@ func (l *Library) recipes() (recipes, error) {
 			add(p.artifact(img), pulledKey(img), nil)
 		}
 	}
+	for _, d := range r.demos {
+		if d.on != nil {
+			r.artifacts = append(r.artifacts, d.on.artifacts(p)...)
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return recipes{}, err
 	}
@@ -131,19 +163,23 @@ func (r *recipes) computeFlavours() error {
 		built = append(built, img.Reference, img.Artifact, img.Program, img.Path, strings.Join(img.Packages, " "))
 	}
 	pulled := []string{"pulled node 1"}
-	demos := []string{"node 2"}
+	demos := map[Source][]string{Pull: {"node 2"}, Build: {"node 2"}}
 	for _, a := range r.artifacts {
 		switch {
+		case a.top:
+			demos[a.only] = append(demos[a.only], a.name, a.key)
 		case a.only == Build:
 			built = append(built, a.name, a.key)
 		case a.only == Pull:
 			pulled = append(pulled, a.name, a.key)
 		case a.kind == Demo:
-			demos = append(demos, a.name, a.key)
+			for source := range demos {
+				demos[source] = append(demos[source], a.name, a.key)
+			}
 		}
 	}
 	of := func(source Source, base string) flavour {
-		return flavour{source: source, base: base, node: hash(append(demos, base)...)}
+		return flavour{source: source, base: base, node: hash(append(demos[source], base)...)}
 	}
 	r.flavours = []flavour{of(Pull, hash(pulled...)), of(Build, hash(built...))}
 	return nil

@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,10 +47,12 @@ func reference() []byte {
 	kind := kindNode()
 	b.WriteString("\n## Images in a node that was pulled\n\nkind's own node image brings Kubernetes, etcd, CoreDNS, pause and a network in the versions that this release of kind was published with. Where upstream's digest is not known the registry vouches for the tag; each layer is checked against the manifest in any case.\n\n| image | upstream reference | digest |\n|---|---|---|\n")
 	fmt.Fprintf(&b, "| %s | `%s` | `%s`, named by kind %s |\n", kind.Name, kind.Reference, kind.Digest, kindVersion)
-	for _, img := range Catalogue() {
-		if !img.Kubernetes {
-			fmt.Fprintf(&b, "| %s | `%s` | %s |\n", img.Name, img.Reference, digestText(img))
-		}
+	pulled := slices.DeleteFunc(Catalogue(), func(img Image) bool { return img.Kubernetes })
+	for _, name := range slices.Sorted(maps.Keys(foundations())) {
+		pulled = append(pulled, foundations()[name].Image)
+	}
+	for _, img := range pulled {
+		fmt.Fprintf(&b, "| %s | `%s` | %s |\n", img.Name, img.Reference, digestText(img))
 	}
 
 	b.WriteString("\n## Charts, definitions and demo programs\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
@@ -57,6 +60,11 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
 	}
 	b.WriteString("| demo programs | fedlab's | the folders below `apps`, compiled into fedlab as source | `go.sum` |\n")
+	b.WriteString("\nThe image of a demo program is called `fedlab.local/NAME:KEY` and has one layer, the program. It goes into the node image on top of all others, so that a changed program costs seconds. These programs are a layer on top of something else:\n\n| demo program | stands on | from source `build` | from source `pull` | checksums |\n|---|---|---|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(foundations())) {
+		f := foundations()[name]
+		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.title, strings.Join(f.Packages, ", "), f.Reference)
+	}
 
 	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
 	fmt.Fprintf(&b, "| rootfs | Debian %s | `debootstrap` with %s | signatures of Debian's archive, which debootstrap checks with the keyring of the machine |\n", suite, strings.Join(packages(), ", "))

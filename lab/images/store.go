@@ -195,9 +195,9 @@ func (s *Store) wasLoaded(slug string) (bool, error) {
 	return err == nil, err
 }
 
-// prune removes all artifacts but those whose slugs are in keep, and what killed
-// builds left. It returns the names of what it removed, and how many bytes that
-// were. What is being made just now stays.
+// prune removes all artifacts but those whose slugs are in keep, what killed
+// builds left, and the logs of both. It returns the names of the artifacts, and
+// how many bytes those were. What is being made just now stays.
 func (s *Store) prune(keep map[string]bool) (removed []string, size int64, err error) {
 	entries, err := os.ReadDir(s.builds())
 	if err != nil {
@@ -215,7 +215,29 @@ func (s *Store) prune(keep map[string]bool) (removed []string, size int64, err e
 			removed, size = append(removed, e.Name()), size+bytes
 		}
 	}
-	return removed, size, nil
+	return removed, size, s.pruneLogs(keep)
+}
+
+// pruneLogs also removes those of builds that failed, and never had an artifact.
+func (s *Store) pruneLogs(keep map[string]bool) error {
+	entries, err := os.ReadDir(s.logs())
+	if err != nil {
+		return fmt.Errorf("prune logs: %w", err)
+	}
+	for _, e := range entries {
+		slug := strings.TrimSuffix(e.Name(), ".log")
+		if keep[slug] {
+			continue
+		}
+		unlock, free, err := s.tryLock(slug)
+		if err == nil && free {
+			err = errors.Join(os.Remove(filepath.Join(s.logs(), e.Name())), unlock())
+		}
+		if err != nil {
+			return fmt.Errorf("prune log of %s: %w", slug, err)
+		}
+	}
+	return nil
 }
 
 // remove removes an entry of the store unless somebody is making it.

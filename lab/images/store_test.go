@@ -232,6 +232,12 @@ func TestStorePrune(t *testing.T) {
 		}
 	}()
 
+	for _, log := range []string{"spire-failed.log", "spire-working.log"} {
+		if err := os.WriteFile(filepath.Join(s.logs(), log), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	removed, size, err := s.prune(map[string]bool{"etcd-new": true})
 	if err != nil {
 		t.Fatal(err)
@@ -245,6 +251,13 @@ func TestStorePrune(t *testing.T) {
 	}
 	if len(left) != 2 || left[0].Name() != "etcd-new" || left[1].Name() != "spire-working.partial" {
 		t.Errorf("left %v, want the current artifact and what is being made", left)
+	}
+	logs, err := os.ReadDir(s.logs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(logs) != 2 || logs[0].Name() != "etcd-new.log" || logs[1].Name() != "spire-working.log" {
+		t.Errorf("left logs %v, want those of the current artifact and of what is being made", logs)
 	}
 	if loaded, err := s.wasLoaded("etcd-loaded"); loaded || err != nil {
 		t.Errorf("a removed artifact is still said to be loaded, error %v", err)

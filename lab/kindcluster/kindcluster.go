@@ -124,14 +124,15 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 	}
 
 	return inPrivate(spec.Name, func(kubeconfig string) error {
-		done := make(chan error, 1)
+		var err error
+		done := make(chan struct{})
 		go func() {
-			err := kind.Create(config, kubeconfig)
-			release()
-			done <- err
+			defer close(done)
+			defer release()
+			err = kind.Create(config, kubeconfig)
 		}()
 		select {
-		case err = <-done:
+		case <-done:
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), abort(kind, spec.Name, done))
 		}
@@ -143,7 +144,7 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 }
 
 // abort removes a cluster until kind has stopped making it.
-func abort(kind clusters, name string, done <-chan error) error {
+func abort(kind clusters, name string, done <-chan struct{}) error {
 	bound := time.NewTimer(abortBound)
 	defer bound.Stop()
 	tick := time.NewTicker(abortTick)

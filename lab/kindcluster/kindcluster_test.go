@@ -100,11 +100,11 @@ func TestCreateCancelled(t *testing.T) {
 		kindDone := false
 		k := &fakeKind{create: func(k *fakeKind, _ *v1alpha4.Cluster, _ string) error {
 			cancel(errors.New("user gave up"))
-			time.Sleep(3 * abortTick / 2)
+			<-time.After(3 * abortTick / 2)
 			k.mu.Lock()
 			k.node = &fakeNode{}
 			k.mu.Unlock()
-			time.Sleep(abortTick)
+			<-time.After(abortTick)
 			kindDone = true
 			return errors.New("container is gone")
 		}}

@@ -62,6 +62,7 @@ type operation struct {
 func operations() map[string]operation {
 	holding := func(objects map[string]string) func(*testing.T, *api) {
 		return func(t *testing.T, a *api) {
+			t.Helper()
 			for path, text := range objects {
 				a.objects[path] = object(t, text)
 			}
@@ -156,6 +157,7 @@ func expected(err error) error {
 // TestEachCallFailing lets each call of each operation fail in turn.
 func TestEachCallFailing(t *testing.T) {
 	arranged := func(t *testing.T, op operation) *api {
+		t.Helper()
 		a := newAPI()
 		if op.arrange != nil {
 			op.arrange(t, a)

@@ -98,6 +98,28 @@ func (c *Cluster) Object(ctx context.Context, apiVersion, kind, namespace, name 
 	return nil, false, fmt.Errorf("read %s %s: %w", kind, path(namespace, name), err)
 }
 
+// Named returns the names of the objects of a kind in a namespace, or in all when
+// it is empty, that a label selector selects. A kind that the cluster does not
+// know has none.
+func (c *Cluster) Named(ctx context.Context, apiVersion, kind, namespace, selector string) ([]string, error) {
+	resource, _, err := c.kinds.find(ctx, apiVersion, kind)
+	if absent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", kind, err)
+	}
+	list, err := c.dynamic.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", kind, err)
+	}
+	names := make([]string, len(list.Items))
+	for i, item := range list.Items {
+		names[i] = item.GetName()
+	}
+	return names, nil
+}
+
 // Objects reads the objects of a kind: those of one namespace, or all of them
 // when it is empty.
 func (c *Cluster) Objects(ctx context.Context, apiVersion, kind, namespace string) ([]map[string]any, error) {

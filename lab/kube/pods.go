@@ -28,8 +28,8 @@ type Pod struct {
 
 // Container is one container of a pod, init containers included.
 type Container struct {
-	Name     string `json:"name"`
-	Image    string `json:"image"`
+	Name  string `json:"name"`
+	Image string `json:"image"`
 	// Started is set once its startup probe has succeeded.
 	Started  bool `json:"started"`
 	Ready    bool `json:"ready"`

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -61,6 +62,47 @@ func (c *Cluster) StatefulSetReady(ctx context.Context, namespace, name string) 
 		ready:    s.Status.ReadyReplicas,
 		old:      s.Status.Replicas - s.Status.UpdatedReplicas,
 	})
+}
+
+// StatefulSetStarted returns nil when each pod that a StatefulSet should have is
+// of its newest version, and that container of it has passed its startup probe.
+func (c *Cluster) StatefulSetStarted(ctx context.Context, namespace, name, container string) error {
+	s, err := c.typed.AppsV1().StatefulSets(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read statefulset %s/%s: %w", namespace, name, err)
+	}
+	title := "statefulset " + namespace + "/" + name
+	want := replicas(s.Spec.Replicas)
+	switch {
+	case s.Status.ObservedGeneration < s.Generation:
+		return fmt.Errorf("%s: the newest version is not acted upon yet", title)
+	case want == 0:
+		return fmt.Errorf("%s: scaled to no pod", title)
+	case s.Status.UpdatedReplicas < want:
+		return fmt.Errorf("%s: %d of %d of the newest version", title, s.Status.UpdatedReplicas, want)
+	}
+	selector, err := metav1.LabelSelectorAsSelector(s.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("%s: %w", title, err)
+	}
+	pods, err := c.Pods(ctx, namespace, selector.String())
+	if err != nil {
+		return fmt.Errorf("%s: %w", title, err)
+	}
+	var started int32
+	var causes []string
+	for _, pod := range pods {
+		i := slices.IndexFunc(pod.Containers, func(c Container) bool { return c.Name == container })
+		if i >= 0 && pod.Containers[i].Started {
+			started++
+		} else {
+			causes = append(causes, fmt.Sprintf("pod %s: %s", pod.Name, pod.Trouble))
+		}
+	}
+	if started == want {
+		return nil
+	}
+	return fmt.Errorf("%s: %s", title, join(fmt.Sprintf("%d of %d started", started, want), strings.Join(causes, "; ")))
 }
 
 // DaemonSetReady is DeploymentReady for a DaemonSet, whose pods are one for

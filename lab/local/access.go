@@ -123,6 +123,10 @@ func (o objects) Delete(ctx context.Context, key lab.ObjectKey) error {
 	})
 }
 
+func (o objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) ([]string, error) {
+	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
+}
+
 func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
 
 func keyOf(object any) (lab.ObjectKey, error) {
@@ -157,23 +161,8 @@ func (p pods) Dial(ctx context.Context, namespace, pod string, port int) (net.Co
 	return p.cluster.Dial(ctx, namespace, pod, uint16(port))
 }
 
-func (p pods) Started(ctx context.Context, namespace, pod, container string) error {
-	found, err := p.cluster.Pods(ctx, namespace, "")
-	if err != nil {
-		return err
-	}
-	for _, candidate := range found {
-		if candidate.Name != pod {
-			continue
-		}
-		for _, c := range candidate.Containers {
-			if c.Name == container && c.Started {
-				return nil
-			}
-		}
-		return fmt.Errorf("pod %s/%s: container %s has not started: %s", namespace, pod, container, candidate.Trouble)
-	}
-	return fmt.Errorf("pod %s/%s does not exist", namespace, pod)
+func (p pods) Started(ctx context.Context, set lab.ObjectKey, container string) error {
+	return p.cluster.StatefulSetStarted(ctx, set.Namespace, set.Name, container)
 }
 
 func (p pods) Ready(ctx context.Context, key lab.ObjectKey) error {
@@ -189,12 +178,7 @@ func (p pods) Ready(ctx context.Context, key lab.ObjectKey) error {
 }
 
 func (p pods) Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error) {
-	terms := make([]string, 0, len(labels))
-	for k, v := range labels {
-		terms = append(terms, k+"="+v)
-	}
-	sort.Strings(terms)
-	found, err := p.cluster.Pods(ctx, namespace, strings.Join(terms, ","))
+	found, err := p.cluster.Pods(ctx, namespace, selector(labels))
 	var names []string
 	for _, pod := range found {
 		if pod.Ready {
@@ -202,6 +186,16 @@ func (p pods) Named(ctx context.Context, namespace string, labels map[string]str
 		}
 	}
 	return names, err
+}
+
+// selector selects what has all of these labels.
+func selector(labels map[string]string) string {
+	terms := make([]string, 0, len(labels))
+	for k, v := range labels {
+		terms = append(terms, k+"="+v)
+	}
+	sort.Strings(terms)
+	return strings.Join(terms, ",")
 }
 
 type releases struct{ helm *helmrelease.Client }
@@ -216,4 +210,17 @@ func (r releases) Apply(ctx context.Context, release lab.Release) (bool, error) 
 		folder = sub
 	}
 	return r.helm.Apply(ctx, helmrelease.Release{Name: release.Name, Namespace: release.Namespace, Chart: folder, Values: release.Values})
+}
+
+func (r releases) List(ctx context.Context) ([]lab.Release, error) {
+	found, err := r.helm.List(ctx)
+	list := make([]lab.Release, len(found))
+	for i, name := range found {
+		list[i] = lab.Release{Namespace: name.Namespace, Name: name.Name}
+	}
+	return list, err
+}
+
+func (r releases) Remove(ctx context.Context, namespace, name string) error {
+	return r.helm.Uninstall(ctx, namespace, name)
 }

@@ -79,12 +79,8 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	var apps []string
-	for _, app := range topology.Apps() {
-		apps = append(apps, app.Name)
-	}
 	library := &images.Library{
-		Store: store, Engine: engine, Code: fedlab.Source, Demos: apps,
+		Store: store, Engine: engine, Code: fedlab.Source, Demos: programs(),
 		Source: o.Source, Archive: o.Archive, Mirror: o.Mirror, Version: o.Version, Observe: o.Builds, Say: o.Say,
 	}
 	kind := kindcluster.New(log)
@@ -105,6 +101,16 @@ func New(o Options) (*Driver, error) {
 		Library: library,
 		engine:  engine,
 	}, nil
+}
+
+// programs returns the names of fedlab's own programs that clusters run: what a
+// lab file may name as an app, and what the lab itself runs beside it.
+func programs() []string {
+	var names []string
+	for _, app := range topology.Apps() {
+		names = append(names, app.Name)
+	}
+	return append(names, "serving-cert", "postgres")
 }
 
 // Ping returns nil when Docker answers; else the error is a

@@ -1,14 +1,18 @@
 package local
 
 import (
+	"io/fs"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 )
 
@@ -30,6 +34,23 @@ func TestPage(t *testing.T) {
 	server.Close()
 	if err := page(t.Context(), server.URL+"/quotes"); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestProgramsAreAllThatThereAre: a program below apps that is not listed would
+// be in no cluster.
+func TestProgramsAreAllThatThereAre(t *testing.T) {
+	mains, err := fs.Glob(fedlab.Source, "apps/*/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, name := range mains {
+		want = append(want, path.Base(path.Dir(name)))
+	}
+	got := slices.Sorted(slices.Values(programs()))
+	if !slices.Equal(got, want) {
+		t.Errorf("programs %q, want those below apps: %q", got, want)
 	}
 }
 

@@ -2,6 +2,8 @@ package spire
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -26,6 +28,28 @@ const (
 	AgentDaemonSet = "spire-agent"
 )
 
+// What charts/spire finds in the namespace when it is installed, because nothing
+// of Helm's may hold a key: a release keeps its values.
+const (
+	// WebCASecret is the CA that issues the certificates of an https_web
+	// endpoint: its certificate at SecretCertificate, its key at SecretKey.
+	WebCASecret = "spire-web-ca"
+	// UpstreamAuthoritySecret is the authority that signs those of the server:
+	// its certificate at SecretCertificate, its key at SecretKey, and the root
+	// that verifies it at SecretBundle.
+	UpstreamAuthoritySecret = "spire-upstream-authority"
+	// SecretCertificate, SecretKey and SecretBundle are the keys of the data of
+	// these Secrets; what they hold is in PEM.
+	SecretCertificate = "tls.crt"
+	SecretKey         = "tls.key"
+	SecretBundle      = "bundle.crt"
+	// DatabaseRelease is the release of charts/postgres that is the server's
+	// datastore, DatabaseName the database and DatabaseUser its owner.
+	DatabaseRelease = "spire-database"
+	DatabaseName    = "spire"
+	DatabaseUser    = "spire"
+)
+
 // Values is what charts/spire is installed with. Its fields are those of the
 // chart's values.schema.json, where the limits of each are.
 type Values struct {
@@ -36,6 +60,13 @@ type Values struct {
 	Images         Images         `json:"images"`
 	Server         ServerValues   `json:"server"`
 	BundleEndpoint EndpointValues `json:"bundleEndpoint"`
+	// FederatesWith is what the server's configuration says of other trust
+	// domains. The server reads it when it starts, and lists none of it.
+	FederatesWith []FederatesWithValues `json:"federatesWith"`
+	// WebRoots, each in PEM, verify the https_web endpoints of others.
+	WebRoots          []string                   `json:"webRoots"`
+	Datastore         DatastoreValues            `json:"datastore"`
+	UpstreamAuthority topology.UpstreamAuthority `json:"upstreamAuthority"`
 }
 
 // Images names the images to run, each as one whole reference.
@@ -43,6 +74,8 @@ type Images struct {
 	Server            string `json:"server"`
 	Agent             string `json:"agent"`
 	ControllerManager string `json:"controllerManager"`
+	// ServingCert is that of apps/serving-cert; an https_web endpoint needs it.
+	ServingCert string `json:"servingCert"`
 }
 
 // ServerValues is what the server signs, and for how long; durations are
@@ -64,25 +97,88 @@ type CASubjectValues struct {
 	CommonName   string `json:"commonName"`
 }
 
-// EndpointValues is where the bundle endpoint is found, and what it says about
-// how often to come back.
+// EndpointValues is where the bundle endpoint is found, how it proves who it is,
+// and what it says about how often to come back.
 type EndpointValues struct {
-	Address     string `json:"address"`
-	Port        int    `json:"port"`
-	Profile     string `json:"profile"`
-	RefreshHint string `json:"refreshHint"`
+	Address     string                   `json:"address"`
+	Port        int                      `json:"port"`
+	Profile     topology.EndpointProfile `json:"profile"`
+	RefreshHint string                   `json:"refreshHint"`
+	// ServingCert is what an https_web endpoint shows.
+	ServingCert *ServingCertValues `json:"servingCert,omitempty"`
 }
 
-// NewValues returns the values that install td's server and its cluster's
-// agents. The bundle endpoint gets the given address, which must be one of the
-// cluster's MetalLB pool.
-func NewValues(td topology.TrustDomain, address netip.Addr, images Images) Values {
-	return Values{
+// ServingCertValues says which certificates the web CA of a trust domain issues
+// for its endpoint.
+type ServingCertValues struct {
+	// Names are DNS names and addresses. Peers accept no certificate that leaves
+	// out the one in the URL that they have.
+	Names            []string `json:"names"`
+	TTL              string   `json:"ttl"`
+	FileSyncInterval string   `json:"fileSyncInterval"`
+}
+
+// FederatesWithValues is a relationship of mode static.
+type FederatesWithValues struct {
+	TrustDomain string                   `json:"trustDomain"`
+	URL         string                   `json:"url"`
+	Profile     topology.EndpointProfile `json:"profile"`
+	// EndpointSPIFFEID is empty where the profile is https_web.
+	EndpointSPIFFEID string `json:"endpointSPIFFEID,omitempty"`
+}
+
+// DatastoreValues is where the server keeps its entries and bundles.
+type DatastoreValues struct {
+	Type     topology.Datastore `json:"type"`
+	Postgres *PostgresValues    `json:"postgres,omitempty"`
+}
+
+// PostgresValues names a release of charts/postgres in the same namespace, and
+// the values that it was installed with.
+type PostgresValues struct {
+	Release  string `json:"release"`
+	Database string `json:"database"`
+	User     string `json:"user"`
+}
+
+// Settings is what NewValues makes values of.
+type Settings struct {
+	TrustDomain topology.TrustDomain
+	// Address is the bundle endpoint's. It must be one of the cluster's MetalLB
+	// pool.
+	Address netip.Addr
+	Images  Images
+	// WebRoots are the web CAs of those peers whose endpoints are https_web, each
+	// in PEM. Without any, the server knows the public roots of its image, and
+	// with one it knows no other. Another list restarts the server.
+	WebRoots []string
+	// Static are the trust domain's relationships of mode static, as
+	// StaticRelationship returns them. Another list restarts the server.
+	Static []FederatesWithValues
+}
+
+// StaticRelationship returns what a truster's configuration says to fetch the
+// bundle of the trusted domain from the endpoint at that address. With
+// https_spiffe the server fetches nothing before it holds a first bundle, which
+// has no place in a configuration: SetBundle brings it.
+func StaticRelationship(r topology.Relationship, endpoint topology.BundleEndpoint, address netip.Addr) FederatesWithValues {
+	values := FederatesWithValues{TrustDomain: r.Trusted.Name(), URL: BundleEndpointURL(endpoint, address), Profile: r.Profile}
+	if r.Profile == topology.HTTPSSPIFFE {
+		values.EndpointSPIFFEID = ServerID(r.Trusted).String()
+	}
+	return values
+}
+
+// NewValues returns the values that install a trust domain's server and its
+// cluster's agents.
+func NewValues(s Settings) Values {
+	td, endpoint := s.TrustDomain, s.TrustDomain.BundleEndpoint
+	values := Values{
 		TrustDomain: td.Name.Name(),
 		Cluster:     td.Cluster,
 		AdminID:     AdminID(td.Name).String(),
 		LogLevel:    td.LogLevel,
-		Images:      images,
+		Images:      s.Images,
 		Server: ServerValues{
 			CATTL: td.CATTL.String(),
 			CASubject: CASubjectValues{
@@ -95,10 +191,29 @@ func NewValues(td topology.TrustDomain, address netip.Addr, images Images) Value
 			JWTIssuer:   td.JWTIssuer,
 		},
 		BundleEndpoint: EndpointValues{
-			Address:     address.String(),
-			Port:        td.BundleEndpoint.Port,
-			Profile:     string(td.BundleEndpoint.Profile),
-			RefreshHint: td.BundleEndpoint.RefreshHint.String(),
+			Address:     s.Address.String(),
+			Port:        endpoint.Port,
+			Profile:     endpoint.Profile,
+			RefreshHint: endpoint.RefreshHint.String(),
 		},
+		// Empty, not null, which would be no value; and sorted, so that another
+		// order is no change.
+		FederatesWith:     append([]FederatesWithValues{}, s.Static...),
+		WebRoots:          append([]string{}, s.WebRoots...),
+		Datastore:         DatastoreValues{Type: td.Datastore},
+		UpstreamAuthority: td.UpstreamAuthority,
 	}
+	slices.SortFunc(values.FederatesWith, func(a, b FederatesWithValues) int { return strings.Compare(a.TrustDomain, b.TrustDomain) })
+	slices.Sort(values.WebRoots)
+	if endpoint.Profile == topology.HTTPSWeb {
+		values.BundleEndpoint.ServingCert = &ServingCertValues{
+			Names:            []string{s.Address.String()},
+			TTL:              endpoint.ServingCert.TTL.String(),
+			FileSyncInterval: endpoint.ServingCert.FileSyncInterval.String(),
+		}
+	}
+	if td.Datastore == topology.Postgres {
+		values.Datastore.Postgres = &PostgresValues{Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
+	}
+	return values
 }

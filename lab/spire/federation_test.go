@@ -22,12 +22,15 @@ import (
 )
 
 // federate makes truster fetch the bundle of trusted with what the resource for
-// it says, but for where the endpoint is and for the SPIFFE ID it must show.
+// it says, but for where the endpoint is and for the SPIFFE ID it must show; with
+// a zero ID the profile is https_web.
 func federate(t *testing.T, truster, trusted *spiretest.Server, bundle *spiffebundle.Bundle, endpointID spiffeid.ID) {
 	t.Helper()
-	resource, err := spire.FederatedTrustDomain(
-		topology.Relationship{Truster: truster.TrustDomain, Trusted: trusted.TrustDomain, Profile: topology.HTTPSSPIFFE},
-		endpoint, address, bundle)
+	r := topology.Relationship{Truster: truster.TrustDomain, Trusted: trusted.TrustDomain, Profile: topology.HTTPSWeb}
+	if !endpointID.IsZero() {
+		r.Profile = topology.HTTPSSPIFFE
+	}
+	resource, err := spire.FederatedTrustDomain(r, endpoint, address, bundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,13 +39,18 @@ func federate(t *testing.T, truster, trusted *spiretest.Server, bundle *spiffebu
 	if err := os.WriteFile(path, []byte(spec.TrustDomainBundle), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	truster.Run(t, "federation", "create",
+	command := []string{
+		"federation", "create",
 		"-trustDomain", spec.TrustDomain,
 		"-bundleEndpointURL", trusted.BundleEndpoint,
 		"-bundleEndpointProfile", string(spec.BundleEndpointProfile.Type),
-		"-endpointSpiffeID", endpointID.String(),
 		"-trustDomainBundlePath", path,
-		"-trustDomainBundleFormat", "spiffe")
+		"-trustDomainBundleFormat", "spiffe",
+	}
+	if spec.BundleEndpointProfile.EndpointSPIFFEID != "" {
+		command = append(command, "-endpointSpiffeID", endpointID.String())
+	}
+	truster.Run(t, command...)
 }
 
 func TestFederatedServers(t *testing.T) {

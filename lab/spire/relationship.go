@@ -25,7 +25,7 @@ type Relationship struct {
 
 // Relationships returns the server's relationships, sorted by whom they trust.
 // Those that stand in the server's configuration file are not among them: SPIRE
-// does not list them.
+// does not list them. Nor does it say how it came to one, so that Mode is empty.
 func (s *Server) Relationships(ctx context.Context) ([]Relationship, error) {
 	const doing = "list relationships"
 	answers, err := collect(func(token string) ([]*types.FederationRelationship, string, error) {
@@ -77,7 +77,7 @@ func (s *Server) relationshipFromAPI(f *types.FederationRelationship) (Relations
 			return Relationship{}, fmt.Errorf("read relationship %s: endpoint SPIFFE ID: %w", r.ID(), err)
 		}
 	case *types.FederationRelationship_HttpsWeb:
-		r.Profile = "https_web"
+		r.Profile = topology.HTTPSWeb
 	default:
 		return Relationship{}, fmt.Errorf("read relationship %s: unknown profile %T", r.ID(), profile)
 	}

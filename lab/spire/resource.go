@@ -31,8 +31,13 @@ type Resource struct {
 
 // Metadata is the part of a resource's metadata that fedlab decides on.
 type Metadata struct {
-	Name string `json:"name"`
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels,omitempty"`
 }
+
+// Owned are the labels of the resources that fedlab makes, by which it knows
+// those that the lab file no longer asks for.
+func Owned() map[string]string { return map[string]string{"app.kubernetes.io/managed-by": "fedlab"} }
 
 // FederatedTrustDomainSpec is the spec of a ClusterFederatedTrustDomain.
 type FederatedTrustDomainSpec struct {
@@ -44,8 +49,10 @@ type FederatedTrustDomainSpec struct {
 
 // EndpointProfile says how the bundle endpoint is authenticated.
 type EndpointProfile struct {
-	Type             topology.EndpointProfile `json:"type"`
-	EndpointSPIFFEID string                   `json:"endpointSPIFFEID"`
+	Type topology.EndpointProfile `json:"type"`
+	// EndpointSPIFFEID is empty where Type is https_web: the controller manager
+	// refuses one there.
+	EndpointSPIFFEID string `json:"endpointSPIFFEID,omitempty"`
 }
 
 // BundleEndpointURL returns where peers fetch the bundle of a trust domain whose
@@ -54,51 +61,57 @@ func BundleEndpointURL(endpoint topology.BundleEndpoint, address netip.Addr) str
 	return fmt.Sprintf("https://%s", netip.AddrPortFrom(address, uint16(endpoint.Port)))
 }
 
+// Pinned returns what a truster is given of a bundle when a relationship is
+// made: the X.509 authorities only. They authenticate an https_spiffe endpoint
+// the first time; an https_web endpoint needs none of them, but entries that
+// federate with the trust domain do. The JWT authorities come with the first
+// fetch, so a held bundle that is in sync shows that it took place.
+//
+// It has the endpoint's refresh hint, which no server's API tells of its own
+// bundle: without one, a server whose first fetch fails comes back after a
+// fortieth of the root's life, with a root of 24 hours in 36 minutes
+// (pkg/server/bundle/client/manager.go).
+func Pinned(endpoint topology.BundleEndpoint, bundle *spiffebundle.Bundle) *spiffebundle.Bundle {
+	pinned := spiffebundle.FromX509Authorities(bundle.TrustDomain(), bundle.X509Authorities())
+	pinned.SetRefreshHint(endpoint.RefreshHint)
+	return pinned
+}
+
 // FederatedTrustDomain returns the ClusterFederatedTrustDomain that makes the
 // truster's server fetch the bundle of the trusted domain from the endpoint at
-// that address.
-//
-// The resource carries the X.509 authorities of the bundle only: they are what
-// authenticates the endpoint the first time. The JWT authorities come with that
-// first fetch, so a held bundle that is in sync shows that it took place.
-//
-// It carries the endpoint's refresh hint, too, which no server's API tells of
-// its own bundle: without one, a server whose first fetch fails comes back after
-// a fortieth of the root's life, with a root of 24 hours in 36 minutes
-// (pkg/server/bundle/client/manager.go).
+// that address. It carries the bundle as Pinned returns it.
 //
 // The controller manager acts on changes of the URL and of the profile only; a
 // changed bundle alone is not read again.
 func FederatedTrustDomain(r topology.Relationship, endpoint topology.BundleEndpoint, address netip.Addr, bundle *spiffebundle.Bundle) (Resource, error) {
 	doing := func(err error) error { return fmt.Errorf("write relationship %s: %w", r.ID(), err) }
 	switch {
-	case r.Profile != topology.HTTPSSPIFFE:
-		return Resource{}, doing(fmt.Errorf("profile %q: only %s can be written", r.Profile, topology.HTTPSSPIFFE))
+	case r.Profile != topology.HTTPSSPIFFE && r.Profile != topology.HTTPSWeb:
+		return Resource{}, doing(fmt.Errorf("profile %q: want %s or %s", r.Profile, topology.HTTPSSPIFFE, topology.HTTPSWeb))
 	case bundle.TrustDomain() != r.Trusted:
 		// A bundle's document does not name its trust domain, so nobody can tell
 		// after this.
 		return Resource{}, doing(fmt.Errorf("bundle belongs to %s", bundle.TrustDomain()))
 	case len(bundle.X509Authorities()) == 0:
-		return Resource{}, doing(errors.New("bundle has no X.509 authority to verify the endpoint with"))
+		return Resource{}, doing(errors.New("bundle has no X.509 authority"))
 	}
-	pinned := spiffebundle.FromX509Authorities(r.Trusted, bundle.X509Authorities())
-	pinned.SetRefreshHint(endpoint.RefreshHint)
-	document, err := pinned.Marshal()
+	document, err := Pinned(endpoint, bundle).Marshal()
 	if err != nil {
 		return Resource{}, doing(err)
+	}
+	profile := EndpointProfile{Type: r.Profile}
+	if r.Profile == topology.HTTPSSPIFFE {
+		profile.EndpointSPIFFEID = ServerID(r.Trusted).String()
 	}
 	return Resource{
 		APIVersion: ResourceAPIVersion,
 		Kind:       "ClusterFederatedTrustDomain",
-		Metadata:   Metadata{Name: ResourceName(r.Trusted)},
+		Metadata:   Metadata{Name: ResourceName(r.Trusted), Labels: Owned()},
 		Spec: FederatedTrustDomainSpec{
-			TrustDomain:       r.Trusted.Name(),
-			BundleEndpointURL: BundleEndpointURL(endpoint, address),
-			BundleEndpointProfile: EndpointProfile{
-				Type:             r.Profile,
-				EndpointSPIFFEID: ServerID(r.Trusted).String(),
-			},
-			TrustDomainBundle: string(document),
+			TrustDomain:           r.Trusted.Name(),
+			BundleEndpointURL:     BundleEndpointURL(endpoint, address),
+			BundleEndpointProfile: profile,
+			TrustDomainBundle:     string(document),
 		},
 	}, nil
 }
@@ -109,7 +122,10 @@ type WorkloadIdentitySpec struct {
 	NamespaceSelector         LabelSelector `json:"namespaceSelector"`
 	PodSelector               LabelSelector `json:"podSelector"`
 	WorkloadSelectorTemplates []string      `json:"workloadSelectorTemplates"`
-	FederatesWith             []string      `json:"federatesWith,omitempty"`
+	DNSNameTemplates          []string      `json:"dnsNameTemplates,omitempty"`
+	// TTL is that of X509-SVIDs; without it the server's own counts.
+	TTL           string   `json:"ttl,omitempty"`
+	FederatesWith []string `json:"federatesWith,omitempty"`
 }
 
 // LabelSelector selects what has all of these labels.
@@ -128,20 +144,26 @@ func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error
 	for i, td := range federatesWith {
 		names[i] = td.Name()
 	}
+	var ttl string
+	if w.App.X509SVIDTTL > 0 {
+		ttl = w.App.X509SVIDTTL.String()
+	}
 	return Resource{
 		APIVersion: ResourceAPIVersion,
 		Kind:       "ClusterSPIFFEID",
-		Metadata:   Metadata{Name: resourceName(w.Name)},
+		Metadata:   Metadata{Name: IdentityName(w), Labels: Owned()},
 		Spec: WorkloadIdentitySpec{
-			SPIFFEIDTemplate: "spiffe://{{ .TrustDomain }}" + w.App.Path,
+			SPIFFEIDTemplate: "spiffe://{{ .TrustDomain }}" + w.App.IDTemplate,
 			// Kubernetes itself labels each namespace with its name.
 			NamespaceSelector: LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.App.Namespace}},
 			PodSelector:       LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": w.App.Name}},
-			WorkloadSelectorTemplates: []string{
+			WorkloadSelectorTemplates: append([]string{
 				"k8s:ns:" + w.App.Namespace,
 				"k8s:sa:" + w.App.ServiceAccount,
-			},
-			FederatesWith: names,
+			}, w.App.Selectors...),
+			DNSNameTemplates: w.App.DNSNames,
+			TTL:              ttl,
+			FederatesWith:    names,
 		},
 	}, nil
 }
@@ -178,6 +200,9 @@ func FederatesWith(t topology.Topology, w topology.Workload) ([]spiffeid.TrustDo
 // ResourceName returns the name of the ClusterFederatedTrustDomain for a trusted
 // domain: the domain's own, where Kubernetes accepts that.
 func ResourceName(trusted spiffeid.TrustDomain) string { return resourceName(trusted.Name()) }
+
+// IdentityName returns the name of the ClusterSPIFFEID of a workload.
+func IdentityName(w topology.Workload) string { return resourceName(w.Name) }
 
 var subdomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 

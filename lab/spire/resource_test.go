@@ -7,10 +7,14 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
+	"maps"
 	"math/big"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -68,12 +72,51 @@ func TestFederatedTrustDomain(t *testing.T) {
 }`)
 }
 
+// The controller manager refuses an endpoint's SPIFFE ID where the profile has no
+// use for it.
+func TestFederatedTrustDomainOfWebEndpoint(t *testing.T) {
+	bundle := spiffebundle.New(market)
+	bundle.AddX509Authority(newRoot(t))
+	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSWeb}
+	resource, err := spire.FederatedTrustDomain(r, endpoint, address, bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := resource.Spec.(spire.FederatedTrustDomainSpec)
+	pinned, err := spiffebundle.Parse(market, []byte(spec.TrustDomainBundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !pinned.X509Bundle().Equal(bundle.X509Bundle()) {
+		t.Error("resource carries no bundle, which entries need before the first fetch")
+	}
+	wantJSON(t, spec.BundleEndpointProfile, `{
+  "type": "https_web"
+}`)
+}
+
+func TestStaticRelationship(t *testing.T) {
+	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE, Mode: topology.Static}
+	wantJSON(t, spire.StaticRelationship(r, endpoint, address), `{
+  "trustDomain": "cluster1.com",
+  "url": "https://10.192.1.1:8443",
+  "profile": "https_spiffe",
+  "endpointSPIFFEID": "spiffe://cluster1.com/spire/server"
+}`)
+	r.Profile = topology.HTTPSWeb
+	wantJSON(t, spire.StaticRelationship(r, endpoint, address), `{
+  "trustDomain": "cluster1.com",
+  "url": "https://10.192.1.1:8443",
+  "profile": "https_web"
+}`)
+}
+
 func TestFederatedTrustDomainRefuses(t *testing.T) {
 	good := spiffebundle.New(market)
 	good.AddX509Authority(newRoot(t))
 	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE}
-	web := r
-	web.Profile = "https_web"
+	acme := r
+	acme.Profile = "acme"
 
 	tests := []struct {
 		name         string
@@ -84,9 +127,9 @@ func TestFederatedTrustDomainRefuses(t *testing.T) {
 		{"a bundle of another trust domain", r, relabelled(good, absent),
 			"write relationship cluster2.com->cluster1.com: bundle belongs to absent.com"},
 		{"an empty bundle", r, spiffebundle.New(market),
-			"write relationship cluster2.com->cluster1.com: bundle has no X.509 authority to verify the endpoint with"},
-		{"a profile it does not know", web, good,
-			`write relationship cluster2.com->cluster1.com: profile "https_web": only https_spiffe can be written`},
+			"write relationship cluster2.com->cluster1.com: bundle has no X.509 authority"},
+		{"a profile it does not know", acme, good,
+			`write relationship cluster2.com->cluster1.com: profile "acme": want https_spiffe or https_web`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -152,6 +195,119 @@ func TestWorkloadIdentity(t *testing.T) {
     ]
   }
 }`)
+}
+
+// What an app says of its identity is what its entries are made of.
+func TestWorkloadIdentityOfApp(t *testing.T) {
+	lab := quotes()
+	app := topology.App{
+		Name:           "data-service",
+		IDTemplate:     "/service/{{ .PodMeta.Labels.service }}",
+		DNSNames:       []string{"data.{{ .TrustDomain }}"},
+		Selectors:      []string{"k8s:pod-label:service:{{ .PodMeta.Labels.service }}"},
+		X509SVIDTTL:    90 * time.Minute,
+		Namespace:      "company",
+		ServiceAccount: "data",
+	}
+	resource, err := spire.WorkloadIdentity(lab, topology.Workload{Name: "orders", App: app, Cluster: "market"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantJSON(t, resource.Spec, `{
+  "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/service/{{ .PodMeta.Labels.service }}",
+  "namespaceSelector": {
+    "matchLabels": {
+      "kubernetes.io/metadata.name": "company"
+    }
+  },
+  "podSelector": {
+    "matchLabels": {
+      "app.kubernetes.io/name": "data-service"
+    }
+  },
+  "workloadSelectorTemplates": [
+    "k8s:ns:company",
+    "k8s:sa:data",
+    "k8s:pod-label:service:{{ .PodMeta.Labels.service }}"
+  ],
+  "dnsNameTemplates": [
+    "data.{{ .TrustDomain }}"
+  ],
+  "ttl": "1h30m0s"
+}`)
+}
+
+// rendered fills in a template as the controller manager does: without functions
+// of its own, and with these fields among others (its pkg/spireentry/entries.go).
+func rendered(t *testing.T, text string, td spiffeid.TrustDomain, w topology.Workload) string {
+	t.Helper()
+	parsed, err := template.New("").Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type meta struct {
+		Namespace string
+		Labels    map[string]string
+	}
+	var out strings.Builder
+	data := struct {
+		TrustDomain string
+		PodMeta     *meta
+	}{td.Name(), &meta{w.App.Namespace, w.PodLabels()}}
+	if err := parsed.Execute(&out, data); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// SPIRE accepts the entries of all demo programs, and knows them by the SPIFFE
+// IDs that the rest of the lab expects.
+func TestServerTakesTheIdentitiesOfAllApps(t *testing.T) {
+	process, server := start(t, market)
+	lab := quotes()
+	want := map[string]time.Duration{}
+	for _, app := range topology.Apps() {
+		w := topology.Workload{Name: app.Name, App: app, Cluster: "market"}
+		resource, err := spire.WorkloadIdentity(lab, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := resource.Spec.(spire.WorkloadIdentitySpec)
+		create := []string{"entry", "create", "-parentID", "spiffe://cluster1.com/agent", "-spiffeID", rendered(t, spec.SPIFFEIDTemplate, market, w)}
+		for _, selector := range spec.WorkloadSelectorTemplates {
+			create = append(create, "-selector", rendered(t, selector, market, w))
+		}
+		for _, name := range spec.DNSNameTemplates {
+			create = append(create, "-dns", rendered(t, name, market, w))
+		}
+		if spec.TTL != "" {
+			ttl, err := time.ParseDuration(spec.TTL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			create = append(create, "-x509SVIDTTL", strconv.Itoa(int(ttl.Seconds())))
+		}
+		process.Run(t, create...)
+		id, err := lab.SPIFFEID(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[id.String()] = app.X509SVIDTTL
+	}
+	entries, err := server.Entries(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]time.Duration{}
+	for _, entry := range entries {
+		got[entry.SPIFFEID.String()] = entry.X509SVIDTTL
+		if slices.ContainsFunc(entry.Selectors, func(s string) bool { return strings.Contains(s, "<no value>") || strings.HasSuffix(s, ":") }) {
+			t.Errorf("%s is selected by %v: a label is missing", entry.SPIFFEID, entry.Selectors)
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("entries with lives of X509-SVIDs: %v, want %v", got, want)
+	}
 }
 
 func TestWorkloadIdentityFederatesWithItsPeersOnly(t *testing.T) {

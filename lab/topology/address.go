@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // MaxClusters is how many clusters one lab can hold: a lab's network of
@@ -30,7 +31,66 @@ func clusterSubnets(i int) (pods, services netip.Prefix) {
 // below MaxClusters.
 func NewCluster(name string, i int) Cluster {
 	pods, services := clusterSubnets(i)
-	return Cluster{Name: name, PodSubnet: pods, ServiceSubnet: services}
+	return Cluster{Name: name, Index: i, PodSubnet: pods, ServiceSubnet: services}
+}
+
+// Placed returns t with a place for the addresses of each cluster and workload:
+// the one that it has in before, or else a free one. So what runs keeps its
+// addresses, whatever the lab file adds or takes away around it.
+func (t Topology) Placed(before Topology) Topology {
+	t.Clusters, t.Workloads = slices.Clone(t.Clusters), slices.Clone(t.Workloads)
+	kept := map[string]int{}
+	for _, c := range before.Clusters {
+		kept[c.Name] = c.Index
+	}
+	names := make([]string, len(t.Clusters))
+	for i, c := range t.Clusters {
+		names[i] = c.Name
+	}
+	for i, place := range places(names, kept) {
+		t.Clusters[i] = NewCluster(names[i], place)
+	}
+	for _, c := range t.Clusters {
+		kept, names := map[string]int{}, []string{}
+		for _, w := range before.Workloads {
+			if w.Cluster == c.Name {
+				kept[w.Name] = w.Slot
+			}
+		}
+		var at []int
+		for i, w := range t.Workloads {
+			if w.Cluster == c.Name {
+				at, names = append(at, i), append(names, w.Name)
+			}
+		}
+		for i, place := range places(names, kept) {
+			t.Workloads[at[i]].Slot = place
+		}
+	}
+	return t
+}
+
+// places gives each name the place that it has kept, or the first free one.
+func places(names []string, kept map[string]int) []int {
+	places, taken := make([]int, len(names)), map[int]bool{}
+	for _, name := range names {
+		if place, ok := kept[name]; ok {
+			taken[place] = true
+		}
+	}
+	free := 0
+	for i, name := range names {
+		place, ok := kept[name]
+		if !ok {
+			for taken[free] {
+				free++
+			}
+			place = free
+			taken[place] = true
+		}
+		places[i] = place
+	}
+	return places
 }
 
 // NetworkCandidates returns the subnets that a lab's container network may
@@ -74,13 +134,12 @@ func Containers(network netip.Prefix) netip.Prefix {
 // Pool returns the first and last address that MetalLB hands out in a cluster.
 // Pools are disjoint from each other and from the containers' block.
 func (a Addresses) Pool(cluster string) (first, last netip.Addr, err error) {
-	for i, c := range a.topology.Clusters {
-		if c.Name == cluster {
-			base := block(a.network, i+1)
-			return offset(base, 1), offset(base, 254), nil
-		}
+	c, err := a.topology.Cluster(cluster)
+	if err != nil {
+		return first, last, err
 	}
-	return first, last, fmt.Errorf("lab %s has no cluster %q", a.topology.Name, cluster)
+	base := block(a.network, c.Index+1)
+	return offset(base, 1), offset(base, 254), nil
 }
 
 // Server returns the address of a trust domain's SPIRE server. It stays the
@@ -112,13 +171,9 @@ func (a Addresses) Workload(w Workload) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	i := firstWorkload
 	for _, other := range a.topology.Workloads {
 		if other.Name == w.Name {
-			return offset(first, i), nil
-		}
-		if other.Cluster == w.Cluster {
-			i++
+			return offset(first, firstWorkload+other.Slot), nil
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("lab %s has no workload %q", a.topology.Name, w.Name)

@@ -19,7 +19,7 @@ func lab(n int) Topology {
 		})
 		t.Workloads = append(t.Workloads, Workload{Name: "w" + cluster, App: Apps()[0], Cluster: cluster})
 	}
-	return t
+	return t.Placed(Topology{})
 }
 
 // ranges collects address ranges by name and reports those that share addresses.
@@ -92,6 +92,7 @@ func TestRangesAreDisjoint(t *testing.T) {
 func TestAddressesLieInTheirPool(t *testing.T) {
 	top := lab(MaxClusters)
 	top.Workloads = append(top.Workloads, Workload{Name: "second", App: Apps()[1], Cluster: "c0"})
+	top = top.Placed(lab(MaxClusters))
 	addresses, err := top.Addresses(NetworkCandidates()[0])
 	if err != nil {
 		t.Fatal(err)
@@ -123,39 +124,49 @@ func TestAddressesLieInTheirPool(t *testing.T) {
 	}
 }
 
-// What stands in a lab keeps its address when the lab file grows at its end.
+// What stands in a lab keeps its address when the lab file grows at its start,
+// and when something before it goes.
 func TestAddressesAreStable(t *testing.T) {
 	network := NetworkCandidates()[3]
-	small, err := lab(2).Addresses(network)
+	before := lab(3)
+	before.Workloads = append(before.Workloads, Workload{Name: "last", App: Apps()[1], Cluster: "c1"})
+	before = before.Placed(lab(3))
+	after := lab(5)
+	after.Clusters = append(after.Clusters[3:], after.Clusters[1]) // c3, c4, c1: c0 and c2 are gone
+	after.Workloads = []Workload{{Name: "new", App: Apps()[0], Cluster: "c1"}, {Name: "last", App: Apps()[1], Cluster: "c1"}}
+	after = after.Placed(before)
+
+	old, err := before.Addresses(network)
 	if err != nil {
 		t.Fatal(err)
 	}
-	grown := lab(5)
-	grown.Workloads = append(grown.Workloads, Workload{Name: "late", App: Apps()[1], Cluster: "c0"})
-	large, err := grown.Addresses(network)
+	now, err := after.Addresses(network)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 2 {
-		td, w := grown.TrustDomains[i], grown.Workloads[i]
-		before, err := small.Server(td)
-		after, err2 := large.Server(td)
-		if before != after || err != nil || err2 != nil {
-			t.Errorf("server of %s moved from %s to %s (%v, %v)", td.Name, before, after, err, err2)
-		}
-		before, err = small.Workload(w)
-		after, err2 = large.Workload(w)
-		if before != after || err != nil || err2 != nil {
-			t.Errorf("workload %s moved from %s to %s (%v, %v)", w.Name, before, after, err, err2)
+	kept, moved := before.Clusters[1], after.Clusters[2]
+	if kept != moved {
+		t.Errorf("cluster is %+v, was %+v", moved, kept)
+	}
+	for _, c := range after.Clusters[:2] {
+		if want := map[string]int{"c3": 0, "c4": 2}[c.Name]; c.Index != want {
+			t.Errorf("new cluster %s has place %d, want %d, which is free", c.Name, c.Index, want)
 		}
 	}
-	server, err := small.Server(grown.TrustDomains[1])
-	if want := netip.MustParseAddr("10.192.194.1"); err != nil || server != want {
+	was, err := old.Workload(before.Workloads[3])
+	is, err2 := now.Workload(after.Workloads[1])
+	if was != is || err != nil || err2 != nil {
+		t.Errorf("workload moved from %s to %s (%v, %v)", was, is, err, err2)
+	}
+	if want := netip.MustParseAddr("10.192.194.102"); is != want {
+		t.Errorf("got workload address %s, want %s", is, want)
+	}
+	server, err := now.Server(before.TrustDomains[1])
+	if want := netip.MustParseAddr("10.192.194.1"); server != want {
 		t.Errorf("got server address %s (%v), want %s", server, err, want)
 	}
-	workload, err := small.Workload(grown.Workloads[1])
-	if want := netip.MustParseAddr("10.192.194.101"); err != nil || workload != want {
-		t.Errorf("got workload address %s (%v), want %s", workload, err, want)
+	if first := after.Workloads[0].Slot; first != 0 {
+		t.Errorf("new workload has slot %d, want 0, which is free", first)
 	}
 }
 

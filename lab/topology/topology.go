@@ -31,6 +31,8 @@ type Topology struct {
 type Cluster struct {
 	// Name is a place or a role ("market"), unique in its lab.
 	Name string
+	// Index is the place of the cluster's addresses among those of the lab.
+	Index int
 	// PodSubnet and ServiceSubnet are disjoint from those of every other
 	// cluster of the lab.
 	PodSubnet, ServiceSubnet netip.Prefix
@@ -53,7 +55,32 @@ type TrustDomain struct {
 	JWTIssuer string
 	// LogLevel is SPIRE's: debug, info, warn or error.
 	LogLevel string
+	// Datastore is where the server keeps its entries and bundles.
+	Datastore Datastore
+	// UpstreamAuthority says who signs the server's own authorities.
+	UpstreamAuthority UpstreamAuthority
 }
+
+// Datastore is what a SPIRE server keeps its entries and bundles in.
+type Datastore string
+
+const (
+	// SQLite is a file on the server's volume.
+	SQLite Datastore = "sqlite"
+	// Postgres is a PostgreSQL server of its own in the same cluster.
+	Postgres Datastore = "postgres"
+)
+
+// UpstreamAuthority is who signs a SPIRE server's X.509 authorities.
+type UpstreamAuthority string
+
+const (
+	// SelfSigned is no upstream authority: each X.509 authority is a root.
+	SelfSigned UpstreamAuthority = "none"
+	// Disk is an intermediate that the server reads from files; the root above
+	// it is what the bundle holds.
+	Disk UpstreamAuthority = "disk"
+)
 
 // CASubject is the distinguished name of a trust domain's X.509 authorities.
 // SPIRE's ca_subject has no organizational unit.
@@ -65,9 +92,14 @@ type CASubject struct {
 // Federation, section 5.2).
 type EndpointProfile string
 
-// HTTPSSPIFFE authenticates a bundle endpoint by an X509-SVID that the bundle
-// held by the client verifies.
-const HTTPSSPIFFE EndpointProfile = "https_spiffe"
+const (
+	// HTTPSSPIFFE authenticates a bundle endpoint by an X509-SVID that the bundle
+	// held by the client verifies.
+	HTTPSSPIFFE EndpointProfile = "https_spiffe"
+	// HTTPSWeb authenticates a bundle endpoint by a serving certificate as of any
+	// web server, which a root that the client has from elsewhere verifies.
+	HTTPSWeb EndpointProfile = "https_web"
+)
 
 // BundleEndpoint is where a trust domain publishes its bundle.
 type BundleEndpoint struct {
@@ -77,6 +109,17 @@ type BundleEndpoint struct {
 	// come back. SPIRE polls four times as often, and treats less than one
 	// minute as one minute.
 	RefreshHint time.Duration
+	// ServingCert is set where the profile is HTTPSWeb.
+	ServingCert ServingCert
+}
+
+// ServingCert is the certificate of an https_web endpoint. A private CA of the
+// trust domain issues it, and again when a third of its life remains.
+type ServingCert struct {
+	// TTL is its life.
+	TTL time.Duration
+	// FileSyncInterval is how often the SPIRE server reads its file again.
+	FileSyncInterval time.Duration
 }
 
 // Relationship is one direction of federation: Truster's server fetches the
@@ -86,7 +129,24 @@ type Relationship struct {
 	Truster, Trusted spiffeid.TrustDomain
 	// Profile is the profile of Trusted's bundle endpoint.
 	Profile EndpointProfile
+	// Mode is how Truster's server comes to have the relationship.
+	Mode Mode
 }
+
+// Mode is how a SPIRE server comes to have a relationship.
+type Mode string
+
+const (
+	// CRD is a ClusterFederatedTrustDomain, which the controller manager makes a
+	// relationship of while the server runs.
+	CRD Mode = "crd"
+	// Static is a federates_with block of the server's configuration, which it
+	// reads when it starts.
+	Static Mode = "static"
+	// Manual is no relationship at all: a bundle that somebody sets by hand. Only
+	// the next such exchange refreshes it; an up is one.
+	Manual Mode = "manual"
+)
 
 // ID reads "cluster1.com->cluster2.com": the arrow points at whom is trusted.
 func (r Relationship) ID() string { return r.Truster.Name() + "->" + r.Trusted.Name() }
@@ -97,6 +157,8 @@ type Workload struct {
 	Name    string
 	App     App
 	Cluster string
+	// Slot is the place of its address among those of its cluster.
+	Slot int
 	// Expose is the address on this machine that answers for the workload;
 	// invalid (the zero value) when it is not exposed.
 	Expose netip.AddrPort
@@ -159,18 +221,25 @@ func (t Topology) SPIFFEID(w Workload) (spiffeid.ID, error) {
 	if err != nil {
 		return spiffeid.ID{}, err
 	}
-	return spiffeid.FromPath(td.Name, w.App.Path)
+	path, err := w.idPath()
+	if err != nil {
+		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID of workload %s: %w", w.Name, err)
+	}
+	return spiffeid.FromPath(td.Name, path)
 }
 
 // TrustedBy returns whom a trust domain trusts, in the order of the lab file.
 func (t Topology) TrustedBy(truster spiffeid.TrustDomain) []spiffeid.TrustDomain {
 	var trusted []spiffeid.TrustDomain
-	for _, r := range t.Relationships {
-		if r.Truster == truster {
-			trusted = append(trusted, r.Trusted)
-		}
+	for _, r := range t.RelationshipsOf(truster) {
+		trusted = append(trusted, r.Trusted)
 	}
 	return trusted
+}
+
+// RelationshipsOf returns those by which a trust domain trusts others.
+func (t Topology) RelationshipsOf(truster spiffeid.TrustDomain) []Relationship {
+	return slices.DeleteFunc(slices.Clone(t.Relationships), func(r Relationship) bool { return r.Truster != truster })
 }
 
 // Callers returns the workloads that call the workload of that name.

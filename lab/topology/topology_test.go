@@ -88,21 +88,42 @@ func TestCallers(t *testing.T) {
 func TestApps(t *testing.T) {
 	taken := map[string]string{}
 	for _, a := range Apps() {
-		for _, name := range []string{"app " + a.Name, "path " + a.Path, "deployment " + a.Namespace + "/" + a.Deployment, "service account " + a.Namespace + "/" + a.ServiceAccount} {
+		path, err := Workload{Name: a.Name, App: a, Cluster: "c0"}.idPath()
+		if err != nil {
+			t.Errorf("app %s: %v", a.Name, err)
+		}
+		for _, name := range []string{"app " + a.Name, "path " + path, "deployment " + a.Namespace + "/" + a.Deployment, "service account " + a.Namespace + "/" + a.ServiceAccount} {
 			if other, is := taken[name]; is {
 				t.Errorf("apps %s and %s share %s", other, a.Name, name)
 			}
 			taken[name] = a.Name
 		}
-		known := func(b App) bool { return b.Name == a.Calls }
-		if a.Calls != "" && !slices.ContainsFunc(Apps(), known) {
-			t.Errorf("app %s calls %s, which is no app", a.Name, a.Calls)
+		for _, called := range a.Calls {
+			if !slices.ContainsFunc(Apps(), func(b App) bool { return b.Name == called }) {
+				t.Errorf("app %s calls %s, which is no app", a.Name, called)
+			}
 		}
-		if _, err := spiffeid.FromPath(spiffeid.RequireTrustDomainFromString("c0.test"), a.Path); err != nil {
+		if _, err := spiffeid.FromPath(spiffeid.RequireTrustDomainFromString("c0.test"), path); err != nil {
 			t.Errorf("app %s: %v", a.Name, err)
 		}
 		if a.Port < 1 || a.Port > 65535 {
 			t.Errorf("app %s has port %d", a.Name, a.Port)
+		}
+	}
+}
+
+// The SPIFFE IDs of the enterprise demo are those that its article writes, with
+// the article's names for namespaces, labels and trust domains.
+func TestCompanySPIFFEIDs(t *testing.T) {
+	want := map[string]string{
+		"frontend":      "/ns/distributed-app/service/frontend",
+		"data-service":  "/ns/distributed-app/service/data-processing/version/v2",
+		"legacy-bridge": "/datacenter/primary/system/mainframe-bridge",
+		"api-gateway":   "/gateway/edge/aws",
+	}
+	for _, a := range companyApps() {
+		if got, err := (Workload{App: a, Cluster: "aws"}).idPath(); got != want[a.Name] || err != nil {
+			t.Errorf("%s has the path %s (%v), want %s", a.Name, got, err, want[a.Name])
 		}
 	}
 }

@@ -13,10 +13,21 @@ capabilities:
 {{- end }}
 
 {{/*
+Somebody's text as a string of HCL, which takes "${" for the start of an
+interpolation.
+*/}}
+{{- define "spire.text" -}}
+{{ . | quote | replace "$" "\\x24" }}
+{{- end }}
+
+{{/*
 Probes over HTTP; the arguments are a path and a named port. Asked every second
 until the program is up, because bring-up waits for it; seldom afterwards,
-because an idle lab should be idle. There is no liveness probe: a program that
-hangs is what a scenario wants to see, not to have restarted behind its back.
+because an idle lab should be idle, but not so seldom that kubelet, which puts a
+container's first probe off by up to a period while kubelet itself is younger than
+that, holds up a bring-up (pkg/kubelet/prober/worker.go). There is no liveness
+probe: a program that hangs is what a scenario wants to see, not to have restarted
+behind its back.
 */}}
 {{- define "spire.probes" -}}
 startupProbe:

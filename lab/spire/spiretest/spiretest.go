@@ -16,8 +16,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"text/template"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -34,34 +36,37 @@ const (
 // has much else to do.
 const startLimit = time.Minute
 
-const serverConfig = `server {
-	trust_domain = %q
+// serverConfig is filled in by Start.
+var serverConfig = template.Must(template.New("server.conf").Parse(`server {
+	trust_domain = "{{.TrustDomain}}"
 	bind_address = "127.0.0.1"
-	bind_port = %d
-	socket_path = %q
-	data_dir = %q
+	bind_port = {{.APIPort}}
+	socket_path = "{{.Socket}}"
+	data_dir = "{{.Dir}}"
 	log_level = "debug"
-	admin_ids = [%q]
+	admin_ids = ["{{.AdminID}}"]
+	{{.Server}}
 	federation {
 		bundle_endpoint {
 			address = "127.0.0.1"
-			port = %d
+			port = {{.EndpointPort}}
 			refresh_hint = "1m"
-			profile "https_spiffe" {}
+			{{.Profile}}
 		}
+		{{.FederatesWith}}
 	}
 }
 plugins {
 	DataStore "sql" {
 		plugin_data {
-			database_type = "sqlite3"
-			connection_string = %q
+			{{.Datastore}}
 		}
 	}
 	KeyManager "memory" { plugin_data {} }
 	NodeAttestor "join_token" { plugin_data {} }
+	{{.Plugins}}
 }
-`
+`))
 
 const agentConfig = `agent {
 	trust_domain = %q
@@ -81,7 +86,7 @@ plugins {
 
 // Program returns the path of the program that the environment variable names.
 // Without it the test ends here.
-func Program(t testing.TB, variable string) string {
+func Program(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
 	switch {
@@ -95,40 +100,84 @@ func Program(t testing.TB, variable string) string {
 	return ""
 }
 
+// Config says how a server differs from the plainest one. Its texts are parts of
+// a server's configuration, in HCL.
+type Config struct {
+	TrustDomain spiffeid.TrustDomain
+	// AdminID may use the API from afar.
+	AdminID spiffeid.ID
+	// Server is more of the server section.
+	Server string
+	// Profile is the profile of the bundle endpoint; empty is https_spiffe.
+	Profile string
+	// FederatesWith is any number of federates_with blocks.
+	FederatesWith string
+	// Datastore is the plugin_data of the datastore; empty is a new sqlite file.
+	Datastore string
+	// Plugins are further plugins.
+	Plugins string
+	// Env is added to the environment, as NAME=value.
+	Env []string
+}
+
 // Server is a running spire-server.
 type Server struct {
 	TrustDomain spiffeid.TrustDomain
 	// API is the host and port of its API.
 	API string
-	// BundleEndpoint is the URL of its https_spiffe bundle endpoint, with a
-	// refresh hint of a minute.
+	// BundleEndpoint is the URL of its bundle endpoint, with a refresh hint of a
+	// minute. It names the address 127.0.0.1.
 	BundleEndpoint string
 
 	program, socket string
+	log             *log
 }
 
 // StartServer starts a server for that trust domain, with join tokens and
 // in-memory keys, and waits until it is healthy. It ends with the test, and its
 // log is shown when the test has failed. adminID may use the API from afar.
-func StartServer(t testing.TB, td spiffeid.TrustDomain, adminID spiffeid.ID) *Server {
+func StartServer(t *testing.T, td spiffeid.TrustDomain, adminID spiffeid.ID) *Server {
+	t.Helper()
+	return Start(t, Config{TrustDomain: td, AdminID: adminID})
+}
+
+// Start is StartServer with more said about the server.
+func Start(t *testing.T, c Config) *Server {
 	t.Helper()
 	program := Program(t, ServerVariable)
 	dir := t.TempDir()
 	ports := freePorts(t, 2)
 	s := &Server{
-		TrustDomain:    td,
+		TrustDomain:    c.TrustDomain,
 		API:            fmt.Sprintf("127.0.0.1:%d", ports[0]),
 		BundleEndpoint: fmt.Sprintf("https://127.0.0.1:%d", ports[1]),
 		program:        program,
 		socket:         filepath.Join(dir, "api.sock"),
 	}
-	config := fmt.Sprintf(serverConfig, td.Name(), ports[0], s.socket, dir, adminID, ports[1], filepath.Join(dir, "datastore.sqlite3"))
-	start(t, dir, program, config, func(ctx context.Context) error {
+	if c.Profile == "" {
+		c.Profile = `profile "https_spiffe" {}`
+	}
+	if c.Datastore == "" {
+		c.Datastore = fmt.Sprintf("database_type = \"sqlite3\"\nconnection_string = %q", filepath.Join(dir, "datastore.sqlite3"))
+	}
+	var config strings.Builder
+	err := serverConfig.Execute(&config, struct {
+		Config
+		Dir, Socket           string
+		APIPort, EndpointPort int
+	}{c, dir, s.socket, ports[0], ports[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.log = start(t, dir, program, config.String(), c.Env, func(ctx context.Context) error {
 		_, err := s.Exec(ctx, "healthcheck")
 		return err
 	})
 	return s
 }
+
+// Log returns what the server has written to its log so far.
+func (s *Server) Log() string { return s.log.String() }
 
 // Exec runs the server's program against the server, as spire.Exec asks for it.
 func (s *Server) Exec(ctx context.Context, argv ...string) ([]byte, error) {
@@ -143,7 +192,7 @@ func (s *Server) Exec(ctx context.Context, argv ...string) ([]byte, error) {
 }
 
 // Run is Exec for a test that cannot go on without it.
-func (s *Server) Run(t testing.TB, argv ...string) []byte {
+func (s *Server) Run(t *testing.T, argv ...string) []byte {
 	t.Helper()
 	stdout, err := s.Exec(t.Context(), argv...)
 	if err != nil {
@@ -159,7 +208,7 @@ func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
 
 // StartAgent starts an agent that attests to the server with a join token, and
 // waits until it is healthy. It ends with the test.
-func (s *Server) StartAgent(t testing.TB) {
+func (s *Server) StartAgent(t *testing.T) {
 	t.Helper()
 	program := Program(t, AgentVariable)
 	dir := t.TempDir()
@@ -179,7 +228,7 @@ func (s *Server) StartAgent(t testing.TB) {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf(agentConfig, s.TrustDomain.Name(), host, port, socket, dir, token.Value, bundle)
-	start(t, dir, program, config, func(ctx context.Context) error {
+	start(t, dir, program, config, nil, func(ctx context.Context) error {
 		output, err := exec.CommandContext(ctx, program, "healthcheck", "-socketPath", socket).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("spire-agent healthcheck: %w: %s", err, bytes.TrimSpace(output))
@@ -188,17 +237,36 @@ func (s *Server) StartAgent(t testing.TB) {
 	})
 }
 
-// start runs the program with that configuration until the test ends, and waits
-// until healthy returns nil.
-func start(t testing.TB, dir, program, config string, healthy func(context.Context) error) {
+// log is what a process writes, which may be read meanwhile.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// start runs the program with that configuration, and with env added to the
+// environment, until the test ends, and waits until healthy returns nil.
+func start(t *testing.T, dir, program, config string, env []string, healthy func(context.Context) error) *log {
 	t.Helper()
 	path := filepath.Join(dir, "spire.conf")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
+	var log log
 	command := exec.CommandContext(t.Context(), program, "run", "-config", path)
 	command.Stdout, command.Stderr = &log, &log
+	command.Env = append(os.Environ(), env...)
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = 10 * time.Second
 	if err := command.Start(); err != nil {
@@ -222,7 +290,7 @@ func start(t testing.TB, dir, program, config string, healthy func(context.Conte
 	last := errors.New("not asked yet")
 	for {
 		if err := healthy(ctx); err == nil {
-			return
+			return &log
 		} else if ctx.Err() == nil {
 			last = err
 		}
@@ -237,7 +305,7 @@ func start(t testing.TB, dir, program, config string, healthy func(context.Conte
 }
 
 // freePorts returns ports of the loopback interface that nobody listens on.
-func freePorts(t testing.TB, n int) []int {
+func freePorts(t *testing.T, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
 	for i := range ports {

@@ -14,6 +14,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/lab/images"
 )
 
 // Exit codes.
@@ -167,7 +168,7 @@ func ExitCode(err error) int {
 		return NotWell
 	case is[*usageError](err), is[config.Problems](err):
 		return WrongUsage
-	case is[*host.MissingError](err), is[*docker.UnreachableError](err):
+	case is[*host.MissingError](err), is[*docker.UnreachableError](err), is[*images.MissingError](err):
 		return Missing
 	case is[*check.TimeoutError](err), errors.Is(err, context.DeadlineExceeded):
 		return TimeLimit
@@ -208,6 +209,8 @@ func hint(err error) string {
 		return fmt.Sprintf("'%s --help' shows how it is used", wrong.command)
 	case is[*docker.UnreachableError](err):
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"
+	case is[*images.MissingError](err):
+		return "'fedlab images build' makes it, and 'fedlab images load FILE' takes it from an archive"
 	case is[*lab.NotUpError](err):
 		return "'fedlab up' brings it up"
 	case is[*lab.MismatchError](err):

@@ -12,6 +12,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/lab/images"
 )
 
 // TestExitCode has each kind of error alone, with words around it, and beside
@@ -32,6 +33,7 @@ func TestExitCode(t *testing.T) {
 		"not well":            {errNotWell, 3},
 		"missing":             {missing, 4},
 		"missing, and shown":  {&shownError{missing}, 4},
+		"images":              {&images.MissingError{What: []string{"node image"}}, 4},
 		"no Docker":           {&docker.UnreachableError{Host: "unix:///x", Err: errors.New("refused")}, 4},
 		"a wait that ended":   {&check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")}, 5},
 		"a deadline":          {context.DeadlineExceeded, 5},
@@ -61,39 +63,47 @@ func TestPrintError(t *testing.T) {
 	interrupted, cancel := context.WithCancelCause(t.Context())
 	cancel(ErrInterrupted)
 	for name, tt := range map[string]struct {
-		ctx  context.Context
-		path string
-		err  error
-		want string
+		interrupted bool
+		path        string
+		err         error
+		want        string
 	}{
-		"any": {t.Context(), "fedlab up", errors.New("no room"), "fedlab: no room\n"},
+		"any": {false, "fedlab up", errors.New("no room"), "fedlab: no room\n"},
 		"held": {
-			t.Context(), "fedlab up", &lab.HeldError{Lab: "quotes"},
+			false, "fedlab up", &lab.HeldError{Lab: "quotes"},
 			"fedlab: lab quotes is being changed by another fedlab\nhint: wait until it has ended, or end that process; the next command goes on from there\n",
 		},
 		"not up": {
-			t.Context(), "fedlab status", &lab.NotUpError{Lab: "quotes", What: "it has no network"},
+			false, "fedlab status", &lab.NotUpError{Lab: "quotes", What: "it has no network"},
 			"fedlab: lab quotes is not up: it has no network\nhint: 'fedlab up' brings it up\n",
 		},
 		"another lab": {
-			t.Context(), "fedlab up", fmt.Errorf("survey/quotes: %w", &lab.MismatchError{Lab: "quotes", Differences: []string{"cluster a is there, and the file does not have it"}}),
+			false, "fedlab up", fmt.Errorf("survey/quotes: %w", &lab.MismatchError{Lab: "quotes", Differences: []string{"cluster a is there, and the file does not have it"}}),
 			"fedlab: survey/quotes: lab quotes runs and is not what its file asks for: cluster a is there, and the file does not have it\n" +
 				"hint: 'fedlab down' removes the lab, and 'fedlab up' then makes it as the file says\n",
 		},
+		"images": {
+			false, "fedlab up", fmt.Errorf("take images that are present: %w", &images.MissingError{What: []string{"chart", "node image"}}),
+			"fedlab: take images that are present: missing: chart, node image\nhint: 'fedlab images build' makes it, and 'fedlab images load FILE' takes it from an archive\n",
+		},
 		"a wait that ended": {
-			t.Context(), "fedlab up", &check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")},
+			false, "fedlab up", &check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")},
 			"fedlab: wait until the node is ready: not after 0s and 0 tries; last seen: NotReady\nhint: 'fedlab status' shows how far the lab is; 'fedlab up' goes on from there\n",
 		},
 		"interrupted up": {
-			interrupted, "fedlab up", ErrInterrupted,
+			true, "fedlab up", ErrInterrupted,
 			"fedlab: interrupted; run the same command again to go on, or 'fedlab down' to remove what there is\n",
 		},
-		"interrupted down": {interrupted, "fedlab down", ErrInterrupted, "fedlab: interrupted; run the same command again to go on\n"},
+		"interrupted down": {true, "fedlab down", ErrInterrupted, "fedlab: interrupted; run the same command again to go on\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
 			c := &cmd{Streams: Streams{Err: &b}, path: tt.path}
-			if c.printError(tt.ctx, tt.err); b.String() != tt.want {
+			ctx := t.Context()
+			if tt.interrupted {
+				ctx = interrupted
+			}
+			if c.printError(ctx, tt.err); b.String() != tt.want {
 				t.Errorf("it says %q, want %q", b.String(), tt.want)
 			}
 		})

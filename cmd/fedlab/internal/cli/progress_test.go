@@ -21,7 +21,7 @@ func TestProgress(t *testing.T) {
 		c := &cmd{Streams: Streams{Out: &out, Err: &err}, output: "text"}
 		p := c.progress()
 		p.typical = time.Minute
-		at := func(d time.Duration) { time.Sleep(d - time.Since(p.began)) }
+		at := func(d time.Duration) { <-time.After(d - time.Since(p.began)) }
 		step := func(number int, name plan.ID, title string, s plan.State, took time.Duration) plan.Event {
 			return plan.Event{Step: name, Title: title, Number: number, Of: 12, State: s, Took: took}
 		}
@@ -100,7 +100,7 @@ func TestEventsForPrograms(t *testing.T) {
 		p := (&cmd{Streams: Streams{Out: &out, Err: &err}, output: "json"}).progress()
 		e := plan.Event{Step: "cluster/market", Title: "cluster market", Number: 3, Of: 20, State: plan.Started}
 		p.Observe(e)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		e.State, e.Note = plan.Noted, "waits"
 		p.Observe(e)
 		e.State, e.Note, e.Took, e.Err = plan.Failed, "", 1500*time.Millisecond, errors.New("no room")

@@ -25,11 +25,8 @@ func remembered(lab string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read how long the last up took: %w", err)
 	}
-	took, err := time.ParseDuration(string(data))
-	if err != nil {
-		// Half a file, left by a power cut: as good as none.
-		return 0, nil
-	}
+	// Half a file, left by a power cut, is as good as none.
+	took, _ := time.ParseDuration(string(data))
 	return took, nil
 }
 

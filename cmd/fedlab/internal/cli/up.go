@@ -80,7 +80,7 @@ func (c *cmd) plan() *cobra.Command {
 		GroupID: "lab",
 		Short:   "Print the steps that up runs, and what each comes after",
 		Args:    noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(*cobra.Command, []string) error {
 			t, err := c.topology()
 			if err != nil {
 				return err

@@ -1,0 +1,99 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/e2e/guide"
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// guides are the documents that are run. Their labs cost less than a minute
+// each; specs that only look at a lab share the suite's own.
+func guides() []string {
+	found, err := filepath.Glob(filepath.Join(root, "docs", "guides", "*.md"))
+	if err != nil {
+		panic(err) // the pattern is wrong
+	}
+	return found
+}
+
+var _ = Describe("The guide", Label("guide", "slow"), func() {
+	for _, path := range guides() {
+		name := strings.TrimSuffix(filepath.Base(path), ".md")
+
+		It(name+" does what it shows", func(ctx SpecContext) {
+			source, err := os.ReadFile(path)
+			Expect(err).NotTo(HaveOccurred())
+			preset := presetOf(source)
+			file, err := labFile(ctx, preset, "guide-")
+			Expect(err).NotTo(HaveOccurred())
+			lesson, err := existing(under.command, file)
+			Expect(err).NotTo(HaveOccurred())
+			DeferCleanup(lesson.close)
+			DeferCleanup(lesson.end, name, NodeTimeout(2*time.Minute))
+			shown, err := config.Open(preset)
+			Expect(err).NotTo(HaveOccurred())
+
+			checkout := filepath.Join(under.scratch, "guide-"+name)
+			Expect(guide.Copy(checkout, root)).To(Succeed())
+			DeferCleanup(os.RemoveAll, checkout)
+			began := time.Now()
+			Expect(guide.Run(ctx, filepath.Join("docs", "guides", filepath.Base(path)), guide.Options{
+				Dir: checkout,
+				// A person types in a shell that no make has started, and commands
+				// leave their traces where those of other specs do.
+				Env:    []string{"LAB=" + file, "KUBECONFIG=" + filepath.Join(checkout, "kubeconfig"), "TMPDIR=" + under.tmp(), "MAKEFLAGS=", "MAKELEVEL=", "NO_COLOR=1"},
+				Rename: renamed(preset, shown.Topology, file, lesson.topology),
+				Log:    GinkgoWriter,
+			})).To(Succeed())
+			measured("the guide takes", began)
+			Expect(docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+lesson.topology.Name+"-")).To(BeEmpty(), "a guide takes down what it brings up")
+		}, SpecTimeout(15*time.Minute))
+	}
+})
+
+// end removes the lab of a guide that did not come to its end, with evidence.
+func (s *subject) end(ctx context.Context, guide string) {
+	if CurrentSpecReport().Failed() {
+		s.gather(ctx, "guide "+guide)
+	}
+	Expect(s.fedlab(ctx, "down")).To(endWell())
+}
+
+// presetOf returns the one preset that a guide brings up: the one that it names,
+// or else the default.
+func presetOf(source []byte) string {
+	for _, name := range config.Presets() {
+		if name != config.DefaultPreset && regexp.MustCompile(`(LAB=|--lab )`+regexp.QuoteMeta(name)+`\b`).Match(source) {
+			return name
+		}
+	}
+	return config.DefaultPreset
+}
+
+// renamed makes a guide that speaks of a preset work on a lab of another name,
+// with other ports: where a lab is named as one, and not each time that the word
+// comes up.
+func renamed(preset string, shown topology.Topology, file string, own topology.Topology) *strings.Replacer {
+	pairs := []string{"LAB=" + preset, "LAB=" + file, "--lab " + preset, "--lab " + file, "lab " + shown.Name, "lab " + own.Name}
+	for _, c := range shown.Clusters {
+		pairs = append(pairs, shown.Name+"-"+c.Name, own.Name+"-"+c.Name)
+	}
+	for _, w := range shown.Workloads {
+		i := slices.IndexFunc(own.Workloads, func(o topology.Workload) bool { return o.Name == w.Name })
+		if w.URL() != "" {
+			pairs = append(pairs, w.URL(), own.Workloads[i].URL())
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}

@@ -1,0 +1,283 @@
+package lab
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// databaseName is what the databases of the demo programs, and their owners, are
+// called.
+const databaseName = "app"
+
+// Values of the demo charts; their fields are those of each chart's
+// values.schema.json.
+type (
+	quotesValues struct {
+		Image          string       `json:"image"`
+		AllowedClients []string     `json:"allowedClients"`
+		Service        serviceValue `json:"service"`
+	}
+	brokerValues struct {
+		Image   string      `json:"image"`
+		Quotes  peer        `json:"quotes"`
+		Service servicePort `json:"service"`
+	}
+	frontendValues struct {
+		Image   string      `json:"image"`
+		Calls   []callValue `json:"calls"`
+		Service servicePort `json:"service"`
+	}
+	dataValues struct {
+		Image           string        `json:"image"`
+		Version         string        `json:"version"`
+		Allowed         allowedValue  `json:"allowed"`
+		RawTrustDomains []string      `json:"rawTrustDomains"`
+		Database        databaseValue `json:"database"`
+		Service         serviceValue  `json:"service"`
+	}
+	bridgeValues struct {
+		Image      string        `json:"image"`
+		Datacenter string        `json:"datacenter"`
+		System     string        `json:"system"`
+		Allowed    allowedValue  `json:"allowed"`
+		Database   databaseValue `json:"database"`
+		Calls      []callValue   `json:"calls"`
+		Service    serviceValue  `json:"service"`
+	}
+	gatewayValues struct {
+		Image       string       `json:"image"`
+		GatewayType string       `json:"gatewayType"`
+		Region      string       `json:"region"`
+		Allowed     allowedValue `json:"allowed"`
+		Upstreams   []callValue  `json:"upstreams"`
+		Service     serviceValue `json:"service"`
+	}
+	postgresValues struct {
+		Image    string `json:"image"`
+		Database string `json:"database"`
+		User     string `json:"user"`
+	}
+
+	serviceValue struct {
+		Port    int    `json:"port"`
+		Address string `json:"address"`
+	}
+	servicePort struct {
+		Port     int `json:"port"`
+		NodePort int `json:"nodePort,omitempty"`
+	}
+	peer struct {
+		Address string `json:"address"`
+		ID      string `json:"id"`
+	}
+	allowedValue struct {
+		TrustDomains []string `json:"trustDomains"`
+		IDs          []string `json:"ids"`
+		DatabaseIDs  []string `json:"databaseIDs,omitempty"`
+	}
+	databaseValue struct {
+		Address string `json:"address"`
+		Name    string `json:"name"`
+		User    string `json:"user"`
+		Secret  string `json:"secret"`
+	}
+	callValue struct {
+		Name    string                   `json:"name"`
+		URL     string                   `json:"url"`
+		Server  string                   `json:"server"`
+		Profile topology.EndpointProfile `json:"profile,omitempty"`
+		Expect  string                   `json:"expect,omitempty"`
+		Report  bool                     `json:"report,omitempty"`
+	}
+)
+
+// notPermitted is the class, in the demo programs' words, of a call that the
+// server refuses to an identity that it knows.
+const notPermitted = "not-permitted"
+
+func (u *up) demoValues(w topology.Workload) (any, error) {
+	v := &valuesOf{up: u, Workload: w}
+	image := u.images.Demos[w.App.Name]
+	labels := w.PodLabels()
+	var values any
+	switch w.App.Name {
+	case "stock-quotes":
+		values = quotesValues{Image: image, AllowedClients: v.callers(), Service: v.service()}
+	case "broker-webapp":
+		broker := brokerValues{Image: image, Service: v.page()}
+		for _, to := range v.calls() {
+			broker.Quotes = peer{Address: v.address(to), ID: v.id(to)}
+		}
+		values = broker
+	case "frontend":
+		values = frontendValues{Image: image, Calls: v.frontendCalls(), Service: v.page()}
+	case "data-service":
+		values = dataValues{
+			Image: image, Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: v.raw(), Database: v.database(), Service: v.service(),
+		}
+	case "legacy-bridge":
+		bridge := bridgeValues{
+			Image: image, Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.database(),
+			Calls: []callValue{}, Service: v.service(),
+		}
+		for _, to := range v.calls() {
+			bridge.Calls = append(bridge.Calls, v.call("raw records", to, "/api/process-data?type=raw"))
+		}
+		values = bridge
+	case "api-gateway":
+		gateway := gatewayValues{
+			Image: image, GatewayType: labels["gateway-type"], Region: labels["region"], Allowed: v.allowed(), Upstreams: []callValue{}, Service: v.service(),
+		}
+		for _, to := range v.calls() {
+			gateway.Upstreams = append(gateway.Upstreams, v.call(to.Name, to, ""))
+		}
+		values = gateway
+	default:
+		return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
+	}
+	return values, v.err
+}
+
+// valuesOf makes the parts of a workload's values. It keeps the first error.
+type valuesOf struct {
+	*up
+	topology.Workload
+	err error
+}
+
+func (v *valuesOf) keep(err error) {
+	if v.err == nil {
+		v.err = err
+	}
+}
+
+func (v *valuesOf) id(w topology.Workload) string {
+	id, err := v.topology.SPIFFEID(w)
+	v.keep(err)
+	return id.String()
+}
+
+func (v *valuesOf) address(w topology.Workload) string {
+	address, err := v.addresses.Workload(w)
+	v.keep(err)
+	return fmt.Sprintf("%s:%d", address, w.App.Port)
+}
+
+// trustDomain returns the name of a workload's trust domain.
+func (v *valuesOf) trustDomain(w topology.Workload) string {
+	td, err := v.topology.TrustDomainOf(w.Cluster)
+	v.keep(err)
+	return td.Name.Name()
+}
+
+func (v *valuesOf) service() serviceValue {
+	address, err := v.addresses.Workload(v.Workload)
+	v.keep(err)
+	return serviceValue{Port: v.App.Port, Address: address.String()}
+}
+
+func (v *valuesOf) page() servicePort {
+	page := servicePort{Port: v.App.Port}
+	if v.Expose.IsValid() {
+		page.NodePort = ports(v.topology, v.Cluster)[v.Expose]
+	}
+	return page
+}
+
+func (v *valuesOf) database() databaseValue {
+	return databaseValue{
+		Address: v.App.Database + ":5432", Name: databaseName, User: databaseName, Secret: v.App.Database + "-password",
+	}
+}
+
+func (v *valuesOf) calls() []topology.Workload {
+	var called []topology.Workload
+	for _, name := range v.Calls {
+		to, err := v.topology.Workload(name)
+		v.keep(err)
+		called = append(called, to)
+	}
+	return called
+}
+
+func (v *valuesOf) callers() []string {
+	ids := []string{}
+	for _, caller := range v.topology.Callers(v.Name) {
+		ids = append(ids, v.id(caller))
+	}
+	return ids
+}
+
+// allowed lets those in who call the workload; where nobody does, only itself.
+func (v *valuesOf) allowed() allowedValue {
+	callers := v.topology.Callers(v.Name)
+	if len(callers) == 0 {
+		callers = []topology.Workload{v.Workload}
+	}
+	var a allowedValue
+	for _, caller := range callers {
+		a.IDs = append(a.IDs, v.id(caller))
+		if td := v.trustDomain(caller); !slices.Contains(a.TrustDomains, td) {
+			a.TrustDomains = append(a.TrustDomains, td)
+		}
+	}
+	return a
+}
+
+// raw are the trust domains of the bridges that call: legacy systems want raw
+// records (seed 000).
+func (v *valuesOf) raw() []string {
+	domains := []string{}
+	for _, caller := range v.topology.Callers(v.Name) {
+		if td := v.trustDomain(caller); caller.App.Name == "legacy-bridge" && !slices.Contains(domains, td) {
+			domains = append(domains, td)
+		}
+	}
+	return domains
+}
+
+// call is a call of the workload to a path of another.
+func (v *valuesOf) call(name string, to topology.Workload, path string) callValue {
+	c := callValue{Name: name, URL: "https://" + v.address(to) + path, Server: v.id(to)}
+	own, other := v.trustDomain(v.Workload), v.trustDomain(to)
+	for _, r := range v.topology.Relationships {
+		if r.Truster.Name() == own && r.Trusted.Name() == other {
+			c.Profile = r.Profile
+		}
+	}
+	return c
+}
+
+// frontendCalls are those that the frontend's page shows: one of each kind that
+// is answered, one that is refused, and what the others tell of theirs.
+func (v *valuesOf) frontendCalls() []callValue {
+	var calls []callValue
+	through := false
+	for _, to := range v.calls() {
+		switch to.App.Name {
+		case "data-service":
+			refused := v.call("raw records of "+to.Name, to, "/api/process-data?type=raw")
+			refused.Expect = notPermitted
+			calls = append(calls, v.call("orders of "+to.Name, to, "/api/process-data"), refused)
+		case "legacy-bridge":
+			calls = append(calls, v.call("ledger of "+to.Name, to, "/api/legacy-data"))
+		case "api-gateway":
+			if own := to.Cluster == v.Cluster; own && !through {
+				for _, behind := range to.Calls {
+					if called, err := v.topology.Workload(behind); err == nil && called.App.Name == "data-service" {
+						through = true
+						calls = append(calls, v.call("orders through "+to.Name, to, "/"+behind+"/api/process-data"))
+					}
+				}
+			}
+		}
+		if to.App.Name != "data-service" {
+			told := v.call("calls of "+to.Name, to, "/api/calls")
+			told.Report = true
+			calls = append(calls, told)
+		}
+	}
+	return calls
+}

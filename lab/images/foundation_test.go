@@ -1,0 +1,350 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"github.com/fedlab-dev/fedlab/lab/docker"
+)
+
+// debianTools puts stand-ins for debootstrap and dpkg-deb in front of the real
+// ones: a package is the archive of its files, and debootstrap has those that
+// are given, whatever it is asked for.
+func debianTools(t *testing.T, packages map[string][]tar.Header) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, files := range packages {
+		var buf bytes.Buffer
+		w := tar.NewWriter(&buf)
+		for _, h := range files {
+			h.ModTime = time.Unix(1e9, 0)
+			text := ""
+			if h.Typeflag == tar.TypeReg {
+				text = h.Name
+			}
+			h.Size = int64(len(text))
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+"_1_all.deb"), buf.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, script := range map[string]string{
+		"debootstrap": "for root; do :; done\nmkdir -p $root/var/cache/apt/archives && cp " + dir + "/*.deb $root/var/cache/apt/archives\necho \"$@\"\n",
+		"dpkg-deb":    "[ $1 = --fsys-tarfile ] && cat $2\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+func TestFoundationOfPackages(t *testing.T) {
+	debianTools(t, map[string][]tar.Header{
+		"store-15": {
+			{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755},
+			{Typeflag: tar.TypeDir, Name: "./lib/", Mode: 0o755},
+			{Typeflag: tar.TypeReg, Name: "./lib/libstore.so.1", Mode: 0o644},
+			{Typeflag: tar.TypeSymlink, Name: "./lib/libstore.so", Linkname: "libstore.so.1", Mode: 0o777},
+			{Typeflag: tar.TypeDir, Name: "./usr/", Mode: 0o755},
+			{Typeflag: tar.TypeDir, Name: "./usr/lib/", Mode: 0o755},
+			{Typeflag: tar.TypeReg, Name: "./usr/lib/libother.so.1", Mode: 0o644},
+			{Typeflag: tar.TypeDir, Name: "./usr/share/", Mode: 0o755},
+			{Typeflag: tar.TypeDir, Name: "./usr/share/doc/", Mode: 0o755},
+			{Typeflag: tar.TypeReg, Name: "./usr/share/doc/store/copyright", Mode: 0o644},
+			{Typeflag: tar.TypeReg, Name: "./usr/share/documents", Mode: 0o644},
+		},
+		"shell": {
+			{Typeflag: tar.TypeReg, Name: "./bin/sh", Mode: 0o755},
+			{Typeflag: tar.TypeLink, Name: "./bin/ash", Linkname: "./bin/sh", Mode: 0o755},
+		},
+		"unasked": {{Typeflag: tar.TypeReg, Name: "./bin/unasked", Mode: 0o755}},
+	})
+	f := foundation{Image: Image{Packages: []string{"shell", "store-15"}}, user: "store:x:999:999::/:/usr/sbin/nologin"}
+	s := newStore(t)
+	dir, err := s.Make(t.Context(), "files", "k", f.fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != foundationFile {
+		t.Errorf("artifact has %v, error %v, want %s alone", left, err, foundationFile)
+	}
+	log, err := os.ReadFile(filepath.Join(s.logs(), "files-k.log"))
+	if want := "--download-only --include=shell,store-15 " + suite; err != nil || !strings.Contains(string(log), want) {
+		t.Errorf("debootstrap was called with %q, error %v, want %q among it", log, err, want)
+	}
+	archive, err := os.Open(filepath.Join(dir, foundationFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = archive.Close() }()
+	want := []string{
+		"0755 5 usr/",
+		"0755 5 usr/bin/", "0777 2 bin -> usr/bin", "0755 5 usr/lib/", "0777 2 lib -> usr/lib",
+		"0755 5 usr/lib64/", "0777 2 lib64 -> usr/lib64", "0755 5 usr/sbin/", "0777 2 sbin -> usr/sbin",
+		"0755 5 etc/", "0644 0 etc/passwd",
+		"0755 0 usr/bin/sh", "0755 1 usr/bin/ash -> usr/bin/sh",
+		"0644 0 usr/lib/libstore.so.1", "0777 2 usr/lib/libstore.so -> libstore.so.1",
+		"0644 0 usr/lib/libother.so.1", "0755 5 usr/share/", "0644 0 usr/share/documents",
+	}
+	if got := entries(t, archive); !slices.Equal(got, want) {
+		t.Errorf("files %q, want %q", got, want)
+	}
+}
+
+func TestFoundationOfPackagesFails(t *testing.T) {
+	for name, tt := range map[string]struct {
+		packages map[string][]tar.Header
+		want     string
+	}{
+		"a package that does not come": {map[string][]tar.Header{"shell": nil}, "debootstrap fetched 0 files of package store, want 1"},
+		"a package that is cut off":    {map[string][]tar.Header{"store": {{Typeflag: tar.TypeReg, Name: "./store", Mode: 0o644}}}, "unpack store_1_all.deb: unexpected EOF"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			debianTools(t, tt.packages)
+			if strings.Contains(tt.want, "EOF") {
+				// Less than the header of its first file.
+				t.Setenv("PATH", cutting(t)+":"+os.Getenv("PATH"))
+			}
+			s := newStore(t)
+			_, err := s.Make(t.Context(), "files", "k", foundation{Image: Image{Packages: []string{"store"}}}.fill)
+			if err == nil || !strings.HasSuffix(err.Error(), tt.want) {
+				t.Errorf("error %v, want …%s", err, tt.want)
+			}
+		})
+	}
+}
+
+// cutting returns a folder with a dpkg-deb that ends well, and too early.
+func cutting(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "dpkg-deb"), []byte("#!/bin/sh\nhead -c 100 $2\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// database gives a stand a second demo program, ledger, which stands on an image.
+func (s *stand) database(host string) {
+	on := &foundation{Image: Image{Name: "database", Reference: "docker.io/library/database:9", Artifact: "database-files"}}
+	pulled := puller{mirror: host}.artifact(on.Image)
+	pulled.key, pulled.top = pulledKey(on.Image), true
+	s.standIn.demos = append(s.standIn.demos, demo{name: "ledger", on: on})
+	s.standIn.artifacts = append(s.standIn.artifacts,
+		artifact{name: "ledger", title: "demo program ledger", key: "ledger1", kind: Demo, fill: files("bin/ledger")},
+		artifact{name: "database-files", title: "database", key: "database1", kind: Ingredient, only: Build, top: true, fill: files(foundationFile)},
+		pulled)
+	s.rekey()
+}
+
+// change gives an artifact another key, as another source or pin does.
+func (s *stand) change(name string) {
+	for i := range s.standIn.artifacts {
+		if a := &s.standIn.artifacts[i]; a.name == name {
+			a.key += "-changed"
+		}
+	}
+	s.rekey()
+}
+
+// rekey computes the keys of the node images anew.
+func (s *stand) rekey() {
+	s.standIn.flavours = nil
+	if err := s.standIn.computeFlavours(); err != nil {
+		panic(err) // our own files are part of this program
+	}
+}
+
+// What a demo program stands on is made and put into the node image together
+// with it: it costs the image below nothing, and a change of another program
+// does not make it anew.
+func TestEnsureMakesFoundations(t *testing.T) {
+	t.Parallel()
+	engine, host := realEngine(t), serve(t, nil)
+	push(t, host+"/kindest/node:v9", fakeKindNode(t))
+	push(t, host+"/spiffe/spire-server:9", randomImage(t, runtime.GOARCH))
+	push(t, host+"/library/database:9", randomImage(t, runtime.GOARCH))
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
+	for _, source := range []Source{Build, Pull} {
+		s.Source = source
+		s.ensure(t)
+	}
+	s.database(host)
+	s.did()
+	for _, step := range []struct {
+		name   string
+		source Source
+		change func()
+		want   []string
+	}{
+		{"a new program", Build, func() {}, []string{"build/database-files changed", "build/ledger changed", "image/node changed"}},
+		{"from a registry", Pull, func() {}, []string{"image/node changed", "pull/pulled-database changed"}},
+		{"another program", Build, func() { s.change("quotes") }, []string{"build/quotes changed", "image/node changed"}},
+		{"another foundation", Build, func() { s.change("database-files") }, []string{"build/database-files changed", "image/node changed"}},
+	} {
+		step.change()
+		s.Source = step.source
+		set := s.ensure(t)
+		if got := s.did(); !slices.Equal(got, step.want) {
+			t.Errorf("%s: did %q, want %q", step.name, got, step.want)
+		}
+		if got, want := s.imported(t, set.NodeImage), set.Demos["ledger"]+" packed=true"; !slices.Contains(got, want) {
+			t.Errorf("%s: the node image has %q, want %q among it", step.name, got, want)
+		}
+	}
+}
+
+// A lab that runs needs what its programs stand on only where one of those
+// programs has changed.
+func TestLoadDemoOnItsFoundation(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	s.Source = Build
+	s.database("")
+	node := s.start(t, s.ensure(t).NodeImage)
+	if loaded, err := s.LoadDemo(t.Context(), node, "ledger"); loaded || err != nil {
+		t.Errorf("the image was loaded: %t, error %v, want it to be there", loaded, err)
+	}
+	s.did()
+	s.change("ledger")
+	if _, err := s.Ensure(t.Context(), Parts); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.did(), []string{"build/ledger changed"}; !slices.Equal(got, want) {
+		t.Errorf("did %q, want %q", got, want)
+	}
+	files, there, err := s.Store.Path("database-files", "database1")
+	if err != nil || !there {
+		t.Fatalf("the foundation is there: %t, error %v", there, err)
+	}
+	if err := os.Rename(files, files+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LoadDemo(t.Context(), node, "ledger"); errorText(err) != "missing: database" {
+		t.Errorf("error %v, want that the foundation is missing", err)
+	}
+	if err := os.Rename(files+"-away", files); err != nil {
+		t.Fatal(err)
+	}
+	if loaded, err := s.LoadDemo(t.Context(), node, "ledger"); !loaded || err != nil {
+		t.Errorf("a changed program was loaded: %t, error %v", loaded, err)
+	}
+}
+
+// The program is one small layer, so that a change of it is one, too; what the
+// image below says of its own program does not count.
+func TestImageOnFoundation(t *testing.T) {
+	below, err := mutate.Config(randomImage(t, runtime.GOARCH), v1.Config{
+		Entrypoint: []string{"/docker-entrypoint.sh"}, Cmd: []string{"postgres"}, User: "70", Env: []string{"PGDATA=/data"}, Volumes: map[string]struct{}{"/data": {}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := files("bin/ledger")(t.Context(), dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	img, err := demo{name: "ledger"}.image(dir, below)
+	if err != nil {
+		t.Fatal(err)
+	}
+	under, err := below.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil || len(layers) != len(under)+1 {
+		t.Fatalf("%d layers, error %v, want one more than %d", len(layers), err, len(under))
+	}
+	content, err := layers[len(under)].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := entries(t, content), []string{"1777 5 tmp/", "0755 0 ledger"}; !slices.Equal(got, want) {
+		t.Errorf("the layer on top has %q, want %q", got, want)
+	}
+	file, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := v1.Config{Entrypoint: []string{"/ledger"}, Env: file.Config.Env}
+	if !reflect.DeepEqual(file.Config, want) || len(file.Config.Env) != 1 || !strings.HasPrefix(file.Config.Env[0], "PATH=") {
+		t.Errorf("configuration %+v, want the program and a PATH", file.Config)
+	}
+}
+
+// TestPostgresRuns starts PostgreSQL's programs in their own image: what they
+// need beside them is only seen when they run. The image is made of the packages
+// that are in the user's store.
+func TestPostgresRuns(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	store, err := OpenStore("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := foundations()["postgres"]
+	artifact, there, err := store.Path(on.Artifact, on.key())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !there {
+		t.Skipf("no packages of PostgreSQL in %s: fedlab images build fetches them", store.Root())
+	}
+	below, err := on.open(Build, artifact)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a container needs to be held open; the image has no such program.
+	img, err := onto(below, writeProgram(t, "postgres", epoch), "/postgres", func(tr *tree) { tr.file("usr/local/bin/sleep", 0o755, program) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := nodeMaker{engine: engine, realm: newRealm(t, engine), key: "postgres"}
+	ref, err := n.load(t.Context(), img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.in(t.Context(), docker.ContainerSpec{Image: ref}, func(id string) error {
+		for _, program := range []string{"initdb", "postgres", "psql"} {
+			argv := []string{"sh", "-c", "exec /usr/lib/postgresql/" + postgresVersion + "/bin/" + program + " --version"}
+			out, err := engine.Exec(t.Context(), id, argv, nil)
+			if err != nil {
+				return err
+			}
+			if !strings.Contains(string(out), "(PostgreSQL) "+postgresVersion+".") {
+				t.Errorf("%s says %q, want its version", program, out)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

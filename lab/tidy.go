@@ -1,0 +1,167 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Releases that every cluster has.
+const (
+	metallbRelease = "metallb"
+	spireRelease   = "spire"
+)
+
+// surplus removes the clusters that the file no longer has.
+func (u *up) surplus(ctx context.Context) error {
+	var gone bool
+	for _, n := range u.nodes {
+		if _, err := u.topology.Cluster(n.Cluster); err == nil {
+			continue
+		}
+		gone = true
+		plan.Did(ctx)
+		plan.Note(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
+		if err := u.Parts.Nodes.Delete(ctx, u.topology.Name, n.Cluster); err != nil {
+			return err
+		}
+	}
+	if !gone {
+		return nil
+	}
+	_, err := u.Parts.Kubeconfigs.Remove(ctx, u.topology.Name, "")
+	return err
+}
+
+// tidy takes out of a trust domain's cluster what the file does not ask for, or
+// no longer: registrations, relationships with their bundles, and programs. It
+// comes after the registrations of those that stay: what federates with a trust
+// domain whose bundle is deleted would lose its identity. Resources that others
+// have made stay.
+func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
+	objects := u.access(td.Cluster).Objects
+	var identities, relationships []string
+	releases := []string{metallbRelease, spireRelease, spire.DatabaseRelease}
+	for _, w := range u.topology.Workloads {
+		if w.Cluster == td.Cluster {
+			identities = append(identities, spire.IdentityName(w))
+			releases = append(releases, w.Name, w.App.Database)
+		}
+	}
+	for _, r := range u.topology.RelationshipsOf(td.Name) {
+		if r.Mode == topology.CRD {
+			relationships = append(relationships, spire.ResourceName(r.Trusted))
+		}
+	}
+	if err := removeOwned(ctx, objects, "ClusterSPIFFEID", identities); err != nil {
+		return err
+	}
+	if err := removeOwned(ctx, objects, relationshipKey(td.Name).Kind, relationships); err != nil {
+		return err
+	}
+	if err := u.forget(ctx, td); err != nil {
+		return err
+	}
+	return removeReleases(ctx, u.access(td.Cluster).Releases, releases)
+}
+
+// removeOwned deletes the resources of a kind that fedlab has made, except those
+// of these names.
+func removeOwned(ctx context.Context, objects Objects, kind string, keep []string) error {
+	key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
+	names, err := objects.Named(ctx, key, spire.Owned())
+	if err != nil {
+		return err
+	}
+	for _, key.Name = range names {
+		if slices.Contains(keep, key.Name) {
+			continue
+		}
+		plan.Did(ctx)
+		if err := objects.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forget deletes the bundles that a server holds and that nobody asks for. A
+// bundle outlives its relationship (facts: spire#2507), and with it trust would.
+func (u *up) forget(ctx context.Context, td topology.TrustDomain) error {
+	server := u.server(td.Name)
+	return wait(ctx, apiBound, check.Check{Name: td.Name.Name() + " trusts nobody whom the file does not name", Probe: func(ctx context.Context) error {
+		relationships, err := server.Relationships(ctx)
+		if err != nil {
+			return err
+		}
+		held, err := server.HeldBundles(ctx)
+		if err != nil {
+			return err
+		}
+		trusted := u.topology.TrustedBy(td.Name)
+		var errs []error
+		for _, b := range held {
+			switch other := b.TrustDomain(); {
+			case slices.Contains(trusted, other):
+			case knows(relationships, other):
+				// Either it is being removed, or somebody else has made it.
+				errs = append(errs, u.unowned(ctx, td, other))
+			default:
+				plan.Did(ctx)
+				errs = append(errs, server.DeleteBundle(ctx, other, spire.DeleteDissociate))
+			}
+		}
+		return errors.Join(errs...)
+	}})
+}
+
+// unowned returns nil for a relationship with a resource that fedlab has not
+// made, and an error for one that is about to go.
+func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiffeid.TrustDomain) error {
+	// Who has made a resource calls it as they please.
+	names, err := u.access(td.Cluster).Objects.Named(ctx, relationshipKey(trusted), nil)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		key := relationshipKey(trusted)
+		key.Name = name
+		var resource struct {
+			Spec spire.FederatedTrustDomainSpec `json:"spec"`
+		}
+		if _, err := u.access(td.Cluster).Objects.Object(ctx, key, &resource); err != nil {
+			return err
+		}
+		if resource.Spec.TrustDomain == trusted.Name() {
+			return nil
+		}
+	}
+	return fmt.Errorf("the controller manager has not removed the relationship with %s yet", trusted.Name())
+}
+
+// removeReleases uninstalls what fedlab has installed, except releases of these
+// names.
+func removeReleases(ctx context.Context, releases Releases, keep []string) error {
+	list, err := releases.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if slices.Contains(keep, r.Name) {
+			continue
+		}
+		plan.Did(ctx)
+		if err := releases.Remove(ctx, r.Namespace, r.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
