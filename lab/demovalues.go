@@ -123,6 +123,9 @@ func (u *up) demoValues(w topology.Workload) (any, error) {
 			Calls: []callValue{}, Service: v.service(),
 		}
 		for _, to := range v.calls() {
+			// Whom it asks for data may look into its database (seed 000,
+			// LEGACY_DB_URL of the data service).
+			bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, v.id(to))
 			bridge.Calls = append(bridge.Calls, v.call("raw records", to, "/api/process-data?type=raw"))
 		}
 		values = bridge

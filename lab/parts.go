@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/netip"
 	"time"
@@ -21,6 +22,8 @@ type Parts struct {
 	Connect func(kubeconfig []byte) (Access, error)
 	// PortFree returns nil when nobody listens on an address of this machine.
 	PortFree func(netip.AddrPort) error
+	// Certificates returns the chain that a TLS server shows to this machine.
+	Certificates func(ctx context.Context, server netip.AddrPort) ([]*x509.Certificate, error)
 	// Page returns nil when this machine gets a page at a URL.
 	Page func(ctx context.Context, url string) error
 }

@@ -58,6 +58,9 @@ type TrustDomainStatus struct {
 	Name           string `json:"name"`
 	Cluster        string `json:"cluster"`
 	BundleEndpoint string `json:"bundleEndpoint,omitempty"`
+	// EndpointID is the SPIFFE ID that the endpoint shows; empty for one that
+	// shows a web certificate.
+	EndpointID string `json:"endpointSPIFFEID,omitempty"`
 	// Agents counts those that have attested and may ask for identities.
 	Agents int `json:"agents"`
 	// Entries counts the registered identities.
@@ -75,6 +78,9 @@ type RelationshipStatus struct {
 	Truster string `json:"truster"`
 	Trusted string `json:"trusted"`
 	Profile string `json:"profile"`
+	Mode    string `json:"mode"`
+	// Cause names what is wrong; empty when it is well.
+	Cause Cause `json:"cause,omitempty"`
 	// Bundle says how the bundle that the truster holds stands to the one that
 	// the trusted serves; empty when one of them cannot be asked.
 	Bundle federation.State `json:"bundle,omitempty"`
@@ -139,9 +145,7 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	for _, td := range t.TrustDomains {
 		s.TrustDomains = append(s.TrustDomains, v.trustDomain(td))
 	}
-	for _, r := range t.Relationships {
-		s.Relationships = append(s.Relationships, v.relationship(r))
-	}
+	s.Relationships = v.relationships(ctx)
 	for _, w := range t.Workloads {
 		workload, err := v.workload(ctx, w)
 		if err != nil {

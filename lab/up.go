@@ -171,7 +171,7 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		errs = append(errs, err)
 		trusted, err := t.TrustDomain(r.Trusted)
 		errs = append(errs, err)
-		step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.Truster.Name(), r.Trusted.Name(), manner(r)),
+		step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.Truster.Name(), r.Trusted.Name(), r.Manner()),
 			func(ctx context.Context) error { return u.federate(ctx, r) },
 			serverStep(truster), serverStep(trusted), metallbStep(trusted.Cluster))
 	}
@@ -218,17 +218,6 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 	}
 	step(kubeconfigStep(t.Name), "contexts in the kubeconfig file", u.exportKubeconfig, clusters...)
 	return p, u, errors.Join(errs...)
-}
-
-// manner says how a truster learns of a bundle.
-func manner(r topology.Relationship) string {
-	switch r.Mode {
-	case topology.Manual:
-		return "by hand"
-	case topology.Static:
-		return string(r.Profile) + ", static"
-	}
-	return string(r.Profile)
 }
 
 func (u *up) network(ctx context.Context) error {

@@ -11,7 +11,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -154,7 +153,10 @@ func (v *visit) trustDomain(td topology.TrustDomain) TrustDomainStatus {
 	s := TrustDomainStatus{Name: td.Name.Name(), Cluster: td.Cluster}
 	if v.networked {
 		if address, err := v.addresses.Server(td); err == nil {
-			s.BundleEndpoint = fmt.Sprintf("https://%s:%d", address, td.BundleEndpoint.Port)
+			s.BundleEndpoint = spire.BundleEndpointURL(td.BundleEndpoint, address)
+		}
+		if td.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
+			s.EndpointID = spire.ServerID(td.Name).String()
 		}
 	}
 	a := v.servers[td.Name]
@@ -175,33 +177,6 @@ func (v *visit) trustDomain(td topology.TrustDomain) TrustDomainStatus {
 	}
 	if s.Well && s.Agents == 0 {
 		s.Health = health(errors.New("no agent has attested"))
-	}
-	return s
-}
-
-// relationship looks at the three facts of a relationship apart from each other:
-// that the server has it, that it holds a bundle, and that this is the bundle
-// which the other side has. The fourth, that entries ask for it, is a matter of
-// each workload.
-func (v *visit) relationship(r topology.Relationship) RelationshipStatus {
-	s := RelationshipStatus{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile)}
-	truster, trusted := v.servers[r.Truster], v.servers[r.Trusted]
-	switch {
-	case truster.silent != nil:
-		s.Health = health(fmt.Errorf("the server of %s does not answer", r.Truster.Name()))
-	case trusted.silent != nil:
-		s.Health = health(fmt.Errorf("the server of %s does not answer", r.Trusted.Name()))
-	default:
-		c := federation.Compare(truster.held[r.Trusted], trusted.bundle)
-		s.Bundle = c.State
-		switch {
-		case !knows(truster.relationships, r.Trusted):
-			s.Health = health(fmt.Errorf("the server of %s has no relationship with %s: nothing will refresh its bundle", r.Truster.Name(), r.Trusted.Name()))
-		case c.State != federation.InSync:
-			s.Health = health(errors.New(c.String()))
-		default:
-			s.Well = true
-		}
 	}
 	return s
 }

@@ -140,7 +140,8 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 				return nil
 			})
 		},
-		Page: w.page,
+		Certificates: w.certificates,
+		Page:         w.page,
 	}}
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/netip"
 	"net/url"
 	"path"
 	"slices"
@@ -197,6 +198,22 @@ func (w *world) at(endpoint string) *spireServer {
 		}
 	}
 	return nil
+}
+
+// certificates is what a bundle endpoint shows.
+func (w *world) certificates(ctx context.Context, endpoint netip.AddrPort) (chain []*x509.Certificate, err error) {
+	err = w.do(ctx, "Certificates", func(func()) error {
+		s := w.at("https://" + endpoint.String())
+		if s == nil {
+			return errors.New("connection refused")
+		}
+		own, err := s.svid(spire.ServerID(s.td))
+		if err == nil {
+			chain = own.Certificates
+		}
+		return err
+	})
+	return chain, err
 }
 
 // authority returns the server of a trust domain.

@@ -12,12 +12,9 @@ import (
 	"time"
 )
 
-// changed is the file of a demo program that is changed, and how: the new
-// program cannot have the old one's image.
-const (
-	changed = "apps/stock-quotes/main.go"
-	change  = "\n// A change that bench makes.\n"
-)
+// change is what is added to a demo program: the new one cannot have the old
+// one's image.
+const change = "\n// A change that bench makes.\n"
 
 // appChange measures what a person waits for after an edit of a demo program:
 // the command is built with the changed source, and up brings it to the lab.
@@ -28,6 +25,7 @@ func (b *bench) appChange(ctx context.Context) (_ time.Duration, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	changed := filepath.Join("apps", b.topology.Workloads[0].App.Name, "main.go")
 	source, err := os.ReadFile(changed)
 	if err != nil {
 		return 0, err

@@ -7,6 +7,8 @@ package local
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -87,13 +89,14 @@ func New(o Options) (*Driver, error) {
 	return &Driver{
 		Driver: lab.Driver{
 			Parts: lab.Parts{
-				Images:      imageParts{library},
-				Networks:    networks{engine},
-				Nodes:       nodes{engine: engine, kind: kind},
-				Kubeconfigs: kubeconfigs{kind},
-				Connect:     connect,
-				PortFree:    portFree,
-				Page:        page,
+				Images:       imageParts{library},
+				Networks:     networks{engine},
+				Nodes:        nodes{engine: engine, kind: kind},
+				Kubeconfigs:  kubeconfigs{kind},
+				Connect:      connect,
+				PortFree:     portFree,
+				Certificates: certificates,
+				Page:         page,
 			},
 			Locks:   filepath.Join(cache, "locks"),
 			Observe: o.Observe,
@@ -159,6 +162,23 @@ func page(ctx context.Context, url string) (err error) {
 		return fmt.Errorf("get %s: %s", url, response.Status)
 	}
 	return nil
+}
+
+// certificates makes a handshake and believes nothing that it is shown.
+func certificates(ctx context.Context, server netip.AddrPort) (_ []*x509.Certificate, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pageBound)
+	defer cancel()
+	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the caller says what is wrong with them
+	conn, err := dialer.DialContext(ctx, "tcp", server.String())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	shown, ok := conn.(*tls.Conn)
+	if !ok {
+		return nil, fmt.Errorf("connect to %s: no TLS", server)
+	}
+	return shown.ConnectionState().PeerCertificates, nil
 }
 
 // BuildsImages reports whether a lab with these options may have images to

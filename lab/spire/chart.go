@@ -38,6 +38,8 @@ const (
 	// its certificate at SecretCertificate, its key at SecretKey, and the root
 	// that verifies it at SecretBundle.
 	UpstreamAuthoritySecret = "spire-upstream-authority"
+	// WebRootsConfigMap is what the chart puts the web roots of peers into.
+	WebRootsConfigMap = "spire-web-roots"
 	// SecretCertificate, SecretKey and SecretBundle are the keys of the data of
 	// these Secrets; what they hold is in PEM.
 	SecretCertificate = "tls.crt"

@@ -133,6 +133,18 @@ type Relationship struct {
 	Mode Mode
 }
 
+// Manner says how Truster learns of Trusted's bundle.
+func (r Relationship) Manner() string {
+	switch r.Mode {
+	case Manual:
+		return "by hand"
+	case Static:
+		return string(r.Profile) + ", static"
+	default:
+		return string(r.Profile)
+	}
+}
+
 // Mode is how a SPIRE server comes to have a relationship.
 type Mode string
 

@@ -20,9 +20,11 @@ func (c *cmd) status() *cobra.Command {
 		GroupID: "lab",
 		Short:   "Show how a lab is: clusters, servers, relationships, workloads",
 		Long: `status asks the clusters and the SPIRE servers each time. For each relationship it
-compares the bundle that the truster holds with the one that the trusted has:
-in sync, behind, differing, empty or missing. The exit code is 0 only when all
-of the lab is well, and 3 otherwise.
+compares the bundle that the truster holds with the one that the trusted has
+(in sync, behind, differing, empty or missing) and looks at the bundle endpoint
+as the truster does. What does not work is named, and each name has its cure in
+docs/troubleshooting.md. The exit code is 0 only when all of the lab is well, and
+3 otherwise.
 
 --lab may be the bare name of a lab that runs and whose file is not at hand.`,
 		Args: noArgs,
@@ -73,7 +75,8 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	row("")
 	row("RELATIONSHIP\tPROFILE\tBUNDLE\tHEALTH")
 	for _, x := range s.Relationships {
-		row("%s trusts %s\t%s\t%s\t%s", x.Truster, x.Trusted, x.Profile, orDash(string(x.Bundle)), verdict(x.Health))
+		r := topology.Relationship{Profile: topology.EndpointProfile(x.Profile), Mode: topology.Mode(x.Mode)}
+		row("%s trusts %s\t%s\t%s\t%s", x.Truster, x.Trusted, r.Manner(), orDash(string(x.Bundle)), found(x))
 	}
 	row("")
 	row("WORKLOAD\tCLUSTER\tSPIFFE ID\tADDRESS\tHEALTH")
@@ -92,6 +95,14 @@ func verdict(h lab.Health) string {
 		return "well"
 	}
 	return "NOT WELL: " + strings.ReplaceAll(h.Problem, "\n", "; ")
+}
+
+// found is the verdict on a relationship, with the name of the cause.
+func found(r lab.RelationshipStatus) string {
+	if r.Cause != "" {
+		r.Problem = string(r.Cause) + ": " + r.Problem
+	}
+	return verdict(r.Health)
 }
 
 func orDash(s string) string {

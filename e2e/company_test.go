@@ -1,0 +1,286 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// company is the enterprise lab that its specs share. Each spec that changes it
+// puts it back.
+type company struct {
+	*subject
+	// port is where the page is.
+	port string
+}
+
+// newCompany brings up the enterprise preset under a name of its own, and takes
+// it down when the container ends.
+func newCompany(ctx context.Context) *company {
+	GinkgoHelper()
+	port, err := freePort(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	c := &company{port: port}
+	file := filepath.Join(scratch(), "enterprise.yaml")
+	Expect(c.write(file, func(*config.Lab) {})).To(Succeed())
+	c.subject, err = existing(under.command, file)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(c.close)
+	Expect(c.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(c.fedlab(ctx, "down")).To(endWell())
+	}, NodeTimeout(3*time.Minute))
+	began := time.Now()
+	Expect(c.fedlab(ctx, "up")).To(endWell())
+	measured("enterprise up in", began)
+	return c
+}
+
+// write writes the preset under another name and with a change. What the preset
+// leaves to defaults stays so: they follow the change.
+func (c *company) write(file string, change func(*config.Lab)) error {
+	preset, err := config.Init("enterprise")
+	if err != nil {
+		return err
+	}
+	var l config.Lab
+	if err := yaml.Unmarshal(preset, &l); err != nil {
+		return err
+	}
+	l.Metadata.Name = "e2e-enterprise"
+	for i := range l.Spec.Workloads {
+		if w := &l.Spec.Workloads[i]; w.Expose != "" {
+			w.Expose = c.port
+		}
+	}
+	change(&l)
+	data, err := config.Marshal(l)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, data, 0o644)
+}
+
+// become changes the lab's file, brings the lab to what it says then, and returns
+// how that went.
+func (c *company) become(ctx context.Context, change func(*config.Lab)) ended {
+	GinkgoHelper()
+	Expect(c.write(c.file, change)).To(Succeed())
+	up := c.fedlab(ctx, "up")
+	if changed, err := config.Open(c.file); err == nil {
+		c.topology = changed.Topology
+	}
+	return up
+}
+
+// workload returns a workload of the preset with its SPIFFE ID.
+func (c *company) workload(name string) (topology.Workload, spiffeid.ID) {
+	GinkgoHelper()
+	w, err := c.topology.Workload(name)
+	Expect(err).NotTo(HaveOccurred())
+	id, err := c.topology.SPIFFEID(w)
+	Expect(err).NotTo(HaveOccurred())
+	return w, id
+}
+
+// door is a service of the lab as a client of this process meets it.
+type door struct {
+	address string
+	server  spiffeid.ID
+	bundle  *spiffebundle.Bundle
+}
+
+// door returns how to call a workload.
+func (c *company) door(ctx context.Context, name string) door {
+	GinkgoHelper()
+	w, id := c.workload(name)
+	l := c.open(ctx)
+	ip, err := l.Addresses.Workload(w)
+	Expect(err).NotTo(HaveOccurred())
+	owner, err := l.Server(ctx, id.TrustDomain())
+	Expect(err).NotTo(HaveOccurred())
+	bundle, err := owner.Bundle(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	return door{net.JoinHostPort(ip.String(), fmt.Sprint(w.App.Port)), id, bundle}
+}
+
+// mint lets the server of an identity's trust domain sign an SVID for it.
+func (c *company) mint(ctx context.Context, id spiffeid.ID) *x509svid.SVID {
+	GinkgoHelper()
+	td, err := c.topology.TrustDomain(id.TrustDomain())
+	Expect(err).NotTo(HaveOccurred())
+	access, err := c.open(ctx).Cluster(td.Cluster)
+	Expect(err).NotTo(HaveOccurred())
+	svid, err := mint(ctx, access, id)
+	Expect(err).NotTo(HaveOccurred())
+	return svid
+}
+
+// client returns the TLS of a client with an SVID, or with none.
+func (d door) client(svid *x509svid.SVID) *tls.Config {
+	if svid == nil {
+		return tlsconfig.TLSClientConfig(d.bundle, tlsconfig.AuthorizeID(d.server))
+	}
+	return tlsconfig.MTLSClientConfig(svid, d.bundle, tlsconfig.AuthorizeID(d.server))
+}
+
+// get asks for a path on a connection of its own.
+func (d door) get(ctx context.Context, config *tls.Config, path string) (code int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+d.address+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := (&http.Transport{TLSClientConfig: config, DisableKeepAlives: true}).RoundTrip(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	body, err = io.ReadAll(response.Body)
+	return response.StatusCode, body, err
+}
+
+// refusal is the body of an answer that is none.
+type refusal struct{ Error, Rule, Caller, Server string }
+
+// refusedBy expects an answer with a status, and returns its body.
+func (d door) refusedBy(ctx context.Context, svid *x509svid.SVID, path string, status int) refusal {
+	GinkgoHelper()
+	code, body, err := d.get(ctx, d.client(svid), path)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(code).To(Equal(status), "%s", body)
+	var r refusal
+	Expect(json.Unmarshal(body, &r)).To(Succeed(), "%s", body)
+	return r
+}
+
+// report is what the frontend's page knows of the calls of the lab.
+type report struct {
+	Calls []struct {
+		Name, Caller, Server, Profile, Expect, State string
+		Millis                                       float64
+		Problem                                      *struct{ What, Detail string }
+	}
+}
+
+// told asks the frontend, as its page does.
+func (c *company) told(ctx context.Context) (r report, err error) {
+	w, err := c.topology.Workload("frontend")
+	if err != nil {
+		return r, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.Expose.String()+"/api/calls", nil)
+	if err != nil {
+		return r, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	return r, json.NewDecoder(response.Body).Decode(&r)
+}
+
+// asItShould returns nil when each call of the lab is answered or refused as it
+// should be.
+func (c *company) asItShould(ctx context.Context) error {
+	r, err := c.told(ctx)
+	if err != nil {
+		return err
+	}
+	if len(r.Calls) == 0 {
+		return errors.New("the frontend tells of no call")
+	}
+	var errs []error
+	for _, call := range r.Calls {
+		if call.State != "answered" && call.State != "refused" {
+			errs = append(errs, fmt.Errorf("%s calls %s (%s): %s: %+v", call.Caller, call.Server, call.Name, call.State, call.Problem))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// traffic is calls that go on while something happens.
+type traffic struct {
+	stop context.CancelFunc
+	done sync.WaitGroup
+	// made counts calls, lost has those that were not answered.
+	made int
+	lost []error
+}
+
+// flow calls a service again and again, each time on a connection of its own.
+func flow(d door, config *tls.Config, path string) *traffic {
+	ctx, stop := context.WithCancel(context.Background())
+	t := &traffic{stop: stop}
+	t.done.Go(func() {
+		pace := time.NewTicker(200 * time.Millisecond)
+		defer pace.Stop()
+		for ctx.Err() == nil {
+			began := time.Now()
+			code, body, err := d.get(ctx, config, path)
+			if err == nil && code != http.StatusOK {
+				err = fmt.Errorf("%d: %s", code, body)
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			t.made++
+			if err != nil {
+				t.lost = append(t.lost, fmt.Errorf("%s: %w", began.Format(time.TimeOnly), err))
+			}
+			select {
+			case <-pace.C:
+			case <-ctx.Done():
+			}
+		}
+	})
+	return t
+}
+
+// end ends the calls.
+func (t *traffic) end() {
+	t.stop()
+	t.done.Wait()
+}
+
+// relationshipOf returns what a status says of a relationship.
+func relationshipOf(s lab.Status, truster, trusted string) lab.RelationshipStatus {
+	for _, r := range s.Relationships {
+		if r.Truster == truster && r.Trusted == trusted {
+			return r
+		}
+	}
+	return lab.RelationshipStatus{}
+}
+
+var (
+	aws    = spiffeid.RequireTrustDomainFromString("aws.company.com")
+	gcp    = spiffeid.RequireTrustDomainFromString("gcp.company.com")
+	onprem = spiffeid.RequireTrustDomainFromString("onprem.company.com")
+)

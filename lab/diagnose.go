@@ -1,0 +1,281 @@
+package lab
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/pki"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Cause is why a relationship does not work. Each has its cure in
+// docs/troubleshooting.md.
+type Cause string
+
+// The causes, in the order in which they are looked for.
+const (
+	// Silent: a server cannot be asked, and nothing can be said.
+	Silent Cause = "server does not answer"
+	// NoRelationship: nothing refreshes the bundle.
+	NoRelationship Cause = "no relationship"
+	// EndpointUnreachable: the truster's node does not get through.
+	EndpointUnreachable Cause = "endpoint unreachable"
+	// WrongProfile: the endpoint shows a certificate of the other profile.
+	WrongProfile Cause = "wrong profile"
+	// WrongEndpointID: the endpoint shows an X509-SVID of another SPIFFE ID.
+	WrongEndpointID Cause = "wrong endpointSPIFFEID"
+	// ExpiredCertificate: what the endpoint shows is not valid now.
+	ExpiredCertificate Cause = "expired certificate"
+	// MisnamedCertificate: it is not for the name or address in the URL.
+	MisnamedCertificate Cause = "misnamed certificate"
+	// UnknownRoot: nothing that the truster has verifies what the endpoint shows.
+	UnknownRoot Cause = "unknown root"
+	// MissingBundle and DifferingBundle are about what the truster holds.
+	MissingBundle   Cause = "missing bundle"
+	DifferingBundle Cause = "differing bundle"
+	// NoFederatesWith: a workload that needs the bundle does not receive it.
+	NoFederatesWith Cause = "entry without federatesWith"
+)
+
+// causeError is an error whose cause is known.
+type causeError struct {
+	cause Cause
+	err   error
+}
+
+func (e *causeError) Error() string { return e.err.Error() }
+func (e *causeError) Unwrap() error { return e.err }
+
+func because(cause Cause, format string, args ...any) error {
+	return &causeError{cause, fmt.Errorf(format, args...)}
+}
+
+// relationships looks at all relationships side by side.
+func (v *visit) relationships(ctx context.Context) []RelationshipStatus {
+	all := make([]RelationshipStatus, len(v.topology.Relationships))
+	var group errgroup.Group
+	for i, r := range v.topology.Relationships {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, statusBound)
+			defer cancel()
+			all[i] = v.relationship(ctx, r)
+			return nil
+		})
+	}
+	// Each has its own error.
+	_ = group.Wait()
+	return all
+}
+
+func (v *visit) relationship(ctx context.Context, r topology.Relationship) RelationshipStatus {
+	s := RelationshipStatus{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile), Mode: string(r.Mode)}
+	for _, td := range []spiffeid.TrustDomain{r.Truster, r.Trusted} {
+		if v.servers[td].silent != nil {
+			s.Health, s.Cause = health(fmt.Errorf("the server of %s does not answer", td.Name())), Silent
+			return s
+		}
+	}
+	compared := federation.Compare(v.servers[r.Truster].held[r.Trusted], v.servers[r.Trusted].bundle)
+	s.Bundle = compared.State
+	err := v.related(ctx, r)
+	if err == nil {
+		err = bundleProblem(r, compared)
+	}
+	if err == nil {
+		err = v.receives(r)
+	}
+	s.Health = health(err)
+	if known := (*causeError)(nil); errors.As(err, &known) {
+		s.Cause = known.cause
+	}
+	return s
+}
+
+// related looks at how the truster fetches, from where it does.
+func (v *visit) related(ctx context.Context, r topology.Relationship) error {
+	if r.Mode == topology.Manual {
+		return nil // it does not
+	}
+	is, err := v.asConfigured(r)
+	if err != nil {
+		return err
+	}
+	at, err := url.Parse(is.URL)
+	if err != nil {
+		return err
+	}
+	endpoint, err := hostPort(at)
+	if err != nil {
+		return because(EndpointUnreachable, "%s: %w", is.URL, err)
+	}
+	truster, err := v.topology.TrustDomain(r.Truster)
+	if err != nil {
+		return err
+	}
+	if err := v.Parts.Nodes.Reach(ctx, v.topology.Name, truster.Cluster, endpoint); err != nil {
+		return because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", truster.Cluster, is.URL, err)
+	}
+	chain, err := v.Parts.Certificates(ctx, endpoint)
+	if err != nil {
+		return because(EndpointUnreachable, "the bundle endpoint %s shows no certificate: %w", is.URL, err)
+	}
+	if is.Profile == topology.HTTPSWeb {
+		return v.verifiesWeb(ctx, truster.Cluster, at.Hostname(), chain)
+	}
+	return v.verifiesSPIFFE(is, chain)
+}
+
+// asConfigured returns a relationship as the truster's server has it.
+func (v *visit) asConfigured(r topology.Relationship) (spire.Relationship, error) {
+	if r.Mode == topology.CRD {
+		all := v.servers[r.Truster].relationships
+		i := slices.IndexFunc(all, func(is spire.Relationship) bool { return is.Trusted == r.Trusted })
+		if i < 0 {
+			return spire.Relationship{}, because(NoRelationship, "the server of %s has no relationship with %s: nothing will refresh its bundle", r.Truster.Name(), r.Trusted.Name())
+		}
+		return all[i], nil
+	}
+	// SPIRE does not list what stands in a server's configuration.
+	trusted, err := v.topology.TrustDomain(r.Trusted)
+	if err != nil {
+		return spire.Relationship{}, err
+	}
+	address, err := v.addresses.Server(trusted)
+	return spire.Relationship{
+		Relationship: r, URL: spire.BundleEndpointURL(trusted.BundleEndpoint, address), EndpointID: spire.ServerID(r.Trusted),
+	}, err
+}
+
+// hostPort returns where a URL leads; labs have addresses in them.
+func hostPort(at *url.URL) (netip.AddrPort, error) {
+	port := at.Port()
+	if port == "" {
+		port = "443"
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	address, err := netip.ParseAddr(at.Hostname())
+	return netip.AddrPortFrom(address, uint16(number)), err
+}
+
+// verifiesSPIFFE says why a truster does not accept the chain of an endpoint by
+// https_spiffe.
+func (v *visit) verifiesSPIFFE(r spire.Relationship, chain []*x509.Certificate) error {
+	id, err := x509svid.IDFromCert(chain[0])
+	if err != nil {
+		return because(WrongProfile, "the relationship is %s, and the endpoint shows a certificate without SPIFFE ID, as with %s", topology.HTTPSSPIFFE, topology.HTTPSWeb)
+	}
+	if id != r.EndpointID {
+		return because(WrongEndpointID, "the relationship wants %s, and the endpoint shows %s", r.EndpointID, id)
+	}
+	held := v.servers[r.Truster].held[id.TrustDomain()]
+	switch {
+	case held == nil && id.TrustDomain() == r.Trusted:
+		return nil // to be told of the bundle itself
+	case held == nil:
+		return because(MissingBundle, "no bundle of %s is held that could verify the endpoint", id.TrustDomain().Name())
+	}
+	_, _, err = x509svid.Verify(chain, held)
+	return certificateProblem(err)
+}
+
+// verifiesWeb says why a truster does not accept the chain of an endpoint by
+// https_web.
+func (v *visit) verifiesWeb(ctx context.Context, cluster, host string, chain []*x509.Certificate) error {
+	if id, err := x509svid.IDFromCert(chain[0]); err == nil {
+		return because(WrongProfile, "the relationship is %s, and the endpoint shows the X509-SVID of %s, as with %s", topology.HTTPSWeb, id, topology.HTTPSSPIFFE)
+	}
+	var roots struct {
+		Data map[string]string `json:"data"`
+	}
+	key := ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
+	if _, err := v.access[cluster].Objects.Object(ctx, key, &roots); err != nil {
+		return err
+	}
+	known, above := x509.NewCertPool(), x509.NewCertPool()
+	for _, pem := range roots.Data {
+		certificates, err := pki.Parse([]byte(pem))
+		if err != nil {
+			return fmt.Errorf("read the web roots of %s: %w", cluster, err)
+		}
+		for _, c := range certificates {
+			known.AddCert(c)
+		}
+	}
+	for _, c := range chain[1:] {
+		above.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: known, Intermediates: above})
+	return certificateProblem(err)
+}
+
+// certificateProblem classifies what crypto/x509 says.
+func certificateProblem(err error) error {
+	if err == nil {
+		return nil
+	}
+	cause := UnknownRoot
+	if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.Expired {
+		cause = ExpiredCertificate
+	} else if misnamed := (x509.HostnameError{}); errors.As(err, &misnamed) {
+		cause = MisnamedCertificate
+	}
+	return because(cause, "what the bundle endpoint shows is not accepted: %w", err)
+}
+
+// bundleProblem says why a held bundle is not what it should be.
+func bundleProblem(r topology.Relationship, c federation.Comparison) error {
+	cure := ""
+	if r.Mode == topology.Manual {
+		cure = "; nothing refreshes it but another exchange, such as the next up"
+	}
+	switch c.State {
+	case federation.InSync:
+		return nil
+	case federation.Missing:
+		return because(MissingBundle, "%s%s", c, cure)
+	}
+	return because(DifferingBundle, "%s%s", c, cure)
+}
+
+// receives says which workload of the truster needs the bundle and does not
+// receive it.
+func (v *visit) receives(r topology.Relationship) error {
+	truster, err := v.topology.TrustDomain(r.Truster)
+	if err != nil {
+		return err
+	}
+	for _, w := range v.topology.Workloads {
+		if w.Cluster != truster.Cluster {
+			continue
+		}
+		needed, err := spire.FederatesWith(v.topology, w)
+		if err != nil {
+			return err
+		}
+		id, err := v.topology.SPIFFEID(w)
+		if err != nil {
+			return err
+		}
+		entries := v.servers[r.Truster].entries
+		i := slices.IndexFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == id })
+		if i >= 0 && slices.Contains(needed, r.Trusted) && !slices.Contains(entries[i].FederatesWith, r.Trusted) {
+			return because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", id, r.Trusted.Name())
+		}
+	}
+	return nil
+}
