@@ -51,7 +51,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 	}, NodeTimeout(2*time.Minute))
 
 	AfterEach(func(ctx SpecContext) {
-		if CurrentSpecReport().Failed() {
+		if c != nil && CurrentSpecReport().Failed() {
 			c.gather(ctx, CurrentSpecReport().FullText())
 		}
 	}, NodeTimeout(3*time.Minute))
@@ -69,7 +69,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Expect(manners).To(Equal([]string{
 			"https_spiffe crd", "https_spiffe crd", "https_spiffe crd", "https_spiffe crd", "https_web crd", "https_web static",
 		}))
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("shows who calls whom, by which profile, and what is refused", Label("page"), func(ctx SpecContext) {
 		Eventually(c.asItShould).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
@@ -98,7 +98,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			HaveKeyWithValue("onprem.company.com gcp.company.com", "https_spiffe"),
 		))
 		Expect(refused).To(BeNumerically(">", 0))
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("gives aggregates to aws, raw records to onprem, and nothing to anybody else", Label("auth"), func(ctx SpecContext) {
 		answer := func(id spiffeid.ID) (a struct {
@@ -136,7 +136,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		code, body, err = bridge.get(ctx, bridge.client(c.mint(ctx, frontend)), "/api/legacy-data")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(code).To(Equal(http.StatusOK), "%s", body)
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("refuses an SVID that claims a trust domain and that only another one's bundle verifies", Label("auth"), func(ctx SpecContext) {
 		cluster, err := c.cluster("onprem")
@@ -159,7 +159,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		claimed, err := signed(secret.Data, frontend)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(data.get(ctx, data.client(claimed), "/api/process-data")).Error().To(MatchError(ContainSubstring("tls: bad certificate")))
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("lets the allowed identity, and no other, through to the bridge's database", Label("auth"), func(ctx SpecContext) {
 		cluster, err := c.cluster("onprem")
@@ -195,7 +195,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Expect(query(dataClient)).To(BeNumerically(">", 0))
 		_, err = query(frontend)
 		Expect(err).To(HaveOccurred())
-	}, SpecTimeout(time.Minute))
+	}, NodeTimeout(time.Minute))
 
 	It("renews the serving certificate of an https_web endpoint while it runs", Label("profile", "slow"), func(ctx SpecContext) {
 		// The sidecar renews when a third of the life remains: too late for a
@@ -219,7 +219,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		}).WithContext(ctx).WithTimeout(ttl + machine).WithPolling(poll).Should(BeTrue())
 		measured("renewed after", began)
 		Expect(c.well(ctx)).To(Succeed())
-	}, SpecTimeout(5*time.Minute))
+	}, NodeTimeout(5*time.Minute))
 
 	Describe("Status", Label("status"), func() {
 		broken := func(ctx context.Context, truster, trusted, cause string) {
@@ -268,7 +268,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			c.restored(machine, func(ctx context.Context) error { return lead(ctx, "spire-server") })
 			Expect(lead(ctx, "nobody")).To(Succeed())
 			broken(ctx, "aws.company.com", "gcp.company.com", "endpoint unreachable")
-		}, SpecTimeout(3*time.Minute))
+		}, NodeTimeout(3*time.Minute))
 
 		It("names the wrong profile, in both directions", func(ctx SpecContext) {
 			edited(ctx, gcp, func(s *spire.FederatedTrustDomainSpec) {
@@ -279,14 +279,14 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			})
 			broken(ctx, "aws.company.com", "gcp.company.com", "wrong profile")
 			broken(ctx, "aws.company.com", "onprem.company.com", "wrong profile")
-		}, SpecTimeout(3*time.Minute))
+		}, NodeTimeout(3*time.Minute))
 
 		It("names the wrong endpointSPIFFEID", func(ctx SpecContext) {
 			edited(ctx, gcp, func(s *spire.FederatedTrustDomainSpec) {
 				s.BundleEndpointProfile.EndpointSPIFFEID = "spiffe://gcp.company.com/somebody/else"
 			})
 			broken(ctx, "aws.company.com", "gcp.company.com", "wrong endpointSPIFFEID")
-		}, SpecTimeout(3*time.Minute))
+		}, NodeTimeout(3*time.Minute))
 
 		It("names a relationship that is gone", func(ctx SpecContext) {
 			cluster, err := c.cluster("aws")
@@ -296,7 +296,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 				"apiVersion": spire.ResourceAPIVersion, "kind": "ClusterFederatedTrustDomain", "metadata": map[string]any{"name": spire.ResourceName(gcp)},
 			})).To(Succeed())
 			broken(ctx, "aws.company.com", "gcp.company.com", "no relationship")
-		}, SpecTimeout(3*time.Minute))
+		}, NodeTimeout(3*time.Minute))
 
 		It("names a missing and a differing bundle, and an entry without federatesWith", func(ctx SpecContext) {
 			l := c.open(ctx)
@@ -316,7 +316,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			drifted.AddX509Authority(foreign.Certificate)
 			Expect(holder.SetBundle(ctx, drifted)).To(Succeed())
 			broken(ctx, "aws.company.com", "gcp.company.com", "differing bundle")
-		}, SpecTimeout(4*time.Minute))
+		}, NodeTimeout(4*time.Minute))
 
 		It("names an entry that does not ask for the bundle", func(ctx SpecContext) {
 			w, _ := c.workload("frontend")
@@ -332,7 +332,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			c.restored(federation.RegistrationBound()+machine, func(ctx context.Context) error { return cluster.Apply(ctx, with) })
 			Expect(cluster.Apply(ctx, without)).To(Succeed())
 			broken(ctx, "aws.company.com", "gcp.company.com", "entry without federatesWith")
-		}, SpecTimeout(3*time.Minute))
+		}, NodeTimeout(3*time.Minute))
 
 		It("names a misnamed certificate", func(ctx SpecContext) {
 			// A second address that leads to the same endpoint, and that its
@@ -355,7 +355,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(cluster.Apply(ctx, service)).To(Succeed())
 			edited(ctx, onprem, func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL = "https://" + last.String() + ":8443" })
 			broken(ctx, "aws.company.com", "onprem.company.com", "misnamed certificate")
-		}, SpecTimeout(3*time.Minute))
+		}, NodeTimeout(3*time.Minute))
 
 		It("names an unknown root, and an expired certificate", Label("slow"), func(ctx SpecContext) {
 			cluster, err := c.cluster("onprem")
@@ -387,7 +387,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			broken(ctx, "gcp.company.com", "onprem.company.com", "unknown root")
 			By("it ends, and what it has issued ends with it")
 			broken(ctx, "aws.company.com", "onprem.company.com", "expired certificate")
-		}, SpecTimeout(6*time.Minute))
+		}, NodeTimeout(6*time.Minute))
 	})
 
 	Describe("A change of the file", Label("up", "slow"), func() {
@@ -423,7 +423,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 
 			By("and the others go on")
 			Eventually(c.asItShould).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
-		}, SpecTimeout(5*time.Minute))
+		}, NodeTimeout(5*time.Minute))
 
 		It("goes from mode to mode without a call lost", Label("modes"), func(ctx SpecContext) {
 			t := flow(data, data.client(c.mint(ctx, legacy)), "/api/process-data")
@@ -442,7 +442,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			t.end()
 			AddReportEntry("calls", fmt.Sprint(t.made), ReportEntryVisibilityAlways)
 			Expect(t.lost).To(BeEmpty())
-		}, SpecTimeout(8*time.Minute))
+		}, NodeTimeout(8*time.Minute))
 
 		It("adds a fourth domain and removes it again without a call lost", func(ctx SpecContext) {
 			orders := flow(data, data.client(c.mint(ctx, frontend)), "/api/process-data")
@@ -475,7 +475,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			AddReportEntry("calls", fmt.Sprint(orders.made+ledger.made), ReportEntryVisibilityAlways)
 			Expect(orders.lost).To(BeEmpty())
 			Expect(ledger.lost).To(BeEmpty())
-		}, SpecTimeout(10*time.Minute))
+		}, NodeTimeout(10*time.Minute))
 
 		It("is refused when it asks for another profile, with the reason and the way out", func(ctx SpecContext) {
 			up := c.become(ctx, func(l *config.Lab) {
@@ -486,7 +486,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 				ContainSubstring("the bundleEndpoint.profile of cluster onprem is https_web, and the file asks for https_spiffe; it cannot be changed once it is set"),
 				ContainSubstring("fedlab down"),
 			))
-		}, SpecTimeout(2*time.Minute))
+		}, NodeTimeout(2*time.Minute))
 	})
 })
 

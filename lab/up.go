@@ -213,7 +213,9 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 	}
 	for _, w := range t.Workloads {
 		if w.URL() != "" {
-			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, deployStep(w))
+			// A program that has no identity yet is not ready: why not, the steps
+			// tell that come before its registration.
+			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, deployStep(w), registerStep(w))
 		}
 	}
 	step(kubeconfigStep(t.Name), "contexts in the kubeconfig file", u.exportKubeconfig, clusters...)
