@@ -270,16 +270,15 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			broken(ctx, "aws.company.com", "gcp.company.com", "endpoint unreachable")
 		}, NodeTimeout(3*time.Minute))
 
-		It("names the wrong profile, in both directions", func(ctx SpecContext) {
-			edited(ctx, gcp, func(s *spire.FederatedTrustDomainSpec) {
-				s.BundleEndpointProfile = spire.EndpointProfile{Type: topology.HTTPSWeb}
-			})
-			edited(ctx, onprem, func(s *spire.FederatedTrustDomainSpec) {
-				s.BundleEndpointProfile = spire.EndpointProfile{Type: topology.HTTPSSPIFFE, EndpointSPIFFEID: spire.ServerID(onprem).String()}
-			})
-			broken(ctx, "aws.company.com", "gcp.company.com", "wrong profile")
-			broken(ctx, "aws.company.com", "onprem.company.com", "wrong profile")
-		}, NodeTimeout(3*time.Minute))
+		DescribeTable("names the wrong profile",
+			func(ctx SpecContext, trusted spiffeid.TrustDomain, wrong spire.EndpointProfile) {
+				edited(ctx, trusted, func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointProfile = wrong })
+				broken(ctx, "aws.company.com", trusted.Name(), "wrong profile")
+			},
+			Entry("where the endpoint's is https_spiffe", gcp, spire.EndpointProfile{Type: topology.HTTPSWeb}, NodeTimeout(3*time.Minute)),
+			Entry("where the endpoint's is https_web", onprem,
+				spire.EndpointProfile{Type: topology.HTTPSSPIFFE, EndpointSPIFFEID: spire.ServerID(onprem).String()}, NodeTimeout(3*time.Minute)),
+		)
 
 		It("names the wrong endpointSPIFFEID", func(ctx SpecContext) {
 			edited(ctx, gcp, func(s *spire.FederatedTrustDomainSpec) {

@@ -21,8 +21,11 @@ func savedStand(t *testing.T) (*stand, []byte) {
 	t.Helper()
 	engine := realEngine(t)
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	s.database(t, "")
 	s.Source = Build
-	s.ensure(t)
+	if _, err := s.Ensure(t.Context(), All); err != nil {
+		t.Fatal(err)
+	}
 	var archives [2]bytes.Buffer
 	for i := range archives {
 		if err := s.Save(t.Context(), &archives[i]); err != nil {
@@ -41,7 +44,9 @@ func savedStand(t *testing.T) (*stand, []byte) {
 // elsewhere is the same fedlab on a machine that has nothing yet.
 func (s *stand) elsewhere(t *testing.T) *stand {
 	t.Helper()
-	return newStand(t, newStore(t), s.Engine, s.standIn.realm, "")
+	other := newStand(t, newStore(t), s.Engine, s.standIn.realm, "")
+	other.database(t, "")
+	return other
 }
 
 // TestArchive saves a set once and looks at what becomes of it.
@@ -66,7 +71,10 @@ func loads(t *testing.T, s *stand, archive []byte) {
 	if err := other.Load(t.Context(), bytes.NewReader(archive)); err != nil {
 		t.Fatal(err)
 	}
-	set := other.ensure(t)
+	set, err := other.Ensure(t.Context(), All)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if did := other.did(); len(did) > 0 {
 		t.Errorf("after Load, Ensure does %q, want nothing", did)
 	}
@@ -76,7 +84,7 @@ func loads(t *testing.T, s *stand, archive []byte) {
 	if data, err := os.ReadFile(filepath.Join(set.MetalLBChart, "templates", "pool.yaml")); err != nil || string(data) != "chart/templates/pool.yaml" {
 		t.Errorf("chart has %q, error %v", data, err)
 	}
-	want := []string{fakeDemoReference + " packed=true", fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
+	want := []string{fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
 	if got := other.imported(t, set.NodeImage); !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}
@@ -85,19 +93,19 @@ func loads(t *testing.T, s *stand, archive []byte) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if e.Kind != Ingredient && (!e.Present || e.From != Archive) {
+		if (e.Kind != Ingredient || e.Name == "database-files") && (!e.Present || e.From != Archive) {
 			t.Errorf("%s %s is there: %t, from %q, want it from the archive", e.Kind, e.Name, e.Present, e.From)
 		}
 	}
-	// The node image without the demo programs came along: a changed program
-	// costs no more than at home.
-	other.standIn.artifacts[0].key, other.standIn.flavours = "demo2", nil
-	if err := other.standIn.computeFlavours(); err != nil {
+	// A changed program costs no more than at home, also one that stands on
+	// something.
+	other.change(t, "quotes")
+	other.change(t, "ledger")
+	if _, err := other.Ensure(t.Context(), All); err != nil {
 		t.Fatal(err)
 	}
-	other.ensure(t)
-	if got, want := other.did(), []string{"build/quotes changed", "image/node changed"}; !slices.Equal(got, want) {
-		t.Errorf("another demo program: did %q, want %q", got, want)
+	if got, want := other.did(), []string{"build/ledger changed", "build/quotes changed"}; !slices.Equal(got, want) {
+		t.Errorf("other demo programs: did %q, want %q", got, want)
 	}
 }
 
@@ -162,12 +170,13 @@ func refuses(t *testing.T, s *stand, archive []byte) {
 		"a program is another": {edited(func(e *edit) {
 			e.files["artifacts/quotes-demo1.tar"] = bytes.ReplaceAll(e.files["artifacts/quotes-demo1.tar"], []byte("quotes"), []byte("quotas"))
 		}), "the archive is damaged: artifacts/quotes-demo1.tar has "},
-		"a part is missing":         {edited(func(e *edit) { e.names = slices.Delete(e.names, 2, 3) }), "its manifest is wrong: artifacts/quotes-demo1.tar is not in its place"},
+		"a part is missing":         {edited(func(e *edit) { e.names = slices.Delete(e.names, 2, 3) }), "its manifest is wrong: artifacts/ledger-ledger1.tar is not in its place"},
 		"the last part is missing":  {edited(func(e *edit) { e.names = e.names[:len(e.names)-1] }), "its manifest is wrong: blobs/"},
-		"a part that is needed":     {edited(func(e *edit) { e.names, e.manifest.Parts = slices.Delete(e.names, 1, 2), e.manifest.Parts[1:] }), "its manifest is wrong: it has no artifacts/metallb-chart-chart1.tar"},
+		"a part that is needed":     {edited(func(e *edit) { e.names, e.manifest.Parts = slices.Delete(e.names, 1, 2), e.manifest.Parts[1:] }), "its manifest is wrong: it has no artifacts/database-files-database1.tar"},
+		"no foundation":             {edited(func(e *edit) { delete(e.manifest.Artifacts, "database-files") }), "the archive was written by fedlab v0.1.0, this one needs another version of: database"},
 		"a layer that is needed":    {edited(func(e *edit) { e.manifest.Images[0].Layers[0] = "blobs/other" }), "its manifest is wrong: it has no blobs/other"},
 		"more than it says":         {edited(func(e *edit) { e.names, e.files["extra"] = append(e.names, "extra"), nil }), "its manifest is wrong: extra is not in it"},
-		"somebody else's image":     {edited(func(e *edit) { e.manifest.Images[1].Reference = "debian:12" }), "its manifest is wrong: image debian:12 is no node image of this fedlab"},
+		"somebody else's image":     {edited(func(e *edit) { e.manifest.Images[0].Reference = "debian:12" }), "its manifest is wrong: image debian:12 is not the node image of this fedlab"},
 		"no node image":             {edited(func(e *edit) { e.manifest.Images = e.manifest.Images[1:] }), "its manifest is wrong: it has no image fedlab.local/"},
 		"node image of another key": {edited(func(e *edit) { e.manifest.Node = "other" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
 		"unknown source":            {edited(func(e *edit) { e.manifest.Source, e.manifest.Node = "web", "" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
@@ -291,7 +300,7 @@ func hasAManifest(t *testing.T, _ *stand, archive []byte) {
 	if err := json.Unmarshal([]byte(fileInTar(t, decompress(t, archive), manifestName)), &m); err != nil {
 		t.Fatal(err)
 	}
-	if m.Kind != archiveKind || m.Version != "v0.1.0" || m.Source != Build || m.Artifacts["quotes"] != "demo1" || len(m.Images) != 2 {
+	if m.Kind != archiveKind || m.Version != "v0.1.0" || m.Source != Build || m.Artifacts["quotes"] != "demo1" || len(m.Images) != 1 {
 		t.Errorf("manifest %+v", m)
 	}
 	if !slices.IsSortedFunc(m.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) }) {

@@ -34,10 +34,10 @@ type foundation struct {
 // artifacts are what it is made of, each for one source.
 func (f foundation) artifacts(p puller) []artifact {
 	pulled := p.artifact(f.Image)
-	pulled.key, pulled.top = pulledKey(f.Image), true
+	pulled.key, pulled.foundation = pulledKey(f.Image), true
 	return []artifact{{
 		name: f.Artifact, title: f.title, version: suite, kind: Ingredient, key: f.key(),
-		typical: 15 * time.Second, fill: f.fill, only: Build, top: true,
+		typical: 15 * time.Second, fill: f.fill, only: Build, foundation: true,
 	}, pulled}
 }
 

@@ -146,110 +146,72 @@ func cutting(t *testing.T) string {
 }
 
 // database gives a stand a second demo program, ledger, which stands on an image.
-func (s *stand) database(host string) {
-	on := &foundation{Image: Image{Name: "database", Reference: "docker.io/library/database:9", Artifact: "database-files"}}
+func (s *stand) database(t *testing.T, host string) {
+	t.Helper()
+	on := &foundation{title: "database", Image: Image{Name: "database", Reference: "docker.io/library/database:9", Artifact: "database-files"}}
 	pulled := puller{mirror: host}.artifact(on.Image)
-	pulled.key, pulled.top = pulledKey(on.Image), true
+	pulled.key, pulled.foundation = pulledKey(on.Image), true
 	s.standIn.demos = append(s.standIn.demos, demo{name: "ledger", on: on})
 	s.standIn.artifacts = append(s.standIn.artifacts,
 		artifact{name: "ledger", title: "demo program ledger", key: "ledger1", kind: Demo, fill: files("bin/ledger")},
-		artifact{name: "database-files", title: "database", key: "database1", kind: Ingredient, only: Build, top: true, fill: files(foundationFile)},
+		artifact{name: "database-files", title: "database", key: "database1", kind: Ingredient, only: Build, foundation: true, fill: files(foundationFile)},
 		pulled)
-	s.rekey()
 }
 
-// change gives an artifact another key, as another source or pin does.
-func (s *stand) change(name string) {
-	for i := range s.standIn.artifacts {
-		if a := &s.standIn.artifacts[i]; a.name == name {
-			a.key += "-changed"
-		}
-	}
-	s.rekey()
-}
-
-// rekey computes the keys of the node images anew.
-func (s *stand) rekey() {
-	s.standIn.flavours = nil
-	if err := s.standIn.computeFlavours(); err != nil {
-		panic(err) // our own files are part of this program
-	}
-}
-
-// What a demo program stands on is made and put into the node image together
-// with it: it costs the image below nothing, and a change of another program
-// does not make it anew.
-func TestEnsureMakesFoundations(t *testing.T) {
-	t.Parallel()
-	engine, host := realEngine(t), serve(t, nil)
-	push(t, host+"/kindest/node:v9", fakeKindNode(t))
-	push(t, host+"/spiffe/spire-server:9", randomImage(t, runtime.GOARCH))
-	push(t, host+"/library/database:9", randomImage(t, runtime.GOARCH))
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
-	for _, source := range []Source{Build, Pull} {
-		s.Source = source
-		s.ensure(t)
-	}
-	s.database(host)
-	s.did()
-	for _, step := range []struct {
-		name   string
-		source Source
-		change func()
-		want   []string
-	}{
-		{"a new program", Build, func() {}, []string{"build/database-files changed", "build/ledger changed", "image/node changed"}},
-		{"from a registry", Pull, func() {}, []string{"image/node changed", "pull/pulled-database changed"}},
-		{"another program", Build, func() { s.change("quotes") }, []string{"build/quotes changed", "image/node changed"}},
-		{"another foundation", Build, func() { s.change("database-files") }, []string{"build/database-files changed", "image/node changed"}},
-	} {
-		step.change()
-		s.Source = step.source
-		set := s.ensure(t)
-		if got := s.did(); !slices.Equal(got, step.want) {
-			t.Errorf("%s: did %q, want %q", step.name, got, step.want)
-		}
-		if got, want := s.imported(t, set.NodeImage), set.Demos["ledger"]+" packed=true"; !slices.Contains(got, want) {
-			t.Errorf("%s: the node image has %q, want %q among it", step.name, got, want)
-		}
-	}
-}
-
-// A lab that runs needs what its programs stand on only where one of those
-// programs has changed.
-func TestLoadDemoOnItsFoundation(t *testing.T) {
+// A lab that has no database pays nothing for one.
+func TestFoundationsAreMadeForThoseWhoAsk(t *testing.T) {
 	t.Parallel()
 	engine := realEngine(t)
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	s.database(t, "")
 	s.Source = Build
-	s.database("")
-	node := s.start(t, s.ensure(t).NodeImage)
-	if loaded, err := s.LoadDemo(t.Context(), node, "ledger"); loaded || err != nil {
-		t.Errorf("the image was loaded: %t, error %v, want it to be there", loaded, err)
+	set := s.ensure(t)
+	if did := s.did(); slices.Contains(did, "build/database-files changed") || !slices.Contains(did, "build/ledger changed") {
+		t.Errorf("for a node: did %q, want the program and not what it stands on", did)
 	}
-	s.did()
-	s.change("ledger")
-	if _, err := s.Ensure(t.Context(), Parts); err != nil {
+	if _, err := s.Ensure(t.Context(), All); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.did(), []string{"build/ledger changed"}; !slices.Equal(got, want) {
-		t.Errorf("did %q, want %q", got, want)
+	if got, want := s.did(), []string{"build/database-files changed"}; !slices.Equal(got, want) {
+		t.Errorf("for all: did %q, want %q", got, want)
 	}
-	files, there, err := s.Store.Path("database-files", "database1")
-	if err != nil || !there {
-		t.Fatalf("the foundation is there: %t, error %v", there, err)
+	s.change(t, "database-files")
+	if other := s.ensure(t); other.NodeImage != set.NodeImage || other.Demos["ledger"] == set.Demos["ledger"] || len(s.did()) > 0 {
+		t.Errorf("another foundation: %+v, want the same node image and another reference, and nothing made", other)
 	}
-	if err := os.Rename(files, files+"-away"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.LoadDemo(t.Context(), node, "ledger"); errorText(err) != "missing: database" {
-		t.Errorf("error %v, want that the foundation is missing", err)
-	}
-	if err := os.Rename(files+"-away", files); err != nil {
-		t.Fatal(err)
-	}
-	if loaded, err := s.LoadDemo(t.Context(), node, "ledger"); !loaded || err != nil {
-		t.Errorf("a changed program was loaded: %t, error %v", loaded, err)
+}
+
+// A lab that runs needs what its programs stand on only where it lacks one of
+// those programs. It is had from where the node image was, or else from a
+// registry that has it.
+func TestLoadDemoMakesItsFoundation(t *testing.T) {
+	t.Parallel()
+	engine, host := realEngine(t), serve(t, nil)
+	push(t, host+"/library/database:9", randomImage(t, runtime.GOARCH))
+	home := newStand(t, newStore(t), engine, newRealm(t, engine), host)
+	home.database(t, host)
+	home.Source = Build
+	node := home.start(t, home.ensure(t).NodeImage)
+	for _, tt := range []struct {
+		name, realm string
+		want        []string
+	}{
+		{"beside a node image that was built", home.standIn.realm, []string{"build/database-files changed", "build/ledger changed", "build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed"}},
+		{"without a node image", newRealm(t, engine), []string{"build/ledger changed", "build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed", "pull/pulled-database changed"}},
+	} {
+		s := newStand(t, newStore(t), engine, tt.realm, host)
+		s.database(t, host)
+		if tt.realm != home.standIn.realm {
+			s.change(t, "ledger")
+		}
+		for _, want := range []bool{true, false} {
+			if loaded, err := s.LoadDemo(t.Context(), node, "ledger"); loaded != want || err != nil {
+				t.Errorf("%s: the image was loaded: %t, error %v, want %t", tt.name, loaded, err, want)
+			}
+		}
+		if got := s.did(); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: did %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 

@@ -68,8 +68,7 @@ func TestExtractKeyFollowsItsModule(t *testing.T) {
 	}
 }
 
-// The node image has to be another one as soon as anything in it is, and the
-// one with the demo programs on top as soon as the one below it is.
+// The node image has to be another one as soon as anything in it is.
 func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 	base := func() recipes {
 		return recipes{
@@ -77,33 +76,32 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 			artifacts: []artifact{
 				{name: "quotes", key: "d", kind: Demo}, {name: "chart", key: "c", kind: Chart},
 				{name: "etcd", key: "b", only: Build}, {name: "pulled-etcd", key: "p", only: Pull},
-				{name: "files", key: "f", only: Build, top: true}, {name: "pulled-files", key: "q", only: Pull, top: true},
+				{name: "files", key: "f", only: Build, foundation: true}, {name: "pulled-files", key: "q", only: Pull, foundation: true},
 			},
 		}
 	}
-	const pulledBase, pulledNode, builtBase, builtNode = "pulled base", "pulled node", "built base", "built node"
+	const pulled, built = "pulled", "built"
 	keys := func(r recipes) map[string]string {
 		if err := r.computeFlavours(); err != nil {
 			t.Fatal(err)
 		}
-		p, b := r.flavour(Pull), r.flavour(Build)
-		return map[string]string{pulledBase: p.base, pulledNode: p.node, builtBase: b.base, builtNode: b.node}
+		return map[string]string{pulled: r.flavour(Pull).key, built: r.flavour(Build).key}
 	}
 	was := keys(base())
 	tests := map[string]struct {
 		change func(*recipes)
 		want   []string
 	}{
-		"demo program":        {func(r *recipes) { r.artifacts[0].key = "x" }, []string{builtNode, pulledNode}},
+		"demo program":        {func(r *recipes) { r.artifacts[0].key = "x" }, nil},
 		"chart":               {func(r *recipes) { r.artifacts[1].key = "x" }, nil},
-		"program":             {func(r *recipes) { r.artifacts[2].key = "x" }, []string{builtBase, builtNode}},
-		"pulled image":        {func(r *recipes) { r.artifacts[3].key = "x" }, []string{pulledBase, pulledNode}},
-		"built foundation":    {func(r *recipes) { r.artifacts[4].key = "x" }, []string{builtNode}},
-		"pulled foundation":   {func(r *recipes) { r.artifacts[5].key = "x" }, []string{pulledNode}},
-		"reference":           {func(r *recipes) { r.images[0].Reference = "x" }, []string{builtBase, builtNode}},
-		"path in the image":   {func(r *recipes) { r.images[0].Path = "/x" }, []string{builtBase, builtNode}},
-		"packages beside it":  {func(r *recipes) { r.images[0].Packages = []string{"iptables"} }, []string{builtBase, builtNode}},
-		"program in an image": {func(r *recipes) { r.images[0].Program = "x" }, []string{builtBase, builtNode}},
+		"program":             {func(r *recipes) { r.artifacts[2].key = "x" }, []string{built}},
+		"pulled image":        {func(r *recipes) { r.artifacts[3].key = "x" }, []string{pulled}},
+		"built foundation":    {func(r *recipes) { r.artifacts[4].key = "x" }, nil},
+		"pulled foundation":   {func(r *recipes) { r.artifacts[5].key = "x" }, nil},
+		"reference":           {func(r *recipes) { r.images[0].Reference = "x" }, []string{built}},
+		"path in the image":   {func(r *recipes) { r.images[0].Path = "/x" }, []string{built}},
+		"packages beside it":  {func(r *recipes) { r.images[0].Packages = []string{"iptables"} }, []string{built}},
+		"program in an image": {func(r *recipes) { r.images[0].Program = "x" }, []string{built}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

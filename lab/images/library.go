@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -47,8 +46,9 @@ type Library struct {
 
 // Set names all that labs of one fedlab version run on.
 type Set struct {
-	// NodeImage is the Docker image of a cluster's node; every other image is
-	// in it. It is empty where only Parts was asked for.
+	// NodeImage is the Docker image of a cluster's node; every image is in it but
+	// those of the demo programs, which LoadDemo brings. It is empty where Node
+	// was not asked for.
 	NodeImage string
 	// DefaultCNI reports that the node image brings a network of its own that
 	// kind installs.
@@ -61,15 +61,20 @@ type Set struct {
 	CRDs [][]byte
 }
 
-// Need says how much of a set is asked for.
+// Need says how much of a set is asked for; needs are put together with |.
 type Need int
 
 const (
 	// Parts is everything that clusters which run already may need: charts and
 	// the demo programs.
-	Parts Need = iota
+	Parts Need = 0
 	// Node is the node image as well, for clusters that are to be made.
-	Node
+	Node Need = 1
+	// Foundations are what the images of some demo programs stand on as well.
+	// Who does not ask for them here gets them from LoadDemo.
+	Foundations Need = 2
+	// All is what an archive holds.
+	All = Node | Foundations
 )
 
 // Ensure makes what is missing, side by side where it can, and returns the set.
@@ -99,13 +104,13 @@ func (l *Library) Ensure(ctx context.Context, need Need) (Set, error) {
 	if len(have.missing) > 0 { // somebody is removing it
 		return Set{}, fmt.Errorf("take images that were made: %w", &MissingError{What: have.missing})
 	}
-	return l.set(r, have.flavour)
+	return l.set(r, have.flavour, need)
 }
 
 // holding is what of a set is there.
 type holding struct {
-	// flavour is that of the node image that is there, or else of which the
-	// base is there; its zero value where neither is.
+	// flavour is that of the node image that is there; its zero value where
+	// none is, or where there was no need to look.
 	flavour flavour
 	// missing is what is not there, in words.
 	missing []string
@@ -126,37 +131,61 @@ func (l *Library) look(ctx context.Context, r recipes, need Need) (holding, erro
 			have.missing = append(have.missing, a.title)
 		}
 	}
+	if need&Foundations != 0 {
+		for _, d := range r.demos {
+			if d.on == nil {
+				continue
+			}
+			found, err := l.foundation(r, *d.on)
+			if err != nil {
+				return holding{}, err
+			}
+			if found.name == "" {
+				have.missing = append(have.missing, d.on.title)
+			}
+		}
+	}
 	if need == Parts {
 		return have, nil
 	}
-	f, whole, err := l.nodeImage(ctx, r)
+	f, there, err := l.nodeImage(ctx, r)
 	if err != nil {
 		return holding{}, err
 	}
 	have.flavour = f
-	if !whole {
+	if !there && need&Node != 0 {
 		have.missing = append(have.missing, "node image")
 	}
 	return have, nil
 }
 
-// nodeImage finds the node image that is there, or else one that only lacks the
-// demo programs. The flavour is the zero value where there is neither.
-func (l *Library) nodeImage(ctx context.Context, r recipes) (f flavour, whole bool, err error) {
-	flavours := slices.DeleteFunc(slices.Clone(r.flavours), func(f flavour) bool {
-		return l.Source == Pull && f.source != Pull || l.Source == Build && f.source != Build
-	})
-	for _, f := range flavours {
+// nodeImage finds the node image that is there; the flavour is the zero value
+// where there is none.
+func (l *Library) nodeImage(ctx context.Context, r recipes) (f flavour, there bool, err error) {
+	for _, f := range r.flavours {
+		if l.Source == Pull && f.source != Pull || l.Source == Build && f.source != Build {
+			continue
+		}
 		if _, there, err := l.Engine.Image(ctx, r.nodeReference(f)); err != nil || there {
 			return f, there, err
 		}
 	}
-	for _, f := range flavours {
-		if _, there, err := l.Engine.Image(ctx, r.baseReference(f)); err != nil || there {
-			return f, false, err
+	return flavour{}, false, nil
+}
+
+// foundation finds the artifact of a foundation that is there, of whichever
+// source; its zero value where there is none.
+func (l *Library) foundation(r recipes, on foundation) (artifact, error) {
+	for _, f := range r.flavours {
+		a, err := r.artifact(on.artifact(f.source))
+		if err != nil {
+			return artifact{}, err
+		}
+		if _, there, err := l.Store.Path(a.name, a.key); err != nil || there {
+			return a, err
 		}
 	}
-	return flavour{}, false, nil
+	return artifact{}, nil
 }
 
 // path returns the folder of an artifact that is there.
@@ -175,7 +204,7 @@ func (l *Library) path(r recipes, name string) (string, error) {
 	return dir, nil
 }
 
-func (l *Library) set(r recipes, f flavour) (Set, error) {
+func (l *Library) set(r recipes, f flavour, need Need) (Set, error) {
 	chart, err := l.path(r, "metallb-chart")
 	if err != nil {
 		return Set{}, err
@@ -189,7 +218,7 @@ func (l *Library) set(r recipes, f flavour) (Set, error) {
 		return Set{}, err
 	}
 	s := Set{MetalLBChart: filepath.Join(chart, "chart"), Demos: map[string]string{}}
-	if f.source != "" {
+	if need&Node != 0 {
 		s.NodeImage, s.DefaultCNI = r.nodeReference(f), f.source == Pull
 	}
 	for _, file := range files {
@@ -208,7 +237,8 @@ func (l *Library) set(r recipes, f flavour) (Set, error) {
 }
 
 // LoadDemo gives a running node, by its container, the image of a demo program,
-// unless it has it already; it reports whether it had to.
+// unless it has it already; it reports whether it had to. What the image stands
+// on is made where it is not there.
 func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error) {
 	r, err := l.recipes()
 	if err != nil {
@@ -229,16 +259,20 @@ func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error)
 	if len(out) > 0 {
 		return false, nil
 	}
-	img, err := l.demoImage(r, d, r.flavours...)
+	if d.on != nil {
+		if _, err := l.Ensure(ctx, Foundations); err != nil {
+			return false, err
+		}
+	}
+	img, err := l.demoImage(r, d)
 	if err != nil {
 		return false, err
 	}
 	return true, importImage(ctx, l.Engine, node, ref, img)
 }
 
-// demoImage makes the image of a demo program. What it stands on is that of one
-// of the flavours, the first one that is there.
-func (l *Library) demoImage(r recipes, d demo, flavours ...flavour) (v1.Image, error) {
+// demoImage makes the image of a demo program.
+func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
 	dir, err := l.path(r, d.name)
 	if err != nil {
 		return nil, err
@@ -246,17 +280,22 @@ func (l *Library) demoImage(r recipes, d demo, flavours ...flavour) (v1.Image, e
 	if d.on == nil {
 		return d.image(dir, empty.Image)
 	}
-	for _, f := range flavours {
-		var found string
-		if found, err = l.path(r, d.on.artifact(f.source)); err == nil {
-			below, err := d.on.open(f.source, found)
-			if err != nil {
-				return nil, err
-			}
-			return d.image(dir, below)
-		}
+	found, err := l.foundation(r, *d.on)
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	if found.name == "" {
+		return nil, &MissingError{What: []string{d.on.title}}
+	}
+	below, _, err := l.Store.Path(found.name, found.key)
+	if err != nil {
+		return nil, err
+	}
+	img, err := d.on.open(found.only, below)
+	if err != nil {
+		return nil, err
+	}
+	return d.image(dir, img)
 }
 
 // Program returns where a program lies that was built for the images, such as

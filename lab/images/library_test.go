@@ -18,7 +18,7 @@ import (
 // builds are the steps that make everything of a built node image.
 var builds = []string{
 	"build/kind-files changed", "build/kubernetes changed", "build/metallb-chart changed", "build/quotes changed", "build/rootfs changed",
-	"build/spire changed", "build/spire-crds changed", "image/node changed", "image/node-base changed",
+	"build/spire changed", "build/spire-crds changed", "image/node changed",
 }
 
 func TestEnsureBuilds(t *testing.T) {
@@ -36,8 +36,8 @@ func TestEnsureBuilds(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(set.MetalLBChart, "Chart.yaml")); err != nil {
 		t.Error(err)
 	}
-	// What upstream's images hold is unpacked, the demo programs are not yet.
-	want := []string{fakeDemoReference + " packed=true", fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
+	// The demo programs are given to running nodes.
+	want := []string{fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
 	if got := s.imported(t, set.NodeImage); !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}
@@ -48,17 +48,21 @@ func TestEnsureBuilds(t *testing.T) {
 	}
 
 	// Another demo program costs a demo program.
-	s.standIn.artifacts[0].key = "demo2"
-	s.standIn.flavours = nil
-	if err := s.standIn.computeFlavours(); err != nil {
-		t.Fatal(err)
-	}
+	s.change(t, "quotes")
 	changed := s.ensure(t)
-	if got, want := s.did(), []string{"build/quotes changed", "image/node changed"}; !slices.Equal(got, want) {
+	if got, want := s.did(), []string{"build/quotes changed"}; !slices.Equal(got, want) {
 		t.Errorf("another demo program: did %q, want %q", got, want)
 	}
-	if changed.NodeImage == set.NodeImage || changed.Demos["quotes"] != "fedlab.local/quotes:demo2" {
-		t.Errorf("another demo program: %+v, want another node image", changed)
+	if changed.NodeImage != set.NodeImage || changed.Demos["quotes"] == set.Demos["quotes"] {
+		t.Errorf("another demo program: %+v, want the same node image and another reference", changed)
+	}
+	s.change(t, "spire")
+	s.Source = Build
+	if changed = s.ensure(t); changed.NodeImage == set.NodeImage {
+		t.Errorf("another SPIRE: %s, want another node image", changed.NodeImage)
+	}
+	if got, want := s.did(), []string{"build/spire changed", "image/node changed"}; !slices.Equal(got, want) {
+		t.Errorf("another SPIRE: did %q, want %q", got, want)
 	}
 	if left, err := engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleBuild}); err != nil || len(left) > 0 {
 		t.Errorf("left on the way: %v, error %v", left, err)
@@ -78,14 +82,12 @@ func TestNodeImageIsNoLeftover(t *testing.T) {
 		t.Fatalf("node image is there: %t, error %v", there, err)
 	}
 	f := s.standIn.flavour(Build)
-	if img.Labels[labelRole] != s.standIn.realm+roleNode || img.Labels[labelKey] != f.node {
-		t.Errorf("labels %v, want those of a node image with key %s", img.Labels, f.node)
+	if img.Labels[labelRole] != s.standIn.realm+roleNode || img.Labels[labelKey] != f.key {
+		t.Errorf("labels %v, want those of a node image with key %s", img.Labels, f.key)
 	}
 	cluster := s.start(t, set.NodeImage)
-	for _, key := range []string{f.base, f.node} {
-		if err := s.nodeMaker(*s.standIn, key).sweep(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.nodeMaker(*s.standIn, f.key).sweep(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := s.Prune(t.Context()); err != nil {
 		t.Fatal(err)
@@ -103,7 +105,7 @@ func TestEnsurePulls(t *testing.T) {
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), host+"/up")
 	set := s.ensure(t)
 	want := []string{
-		"build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed", "image/node changed", "image/node-base changed",
+		"build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed", "image/node changed",
 		"pull/pulled-kind-node changed", "pull/pulled-spire-server changed",
 	}
 	if got := s.did(); !slices.Equal(got, want) {
@@ -112,7 +114,7 @@ func TestEnsurePulls(t *testing.T) {
 	if !set.DefaultCNI || len(s.said) > 0 {
 		t.Errorf("default CNI %t, said %q, want kind's own CNI and silence", set.DefaultCNI, s.said)
 	}
-	if got, want := s.imported(t, set.NodeImage), []string{fakeDemoReference + " packed=true", fakeSPIREReference + " packed=true"}; !slices.Equal(got, want) {
+	if got, want := s.imported(t, set.NodeImage), []string{fakeSPIREReference + " packed=true"}; !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}
 	for _, source := range []Source{Auto, Present, Pull} {
@@ -133,7 +135,7 @@ func TestEnsureFallsBackToBuilding(t *testing.T) {
 	push(t, host+"/kindest/node:v9", fakeKindNode(t))
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
 	set := s.ensure(t)
-	if set.DefaultCNI || !slices.Contains(s.did(), "image/node-base changed") {
+	if set.DefaultCNI || !slices.Contains(s.did(), "build/rootfs changed") {
 		t.Errorf("set %+v, want the node image built", set)
 	}
 	want := "pull " + host + "/spiffe/spire-server:9: GET http://" + host + "/v2/spiffe/spire-server/manifests/9: NAME_UNKNOWN: Unknown name; goes on with source build"
@@ -202,12 +204,12 @@ func TestEnsureTwiceAtOnce(t *testing.T) {
 	all.Wait()
 	made := 0
 	for _, e := range slices.Concat(both[0].events, both[1].events) {
-		if e == "image/node-base changed" {
+		if e == "image/node changed" {
 			made++
 		}
 	}
 	if made != 1 {
-		t.Errorf("the base was made %d times, want once: %q and %q", made, both[0].events, both[1].events)
+		t.Errorf("the node image was made %d times, want once: %q and %q", made, both[0].events, both[1].events)
 	}
 }
 
@@ -274,10 +276,10 @@ func TestEnsureTakesUpAKilledNodeImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	set := s.ensure(t)
-	if got, want := s.did(), []string{"image/node changed", "image/node-base changed"}; !slices.Equal(got, want) {
+	if got, want := s.did(), []string{"image/node changed"}; !slices.Equal(got, want) {
 		t.Errorf("did %q, want %q", got, want)
 	}
-	want := []string{fakeDemoReference + " packed=true", fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
+	want := []string{fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
 	if got := s.imported(t, set.NodeImage); !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}
@@ -298,16 +300,15 @@ func TestLoadDemo(t *testing.T) {
 	s.Source = Build
 	set := s.ensure(t)
 	node := s.start(t, set.NodeImage)
-	if had, err := s.LoadDemo(t.Context(), node, "quotes"); had || err != nil {
-		t.Errorf("the image was loaded: %t, error %v, want it to be there", had, err)
-	}
-	s.standIn.artifacts[0].key = "demo2"
-	if _, err := s.Ensure(t.Context(), Parts); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []bool{true, false} {
-		if had, err := s.LoadDemo(t.Context(), node, "quotes"); had != want || err != nil {
-			t.Errorf("a changed program was loaded: %t, error %v, want %t", had, err, want)
+	for range 2 {
+		for _, want := range []bool{true, false} {
+			if loaded, err := s.LoadDemo(t.Context(), node, "quotes"); loaded != want || err != nil {
+				t.Errorf("the image was loaded: %t, error %v, want %t", loaded, err, want)
+			}
+		}
+		s.change(t, "quotes")
+		if _, err := s.Ensure(t.Context(), Parts); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if _, err := s.LoadDemo(t.Context(), node, "bank"); errorText(err) != `there is no demo program "bank"` {

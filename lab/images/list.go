@@ -15,13 +15,13 @@ const (
 	NodeImage Kind = "node image"
 	// ClusterImage is in the node image before a cluster boots.
 	ClusterImage Kind = "image"
-	// Demo is a demo program, whose image is in the node image, too.
+	// Demo is a demo program, whose image is given to the nodes that run it.
 	Demo Kind = "demo"
 	// Chart is a Helm chart.
 	Chart Kind = "chart"
 	// CRDs are CustomResourceDefinitions.
 	CRDs Kind = "crds"
-	// Ingredient is what node images are made of.
+	// Ingredient is what images are made of.
 	Ingredient Kind = "ingredient"
 )
 
@@ -58,19 +58,15 @@ func (l *Library) List(ctx context.Context) ([]Entry, error) {
 	if f.source == "" {
 		f = r.flavour(Build)
 	}
-	node, err := l.listNode(ctx, "node", r.nodeReference(f), f.source, f.node)
+	node, err := l.listNode(ctx, r, f)
 	if err != nil {
 		return nil, err
 	}
-	base, err := l.listNode(ctx, "node-base", r.baseReference(f), f.source, f.base)
+	images, err := l.listImages(r, f, node)
 	if err != nil {
 		return nil, err
 	}
-	images, err := l.listImages(r, f, base, node)
-	if err != nil {
-		return nil, err
-	}
-	entries := append([]Entry{node, base}, images...)
+	entries := append([]Entry{node}, images...)
 	for _, a := range r.artifacts {
 		if a.only != "" && a.only != f.source {
 			continue
@@ -93,20 +89,20 @@ func (l *Library) List(ctx context.Context) ([]Entry, error) {
 	return entries, nil
 }
 
-func (l *Library) listNode(ctx context.Context, name, ref string, source Source, key string) (Entry, error) {
-	e := Entry{Kind: NodeImage, Name: name, Reference: ref, Key: key}
-	img, there, err := l.Engine.Image(ctx, ref)
+func (l *Library) listNode(ctx context.Context, r recipes, f flavour) (Entry, error) {
+	e := Entry{Kind: NodeImage, Name: "node", Reference: r.nodeReference(f), Key: f.key}
+	img, there, err := l.Engine.Image(ctx, e.Reference)
 	if err != nil || !there {
 		return e, err
 	}
 	e.Present, e.Size = true, img.Size
-	e.From, err = l.from(imageSlug(key), source)
+	e.From, err = l.from(imageSlug(f.key), f.source)
 	return e, err
 }
 
 // listImages lists the images that are in a node image. Where that is not
 // there, they are as far as their programs, or what was pulled, is there.
-func (l *Library) listImages(r recipes, f flavour, base, node Entry) ([]Entry, error) {
+func (l *Library) listImages(r recipes, f flavour, node Entry) ([]Entry, error) {
 	images := r.images
 	if f.source == Pull {
 		images = append([]Image{r.kind}, images...)
@@ -141,10 +137,8 @@ func (l *Library) listImages(r recipes, f flavour, base, node Entry) ([]Entry, e
 			}
 			e.Size = info.Size()
 		}
-		for _, in := range []Entry{base, node} {
-			if in.Present {
-				e.Present, e.From = true, in.From
-			}
+		if node.Present {
+			e.Present, e.From = true, node.From
 		}
 		entries = append(entries, e)
 	}

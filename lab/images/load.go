@@ -60,7 +60,7 @@ func (l *Library) load(ctx context.Context, r recipes, archive io.Reader) error 
 	if err != nil {
 		return packed.described(err)
 	}
-	f, err := r.check(m)
+	f, carried, err := r.check(m)
 	if err != nil {
 		return err
 	}
@@ -68,10 +68,7 @@ func (l *Library) load(ctx context.Context, r recipes, archive io.Reader) error 
 		if err := unpackParts(files, m.Parts, dir); err != nil {
 			return packed.described(err)
 		}
-		for _, a := range r.artifacts {
-			if a.only != "" {
-				continue
-			}
+		for _, a := range carried {
 			if err := l.publish(ctx, a, dir); err != nil {
 				return err
 			}
@@ -117,49 +114,62 @@ func (s *source) described(err error) error {
 }
 
 // check compares what an archive says that it has with what is needed, and that
-// with its parts.
-func (r recipes) check(m manifest) (flavour, error) {
+// with its parts. It returns the artifacts to take.
+func (r recipes) check(m manifest) (flavour, []artifact, error) {
 	foreign := &ForeignError{Version: m.Version}
-	var needed []string
+	var carried []artifact
+	// want takes the first that the archive has.
+	want := func(title string, any ...artifact) {
+		i := slices.IndexFunc(any, func(a artifact) bool { return m.Artifacts[a.name] == a.key })
+		if i < 0 {
+			foreign.Differs = append(foreign.Differs, title)
+			return
+		}
+		carried = append(carried, any[i])
+	}
 	for _, a := range r.artifacts {
-		if a.only != "" {
-			continue
+		if a.only == "" {
+			want(a.title, a)
 		}
-		if m.Artifacts[a.name] != a.key {
-			foreign.Differs = append(foreign.Differs, a.title)
+	}
+	for _, d := range r.demos {
+		if d.on != nil {
+			want(d.on.title, slices.DeleteFunc(slices.Clone(r.artifacts), func(a artifact) bool {
+				return a.name != d.on.artifact(Build) && a.name != d.on.artifact(Pull)
+			})...)
 		}
-		needed = append(needed, artifactName(a.slug()))
 	}
 	f := r.flavour(m.Source)
-	if m.Node != f.node || f.node == "" {
+	if m.Node != f.key || f.key == "" {
 		foreign.Differs = append(foreign.Differs, "node image")
 	}
 	if len(foreign.Differs) > 0 {
-		return flavour{}, foreign
+		return flavour{}, nil, foreign
+	}
+	var needed []string
+	for _, a := range carried {
+		needed = append(needed, artifactName(a.slug()))
 	}
 
 	// The names of images come from what is needed: a forged archive must not
 	// replace another one.
 	whole := false
 	for _, img := range m.Images {
-		switch img.Reference {
-		case r.nodeReference(f):
-			whole = true
-		case r.baseReference(f):
-		default:
-			return flavour{}, fmt.Errorf("%w: image %s is no node image of this fedlab", errIncomplete, img.Reference)
+		if img.Reference != r.nodeReference(f) {
+			return flavour{}, nil, fmt.Errorf("%w: image %s is not the node image of this fedlab", errIncomplete, img.Reference)
 		}
+		whole = true
 		needed = append(append(needed, img.Config), img.Layers...)
 	}
 	if !whole {
-		return flavour{}, fmt.Errorf("%w: it has no image %s", errIncomplete, r.nodeReference(f))
+		return flavour{}, nil, fmt.Errorf("%w: it has no image %s", errIncomplete, r.nodeReference(f))
 	}
 	for _, name := range needed {
 		if !slices.ContainsFunc(m.Parts, func(p part) bool { return p.Name == name }) {
-			return flavour{}, fmt.Errorf("%w: it has no %s", errIncomplete, name)
+			return flavour{}, nil, fmt.Errorf("%w: it has no %s", errIncomplete, name)
 		}
 	}
-	return f, nil
+	return f, carried, nil
 }
 
 // unpackParts writes the parts of an archive to a folder and compares them with
@@ -215,7 +225,7 @@ func (l *Library) publish(ctx context.Context, a artifact, dir string) error {
 
 // publishNode gives the node image to the engine.
 func (l *Library) publishNode(ctx context.Context, r recipes, f flavour, m manifest, dir string) (err error) {
-	unlock, err := l.Store.lock(ctx, imageSlug(f.node))
+	unlock, err := l.Store.lock(ctx, imageSlug(f.key))
 	if err != nil {
 		return err
 	}
@@ -232,8 +242,5 @@ func (l *Library) publishNode(ctx context.Context, r recipes, f flavour, m manif
 	if _, there, err = l.Engine.Image(ctx, r.nodeReference(f)); err == nil && !there {
 		err = fmt.Errorf("docker has loaded the archive, and has no image %s", r.nodeReference(f))
 	}
-	for _, key := range []string{f.base, f.node} {
-		err = errors.Join(err, l.Store.markLoaded(imageSlug(key), true))
-	}
-	return err
+	return errors.Join(err, l.Store.markLoaded(imageSlug(f.key), true))
 }

@@ -27,31 +27,29 @@ func (l *Library) run(ctx context.Context, r recipes, f flavour, need Need) erro
 // plan holds a step for each artifact and image that is missing, and none where
 // all that is needed is there.
 func (l *Library) plan(ctx context.Context, r recipes, f flavour, need Need) (*plan.Plan, error) {
-	base, node := false, false
-	if need == Node {
+	node := false
+	if need&Node != 0 {
 		_, there, err := l.Engine.Image(ctx, r.nodeReference(f))
 		if err != nil {
 			return nil, err
 		}
-		if node = !there; node {
-			_, there, err := l.Engine.Image(ctx, r.baseReference(f))
-			if err != nil {
-				return nil, err
-			}
-			base = !there
-		}
+		node = !there
 	}
 	m := making{Library: l, recipes: r, plan: &plan.Plan{}}
+	var ingredients []plan.ID
 	for _, a := range r.artifacts {
-		if a.only == "" || a.only == f.source && (base || node && a.top) {
+		switch {
+		case a.only == "", a.foundation && a.only == f.source && need&Foundations != 0:
 			m.artifact(a)
+		case node && !a.foundation && a.only == f.source:
+			ingredients = append(ingredients, m.artifact(a)...)
 		}
 	}
-	if base {
-		m.image("node-base", "node image with Kubernetes, SPIRE and MetalLB", time.Minute, f, l.makeBase)
-	}
 	if node {
-		m.image("node", "node image with the demo programs", 15*time.Second, f, l.makeNode)
+		m.errs = append(m.errs, m.plan.Add(plan.Step{
+			Name: "image/node", Title: "node image with Kubernetes, SPIRE and MetalLB", Typical: time.Minute, After: ingredients,
+			Do: func(ctx context.Context) error { return l.makeNode(ctx, r, f) },
+		}))
 	}
 	return m.plan, errors.Join(m.errs...)
 }
@@ -65,50 +63,40 @@ type making struct {
 }
 
 // artifact adds the step that makes an artifact, unless it is there.
-func (m *making) artifact(a artifact) {
+func (m *making) artifact(a artifact) []plan.ID {
 	_, there, err := m.Store.Path(a.name, a.key)
 	if err != nil || there {
 		m.errs = append(m.errs, err)
-		return
+		return nil
 	}
 	kind := "build/"
 	if a.only == Pull {
 		kind = "pull/"
 	}
+	name := plan.ID(kind + a.name)
 	m.errs = append(m.errs, m.plan.Add(plan.Step{
-		Name: plan.ID(kind + a.name), Title: a.title, Typical: a.typical,
+		Name: name, Title: a.title, Typical: a.typical,
 		Do: func(ctx context.Context) error {
 			plan.Did(ctx)
 			_, err := m.Store.Make(ctx, a.name, a.key, a.fill)
 			return err
 		},
 	}))
+	return []plan.ID{name}
 }
 
-// image adds the step that makes a node image of all that comes before it.
-func (m *making) image(name, title string, typical time.Duration, f flavour, do func(context.Context, recipes, flavour) error) {
-	var after []plan.ID
-	for _, s := range m.plan.Steps() {
-		after = append(after, s.Name)
-	}
-	m.errs = append(m.errs, m.plan.Add(plan.Step{
-		Name: plan.ID("image/" + name), Title: title, Typical: typical, After: after,
-		Do: func(ctx context.Context) error { return do(ctx, m.recipes, f) },
-	}))
-}
-
-// makeBase makes the node image without the demo programs.
-func (l *Library) makeBase(ctx context.Context, r recipes, f flavour) error {
-	return l.nodeMaker(r, f.base).make(ctx, r.baseReference(f), func(n nodeMaker, ref string) error {
+// makeNode makes the node image.
+func (l *Library) makeNode(ctx context.Context, r recipes, f flavour) error {
+	return l.nodeMaker(r, f.key).make(ctx, r.nodeReference(f), func(n nodeMaker, ref string) error {
 		if f.source == Pull {
-			return l.pulledBase(ctx, r, n, ref)
+			return l.pulledNode(ctx, r, n, ref)
 		}
-		return l.builtBase(ctx, r, n, ref)
+		return l.builtNode(ctx, r, n, ref)
 	})
 }
 
-// builtBase makes it of a root file system, kind's node files and programs.
-func (l *Library) builtBase(ctx context.Context, r recipes, n nodeMaker, ref string) error {
+// builtNode makes it of a root file system, kind's node files and programs.
+func (l *Library) builtNode(ctx context.Context, r recipes, n nodeMaker, ref string) error {
 	var dirs [3]string
 	for i, name := range []string{"rootfs", "kind-files", "kubernetes"} {
 		dir, err := l.path(r, name)
@@ -135,8 +123,8 @@ func (l *Library) builtBase(ctx context.Context, r recipes, n nodeMaker, ref str
 	return n.build(ctx, rootfs, kindFiles, kubernetes, ref, images)
 }
 
-// pulledBase makes it of kind's own node image and upstream's other images.
-func (l *Library) pulledBase(ctx context.Context, r recipes, n nodeMaker, ref string) error {
+// pulledNode makes it of kind's own node image and upstream's other images.
+func (l *Library) pulledNode(ctx context.Context, r recipes, n nodeMaker, ref string) error {
 	open := func(img Image) func() (v1.Image, error) {
 		return func() (v1.Image, error) {
 			dir, err := l.path(r, pulledName(img))
@@ -161,19 +149,4 @@ func (l *Library) pulledBase(ctx context.Context, r recipes, n nodeMaker, ref st
 		}
 	}
 	return n.add(ctx, from, ref, images)
-}
-
-// makeNode puts the demo programs on top.
-func (l *Library) makeNode(ctx context.Context, r recipes, f flavour) error {
-	return l.nodeMaker(r, f.node).make(ctx, r.nodeReference(f), func(n nodeMaker, ref string) error {
-		var images []loaded
-		for _, d := range r.demos {
-			name, err := r.demoReference(d)
-			if err != nil {
-				return err
-			}
-			images = append(images, loaded{reference: name, open: func() (v1.Image, error) { return l.demoImage(r, d, f) }})
-		}
-		return n.add(ctx, r.baseReference(f), ref, images)
-	})
 }

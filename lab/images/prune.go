@@ -12,8 +12,8 @@ import (
 type Pruned struct {
 	// Names are those of artifacts, containers and Docker images.
 	Names []string
-	// Bytes is what that gave back. Layers that an image shared with one that
-	// is still there do not count.
+	// Bytes is what that gave back at least: what a node image was made on top
+	// of may serve others, and does not count.
 	Bytes int64
 }
 
@@ -62,7 +62,7 @@ func (l *Library) pruneContainers(ctx context.Context, r recipes, done *Pruned) 
 func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) error {
 	current := map[string]bool{}
 	for _, f := range r.flavours {
-		current[f.base], current[f.node] = true, true
+		current[f.key] = true
 	}
 	left, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleBuild})
 	if err != nil {
@@ -77,9 +77,16 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 			left = append(left, img)
 		}
 	}
-	sizes := map[string]int64{}
-	for _, img := range append(nodes, left...) {
+	sizes := map[string]int64{} // of what each has on top of its parent
+	for _, img := range left {
 		sizes[img.ID] = img.Size
+		if img.Parent != "" {
+			below, _, err := l.Engine.Image(ctx, img.Parent)
+			if err != nil {
+				return err
+			}
+			sizes[img.ID] -= below.Size
+		}
 	}
 	for _, img := range left {
 		err := l.unlessMade(img.Labels[labelKey], func() error {
@@ -102,7 +109,7 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 			return err
 		}
 		if !there {
-			done.Bytes += img.Size - sizes[img.Parent]
+			done.Bytes += sizes[img.ID]
 		}
 	}
 	return nil

@@ -38,11 +38,9 @@ func TestPrune(t *testing.T) {
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
 	s.Source = Build
 	old := s.ensure(t)
-	oldKey := s.standIn.flavour(Build).node
-	s.standIn.artifacts[0].key, s.standIn.flavours = "demo2", nil
-	if err := s.standIn.computeFlavours(); err != nil {
-		t.Fatal(err)
-	}
+	oldKey := s.standIn.flavour(Build).key
+	s.change(t, "quotes")
+	s.change(t, "spire")
 	set := s.ensure(t)
 	cluster := s.start(t, old.NodeImage)
 	_, killed := s.leave(t, set.NodeImage, "killed")
@@ -61,10 +59,10 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"quotes-demo1", "container " + s.standIn.realm + "killed", killed}; !slices.Equal(done.Names, want) || done.Bytes <= 0 {
+	if want := []string{"quotes-demo1", "spire-spire1", "container " + s.standIn.realm + "killed", killed}; !slices.Equal(done.Names, want) || done.Bytes <= 0 {
 		t.Errorf("removed %q of %d bytes, want %q", done.Names, done.Bytes, want)
 	}
-	for _, ref := range []string{old.NodeImage, set.NodeImage, s.standIn.baseReference(s.standIn.flavour(Build)), workingImage} {
+	for _, ref := range []string{old.NodeImage, set.NodeImage, workingImage} {
 		if _, there, err := engine.Image(t.Context(), ref); !there || err != nil {
 			t.Errorf("%s is gone, error %v, though it is needed", ref, err)
 		}

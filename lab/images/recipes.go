@@ -16,12 +16,11 @@ type artifact struct {
 	key     string
 	typical time.Duration
 	fill    fillFunc
-	// only says with which source a node image needs it; where it is empty,
-	// every set needs it.
+	// only says with which source it is needed, for the node image unless it is
+	// a foundation; where it is empty, every set needs it.
 	only Source
-	// top says that it goes into the node image together with the demo programs;
-	// what only one source needs is in the one below otherwise.
-	top bool
+	// foundation says that images of demo programs stand on it.
+	foundation bool
 }
 
 func (a artifact) slug() string { return slug(a.name, a.key) }
@@ -29,9 +28,7 @@ func (a artifact) slug() string { return slug(a.name, a.key) }
 // flavour is one of the two ways in which the node image can be had.
 type flavour struct {
 	source Source // Pull or Build
-	// base and node are the keys of the node image without and with the demo
-	// programs.
-	base, node string
+	key    string
 }
 
 // recipes are all that a set is made of, each with its key.
@@ -48,11 +45,7 @@ type recipes struct {
 	flavours []flavour
 }
 
-func (r recipes) baseReference(f flavour) string {
-	return "fedlab.local/" + r.realm + "node-base:" + f.base
-}
-
-func (r recipes) nodeReference(f flavour) string { return "fedlab.local/" + r.realm + "node:" + f.node }
+func (r recipes) nodeReference(f flavour) string { return "fedlab.local/" + r.realm + "node:" + f.key }
 
 // flavour returns that of a source.
 func (r recipes) flavour(source Source) flavour {
@@ -163,24 +156,15 @@ func (r *recipes) computeFlavours() error {
 		built = append(built, img.Reference, img.Artifact, img.Program, img.Path, strings.Join(img.Packages, " "))
 	}
 	pulled := []string{"pulled node 1"}
-	demos := map[Source][]string{Pull: {"node 2"}, Build: {"node 2"}}
 	for _, a := range r.artifacts {
 		switch {
-		case a.top:
-			demos[a.only] = append(demos[a.only], a.name, a.key)
+		case a.foundation:
 		case a.only == Build:
 			built = append(built, a.name, a.key)
 		case a.only == Pull:
 			pulled = append(pulled, a.name, a.key)
-		case a.kind == Demo:
-			for source := range demos {
-				demos[source] = append(demos[source], a.name, a.key)
-			}
 		}
 	}
-	of := func(source Source, base string) flavour {
-		return flavour{source: source, base: base, node: hash(append(demos[source], base)...)}
-	}
-	r.flavours = []flavour{of(Pull, hash(pulled...)), of(Build, hash(built...))}
+	r.flavours = []flavour{{source: Pull, key: hash(pulled...)}, {source: Build, key: hash(built...)}}
 	return nil
 }

@@ -19,7 +19,7 @@ const intro = `# Images
 
 <!-- Made from the catalogue in lab/images: go test ./lab/images -update -->
 
-A lab runs on one node image, which holds every other image before a cluster boots, on one chart and the CustomResourceDefinitions of one controller. This page lists them: what they are, in which version, what upstream calls them, what they are made of here, and where the checksum is that holds them to it.
+A lab runs on one node image, which holds what upstream publishes before a cluster boots, on demo programs, which each node is given that runs them, on one chart and the CustomResourceDefinitions of one controller. This page lists them: what they are, in which version, what upstream calls them, what they are made of here, and where the checksum is that holds them to it.
 
 What is not there comes from a source:
 
@@ -60,7 +60,7 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
 	}
 	b.WriteString("| demo programs | fedlab's | the folders below `apps`, compiled into fedlab as source | `go.sum` |\n")
-	b.WriteString("\nThe image of a demo program is called `fedlab.local/NAME:KEY` and has one layer, the program. It goes into the node image on top of all others, so that a changed program costs seconds. These programs are a layer on top of something else:\n\n| demo program | stands on | from source `build` | from source `pull` | checksums |\n|---|---|---|---|---|\n")
+	b.WriteString("\nThe image of a demo program is called `fedlab.local/NAME:KEY` and has one layer, the program. It is given to the nodes that run it, once they do, so that a changed program costs seconds, and a lab nothing for programs that it does not have. These programs are a layer on top of something else:\n\n| demo program | stands on | from source `build` | from source `pull` | checksums |\n|---|---|---|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(foundations())) {
 		f := foundations()[name]
 		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.title, strings.Join(f.Packages, ", "), f.Reference)
@@ -75,7 +75,7 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
 	}
 	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().path)
-	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions and the demo programs, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
+	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions, the demo programs and what those stand on, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
 	return b.Bytes()
 }
 

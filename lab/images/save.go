@@ -32,7 +32,7 @@ func (l *Library) save(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	have, err := l.look(ctx, r, Node)
+	have, err := l.look(ctx, r, All)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (l *Library) save(ctx context.Context, w io.Writer) error {
 	return l.Store.scratchFolder(ctx, func(dir string) error {
 		s := saving{Library: l, recipes: r, parts: map[string]io.ReadSeeker{}, manifest: manifest{
 			APIVersion: archiveAPI, Kind: archiveKind, Version: l.Version,
-			Source: have.flavour.source, Node: have.flavour.node, Artifacts: map[string]string{},
+			Source: have.flavour.source, Node: have.flavour.key, Artifacts: map[string]string{},
 		}}
 		err := s.artifacts(ctx, dir)
 		if err == nil {
@@ -101,12 +101,20 @@ func (s *saving) add(ctx context.Context, name string, content io.ReadSeeker) (s
 	return name, nil
 }
 
-// artifacts packs those that every set has.
+// artifacts packs those that every set has, and a foundation of each demo
+// program that needs one.
 func (s *saving) artifacts(ctx context.Context, dir string) error {
-	for _, a := range s.recipes.artifacts {
-		if a.only != "" {
-			continue
+	all := slices.DeleteFunc(slices.Clone(s.recipes.artifacts), func(a artifact) bool { return a.only != "" })
+	for _, d := range s.recipes.demos {
+		if d.on != nil {
+			a, err := s.foundation(s.recipes, *d.on)
+			if err != nil {
+				return err
+			}
+			all = append(all, a)
 		}
+	}
+	for _, a := range all {
 		from, err := s.path(s.recipes, a.name)
 		if err != nil {
 			return err
@@ -126,17 +134,9 @@ func (s *saving) artifacts(ctx context.Context, dir string) error {
 	return nil
 }
 
-// node lists the parts of the node image, and of the one below it, so that a
-// demo program can be changed where the archive is loaded.
+// node lists the parts of the node image.
 func (s *saving) node(ctx context.Context, dir string, f flavour) error {
 	refs := []string{s.recipes.nodeReference(f)}
-	_, there, err := s.Engine.Image(ctx, s.recipes.baseReference(f))
-	if err != nil {
-		return err
-	}
-	if there {
-		refs = append(refs, s.recipes.baseReference(f))
-	}
 	file, err := s.create(dir, "docker.tar")
 	if err != nil {
 		return err

@@ -77,7 +77,7 @@ func (l *Library) sources(have holding, need Need) ([]Source, error) {
 	switch {
 	case need == Parts:
 		return append(sources, Build), nil
-	case have.flavour.source != "": // the demo programs on top are all it lacks
+	case have.flavour.source != "": // it is something else that is missing
 		return append(sources, have.flavour.source), nil
 	}
 	return append(sources, Pull, Build), nil

@@ -178,6 +178,20 @@ func newStand(t *testing.T, store *Store, engine *docker.Client, realm, mirror s
 	return s
 }
 
+// change gives an artifact another key, as another source or pin does.
+func (s *stand) change(t *testing.T, name string) {
+	t.Helper()
+	for i := range s.standIn.artifacts {
+		if a := &s.standIn.artifacts[i]; a.name == name {
+			a.key += "-changed"
+		}
+	}
+	s.standIn.flavours = nil
+	if err := s.standIn.computeFlavours(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // ensure gets a set with its node image.
 func (s *stand) ensure(t *testing.T) Set {
 	t.Helper()

@@ -45,9 +45,9 @@ func (c *cmd) images() *cobra.Command {
 		Use:     "images",
 		GroupID: "machine",
 		Short:   "Build, list, carry and remove the images that labs run on",
-		Long: `A lab runs on one node image that holds everything: Kubernetes, SPIRE, MetalLB
-and the demo programs. What is not there is taken from an archive where one is
-named, pulled where a registry answers, or else built from Go modules and Debian
+		Long: `A lab runs on one node image that holds Kubernetes, SPIRE and MetalLB, and on
+demo programs. What is not there is taken from an archive where one is named,
+pulled where a registry answers, or else built from Go modules and Debian
 packages. Labs need no registry and no network once it is there.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -66,7 +66,7 @@ has.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
-				set, err := d.Library.Ensure(cmd.Context(), images.Node)
+				set, err := d.Library.Ensure(cmd.Context(), images.All)
 				if err != nil || c.output == "json" {
 					return err
 				}
