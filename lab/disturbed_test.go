@@ -7,24 +7,31 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // trial is one call of an up that finds something.
 type trial struct{ found, call string }
 
-// trials returns each call that an up makes which nothing disturbs, with the
-// first thing to find that leads to it.
+// trials returns each call that an up of the quotes preset makes which nothing
+// disturbs, with the first thing to find that leads to it.
 func trials(t *testing.T) []trial {
+	t.Helper()
+	return trialsOf(t, quotes, starts())
+}
+
+func trialsOf(t *testing.T, of func(*testing.T) topology.Topology, starts map[string]func(*testing.T, *world, *lab.Driver)) []trial {
 	t.Helper()
 	var all []trial
 	for _, found := range []string{"nothing", "one cluster half-made", "one cluster removed by hand", "all of it, stopped", "all of it"} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			d := w.driver(t)
-			starts()[found](t, w, d)
+			starts[found](t, w, d)
 			w.calls = nil
-			if err := w.up(t, d, quotes(t)); err != nil {
+			if err := w.up(t, d, of(t)); err != nil {
 				t.Fatal(err)
 			}
 			for _, call := range w.calls {
@@ -61,12 +68,7 @@ func TestUpEachCallFailing(t *testing.T) {
 						failed = append(failed, string(e.Step)+": ")
 					}
 				}
-				w.fault = func(c string) verdict {
-					if c == tt.call {
-						return fail
-					}
-					return pass
-				}
+				w.fault = always(tt.call, failLate)
 				err := w.up(t, d, quotes(t))
 				if err == nil && strings.HasPrefix(tt.call, "SPIRE ListFederationRelationships") {
 					return // whoever is in sync by itself is not asked
@@ -107,6 +109,15 @@ func TestUpEachCallFailingOnce(t *testing.T) {
 				w.want(t, want)
 			})
 		})
+	}
+}
+
+func always(call string, v verdict) func(string) verdict {
+	return func(c string) verdict {
+		if c == call {
+			return v
+		}
+		return pass
 	}
 }
 

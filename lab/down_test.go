@@ -14,13 +14,19 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-// down runs a down to its end, or until the world's fault kills it.
+// down runs a down of the quotes preset to its end, or until the world's fault
+// kills it.
 func (w *world) down(t *testing.T, d *lab.Driver) (bool, error) {
+	t.Helper()
+	return w.downOf(t, d, "quotes")
+}
+
+func (w *world) downOf(t *testing.T, d *lab.Driver, name string) (bool, error) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	w.kill = cancel
-	removed, err := d.Down(ctx, "quotes")
+	removed, err := d.Down(ctx, name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.killed, w.fault = false, nil

@@ -162,12 +162,15 @@ func TestStatusOfABrokenLab(t *testing.T) {
 			[]string{"cluster2.com->cluster1.com: behind: lacks JWT authority jwt-of-cluster1.com"},
 		},
 		"no entry": {
-			func(w *world) { w.nodes[market].spire.entries = nil },
+			func(w *world) { clear(w.nodes[market].spire.entries) },
 			[]string{"stock-quotes: no entry has the SPIFFE ID spiffe://cluster1.com/server: the workload gets no identity"},
 		},
 		"an entry that does not federate": {
-			func(w *world) { w.nodes[broker].spire.federatesWith[0] = nil },
-			[]string{"broker-webapp: the entry of spiffe://cluster2.com/client does not federate with cluster1.com: the workload does not get its bundle"},
+			func(w *world) { w.nodes[broker].spire.entries["spiffe://cluster2.com/client"] = nil },
+			[]string{
+				"cluster2.com->cluster1.com: the entry of spiffe://cluster2.com/client does not federate with cluster1.com: the workload does not get its bundle",
+				"broker-webapp: the entry of spiffe://cluster2.com/client does not federate with cluster1.com: the workload does not get its bundle",
+			},
 		},
 		"a workload does not run": {
 			func(w *world) {

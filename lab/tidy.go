@@ -22,23 +22,17 @@ const (
 
 // surplus removes the clusters that the file no longer has.
 func (u *up) surplus(ctx context.Context) error {
-	var gone bool
 	for _, n := range u.nodes {
 		if _, err := u.topology.Cluster(n.Cluster); err == nil {
 			continue
 		}
-		gone = true
 		plan.Did(ctx)
 		plan.Note(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
 		if err := u.Parts.Nodes.Delete(ctx, u.topology.Name, n.Cluster); err != nil {
 			return err
 		}
 	}
-	if !gone {
-		return nil
-	}
-	_, err := u.Parts.Kubeconfigs.Remove(ctx, u.topology.Name, "")
-	return err
+	return nil
 }
 
 // tidy takes out of a trust domain's cluster what the file does not ask for, or

@@ -112,6 +112,7 @@ func verifyStep(from, to topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
 func pageStep(w topology.Workload) plan.ID { return plan.ID("page/" + w.Name) }
+func runsStep(w topology.Workload) plan.ID { return plan.ID("runs/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID    { return plan.ID("kubeconfig/" + lab) }
 
 func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
@@ -199,6 +200,7 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		}
 		step(tidyStep(td), "what the lab file no longer has in "+td.Cluster, func(ctx context.Context) error { return u.tidy(ctx, td) }, after...)
 	}
+	seen := map[string]bool{}
 	for _, from := range t.Workloads {
 		for _, name := range from.Calls {
 			to, err := t.Workload(name)
@@ -206,16 +208,20 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 			if _, told := witness(t, from); !told {
 				continue
 			}
+			seen[from.Name], seen[to.Name] = true, true
 			step(verifyStep(from, to), fmt.Sprintf("%s calls %s", from.Name, to.Name),
 				func(ctx context.Context) error { return u.verify(ctx, from, to) },
 				registerStep(from), registerStep(to), deployStep(from), deployStep(to), metallbStep(to.Cluster))
 		}
 	}
 	for _, w := range t.Workloads {
+		// A program that has no identity yet is not ready: why not, the steps tell
+		// that come before its registration.
+		after := []plan.ID{deployStep(w), registerStep(w)}
 		if w.URL() != "" {
-			// A program that has no identity yet is not ready: why not, the steps
-			// tell that come before its registration.
-			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, deployStep(w), registerStep(w))
+			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, after...)
+		} else if !seen[w.Name] {
+			step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, after...)
 		}
 	}
 	step(kubeconfigStep(t.Name), "contexts in the kubeconfig file", u.exportKubeconfig, clusters...)
@@ -288,13 +294,19 @@ func namespace(name string) any {
 	return map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}
 }
 
+// exportKubeconfig writes the contexts of the clusters, and takes out those of
+// clusters that are gone, now or in an earlier up that was killed.
 func (u *up) exportKubeconfig(ctx context.Context) error {
 	names := make([]string, len(u.topology.Clusters))
 	for i, c := range u.topology.Clusters {
 		names[i] = c.Name
 	}
+	removed, err := u.Parts.Kubeconfigs.Remove(ctx, u.topology.Name, "")
+	if err != nil {
+		return err
+	}
 	changed, err := u.Parts.Kubeconfigs.Export(ctx, u.topology.Name, names, "")
-	if changed {
+	if removed || changed {
 		plan.Did(ctx)
 	}
 	return err

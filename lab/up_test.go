@@ -10,15 +10,24 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// starts are what an up may find.
+// starts are what an up of the quotes preset may find.
 func starts() map[string]func(*testing.T, *world, *lab.Driver) {
+	// The SPIRE server of market will have new keys, which the other one must
+	// learn.
+	return situations(quotes, "market", "broker")
+}
+
+// situations are what an up of a lab may find: nothing, all of it, or all but one
+// cluster.
+func situations(of func(*testing.T) topology.Topology, half, gone string) map[string]func(*testing.T, *world, *lab.Driver) {
 	full := func(t *testing.T, w *world, d *lab.Driver) {
 		t.Helper()
-		if err := w.up(t, d, quotes(t)); err != nil {
+		if err := w.up(t, d, of(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -28,21 +37,24 @@ func starts() map[string]func(*testing.T, *world, *lab.Driver) {
 		"all of it, stopped": func(t *testing.T, w *world, d *lab.Driver) {
 			t.Helper()
 			full(t, w, d)
-			for _, n := range w.nodes {
-				n.running = false
-			}
+			w.stopAll()
 		},
-		// Its SPIRE server will have new keys, which the other one must learn.
 		"one cluster half-made": func(t *testing.T, w *world, d *lab.Driver) {
 			t.Helper()
 			full(t, w, d)
-			w.renew(nodeName{"quotes", "market"})
+			w.renew(nodeName{of(t).Name, half})
 		},
 		"one cluster removed by hand": func(t *testing.T, w *world, d *lab.Driver) {
 			t.Helper()
 			full(t, w, d)
-			delete(w.nodes, nodeName{"quotes", "broker"})
+			delete(w.nodes, nodeName{of(t).Name, gone})
 		},
+	}
+}
+
+func (w *world) stopAll() {
+	for _, n := range w.nodes {
+		n.running = false
 	}
 }
 
@@ -53,17 +65,23 @@ func (w *world) renew(name nodeName) {
 	w.nodes[name] = newNode(w, name, old.spec)
 }
 
-// finished is a world in which the quotes preset is up.
-func finished(t *testing.T) (dump string) {
+// finished is the dump of a world in which the quotes preset is up.
+func finished(t *testing.T) string {
+	t.Helper()
+	return fresh(t, quotes(t), (*world).dump)
+}
+
+// fresh is what is seen of a world in which a lab was brought up from nothing.
+func fresh(t *testing.T, top topology.Topology, see func(*world) string) (seen string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		if err := w.up(t, w.driver(t), quotes(t)); err != nil {
+		if err := w.up(t, w.driver(t), top); err != nil {
 			t.Fatal(err)
 		}
-		dump = w.dump()
+		seen = see(w)
 	})
-	return dump
+	return seen
 }
 
 func TestUpConverges(t *testing.T) {
@@ -96,50 +114,78 @@ func TestUpConverges(t *testing.T) {
 // want compares the world with what it should be.
 func (w *world) want(t *testing.T, want string) {
 	t.Helper()
-	if got := w.dump(); got != want {
-		t.Errorf("the world is\n%s\nwant\n%s", got, want)
+	wantLines(t, w.dump(), want)
+}
+
+// wantLines compares two sights of a world, and tells only where they differ.
+func wantLines(t *testing.T, got, want string) {
+	t.Helper()
+	has, wanted := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for _, line := range has {
+		if !slices.Contains(wanted, line) {
+			t.Errorf("there is, and should not be:\n%s", line)
+		}
+	}
+	for _, line := range wanted {
+		if !slices.Contains(has, line) {
+			t.Errorf("there should be, and is not:\n%s", line)
+		}
+	}
+	if len(has) != len(wanted) {
+		t.Errorf("there are %d lines, want %d", len(has), len(wanted))
 	}
 }
 
 func TestSecondUpChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		d := w.driver(t)
-		if err := w.up(t, d, quotes(t)); err != nil {
-			t.Fatal(err)
-		}
-		w.calls, w.mutations = nil, nil
-		var states []plan.State
-		d.Observe = func(e plan.Event) {
-			if e.State != plan.Started {
-				states = append(states, e.State)
-			}
-		}
-		began := time.Now()
-		if err := w.up(t, d, quotes(t)); err != nil {
-			t.Fatal(err)
-		}
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited for %s", took)
-		}
-		if len(w.mutations) > 0 {
-			t.Errorf("it changed something: %v", w.mutations)
-		}
-		p, err := d.Plan(quotes(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := slices.Repeat([]plan.State{plan.Unchanged}, p.Len()); !slices.Equal(states, want) {
-			t.Errorf("its steps ended as %v", states)
-		}
-		for _, call := range w.calls {
-			for _, verb := range []string{"Create", "Nodes.Start", "Delete", "Remove", "SetFederated", "Refresh", "Ensure node"} {
-				if strings.Contains(call, verb) {
-					t.Errorf("it called %s", call)
+	for _, preset := range config.Presets() {
+		t.Run(preset, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, presetOf(t, preset)); err != nil {
+					t.Fatal(err)
 				}
+				w.wantNoop(t, d, presetOf(t, preset))
+			})
+		})
+	}
+}
+
+// wantNoop brings up a lab that is up: nothing is changed, and nothing waited for.
+func (w *world) wantNoop(t *testing.T, d *lab.Driver, top topology.Topology) {
+	t.Helper()
+	w.calls, w.mutations = nil, nil
+	var states []plan.State
+	d.Observe = func(e plan.Event) {
+		if e.State != plan.Started {
+			states = append(states, e.State)
+		}
+	}
+	defer func() { d.Observe = nil }()
+	began := time.Now()
+	if err := w.up(t, d, top); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took != 0 {
+		t.Errorf("a second up waited for %s", took)
+	}
+	if len(w.mutations) > 0 {
+		t.Errorf("a second up changed something: %v", w.mutations)
+	}
+	p, err := d.Plan(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := slices.Repeat([]plan.State{plan.Unchanged}, p.Len()); !slices.Equal(states, want) {
+		t.Errorf("the steps of a second up ended as %v", states)
+	}
+	for _, call := range w.calls {
+		for _, verb := range []string{"Create", "Nodes.Start", "Delete", "Releases.Remove", "Networks.Remove", "SetFederated", "Refresh", "Ensure node"} {
+			if strings.Contains(call, verb) {
+				t.Errorf("a second up called %s", call)
 			}
 		}
-	})
+	}
 }
 
 // TestUpMakesHalfMadeClustersAnew has clusters whose making was killed at
@@ -373,7 +419,7 @@ func TestUpBringsAChangedDemo(t *testing.T) {
 		if err := w.up(t, d, quotes(t)); err != nil {
 			t.Fatal(err)
 		}
-		w.mutations, w.demo = nil, 1
+		w.mutations, w.edits["broker-webapp"], w.edits["stock-quotes"] = nil, 1, 1
 		if err := w.up(t, d, quotes(t)); err != nil {
 			t.Fatal(err)
 		}

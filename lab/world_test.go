@@ -2,17 +2,22 @@ package lab_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/pki"
+	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -29,8 +34,8 @@ type world struct {
 	taken map[netip.AddrPort]bool
 	// built tells which images are there.
 	built struct{ parts, node bool }
-	// demo is the version of the demo programs' source.
-	demo int
+	// edits counts how often the source of a program was edited.
+	edits map[string]int
 
 	// calls are the calls so far, mutations those that changed something.
 	calls, mutations []string
@@ -40,8 +45,9 @@ type world struct {
 	killed bool
 	// kill ends the context of the command under test.
 	kill context.CancelCauseFunc
-	// stop ends what serves connections.
+	// stop ends what serves connections, over calls that hang.
 	stop []func()
+	over chan struct{}
 }
 
 type nodeName struct{ lab, cluster string }
@@ -52,9 +58,15 @@ type verdict int
 const (
 	pass verdict = iota
 	fail
+	// failLate is fail after a while, so that who tries for minutes tries a few
+	// times only.
+	failLate
 	killBefore
 	killAfter
 )
+
+// late is how long a call takes that fails late.
+const late = 10 * time.Second
 
 var (
 	errInjected = errors.New("injected fault")
@@ -65,9 +77,10 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{},
-		contexts: map[string]bool{}, taken: map[netip.AddrPort]bool{},
+		contexts: map[string]bool{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
 	}
 	t.Cleanup(func() {
+		close(w.over)
 		for _, stop := range w.stop {
 			stop()
 		}
@@ -92,6 +105,18 @@ func (w *world) do(ctx context.Context, call string, effect func(changed func())
 		decided = w.fault(call)
 	}
 	switch decided {
+	case failLate:
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-w.over:
+		case <-time.After(late):
+		}
+		w.mu.Lock()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return fmt.Errorf("%s: %w", call, errInjected)
 	case fail:
 		return fmt.Errorf("%s: %w", call, errInjected)
 	case killBefore:
@@ -151,13 +176,40 @@ func quotes(t *testing.T) topology.Topology {
 	return presetOf(t, config.DefaultPreset)
 }
 
+// enterprise is the preset that has of everything.
+func enterprise(t *testing.T) topology.Topology {
+	t.Helper()
+	return presetOf(t, "enterprise")
+}
+
 func presetOf(t *testing.T, name string) topology.Topology {
 	t.Helper()
-	f, err := config.Open(name)
+	data, err := config.Init(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.Topology
+	return topologyOf(t, string(data))
+}
+
+// parsed holds the lab files that were read: tests read the same few a thousand
+// times.
+var parsed sync.Map
+
+// topologyOf is what a lab file asks for.
+func topologyOf(t *testing.T, file string) topology.Topology {
+	t.Helper()
+	known, ok := parsed.Load(file)
+	if !ok {
+		top, err := config.Load([]byte(file), "lab.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, _ = parsed.LoadOrStore(file, top)
+	}
+	top, _ := known.(topology.Topology)
+	top.Clusters, top.TrustDomains = slices.Clone(top.Clusters), slices.Clone(top.TrustDomains)
+	top.Relationships, top.Workloads = slices.Clone(top.Relationships), slices.Clone(top.Workloads)
+	return top
 }
 
 // edited is the quotes preset with a text of its file replaced.
@@ -167,14 +219,19 @@ func edited(t *testing.T, old, replacement string) topology.Topology {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(data), old) {
-		t.Fatalf("the preset does not have %q", old)
+	return topologyOf(t, replaced(t, string(data), old, replacement))
+}
+
+// replaced is a lab file with texts replaced: each by the one that comes after it.
+func replaced(t *testing.T, file string, texts ...string) string {
+	t.Helper()
+	for i := 0; i < len(texts); i += 2 {
+		if !strings.Contains(file, texts[i]) {
+			t.Fatalf("the lab file does not have %q", texts[i])
+		}
+		file = strings.ReplaceAll(file, texts[i], texts[i+1])
 	}
-	top, err := config.Load([]byte(strings.ReplaceAll(string(data), old, replacement)), "lab.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return top
+	return file
 }
 
 // dump is the world in words, without what differs from one bring-up to the next
@@ -196,6 +253,80 @@ func (w *world) dump() string {
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
+
+// readable is the text of an object or a release with names in the place of
+// certificates, whose keys are made at random.
+func (w *world) readable(text string) string {
+	text = somePEM.ReplaceAllStringFunc(text, func(quoted string) string {
+		certificates, err := pki.Parse([]byte(decode[string](quoted)))
+		if err != nil {
+			panic(err)
+		}
+		var names []string
+		for _, c := range certificates {
+			names = append(names, w.nameOf(c))
+		}
+		slices.Sort(names)
+		return fmt.Sprintf("%q", strings.Join(names, ", "))
+	})
+	return webRoots.ReplaceAllStringFunc(text, func(list string) string {
+		names := decode[map[string][]string]("{" + list + "}")
+		slices.Sort(names["webRoots"])
+		return fmt.Sprintf("%q", names)
+	})
+}
+
+var (
+	somePEM  = regexp.MustCompile(`"-----BEGIN CERTIFICATE-----[^"]*"`)
+	webRoots = regexp.MustCompile(`"webRoots":\[[^\]]*\]`)
+)
+
+func (w *world) nameOf(c *x509.Certificate) string {
+	for name, n := range w.nodes {
+		if string(pki.Marshal(c)) == string(n.secret(spire.WebCASecret)[spire.SecretCertificate]) {
+			return "the web CA in " + name.String()
+		}
+	}
+	return "a web CA that nobody has"
+}
+
+// shape is the dump with names in the place of addresses: two labs of one file
+// have the same shape, whatever places their clusters and workloads have.
+func (w *world) shape() string {
+	w.mu.Lock()
+	named, pools := map[string]string{}, map[string]string{}
+	for name, n := range w.nodes {
+		for _, r := range n.releases {
+			if address := r.demo.Service.Address; address != "" {
+				named[address] = fmt.Sprintf("<address of %s>", r.Name)
+			}
+		}
+		if r := n.releases["spire"]; r != nil {
+			values, _ := r.Values.(spire.Values)
+			named[values.BundleEndpoint.Address] = fmt.Sprintf("<server in %s>", name.cluster)
+			first, _, _ := strings.Cut(decode[struct{ Spec struct{ Addresses []string } }](n.objects[poolKey]).Spec.Addresses[0], "-")
+			pools[strings.TrimSuffix(first, ".1")] = name.cluster
+		}
+	}
+	w.mu.Unlock()
+	text := someAddress.ReplaceAllStringFunc(w.dump(), func(address string) string {
+		if name, ok := named[address]; ok {
+			return name
+		}
+		last := strings.LastIndex(address, ".")
+		if cluster, ok := pools[address[:last]]; ok {
+			return fmt.Sprintf("<pool of %s>%s", cluster, address[last:])
+		}
+		return address
+	})
+	return placed.ReplaceAllString(text, "")
+}
+
+var (
+	someAddress = regexp.MustCompile(`\b10\.\d+\.\d+\.\d+\b`)
+	// placed are the fields of a topology that say where something is.
+	placed = regexp.MustCompile(`\\"(Index|PodSubnet|ServiceSubnet|Slot)\\":[^,}]*[,}]`)
+)
 
 func (n nodeName) String() string { return n.lab + "/" + n.cluster }
 
@@ -370,8 +501,8 @@ func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err er
 			CRDs:         []any{crd("ClusterFederatedTrustDomain"), crd("ClusterSPIFFEID")},
 			Demos:        map[string]string{},
 		}
-		for _, app := range topology.Apps() {
-			set.Demos[app.Name] = w.demoImage(app.Name)
+		for _, name := range programs() {
+			set.Demos[name] = w.demoImage(name)
 		}
 		if node {
 			set.Node = "node:1"
@@ -381,7 +512,18 @@ func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err er
 	return set, err
 }
 
-func (w *world) demoImage(app string) string { return fmt.Sprintf("%s:%d", app, w.demo) }
+// programs are those of fedlab that run in clusters.
+func programs() []string {
+	names := []string{"serving-cert", "postgres"}
+	for _, app := range topology.Apps() {
+		names = append(names, app.Name)
+	}
+	return names
+}
+
+func (w *world) demoImage(program string) string {
+	return fmt.Sprintf("%s:%d", program, w.edits[program])
+}
 
 func crd(kind string) any {
 	return map[string]any{

@@ -1,13 +1,12 @@
 package lab_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -36,7 +35,8 @@ type node struct {
 	objects  map[lab.ObjectKey]string
 	releases map[string]*release
 	images   map[string]bool
-	spire    *spireServer
+	// spire is nil until the server has started once.
+	spire *spireServer
 }
 
 // nodeState is how far a node came that was being made when its maker was killed.
@@ -50,11 +50,25 @@ const (
 	deaf
 )
 
+// release is a Helm release and the pods that come of it.
 type release struct {
-	values string
-	ready  time.Time
-	// broken says why what it made does not run.
+	lab.Release
+	// text is what Apply was given, demo what a demo program reads of it.
+	text string
+	demo demoValues
+	// objects are its objects, as far as anybody asks for them.
+	objects map[lab.ObjectKey]string
+	needs   needs
+	// ready is when its pods run, if all is there that they need.
+	ready time.Time
+	// broken says why they do not.
 	broken string
+	// registrations are what the controller manager last made of them, and
+	// identified is set once they have had an identity.
+	registrations []registration
+	identified    bool
+	// foreign: it was not Apply that made it.
+	foreign bool
 }
 
 func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
@@ -62,8 +76,8 @@ func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 		world: w, name: name, spec: spec,
 		objects: map[lab.ObjectKey]string{}, releases: map[string]*release{}, images: map[string]bool{},
 	}
-	for _, app := range topology.Apps() {
-		n.images[w.demoImage(app.Name)] = true // as the node image has them
+	for _, program := range programs() {
+		n.images[w.demoImage(program)] = true // as the node image has them
 	}
 	n.start()
 	return n
@@ -72,7 +86,7 @@ func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 func (n *node) start() {
 	n.running, n.ready = true, time.Now().Add(latency)
 	for _, r := range n.releases {
-		r.ready = n.ready.Add(latency)
+		r.ready, r.identified = n.ready.Add(latency), false
 	}
 }
 
@@ -85,27 +99,34 @@ func (n *node) dump(add func(string, ...any)) {
 		case "Secret":
 			object = "" // made at random
 		}
-		add("%s %s %s", key.Kind, key.Name, object)
+		add("%s %s %s", key.Kind, key.Name, n.readable(object))
 	}
 	for name, r := range n.releases {
-		add("release %s %s", name, r.values)
+		add("release %s %s", name, n.readable(r.text))
 	}
-	if n.spire == nil {
-		return
+	if n.spire != nil {
+		n.spire.dump(add)
 	}
-	for _, td := range n.spire.trusted() {
-		r := n.spire.relationships[td]
-		state := federation.State("without source")
-		if peer := n.at(r.url); peer != nil {
-			state = federation.Compare(n.spire.held[td], peer.bundle()).State
+}
+
+func (s *spireServer) dump(add func(string, ...any)) {
+	state := func(td spiffeid.TrustDomain) federation.State {
+		if peer := s.node.authority(s.node.name.lab, td); peer != nil {
+			return federation.Compare(s.held[td], peer.bundle()).State
 		}
-		add("trusts %s at %s: %s, polls %t", td, r.url, state, !r.stalled)
+		return "without source"
 	}
-	for td := range n.spire.held {
-		add("holds the bundle of %s", td)
+	for td, r := range s.relationships {
+		add("trusts %s at %s: %s, polls %t", td, r.url, state(td), !r.stalled)
 	}
-	for _, e := range n.spire.entries {
-		add("entry %s", e)
+	for td, r := range s.static {
+		add("trusts %s at %s, by its configuration: %s, polls %t", td, r.url, state(td), !r.stalled)
+	}
+	for td := range s.held {
+		add("holds the bundle of %s: %s", td, state(td))
+	}
+	for id, federatesWith := range s.entries {
+		add("entry %s, federates with %q", id, federatesWith)
 	}
 }
 
@@ -171,26 +192,28 @@ func (n *node) refuses(key lab.ObjectKey) error {
 		if _, known := n.objects[keyOf(crd(key.Kind))]; !known {
 			return fmt.Errorf("no matches for kind %q", key.Kind)
 		}
-		if n.spire == nil || time.Now().Before(n.releases["spire"].ready.Add(latency)) {
+		if n.runs("spire") != nil || time.Now().Before(n.spire.since.Add(latency)) {
 			return errors.New("failed calling webhook: connection refused")
 		}
 	case "metallb.io/v1beta1":
-		if r := n.releases["metallb"]; r == nil || time.Now().Before(r.ready) {
+		if n.runs("metallb") != nil {
 			return fmt.Errorf("no matches for kind %q", key.Kind)
 		}
 	}
 	return nil
 }
 
-// reconcile is what the controller manager does about a resource.
+// reconcile is what controllers do about an object that is new or another one.
 func (n *node) reconcile(key lab.ObjectKey, text string) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
-		n.spire.federate(decode[struct {
-			Spec spire.FederatedTrustDomainSpec
-		}](text).Spec)
+		n.spire.federate(specOf[spire.FederatedTrustDomainSpec](text))
 	case "ClusterSPIFFEID":
-		n.spire.register(decode[struct{ Spec spire.WorkloadIdentitySpec }](text).Spec)
+		n.spire.register()
+	case "Deployment", "StatefulSet":
+		if r := n.owner(key); r != nil {
+			r.ready, r.identified = time.Now().Add(latency), false
+		}
 	}
 }
 
@@ -198,13 +221,21 @@ func (n *node) reconcile(key lab.ObjectKey, text string) {
 func (n *node) unreconcile(key lab.ObjectKey, text string) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
-		spec := decode[struct {
-			Spec spire.FederatedTrustDomainSpec
-		}](text).Spec
-		delete(n.spire.relationships, spiffeid.RequireTrustDomainFromString(spec.TrustDomain))
+		gone := specOf[spire.FederatedTrustDomainSpec](text).TrustDomain
+		for other, text := range n.objects {
+			if spec := specOf[spire.FederatedTrustDomainSpec](text); other.Kind == key.Kind && spec.TrustDomain == gone {
+				n.spire.federate(spec)
+				return
+			}
+		}
+		delete(n.spire.relationships, spiffeid.RequireTrustDomainFromString(gone))
 	case "ClusterSPIFFEID":
-		n.spire.unregister(decode[struct{ Spec spire.WorkloadIdentitySpec }](text).Spec)
+		n.spire.register()
 	}
+}
+
+func specOf[T any](object string) T {
+	return decode[struct{ Spec T }](object).Spec
 }
 
 func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found bool, err error) {
@@ -224,11 +255,7 @@ func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[strin
 			has := decode[struct {
 				Metadata struct{ Labels map[string]string }
 			}](text).Metadata.Labels
-			all := true
-			for label, value := range labels {
-				all = all && has[label] == value
-			}
-			if all && key.APIVersion == kind.APIVersion && key.Kind == kind.Kind && key.Namespace == kind.Namespace {
+			if key.APIVersion == kind.APIVersion && key.Kind == kind.Kind && key.Namespace == kind.Namespace && hasAll(has, labels) {
 				names = append(names, key.Name)
 			}
 		}
@@ -236,6 +263,16 @@ func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[strin
 		return nil
 	})
 	return names, err
+}
+
+// hasAll holds when labels has all those of a selector.
+func hasAll(labels, selector map[string]string) bool {
+	for label, value := range selector {
+		if labels[label] != value {
+			return false
+		}
+	}
+	return true
 }
 
 func (n objects) Delete(ctx context.Context, key lab.ObjectKey) error {
@@ -262,25 +299,109 @@ type releases struct{ *node }
 
 func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err error) {
 	err = n.api(ctx, "Releases.Apply "+r.Name, func(changed func()) error {
-		values := string(encode(r))
-		if had := n.releases[r.Name]; had != nil && had.values == values {
+		had := n.releases[r.Name]
+		if had != nil && had.text == string(encode(r)) {
 			return nil
 		}
-		n.releases[r.Name], applied = &release{values: values, ready: time.Now().Add(latency)}, true
-		changed()
-		if r.Name == "spire" && n.spire == nil {
-			n.spire, err = newSPIREServer(n.node, r.Values.(spire.Values))
+		made := newRelease(r)
+		if had != nil && !restarts(had.Values, r.Values) {
+			made.ready = had.ready
 		}
-		return err
+		n.install(made)
+		applied = true
+		changed()
+		return nil
 	})
 	return applied, err
 }
 
+func newRelease(r lab.Release) *release {
+	made := &release{Release: r, text: string(encode(r)), ready: time.Now().Add(latency), objects: map[lab.ObjectKey]string{}}
+	if isDemo(r.Chart) {
+		made.demo = decode[struct{ Values demoValues }](made.text).Values
+	}
+	for _, o := range manifest(r) {
+		made.objects[keyOf(o)] = string(encode(o))
+	}
+	made.needs = needsOf(made)
+	return made
+}
+
+func (n *node) install(r *release) {
+	n.uninstall(r.Name)
+	n.releases[r.Name] = r
+	maps.Copy(n.objects, r.objects)
+	n.podsChanged()
+}
+
+func (n *node) uninstall(name string) {
+	if r := n.releases[name]; r != nil {
+		for key := range r.objects {
+			delete(n.objects, key)
+		}
+	}
+	delete(n.releases, name)
+	n.podsChanged()
+}
+
+// restarts reports whether other values of a release restart its pods: the port
+// of a bundle endpoint is that of a Service, and all else stands in the pods'
+// template, if only as a digest.
+func restarts(old, values any) bool {
+	before, spireBefore := old.(spire.Values)
+	after, spireAfter := values.(spire.Values)
+	if !spireBefore || !spireAfter {
+		return true
+	}
+	before.BundleEndpoint.Port = after.BundleEndpoint.Port
+	if after.BundleEndpoint.Profile != topology.HTTPSWeb {
+		before.Images.ServingCert = after.Images.ServingCert
+	}
+	return string(encode(before)) != string(encode(after))
+}
+
+// manifest returns the objects of a release, as far as anybody asks for them.
+func manifest(r lab.Release) []any {
+	controller := func(kind, name string) any {
+		return map[string]any{
+			"apiVersion": "apps/v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": r.Namespace},
+			"spec": map[string]any{"replicas": 1},
+		}
+	}
+	switch values, _ := r.Values.(spire.Values); {
+	case r.Chart == "spire":
+		all := []any{controller("StatefulSet", spire.ServerStatefulSet), controller("DaemonSet", spire.AgentDaemonSet)}
+		if len(values.WebRoots) > 0 {
+			all = append(all, map[string]any{
+				"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": spire.WebRootsConfigMap, "namespace": r.Namespace},
+				"data": map[string]any{"roots.pem": strings.Join(values.WebRoots, "")},
+			})
+		}
+		return all
+	case r.Chart == "postgres":
+		return []any{controller("StatefulSet", r.Name)}
+	case isDemo(r.Chart):
+		return []any{controller("Deployment", appOf(r.Chart).Deployment)}
+	}
+	return nil
+}
+
+// owner returns the release that a controller is of.
+func (n *node) owner(key lab.ObjectKey) *release {
+	for _, r := range n.releases {
+		if _, has := r.objects[key]; has {
+			return r
+		}
+	}
+	return nil
+}
+
 func (n releases) List(ctx context.Context) (list []lab.Release, err error) {
 	err = n.api(ctx, "Releases.List", func(func()) error {
-		for _, r := range n.releases {
-			full := decode[lab.Release](r.values)
-			list = append(list, lab.Release{Namespace: full.Namespace, Name: full.Name})
+		for _, name := range slices.Sorted(maps.Keys(n.releases)) {
+			if r := n.releases[name]; !r.foreign {
+				list = append(list, lab.Release{Namespace: r.Namespace, Name: name})
+			}
 		}
 		return nil
 	})
@@ -289,17 +410,129 @@ func (n releases) List(ctx context.Context) (list []lab.Release, err error) {
 
 func (n releases) Remove(ctx context.Context, namespace, name string) error {
 	return n.api(ctx, "Releases.Remove "+namespace+"/"+name, func(changed func()) error {
-		delete(n.releases, name)
+		r := n.releases[name]
+		if r == nil || r.Namespace != namespace {
+			return nil
+		}
+		n.uninstall(name)
 		changed()
 		return nil
 	})
+}
+
+// podsChanged is when the controller manager looks at pods again.
+func (n *node) podsChanged() {
+	if n.runs("spire") == nil {
+		n.spire.register()
+	}
+}
+
+// runs returns nil when the pods of a release run, and else says what keeps them.
+func (n *node) runs(name string) error {
+	r := n.releases[name]
+	if r == nil {
+		return fmt.Errorf("there is no release %s", name)
+	}
+	since, err := n.since(r)
+	switch {
+	case err != nil:
+		return err
+	case time.Now().Before(since):
+		return errors.New("0 of 1 pods are ready")
+	case r.Chart == "spire":
+		return n.serve(r, since)
+	case isDemo(r.Chart) && !r.identified:
+		if n.runs("spire") != nil || n.identity(r) == "" {
+			return errors.New("0 of 1 pods are ready: no identity yet")
+		}
+		r.identified = true
+	}
+	return nil
+}
+
+// serve starts the server of a release of SPIRE whose pod runs, unless it has
+// been started since.
+func (n *node) serve(r *release, since time.Time) (err error) {
+	values, _ := r.Values.(spire.Values)
+	if n.spire == nil {
+		if n.spire, err = newSPIREServer(n, values); err != nil {
+			return err
+		}
+	}
+	if n.spire.since != since {
+		return n.spire.start(values, since)
+	}
+	return nil
+}
+
+// since returns when the pods of a release run, if all is there that they need.
+func (n *node) since(r *release) (time.Time, error) {
+	if r.broken != "" {
+		return time.Time{}, errors.New(r.broken)
+	}
+	for key := range r.objects {
+		if strings.Contains(n.objects[key], `"replicas":0`) {
+			return time.Time{}, errors.New("scaled to no pod")
+		}
+	}
+	for _, image := range r.needs.images {
+		if !n.images[image] {
+			return time.Time{}, fmt.Errorf("0 of 1 pods are ready: ImagePullBackOff: %s", image)
+		}
+	}
+	for _, secret := range r.needs.secrets {
+		if n.objects[lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: secret}] == "" {
+			return time.Time{}, fmt.Errorf("0 of 1 pods are ready: secret %q not found", secret)
+		}
+	}
+	since := r.ready
+	if r.needs.database == "" {
+		return since, nil
+	}
+	database := n.releases[r.needs.database]
+	if database == nil {
+		return time.Time{}, fmt.Errorf("0 of 1 pods are ready: no such host: %s", r.needs.database)
+	}
+	at, err := n.since(database)
+	if at = at.Add(latency); at.After(since) {
+		since = at
+	}
+	return since, err
+}
+
+// needs is what pods need before they run.
+type needs struct {
+	images, secrets []string
+	// database is a release of the chart postgres.
+	database string
+}
+
+func needsOf(r *release) (all needs) {
+	switch values, _ := r.Values.(spire.Values); {
+	case r.Chart == "spire":
+		if values.BundleEndpoint.Profile == topology.HTTPSWeb {
+			all.images, all.secrets = append(all.images, values.Images.ServingCert), append(all.secrets, spire.WebCASecret)
+		}
+		if values.UpstreamAuthority == topology.Disk {
+			all.secrets = append(all.secrets, spire.UpstreamAuthoritySecret)
+		}
+		if values.Datastore.Postgres != nil {
+			all.database = values.Datastore.Postgres.Release
+		}
+	case r.Chart == "postgres":
+		all.images = append(all.images, decode[struct{ Values struct{ Image string } }](r.text).Values.Image)
+	case isDemo(r.Chart):
+		all.images = append(all.images, r.demo.Image)
+		all.database, _, _ = strings.Cut(r.demo.Database.Address, ":")
+	}
+	return all
 }
 
 type pods struct{ *node }
 
 func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) (out []byte, err error) {
 	err = n.api(ctx, "Pods.Exec", func(func()) error {
-		if err := n.releaseReady("spire"); err != nil {
+		if err := n.runs("spire"); err != nil {
 			return err
 		}
 		at := []string{namespace, pod, container, argv[0]}
@@ -314,18 +547,18 @@ func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv .
 
 func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn net.Conn, err error) {
 	err = n.api(ctx, fmt.Sprintf("Pods.Dial %d", port), func(func()) error {
-		switch at := fmt.Sprintf("%s/%s:%d", namespace, pod, port); at {
-		case spire.Namespace + "/" + spire.ServerPod + ":8081":
-			conn, err = n.spire.dial(ctx)
+		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.APIPort && n.runs("spire") == nil {
+			conn, err = n.spire.listener.DialContext(ctx)
 			return err
-		case "demo/broker-webapp-0:8080":
-			near, far := net.Pipe()
-			go n.serveBroker(far)
-			conn = near
-			return nil
-		default:
-			return fmt.Errorf("nothing listens at %s", at)
 		}
+		r := n.demo(namespace, strings.TrimSuffix(pod, "-0"))
+		if r == nil || r.demo.Service.Port != port || appOf(r.Chart).Page == "" || n.runs(r.Name) != nil {
+			return fmt.Errorf("nothing listens at %s/%s:%d", namespace, pod, port)
+		}
+		near, far := net.Pipe()
+		go n.answer(far, r)
+		conn = near
+		return nil
 	})
 	if err != nil && conn != nil {
 		err = errors.Join(err, conn.Close())
@@ -335,104 +568,38 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 
 func (n pods) Started(ctx context.Context, set lab.ObjectKey, container string) error {
 	return n.api(ctx, "Pods.Started "+set.Name, func(func()) error {
-		switch set.Namespace + "/" + set.Name + "/" + container {
-		case spire.Namespace + "/" + spire.ServerStatefulSet + "/" + spire.ServerContainer:
-			return n.releaseReady("spire")
-		case spire.Namespace + "/" + spire.DatabaseRelease + "/postgres":
-			return n.releaseReady(spire.DatabaseRelease)
+		r := n.owner(set)
+		if r == nil {
+			return fmt.Errorf("there is no %s %s", set.Kind, set.Name)
 		}
-		return fmt.Errorf("there is no container %s in %s/%s", container, set.Namespace, set.Name)
+		if want := map[string]string{"spire": spire.ServerContainer, "postgres": "postgres"}[r.Chart]; container != want {
+			return fmt.Errorf("there is no container %s in %s", container, set.Name)
+		}
+		return n.runs(r.Name)
 	})
 }
 
 func (n pods) Ready(ctx context.Context, key lab.ObjectKey) error {
 	return n.api(ctx, "Pods.Ready "+key.Name, func(func()) error {
-		switch {
-		case key.Namespace == spire.Namespace:
-			return n.releaseReady("spire")
-		case key.Namespace == "demo":
-			app := slices.IndexFunc(topology.Apps(), func(a topology.App) bool { return a.Deployment == key.Name })
-			return n.releaseReady(topology.Apps()[app].Name)
+		r := n.owner(key)
+		if r == nil {
+			return fmt.Errorf("there is no %s %s", key.Kind, key.Name)
 		}
-		return fmt.Errorf("there is no %s %s", key.Kind, key.Name)
+		return n.runs(r.Name)
 	})
-}
-
-func (n *node) releaseReady(name string) error {
-	r := n.releases[name]
-	switch {
-	case r == nil:
-		return fmt.Errorf("there is no release %s", name)
-	case r.broken != "":
-		return errors.New(r.broken)
-	case time.Now().Before(r.ready):
-		return errors.New("0 of 1 pods are ready")
-	}
-	return nil
 }
 
 func (n pods) Named(ctx context.Context, namespace string, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Pods.Named", func(func()) error {
-		if app := labels["app.kubernetes.io/name"]; namespace == "demo" && n.releaseReady(app) == nil {
-			names = []string{app + "-0"}
+		for _, r := range n.releases {
+			if isDemo(r.Chart) && r.Namespace == namespace && hasAll(podLabels(r), labels) && n.runs(r.Name) == nil {
+				names = append(names, r.Chart+"-0")
+			}
 		}
+		slices.Sort(names)
 		return nil
 	})
 	return names, err
-}
-
-// What the demo programs read of their charts' values.
-type (
-	brokerValues struct {
-		Values struct {
-			Quotes  struct{ Address, ID string }
-			Service struct{ NodePort int }
-		}
-	}
-	quotesValues struct {
-		Values struct{ Service struct{ Address string } }
-	}
-)
-
-// serveBroker answers one request for /api/quotes.
-func (n *node) serveBroker(conn net.Conn) {
-	defer func() { _ = conn.Close() }()
-	request, err := http.ReadRequest(bufio.NewReader(conn))
-	if err != nil || request.URL.Path != "/api/quotes" {
-		return
-	}
-	n.mu.Lock()
-	body := encode(n.askQuotes())
-	n.mu.Unlock()
-	_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-}
-
-// askQuotes is the broker's call: it works when both ends have an identity and
-// the other's bundle.
-func (n *node) askQuotes() map[string]any {
-	values := decode[brokerValues](n.releases["broker-webapp"].values).Values
-	failed := func(what, detail string) map[string]any {
-		return map[string]any{"error": map[string]string{"what": what, "detail": detail}}
-	}
-	if !n.spire.identified("/client") {
-		return failed("no identity", "the broker has no SVID")
-	}
-	for _, other := range n.nodes {
-		if other.name.lab != n.name.lab || other.releases["stock-quotes"] == nil || !other.running {
-			continue
-		}
-		if listens := decode[quotesValues](other.releases["stock-quotes"].values).Values.Service; values.Quotes.Address != listens.Address+":8090" {
-			continue
-		}
-		switch {
-		case !other.spire.identified("/server"):
-			return failed("no answer", "the server has no SVID")
-		case !n.spire.verifies(other.spire) || !other.spire.verifies(n.spire):
-			return failed("not trusted", "x509: certificate signed by unknown authority")
-		}
-		return map[string]any{"peer": map[string]string{"id": other.spire.td.ID().String() + "/server"}}
-	}
-	return failed("unreachable", "no route to "+values.Quotes.Address)
 }
 
 // page is what a browser of this machine gets.
@@ -444,12 +611,13 @@ func (w *world) page(ctx context.Context, address string) error {
 		}
 		for _, n := range w.nodes {
 			for addr, port := range n.spec.Ports {
-				r := n.releases["broker-webapp"]
-				if fmt.Sprint(addr.Port()) != at.Port() || n.answers() != nil || r == nil {
+				if fmt.Sprint(addr.Port()) != at.Port() || n.answers() != nil {
 					continue
 				}
-				if decode[brokerValues](r.values).Values.Service.NodePort == port && n.releaseReady("broker-webapp") == nil {
-					return nil
+				for _, r := range n.releases {
+					if r.demo.Service.NodePort == port && appOf(r.Chart).Page == at.Path && n.runs(r.Name) == nil {
+						return nil
+					}
 				}
 			}
 		}

@@ -6,12 +6,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
-	"net"
 	"net/netip"
 	"net/url"
 	"path"
@@ -35,8 +36,11 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // spireServer is as much of SPIRE as the driver asks for, over its real API: a
@@ -48,29 +52,43 @@ type spireServer struct {
 	agentv1.UnimplementedAgentServer
 	entryv1.UnimplementedEntryServer
 
-	node     *node
-	td       spiffeid.TrustDomain
-	url      string
+	node *node
+	td   spiffeid.TrustDomain
+	// values and since are those of the last start.
+	values   spire.Values
+	since    time.Time
 	listener *bufconn.Listener
-	root     *x509.Certificate
-	key      *ecdsa.PrivateKey
+	server   *grpc.Server
+	// root is what the bundle has, issuer what signs; key is the issuer's.
+	root, issuer *x509.Certificate
+	key          crypto.Signer
 	// relationships and what is held because of them; held may be there without
-	// a relationship.
-	relationships map[spiffeid.TrustDomain]*relationship
-	held          map[spiffeid.TrustDomain]*spiffebundle.Bundle
-	entries       []string
-	// federatesWith goes with entries.
-	federatesWith [][]string
+	// a relationship. static are those of the configuration.
+	relationships, static map[spiffeid.TrustDomain]*relationship
+	held                  map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	// entries leads from SPIFFE IDs to the trust domains that they federate with.
+	entries map[string][]string
+	// again is when registrations that were refused are tried again; zero for
+	// none.
+	again time.Time
 	// agents is how many have attested.
 	agents int
 	// minted is what mint returns: one SVID is as good as another.
 	minted []byte
+	// shown is the chain that the bundle endpoint shows, if it is not the right
+	// one.
+	shown []*x509.Certificate
 }
 
 type relationship struct {
-	url string
+	url     string
+	profile topology.EndpointProfile
+	// endpointID is empty with https_web.
+	endpointID string
 	// fetches is when the server fetches by itself; zero once it has.
 	fetches time.Time
+	// tried is set once it has tried.
+	tried bool
 	// stalled is set by a refresh that overtakes the first fetch: the server
 	// never polls again.
 	stalled bool
@@ -79,42 +97,98 @@ type relationship struct {
 // never is the end of an authority's life. Time starts in 2000 in a test.
 var never = time.Date(2000, 1, 2, 12, 0, 0, 0, time.UTC)
 
+// newSPIREServer makes what a server makes when it starts for the first time.
 func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
-		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), listener: bufconn.Listen(64 << 10),
-		url:           fmt.Sprintf("https://%s:%d", values.BundleEndpoint.Address, values.BundleEndpoint.Port),
-		relationships: map[spiffeid.TrustDomain]*relationship{}, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{},
-		agents: 1,
+		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
+		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, agents: 1,
 	}
-	var err error
-	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return nil, err
+	if values.UpstreamAuthority == topology.Disk {
+		return s, s.readUpstream(n.secret(spire.UpstreamAuthoritySecret))
 	}
-	if s.root, err = s.sign(&x509.Certificate{URIs: []*url.URL{s.td.ID().URL()}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, nil, s.key.Public()); err != nil {
-		return nil, err
-	}
-	own, err := s.svid(spire.ServerID(s.td))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	bundle := s.bundle().X509Bundle()
-	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(tlsconfig.MTLSServerConfig(own, bundle, tlsconfig.AuthorizeID(spire.AdminID(s.td))))),
+	s.key = key
+	s.root, err = s.sign(&x509.Certificate{URIs: []*url.URL{s.td.ID().URL()}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, key.Public())
+	s.issuer = s.root
+	return s, err
+}
+
+// readUpstream takes the authority that stands in files. A server would sign one
+// of its own with it; here it signs all itself.
+func (s *spireServer) readUpstream(files map[string][]byte) error {
+	pair, err := tls.X509KeyPair(files[spire.SecretCertificate], files[spire.SecretKey])
+	if err != nil {
+		return err
+	}
+	roots, err := pki.Parse(files[spire.SecretBundle])
+	if err != nil {
+		return err
+	}
+	s.root, s.issuer = roots[0], pair.Leaf
+	s.key, _ = pair.PrivateKey.(crypto.Signer)
+	return nil
+}
+
+// secret returns the data of a Secret of SPIRE's namespace.
+func (n *node) secret(name string) map[string][]byte {
+	text := n.objects[lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}]
+	if text == "" {
+		return nil
+	}
+	return decode[struct{ Data map[string][]byte }](text).Data
+}
+
+// start starts the server anew, with a configuration that it reads now and what
+// it had stored before.
+func (s *spireServer) start(values spire.Values, since time.Time) error {
+	s.values, s.since, s.static = values, since, map[spiffeid.TrustDomain]*relationship{}
+	for _, f := range values.FederatesWith {
+		s.static[spiffeid.RequireTrustDomainFromString(f.TrustDomain)] = &relationship{
+			url: f.URL, profile: f.Profile, endpointID: f.EndpointSPIFFEID, fetches: since.Add(latency),
+		}
+	}
+	// What has no resource any more, the controller manager removes when it sees it.
+	resources := map[spiffeid.TrustDomain]bool{}
+	for key, text := range s.node.objects {
+		if key.Kind == "ClusterFederatedTrustDomain" {
+			resources[spiffeid.RequireTrustDomainFromString(specOf[spire.FederatedTrustDomainSpec](text).TrustDomain)] = true
+		}
+	}
+	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return !resources[td] })
+	s.register()
+
+	own, err := s.svid(spire.ServerID(s.td))
+	if err != nil {
+		return err
+	}
+	if s.server != nil {
+		go s.server.Stop() // waits for handshakes, which wait for the world
+	}
+	s.listener = bufconn.Listen(64 << 10)
+	s.server = grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(tlsconfig.MTLSServerConfig(own, s.bundle().X509Bundle(), tlsconfig.AuthorizeID(spire.AdminID(s.td))))),
 		grpc.UnaryInterceptor(s.intercept))
-	bundlev1.RegisterBundleServer(server, s)
-	trustdomainv1.RegisterTrustDomainServer(server, s)
-	agentv1.RegisterAgentServer(server, s)
-	entryv1.RegisterEntryServer(server, s)
-	go func() { _ = server.Serve(s.listener) }()
-	n.stop = append(n.stop, server.Stop)
-	return s, nil
+	bundlev1.RegisterBundleServer(s.server, s)
+	trustdomainv1.RegisterTrustDomainServer(s.server, s)
+	agentv1.RegisterAgentServer(s.server, s)
+	entryv1.RegisterEntryServer(s.server, s)
+	server, listener := s.server, s.listener
+	go func() { _ = server.Serve(listener) }()
+	s.node.stop = append(s.node.stop, server.Stop)
+	return nil
 }
 
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
 	err = s.node.api(ctx, "SPIRE "+path.Base(info.FullMethod), func(changed func()) (err error) {
+		if err := s.node.runs("spire"); err != nil {
+			return err
+		}
 		s.fetchDue()
-		if answer, err = handle(ctx, request); err == nil && strings.Contains(info.FullMethod, "Set") {
+		if answer, err = handle(ctx, request); err == nil && (strings.Contains(info.FullMethod, "Set") || strings.Contains(info.FullMethod, "Delete")) {
 			changed()
 		}
 		return err
@@ -125,16 +199,10 @@ func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.Una
 	return answer, err
 }
 
-func (s *spireServer) dial(ctx context.Context) (net.Conn, error) {
-	if s == nil {
-		return nil, errors.New("connection refused")
-	}
-	return s.listener.DialContext(ctx)
-}
-
-func (s *spireServer) sign(c *x509.Certificate, parent *x509.Certificate, key crypto.PublicKey) (*x509.Certificate, error) {
+func (s *spireServer) sign(c *x509.Certificate, key crypto.PublicKey) (*x509.Certificate, error) {
 	c.SerialNumber, c.Subject = big.NewInt(1), pkix.Name{CommonName: s.td.Name()}
 	c.NotBefore, c.NotAfter, c.BasicConstraintsValid = time.Now().Add(-time.Minute), never, true
+	parent := s.issuer
 	if parent == nil {
 		parent = c
 	}
@@ -153,11 +221,15 @@ func (s *spireServer) svid(id spiffeid.ID) (*x509svid.SVID, error) {
 	certificate, err := s.sign(&x509.Certificate{
 		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, s.root, key.Public())
+	}, key.Public())
 	if err != nil {
 		return nil, err
 	}
-	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{certificate}, PrivateKey: key}, nil
+	chain := []*x509.Certificate{certificate}
+	if s.issuer != s.root {
+		chain = append(chain, s.issuer)
+	}
+	return &x509svid.SVID{ID: id, Certificates: chain, PrivateKey: key}, nil
 }
 
 // mint is the program's x509 mint with JSON output.
@@ -176,9 +248,11 @@ func (s *spireServer) mint(argv []string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.minted = encode(map[string]any{
-		"x509_svid": [][]byte{svid.Certificates[0].Raw}, "private_key": key, "root_cas": [][]byte{s.root.Raw},
-	})
+	var chain [][]byte
+	for _, c := range svid.Certificates {
+		chain = append(chain, c.Raw)
+	}
+	s.minted = encode(map[string]any{"x509_svid": chain, "private_key": key, "root_cas": [][]byte{s.root.Raw}})
 	return s.minted, nil
 }
 
@@ -193,7 +267,12 @@ func (s *spireServer) bundle() *spiffebundle.Bundle {
 // at returns the server whose bundle endpoint has a URL, if it answers.
 func (w *world) at(endpoint string) *spireServer {
 	for _, n := range w.nodes {
-		if n.spire != nil && n.spire.url == endpoint && n.answers() == nil && n.objects[poolKey] != "" {
+		r := n.releases["spire"]
+		if r == nil || n.answers() != nil || n.objects[poolKey] == "" {
+			continue
+		}
+		values, _ := r.Values.(spire.Values)
+		if endpoint == fmt.Sprintf("https://%s:%d", values.BundleEndpoint.Address, values.BundleEndpoint.Port) && n.runs("spire") == nil {
 			return n.spire
 		}
 	}
@@ -207,19 +286,45 @@ func (w *world) certificates(ctx context.Context, endpoint netip.AddrPort) (chai
 		if s == nil {
 			return errors.New("connection refused")
 		}
-		own, err := s.svid(spire.ServerID(s.td))
-		if err == nil {
-			chain = own.Certificates
-		}
+		chain, err = s.shows()
 		return err
 	})
 	return chain, err
 }
 
-// authority returns the server of a trust domain.
-func (w *world) authority(td spiffeid.TrustDomain) *spireServer {
-	for _, n := range w.nodes {
-		if n.spire != nil && n.spire.td == td {
+// shows is the chain of the bundle endpoint.
+func (s *spireServer) shows() ([]*x509.Certificate, error) {
+	switch {
+	case s.shown != nil:
+		return s.shown, nil
+	case s.values.BundleEndpoint.Profile == topology.HTTPSWeb:
+		return s.servingCert(s.values.BundleEndpoint.ServingCert.Names[0], time.Hour)
+	}
+	own, err := s.svid(spire.ServerID(s.td))
+	if err != nil {
+		return nil, err
+	}
+	return own.Certificates, nil
+}
+
+// servingCert is what the web CA of the trust domain issues for an address.
+func (s *spireServer) servingCert(address string, ttl time.Duration) ([]*x509.Certificate, error) {
+	files := s.node.secret(spire.WebCASecret)
+	ca, err := pki.ParseAuthority(files[spire.SecretCertificate], files[spire.SecretKey])
+	if err != nil {
+		return nil, err
+	}
+	text, _, err := ca.ServingCert(nil, []netip.Addr{netip.MustParseAddr(address)}, ttl)
+	if err != nil {
+		return nil, err
+	}
+	return pki.Parse(text)
+}
+
+// authority returns the server of a trust domain of a lab.
+func (w *world) authority(of string, td spiffeid.TrustDomain) *spireServer {
+	for name, n := range w.nodes {
+		if name.lab == of && n.spire != nil && n.spire.td == td {
 			return n.spire
 		}
 	}
@@ -231,79 +336,145 @@ var poolKey = keyOf(map[string]any{
 	"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": map[string]any{"name": "lab", "namespace": "metallb-system"},
 })
 
-// federate is what a new or changed ClusterFederatedTrustDomain comes to.
+// federate is what a new or changed ClusterFederatedTrustDomain comes to: only
+// with a new endpoint is its bundle read.
 func (s *spireServer) federate(f spire.FederatedTrustDomainSpec) {
 	td := spiffeid.RequireTrustDomainFromString(f.TrustDomain)
+	made := &relationship{
+		url: f.BundleEndpointURL, profile: f.BundleEndpointProfile.Type, endpointID: f.BundleEndpointProfile.EndpointSPIFFEID,
+		fetches: time.Now().Add(latency),
+	}
+	if had := s.relationships[td]; had != nil && had.url == made.url && had.profile == made.profile && had.endpointID == made.endpointID {
+		return
+	}
 	pinned, err := spiffebundle.Parse(td, []byte(f.TrustDomainBundle))
 	if err != nil {
 		panic(err)
 	}
-	s.held[td] = pinned
-	s.relationships[td] = &relationship{url: f.BundleEndpointURL, fetches: time.Now().Add(latency)}
+	s.held[td], s.relationships[td] = pinned, made
 }
 
-// fetchDue makes the first fetches whose time has come.
+// relationship returns the one that counts: that of the configuration, where
+// there are two.
+func (s *spireServer) relationship(td spiffeid.TrustDomain) *relationship {
+	if r := s.static[td]; r != nil {
+		return r
+	}
+	return s.relationships[td]
+}
+
+// fetchDue makes the fetches whose time has come, and registers what was refused.
 func (s *spireServer) fetchDue() {
-	for td, r := range s.relationships {
-		if !r.fetches.IsZero() && !time.Now().Before(r.fetches) {
-			r.fetches = time.Time{}
-			_ = s.fetch(td) // as SPIRE, which only logs it
+	due := func(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
+	for _, td := range slices.Concat(trusted(s.relationships), trusted(s.static)) {
+		r := s.relationship(td)
+		if !due(r.fetches) {
+			continue
 		}
+		r.tried, r.fetches = true, time.Time{}
+		if s.fetch(td) != nil { // SPIRE only logs it
+			r.fetches = time.Now().Add(s.interval(td))
+		}
+	}
+	if due(s.again) {
+		s.again = time.Time{}
+		s.register()
 	}
 }
 
-// fetch fetches a bundle from its endpoint, which what is held authenticates.
+// interval is when a server comes back that could not fetch
+// (pkg/server/bundle/client/updater.go).
+func (s *spireServer) interval(td spiffeid.TrustDomain) time.Duration {
+	if held := s.held[td]; held != nil {
+		if hint, there := held.RefreshHint(); there {
+			return hint / 4
+		}
+	}
+	return time.Minute
+}
+
+// fetch fetches a bundle from its endpoint, which has to prove who it is.
 func (s *spireServer) fetch(td spiffeid.TrustDomain) error {
-	peer := s.node.at(s.relationships[td].url)
-	switch {
-	case peer == nil:
+	r := s.relationship(td)
+	peer := s.node.at(r.url)
+	if peer == nil {
 		return errors.New("connection refused")
-	case s.held[td] == nil:
-		return errors.New("local bundle not found")
-	case !s.verifies(peer):
-		return errors.New("x509: certificate signed by unknown authority")
+	}
+	chain, err := peer.shows()
+	if err != nil {
+		return err
+	}
+	if r.profile == topology.HTTPSWeb {
+		err = s.verifiesWeb(chain, r.url)
+	} else {
+		err = s.verifiesSPIFFE(chain, r.endpointID)
+	}
+	if err != nil {
+		return err
 	}
 	s.held[td] = peer.bundle()
 	return nil
 }
 
+// verifiesWeb returns nil for a chain that the server's web roots verify; without
+// any it knows those of the internet only.
+func (s *spireServer) verifiesWeb(chain []*x509.Certificate, endpoint string) error {
+	at, err := url.Parse(endpoint)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	for _, root := range s.values.WebRoots {
+		roots.AppendCertsFromPEM([]byte(root))
+	}
+	_, err = chain[0].Verify(x509.VerifyOptions{DNSName: at.Hostname(), Roots: roots})
+	return err
+}
+
+// verifiesSPIFFE returns nil for a chain that a held bundle verifies.
+func (s *spireServer) verifiesSPIFFE(chain []*x509.Certificate, endpointID string) error {
+	id, err := x509svid.IDFromCert(chain[0])
+	switch {
+	case err != nil:
+		return err
+	case id.String() != endpointID:
+		return fmt.Errorf("unexpected SPIFFE ID %s", id)
+	case s.held[id.TrustDomain()] == nil:
+		return errors.New("local bundle not found")
+	}
+	_, _, err = x509svid.Verify(chain, s.held[id.TrustDomain()])
+	return err
+}
+
+// verifies holds when the server has what verifies the SVIDs of another's
+// workloads.
 func (s *spireServer) verifies(peer *spireServer) bool {
 	held := s.held[peer.td]
 	return held != nil && held.HasX509Authority(peer.root)
 }
 
-// register is what a ClusterSPIFFEID comes to: an entry, unless a bundle that it
-// asks for is missing.
-func (s *spireServer) register(w spire.WorkloadIdentitySpec) {
-	for _, name := range w.FederatesWith {
-		if s.held[spiffeid.RequireTrustDomainFromString(name)] == nil {
-			return
+// register makes entries of all ClusterSPIFFEIDs for all pods. One that federates
+// with a trust domain whose bundle is not held is refused, and stays as it was
+// until the controller manager comes back (its gcInterval).
+func (s *spireServer) register() {
+	registered := map[string]bool{}
+	for _, r := range s.node.releases {
+		r.registrations = s.node.registrations(r)
+		for _, wanted := range r.registrations {
+			registered[wanted.id] = true
+			if slices.ContainsFunc(wanted.federatesWith, func(td string) bool { return s.held[spiffeid.RequireTrustDomainFromString(td)] == nil }) {
+				s.again = time.Now().Add(10 * time.Second)
+				continue
+			}
+			s.entries[wanted.id] = wanted.federatesWith
 		}
 	}
-	s.unregister(w)
-	id := s.td.ID().String() + strings.TrimPrefix(w.SPIFFEIDTemplate, "spiffe://{{ .TrustDomain }}")
-	s.entries, s.federatesWith = append(s.entries, id), append(s.federatesWith, w.FederatesWith)
+	maps.DeleteFunc(s.entries, func(id string, _ []string) bool { return !registered[id] })
 }
 
-// unregister is what the end of a ClusterSPIFFEID comes to.
-func (s *spireServer) unregister(w spire.WorkloadIdentitySpec) {
-	id := s.td.ID().String() + strings.TrimPrefix(w.SPIFFEIDTemplate, "spiffe://{{ .TrustDomain }}")
-	for i := slices.Index(s.entries, id); i >= 0; i = slices.Index(s.entries, id) {
-		s.entries, s.federatesWith = slices.Delete(s.entries, i, i+1), slices.Delete(s.federatesWith, i, i+1)
-	}
-}
-
-func (s *spireServer) identified(path string) bool {
-	return s != nil && slices.Contains(s.entries, s.td.ID().String()+path)
-}
-
-func (s *spireServer) trusted() []spiffeid.TrustDomain {
-	var tds []spiffeid.TrustDomain
-	for td := range s.relationships {
-		tds = append(tds, td)
-	}
-	slices.SortFunc(tds, spiffeid.TrustDomain.Compare)
-	return tds
+// trusted returns whom relationships trust, sorted.
+func trusted(relationships map[spiffeid.TrustDomain]*relationship) []spiffeid.TrustDomain {
+	return slices.SortedFunc(maps.Keys(relationships), spiffeid.TrustDomain.Compare)
 }
 
 func (s *spireServer) CountBundles(context.Context, *bundlev1.CountBundlesRequest) (*bundlev1.CountBundlesResponse, error) {
@@ -332,12 +503,12 @@ func (s *spireServer) ListFederatedBundles(context.Context, *bundlev1.ListFedera
 
 func (s *spireServer) BatchSetFederatedBundle(_ context.Context, r *bundlev1.BatchSetFederatedBundleRequest) (*bundlev1.BatchSetFederatedBundleResponse, error) {
 	for _, b := range r.Bundle {
-		td := spiffeid.RequireTrustDomainFromString(b.TrustDomain)
-		peer := s.node.authority(td)
-		if peer == nil || federation.Compare(peer.bundle(), fromAPI(b)).State != federation.InSync {
-			return nil, status.Error(codes.InvalidArgument, "that is not the bundle of "+td.Name())
+		bundle := fromAPI(b)
+		// SPIRE takes any. Here it shows that a bundle is made up.
+		if peer := s.node.authority(s.node.name.lab, bundle.TrustDomain()); peer == nil || len(federation.Compare(bundle, peer.bundle()).Foreign) > 0 {
+			return nil, status.Error(codes.InvalidArgument, "that is not the bundle of "+b.TrustDomain)
 		}
-		s.held[td] = peer.bundle()
+		s.held[bundle.TrustDomain()] = bundle
 	}
 	return &bundlev1.BatchSetFederatedBundleResponse{}, nil
 }
@@ -346,8 +517,8 @@ func (s *spireServer) BatchDeleteFederatedBundle(_ context.Context, r *bundlev1.
 	answer := &bundlev1.BatchDeleteFederatedBundleResponse{}
 	for _, name := range r.TrustDomains {
 		delete(s.held, spiffeid.RequireTrustDomainFromString(name))
-		for i := range s.federatesWith {
-			s.federatesWith[i] = slices.DeleteFunc(slices.Clone(s.federatesWith[i]), func(other string) bool { return other == name })
+		for id, federatesWith := range s.entries { // dissociated
+			s.entries[id] = slices.DeleteFunc(slices.Clone(federatesWith), func(other string) bool { return other == name })
 		}
 		answer.Results = append(answer.Results, &bundlev1.BatchDeleteFederatedBundleResponse_Result{Status: &types.Status{}, TrustDomain: name})
 	}
@@ -356,24 +527,27 @@ func (s *spireServer) BatchDeleteFederatedBundle(_ context.Context, r *bundlev1.
 
 func (s *spireServer) ListFederationRelationships(context.Context, *trustdomainv1.ListFederationRelationshipsRequest) (*trustdomainv1.ListFederationRelationshipsResponse, error) {
 	answer := &trustdomainv1.ListFederationRelationshipsResponse{}
-	for _, td := range s.trusted() {
-		answer.FederationRelationships = append(answer.FederationRelationships, &types.FederationRelationship{
-			TrustDomain: td.Name(), BundleEndpointUrl: s.relationships[td].url,
-			BundleEndpointProfile: &types.FederationRelationship_HttpsSpiffe{
-				HttpsSpiffe: &types.HTTPSSPIFFEProfile{EndpointSpiffeId: spire.ServerID(td).String()},
-			},
-		})
+	for _, td := range trusted(s.relationships) {
+		r := s.relationships[td]
+		f := &types.FederationRelationship{
+			TrustDomain: td.Name(), BundleEndpointUrl: r.url,
+			BundleEndpointProfile: &types.FederationRelationship_HttpsSpiffe{HttpsSpiffe: &types.HTTPSSPIFFEProfile{EndpointSpiffeId: r.endpointID}},
+		}
+		if r.profile == topology.HTTPSWeb {
+			f.BundleEndpointProfile = &types.FederationRelationship_HttpsWeb{HttpsWeb: &types.HTTPSWebProfile{}}
+		}
+		answer.FederationRelationships = append(answer.FederationRelationships, f)
 	}
 	return answer, nil
 }
 
 func (s *spireServer) RefreshBundle(_ context.Context, r *trustdomainv1.RefreshBundleRequest) (*emptypb.Empty, error) {
 	td := spiffeid.RequireTrustDomainFromString(r.TrustDomain)
-	known := s.relationships[td]
+	known := s.relationship(td)
 	if known == nil {
 		return nil, status.Error(codes.NotFound, "no relationship with "+r.TrustDomain)
 	}
-	if !known.fetches.IsZero() {
+	if !known.tried {
 		known.stalled, known.fetches = true, time.Time{}
 	}
 	return &emptypb.Empty{}, s.fetch(td)
@@ -391,11 +565,11 @@ func (s *spireServer) ListAgents(context.Context, *agentv1.ListAgentsRequest) (*
 
 func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) (*entryv1.ListEntriesResponse, error) {
 	answer := &entryv1.ListEntriesResponse{}
-	for i, id := range s.entries {
+	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
 		answer.Entries = append(answer.Entries, &types.Entry{
 			SpiffeId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(id).Path()},
 			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: "/spire/agent/k8s_psat/node"},
-			FederatesWith: s.federatesWith[i],
+			FederatesWith: s.entries[id],
 		})
 	}
 	return answer, nil

@@ -62,7 +62,7 @@ func (l *Library) pruneContainers(ctx context.Context, r recipes, done *Pruned) 
 func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) error {
 	current := map[string]bool{}
 	for _, f := range r.flavours {
-		current[f.key] = true
+		current[r.nodeReference(f)] = true
 	}
 	left, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleBuild})
 	if err != nil {
@@ -73,7 +73,7 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 		return err
 	}
 	for _, img := range nodes {
-		if !current[img.Labels[labelKey]] {
+		if !slices.ContainsFunc(img.References, func(ref string) bool { return current[ref] }) {
 			left = append(left, img)
 		}
 	}

@@ -3,6 +3,7 @@ package images
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
@@ -19,17 +20,23 @@ func (s *stand) leave(t *testing.T, from, key string) (container, image string) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var empty bytes.Buffer
-	tr := newTree(&empty)
-	tr.file("key", 0o644, []byte(key))
+	s.label(t, n.scratch(), roleBuild, key)
+	return id, n.scratch()
+}
+
+// label makes an image with next to nothing in it.
+func (s *stand) label(t *testing.T, ref, role, key string) {
+	t.Helper()
+	var small bytes.Buffer
+	tr := newTree(&small)
+	tr.file(role, 0o644, []byte(key))
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	label := "LABEL " + labelRole + "=" + s.standIn.realm + roleBuild + " " + labelKey + "=" + key
-	if err := s.Engine.Import(t.Context(), &empty, n.scratch(), []string{label}); err != nil {
+	label := "LABEL " + labelRole + "=" + s.standIn.realm + role + " " + labelKey + "=" + key
+	if err := s.Engine.Import(t.Context(), &small, ref, []string{label}); err != nil {
 		t.Fatal(err)
 	}
-	return id, n.scratch()
 }
 
 func TestPrune(t *testing.T) {
@@ -43,6 +50,9 @@ func TestPrune(t *testing.T) {
 	s.change(t, "spire")
 	set := s.ensure(t)
 	cluster := s.start(t, old.NodeImage)
+	// What earlier versions of fedlab called the image that it is made of.
+	renamed := strings.Replace(set.NodeImage, "node:", "node-base:", 1)
+	s.label(t, renamed, roleNode, s.standIn.flavour(Build).key)
 	_, killed := s.leave(t, set.NodeImage, "killed")
 	working, workingImage := s.leave(t, set.NodeImage, "working")
 	unlock, err := s.Store.lock(t.Context(), imageSlug("working"))
@@ -59,7 +69,7 @@ func TestPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"quotes-demo1", "spire-spire1", "container " + s.standIn.realm + "killed", killed}; !slices.Equal(done.Names, want) || done.Bytes <= 0 {
+	if want := []string{"quotes-demo1", "spire-spire1", "container " + s.standIn.realm + "killed", killed, renamed}; !slices.Equal(done.Names, want) || done.Bytes <= 0 {
 		t.Errorf("removed %q of %d bytes, want %q", done.Names, done.Bytes, want)
 	}
 	for _, ref := range []string{old.NodeImage, set.NodeImage, workingImage} {

@@ -225,7 +225,11 @@ builds in the cache folder and images in Docker. What a container uses stays.`,
 				for _, name := range pruned.Names {
 					_, _ = fmt.Fprintln(c.Out, name)
 				}
-				c.printf("removed %s, %s\n", count(len(pruned.Names), "thing"), mebibytes(pruned.Bytes))
+				if len(pruned.Names) == 0 {
+					c.printf("nothing is there that is not needed\n")
+					return nil
+				}
+				c.printf("removed %s, which gave back %s or more\n", count(len(pruned.Names), "thing"), mebibytes(pruned.Bytes))
 				return nil
 			})
 		},

@@ -1,0 +1,456 @@
+package lab_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// labFile is a lab file in parts; the trust domain of a cluster is called after
+// it.
+type labFile struct {
+	clusters []string
+	// settings of the trust domains lead from clusters; federation and workloads
+	// are entries. All are YAML without its outer braces.
+	settings              map[string]string
+	federation, workloads []string
+}
+
+const (
+	webEndpoint   = "bundleEndpoint: {profile: https_web, httpsWeb: {servingCert: {ttl: 15m, fileSyncInterval: 10s, shortIntervals: true}}}"
+	onpremStatic  = "from: gcp.company.com, to: onprem.company.com, mode: static"
+	dataService   = "app: data-service, cluster: gcp"
+	legacyBridge  = "app: legacy-bridge, cluster: onprem"
+	branchGateway = "name: branch-gateway, app: api-gateway, cluster: branch"
+)
+
+// company is as the enterprise preset, and may be changed.
+func company(changes ...func(*labFile)) labFile {
+	f := labFile{
+		clusters:   []string{"aws", "gcp", "onprem"},
+		settings:   map[string]string{"aws": "datastore: postgres", "onprem": "upstreamAuthority: disk, " + webEndpoint},
+		federation: []string{"shape: mesh", onpremStatic},
+		workloads: []string{
+			"app: frontend, cluster: aws, expose: '127.0.0.1:8080'", dataService, legacyBridge, "name: aws-gateway, app: api-gateway, cluster: aws",
+			"name: gcp-gateway, app: api-gateway, cluster: gcp", "name: onprem-gateway, app: api-gateway, cluster: onprem",
+		},
+	}
+	for _, change := range changes {
+		change(&f)
+	}
+	return f
+}
+
+// federated sets who trusts whom.
+func federated(entries ...string) func(*labFile) {
+	return func(f *labFile) { f.federation = entries }
+}
+
+// with sets what is said of the trust domain of a cluster, which is new if there
+// was none.
+func with(cluster, settings string) func(*labFile) {
+	return func(f *labFile) {
+		if !slices.Contains(f.clusters, cluster) {
+			f.clusters = append(f.clusters, cluster)
+		}
+		f.settings[cluster] = settings
+	}
+}
+
+// running adds workloads.
+func running(workloads ...string) func(*labFile) {
+	return func(f *labFile) { f.workloads = append(f.workloads, workloads...) }
+}
+
+// without takes clusters out, with all that is said of them, or workloads.
+func without(names ...string) func(*labFile) {
+	return func(f *labFile) {
+		for _, name := range names {
+			f.clusters = slices.DeleteFunc(f.clusters, func(c string) bool { return c == name })
+			f.federation = slices.DeleteFunc(f.federation, func(e string) bool { return strings.Contains(e, name+".company.com") })
+			f.workloads = slices.DeleteFunc(f.workloads, func(w string) bool { return w == name || strings.Contains(w, "cluster: "+name) })
+			delete(f.settings, name)
+		}
+	}
+}
+
+func (f labFile) topology(t *testing.T) topology.Topology {
+	t.Helper()
+	var b strings.Builder
+	add := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
+	add("{apiVersion: fedlab.dev/v1alpha1, kind: Lab, metadata: {name: company}, spec: {clusters: [")
+	for _, c := range f.clusters {
+		add("{name: %s, trustDomain: %s.company.com},", c, c)
+	}
+	add("], trustDomains: [")
+	for _, c := range slices.Sorted(maps.Keys(f.settings)) {
+		add("{name: %s.company.com, %s},", c, f.settings[c])
+	}
+	for field, entries := range map[string][]string{"federation": f.federation, "workloads": f.workloads} {
+		add("], %s: [", field)
+		for _, e := range entries {
+			add("{%s},", e)
+		}
+	}
+	add("]}}")
+	return topologyOf(t, b.String())
+}
+
+// change is another lab file for a lab that runs.
+type change struct {
+	before, after labFile
+	// restarted are the releases that run in both whose pods are not the same
+	// afterwards.
+	restarted string
+}
+
+func changes() map[string]change {
+	const (
+		awsAndGCP = "between: [aws.company.com, gcp.company.com]"
+		awsToWeb  = "from: aws.company.com, to: onprem.company.com"
+		gcpToWeb  = "from: gcp.company.com, to: onprem.company.com"
+		webToGCP  = "from: onprem.company.com, to: gcp.company.com"
+		webToAWS  = "from: onprem.company.com, to: aws.company.com"
+	)
+	chain := federated("shape: chain", onpremStatic)
+	mode := func(m string) func(*labFile) { return federated("shape: mesh, mode: " + m) }
+	branch := func(f *labFile) {
+		with("branch", "datastore: postgres, "+webEndpoint)(f)
+		running(branchGateway)(f)
+	}
+	return map[string]change{
+		"relationships more":         {company(chain), company(), "aws/aws-gateway aws/frontend aws/spire onprem/legacy-bridge onprem/onprem-gateway"},
+		"relationships less":         {company(), company(chain), "aws/aws-gateway aws/frontend aws/spire onprem/legacy-bridge onprem/onprem-gateway"},
+		"one direction less":         {company(federated(awsAndGCP, awsToWeb, gcpToWeb, webToGCP, webToAWS)), company(federated(awsAndGCP, awsToWeb, gcpToWeb, webToGCP)), "aws/aws-gateway aws/frontend onprem/legacy-bridge onprem/onprem-gateway"},
+		"nobody trusts anybody":      {company(), company(federated()), "aws/aws-gateway aws/frontend aws/spire gcp/data-service gcp/gcp-gateway gcp/spire onprem/legacy-bridge onprem/onprem-gateway"},
+		"crd to static":              {company(mode("crd")), company(mode("static")), "aws/spire gcp/spire onprem/spire"},
+		"static to manual":           {company(mode("static")), company(mode("manual")), "aws/spire gcp/spire onprem/spire"},
+		"manual to crd":              {company(mode("manual")), company(mode("crd")), "aws/spire gcp/spire"},
+		"crd to manual":              {company(mode("crd")), company(mode("manual")), "aws/spire gcp/spire"},
+		"manual to static":           {company(mode("manual")), company(mode("static")), "aws/spire gcp/spire onprem/spire"},
+		"static to crd":              {company(mode("static")), company(mode("crd")), "aws/spire gcp/spire onprem/spire"},
+		"a cluster more":             {company(), company(branch), "aws/frontend aws/spire gcp/data-service gcp/spire onprem/legacy-bridge onprem/spire"},
+		"a plain cluster more":       {company(), company(with("branch", "logLevel: info"), running(branchGateway)), "aws/frontend gcp/data-service onprem/legacy-bridge"},
+		"the first cluster less":     {company(), company(without("aws")), "gcp/data-service gcp/gcp-gateway onprem/legacy-bridge onprem/onprem-gateway"},
+		"the middle cluster less":    {company(), company(without("gcp")), "aws/aws-gateway aws/frontend onprem/legacy-bridge onprem/onprem-gateway"},
+		"the last cluster less":      {company(), company(without("onprem")), "aws/aws-gateway aws/frontend aws/spire gcp/data-service gcp/gcp-gateway gcp/spire"},
+		"one cluster for another":    {company(), company(without("gcp"), branch), "aws/aws-gateway aws/frontend aws/spire onprem/legacy-bridge onprem/onprem-gateway onprem/spire"},
+		"a database less":            {company(), company(without(dataService)), "aws/aws-gateway aws/frontend gcp/gcp-gateway onprem/legacy-bridge onprem/onprem-gateway"},
+		"a database more":            {company(without(dataService)), company(), "aws/aws-gateway aws/frontend gcp/gcp-gateway onprem/legacy-bridge onprem/onprem-gateway"},
+		"a bridge less":              {company(), company(without(legacyBridge)), "aws/aws-gateway aws/frontend gcp/data-service gcp/gcp-gateway onprem/onprem-gateway"},
+		"the port of an endpoint":    {company(), company(with("gcp", "bundleEndpoint: {port: 9443}")), ""},
+		"the port of a web endpoint": {company(), company(with("onprem", "upstreamAuthority: disk, "+strings.Replace(webEndpoint, "profile", "port: 9443, profile", 1))), "gcp/spire"},
+		"a log level":                {company(), company(with("gcp", "logLevel: debug")), "gcp/spire"},
+	}
+}
+
+// pods returns when the pods of each release were started.
+func (w *world) pods() map[string]time.Time {
+	all := map[string]time.Time{}
+	for name, n := range w.nodes {
+		for _, r := range n.releases {
+			all[name.cluster+"/"+r.Name] = r.ready
+		}
+	}
+	return all
+}
+
+// places returns the addresses of what runs.
+func (w *world) places() map[string]string {
+	all := map[string]string{}
+	for name, n := range w.nodes {
+		all[name.cluster] = n.spec.Pods.String() + " " + n.spec.Services.String() + " " + n.objects[poolKey]
+		for _, r := range n.releases {
+			if r.demo.Service.Address != "" {
+				all[r.Name] = r.demo.Service.Address
+			}
+		}
+		if r := n.releases["spire"]; r != nil {
+			values, _ := r.Values.(spire.Values)
+			all["server in "+name.cluster] = values.BundleEndpoint.Address
+		}
+	}
+	return all
+}
+
+// TestUpWithAnotherFile brings another file into a lab that runs: what comes of
+// it is a lab as the file alone makes it, but for the addresses, which all keep
+// that they had. It comes of it, too, when an up on the way is killed or all is
+// stopped.
+func TestUpWithAnotherFile(t *testing.T) {
+	for name, tt := range changes() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want := fresh(t, tt.after.topology(t), (*world).shape)
+			var calls []string
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, tt.before.topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				pods, places := w.pods(), w.places()
+				w.calls = nil
+				if err := w.up(t, d, tt.after.topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				calls = w.calls
+				wantLines(t, w.shape(), want)
+				w.wantPlaces(t, places)
+				var restarted []string
+				for name, since := range w.pods() {
+					if before, ran := pods[name]; ran && !before.Equal(since) {
+						restarted = append(restarted, name)
+					}
+				}
+				if slices.Sort(restarted); strings.Join(restarted, " ") != tt.restarted {
+					t.Errorf("restarted %s, want %s", restarted, tt.restarted)
+				}
+				w.wantNoop(t, d, tt.after.topology(t))
+				if s, err := d.Status(t.Context(), tt.after.topology(t)); err != nil || !s.Well {
+					t.Errorf("error %v, problems:\n%s", err, strings.Join(problems(s), "\n"))
+				}
+			})
+			disturbances := []string{"/stopped"}
+			for _, call := range slices.Compact(slices.Sorted(slices.Values(calls))) {
+				disturbances = append(disturbances, call+"/killed before", call+"/killed after", call+"/fails once")
+			}
+			for _, name := range sample(t, disturbances, 2) {
+				at := strings.LastIndex(name, "/")
+				t.Run(name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t)
+						d := w.driver(t)
+						if err := w.up(t, d, tt.before.topology(t)); err != nil {
+							t.Fatal(err)
+						}
+						places := w.places()
+						w.disturb(t, d, tt.after.topology(t), name[:at], name[at+1:])
+						if err := w.up(t, d, tt.after.topology(t)); err != nil {
+							t.Fatal(err)
+						}
+						wantLines(t, w.shape(), want)
+						w.wantPlaces(t, places)
+					})
+				})
+			}
+		})
+	}
+}
+
+// wantPlaces wants all that has a place to have it still, and no place to be
+// taken twice.
+func (w *world) wantPlaces(t *testing.T, before map[string]string) {
+	t.Helper()
+	taken := map[string]string{}
+	for name, place := range w.places() {
+		if was, ran := before[name]; ran && was != place {
+			t.Errorf("%s was at %s, and is at %s", name, was, place)
+		}
+		if other, twice := taken[place]; twice {
+			t.Errorf("%s and %s are both at %s", name, other, place)
+		}
+		taken[place] = name
+	}
+}
+
+// disturb stops all, or has an up end that fails or is killed.
+func (w *world) disturb(t *testing.T, d *lab.Driver, top topology.Topology, call, what string) {
+	t.Helper()
+	switch what {
+	case "stopped":
+		w.stopAll()
+		return
+	case "fails once":
+		w.fault = once(call, fail)
+	case "killed before":
+		w.fault = once(call, killBefore)
+	case "killed after":
+		w.fault = once(call, killAfter)
+	}
+	if err := w.up(t, d, top); err == nil && what != "fails once" {
+		t.Error("a killed up ended well")
+	}
+}
+
+// TestUpWithAnotherFileWhenAllIsStopped: which of the clusters are there, and
+// where, only they can tell.
+func TestUpWithAnotherFileWhenAllIsStopped(t *testing.T) {
+	for _, name := range []string{"one cluster for another", "relationships more", "static to manual"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tt := changes()[name]
+			want := fresh(t, tt.after.topology(t), (*world).shape)
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, tt.before.topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				places := w.places()
+				w.stopAll()
+				if err := w.up(t, d, tt.after.topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				wantLines(t, w.shape(), want)
+				w.wantPlaces(t, places)
+			})
+		})
+	}
+}
+
+// TestUpLeavesWhatOthersMade: resources without fedlab's label, what stands on
+// them, and releases that somebody installed are nobody's business.
+func TestUpLeavesWhatOthersMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		// aws does not trust onprem, by the file.
+		file := company(federated("shape: chain", onpremStatic)).topology(t)
+		if err := w.up(t, d, file); err != nil {
+			t.Fatal(err)
+		}
+		aws := w.nodes[nodeName{"company", "aws"}]
+		bundle, err := w.nodes[nodeName{"company", "onprem"}].spire.bundle().Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		resource := func(kind, name string, spec any) any {
+			return map[string]any{"apiVersion": spire.ResourceAPIVersion, "kind": kind, "metadata": map[string]any{"name": name}, "spec": spec}
+		}
+		stranger := newRelease(lab.Release{Name: "stranger", Namespace: "demo", Chart: "stock-quotes", Values: map[string]any{"image": w.demoImage("stock-quotes")}})
+		stranger.foreign = true
+		aws.install(stranger)
+		_, err = objects{aws}.Apply(t.Context(),
+			resource("ClusterFederatedTrustDomain", "a-partner", spire.FederatedTrustDomainSpec{
+				TrustDomain: "onprem.company.com", BundleEndpointURL: "https://10.192.3.1:8443",
+				BundleEndpointProfile: spire.EndpointProfile{Type: topology.HTTPSWeb}, TrustDomainBundle: string(bundle),
+			}),
+			resource("ClusterSPIFFEID", "by-hand", spire.WorkloadIdentitySpec{
+				SPIFFEIDTemplate:  "spiffe://{{ .TrustDomain }}/stranger",
+				NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": "demo"}},
+				FederatesWith:     []string{"onprem.company.com"},
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := w.dump()
+		for _, line := range []string{
+			`company/aws entry spiffe://aws.company.com/stranger, federates with ["onprem.company.com"]`,
+			"company/aws holds the bundle of onprem.company.com: in sync",
+		} {
+			if !slices.Contains(strings.Split(made, "\n"), line) {
+				t.Fatalf("there is no line %q", line)
+			}
+		}
+		w.wantNoop(t, d, file)
+		w.want(t, made)
+
+		// What the file has beside it comes and goes.
+		for _, next := range []labFile{company(), company(federated("shape: chain", onpremStatic))} {
+			if err := w.up(t, d, next.topology(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.want(t, made)
+	})
+}
+
+// TestUpForgetsABundleThatNobodyAsksFor: a bundle has no label, and trust is not
+// to outlast what the file says.
+func TestUpForgetsABundleThatNobodyAsksFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		file := company(federated("shape: chain", onpremStatic)).topology(t)
+		if err := w.up(t, d, file); err != nil {
+			t.Fatal(err)
+		}
+		want := w.dump()
+		aws, onprem := w.nodes[nodeName{"company", "aws"}].spire, w.nodes[nodeName{"company", "onprem"}].spire
+		aws.held[onprem.td] = onprem.bundle()
+		if err := w.up(t, d, file); err != nil {
+			t.Fatal(err)
+		}
+		w.want(t, want)
+	})
+}
+
+// TestUpRunsAgainWhatWasScaledToNone: Helm does not look at what has become of a
+// release.
+func TestUpRunsAgainWhatWasScaledToNone(t *testing.T) {
+	for name, scaled := range map[string]struct{ cluster, kind, namespace, name string }{
+		"a program":            {"aws", "Deployment", "distributed-app", "frontend"},
+		"a program's database": {"gcp", "StatefulSet", "distributed-app", "data-database"},
+		"a server":             {"gcp", "StatefulSet", spire.Namespace, spire.ServerStatefulSet},
+		"a server's database":  {"aws", "StatefulSet", spire.Namespace, spire.DatabaseRelease},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, company().topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				want := w.dump()
+				n := w.nodes[nodeName{"company", scaled.cluster}]
+				key := lab.ObjectKey{APIVersion: "apps/v1", Kind: scaled.kind, Namespace: scaled.namespace, Name: scaled.name}
+				if !strings.Contains(n.objects[key], `"replicas":1`) {
+					t.Fatalf("there is no %s", scaled.name)
+				}
+				n.objects[key] = strings.Replace(n.objects[key], `"replicas":1`, `"replicas":0`, 1)
+				if s, err := d.Status(t.Context(), company().topology(t)); err != nil || s.Well {
+					t.Errorf("without it the lab is well, error %v", err)
+				}
+				w.mutations = nil
+				if err := w.up(t, d, company().topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				if done := []string{"Objects.Apply " + scaled.kind + " in " + scaled.cluster}; !slices.Equal(w.mutations, done) {
+					t.Errorf("it changed %v, want %v", w.mutations, done)
+				}
+				w.want(t, want)
+			})
+		})
+	}
+}
+
+// TestUpBringsAChangedProgram: what runs beside the apps is edited, too.
+func TestUpBringsAChangedProgram(t *testing.T) {
+	for program, want := range map[string][]string{
+		"serving-cert": {
+			"Images.LoadDemo serving-cert", "Releases.Apply spire in aws", "Releases.Apply spire in gcp", "Releases.Apply spire in onprem",
+		},
+		"postgres": {
+			"Images.LoadDemo postgres", "Images.LoadDemo postgres", "Images.LoadDemo postgres",
+			"Releases.Apply data-database in gcp", "Releases.Apply legacy-database in onprem", "Releases.Apply spire-database in aws",
+		},
+	} {
+		t.Run(program, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, enterprise(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.mutations, w.edits[program] = nil, 1
+				if err := w.up(t, d, enterprise(t)); err != nil {
+					t.Fatal(err)
+				}
+				if slices.Sort(w.mutations); !slices.Equal(w.mutations, want) {
+					t.Errorf("it changed %v, want %v", w.mutations, want)
+				}
+				w.wantNoop(t, d, enterprise(t))
+			})
+		})
+	}
+}

@@ -1,0 +1,306 @@
+package lab_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// demoValues is what the demo programs, and the labels of their pods, are made of.
+type demoValues struct {
+	Image string
+	// Labels that the templates of SPIFFE IDs read.
+	Version, Datacenter, System, GatewayType, Region string
+
+	AllowedClients  []string
+	Allowed         struct{ TrustDomains, IDs []string }
+	RawTrustDomains []string
+	Database        struct{ Address string }
+	Quotes          struct{ Address, ID string }
+	Calls           []call
+	Upstreams       []call
+	Service         struct {
+		Address        string
+		Port, NodePort int
+	}
+}
+
+// call is one that a program makes.
+type call struct {
+	Name, URL, Server, Expect string
+	Report                    bool
+}
+
+// view is how a program tells of a call.
+type view struct {
+	Name    string   `json:"name"`
+	Caller  string   `json:"caller"`
+	Server  string   `json:"server"`
+	State   string   `json:"state"`
+	Problem *problem `json:"problem,omitempty"`
+}
+
+// problem is why a call failed, in the words of apps/internal/diagnosis.
+type problem struct {
+	Class  string `json:"class"`
+	What   string `json:"what"`
+	Detail string `json:"detail"`
+}
+
+func isDemo(chart string) bool { return appOf(chart).Name != "" }
+
+// appOf returns the app whose chart that is; the zero App for none.
+func appOf(chart string) topology.App {
+	for _, app := range topology.Apps() {
+		if app.Name == chart {
+			return app
+		}
+	}
+	return topology.App{}
+}
+
+// demo returns the release of a chart in a namespace; there is one at most.
+func (n *node) demo(namespace, chart string) *release {
+	for _, r := range n.releases {
+		if r.Namespace == namespace && r.Chart == chart {
+			return r
+		}
+	}
+	return nil
+}
+
+// podLabels are those of a release's pods.
+func podLabels(r *release) map[string]string {
+	labels := map[string]string{"app.kubernetes.io/name": r.Chart, "app.kubernetes.io/instance": r.Name}
+	maps.Copy(labels, map[string]map[string]string{
+		"frontend":      {"component": "frontend", "service": "frontend"},
+		"data-service":  {"component": "data-processing", "service": "data-processing", "version": r.demo.Version},
+		"legacy-bridge": {"component": "legacy-bridge", "datacenter": r.demo.Datacenter, "system": r.demo.System},
+		"api-gateway":   {"component": "api-gateway", "gateway-type": r.demo.GatewayType, "region": r.demo.Region},
+	}[r.Chart])
+	return labels
+}
+
+// registration is what a ClusterSPIFFEID comes to for a pod.
+type registration struct {
+	id            string
+	federatesWith []string
+}
+
+// registrations returns what all ClusterSPIFFEIDs come to for the pods of a
+// release, as pkg/spireentry of the controller manager has it.
+func (n *node) registrations(r *release) (all []registration) {
+	for key, text := range n.objects {
+		if key.Kind != "ClusterSPIFFEID" {
+			continue
+		}
+		spec := specOf[spire.WorkloadIdentitySpec](text)
+		if spec.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != r.Namespace || !hasAll(podLabels(r), spec.PodSelector.MatchLabels) {
+			continue
+		}
+		pod := struct {
+			TrustDomain string
+			PodMeta     struct {
+				Namespace string
+				Labels    map[string]string
+			}
+		}{TrustDomain: n.spire.td.Name()}
+		pod.PodMeta.Namespace, pod.PodMeta.Labels = r.Namespace, podLabels(r)
+		var id strings.Builder
+		for i, text := range slices.Concat([]string{spec.SPIFFEIDTemplate}, spec.WorkloadSelectorTemplates, spec.DNSNameTemplates) {
+			var out strings.Builder
+			if err := template.Must(template.New("").Option("missingkey=error").Parse(text)).Execute(&out, pod); err != nil {
+				panic(err) // podEntryRenderFailures
+			}
+			if i == 0 {
+				id = out
+			}
+		}
+		all = append(all, registration{id.String(), spec.FederatesWith})
+	}
+	return all
+}
+
+// identity returns the SPIFFE ID of a release's pods; empty while they have none.
+func (n *node) identity(r *release) string {
+	if n.spire == nil {
+		return ""
+	}
+	for _, registered := range r.registrations {
+		if _, there := n.spire.entries[registered.id]; there {
+			return registered.id
+		}
+	}
+	return ""
+}
+
+// party is one end of a call.
+type party struct {
+	*node
+	*release
+}
+
+func (p party) id() string { return p.identity(p.release) }
+
+// accepts holds when a party can verify whoever is of a trust domain.
+func (p party) accepts(other party) bool {
+	own, foreign := p.node.spire, other.node.spire
+	return own == foreign || own.verifies(foreign) && slices.Contains(own.entries[p.id()], foreign.td.Name())
+}
+
+// listener returns who listens at an address of a lab's network, from a node on it.
+func (n *node) listener(address string) (party, bool) {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return party{}, false
+	}
+	for name, other := range n.nodes {
+		if name.lab != n.name.lab || other.answers() != nil || other.objects[poolKey] == "" {
+			continue
+		}
+		for _, r := range other.releases {
+			if r.demo.Service.Address == at.Addr().String() && r.demo.Service.Port == int(at.Port()) && other.runs(r.Name) == nil {
+				return party{other, r}, true
+			}
+		}
+	}
+	return party{}, false
+}
+
+// connects makes the handshake of a call: it works when both ends have an
+// identity and the other's bundle.
+func (p party) connects(address, server string) (party, *problem) {
+	if p.id() == "" {
+		return party{}, &problem{"no-identity", "no identity", "the caller has no SVID"}
+	}
+	to, there := p.listener(address)
+	switch {
+	case !there:
+		return party{}, &problem{"unreachable", "unreachable", "no route to " + address}
+	case to.id() == "":
+		return party{}, &problem{"no-answer", "no answer", "the server has no SVID"}
+	case !p.accepts(to):
+		return party{}, &problem{"unknown-authority", "not trusted", "x509: certificate signed by unknown authority"}
+	case to.id() != server:
+		return party{}, &problem{"identity-refused", "somebody else", to.id() + " answers in place of " + server}
+	case !to.accepts(p):
+		return party{}, &problem{"refused-by-server", "not accepted", "remote error: tls: bad certificate"}
+	}
+	return to, nil
+}
+
+// calls makes a call over HTTPS; what the server tells of its own calls comes
+// with the answer.
+func (p party) calls(address, server string) (told []view, failed *problem) {
+	at, err := url.Parse(address)
+	if err != nil {
+		panic(err)
+	}
+	to, failed := p.connects(at.Host, server)
+	if failed != nil {
+		return nil, failed
+	}
+	caller := spiffeid.RequireFromString(p.id())
+	domain := caller.TrustDomain().Name()
+	if allowed := to.release.demo.Allowed; !slices.Contains(allowed.TrustDomains, domain) || !slices.Contains(allowed.IDs, caller.String()) {
+		return nil, &problem{"not-permitted", "not permitted", caller.String() + " is not on the list"}
+	}
+	none := &problem{"server-failed", "no such page", "404 " + at.Path}
+	switch to.Chart + " " + at.Path {
+	case "data-service /api/process-data":
+		if isRaw := slices.Contains(to.release.demo.RawTrustDomains, domain); at.RawQuery == "type=raw" && !isRaw {
+			return nil, &problem{"not-permitted", "not permitted", domain + " gets aggregated data"}
+		}
+	case "data-service /api/health", "legacy-bridge /api/health", "api-gateway /api/health", "legacy-bridge /api/legacy-data":
+	case "legacy-bridge /api/calls", "api-gateway /api/calls":
+		return to.told(), nil
+	default:
+		upstream, rest, _ := strings.Cut(strings.TrimPrefix(at.Path, "/"), "/")
+		i := slices.IndexFunc(to.release.demo.Upstreams, func(c call) bool { return c.Name == upstream })
+		if to.Chart != "api-gateway" || i < 0 {
+			return nil, none
+		}
+		if _, failed := to.calls(to.release.demo.Upstreams[i].URL+"/"+rest, to.release.demo.Upstreams[i].Server); failed != nil {
+			return nil, &problem{"server-failed", "the gateway failed", "502: " + failed.What + ": " + failed.Detail}
+		}
+	}
+	return nil, nil
+}
+
+// told is what a program tells of its calls, and of those that others have told
+// it of.
+func (p party) told() []view {
+	calls := slices.Clone(p.release.demo.Calls)
+	for _, upstream := range p.release.demo.Upstreams {
+		upstream.URL += "/api/health"
+		calls = append(calls, upstream)
+	}
+	views := []view{}
+	for _, c := range calls {
+		v := view{Name: c.Name, Caller: p.id(), Server: c.Server, State: "answered"}
+		told, failed := p.calls(c.URL, c.Server)
+		switch {
+		case failed == nil && c.Expect != "":
+			v.State, v.Problem = "failed", &problem{"not-refused", "answered what it should refuse", ""}
+		case failed != nil && failed.Class == c.Expect:
+			v.State, v.Problem = "refused", failed
+		case failed != nil:
+			v.State, v.Problem = "failed", failed
+		}
+		views = append(views, v)
+		if c.Report {
+			views = append(views, told...)
+		}
+	}
+	return views
+}
+
+// quoted is what a broker tells of the quotes that it asks for.
+func (p party) quoted() map[string]any {
+	server, failed := p.connects(p.release.demo.Quotes.Address, p.release.demo.Quotes.ID)
+	if failed == nil && !slices.Contains(server.release.demo.AllowedClients, p.id()) {
+		failed = &problem{"not-permitted", "not permitted", p.id() + " may not ask for quotes"}
+	}
+	if failed != nil {
+		return map[string]any{"error": failed}
+	}
+	return map[string]any{"peer": map[string]string{"id": server.id()}}
+}
+
+// answer answers one request to a program that has a page.
+func (n *node) answer(conn net.Conn, r *release) {
+	defer func() { _ = conn.Close() }()
+	request, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return
+	}
+	n.mu.Lock()
+	var told any
+	switch p := (party{n, r}); r.Chart + " " + request.URL.Path {
+	case "broker-webapp /api/quotes":
+		told = p.quoted()
+	case "frontend /api/calls":
+		told = map[string]any{"calls": p.told()}
+	}
+	n.mu.Unlock()
+	status, body := "200 OK", []byte("null")
+	if told == nil {
+		status = "404 Not Found"
+	} else if body, err = json.Marshal(told); err != nil {
+		return
+	}
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
+}
