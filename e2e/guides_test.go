@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,10 +88,10 @@ func renamed(preset string, shown topology.Topology, file string, own topology.T
 	for _, c := range shown.Clusters {
 		pairs = append(pairs, shown.Name+"-"+c.Name, own.Name+"-"+c.Name)
 	}
-	for _, w := range shown.Workloads {
-		i := slices.IndexFunc(own.Workloads, func(o topology.Workload) bool { return o.Name == w.Name })
+	address := func(w topology.Workload) string { return strings.TrimSuffix(w.URL(), w.App.Page) }
+	for i, w := range shown.Workloads { // own has them in the same order
 		if w.URL() != "" {
-			pairs = append(pairs, w.URL(), own.Workloads[i].URL())
+			pairs = append(pairs, address(w), address(own.Workloads[i]))
 		}
 	}
 	return strings.NewReplacer(pairs...)

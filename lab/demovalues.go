@@ -104,7 +104,7 @@ func (u *up) demoValues(w topology.Workload) (any, error) {
 	var values any
 	switch w.App.Name {
 	case "stock-quotes":
-		values = quotesValues{Image: image, AllowedClients: v.callers(), Service: v.service()}
+		values = quotesValues{Image: image, AllowedClients: v.allowed().IDs, Service: v.service()}
 	case "broker-webapp":
 		broker := brokerValues{Image: image, Service: v.page()}
 		for _, to := range v.calls() {
@@ -203,14 +203,6 @@ func (v *valuesOf) calls() []topology.Workload {
 		called = append(called, to)
 	}
 	return called
-}
-
-func (v *valuesOf) callers() []string {
-	ids := []string{}
-	for _, caller := range v.topology.Callers(v.Name) {
-		ids = append(ids, v.id(caller))
-	}
-	return ids
 }
 
 // allowed lets those in who call the workload; where nobody does, only itself.

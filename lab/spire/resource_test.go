@@ -58,7 +58,10 @@ func TestFederatedTrustDomain(t *testing.T) {
   "apiVersion": "spire.spiffe.io/v1alpha1",
   "kind": "ClusterFederatedTrustDomain",
   "metadata": {
-    "name": "cluster1.com"
+    "name": "cluster1.com",
+    "labels": {
+      "app.kubernetes.io/managed-by": "fedlab"
+    }
   },
   "spec": {
     "trustDomain": "cluster1.com",
@@ -172,7 +175,10 @@ func TestWorkloadIdentity(t *testing.T) {
   "apiVersion": "spire.spiffe.io/v1alpha1",
   "kind": "ClusterSPIFFEID",
   "metadata": {
-    "name": "stock-quotes"
+    "name": "stock-quotes",
+    "labels": {
+      "app.kubernetes.io/managed-by": "fedlab"
+    }
   },
   "spec": {
     "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/server",
