@@ -56,13 +56,35 @@ func (u *up) survey(ctx context.Context) (err error) {
 	}
 	u.topology = u.topology.Placed(before)
 	// Better now than when images have been built for minutes.
-	var errs []error
-	for _, c := range u.topology.Clusters {
-		if _, there := node(u.nodes, c.Name); !there {
-			errs = append(errs, u.portsFree(c, u.going()))
+	return u.missingPorts(ctx)
+}
+
+// lateBound is how long after an up was killed a cluster may still come that it
+// had asked Docker for. It has its ports before it is listed.
+const lateBound = 3 * time.Second
+
+// missingPorts returns nil when the ports of the clusters that are not there can
+// be had.
+func (u *up) missingPorts(ctx context.Context) error {
+	var taken error
+	err := wait(ctx, lateBound, check.Check{Name: "the ports are free", Probe: func(ctx context.Context) error {
+		nodes, err := u.Parts.Nodes.List(ctx, u.topology.Name)
+		if err != nil {
+			return err
 		}
+		var errs []error
+		for _, c := range u.topology.Clusters {
+			if _, there := node(nodes, c.Name); !there {
+				errs = append(errs, u.portsFree(c, u.going()))
+			}
+		}
+		taken = errors.Join(errs...)
+		return taken
+	}})
+	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && taken != nil {
+		return taken
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // going returns the ports of the clusters that the file no longer has.
