@@ -9,6 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -43,11 +44,15 @@ func (u *up) surplus(ctx context.Context) error {
 func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
 	objects := u.access(td.Cluster).Objects
 	var identities, relationships []string
-	releases := []string{metallbRelease, spireRelease, spire.DatabaseRelease}
+	// The same name in another namespace is another release.
+	releases := []Release{
+		{Namespace: metallb.Namespace, Name: metallbRelease}, {Namespace: spire.Namespace, Name: spireRelease},
+		{Namespace: spire.Namespace, Name: spire.DatabaseRelease},
+	}
 	for _, w := range u.topology.Workloads {
 		if w.Cluster == td.Cluster {
 			identities = append(identities, spire.IdentityName(w))
-			releases = append(releases, w.Name, w.App.Database)
+			releases = append(releases, Release{Namespace: w.App.Namespace, Name: w.Name}, Release{Namespace: w.App.Namespace, Name: w.App.Database})
 		}
 	}
 	for _, r := range u.topology.RelationshipsOf(td.Name) {
@@ -141,15 +146,14 @@ func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiff
 	return fmt.Errorf("the controller manager has not removed the relationship with %s yet", trusted.Name())
 }
 
-// removeReleases uninstalls what fedlab has installed, except releases of these
-// names.
-func removeReleases(ctx context.Context, releases Releases, keep []string) error {
+// removeReleases uninstalls what fedlab has installed, except these.
+func removeReleases(ctx context.Context, releases Releases, keep []Release) error {
 	list, err := releases.List(ctx)
 	if err != nil {
 		return err
 	}
 	for _, r := range list {
-		if slices.Contains(keep, r.Name) {
+		if slices.ContainsFunc(keep, func(k Release) bool { return k.Namespace == r.Namespace && k.Name == r.Name }) {
 			continue
 		}
 		plan.Did(ctx)
