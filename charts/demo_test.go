@@ -3,6 +3,7 @@ package charts_test
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -65,6 +66,55 @@ func demos() map[string]any {
 	}
 }
 
+// installed is a release as the driver makes it: the tests of package lab write
+// down what they see installed.
+type installed struct {
+	Cluster, Name, Namespace, Chart string
+	Values                          target
+}
+
+// driven returns, by the lab that it is of, what the driver installs.
+func driven(t *testing.T) map[string][]installed {
+	t.Helper()
+	files, err := filepath.Glob("../lab/testdata/values-*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	labs := map[string][]installed{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var releases []installed
+		if err := json.Unmarshal(data, &releases); err != nil {
+			t.Fatalf("read %s: %v", file, err)
+		}
+		labs[strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "values-"), ".json")] = releases
+	}
+	if len(labs["quotes"]) == 0 || len(labs["enterprise"]) == 0 {
+		t.Fatalf("no values of the presets are among %s: write them with go test ./lab -run TestValues -update", files)
+	}
+	return labs
+}
+
+func TestChartsTakeWhatTheDriverSets(t *testing.T) {
+	rendered := map[string]bool{"database-client": true} // the suite's, not the driver's
+	for lab, releases := range driven(t) {
+		for _, r := range releases {
+			rendered[r.Chart] = true
+			if _, err := render(r.Chart, r.Namespace, r.Values); err != nil {
+				t.Errorf("lab %s, release %s in %s: %v", lab, r.Name, r.Cluster, err)
+			}
+		}
+	}
+	for chart := range demos() {
+		if !rendered[chart] {
+			t.Errorf("no lab has a release of %s", chart)
+		}
+	}
+}
+
 var password = regexp.MustCompile(`(?m)^  password: \S+$`)
 
 func TestDemoGolden(t *testing.T) {
@@ -113,47 +163,63 @@ func TestDemosRefuseValues(t *testing.T) {
 // values.
 func TestProgramsTakeWhatTheChartsSet(t *testing.T) {
 	bin := t.TempDir()
+	all := map[string][]any{}
 	for name, values := range demos() {
-		if name == "database-client" {
-			continue // its programs are those of others
+		all[name] = append(all[name], values)
+	}
+	for _, releases := range driven(t) {
+		for _, r := range releases {
+			all[r.Chart] = append(all[r.Chart], r.Values)
 		}
+	}
+	delete(all, "database-client") // its programs are those of others
+	delete(all, "spire")
+	for name, tries := range all {
 		t.Run(name, func(t *testing.T) {
 			program := filepath.Join(bin, name)
 			if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../apps/"+name).CombinedOutput(); err != nil {
 				t.Fatalf("build apps/%s: %v\n%s", name, err, output)
 			}
-			manifests, err := render(name, "demo", values)
-			if err != nil {
-				t.Fatal(err)
-			}
 			help, err := exec.CommandContext(t.Context(), program, "-h").CombinedOutput()
 			if err != nil {
 				t.Fatalf("%s -h: %v\n%s", name, err, help)
 			}
-			var env []string
-			for _, variable := range variables(t, manifests) {
-				if !strings.Contains(string(help), "["+variable.Name+"]") {
-					t.Errorf("the program does not know %s", variable.Name)
-				}
-				env = append(env, variable.Name+"="+variable.Value)
-			}
-			// It reads all its settings, and then cannot open a port that is none.
-			args := []string{"-listen=256.0.0.1:0"}
-			if strings.Contains(string(help), "-health-listen") {
-				args = []string{"-health-listen=256.0.0.1:0"}
-			}
-			if name == "postgres" {
-				args = []string{"-data=" + filepath.Join(t.TempDir(), "nowhere")}
-			}
-			command := exec.CommandContext(t.Context(), program, args...)
-			command.Env = env
-			var said bytes.Buffer
-			command.Stderr = &said
-			var ended *exec.ExitError
-			if err := command.Run(); !errors.As(err, &ended) || ended.ExitCode() != 1 {
-				t.Errorf("%s ends with %v:\n%s", name, err, said.String())
+			for _, values := range tries {
+				takes(t, name, program, string(help), values)
 			}
 		})
+	}
+}
+
+// takes runs a program with the variables that its chart sets for these values.
+func takes(t *testing.T, name, program, help string, values any) {
+	t.Helper()
+	manifests, err := render(name, "demo", values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var env []string
+	for _, variable := range variables(t, manifests) {
+		if !strings.Contains(help, "["+variable.Name+"]") {
+			t.Errorf("the program does not know %s", variable.Name)
+		}
+		env = append(env, variable.Name+"="+variable.Value)
+	}
+	// It reads all its settings, and then cannot open a port that is none.
+	args := []string{"-listen=256.0.0.1:0"}
+	if strings.Contains(help, "-health-listen") {
+		args = []string{"-health-listen=256.0.0.1:0"}
+	}
+	if name == "postgres" {
+		args = []string{"-data=" + filepath.Join(t.TempDir(), "nowhere")}
+	}
+	command := exec.CommandContext(t.Context(), program, args...)
+	command.Env = env
+	var said bytes.Buffer
+	command.Stderr = &said
+	var ended *exec.ExitError
+	if err := command.Run(); !errors.As(err, &ended) || ended.ExitCode() != 1 {
+		t.Errorf("%s ends with %v:\n%s\nwith %v", name, err, said.String(), env)
 	}
 }
 

@@ -148,7 +148,13 @@ func changes() map[string]change {
 		"a bridge less":              {company(), company(without(legacyBridge)), "aws/aws-gateway aws/frontend gcp/data-service gcp/gcp-gateway onprem/onprem-gateway"},
 		"the port of an endpoint":    {company(), company(with("gcp", "bundleEndpoint: {port: 9443}")), ""},
 		"the port of a web endpoint": {company(), company(with("onprem", "upstreamAuthority: disk, "+strings.Replace(webEndpoint, "profile", "port: 9443, profile", 1))), "gcp/spire"},
-		"a log level":                {company(), company(with("gcp", "logLevel: debug")), "gcp/spire"},
+		"one workload for another":   {company(), company(without(dataService), running("app: legacy-bridge, name: gcp-bridge, cluster: gcp")), "aws/aws-gateway aws/frontend gcp/gcp-gateway onprem/legacy-bridge onprem/onprem-gateway"},
+		"a workload moves":           {company(), company(without(dataService), running("app: data-service, cluster: onprem")), "aws/aws-gateway aws/frontend gcp/gcp-gateway onprem/legacy-bridge onprem/onprem-gateway"},
+		"another app under a name": {
+			company(without(dataService), running("name: data, app: stock-quotes, cluster: gcp")),
+			company(without(dataService), running("name: data, app: data-service, cluster: gcp")), "aws/aws-gateway aws/frontend gcp/gcp-gateway onprem/legacy-bridge onprem/onprem-gateway",
+		},
+		"a log level": {company(), company(with("gcp", "logLevel: debug")), "gcp/spire"},
 	}
 }
 
@@ -157,7 +163,7 @@ func (w *world) pods() map[string]time.Time {
 	all := map[string]time.Time{}
 	for name, n := range w.nodes {
 		for _, r := range n.releases {
-			all[name.cluster+"/"+r.Name] = r.ready
+			all[name.cluster+"/"+r.Namespace+"/"+r.Name] = r.ready
 		}
 	}
 	return all
@@ -170,10 +176,10 @@ func (w *world) places() map[string]string {
 		all[name.cluster] = n.spec.Pods.String() + " " + n.spec.Services.String() + " " + n.objects[poolKey]
 		for _, r := range n.releases {
 			if r.demo.Service.Address != "" {
-				all[r.Name] = r.demo.Service.Address
+				all[name.cluster+"/"+r.Name] = r.demo.Service.Address
 			}
 		}
-		if r := n.releases["spire"]; r != nil {
+		if r := n.release("spire"); r != nil {
 			values, _ := r.Values.(spire.Values)
 			all["server in "+name.cluster] = values.BundleEndpoint.Address
 		}
@@ -208,13 +214,15 @@ func TestUpWithAnotherFile(t *testing.T) {
 				var restarted []string
 				for name, since := range w.pods() {
 					if before, ran := pods[name]; ran && !before.Equal(since) {
-						restarted = append(restarted, name)
+						cluster, name, _ := strings.Cut(name, "/")
+						restarted = append(restarted, cluster+"/"+name[strings.Index(name, "/")+1:])
 					}
 				}
 				if slices.Sort(restarted); strings.Join(restarted, " ") != tt.restarted {
 					t.Errorf("restarted %s, want %s", restarted, tt.restarted)
 				}
 				w.wantNoop(t, d, tt.after.topology(t))
+				w.wantOpen(t, d, tt.after.topology(t))
 				if s, err := d.Status(t.Context(), tt.after.topology(t)); err != nil || !s.Well {
 					t.Errorf("error %v, problems:\n%s", err, strings.Join(problems(s), "\n"))
 				}
@@ -223,7 +231,7 @@ func TestUpWithAnotherFile(t *testing.T) {
 			for _, call := range slices.Compact(slices.Sorted(slices.Values(calls))) {
 				disturbances = append(disturbances, call+"/killed before", call+"/killed after", call+"/fails once")
 			}
-			for _, name := range sample(t, disturbances, 2) {
+			for _, name := range sample(t, disturbances, 1) {
 				at := strings.LastIndex(name, "/")
 				t.Run(name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -262,6 +270,24 @@ func (w *world) wantPlaces(t *testing.T, before map[string]string) {
 	}
 }
 
+// wantOpen wants a handle on a lab to know where the servers are.
+func (w *world) wantOpen(t *testing.T, d *lab.Driver, top topology.Topology) {
+	t.Helper()
+	l, err := d.Open(t.Context(), top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, td := range top.TrustDomains {
+		address, err := l.Addresses.Server(td)
+		if place := w.places()["server in "+td.Cluster]; err != nil || address.String() != place {
+			t.Errorf("the server in %s is told to be at %s, error %v; it is at %s", td.Cluster, address, err, place)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // disturb stops all, or has an up end that fails or is killed.
 func (w *world) disturb(t *testing.T, d *lab.Driver, top topology.Topology, call, what string) {
 	t.Helper()
@@ -281,13 +307,33 @@ func (w *world) disturb(t *testing.T, d *lab.Driver, top topology.Topology, call
 	}
 }
 
-// TestUpWithAnotherFileWhenAllIsStopped: which of the clusters are there, and
-// where, only they can tell.
-func TestUpWithAnotherFileWhenAllIsStopped(t *testing.T) {
-	for _, name := range []string{"one cluster for another", "relationships more", "static to manual"} {
+// TestUpWithAnotherFileAfterADisaster: where all that runs is to stay, only the
+// clusters can tell, and not each of them does.
+func TestUpWithAnotherFileAfterADisaster(t *testing.T) {
+	stopped := func(clusters ...string) func(*world) {
+		return func(w *world) {
+			for _, c := range clusters {
+				w.nodes[nodeName{"company", c}].running = false
+			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		change   string
+		disaster func(*world)
+	}{
+		"all is stopped, and one goes": {"one cluster for another", (*world).stopAll},
+		"all is stopped, and changes":  {"relationships more", (*world).stopAll},
+		"all is stopped, and restarts": {"static to manual", (*world).stopAll},
+		"what stays is stopped":        {"the first cluster less", stopped("gcp", "onprem")},
+		"what goes is stopped":         {"the middle cluster less", stopped("gcp")},
+		"one is stopped":               {"a cluster more", stopped("gcp")},
+		"one is half-made":             {"the first cluster less", func(w *world) { w.renew(nodeName{"company", "gcp"}) }},
+		"one is gone":                  {"the first cluster less", func(w *world) { delete(w.nodes, nodeName{"company", "gcp"}) }},
+		"one does not answer":          {"relationships less", func(w *world) { w.nodes[nodeName{"company", "gcp"}].state = deaf }},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			tt := changes()[name]
+			tt, disaster := changes()[tt.change], tt.disaster
 			want := fresh(t, tt.after.topology(t), (*world).shape)
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
@@ -296,7 +342,12 @@ func TestUpWithAnotherFileWhenAllIsStopped(t *testing.T) {
 					t.Fatal(err)
 				}
 				places := w.places()
-				w.stopAll()
+				disaster(w)
+				for _, c := range tt.before.clusters { // whoever is gone has no place
+					if w.nodes[nodeName{"company", c}] == nil {
+						maps.DeleteFunc(places, func(of, _ string) bool { return strings.Contains(of, c) })
+					}
+				}
 				if err := w.up(t, d, tt.after.topology(t)); err != nil {
 					t.Fatal(err)
 				}
@@ -361,6 +412,26 @@ func TestUpLeavesWhatOthersMade(t *testing.T) {
 			}
 		}
 		w.want(t, made)
+	})
+}
+
+// TestUpHandsOverTheFirstBundleOfAStaticRelationship: a configuration has no
+// place for it, and a server without it fetches nothing.
+func TestUpHandsOverTheFirstBundleOfAStaticRelationship(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err := w.up(t, w.driver(t), company(federated("shape: mesh, mode: static")).topology(t)); err != nil {
+			t.Fatal(err)
+		}
+		// Whoever is not given it first is told to fetch in vain, and then again.
+		for _, cluster := range company().clusters {
+			for _, call := range []string{"SPIRE BatchSetFederatedBundle in " + cluster, "SPIRE RefreshBundle in " + cluster} {
+				made := slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return c != call })
+				if len(made) > 2 {
+					t.Errorf("%d times %s, want once for each of two relationships", len(made), call)
+				}
+			}
+		}
 	})
 }
 

@@ -120,7 +120,7 @@ func TestEnterpriseDisturbed(t *testing.T) {
 			alike = append(alike, tt.call+"/fails once", tt.call+"/killed before", tt.call+"/killed after")
 		}
 	}
-	for _, name := range slices.Concat(sample(t, unlike, 40), sample(t, alike, 20)) {
+	for _, name := range slices.Concat(sample(t, unlike, 25), sample(t, alike, 10)) {
 		at := strings.LastIndex(name, "/")
 		call, what := name[:at], name[at+1:]
 		t.Run(found[call]+"/"+name, func(t *testing.T) {

@@ -2,18 +2,26 @@ package lab_test
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/pki"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // TestStatusOfAWellLab holds the names of the fields, too: programs read them.
@@ -117,7 +125,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 			[]string{"exchange: cluster exchange is there, and the file does not have it"},
 		},
 		"the server does not run": {
-			func(w *world) { w.nodes[market].releases["spire"].broken = "0 of 1 pods are ready: CrashLoopBackOff" },
+			func(w *world) { w.nodes[market].release("spire").broken = "0 of 1 pods are ready: CrashLoopBackOff" },
 			[]string{
 				"cluster1.com: 0 of 1 pods are ready: CrashLoopBackOff",
 				"cluster1.com->cluster2.com: " + silent, "cluster2.com->cluster1.com: " + silent, "stock-quotes: " + silent,
@@ -174,7 +182,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 		},
 		"a workload does not run": {
 			func(w *world) {
-				w.nodes[market].releases["stock-quotes"].broken = "0 of 1 pods are ready: ImagePullBackOff"
+				w.nodes[market].release("stock-quotes").broken = "0 of 1 pods are ready: ImagePullBackOff"
 			},
 			[]string{"stock-quotes: 0 of 1 pods are ready: ImagePullBackOff"},
 		},
@@ -204,10 +212,11 @@ func TestStatusOfABrokenLab(t *testing.T) {
 	}
 }
 
-// same compares a problem with a wanted one, in which KEY stands for any key.
+// same compares a problem with a wanted one, in which KEY stands for any key and
+// TIME for any time.
 func same(got, want string) bool {
-	start, isKey := strings.CutSuffix(want, "KEY")
-	return got == want || isKey && strings.HasPrefix(got, start) && !strings.ContainsAny(got[len(start):], " ,")
+	pattern := strings.NewReplacer("KEY", "[0-9a-f]+", "TIME", `[0-9TZ:.-]+`).Replace(regexp.QuoteMeta(want))
+	return regexp.MustCompile("^" + pattern + "$").MatchString(got)
 }
 
 // problems lists what is not well, each with the name of its part.
@@ -289,4 +298,202 @@ func TestStatusInterrupted(t *testing.T) {
 			t.Errorf("error %v, want %v", err, errInterrupted)
 		}
 	})
+}
+
+// TestStatusNamesCauses makes each fault of a relationship that has a name, where
+// it can be made with https_spiffe and with https_web.
+func TestStatusNamesCauses(t *testing.T) {
+	gcp, onprem := spiffeid.RequireTrustDomainFromString("gcp.company.com"), spiffeid.RequireTrustDomainFromString("onprem.company.com")
+	for name, tt := range map[string]struct {
+		file  labFile
+		spoil func(t *testing.T, w *world, server func(cluster string) *spireServer)
+		want  []string
+	}{
+		"no relationship": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				delete(server("aws").relationships, gcp)
+			},
+			[]string{"aws.company.com->gcp.company.com: no relationship: the server of aws.company.com has no relationship with gcp.company.com: nothing will refresh its bundle"},
+		},
+		"nobody listens": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("aws").relationships[gcp].url = "https://10.192.2.1:9999"
+			},
+			[]string{"aws.company.com->gcp.company.com: endpoint unreachable: aws does not get through to the bundle endpoint https://10.192.2.1:9999: connection refused"},
+		},
+		"no way there": {
+			company(),
+			func(_ *testing.T, w *world, _ func(string) *spireServer) {
+				w.fault = always("Nodes.Reach from gcp", fail)
+			},
+			[]string{
+				"gcp.company.com->aws.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Reach from gcp: injected fault",
+				"gcp.company.com->onprem.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.3.1:8443: Nodes.Reach from gcp: injected fault",
+			},
+		},
+		"https_web where it is https_spiffe": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("aws").relationships[gcp].profile = topology.HTTPSWeb
+			},
+			[]string{"aws.company.com->gcp.company.com: wrong profile: the relationship is https_web, and the endpoint shows the X509-SVID of spiffe://gcp.company.com/spire/server, as with https_spiffe"},
+		},
+		"https_spiffe where it is https_web": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				r := server("aws").relationships[onprem]
+				r.profile, r.endpointID = topology.HTTPSSPIFFE, "spiffe://onprem.company.com/spire/server"
+			},
+			[]string{"aws.company.com->onprem.company.com: wrong profile: the relationship is https_spiffe, and the endpoint shows a certificate without SPIFFE ID, as with https_web"},
+		},
+		"another endpoint SPIFFE ID": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("aws").relationships[gcp].endpointID = "spiffe://gcp.company.com/bundle"
+			},
+			[]string{"aws.company.com->gcp.company.com: wrong endpointSPIFFEID: the relationship wants spiffe://gcp.company.com/bundle, and the endpoint shows spiffe://gcp.company.com/spire/server"},
+		},
+		"another root with https_spiffe": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("aws").held[gcp] = spiffebundle.FromX509Authorities(gcp, []*x509.Certificate{server("aws").root})
+			},
+			[]string{"aws.company.com->gcp.company.com: unknown root: what the bundle endpoint shows is not accepted: x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority"},
+		},
+		"another root with https_web": {
+			company(),
+			func(t *testing.T, w *world, _ func(string) *spireServer) {
+				t.Helper()
+				other, err := pki.NewRoot("of nobody", time.Hour)
+				if err != nil {
+					t.Fatal(err)
+				}
+				key := lab.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
+				w.nodes[nodeName{"company", "aws"}].objects[key] = string(encode(map[string]any{"data": map[string]string{"roots.pem": string(other.CertificatePEM())}}))
+			},
+			[]string{"aws.company.com->onprem.company.com: unknown root: what the bundle endpoint shows is not accepted: x509: certificate signed by unknown authority"},
+		},
+		"an SVID that has expired": {
+			company(),
+			func(t *testing.T, _ *world, server func(string) *spireServer) {
+				t.Helper()
+				svid, err := server("gcp").svidUntil(spire.ServerID(gcp), time.Now().Add(-time.Second))
+				if err != nil {
+					t.Fatal(err)
+				}
+				server("gcp").shown = svid.Certificates
+			},
+			[]string{
+				"aws.company.com->gcp.company.com: expired certificate: what the bundle endpoint shows is not accepted: x509svid: could not verify leaf certificate: x509: certificate has expired or is not yet valid: current time TIME is after TIME",
+				"onprem.company.com->gcp.company.com: expired certificate: what the bundle endpoint shows is not accepted: x509svid: could not verify leaf certificate: x509: certificate has expired or is not yet valid: current time TIME is after TIME",
+			},
+		},
+		"a serving certificate that has expired": {
+			company(),
+			func(t *testing.T, _ *world, server func(string) *spireServer) {
+				t.Helper()
+				server("onprem").showServingCert(t, "10.192.3.1", -time.Minute)
+			},
+			[]string{
+				"aws.company.com->onprem.company.com: expired certificate: what the bundle endpoint shows is not accepted: x509: certificate has expired or is not yet valid: current time TIME is after TIME",
+				"gcp.company.com->onprem.company.com: expired certificate: what the bundle endpoint shows is not accepted: x509: certificate has expired or is not yet valid: current time TIME is after TIME",
+			},
+		},
+		"a serving certificate for another address": {
+			company(),
+			func(t *testing.T, _ *world, server func(string) *spireServer) {
+				t.Helper()
+				server("onprem").showServingCert(t, "10.192.3.9", time.Hour)
+			},
+			[]string{
+				"aws.company.com->onprem.company.com: misnamed certificate: what the bundle endpoint shows is not accepted: x509: certificate is valid for 10.192.3.9, not 10.192.3.1",
+				"gcp.company.com->onprem.company.com: misnamed certificate: what the bundle endpoint shows is not accepted: x509: certificate is valid for 10.192.3.9, not 10.192.3.1",
+			},
+		},
+		"no bundle with https_spiffe": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) { delete(server("aws").held, gcp) },
+			[]string{"aws.company.com->gcp.company.com: missing bundle: missing: lacks JWT authority jwt-of-gcp.company.com, lacks X.509 authority KEY"},
+		},
+		"no bundle with https_web": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) { delete(server("gcp").held, onprem) },
+			[]string{"gcp.company.com->onprem.company.com: missing bundle: missing: lacks JWT authority jwt-of-onprem.company.com, lacks X.509 authority KEY"},
+		},
+		"a bundle that is behind": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("aws").held[onprem].RemoveJWTAuthority("jwt-of-onprem.company.com")
+			},
+			[]string{"aws.company.com->onprem.company.com: differing bundle: behind: lacks JWT authority jwt-of-onprem.company.com"},
+		},
+		"a bundle that is behind, by hand": {
+			company(federated("shape: mesh, mode: manual")),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("aws").held[onprem].RemoveJWTAuthority("jwt-of-onprem.company.com")
+			},
+			[]string{"aws.company.com->onprem.company.com: differing bundle: behind: lacks JWT authority jwt-of-onprem.company.com; nothing refreshes it but another exchange, such as the next up"},
+		},
+		"no bundle, by hand": {
+			company(federated("shape: mesh, mode: manual")),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) { delete(server("onprem").held, gcp) },
+			[]string{"onprem.company.com->gcp.company.com: missing bundle: missing: lacks JWT authority jwt-of-gcp.company.com, lacks X.509 authority KEY; nothing refreshes it but another exchange, such as the next up"},
+		},
+		"an entry without federatesWith": {
+			company(),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) {
+				server("onprem").entries["spiffe://onprem.company.com/gateway/edge/onprem"] = []string{"gcp.company.com"}
+			},
+			[]string{"onprem.company.com->aws.company.com: entry without federatesWith: the entry of spiffe://onprem.company.com/gateway/edge/onprem does not federate with aws.company.com: the workload does not get its bundle"},
+		},
+		"a server that does not answer": {
+			company(),
+			func(_ *testing.T, w *world, _ func(string) *spireServer) {
+				w.nodes[nodeName{"company", "aws"}].release("spire-database").broken = "0 of 1 pods are ready: CrashLoopBackOff"
+			},
+			[]string{
+				"aws.company.com->gcp.company.com: server does not answer: the server of aws.company.com does not answer",
+				"gcp.company.com->aws.company.com: server does not answer: the server of aws.company.com does not answer",
+				"aws.company.com->onprem.company.com: server does not answer: the server of aws.company.com does not answer",
+				"onprem.company.com->aws.company.com: server does not answer: the server of aws.company.com does not answer",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				if err := w.up(t, d, tt.file.topology(t)); err != nil {
+					t.Fatal(err)
+				}
+				tt.spoil(t, w, func(cluster string) *spireServer { return w.nodes[nodeName{"company", cluster}].spire })
+				s, err := d.Status(t.Context(), tt.file.topology(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, r := range s.Relationships {
+					if !r.Well {
+						got = append(got, fmt.Sprintf("%s->%s: %s: %s", r.Truster, r.Trusted, r.Cause, r.Problem))
+					}
+				}
+				if s.Well || !slices.EqualFunc(got, tt.want, same) {
+					t.Errorf("well %t, problems\n%s\nwant\n%s", s.Well, strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+				}
+			})
+		})
+	}
+}
+
+// showServingCert makes the endpoint show a certificate of its web CA that is not
+// the right one.
+func (s *spireServer) showServingCert(t *testing.T, address string, ttl time.Duration) {
+	t.Helper()
+	var err error
+	if s.shown, err = s.servingCert(address, ttl); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -301,7 +301,7 @@ func (w *world) shape() string {
 				named[address] = fmt.Sprintf("<address of %s>", r.Name)
 			}
 		}
-		if r := n.releases["spire"]; r != nil {
+		if r := n.release("spire"); r != nil {
 			values, _ := r.Values.(spire.Values)
 			named[values.BundleEndpoint.Address] = fmt.Sprintf("<server in %s>", name.cluster)
 			first, _, _ := strings.Cut(decode[struct{ Spec struct{ Addresses []string } }](n.objects[poolKey]).Spec.Addresses[0], "-")
@@ -329,6 +329,8 @@ var (
 )
 
 func (n nodeName) String() string { return n.lab + "/" + n.cluster }
+
+func (n nodeName) compare(other nodeName) int { return strings.Compare(n.String(), other.String()) }
 
 type networks struct{ *world }
 
@@ -497,9 +499,11 @@ func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err er
 		}
 		w.built.parts, w.built.node = true, w.built.node || node
 		set = lab.ImageSet{
-			MetalLBChart: "/cache/metallb",
+			MetalLBChart: metallbChart,
 			CRDs:         []any{crd("ClusterFederatedTrustDomain"), crd("ClusterSPIFFEID")},
 			Demos:        map[string]string{},
+			SPIREServer:  "spire-server:1", SPIREAgent: "spire-agent:1", SPIREControllerManager: "spire-controller-manager:1",
+			MetalLBController: "metallb-controller:1", MetalLBSpeaker: "metallb-speaker:1",
 		}
 		for _, name := range programs() {
 			set.Demos[name] = w.demoImage(name)
@@ -511,6 +515,8 @@ func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err er
 	})
 	return set, err
 }
+
+const metallbChart = "/cache/metallb"
 
 // programs are those of fedlab that run in clusters.
 func programs() []string {

@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,26 +34,32 @@ type node struct {
 	// ready is when the node runs.
 	ready    time.Time
 	objects  map[lab.ObjectKey]string
-	releases map[string]*release
+	releases map[releaseName]*release
 	images   map[string]bool
+	// installed counts releases.
+	installed int
 	// spire is nil until the server has started once.
 	spire *spireServer
 }
 
-// nodeState is how far a node came that was being made when its maker was killed.
+// nodeState is how far a node came that was being made when its maker was killed;
+// zero is to the end.
 type nodeState int
 
 const (
-	whole nodeState = iota
 	// noKubeconfig: kubeadm did not come so far.
-	noKubeconfig
+	noKubeconfig nodeState = iota + 1
 	// deaf: its API never answers.
 	deaf
 )
 
+type releaseName struct{ namespace, name string }
+
 // release is a Helm release and the pods that come of it.
 type release struct {
 	lab.Release
+	// number tells which of two was there first.
+	number int
 	// text is what Apply was given, demo what a demo program reads of it.
 	text string
 	demo demoValues
@@ -74,7 +81,7 @@ type release struct {
 func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 	n := &node{
 		world: w, name: name, spec: spec,
-		objects: map[lab.ObjectKey]string{}, releases: map[string]*release{}, images: map[string]bool{},
+		objects: map[lab.ObjectKey]string{}, releases: map[releaseName]*release{}, images: map[string]bool{},
 	}
 	for _, program := range programs() {
 		n.images[w.demoImage(program)] = true // as the node image has them
@@ -101,8 +108,8 @@ func (n *node) dump(add func(string, ...any)) {
 		}
 		add("%s %s %s", key.Kind, key.Name, n.readable(object))
 	}
-	for name, r := range n.releases {
-		add("release %s %s", name, n.readable(r.text))
+	for _, r := range n.releases {
+		add("release %s %s", r.Name, n.readable(r.text))
 	}
 	if n.spire != nil {
 		n.spire.dump(add)
@@ -192,11 +199,11 @@ func (n *node) refuses(key lab.ObjectKey) error {
 		if _, known := n.objects[keyOf(crd(key.Kind))]; !known {
 			return fmt.Errorf("no matches for kind %q", key.Kind)
 		}
-		if n.runs("spire") != nil || time.Now().Before(n.spire.since.Add(latency)) {
+		if n.serves() != nil || time.Now().Before(n.spire.since.Add(latency)) {
 			return errors.New("failed calling webhook: connection refused")
 		}
 	case "metallb.io/v1beta1":
-		if n.runs("metallb") != nil {
+		if n.runs(n.release("metallb")) != nil {
 			return fmt.Errorf("no matches for kind %q", key.Kind)
 		}
 	}
@@ -299,7 +306,7 @@ type releases struct{ *node }
 
 func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err error) {
 	err = n.api(ctx, "Releases.Apply "+r.Name, func(changed func()) error {
-		had := n.releases[r.Name]
+		had := n.releases[releaseName{r.Namespace, r.Name}]
 		if had != nil && had.text == string(encode(r)) {
 			return nil
 		}
@@ -328,20 +335,34 @@ func newRelease(r lab.Release) *release {
 }
 
 func (n *node) install(r *release) {
-	n.uninstall(r.Name)
-	n.releases[r.Name] = r
+	n.installed++
+	r.number = n.installed
+	name := releaseName{r.Namespace, r.Name}
+	if had := n.releases[name]; had != nil {
+		r.number = had.number
+		n.uninstall(had)
+	}
+	n.releases[name] = r
 	maps.Copy(n.objects, r.objects)
 	n.podsChanged()
 }
 
-func (n *node) uninstall(name string) {
-	if r := n.releases[name]; r != nil {
-		for key := range r.objects {
-			delete(n.objects, key)
+func (n *node) uninstall(r *release) {
+	for key := range r.objects {
+		delete(n.objects, key)
+	}
+	delete(n.releases, releaseName{r.Namespace, r.Name})
+	n.podsChanged()
+}
+
+// release returns the first release of that name; nil for none.
+func (n *node) release(name string) (first *release) {
+	for _, r := range n.releases {
+		if r.Name == name && (first == nil || r.number < first.number) {
+			first = r
 		}
 	}
-	delete(n.releases, name)
-	n.podsChanged()
+	return first
 }
 
 // restarts reports whether other values of a release restart its pods: the port
@@ -398,11 +419,14 @@ func (n *node) owner(key lab.ObjectKey) *release {
 
 func (n releases) List(ctx context.Context) (list []lab.Release, err error) {
 	err = n.api(ctx, "Releases.List", func(func()) error {
-		for _, name := range slices.Sorted(maps.Keys(n.releases)) {
-			if r := n.releases[name]; !r.foreign {
-				list = append(list, lab.Release{Namespace: r.Namespace, Name: name})
+		for _, r := range n.releases {
+			if !r.foreign {
+				list = append(list, lab.Release{Namespace: r.Namespace, Name: r.Name})
 			}
 		}
+		slices.SortFunc(list, func(a, b lab.Release) int {
+			return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+		})
 		return nil
 	})
 	return list, err
@@ -410,28 +434,28 @@ func (n releases) List(ctx context.Context) (list []lab.Release, err error) {
 
 func (n releases) Remove(ctx context.Context, namespace, name string) error {
 	return n.api(ctx, "Releases.Remove "+namespace+"/"+name, func(changed func()) error {
-		r := n.releases[name]
-		if r == nil || r.Namespace != namespace {
-			return nil
+		if r := n.releases[releaseName{namespace, name}]; r != nil {
+			n.uninstall(r)
+			changed()
 		}
-		n.uninstall(name)
-		changed()
 		return nil
 	})
 }
 
 // podsChanged is when the controller manager looks at pods again.
 func (n *node) podsChanged() {
-	if n.runs("spire") == nil {
+	if n.serves() == nil {
 		n.spire.register()
 	}
 }
 
+// serves returns nil when the SPIRE server runs.
+func (n *node) serves() error { return n.runs(n.release("spire")) }
+
 // runs returns nil when the pods of a release run, and else says what keeps them.
-func (n *node) runs(name string) error {
-	r := n.releases[name]
+func (n *node) runs(r *release) error {
 	if r == nil {
-		return fmt.Errorf("there is no release %s", name)
+		return errors.New("it is not installed")
 	}
 	since, err := n.since(r)
 	switch {
@@ -442,7 +466,7 @@ func (n *node) runs(name string) error {
 	case r.Chart == "spire":
 		return n.serve(r, since)
 	case isDemo(r.Chart) && !r.identified:
-		if n.runs("spire") != nil || n.identity(r) == "" {
+		if n.serves() != nil || n.identity(r) == "" {
 			return errors.New("0 of 1 pods are ready: no identity yet")
 		}
 		r.identified = true
@@ -489,7 +513,7 @@ func (n *node) since(r *release) (time.Time, error) {
 	if r.needs.database == "" {
 		return since, nil
 	}
-	database := n.releases[r.needs.database]
+	database := n.release(r.needs.database)
 	if database == nil {
 		return time.Time{}, fmt.Errorf("0 of 1 pods are ready: no such host: %s", r.needs.database)
 	}
@@ -532,7 +556,7 @@ type pods struct{ *node }
 
 func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) (out []byte, err error) {
 	err = n.api(ctx, "Pods.Exec", func(func()) error {
-		if err := n.runs("spire"); err != nil {
+		if err := n.serves(); err != nil {
 			return err
 		}
 		at := []string{namespace, pod, container, argv[0]}
@@ -547,12 +571,12 @@ func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv .
 
 func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn net.Conn, err error) {
 	err = n.api(ctx, fmt.Sprintf("Pods.Dial %d", port), func(func()) error {
-		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.APIPort && n.runs("spire") == nil {
+		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.APIPort && n.serves() == nil {
 			conn, err = n.spire.listener.DialContext(ctx)
 			return err
 		}
 		r := n.demo(namespace, strings.TrimSuffix(pod, "-0"))
-		if r == nil || r.demo.Service.Port != port || appOf(r.Chart).Page == "" || n.runs(r.Name) != nil {
+		if r == nil || r.demo.Service.Port != port || appOf(r.Chart).Page == "" || n.runs(r) != nil {
 			return fmt.Errorf("nothing listens at %s/%s:%d", namespace, pod, port)
 		}
 		near, far := net.Pipe()
@@ -575,7 +599,7 @@ func (n pods) Started(ctx context.Context, set lab.ObjectKey, container string) 
 		if want := map[string]string{"spire": spire.ServerContainer, "postgres": "postgres"}[r.Chart]; container != want {
 			return fmt.Errorf("there is no container %s in %s", container, set.Name)
 		}
-		return n.runs(r.Name)
+		return n.runs(r)
 	})
 }
 
@@ -585,14 +609,14 @@ func (n pods) Ready(ctx context.Context, key lab.ObjectKey) error {
 		if r == nil {
 			return fmt.Errorf("there is no %s %s", key.Kind, key.Name)
 		}
-		return n.runs(r.Name)
+		return n.runs(r)
 	})
 }
 
 func (n pods) Named(ctx context.Context, namespace string, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Pods.Named", func(func()) error {
 		for _, r := range n.releases {
-			if isDemo(r.Chart) && r.Namespace == namespace && hasAll(podLabels(r), labels) && n.runs(r.Name) == nil {
+			if isDemo(r.Chart) && r.Namespace == namespace && hasAll(podLabels(r), labels) && n.runs(r) == nil {
 				names = append(names, r.Chart+"-0")
 			}
 		}
@@ -615,7 +639,7 @@ func (w *world) page(ctx context.Context, address string) error {
 					continue
 				}
 				for _, r := range n.releases {
-					if r.demo.Service.NodePort == port && appOf(r.Chart).Page == at.Path && n.runs(r.Name) == nil {
+					if r.demo.Service.NodePort == port && appOf(r.Chart).Page == at.Path && n.runs(r) == nil {
 						return nil
 					}
 				}

@@ -157,7 +157,7 @@ func (p party) id() string { return p.identity(p.release) }
 
 // accepts holds when a party can verify whoever is of a trust domain.
 func (p party) accepts(other party) bool {
-	own, foreign := p.node.spire, other.node.spire
+	own, foreign := p.spire, other.spire
 	return own == foreign || own.verifies(foreign) && slices.Contains(own.entries[p.id()], foreign.td.Name())
 }
 
@@ -171,10 +171,15 @@ func (n *node) listener(address string) (party, bool) {
 		if name.lab != n.name.lab || other.answers() != nil || other.objects[poolKey] == "" {
 			continue
 		}
+		// MetalLB gives an address to the first that wants it.
+		var first *release
 		for _, r := range other.releases {
-			if r.demo.Service.Address == at.Addr().String() && r.demo.Service.Port == int(at.Port()) && other.runs(r.Name) == nil {
-				return party{other, r}, true
+			if r.demo.Service.Address == at.Addr().String() && (first == nil || r.number < first.number) {
+				first = r
 			}
+		}
+		if first != nil && first.demo.Service.Port == int(at.Port()) && other.runs(first) == nil {
+			return party{other, first}, true
 		}
 	}
 	return party{}, false

@@ -184,7 +184,7 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
 	err = s.node.api(ctx, "SPIRE "+path.Base(info.FullMethod), func(changed func()) (err error) {
-		if err := s.node.runs("spire"); err != nil {
+		if err := s.node.serves(); err != nil {
 			return err
 		}
 		s.fetchDue()
@@ -201,7 +201,10 @@ func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.Una
 
 func (s *spireServer) sign(c *x509.Certificate, key crypto.PublicKey) (*x509.Certificate, error) {
 	c.SerialNumber, c.Subject = big.NewInt(1), pkix.Name{CommonName: s.td.Name()}
-	c.NotBefore, c.NotAfter, c.BasicConstraintsValid = time.Now().Add(-time.Minute), never, true
+	c.NotBefore, c.BasicConstraintsValid = time.Now().Add(-time.Minute), true
+	if c.NotAfter.IsZero() {
+		c.NotAfter = never
+	}
 	parent := s.issuer
 	if parent == nil {
 		parent = c
@@ -213,13 +216,15 @@ func (s *spireServer) sign(c *x509.Certificate, key crypto.PublicKey) (*x509.Cer
 	return x509.ParseCertificate(der)
 }
 
-func (s *spireServer) svid(id spiffeid.ID) (*x509svid.SVID, error) {
+func (s *spireServer) svid(id spiffeid.ID) (*x509svid.SVID, error) { return s.svidUntil(id, never) }
+
+func (s *spireServer) svidUntil(id spiffeid.ID, end time.Time) (*x509svid.SVID, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	certificate, err := s.sign(&x509.Certificate{
-		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature,
+		URIs: []*url.URL{id.URL()}, KeyUsage: x509.KeyUsageDigitalSignature, NotAfter: end,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, key.Public())
 	if err != nil {
@@ -267,12 +272,12 @@ func (s *spireServer) bundle() *spiffebundle.Bundle {
 // at returns the server whose bundle endpoint has a URL, if it answers.
 func (w *world) at(endpoint string) *spireServer {
 	for _, n := range w.nodes {
-		r := n.releases["spire"]
+		r := n.release("spire")
 		if r == nil || n.answers() != nil || n.objects[poolKey] == "" {
 			continue
 		}
 		values, _ := r.Values.(spire.Values)
-		if endpoint == fmt.Sprintf("https://%s:%d", values.BundleEndpoint.Address, values.BundleEndpoint.Port) && n.runs("spire") == nil {
+		if endpoint == fmt.Sprintf("https://%s:%d", values.BundleEndpoint.Address, values.BundleEndpoint.Port) && n.runs(r) == nil {
 			return n.spire
 		}
 	}

@@ -109,13 +109,29 @@ func (a *api) get(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(err)
 	}
-	items := []any{}
+	items, everywhere := []any{}, r.URL.Path == "/api/v1/secrets"
+	// All secrets of a cluster are too much for somebody who wants names only.
+	if everywhere && !strings.Contains(r.Header.Get("Accept"), "as=PartialObjectMetadataList;") {
+		refuse(w, http.StatusNotAcceptable, "NotAcceptable", "ask for metadata alone")
+		return
+	}
 	for path, object := range a.objects {
-		if strings.HasPrefix(path, r.URL.Path+"/") && selector.Matches(labelsOf(object)) {
+		switch {
+		case !selector.Matches(labelsOf(object)):
+		case everywhere && strings.Contains(path, "/secrets/"):
+			metadata, _ := object["metadata"].(map[string]any)
+			// Who writes says it in the path only.
+			metadata["namespace"], _, _ = strings.Cut(strings.TrimPrefix(path, "/api/v1/namespaces/"), "/")
+			items = append(items, map[string]any{"metadata": metadata})
+		case strings.HasPrefix(path, r.URL.Path+"/"):
 			items = append(items, object)
 		}
 	}
-	answer(w, map[string]any{"kind": "SecretList", "apiVersion": "v1", "items": items})
+	list := map[string]any{"kind": "SecretList", "apiVersion": "v1", "items": items}
+	if everywhere {
+		list["kind"], list["apiVersion"] = "PartialObjectMetadataList", "meta.k8s.io/v1"
+	}
+	answer(w, list)
 }
 
 func (a *api) change(w http.ResponseWriter, r *http.Request) {

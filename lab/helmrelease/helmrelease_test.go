@@ -117,6 +117,54 @@ func TestHistoryIsShort(t *testing.T) {
 	}
 }
 
+func TestList(t *testing.T) {
+	a := newAPI()
+	c := connect(t, a)
+	if names, err := c.List(t.Context()); err != nil || len(names) != 0 {
+		t.Errorf("of nothing: %v, error %v", names, err)
+	}
+	for _, at := range []Name{{"other", "b"}, {"demo", "demo"}, {"demo", "b"}} {
+		for size := range 2 { // two revisions
+			r := releaseOf(size)
+			r.Namespace, r.Name = at.Namespace, at.Name
+			r.Chart.(fstest.MapFS)["templates/maps.yaml"] = &fstest.MapFile{Data: []byte("# nothing")}
+			if _, err := c.Apply(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// What is half-made is there, too; what Helm made for others is not asked for.
+	secret := func(name, release string, labels map[string]any) {
+		labels["name"] = release
+		a.objects["/api/v1/namespaces/demo/secrets/"+name] = map[string]any{
+			"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": name, "namespace": "demo", "labels": labels},
+		}
+	}
+	secret("sh.helm.release.v1.half.v1", "half", map[string]any{"owner": "helm", "status": "pending-install", digestLabel: "x"})
+	secret("sh.helm.release.v1.theirs.v1", "theirs", map[string]any{"owner": "helm", "status": "deployed"})
+	secret("something", "something", map[string]any{digestLabel: "x"})
+
+	a.calls = nil
+	names, err := c.List(t.Context())
+	if want := []Name{{"demo", "b"}, {"demo", "demo"}, {"demo", "half"}, {"other", "b"}}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("names %v, error %v, want %v", names, err, want)
+	}
+	if !slices.Equal(a.calls, []string{"GET /api/v1/secrets"}) {
+		t.Errorf("calls %v", a.calls)
+	}
+	if err := c.Uninstall(t.Context(), "demo", "b"); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := c.List(t.Context()); err != nil || slices.Contains(names, Name{"demo", "b"}) || len(names) != 3 {
+		t.Errorf("after uninstall: %v, error %v", names, err)
+	}
+
+	a.calls, a.failAt = nil, 1
+	if _, err := c.List(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "list releases: ") || !strings.Contains(err.Error(), "injected into call 1") {
+		t.Errorf("when the call fails: %v", err)
+	}
+}
+
 // TestKilledAnywhere kills a client at each of its calls in turn. A new one has
 // to bring the cluster to what it is asked for, with nothing left over.
 func TestKilledAnywhere(t *testing.T) {

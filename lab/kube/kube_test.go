@@ -69,6 +69,7 @@ func operations() map[string]operation {
 		}
 	}
 	const notReady = `{"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"app": "x"}}}, "status": {"desiredNumberScheduled": 1}}`
+	const notUpdated = `{"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"app": "x"}}}, "status": {"updatedReplicas": 1}}`
 	lab := map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"namespace": "fedlab", "name": "lab"}}
 	return map[string]operation{
 		"Ready": {
@@ -94,6 +95,13 @@ func operations() map[string]operation {
 		"Objects": {
 			do: func(ctx context.Context, c *Cluster) error {
 				_, err := c.Objects(ctx, "v1", "ConfigMap", "")
+				return err
+			},
+			want: "list ConfigMap: ",
+		},
+		"Named": {
+			do: func(ctx context.Context, c *Cluster) error {
+				_, err := c.Named(ctx, "v1", "ConfigMap", "", "a=b")
 				return err
 			},
 			want: "list ConfigMap: ",
@@ -138,6 +146,13 @@ func operations() map[string]operation {
 			do:      func(ctx context.Context, c *Cluster) error { return expected(c.StatefulSetReady(ctx, "demo", "x")) },
 			want:    "statefulset demo/x: ",
 		},
+		"StatefulSetStarted": {
+			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/statefulsets/x": notUpdated}),
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.StatefulSetStarted(ctx, "demo", "x", "y"))
+			},
+			want: "statefulset demo/x: ",
+		},
 		"DaemonSetReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/daemonsets/x": notReady}),
 			do:      func(ctx context.Context, c *Cluster) error { return expected(c.DaemonSetReady(ctx, "demo", "x")) },
@@ -148,7 +163,7 @@ func operations() map[string]operation {
 
 // expected takes away what a readiness check says when it does its work.
 func expected(err error) error {
-	if strings.HasSuffix(message(err), ": 0 of 1 ready") {
+	if strings.HasSuffix(message(err), ": 0 of 1 ready") || strings.HasSuffix(message(err), ": 0 of 1 started") {
 		return nil
 	}
 	return err

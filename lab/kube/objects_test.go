@@ -148,6 +148,34 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+func TestNamed(t *testing.T) {
+	a := newAPI()
+	a.pools = true
+	c := connect(t, a)
+	if err := c.Apply(t.Context(), pool("lab"), pool("other")); err != nil {
+		t.Fatal(err)
+	}
+	for _, namespace := range []string{"", "metallb-system"} {
+		names, err := c.Named(t.Context(), "metallb.io/v1beta1", "IPAddressPool", namespace, "made-by=fedlab")
+		slices.Sort(names)
+		if err != nil || !slices.Equal(names, []string{"lab", "other"}) {
+			t.Errorf("in namespace %q: %q, error %v", namespace, names, err)
+		}
+		if got := a.query.Get("labelSelector"); got != "made-by=fedlab" {
+			t.Errorf("asked for those with %q", got)
+		}
+	}
+	// Whoever tidies a cluster up may come before what would know the kind.
+	for _, version := range []string{"metallb.io/v1beta1", "unheard.of/v1"} {
+		if names, err := c.Named(t.Context(), version, "Unheard", "", ""); err != nil || len(names) != 0 {
+			t.Errorf("of a kind that is not known in %s: %q, error %v", version, names, err)
+		}
+	}
+	if _, err := c.Named(t.Context(), "a/b/c", "Unheard", "", ""); message(err) != "list Unheard: unexpected GroupVersion string: a/b/c" {
+		t.Errorf("of a version that is none: %v", err)
+	}
+}
+
 func TestScale(t *testing.T) {
 	a := newAPI()
 	if err := connect(t, a).Scale(t.Context(), "Deployment", "demo", "x", 0); err != nil {

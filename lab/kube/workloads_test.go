@@ -117,6 +117,73 @@ func TestOtherWorkloads(t *testing.T) {
 	}
 }
 
+func TestStatefulSetStarted(t *testing.T) {
+	const (
+		updated = `"status": {"replicas": 1, "updatedReplicas": 1}}`
+		running = `"state": {"running": {}}`
+	)
+	for name, tt := range map[string]struct {
+		set  string
+		pods []string
+		err  string
+	}{
+		"absent": {err: "read statefulset demo/x: x not found"},
+		"started, and not ready yet": {
+			set: `{"spec": {` + selector + `}, ` + updated,
+			pods: []string{pod("x-0", `"containerStatuses": [
+				{"name": "y", "started": true, `+running+`}, {"name": "z", "started": false, `+running+`}]`)},
+		},
+		"scaled to nothing": {set: `{"spec": {"replicas": 0, ` + selector + `}}`, err: "statefulset demo/x: scaled to no pod"},
+		"not seen": {
+			set:  `{"metadata": {"generation": 2}, "spec": {` + selector + `}, "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}}`,
+			pods: []string{pod("x-0", `"containerStatuses": [{"name": "y", "started": true, `+running+`}]`)},
+			err:  "statefulset demo/x: the newest version is not acted upon yet",
+		},
+		"of an older version": {
+			set:  `{"spec": {` + selector + `}, "status": {"replicas": 1, "updatedReplicas": 0}}`,
+			pods: []string{pod("x-0", `"containerStatuses": [{"name": "y", "started": true, `+running+`}]`)},
+			err:  "statefulset demo/x: 0 of 1 of the newest version",
+		},
+		"only the other container has started": {
+			set: `{"spec": {` + selector + `}, ` + updated,
+			pods: []string{pod("x-0", `"containerStatuses": [
+				{"name": "y", "started": false, `+running+`}, {"name": "z", "started": true, "ready": true, `+running+`}]`)},
+			err: "statefulset demo/x: 0 of 1 started: pod x-0: container y running, not ready",
+		},
+		"waits for what comes before it": {
+			set: `{"spec": {` + selector + `}, ` + updated,
+			pods: []string{pod("x-0", `"initContainerStatuses": [{"name": "before", "started": false, `+running+`}],
+				"containerStatuses": [{"name": "y", "state": {"waiting": {"reason": "PodInitializing"}}}]`)},
+			err: "statefulset demo/x: 0 of 1 started: pod x-0: container before running, not ready",
+		},
+		"one of two": {
+			set: `{"spec": {"replicas": 2, ` + selector + `}, "status": {"replicas": 2, "updatedReplicas": 2}}`,
+			pods: []string{
+				pod("x-0", `"containerStatuses": [{"name": "y", "started": true, `+running+`}]`),
+				pod("x-1", `"phase": "Pending"`),
+			},
+			err: "statefulset demo/x: 1 of 2 started: pod x-1: phase Pending",
+		},
+		"no pod yet": {set: `{"spec": {` + selector + `}, ` + updated, err: "statefulset demo/x: 0 of 1 started"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI()
+			if tt.set != "" {
+				a.objects["/apis/apps/v1/namespaces/demo/statefulsets/x"] = object(t, tt.set)
+			}
+			for i, p := range tt.pods {
+				a.objects[fmt.Sprintf("/api/v1/namespaces/demo/pods/%d", i)] = object(t, p)
+			}
+			if err := connect(t, a).StatefulSetStarted(t.Context(), "demo", "x", "y"); message(err) != tt.err {
+				t.Errorf("error %q\nwant  %q", message(err), tt.err)
+			}
+			if got := a.query.Get("labelSelector"); tt.err == "" && got != "app=x" {
+				t.Errorf("asked for pods with %q", got)
+			}
+		})
+	}
+}
+
 func TestPods(t *testing.T) {
 	a := newAPI()
 	a.objects["/api/v1/namespaces/demo/pods/b"] = object(t, `{"metadata": {"name": "b", "deletionTimestamp": "2026-08-01T11:00:00Z"},

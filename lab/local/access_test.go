@@ -1,0 +1,150 @@
+package local
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/kube"
+)
+
+// cluster serves these answers, by method and path, as a Kubernetes API server
+// does, and tells which label selector came last.
+func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector *string) {
+	t.Helper()
+	selector = new(string)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		*selector = r.URL.Query().Get("labelSelector")
+		w.Header().Set("Content-Type", "application/json")
+		body, known := answers[r.URL.Path]
+		if !known {
+			w.WriteHeader(http.StatusNotFound)
+			body = fmt.Sprintf(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no %s"}`, r.URL.Path)
+		}
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(server.Close)
+	c, err := kube.New(fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: [{name: a, cluster: {server: %q}}]}`, server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, selector
+}
+
+func TestObjectsNamed(t *testing.T) {
+	c, selector := cluster(t, map[string]string{
+		"/apis/spire.spiffe.io/v1alpha1": `{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "spire.spiffe.io/v1alpha1",
+			"resources": [{"name": "clusterspiffeids", "kind": "ClusterSPIFFEID", "namespaced": false, "verbs": ["list"]}]}`,
+		"/apis/spire.spiffe.io/v1alpha1/clusterspiffeids": `{"kind": "ClusterSPIFFEIDList", "apiVersion": "spire.spiffe.io/v1alpha1",
+			"items": [{"metadata": {"name": "frontend"}}, {"metadata": {"name": "gateway"}}]}`,
+	})
+	key := lab.ObjectKey{APIVersion: "spire.spiffe.io/v1alpha1", Kind: "ClusterSPIFFEID", Name: "not used"}
+	names, err := objects{c}.Named(t.Context(), key, map[string]string{"b": "2", "a": "1"})
+	if err != nil || !slices.Equal(names, []string{"frontend", "gateway"}) || *selector != "a=1,b=2" {
+		t.Errorf("names %q by %q, error %v", names, *selector, err)
+	}
+	if _, err := (objects{c}).Named(t.Context(), key, nil); err != nil || *selector != "" {
+		t.Errorf("all of them by %q, error %v", *selector, err)
+	}
+	key.Kind = "ClusterStaticEntry"
+	if names, err := (objects{c}).Named(t.Context(), key, nil); err != nil || len(names) != 0 {
+		t.Errorf("of a kind that is not known: %q, error %v", names, err)
+	}
+}
+
+func TestPodsStarted(t *testing.T) {
+	const set = `{"spec": {"selector": {"matchLabels": {"app": "x"}}}, "status": {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 0}}`
+	c, _ := cluster(t, map[string]string{
+		"/apis/apps/v1/namespaces/spire-system/statefulsets/spire-server": set,
+		"/api/v1/namespaces/spire-system/pods": `{"kind": "PodList", "apiVersion": "v1", "items": [{"metadata": {"name": "x-0"}, "status": {"containerStatuses": [
+			{"name": "spire-server", "started": true, "state": {"running": {}}}, {"name": "spire-controller-manager", "started": false, "state": {"running": {}}}]}}]}`,
+	})
+	key := lab.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: "spire-system", Name: "spire-server"}
+	if err := (pods{c}).Started(t.Context(), key, "spire-server"); err != nil {
+		t.Error(err)
+	}
+	// It has started, and is not ready: that is the difference.
+	if err := (pods{c}).Ready(t.Context(), key); err == nil || !strings.HasPrefix(err.Error(), "statefulset spire-system/spire-server: 0 of 1 ready") {
+		t.Errorf("ready: error %v", err)
+	}
+	if err := (pods{c}).Started(t.Context(), key, "spire-controller-manager"); err == nil || !strings.HasPrefix(err.Error(), "statefulset spire-system/spire-server: 0 of 1 started") {
+		t.Errorf("the other container: error %v", err)
+	}
+	key.Name = "absent"
+	if err := (pods{c}).Started(t.Context(), key, "spire-server"); err == nil || !strings.HasPrefix(err.Error(), "read statefulset spire-system/absent: ") {
+		t.Errorf("none: error %v", err)
+	}
+}
+
+// TestNodesReach has an engine in whose container the command ends with a code.
+func TestNodesReach(t *testing.T) {
+	var container string
+	var asked struct{ Cmd []string }
+	exitCode := 0
+	mux := http.NewServeMux()
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
+	mux.HandleFunc("POST /v1.41/containers/{id}/exec", func(w http.ResponseWriter, r *http.Request) {
+		container = r.PathValue("id")
+		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, `{"Id": "exec"}`)
+	})
+	mux.HandleFunc("POST /v1.41/exec/exec/start", func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+		if exitCode != 0 {
+			complaint := "curl: (7) Failed to connect"
+			frame := append([]byte{2, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(complaint)))...) // to stderr
+			_, _ = conn.Write(append(frame, complaint...))
+		}
+	})
+	mux.HandleFunc("GET /v1.41/exec/exec/json", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode)
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
+	engine, err := docker.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = engine.Close() })
+
+	n := nodes{engine: engine}
+	endpoint := netip.MustParseAddrPort("10.192.1.1:8443")
+	if err := n.Reach(t.Context(), "quotes", "market", endpoint); err != nil {
+		t.Error(err)
+	}
+	if container != "quotes-market-control-plane" {
+		t.Errorf("asked in container %s", container)
+	}
+	// Whoever answers will do, with any certificate; but not for ever.
+	for _, word := range []string{"curl", "--insecure", "--connect-timeout", "--max-time", "https://10.192.1.1:8443"} {
+		if !slices.Contains(asked.Cmd, word) {
+			t.Errorf("the command %q lacks %s", asked.Cmd, word)
+		}
+	}
+	exitCode = 7
+	if err := n.Reach(t.Context(), "quotes", "market", endpoint); err == nil || !strings.Contains(err.Error(), "curl: (7) Failed to connect") {
+		t.Errorf("when nobody answers: error %v", err)
+	}
+}
