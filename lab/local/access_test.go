@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab"
@@ -19,11 +21,11 @@ import (
 
 // cluster serves these answers, by method and path, as a Kubernetes API server
 // does, and tells which label selector came last.
-func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector *string) {
+func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector *atomic.Value) {
 	t.Helper()
-	selector = new(string)
+	selector = &atomic.Value{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		*selector = r.URL.Query().Get("labelSelector")
+		selector.Store(r.URL.Query().Get("labelSelector"))
 		w.Header().Set("Content-Type", "application/json")
 		body, known := answers[r.URL.Path]
 		if !known {
@@ -49,11 +51,11 @@ func TestObjectsNamed(t *testing.T) {
 	})
 	key := lab.ObjectKey{APIVersion: "spire.spiffe.io/v1alpha1", Kind: "ClusterSPIFFEID", Name: "not used"}
 	names, err := objects{c}.Named(t.Context(), key, map[string]string{"b": "2", "a": "1"})
-	if err != nil || !slices.Equal(names, []string{"frontend", "gateway"}) || *selector != "a=1,b=2" {
-		t.Errorf("names %q by %q, error %v", names, *selector, err)
+	if err != nil || !slices.Equal(names, []string{"frontend", "gateway"}) || selector.Load() != "a=1,b=2" {
+		t.Errorf("names %q by %q, error %v", names, selector.Load(), err)
 	}
-	if _, err := (objects{c}).Named(t.Context(), key, nil); err != nil || *selector != "" {
-		t.Errorf("all of them by %q, error %v", *selector, err)
+	if _, err := (objects{c}).Named(t.Context(), key, nil); err != nil || selector.Load() != "" {
+		t.Errorf("all of them by %q, error %v", selector.Load(), err)
 	}
 	key.Kind = "ClusterStaticEntry"
 	if names, err := (objects{c}).Named(t.Context(), key, nil); err != nil || len(names) != 0 {
@@ -87,12 +89,15 @@ func TestPodsStarted(t *testing.T) {
 
 // TestNodesReach has an engine in whose container the command ends with a code.
 func TestNodesReach(t *testing.T) {
+	var mu sync.Mutex
 	var container string
 	var asked struct{ Cmd []string }
-	exitCode := 0
+	var exitCode atomic.Int32
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
 	mux.HandleFunc("POST /v1.41/containers/{id}/exec", func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		container = r.PathValue("id")
 		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
 			t.Error(err)
@@ -108,14 +113,14 @@ func TestNodesReach(t *testing.T) {
 		}
 		defer func() { _ = conn.Close() }()
 		_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
-		if exitCode != 0 {
+		if exitCode.Load() != 0 {
 			complaint := "curl: (7) Failed to connect"
 			frame := append([]byte{2, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(complaint)))...) // to stderr
 			_, _ = conn.Write(append(frame, complaint...))
 		}
 	})
 	mux.HandleFunc("GET /v1.41/exec/exec/json", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode)
+		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode.Load())
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -134,6 +139,7 @@ func TestNodesReach(t *testing.T) {
 	if err := n.Reach(t.Context(), "quotes", "market", endpoint); err != nil {
 		t.Error(err)
 	}
+	mu.Lock()
 	if container != "quotes-market-control-plane" {
 		t.Errorf("asked in container %s", container)
 	}
@@ -143,7 +149,8 @@ func TestNodesReach(t *testing.T) {
 			t.Errorf("the command %q lacks %s", asked.Cmd, word)
 		}
 	}
-	exitCode = 7
+	mu.Unlock()
+	exitCode.Store(7)
 	if err := n.Reach(t.Context(), "quotes", "market", endpoint); err == nil || !strings.Contains(err.Error(), "curl: (7) Failed to connect") {
 		t.Errorf("when nobody answers: error %v", err)
 	}
