@@ -234,6 +234,7 @@ func TestUpWithAnotherFile(t *testing.T) {
 			for _, name := range sample(t, disturbances, 1) {
 				at := strings.LastIndex(name, "/")
 				t.Run(name, func(t *testing.T) {
+					t.Parallel()
 					synctest.Test(t, func(t *testing.T) {
 						w := newWorld(t)
 						d := w.driver(t)
@@ -507,6 +508,7 @@ func TestUpBringsAChangedProgram(t *testing.T) {
 		},
 	} {
 		t.Run(program, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)

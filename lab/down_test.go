@@ -47,6 +47,7 @@ func (w *world) neighbour(t *testing.T, d *lab.Driver) string {
 func TestDown(t *testing.T) {
 	for name, start := range starts() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
@@ -115,6 +116,7 @@ func TestDownEachCallDisturbed(t *testing.T) {
 	for _, call := range calls {
 		for what, v := range map[string]verdict{"fails": fail, "killed before": killBefore, "killed after": killAfter} {
 			t.Run(call+"/"+what, func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t)
 					d := w.driver(t)

@@ -87,6 +87,7 @@ func TestOpenWhatIsNotUp(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)

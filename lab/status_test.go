@@ -192,6 +192,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
@@ -270,6 +271,7 @@ func TestStatusEachCallFailing(t *testing.T) {
 	})
 	for _, call := range calls {
 		t.Run(call, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				_, s, err := status(t, once(call, fail))
 				said := fmt.Sprint(err) + strings.Join(problems(s), "\n")

@@ -98,6 +98,7 @@ func TestUpConverges(t *testing.T) {
 	}
 	for name, start := range starts() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
@@ -139,6 +140,7 @@ func wantLines(t *testing.T, got, want string) {
 func TestSecondUpChangesNothing(t *testing.T) {
 	for _, preset := range config.Presets() {
 		t.Run(preset, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
@@ -199,6 +201,7 @@ func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
 		"stopped, and never answers": func(n *node) { n.state, n.running = deaf, false },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				w.networks["quotes"] = topology.NetworkCandidates()[0]
@@ -314,6 +317,7 @@ func TestUpRefusesWhatDoesNotFit(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
@@ -457,6 +461,7 @@ func TestUpMendsDrift(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)

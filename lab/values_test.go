@@ -24,6 +24,7 @@ func TestValues(t *testing.T) {
 		"static": company(federated("shape: mesh, mode: static")).topology(t),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				if err := w.up(t, w.driver(t), top); err != nil {
