@@ -53,6 +53,12 @@ func layers() []layer {
 			"apps", []string{goSPIFFE, gRPC, sync, "google.golang.org/protobuf", "github.com/jackc/pgx/v5"},
 			"a demo program is what a user of SPIFFE would write: it knows nothing of the lab that runs it",
 		},
+		{"apps/internal/streams", []string{"apps/internal", "lab/traffic", goSPIFFE}, "the record of calls is one type, for those who write it and those who read it"},
+		{"apps/probe", []string{"apps/internal", "lab/traffic", goSPIFFE, gRPC, sync}, "the record of calls is one type, for those who write it and those who read it"},
+		{"apps/synthetic", []string{"apps/internal", "lab/traffic", "lab/synthetic", goSPIFFE, sync}, "the synthetic trust domain is a library, so that tests have it in their process; the program only serves it"},
+
+		{"scenarios", library("lab", "lab/fault", "lab/traffic", "lab/synthetic", "lab/spire", goSPIFFE), "a scenario returns errors and asserts nothing; it is given a lab, and knows neither Ginkgo nor an adapter"},
+		{"scenarios/report", []string{"scenarios", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
 
 		{"lab", library("lab/spire", "lab/metallb", "lab/pki", goSPIFFE, sync, flock), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
@@ -61,6 +67,9 @@ func layers() []layer {
 		{"lab/plan", nil, "a plan is data, and knows nothing of what its steps do"},
 		{"lab/check", nil, "waiting knows nothing of what is waited for"},
 		{"lab/federation", []string{goSPIFFE}, "rules on bundles are pure: they are told what servers said"},
+		{"lab/traffic", nil, "a stored record can be judged wherever it is read"},
+		{"lab/fault", library("lab/spire", goSPIFFE), "a fault acts through small interfaces, so that each of its calls can be seen to fail"},
+		{"lab/synthetic", []string{"lab/traffic", goSPIFFE}, "a trust domain that is made up needs nothing that runs"},
 		{"lab/spire", library(goSPIFFE, gRPC, "github.com/spiffe/spire-api-sdk"), "one server's API in domain types; how a pod is reached comes from the caller"},
 		{"lab/metallb", nil, "address pools as values"},
 		{"lab/pki", nil, "certificates of the web are made without knowing what they are for"},
@@ -68,6 +77,7 @@ func layers() []layer {
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/evidence", library(sync), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
 
+		{"lab/sidecar", []string{"lab/check", "github.com/testcontainers/testcontainers-go", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/docker", []string{"github.com/moby/moby", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kindcluster", []string{"sigs.k8s.io/kind", "go.yaml.in/yaml/v3"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kube", []string{"k8s.io", "github.com/go-logr/logr"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
@@ -91,6 +101,7 @@ func gates() []gate {
 		{"sigs.k8s.io/kind", []string{"lab/kindcluster"}, nil, "kind changes its API between versions, and takes no context: one place lives with that"},
 		{"helm.sh/helm", []string{"lab/helmrelease"}, []string{"charts"}, "Helm takes minutes to compile; the tests of the charts render with it"},
 		{"k8s.io/client-go", []string{"lab/kube", "lab/helmrelease"}, []string{"charts"}, "client-go takes minutes to compile; Helm's configuration is made of it; the tests of the charts apply what they render to its fake"},
+		{"github.com/testcontainers", []string{"lab/sidecar"}, nil, "its settings are read once in a process, and one place sees to them"},
 		{"github.com/moby", []string{"lab/docker"}, nil, "which versions of Docker's API are spoken is decided in one place"},
 		{"github.com/google/go-containerregistry", []string{"lab/images"}, nil, "what an image is made of is known in one place"},
 		{"github.com/spiffe/spire-api-sdk", []string{"lab/spire"}, []string{"lab"}, "all else speaks of SPIRE in domain types; the tests of the driver serve the API"},

@@ -61,6 +61,7 @@ func demos() map[string]any {
 			"calls": []target{call("raw records", "https://10.192.1.2:8443/api/process-data", dataID, nil)}},
 		"api-gateway": target{"image": "example.com/api-gateway:1", "allowed": allowed(nil), "service": service,
 			"upstreams": []target{call("gcp", "https://10.192.1.2:8443", dataID, nil)}},
+		"probe":           target{"image": "example.com/probe:1", "allowedTrustDomains": []string{"cluster1.com", "synthetic.test"}, "service": service},
 		"postgres":        target{"image": "example.com/postgres:15"},
 		"database-client": target{"images": target{"tunnel": "example.com/legacy-bridge:1", "psql": "example.com/postgres:15"}},
 	}
@@ -99,7 +100,7 @@ func driven(t *testing.T) map[string][]installed {
 }
 
 func TestChartsTakeWhatTheDriverSets(t *testing.T) {
-	rendered := map[string]bool{"database-client": true} // the suite's, not the driver's
+	rendered := map[string]bool{"database-client": true, "probe": true} // the suite's and the scenarios', not the driver's
 	for lab, releases := range driven(t) {
 		for _, r := range releases {
 			rendered[r.Chart] = true
@@ -146,6 +147,8 @@ func TestDemosRefuseValues(t *testing.T) {
 			v["calls"] = []target{call("gcp", "https://10.1.1.1:8443/", dataID, target{"id": "x"})}
 		}, "id"},
 		"a label that is none":     {"data-service", func(v target) { v["version"] = "v2/beta" }, "version"},
+		"all trust domains":        {"probe", func(v target) { v["allowedTrustDomains"] = []string{"*"} }, "allowedTrustDomains"},
+		"no trust domain":          {"probe", func(v target) { v["allowedTrustDomains"] = []string{} }, "allowedTrustDomains"},
 		"a role that needs quotes": {"postgres", func(v target) { v["user"] = "data-service" }, "user"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,4 +9,5 @@ import "embed"
 //
 //go:embed all:spire all:stock-quotes all:broker-webapp
 //go:embed all:frontend all:data-service all:legacy-bridge all:api-gateway all:postgres all:database-client
+//go:embed all:probe
 var FS embed.FS

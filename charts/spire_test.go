@@ -218,6 +218,10 @@ type object struct {
 	Metadata struct{ Name, Namespace string }
 	Data     map[string]string
 	Spec     struct {
+		Selector             map[string]any
+		VolumeClaimTemplates []struct {
+			Metadata struct{ Name string }
+		} `yaml:"volumeClaimTemplates"`
 		Template struct {
 			Metadata struct{ Annotations, Labels map[string]string }
 			Spec     struct {
@@ -282,8 +286,21 @@ func TestSPIRENamesAreThoseOfThePackage(t *testing.T) {
 	if container.Name != spire.ServerContainer || container.Command[0] != spire.ServerProgram || container.Ports[0].ContainerPort != spire.APIPort {
 		t.Errorf("container %+v, want %s with %s and port %d", container, spire.ServerContainer, spire.ServerProgram, spire.APIPort)
 	}
-	if _, ok := all["DaemonSet/"+spire.AgentDaemonSet]; !ok {
-		t.Errorf("no DaemonSet %s", spire.AgentDaemonSet)
+	if other := server.Spec.Template.Spec.Containers[1].Name; other != spire.ControllerManagerContainer {
+		t.Errorf("container %s beside it, want %s", other, spire.ControllerManagerContainer)
+	}
+	if claim := server.Spec.VolumeClaimTemplates[0].Metadata.Name + "-" + spire.ServerPod; claim != spire.ServerClaim {
+		t.Errorf("volume claim %s, want %s", claim, spire.ServerClaim)
+	}
+	for kind, name := range map[string]string{"StatefulSet": spire.ServerStatefulSet, "DaemonSet": spire.AgentDaemonSet} {
+		if got := all[kind+"/"+name].Spec.Template.Metadata.Labels[spire.ProgramLabel]; got != name {
+			t.Errorf("pods of %s %s have the label %s=%s", kind, name, spire.ProgramLabel, got)
+		}
+	}
+	// A fault puts the selector back as it stands here.
+	endpoint := all["Service/"+spire.BundleEndpointService].Spec.Selector
+	if want := (map[string]any{spire.ProgramLabel: spire.ServerStatefulSet}); !maps.Equal(endpoint, want) {
+		t.Errorf("Service %s selects %v, want %v", spire.BundleEndpointService, endpoint, want)
 	}
 }
 

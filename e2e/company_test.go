@@ -177,8 +177,8 @@ func (d door) refusedBy(ctx context.Context, svid *x509svid.SVID, path string, s
 	return r
 }
 
-// report is what the frontend's page knows of the calls of the lab.
-type report struct {
+// callsReport is what the frontend's page knows of the calls of the lab.
+type callsReport struct {
 	Calls []struct {
 		Name, Caller, Server, Profile, Expect, State string
 		Millis                                       float64
@@ -187,7 +187,7 @@ type report struct {
 }
 
 // told asks the frontend, as its page does.
-func (c *company) told(ctx context.Context) (r report, err error) {
+func (c *company) told(ctx context.Context) (r callsReport, err error) {
 	w, err := c.topology.Workload("frontend")
 	if err != nil {
 		return r, err

@@ -5,11 +5,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -191,11 +193,26 @@ func (w *world) places() map[string]string {
 // it is a lab as the file alone makes it, but for the addresses, which all keep
 // that they had. It comes of it, too, when an up on the way is killed or all is
 // stopped.
+// shapes holds what labs look like that came up from nothing: many changes end in
+// the same one.
+var shapes sync.Map
+
+func shapeOf(t *testing.T, file labFile) string {
+	t.Helper()
+	top := file.topology(t)
+	known, ok := shapes.Load(string(encode(top)))
+	if !ok {
+		known, _ = shapes.LoadOrStore(string(encode(top)), fresh(t, top, (*world).shape))
+	}
+	shape, _ := known.(string)
+	return shape
+}
+
 func TestUpWithAnotherFile(t *testing.T) {
 	for name, tt := range changes() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			want := fresh(t, tt.after.topology(t), (*world).shape)
+			want := shapeOf(t, tt.after)
 			var calls []string
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
@@ -335,7 +352,7 @@ func TestUpWithAnotherFileAfterADisaster(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tt, disaster := changes()[tt.change], tt.disaster
-			want := fresh(t, tt.after.topology(t), (*world).shape)
+			want := shapeOf(t, tt.after)
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
@@ -416,6 +433,47 @@ func TestUpLeavesWhatOthersMade(t *testing.T) {
 	})
 }
 
+// TestUpForgetsWhatAResourceDoesNotStandBehind: the controller manager makes no
+// relationship of a resource with a class, and so it keeps none.
+func TestUpForgetsWhatAResourceDoesNotStandBehind(t *testing.T) {
+	for name, class := range map[string]string{"a class": "theirs", "no class": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				file := company(federated("shape: chain", onpremStatic)).topology(t)
+				if err := w.up(t, d, file); err != nil {
+					t.Fatal(err)
+				}
+				aws, onprem := w.nodes[nodeName{"company", "aws"}], w.nodes[nodeName{"company", "onprem"}].spire
+				key := lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "a-partner"}
+				aws.objects[key] = string(encode(map[string]any{
+					"metadata": map[string]any{"name": key.Name},
+					"spec":     map[string]any{"trustDomain": onprem.td.Name(), "className": class},
+				}))
+				// A relationship is removed some time after its resource.
+				aws.spire.held[onprem.td], aws.spire.relationships[onprem.td] = onprem.bundle(), &relationship{profile: topology.HTTPSWeb}
+				looks := 0
+				w.fault = func(call string) verdict {
+					if call == "SPIRE ListFederationRelationships in aws" && class != "" {
+						if looks++; looks == 5 {
+							delete(aws.spire.relationships, onprem.td)
+						}
+					}
+					return pass
+				}
+				if err := w.up(t, d, file); err != nil {
+					t.Fatal(err)
+				}
+				if held := aws.spire.held[onprem.td] != nil; held != (class == "") {
+					t.Errorf("its bundle is held: %t", held)
+				}
+			})
+		})
+	}
+}
+
 // TestUpHandsOverTheFirstBundleOfAStaticRelationship: a configuration has no
 // place for it, and a server without it fetches nothing.
 func TestUpHandsOverTheFirstBundleOfAStaticRelationship(t *testing.T) {
@@ -456,14 +514,22 @@ func TestUpForgetsABundleThatNobodyAsksFor(t *testing.T) {
 	})
 }
 
-// TestUpRunsAgainWhatWasScaledToNone: Helm does not look at what has become of a
-// release.
-func TestUpRunsAgainWhatWasScaledToNone(t *testing.T) {
-	for name, scaled := range map[string]struct{ cluster, kind, namespace, name string }{
-		"a program":            {"aws", "Deployment", "distributed-app", "frontend"},
-		"a program's database": {"gcp", "StatefulSet", "distributed-app", "data-database"},
-		"a server":             {"gcp", "StatefulSet", spire.Namespace, spire.ServerStatefulSet},
-		"a server's database":  {"aws", "StatefulSet", spire.Namespace, spire.DatabaseRelease},
+// TestUpPutsBackWhatHelmMade: what somebody did to an object of a release is
+// undone, though the release is the one that is asked for.
+func TestUpPutsBackWhatHelmMade(t *testing.T) {
+	scaled := func(object string) string { return strings.Replace(object, `"replicas":1`, `"replicas":0`, 1) }
+	deleted := func(string) string { return "" }
+	for name, tt := range map[string]struct {
+		cluster, apiVersion, kind, namespace, name string
+		do                                         func(object string) string
+		release                                    string
+	}{
+		"a program scaled to no pod": {"aws", "apps/v1", "Deployment", "distributed-app", "frontend", scaled, "frontend"},
+		"a program deleted":          {"aws", "apps/v1", "Deployment", "distributed-app", "frontend", deleted, "frontend"},
+		"its database":               {"gcp", "apps/v1", "StatefulSet", "distributed-app", "data-database", scaled, "data-database"},
+		"a server scaled to no pod":  {"gcp", "apps/v1", "StatefulSet", spire.Namespace, spire.ServerStatefulSet, scaled, "spire"},
+		"a server's database":        {"aws", "apps/v1", "StatefulSet", spire.Namespace, spire.DatabaseRelease, scaled, "spire-database"},
+		"the roots of https_web":     {"aws", "v1", "ConfigMap", spire.Namespace, spire.WebRootsConfigMap, deleted, "spire"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -474,12 +540,15 @@ func TestUpRunsAgainWhatWasScaledToNone(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := w.dump()
-				n := w.nodes[nodeName{"company", scaled.cluster}]
-				key := lab.ObjectKey{APIVersion: "apps/v1", Kind: scaled.kind, Namespace: scaled.namespace, Name: scaled.name}
-				if !strings.Contains(n.objects[key], `"replicas":1`) {
-					t.Fatalf("there is no %s", scaled.name)
+				n := w.nodes[nodeName{"company", tt.cluster}]
+				key := lab.ObjectKey{APIVersion: tt.apiVersion, Kind: tt.kind, Namespace: tt.namespace, Name: tt.name}
+				before := n.objects[key]
+				if n.objects[key] = tt.do(before); before == "" || n.objects[key] == before {
+					t.Fatalf("nothing can be done to %s: %q", tt.name, before)
 				}
-				n.objects[key] = strings.Replace(n.objects[key], `"replicas":1`, `"replicas":0`, 1)
+				if n.objects[key] == "" {
+					delete(n.objects, key)
+				}
 				if s, err := d.Status(t.Context(), company().topology(t)); err != nil || s.Well {
 					t.Errorf("without it the lab is well, error %v", err)
 				}
@@ -487,7 +556,7 @@ func TestUpRunsAgainWhatWasScaledToNone(t *testing.T) {
 				if err := w.up(t, d, company().topology(t)); err != nil {
 					t.Fatal(err)
 				}
-				if done := []string{"Objects.Apply " + scaled.kind + " in " + scaled.cluster}; !slices.Equal(w.mutations, done) {
+				if done := []string{"Releases.Apply " + tt.release + " in " + tt.cluster}; !slices.Equal(w.mutations, done) {
 					t.Errorf("it changed %v, want %v", w.mutations, done)
 				}
 				w.want(t, want)
@@ -526,4 +595,36 @@ func TestUpBringsAChangedProgram(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUpRemovesAProgramThatWasLeft: it runs beside the clusters for somebody who
+// was killed. Another lab's stays.
+func TestUpRemovesAProgramThatWasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.neighbour(t, d)
+		want := w.dump()
+		w.leave(t, d, "quotes")
+		var said []string
+		d.Observe = func(e plan.Event) {
+			if e.Step == "surplus/quotes" && e.State != plan.Started {
+				said = append(said, string(e.State)+" "+e.Note)
+			}
+		}
+		w.mutations = nil
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.want(t, want)
+		if done := []string{"Sidecars.Remove synthetic"}; !slices.Equal(w.mutations, done) {
+			t.Errorf("it changed %v, want %v", w.mutations, done)
+		}
+		if want := []string{"noted synthetic was left beside the clusters: removes it", "changed "}; !slices.Equal(said, want) {
+			t.Errorf("said %q, want %q", said, want)
+		}
+	})
 }

@@ -31,6 +31,14 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("lab %s runs and is not what its file asks for: %s", e.Lab, strings.Join(e.Differences, "; "))
 }
 
+// NoKubeconfigError says that the node of a cluster runs and has no kubeconfig.
+// Under the lab's lock nobody is making it: it was left half-made.
+type NoKubeconfigError struct{ Cluster string }
+
+func (e *NoKubeconfigError) Error() string {
+	return fmt.Sprintf("cluster %s has no kubeconfig: it is being made, or was left half-made", e.Cluster)
+}
+
 // survey looks at the clusters that are there before anything is changed, and
 // gives those of the file that are there the places that they have.
 func (u *up) survey(ctx context.Context) (err error) {
@@ -121,14 +129,36 @@ func (u *up) remember(ctx context.Context) (before topology.Topology, err error)
 			return err
 		}
 		if before, err = u.recall(ctx, u.topology.Name, u.nodes); err == nil && len(before.Clusters) == 0 {
-			err = errors.New("none of them does")
+			err = u.mute()
 		}
 		return err
 	}})
-	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) {
+	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) || halfMade(err) {
 		err = nil // they were left half-made
 	}
 	return before, err
+}
+
+// mute says that no cluster tells what the lab is meant to be, and whether one
+// may do so later. It returns nil when there is none any more.
+func (u *up) mute() error {
+	var last error
+	for _, n := range u.nodes {
+		if _, last = u.Parts.Kubeconfigs.Kubeconfig(u.topology.Name, n.Cluster); !halfMade(last) {
+			return errors.New("none of them does")
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return check.Never(last)
+}
+
+// halfMade reports whether it was for want of a kubeconfig that a cluster could
+// not be reached.
+func halfMade(err error) bool {
+	none := (*NoKubeconfigError)(nil)
+	return errors.As(err, &none)
 }
 
 // recall returns what the clusters that are there were last meant to be.
@@ -307,7 +337,8 @@ func (u *up) cluster(ctx context.Context, name string) error {
 // adopt takes a cluster that is there into the bring-up, started where it was
 // stopped. It returns false for one that was never finished.
 func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool, err error) {
-	// An API that was up answers at once; one that never came up never does.
+	// An API that was up answers at once; one that never came up never does, and
+	// is waited for only where it may have been.
 	bound := answerBound
 	if !n.Running {
 		bound = apiBound
@@ -318,13 +349,16 @@ func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool,
 	}
 	err = wait(ctx, bound, check.Check{Name: "the API answers", Probe: func(ctx context.Context) error {
 		access, err := u.reach(c)
-		if err != nil {
+		switch {
+		case halfMade(err):
+			return check.Never(err)
+		case err != nil:
 			return err
 		}
 		whole, err = access.Objects.Object(ctx, mark, &struct{}{})
 		return err
 	}})
-	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && u.neverReady(ctx, c) {
+	if timeout := (*check.TimeoutError)(nil); halfMade(err) || errors.As(err, &timeout) && u.neverReady(ctx, c) {
 		return false, nil
 	}
 	if err != nil || !whole {

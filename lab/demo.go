@@ -36,15 +36,14 @@ func (u *up) deploy(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	access := u.access(w.Cluster)
-	changed, err := access.Releases.Apply(ctx, Release{Name: w.Name, Namespace: w.App.Namespace, Chart: w.App.Name, Values: values})
+	changed, err := u.access(w.Cluster).Releases.Apply(ctx, Release{Name: w.Name, Namespace: w.App.Namespace, Chart: w.App.Name, Values: values})
 	if err != nil {
 		return err
 	}
 	if loaded || changed {
 		plan.Did(ctx)
 	}
-	return runAgain(ctx, access.Objects, deployment(w))
+	return nil
 }
 
 // database runs a PostgreSQL in a cluster, with one database and its owner.
@@ -53,8 +52,7 @@ func (u *up) database(ctx context.Context, cluster, namespace, release, name, us
 	if err != nil {
 		return err
 	}
-	access := u.access(cluster)
-	changed, err := access.Releases.Apply(ctx, Release{
+	changed, err := u.access(cluster).Releases.Apply(ctx, Release{
 		Name: release, Namespace: namespace, Chart: postgres,
 		Values: postgresValues{Image: u.images.Demos[postgres], Database: name, User: user},
 	})
@@ -64,27 +62,7 @@ func (u *up) database(ctx context.Context, cluster, namespace, release, name, us
 	if loaded || changed {
 		plan.Did(ctx)
 	}
-	return runAgain(ctx, access.Objects, ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: namespace, Name: release})
-}
-
-// runAgain gives what somebody has scaled to no pod its pod back: Helm does not
-// look at what has become of a release.
-func runAgain(ctx context.Context, objects Objects, key ObjectKey) error {
-	var controller struct {
-		Spec struct {
-			Replicas *int `json:"replicas"`
-		} `json:"spec"`
-	}
-	there, err := objects.Object(ctx, key, &controller)
-	if err != nil || !there || controller.Spec.Replicas == nil || *controller.Spec.Replicas > 0 {
-		return err
-	}
-	plan.Did(ctx)
-	_, err = objects.Apply(ctx, map[string]any{
-		"apiVersion": key.APIVersion, "kind": key.Kind, "metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
-		"spec": map[string]any{"replicas": 1},
-	})
-	return err
+	return nil
 }
 
 // page looks at a workload's page as a browser on this machine does.

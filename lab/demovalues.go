@@ -54,6 +54,11 @@ type (
 		Upstreams   []callValue  `json:"upstreams"`
 		Service     serviceValue `json:"service"`
 	}
+	probeValues struct {
+		Image               string       `json:"image"`
+		AllowedTrustDomains []string     `json:"allowedTrustDomains"`
+		Service             probeService `json:"service"`
+	}
 	postgresValues struct {
 		Image    string `json:"image"`
 		Database string `json:"database"`
@@ -62,6 +67,10 @@ type (
 
 	serviceValue struct {
 		Port    int    `json:"port"`
+		Address string `json:"address"`
+	}
+	// probeService has two ports, of which the chart knows the numbers.
+	probeService struct {
 		Address string `json:"address"`
 	}
 	servicePort struct {
@@ -137,6 +146,13 @@ func (u *up) demoValues(w topology.Workload) (any, error) {
 			gateway.Upstreams = append(gateway.Upstreams, v.call(to.Name, to, ""))
 		}
 		values = gateway
+	case topology.Probe().Name:
+		// Scenarios let the synthetic trust domain call, and take that away again:
+		// who is not federated does not come as far as this list.
+		values = probeValues{
+			Image: image, AllowedTrustDomains: append(v.allowed().TrustDomains, topology.SyntheticTrustDomain),
+			Service: probeService{Address: v.service().Address},
+		}
 	default:
 		return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
 	}

@@ -81,15 +81,11 @@ func (v *visit) relationships(ctx context.Context) []RelationshipStatus {
 
 func (v *visit) relationship(ctx context.Context, r topology.Relationship) RelationshipStatus {
 	s := RelationshipStatus{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile), Mode: string(r.Mode)}
-	for _, td := range []spiffeid.TrustDomain{r.Truster, r.Trusted} {
-		if v.servers[td].silent != nil {
-			s.Health, s.Cause = health(fmt.Errorf("the server of %s does not answer", td.Name())), Silent
-			return s
-		}
-	}
-	compared := federation.Compare(v.servers[r.Truster].held[r.Trusted], v.servers[r.Trusted].bundle)
+	compared, err := v.compared(r.Truster, r.Trusted)
 	s.Bundle = compared.State
-	err := v.related(ctx, r)
+	if err == nil {
+		err = v.related(ctx, r)
+	}
 	if err == nil {
 		err = bundleProblem(r, compared)
 	}
@@ -103,6 +99,17 @@ func (v *visit) relationship(ctx context.Context, r topology.Relationship) Relat
 	return s
 }
 
+// compared compares the bundle that one server holds of another's trust domain
+// with the one that the other has itself.
+func (v *visit) compared(truster, trusted spiffeid.TrustDomain) (federation.Comparison, error) {
+	for _, td := range []spiffeid.TrustDomain{truster, trusted} {
+		if v.servers[td].silent != nil {
+			return federation.Comparison{}, because(Silent, "the server of %s does not answer", td.Name())
+		}
+	}
+	return federation.Compare(v.servers[truster].held[trusted], v.servers[trusted].bundle), nil
+}
+
 // related looks at how the truster fetches, from where it does.
 func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if r.Mode == topology.Manual {
@@ -112,29 +119,39 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if err != nil {
 		return err
 	}
-	at, err := url.Parse(is.URL)
+	endpoint, err := v.reached(ctx, is)
 	if err != nil {
 		return err
-	}
-	endpoint, err := hostPort(at)
-	if err != nil {
-		return because(EndpointUnreachable, "%s: %w", is.URL, err)
-	}
-	truster, err := v.topology.TrustDomain(r.Truster)
-	if err != nil {
-		return err
-	}
-	if err := v.Parts.Nodes.Reach(ctx, v.topology.Name, truster.Cluster, endpoint); err != nil {
-		return because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", truster.Cluster, is.URL, err)
 	}
 	chain, err := v.Parts.Certificates(ctx, endpoint)
 	if err != nil {
 		return because(EndpointUnreachable, "the bundle endpoint %s shows no certificate: %w", is.URL, err)
 	}
 	if is.Profile == topology.HTTPSWeb {
-		return v.verifiesWeb(ctx, truster.Cluster, at.Hostname(), chain)
+		return v.verifiesWeb(ctx, r.Truster, endpoint.Addr().String(), chain)
 	}
 	return v.verifiesSPIFFE(is, chain)
+}
+
+// reached returns where a relationship fetches from, if the truster's node gets
+// through to there.
+func (v *visit) reached(ctx context.Context, r spire.Relationship) (netip.AddrPort, error) {
+	at, err := url.Parse(r.URL)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	endpoint, err := hostPort(at)
+	if err != nil {
+		return netip.AddrPort{}, because(EndpointUnreachable, "%s: %w", r.URL, err)
+	}
+	truster, err := v.topology.TrustDomain(r.Truster)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if err := v.Parts.Nodes.Reach(ctx, v.topology.Name, truster.Cluster, endpoint); err != nil {
+		return netip.AddrPort{}, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", truster.Cluster, r.URL, err)
+	}
+	return endpoint, nil
 }
 
 // asConfigured returns a relationship as the truster's server has it.
@@ -195,32 +212,44 @@ func (v *visit) verifiesSPIFFE(r spire.Relationship, chain []*x509.Certificate) 
 
 // verifiesWeb says why a truster does not accept the chain of an endpoint by
 // https_web.
-func (v *visit) verifiesWeb(ctx context.Context, cluster, host string, chain []*x509.Certificate) error {
+func (v *visit) verifiesWeb(ctx context.Context, truster spiffeid.TrustDomain, host string, chain []*x509.Certificate) error {
 	if id, err := x509svid.IDFromCert(chain[0]); err == nil {
 		return because(WrongProfile, "the relationship is %s, and the endpoint shows the X509-SVID of %s, as with %s", topology.HTTPSWeb, id, topology.HTTPSSPIFFE)
+	}
+	td, err := v.topology.TrustDomain(truster)
+	if err != nil {
+		return err
 	}
 	var roots struct {
 		Data map[string]string `json:"data"`
 	}
 	key := ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
-	if _, err := v.access[cluster].Objects.Object(ctx, key, &roots); err != nil {
+	if _, err := v.access[td.Cluster].Objects.Object(ctx, key, &roots); err != nil {
 		return err
 	}
-	known, above := x509.NewCertPool(), x509.NewCertPool()
+	var known []*x509.Certificate
 	for _, pem := range roots.Data {
 		certificates, err := pki.Parse([]byte(pem))
 		if err != nil {
-			return fmt.Errorf("read the web roots of %s: %w", cluster, err)
+			return fmt.Errorf("read the web roots of %s: %w", td.Cluster, err)
 		}
-		for _, c := range certificates {
-			known.AddCert(c)
-		}
+		known = append(known, certificates...)
+	}
+	return certificateProblem(verifyWeb(chain, host, known))
+}
+
+// verifyWeb returns nil for a chain that is for this host, and that one of these
+// roots verifies.
+func verifyWeb(chain []*x509.Certificate, host string, roots []*x509.Certificate) error {
+	known, above := x509.NewCertPool(), x509.NewCertPool()
+	for _, c := range roots {
+		known.AddCert(c)
 	}
 	for _, c := range chain[1:] {
 		above.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: known, Intermediates: above})
-	return certificateProblem(err)
+	return err
 }
 
 // certificateProblem classifies what crypto/x509 says.

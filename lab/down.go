@@ -8,8 +8,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-// Down removes a lab and all traces of it: clusters with their volumes, the
-// contexts in the kubeconfig file, and the network. It needs no lab file, only
+// Down removes a lab and all traces of it: clusters with their volumes, programs
+// beside them, the contexts in the kubeconfig file, and the network. It needs no lab file, only
 // the name, and may be repeated, also after an up or a down that was killed. It
 // reports whether there was anything. The error is a *HeldError when another
 // process is changing the lab.
@@ -21,6 +21,10 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 	defer func() { err = errors.Join(err, release()) }()
 
 	nodes, err := d.Parts.Nodes.List(ctx, lab)
+	if err != nil {
+		return false, err
+	}
+	sidecars, err := d.Parts.Sidecars.List(ctx, lab)
 	if err != nil {
 		return false, err
 	}
@@ -46,6 +50,14 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 			return d.Parts.Nodes.Delete(ctx, lab, n.Cluster)
 		})
 	}
+	last := []plan.ID{kubeconfigStep(lab)}
+	for _, program := range sidecars {
+		last = append(last, sidecarStep(program))
+		step(sidecarStep(program), "remove "+program+" beside the clusters", func(ctx context.Context) error {
+			did(ctx)
+			return d.Parts.Sidecars.Remove(ctx, lab, program)
+		})
+	}
 	step(kubeconfigStep(lab), "remove contexts from the kubeconfig file", func(ctx context.Context) error {
 		had, err := d.Parts.Kubeconfigs.Remove(ctx, lab, "")
 		if had {
@@ -53,12 +65,12 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		}
 		return err
 	}, clusters...)
-	// The network goes last: a node cannot be without it.
+	// The network goes last: no container of it can be without it.
 	if network {
 		step(networkStep(lab), "remove the lab's network", func(ctx context.Context) error {
 			did(ctx)
 			return d.Parts.Networks.Remove(ctx, lab)
-		}, kubeconfigStep(lab))
+		}, last...)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return false, err

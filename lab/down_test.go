@@ -41,6 +41,7 @@ func (w *world) neighbour(t *testing.T, d *lab.Driver) string {
 	if err := w.up(t, d, other); err != nil {
 		t.Fatal(err)
 	}
+	w.leave(t, d, "other")
 	return w.dump()
 }
 
@@ -102,7 +103,7 @@ func TestDownEachCallDisturbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
-		starts()["all of it"](t, w, d)
+		starts()["a program left beside the clusters"](t, w, d)
 		w.calls = nil
 		if _, err := w.down(t, d); err != nil {
 			t.Fatal(err)
@@ -121,7 +122,7 @@ func TestDownEachCallDisturbed(t *testing.T) {
 					w := newWorld(t)
 					d := w.driver(t)
 					beside := w.neighbour(t, d)
-					starts()["all of it"](t, w, d)
+					starts()["a program left beside the clusters"](t, w, d)
 					w.fault = once(call, v)
 					_, err := w.down(t, d)
 					if err == nil {
@@ -144,7 +145,7 @@ func TestDownTellsWhatItRemoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
-		starts()["all of it"](t, w, d)
+		starts()["a program left beside the clusters"](t, w, d)
 		var ended []string
 		d.Observe = func(e plan.Event) {
 			if e.State != plan.Started {
@@ -154,13 +155,31 @@ func TestDownTellsWhatItRemoves(t *testing.T) {
 		if _, err := w.down(t, d); err != nil {
 			t.Fatal(err)
 		}
-		slices.Sort(ended[:2])
+		if n := len(ended); n == 0 || !strings.HasPrefix(ended[n-1], "network/") {
+			t.Errorf("the network did not go last: %q", ended)
+		}
+		slices.Sort(ended)
 		want := []string{
 			"cluster/broker: remove cluster broker (changed)", "cluster/market: remove cluster market (changed)",
 			"kubeconfig/quotes: remove contexts from the kubeconfig file (changed)", "network/quotes: remove the lab's network (changed)",
+			"sidecar/synthetic: remove synthetic beside the clusters (changed)",
 		}
 		if !slices.Equal(ended, want) {
 			t.Errorf("said %q, want %q", ended, want)
 		}
+	})
+}
+
+// TestDownOfAProgramAlone removes what runs beside clusters that are gone, also
+// without a network.
+func TestDownOfAProgramAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		w.sidecars[nodeName{"quotes", "synthetic"}] = true
+		if removed, err := w.down(t, d); !removed || err != nil {
+			t.Errorf("removed %t, error %v", removed, err)
+		}
+		w.want(t, "")
 	})
 }

@@ -17,6 +17,8 @@ type Parts struct {
 	Images      Images
 	Networks    Networks
 	Nodes       Nodes
+	Sidecars    Sidecars
+	Hands       Hands
 	Kubeconfigs Kubeconfigs
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
 	Connect func(kubeconfig []byte) (Access, error)
@@ -24,6 +26,10 @@ type Parts struct {
 	PortFree func(netip.AddrPort) error
 	// Certificates returns the chain that a TLS server shows to this machine.
 	Certificates func(ctx context.Context, server netip.AddrPort) ([]*x509.Certificate, error)
+	// Served returns what a bundle endpoint answers to this machine, once verify
+	// has accepted the chain that it shows. The error is a *HangingError when the
+	// endpoint took the request and did not answer it to the end.
+	Served func(ctx context.Context, url string, verify func(chain []*x509.Certificate) error) ([]byte, error)
 	// Page returns nil when this machine gets a page at a URL.
 	Page func(ctx context.Context, url string) error
 }
@@ -104,6 +110,36 @@ type Nodes interface {
 	Reach(ctx context.Context, lab, cluster string, server netip.AddrPort) error
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
+}
+
+// Hands do to a cluster's node what a person at that machine would do to it. The
+// driver itself keeps them off: what they do, nobody else puts right.
+type Hands interface {
+	// Stop asks all that runs on a node to end, kills what is left after grace,
+	// and switches the node off. Nodes.Start switches it on again.
+	Stop(ctx context.Context, lab, cluster string, grace time.Duration) error
+	// Exec runs a program of the node, on the node, as root, and returns its
+	// standard output, beside the error of one that failed, too.
+	Exec(ctx context.Context, lab, cluster string, argv ...string) ([]byte, error)
+	// Address returns the node's IPv4 address on the lab's network, by which its
+	// pods reach what is outside of their cluster, too. It may be another one after
+	// each start; a node that does not run has none, which is an error.
+	Address(ctx context.Context, lab, cluster string) (netip.Addr, error)
+}
+
+// Sidecars has fedlab's own programs that run beside the clusters, each in a
+// container on the lab's network. A lab file asks for none: who runs one removes
+// it, and an up or a down what somebody was killed over.
+type Sidecars interface {
+	// Run runs a program and returns its address on the lab's network when it
+	// listens on all of these ports. One that runs with the same variables is left
+	// as it is; another one is replaced. Variables may hold secrets: they are in no
+	// error. When it fails, or ctx ends, nothing of it is left.
+	Run(ctx context.Context, lab, program string, env map[string]string, ports []int) (netip.Addr, error)
+	// List returns the programs of a lab that are there, running or not.
+	List(ctx context.Context, lab string) ([]string, error)
+	// Remove removes a program; none is not an error.
+	Remove(ctx context.Context, lab, program string) error
 }
 
 // Kubeconfigs has the ways into clusters.

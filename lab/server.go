@@ -16,6 +16,13 @@ var (
 	datastoreKey = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.DatabaseRelease}
 )
 
+// ServerKey and AgentKey return what SPIRE's server and agents run as in each
+// cluster.
+func ServerKey() ObjectKey { return serverKey }
+
+// AgentKey is beside ServerKey.
+func AgentKey() ObjectKey { return agentKey }
+
 func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	access := u.access(td.Cluster)
 	settings, err := u.serverSettings(td)
@@ -40,9 +47,6 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	}
 	if applied || loaded || changed {
 		plan.Did(ctx)
-	}
-	if err := runAgain(ctx, access.Objects, serverKey); err != nil {
-		return err
 	}
 	var server *spire.Server
 	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -108,40 +106,24 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 		Lab: t.Name, Clusters: []ClusterStatus{}, TrustDomains: []TrustDomainStatus{},
 		Relationships: []RelationshipStatus{}, Workloads: []WorkloadStatus{},
 	}
-	network, found, err := d.Parts.Networks.Find(ctx, t.Name)
+	v, err := d.look(ctx, t)
 	if err != nil {
 		return s, err
-	}
-	nodes, err := d.Parts.Nodes.List(ctx, t.Name)
-	if err != nil {
-		return s, err
-	}
-	v := &visit{
-		Driver: d, topology: t, networked: found,
-		access: map[string]Access{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{},
 	}
 	defer v.close()
-
-	for _, c := range t.Clusters {
-		s.Clusters = append(s.Clusters, v.cluster(ctx, c, nodes))
+	t = v.topology
+	if v.networked {
+		s.Network = v.network.String()
 	}
-	t = t.Placed(gather(t.Name, nodes, v.marks))
-	v.topology = t
-	if found {
-		s.Network = network.String()
-		if v.addresses, err = t.Addresses(network); err != nil {
-			return s, err
-		}
-	}
+	s.Clusters = append(s.Clusters, v.clusters...)
 	for i := range t.Clusters {
 		v.place(&s.Clusters[i], t.Clusters[i])
 	}
-	for _, n := range nodes {
+	for _, n := range v.nodes {
 		if _, err := t.Cluster(n.Cluster); err != nil {
 			s.Clusters = append(s.Clusters, ClusterStatus{Name: n.Cluster, State: state(n), Health: health(fits(t, n))})
 		}
 	}
-	v.askServers(ctx)
 	for _, td := range t.TrustDomains {
 		s.TrustDomains = append(s.TrustDomains, v.trustDomain(td))
 	}
@@ -157,10 +139,36 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 		// What was asked last did not get to answer.
 		return s, context.Cause(ctx)
 	}
-	s.Well = found &&
+	s.Well = v.networked &&
 		!slices.ContainsFunc(s.Clusters, func(x ClusterStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.TrustDomains, func(x TrustDomainStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.Relationships, func(x RelationshipStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.Workloads, func(x WorkloadStatus) bool { return !x.Well })
 	return s, nil
+}
+
+// Problems lists what is not well, each with its name.
+func (s Status) Problems() []string {
+	var list []string
+	add := func(name string, h Health) {
+		if !h.Well {
+			list = append(list, name+": "+h.Problem)
+		}
+	}
+	if s.Network == "" {
+		list = append(list, "it has no network")
+	}
+	for _, x := range s.Clusters {
+		add("cluster "+x.Name, x.Health)
+	}
+	for _, x := range s.TrustDomains {
+		add("trust domain "+x.Name, x.Health)
+	}
+	for _, x := range s.Relationships {
+		add("relationship "+x.Truster+"->"+x.Trusted, x.Health)
+	}
+	for _, x := range s.Workloads {
+		add("workload "+x.Name, x.Health)
+	}
+	return list
 }

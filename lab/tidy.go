@@ -21,7 +21,8 @@ const (
 	spireRelease   = "spire"
 )
 
-// surplus removes the clusters that the file no longer has.
+// surplus removes the clusters that the file no longer has, and the programs
+// beside the clusters, which no file has: whoever ran them was killed.
 func (u *up) surplus(ctx context.Context) error {
 	for _, n := range u.nodes {
 		if _, err := u.topology.Cluster(n.Cluster); err == nil {
@@ -30,6 +31,17 @@ func (u *up) surplus(ctx context.Context) error {
 		plan.Did(ctx)
 		plan.Note(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
 		if err := u.Parts.Nodes.Delete(ctx, u.topology.Name, n.Cluster); err != nil {
+			return err
+		}
+	}
+	programs, err := u.Parts.Sidecars.List(ctx, u.topology.Name)
+	if err != nil {
+		return err
+	}
+	for _, program := range programs {
+		plan.Did(ctx)
+		plan.Note(ctx, program+" was left beside the clusters: removes it")
+		if err := u.Parts.Sidecars.Remove(ctx, u.topology.Name, program); err != nil {
 			return err
 		}
 	}
@@ -134,12 +146,16 @@ func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiff
 		key := relationshipKey(trusted)
 		key.Name = name
 		var resource struct {
-			Spec spire.FederatedTrustDomainSpec `json:"spec"`
+			Spec struct {
+				spire.FederatedTrustDomainSpec
+				// The controller manager passes over what is of a class.
+				ClassName string `json:"className"`
+			} `json:"spec"`
 		}
 		if _, err := u.access(td.Cluster).Objects.Object(ctx, key, &resource); err != nil {
 			return err
 		}
-		if resource.Spec.TrustDomain == trusted.Name() {
+		if resource.Spec.TrustDomain == trusted.Name() && resource.Spec.ClassName == "" {
 			return nil
 		}
 	}

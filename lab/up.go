@@ -41,17 +41,12 @@ func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
 // process is changing the lab, and a *MismatchError when clusters run that
 // cannot become what t asks for.
 func (d *Driver) Up(ctx context.Context, t topology.Topology) (err error) {
-	release, err := d.hold(t.Name, "up")
+	held, err := d.Hold(t.Name, "up")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, release()) }()
-	p, up, err := d.plan(t)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, up.close()) }()
-	return plan.Runner{Observe: d.Observe}.Run(ctx, p)
+	defer func() { err = errors.Join(err, held.Release()) }()
+	return held.Up(ctx, t)
 }
 
 // up is a bring-up under way. Steps write what later ones need; the plan's
@@ -97,6 +92,7 @@ func networkStep(lab string) plan.ID             { return plan.ID("network/" + l
 func surplusStep(t topology.Topology) plan.ID    { return plan.ID("surplus/" + t.Name) }
 func imagesStep(t topology.Topology) plan.ID     { return plan.ID("images/" + t.Name) }
 func clusterStep(c string) plan.ID               { return plan.ID("cluster/" + c) }
+func sidecarStep(program string) plan.ID         { return plan.ID("sidecar/" + program) }
 func metallbStep(c string) plan.ID               { return plan.ID("metallb/" + c) }
 func serverStep(td topology.TrustDomain) plan.ID { return plan.ID("server/" + td.Name.Name()) }
 func authoritiesStep(td topology.TrustDomain) plan.ID {
@@ -188,8 +184,10 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 			}
 		}
 		step(registerStep(w), "identity of "+w.Name, func(ctx context.Context) error { return u.register(ctx, w) }, after...)
+		// A program has no identity before there is a server. Its image, loaded
+		// earlier, would hold up what all others wait for.
 		step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster), func(ctx context.Context) error { return u.deploy(ctx, w.Name) },
-			clusterStep(w.Cluster))
+			serverStep(td))
 	}
 	for _, td := range t.TrustDomains {
 		after := []plan.ID{serverStep(td)}

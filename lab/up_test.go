@@ -49,6 +49,19 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 			full(t, w, d)
 			delete(w.nodes, nodeName{of(t).Name, gone})
 		},
+		"a program left beside the clusters": func(t *testing.T, w *world, d *lab.Driver) {
+			t.Helper()
+			full(t, w, d)
+			w.leave(t, d, of(t).Name)
+		},
+	}
+}
+
+// leave runs a program beside the clusters, as somebody does who is killed then.
+func (w *world) leave(t *testing.T, d *lab.Driver, name string) {
+	t.Helper()
+	if _, err := d.Parts.Sidecars.Run(t.Context(), name, "synthetic", nil, nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -191,14 +204,24 @@ func (w *world) wantNoop(t *testing.T, d *lab.Driver, top topology.Topology) {
 }
 
 // TestUpMakesHalfMadeClustersAnew has clusters whose making was killed at
-// different times.
+// different times. One that may still answer is waited for.
 func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
-	want := finished(t)
-	for name, arrange := range map[string]func(*node){
-		"no kubeconfig":              func(n *node) { n.state = noKubeconfig },
-		"an API that never answers":  func(n *node) { n.state = deaf },
-		"a node without a mark":      func(*node) {},
-		"stopped, and never answers": func(n *node) { n.state, n.running = deaf, false },
+	var fromNothing time.Time // each bubble's clock starts at the same time
+	want := fresh(t, quotes(t), func(w *world) string {
+		fromNothing = time.Now()
+		return w.dump()
+	})
+	for name, tt := range map[string]struct {
+		arrange func(*node)
+		// waits is how much longer it takes than where there is nothing.
+		waits time.Duration
+	}{
+		"no kubeconfig":              {func(n *node) { n.state = noKubeconfig }, 0},
+		"stopped, and no kubeconfig": {func(n *node) { n.state, n.running = noKubeconfig, false }, 0},
+		"an API that never answers":  {func(n *node) { n.state = deaf }, time.Minute},
+		"a node without a mark":      {func(*node) {}, 0},
+		// One wait is for what it knows, the other for it.
+		"stopped, and never answers": {func(n *node) { n.state, n.running = deaf, false }, 4 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -211,7 +234,7 @@ func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
 						n.spec.Ports = map[netip.AddrPort]int{netip.MustParseAddrPort("127.0.0.1:8080"): 30081}
 					}
 					w.nodes[n.name] = n
-					arrange(n)
+					tt.arrange(n)
 				}
 				d := w.driver(t)
 				var notes []string
@@ -222,6 +245,9 @@ func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
 				}
 				if err := w.up(t, d, quotes(t)); err != nil {
 					t.Fatal(err)
+				}
+				if waits := time.Since(fromNothing).Truncate(time.Millisecond); waits != tt.waits {
+					t.Errorf("it waited for %s, want %s", waits, tt.waits)
 				}
 				slices.Sort(notes)
 				if !slices.Equal(notes, []string{"cluster/broker", "cluster/market"}) {

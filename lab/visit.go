@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -18,10 +19,15 @@ import (
 // visit is one look at a lab.
 type visit struct {
 	*Driver
-	topology  topology.Topology
-	addresses topology.Addresses
+	topology topology.Topology
+	// network and addresses are those of a lab that is networked.
 	networked bool
-	access    map[string]Access
+	network   netip.Prefix
+	addresses topology.Addresses
+	nodes     []Node
+	// clusters are those of the topology.
+	clusters []ClusterStatus
+	access   map[string]Access
 	// marks is what clusters tell that the lab is meant to be.
 	marks   map[string]topology.Topology
 	servers map[spiffeid.TrustDomain]asked
@@ -42,6 +48,30 @@ type asked struct {
 	agentsProblem error
 }
 
+// look looks at what of a lab is there and asks its servers. The caller closes
+// the visit.
+func (d *Driver) look(ctx context.Context, t topology.Topology) (_ *visit, err error) {
+	v := &visit{Driver: d, access: map[string]Access{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{}}
+	if v.network, v.networked, err = d.Parts.Networks.Find(ctx, t.Name); err != nil {
+		return nil, err
+	}
+	if v.nodes, err = d.Parts.Nodes.List(ctx, t.Name); err != nil {
+		return nil, err
+	}
+	v.topology = t
+	for _, c := range t.Clusters {
+		v.clusters = append(v.clusters, v.cluster(ctx, c))
+	}
+	v.topology = t.Placed(gather(t.Name, v.nodes, v.marks))
+	if v.networked {
+		if v.addresses, err = v.topology.Addresses(v.network); err != nil {
+			return nil, err
+		}
+	}
+	v.askServers(ctx)
+	return v, nil
+}
+
 func (v *visit) close() {
 	for _, a := range v.servers {
 		if a.server != nil {
@@ -51,9 +81,9 @@ func (v *visit) close() {
 	}
 }
 
-func (v *visit) cluster(ctx context.Context, c topology.Cluster, nodes []Node) ClusterStatus {
+func (v *visit) cluster(ctx context.Context, c topology.Cluster) ClusterStatus {
 	s := ClusterStatus{Name: c.Name, State: "absent", Context: v.Parts.Kubeconfigs.Context(v.topology.Name, c.Name)}
-	n, there := node(nodes, c.Name)
+	n, there := node(v.nodes, c.Name)
 	if !there {
 		s.Problem = "it is not there"
 		return s

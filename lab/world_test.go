@@ -28,6 +28,8 @@ type world struct {
 	mu       sync.Mutex
 	networks map[string]netip.Prefix
 	nodes    map[nodeName]*node
+	// sidecars are the programs beside the clusters, by lab and program.
+	sidecars map[nodeName]bool
 	// contexts are those in the person's kubeconfig file.
 	contexts map[string]bool
 	// taken are the addresses that some other program listens on.
@@ -76,7 +78,7 @@ var (
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{},
+		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{}, sidecars: map[nodeName]bool{},
 		contexts: map[string]bool{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
 	}
 	t.Cleanup(func() {
@@ -155,6 +157,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Images:      images{w},
 		Networks:    networks{w},
 		Nodes:       nodes{w},
+		Sidecars:    sidecars{w},
 		Kubeconfigs: kubeconfigs{w},
 		Connect:     w.connect,
 		PortFree: func(addr netip.AddrPort) error {
@@ -166,6 +169,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 			})
 		},
 		Certificates: w.certificates,
+		Served:       w.served,
 		Page:         w.page,
 	}}
 }
@@ -243,6 +247,9 @@ func (w *world) dump() string {
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	for name, subnet := range w.networks {
 		add("network %s %s", name, subnet)
+	}
+	for name := range w.sidecars {
+		add("sidecar %s", name)
 	}
 	for name := range maps.Keys(w.contexts) {
 		add("context %s", name)
@@ -361,6 +368,11 @@ func (w networks) Remove(ctx context.Context, name string) error {
 				return fmt.Errorf("network of %s has active endpoints", name)
 			}
 		}
+		for n := range w.sidecars {
+			if n.lab == name {
+				return fmt.Errorf("network of %s has active endpoints", name)
+			}
+		}
 		delete(w.networks, name)
 		changed()
 		return nil
@@ -439,13 +451,53 @@ func (w nodes) Delete(ctx context.Context, name, cluster string) error {
 	})
 }
 
+type sidecars struct{ *world }
+
+func (w sidecars) Run(ctx context.Context, name, program string, _ map[string]string, _ []int) (address netip.Addr, err error) {
+	err = w.do(ctx, "Sidecars.Run "+program, func(changed func()) error {
+		subnet, there := w.networks[name]
+		if !there {
+			return fmt.Errorf("there is no network of %s", name)
+		}
+		address = subnet.Addr().Next()
+		w.sidecars[nodeName{name, program}] = true
+		changed()
+		return nil
+	})
+	return address, err
+}
+
+func (w sidecars) List(ctx context.Context, name string) (programs []string, err error) {
+	err = w.do(ctx, "Sidecars.List", func(func()) error {
+		for n := range w.sidecars {
+			if n.lab == name {
+				programs = append(programs, n.cluster)
+			}
+		}
+		slices.Sort(programs)
+		return nil
+	})
+	return programs, err
+}
+
+func (w sidecars) Remove(ctx context.Context, name, program string) error {
+	return w.do(ctx, "Sidecars.Remove "+program, func(changed func()) error {
+		delete(w.sidecars, nodeName{name, program})
+		changed()
+		return nil
+	})
+}
+
 type kubeconfigs struct{ *world }
 
 func (w kubeconfigs) Kubeconfig(name, cluster string) (config []byte, err error) {
 	err = w.do(context.Background(), "Kubeconfigs.Kubeconfig "+cluster, func(func()) error {
 		n := w.nodes[nodeName{name, cluster}]
-		if n == nil || !n.running || n.state == noKubeconfig {
-			return errors.New("no such file: /etc/kubernetes/admin.conf")
+		switch {
+		case n == nil || !n.running:
+			return errors.New("no such container runs")
+		case n.state == noKubeconfig:
+			return &lab.NoKubeconfigError{Cluster: cluster}
 		}
 		config = []byte(nodeName{name, cluster}.String())
 		return nil

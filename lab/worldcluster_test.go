@@ -259,10 +259,13 @@ func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found
 func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Objects.Named "+kind.Kind, func(func()) error {
 		for key, text := range n.objects {
+			if key.APIVersion != kind.APIVersion || key.Kind != kind.Kind || key.Namespace != kind.Namespace {
+				continue
+			}
 			has := decode[struct {
 				Metadata struct{ Labels map[string]string }
 			}](text).Metadata.Labels
-			if key.APIVersion == kind.APIVersion && key.Kind == kind.Kind && key.Namespace == kind.Namespace && hasAll(has, labels) {
+			if hasAll(has, labels) {
 				names = append(names, key.Name)
 			}
 		}
@@ -308,6 +311,9 @@ func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err e
 	err = n.api(ctx, "Releases.Apply "+r.Name, func(changed func()) error {
 		had := n.releases[releaseName{r.Namespace, r.Name}]
 		if had != nil && had.text == string(encode(r)) {
+			if applied = n.putBack(had); applied {
+				changed()
+			}
 			return nil
 		}
 		made := newRelease(r)
@@ -320,6 +326,18 @@ func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err e
 		return nil
 	})
 	return applied, err
+}
+
+// putBack makes of a release's objects what its manifest says, and reports whether
+// they were something else.
+func (n *node) putBack(r *release) (drifted bool) {
+	for key, text := range r.objects {
+		if n.objects[key] != text {
+			n.objects[key], drifted = text, true
+			n.reconcile(key, text)
+		}
+	}
+	return drifted
 }
 
 func newRelease(r lab.Release) *release {
@@ -495,7 +513,10 @@ func (n *node) since(r *release) (time.Time, error) {
 		return time.Time{}, errors.New(r.broken)
 	}
 	for key := range r.objects {
-		if strings.Contains(n.objects[key], `"replicas":0`) {
+		switch object, there := n.objects[key]; {
+		case !there && key.APIVersion == "apps/v1":
+			return time.Time{}, fmt.Errorf("there is no %s %s", key.Kind, key.Name)
+		case strings.Contains(object, `"replicas":0`):
 			return time.Time{}, errors.New("scaled to no pod")
 		}
 	}
@@ -650,6 +671,14 @@ func (w *world) page(ctx context.Context, address string) error {
 }
 
 func keyOf(object any) lab.ObjectKey {
+	if o, is := object.(map[string]any); is { // most are, and are asked for often
+		metadata, _ := o["metadata"].(map[string]any)
+		text := func(m map[string]any, field string) string { s, _ := m[field].(string); return s }
+		return lab.ObjectKey{
+			APIVersion: text(o, "apiVersion"), Kind: text(o, "kind"),
+			Namespace: text(metadata, "namespace"), Name: text(metadata, "name"),
+		}
+	}
 	o := decode[struct {
 		APIVersion, Kind string
 		Metadata         struct{ Namespace, Name string }

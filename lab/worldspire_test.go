@@ -78,6 +78,10 @@ type spireServer struct {
 	// shown is the chain that the bundle endpoint shows, if it is not the right
 	// one.
 	shown []*x509.Certificate
+	// hangs makes the endpoint take requests and not answer, lies makes it serve
+	// something else than the server has.
+	hangs bool
+	lies  *spiffebundle.Bundle
 }
 
 type relationship struct {
@@ -297,6 +301,47 @@ func (w *world) certificates(ctx context.Context, endpoint netip.AddrPort) (chai
 	return chain, err
 }
 
+// served is what a bundle endpoint answers.
+func (w *world) served(ctx context.Context, endpoint string, verify func([]*x509.Certificate) error) (document []byte, err error) {
+	err = w.do(ctx, "Served", func(func()) error {
+		s := w.at(endpoint)
+		if s == nil {
+			return errors.New("connection refused")
+		}
+		chain, err := s.shows()
+		if err != nil {
+			return err
+		}
+		if err := verify(chain); err != nil {
+			return err
+		}
+		if s.hangs {
+			return &lab.HangingError{URL: endpoint, Within: time.Second}
+		}
+		document, err = s.serves().Marshal()
+		return err
+	})
+	return document, err
+}
+
+// serves is the bundle that the endpoint serves.
+func (s *spireServer) serves() *spiffebundle.Bundle {
+	b := s.bundle()
+	if s.lies != nil {
+		b = s.lies.Clone()
+	}
+	b.SetRefreshHint(duration(s.values.BundleEndpoint.RefreshHint))
+	return b
+}
+
+func duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
 // shows is the chain of the bundle endpoint.
 func (s *spireServer) shows() ([]*x509.Certificate, error) {
 	switch {
@@ -417,7 +462,7 @@ func (s *spireServer) fetch(td spiffeid.TrustDomain) error {
 	if err != nil {
 		return err
 	}
-	s.held[td] = peer.bundle()
+	s.held[td] = peer.serves()
 	return nil
 }
 
@@ -582,6 +627,9 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 
 func asAPI(b *spiffebundle.Bundle) *types.Bundle {
 	answer := &types.Bundle{TrustDomain: b.TrustDomain().Name()}
+	if hint, there := b.RefreshHint(); there {
+		answer.RefreshHint = int64(hint / time.Second)
+	}
 	for _, authority := range b.X509Authorities() {
 		answer.X509Authorities = append(answer.X509Authorities, &types.X509Certificate{Asn1: authority.Raw})
 	}
@@ -597,6 +645,9 @@ func asAPI(b *spiffebundle.Bundle) *types.Bundle {
 
 func fromAPI(b *types.Bundle) *spiffebundle.Bundle {
 	bundle := spiffebundle.New(spiffeid.RequireTrustDomainFromString(b.TrustDomain))
+	if b.RefreshHint > 0 {
+		bundle.SetRefreshHint(time.Duration(b.RefreshHint) * time.Second)
+	}
 	for _, authority := range b.X509Authorities {
 		certificate, err := x509.ParseCertificate(authority.Asn1)
 		if err != nil {

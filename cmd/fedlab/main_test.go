@@ -79,6 +79,7 @@ func TestInterrupt(t *testing.T) {
 	for command, want := range map[string]string{
 		"up":     stops + "fedlab: interrupted; run the same command again to go on, or 'fedlab down' to remove what there is\n",
 		"status": stops + "fedlab: interrupted; run the same command again to go on\n",
+		"drift":  stops + "fedlab: interrupted; run the same command again to go on\n",
 		"down":   stops + "fedlab: interrupted; run the same command again to go on\n",
 	} {
 		t.Run(command, func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
@@ -107,13 +108,17 @@ func Read(data []byte, source string) (File, error) {
 	return read(data, source, rules())
 }
 
+// format is the table of all fields, which takes longer to make than a file to
+// read: it compiles patterns.
+var format = sync.OnceValue(labObject)
+
 func read(data []byte, source string, rules []rule) (File, error) {
 	root, problems := parse(data)
 	if problems != nil {
 		return File{}, problems.from(source)
 	}
 	r := newReader()
-	r.walk(root, nested(labObject()), "")
+	r.walk(root, nested(format()), "")
 	var lab Lab
 	if err := root.Decode(&lab); err != nil {
 		// The walk took out all that does not fit the types.

@@ -83,6 +83,7 @@ func TestEachRuleRefuses(t *testing.T) {
 	}
 	for i, rule := range rules() {
 		t.Run(rule.says, func(t *testing.T) {
+			t.Parallel()
 			others := slices.Delete(rules(), i, i+1)
 			for name, data := range files {
 				if _, err := read(data, "lab.yaml", others); err == nil || err.Error() != told[name] {
@@ -177,35 +178,37 @@ func TestEveryValueReplaced(t *testing.T) {
 		"list":       {Kind: yaml.SequenceNode, Tag: "!!seq"},
 	}
 	for _, path := range []string{"good/settings", "good/two-brokers", "good/profiles", "good/calls", "bad/everything", "bad/clusters-missing-for-broker"} {
-		folder, name := filepath.Split(path)
-		data := corpus(t, folder)[name]
-		var root yaml.Node
-		if err := yaml.Unmarshal(data, &root); err != nil {
-			t.Fatal(err)
-		}
-		var each func(n *yaml.Node)
-		each = func(n *yaml.Node) {
-			before := *n
-			for kind, value := range awkward {
-				*n = value
-				changed, err := yaml.Marshal(&root)
-				if err != nil {
-					t.Fatal(err)
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			folder, name := filepath.Split(path)
+			var root yaml.Node
+			if err := yaml.Unmarshal(corpus(t, folder)[name], &root); err != nil {
+				t.Fatal(err)
+			}
+			var each func(n *yaml.Node)
+			each = func(n *yaml.Node) {
+				before := *n
+				for kind, value := range awkward {
+					*n = value
+					changed, err := yaml.Marshal(&root)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if f, err := Read(changed, "lab.yaml"); err == nil {
+						checkInvariants(t, f.Topology)
+					} else if problems := (Problems{}); errors.As(err, &problems) {
+						checkProblems(t, problems, changed)
+					} else {
+						t.Errorf("with %s: got %v, want Problems, for:\n%s", kind, err, changed)
+					}
 				}
-				if f, err := Read(changed, "lab.yaml"); err == nil {
-					checkInvariants(t, f.Topology)
-				} else if problems := (Problems{}); errors.As(err, &problems) {
-					checkProblems(t, problems, changed)
-				} else {
-					t.Errorf("%s with %s: got %v, want Problems, for:\n%s", name, kind, err, changed)
+				*n = before
+				for _, child := range n.Content {
+					each(child)
 				}
 			}
-			*n = before
-			for _, child := range n.Content {
-				each(child)
-			}
-		}
-		each(root.Content[0])
+			each(root.Content[0])
+		})
 	}
 }
 

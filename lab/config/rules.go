@@ -25,6 +25,8 @@ func rules() []rule {
 		{"Each cluster has a trust domain of its own. One trust domain over several clusters is not supported by this version.", (*checker).ownTrustDomain},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
+		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, but for those of " + livesOfApps() + ".", (*checker).appLives},
+		{"The trust domain of a workload of " + listed(hasName) + " is a host name, without `_` and with at most 63 characters between two dots: it is part of the app's DNS names, and SPIRE refuses an entry with one that is none.", (*checker).hostNames},
 		{"`bundleEndpoint.port` is not 8081, where the SPIRE server's own API listens.", (*checker).endpointPort},
 		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
 		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
@@ -46,7 +48,12 @@ func rules() []rule {
 
 // listed writes the apps of which is holds as the reference page has them.
 func listed(is func(topology.App) bool) string {
-	return "`" + strings.Join(appsThat(is), "` and `") + "`"
+	names := appsThat(is)
+	last := len(names) - 1
+	if last == 0 {
+		return "`" + names[0] + "`"
+	}
+	return "`" + strings.Join(names[:last], "`, `") + "` and `" + names[last] + "`"
 }
 
 // checker applies the rules to a complete lab.

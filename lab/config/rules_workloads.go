@@ -58,6 +58,90 @@ func (c *checker) exposed() {
 func hasPage(a topology.App) bool   { return a.Page != "" }
 func callsOne(a topology.App) bool  { return a.MaxCalls == 1 }
 func needsCall(a topology.App) bool { return a.MinCalls > 0 }
+func hasName(a topology.App) bool   { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
+
+// livesOfApps lists the apps whose X509-SVIDs have a life of their own.
+func livesOfApps() string {
+	var lives []string
+	for _, a := range topology.Apps() {
+		if a.X509SVIDTTL > 0 {
+			lives = append(lives, fmt.Sprintf("`%s` %s", a.Name, Duration(a.X509SVIDTTL)))
+		}
+	}
+	return strings.Join(lives, ", ")
+}
+
+// appLives is lives for what apps ask for themselves: a registration with a life
+// of its own is not asked what the server has.
+func (c *checker) appLives() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		var longest topology.App
+		for _, w := range c.lab.Spec.Workloads {
+			if app, _ := appOf(w); c.lab.Spec.home(w) == td.Name && app.X509SVIDTTL > longest.X509SVIDTTL {
+				longest = app
+			}
+		}
+		path, ttl := settingsPath(i, "ca.ttl"), Duration(longest.X509SVIDTTL)
+		if !c.bad[path] && ttl > longestSVID(td.CA.TTL) {
+			c.report(path, fmt.Sprintf("the X509-SVIDs of app %s live %s, which is longer than a sixth of %s", quote(longest.Name), ttl, td.CA.TTL),
+				fmt.Sprintf("at least %s, or run the app in another trust domain", ttl*svidsPerCA))
+		}
+	}
+}
+
+// trustDomainField is how the DNS names of an app have its trust domain.
+const trustDomainField = "{{ .TrustDomain }}"
+
+func ofTrustDomain(dnsName string) bool { return strings.Contains(dnsName, trustDomainField) }
+
+// hostNames goes by what SPIRE takes (its pkg/common/x509util, ValidateLabel): a
+// trust domain may be more than a host name can.
+func (c *checker) hostNames() {
+	for i, cluster := range c.lab.Spec.Clusters {
+		path := clusterPath(i, "trustDomain")
+		for _, w := range c.lab.Spec.Workloads {
+			app, _ := appOf(w)
+			if w.Cluster != cluster.Name || !hasName(app) || cluster.TrustDomain == "" || c.bad[path] {
+				continue
+			}
+			name := app.DNSNames[slices.IndexFunc(app.DNSNames, ofTrustDomain)]
+			name = strings.ReplaceAll(name, trustDomainField, cluster.TrustDomain)
+			if cause := noHostName(name); cause != "" {
+				want := "write a host name, such as \"company.com\""
+				if other := strings.ReplaceAll(cluster.TrustDomain, "_", "-"); noHostName(other) == "" && other != cluster.TrustDomain {
+					want = "write " + quote(other)
+				}
+				c.report(path, fmt.Sprintf("%s would have the DNS name %s, which SPIRE refuses: %s", quote(w.Name), quote(name), cause),
+					want+", or run "+w.App+" in another trust domain")
+			}
+		}
+	}
+}
+
+const maxHostName, maxHostLabel = 253, 63
+
+// noHostName says why a name of lower-case letters, digits, dots, dashes and
+// underscores is not one of a host; "" if it is.
+func noHostName(name string) string {
+	if len(name) > maxHostName {
+		return fmt.Sprintf("it has %d characters, and at most %d are allowed", len(name), maxHostName)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		switch {
+		case label == "":
+			return "a dot has nothing on one side"
+		case len(label) > maxHostLabel:
+			return fmt.Sprintf("%s has %d characters, and at most %d are allowed between two dots", quote(label), len(label), maxHostLabel)
+		case strings.Contains(label, "_"):
+			return `there is no "_" in a host name`
+		case strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-"):
+			return quote(label) + " starts or ends with a dash"
+		case len(label) > 3 && label[2:4] == "--" && !strings.HasPrefix(label, "xn--"):
+			return quote(label) + " has two dashes after two characters"
+		}
+	}
+	return ""
+}
 
 // appsThat names the apps of which is holds.
 func appsThat(is func(topology.App) bool) []string {

@@ -109,6 +109,25 @@ func (c *Client) PortBindings(ctx context.Context, id string) (map[netip.AddrPor
 	return bindings, true, nil
 }
 
+// Address returns the IPv4 address that a container has on a network by its name.
+// Docker gives it when the container starts, and may give another each time. The
+// second result is false while there is none, and for a container that is gone.
+func (c *Client) Address(ctx context.Context, id, network string) (netip.Addr, bool, error) {
+	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if gone(err) {
+		return netip.Addr{}, false, nil
+	}
+	if err != nil {
+		return netip.Addr{}, false, c.failed(err, "inspect container %.12s", id)
+	}
+	settings := detail.Container.NetworkSettings
+	if settings == nil || settings.Networks[network] == nil {
+		return netip.Addr{}, false, nil
+	}
+	address := settings.Networks[network].IPAddress
+	return address, address.IsValid(), nil
+}
+
 // StartContainer starts a container; one that runs is left as it is.
 func (c *Client) StartContainer(ctx context.Context, id string) error {
 	if _, err := c.api.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {

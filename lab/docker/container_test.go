@@ -98,6 +98,32 @@ func TestPortBindings(t *testing.T) {
 	}
 }
 
+func TestAddress(t *testing.T) {
+	at := netip.MustParseAddr("10.192.0.2")
+	for name, tt := range map[string]struct {
+		joined map[string]*network.EndpointSettings
+		want   netip.Addr
+	}{
+		"runs":                   {map[string]*network.EndpointSettings{"lab": {IPAddress: at}, "bridge": {IPAddress: netip.MustParseAddr("172.17.0.2")}}, at},
+		"is stopped":             {map[string]*network.EndpointSettings{"lab": {}}, netip.Addr{}},
+		"is on another network":  {map[string]*network.EndpointSettings{"bridge": {IPAddress: at}}, netip.Addr{}},
+		"has nothing to tell of": {nil, netip.Addr{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			e.containers = []container.Summary{{ID: "1"}}
+			e.joined = tt.joined
+			got, found, err := connect(t, e).Address(t.Context(), "1", "lab")
+			if got != tt.want || found != tt.want.IsValid() || err != nil {
+				t.Errorf("address %s, found %t, error %v, want %s", got, found, err, tt.want)
+			}
+		})
+	}
+	if got, found, err := connect(t, newEngine(t)).Address(t.Context(), "1", "lab"); found || err != nil {
+		t.Errorf("a container that is gone: %s, found %t, error %v", got, found, err)
+	}
+}
+
 func TestRunDetachedRemovesWhatDoesNotStart(t *testing.T) {
 	e := newEngine(t)
 	e.startStatus = http.StatusBadRequest

@@ -65,6 +65,11 @@ func operations() map[string]operation {
 			do:      func(ctx context.Context, c *Client) error { _, _, err := c.PortBindings(ctx, "1"); return err },
 			want:    "inspect container 1: ",
 		},
+		"Address": {
+			arrange: func(e *engine) { e.containers = []container.Summary{{ID: "1"}} },
+			do:      func(ctx context.Context, c *Client) error { _, _, err := c.Address(ctx, "1", "lab"); return err },
+			want:    "inspect container 1: ",
+		},
 		"StartContainer": {
 			do:   func(ctx context.Context, c *Client) error { return c.StartContainer(ctx, "1") },
 			want: "start container 1: ",

@@ -38,6 +38,9 @@ type engine struct {
 	createNetwork func(e *engine, req network.CreateRequest) (status int)
 	// ports are what /containers/{id}/json answers, running or not.
 	ports network.PortMap
+	// joined are the networks that /containers/{id}/json answers; nil is none that
+	// it knows of.
+	joined map[string]*network.EndpointSettings
 	// exitCodes are what /containers/{id}/json and /exec/{id}/json answer.
 	exitCode int
 	// stillRunning is how often /exec/{id}/json says so first.
@@ -162,8 +165,13 @@ func (e *engine) handleContainers(handle register) {
 			answer(w, http.StatusNotFound, map[string]string{"message": "no such container"})
 			return
 		}
+		var settings *container.NetworkSettings
+		if e.joined != nil {
+			settings = &container.NetworkSettings{Networks: e.joined}
+		}
 		answer(w, http.StatusOK, container.InspectResponse{
 			State: &container.State{ExitCode: e.exitCode}, HostConfig: &container.HostConfig{PortBindings: e.ports},
+			NetworkSettings: settings,
 		})
 	})
 	handle("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {

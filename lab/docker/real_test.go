@@ -210,7 +210,13 @@ func TestRealImageFromContainer(t *testing.T) {
 	}
 	_, err = c.Commit(ctx, id, made, []string{"LABEL dev.fedlab.test=" + repository})
 	must("commit", err)
+	if at, found, err := c.Address(ctx, id, "bridge"); !found || err != nil || !at.Is4() {
+		t.Errorf("address %s, found %t, error %v", at, found, err)
+	}
 	must("stop", c.StopContainer(ctx, id, 30*time.Second))
+	if at, found, err := c.Address(ctx, id, "bridge"); found || err != nil {
+		t.Errorf("after the stop: address %s, found %t, error %v", at, found, err)
+	}
 	if list, err := c.Containers(ctx, labels); err != nil || len(list) != 1 || list[0].Running || list[0].ExitCode != 7 {
 		t.Errorf("after the stop: %+v, error %v", list, err)
 	}

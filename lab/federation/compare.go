@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 )
@@ -28,10 +29,16 @@ const (
 	// Behind means that authorities of the source are not there yet, and nothing
 	// else is. What the source signs with them is refused until the next fetch.
 	Behind State = "behind"
-	// Differing means that there are authorities that the source does not have.
-	// They may be ones that it had and dropped, or ones that were never its own;
-	// the bundles alone cannot tell. What they sign is trusted.
+	// Differing means that there are authorities that the source does not have,
+	// beside some that it has. Most often it had them and dropped them; that they
+	// were never its own the bundles alone cannot rule out. What they sign is
+	// trusted.
 	Differing State = "differing"
+	// Foreign means that there are authorities, and that the source has none of
+	// them. Most often they are another trust domain's; a source that was made
+	// anew, or that replaced all its authorities while nobody fetched, looks the
+	// same. Nobody of the source is verified, and what they sign is trusted.
+	Foreign State = "foreign"
 	// Empty is a bundle without any authority. It verifies nothing, and it cannot
 	// authenticate an https_spiffe endpoint, so no fetch will mend it.
 	Empty State = "empty"
@@ -50,11 +57,24 @@ const (
 
 // Authority names one authority of a bundle.
 type Authority struct {
-	Kind Kind
+	Kind Kind `json:"kind"`
 	// ID is the subject key ID in hexadecimal or the JWT key ID: what SPIRE
 	// calls the authority's ID. A certificate without a subject key ID goes by
 	// the SHA-256 of its bytes.
-	ID string
+	ID string `json:"id"`
+	// NotBefore and NotAfter are the certificate's; a bundle tells no times of
+	// JWT authorities.
+	NotBefore time.Time `json:"notBefore,omitzero"`
+	NotAfter  time.Time `json:"notAfter,omitzero"`
+}
+
+// IssuedAt returns when an X.509 authority that SPIRE signed itself was issued;
+// zero for others of which no time is known.
+func (a Authority) IssuedAt() time.Time {
+	if a.NotBefore.IsZero() {
+		return time.Time{}
+	}
+	return a.NotBefore.Add(backDating)
 }
 
 // Comparison is what Compare found. The lists are sorted by kind and ID.
@@ -102,6 +122,8 @@ func Compare(held, source *spiffebundle.Bundle) Comparison {
 	switch {
 	case len(have) == 0:
 		c.State = Empty
+	case len(c.Foreign) == len(have):
+		c.State = Foreign
 	case len(c.Foreign) > 0:
 		c.State = Differing
 	case len(c.Lacking) > 0:
@@ -121,8 +143,11 @@ type authority struct {
 }
 
 func (a authority) equal(b authority) bool {
-	if a.Authority != b.Authority || a.Kind == X509 {
-		return a.Authority == b.Authority && bytes.Equal(a.certificate, b.certificate)
+	if a.Kind != b.Kind || a.ID != b.ID {
+		return false
+	}
+	if a.Kind == X509 {
+		return bytes.Equal(a.certificate, b.certificate)
 	}
 	key, ok := a.key.(interface{ Equal(crypto.PublicKey) bool })
 	return ok && key.Equal(b.key)
@@ -136,7 +161,10 @@ func authorities(bundle *spiffebundle.Bundle) []authority {
 			sum := sha256.Sum256(certificate.Raw)
 			id = hex.EncodeToString(sum[:])
 		}
-		all = append(all, authority{Authority: Authority{Kind: X509, ID: id}, certificate: certificate.Raw})
+		all = append(all, authority{
+			Authority:   Authority{Kind: X509, ID: id, NotBefore: certificate.NotBefore, NotAfter: certificate.NotAfter},
+			certificate: certificate.Raw,
+		})
 	}
 	for id, key := range bundle.JWTAuthorities() {
 		all = append(all, authority{Authority: Authority{Kind: JWT, ID: id}, key: key})
@@ -156,4 +184,22 @@ func without(a, b []authority) []Authority {
 		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.ID, y.ID))
 	})
 	return rest
+}
+
+// X509IDs returns the IDs of a bundle's X.509 authorities, in their order.
+func X509IDs(bundle *spiffebundle.Bundle) []string { return ids(bundle, X509) }
+
+// JWTIDs returns the key IDs of a bundle's JWT authorities, sorted.
+func JWTIDs(bundle *spiffebundle.Bundle) []string {
+	return slices.Sorted(slices.Values(ids(bundle, JWT)))
+}
+
+func ids(bundle *spiffebundle.Bundle, kind Kind) []string {
+	var list []string
+	for _, a := range authorities(bundle) {
+		if a.Kind == kind {
+			list = append(list, a.ID)
+		}
+	}
+	return list
 }

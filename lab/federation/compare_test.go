@@ -59,6 +59,24 @@ func TestCompare(t *testing.T) {
 			},
 		},
 		{
+			name: "nothing of what the source has",
+			held: bundleOf(t, []*x509.Certificate{impostor}, map[string]crypto.PublicKey{"jwt": otherJWT}),
+			want: federation.Comparison{
+				State:   federation.Foreign,
+				Lacking: []federation.Authority{jwtID, firstID, secondID},
+				Foreign: []federation.Authority{jwtID, firstID},
+			},
+		},
+		{
+			name: "nothing in common but a JWT key",
+			held: bundleOf(t, []*x509.Certificate{impostor}, map[string]crypto.PublicKey{"jwt": jwt}),
+			want: federation.Comparison{
+				State:   federation.Differing,
+				Lacking: []federation.Authority{firstID, secondID},
+				Foreign: []federation.Authority{firstID},
+			},
+		},
+		{
 			name: "another root under the same subject key ID",
 			held: bundleOf(t, []*x509.Certificate{impostor, second}, map[string]crypto.PublicKey{"jwt": jwt}),
 			want: federation.Comparison{
@@ -111,7 +129,7 @@ func TestComparisonString(t *testing.T) {
 	}{
 		{source, "in sync"},
 		{nil, "missing: lacks X.509 authority 01"},
-		{bundleOf(t, []*x509.Certificate{newRoot(t, "02")}, nil), "differing: lacks X.509 authority 01, has foreign X.509 authority 02"},
+		{bundleOf(t, []*x509.Certificate{newRoot(t, "02")}, nil), "foreign: lacks X.509 authority 01, has foreign X.509 authority 02"},
 	}
 	for _, test := range tests {
 		if got := federation.Compare(test.held, source).String(); got != test.want {
@@ -127,6 +145,17 @@ func TestCompareNamesRootWithoutSubjectKeyID(t *testing.T) {
 	got := federation.Compare(nil, source).Lacking
 	if len(got) != 1 || len(got[0].ID) != 64 {
 		t.Errorf("lacking = %+v, want one authority named by a SHA-256", got)
+	}
+}
+
+// TestIssuedAt: SPIRE begins a certificate ten seconds before it issues it.
+func TestIssuedAt(t *testing.T) {
+	issued := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if got := (federation.Authority{Kind: federation.X509, NotBefore: issued.Add(-10 * time.Second)}).IssuedAt(); !got.Equal(issued) {
+		t.Errorf("issued at %s, want %s", got, issued)
+	}
+	if got := (federation.Authority{Kind: federation.JWT}).IssuedAt(); !got.IsZero() {
+		t.Errorf("a JWT authority is issued at %s, want no time", got)
 	}
 }
 

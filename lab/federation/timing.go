@@ -1,6 +1,10 @@
 package federation
 
-import "time"
+import (
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+)
 
 // The numbers of SPIRE 1.15 that every bound is made of. None can be asked of a
 // server.
@@ -26,6 +30,20 @@ const (
 	// which is 5 s by itself.
 	agentSync = 2200 * time.Millisecond
 
+	// backDating is how long before its issue a certificate begins to be valid
+	// (pkg/server/credtemplate/builder.go, NotBeforeCushion).
+	backDating = 10 * time.Second
+
+	// reconcile is how often the controller manager makes the server's entries and
+	// relationships what its resources say (its cmd/main.go, defaultGCInterval).
+	reconcile = 10 * time.Second
+	// configReload is how often a server reads again which relationships it has
+	// (pkg/server/bundle/client/manager.go, configRefreshInterval).
+	configReload = 10 * time.Second
+	// serverSVIDTick is how often a server looks whether its own SVID is to be
+	// replaced (pkg/server/svid/rotator_config.go, DefaultRotatorInterval).
+	serverSVIDTick = 5 * time.Second
+
 	// rotatorTick is how often a server looks whether it is time
 	// (pkg/server/ca/rotator/rotator.go, rotateInterval).
 	rotatorTick = 10 * time.Second
@@ -48,6 +66,43 @@ func PollInterval(hint, authorityLife time.Duration) time.Duration {
 	return max(hint, hintFloor) / pollsPerHint
 }
 
+// NextPoll returns how long it takes at most until a server fetches again that
+// holds one bundle of a source which serves the other; either is nil where there
+// is none. Its last fetch has set the time: by what was served if that succeeded,
+// else by what was held then, and by a minute where that was nothing
+// (pkg/server/bundle/client/manager.go, runUpdateOnce). What was held and was
+// replaced since cannot be known.
+func NextPoll(held, served *spiffebundle.Bundle) time.Duration {
+	longest := time.Duration(0)
+	if held == nil {
+		longest = hintFloor
+	}
+	for _, b := range []*spiffebundle.Bundle{held, served} {
+		if b == nil {
+			continue
+		}
+		hint, _ := b.RefreshHint()
+		longest = max(longest, PollInterval(hint, shortestLife(b)))
+	}
+	return longest
+}
+
+// shortestLife is that of the X.509 authority that lives the shortest; zero
+// without any.
+func shortestLife(b *spiffebundle.Bundle) time.Duration {
+	shortest := time.Duration(0)
+	for i, c := range b.X509Authorities() {
+		if life := c.NotAfter.Sub(c.NotBefore); i == 0 || life < shortest {
+			shortest = life
+		}
+	}
+	return shortest
+}
+
+// EndpointBound returns how long a bundle endpoint may go on to serve what its
+// server no longer has.
+func EndpointBound() time.Duration { return endpointCache }
+
 // PropagationBound returns how long a new authority of one trust domain may take
 // to the workloads of another that polls at this interval: the endpoint's cache,
 // one poll, and what an entry takes (of which the entry cache counts only where
@@ -56,6 +111,30 @@ func PollInterval(hint, authorityLife time.Duration) time.Duration {
 func PropagationBound(poll time.Duration) time.Duration {
 	return endpointCache + poll + RegistrationBound()
 }
+
+// FetchBound returns how long a new authority of one trust domain may take to the
+// server of another that polls at this interval.
+func FetchBound(poll time.Duration) time.Duration { return endpointCache + poll }
+
+// ReconcileBound returns how long it may take until the controller manager puts
+// an entry or a relationship right that it could not make before, or that
+// somebody has changed behind its back.
+func ReconcileBound() time.Duration { return reconcile }
+
+// RelationshipBound returns how long a server may take to fetch for the first
+// time by a relationship that somebody has made through its API.
+func RelationshipBound() time.Duration { return configReload }
+
+// TaintBound returns how long the workloads of a trust domain may present SVIDs
+// that an authority has signed which their server has tainted since: the agent
+// hears of it with one synchronisation, drops the SVIDs, and has new ones with
+// the next (pkg/agent/manager/cache/lru_cache.go, scheduleRotation). It handles
+// 100 SVIDs every 5 s; a lab has fewer.
+func TaintBound() time.Duration { return 2 * agentSync }
+
+// EndpointSVIDBound returns how long a server's bundle endpoint may show an SVID
+// that a tainted authority has signed.
+func EndpointSVIDBound() time.Duration { return serverSVIDTick }
 
 // RegistrationBound returns how long a change of a registration entry may take
 // from the server to the workloads that it is about: the entry cache and one

@@ -1,8 +1,12 @@
 package federation_test
 
 import (
+	"crypto/x509"
 	"testing"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 )
@@ -27,6 +31,38 @@ func TestPollInterval(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if got := federation.PollInterval(test.hint, test.authorityLife); got != test.want {
 				t.Errorf("PollInterval(%s, %s) = %s, want %s", test.hint, test.authorityLife, got, test.want)
+			}
+		})
+	}
+}
+
+func TestNextPoll(t *testing.T) {
+	hinted := func(hint time.Duration) *spiffebundle.Bundle {
+		b := spiffebundle.New(spiffeid.RequireTrustDomainFromString("cluster1.com"))
+		b.SetRefreshHint(hint)
+		return b
+	}
+	hintless := spiffebundle.New(spiffeid.RequireTrustDomainFromString("cluster1.com"))
+	hintless.SetX509Authorities([]*x509.Certificate{{NotBefore: time.Unix(0, 0), NotAfter: time.Unix(0, 0).Add(10 * day)}, {NotBefore: time.Unix(0, 0), NotAfter: time.Unix(0, 0).Add(day)}})
+	tests := []struct {
+		name         string
+		held, served *spiffebundle.Bundle
+		want         time.Duration
+	}{
+		{"both say the same", hinted(5 * time.Minute), hinted(5 * time.Minute), 75 * time.Second},
+		{"the endpoint cannot be asked", hinted(5 * time.Minute), nil, 75 * time.Second},
+		{"set by hand with less", hinted(time.Minute), hinted(5 * time.Minute), 75 * time.Second},
+		{"set by hand with more", hinted(5 * time.Minute), hinted(time.Minute), 75 * time.Second},
+		{"set by hand without a hint", hintless, hinted(time.Minute), 36 * time.Minute},
+		{"no hint, and the endpoint cannot be asked", hintless, nil, 36 * time.Minute},
+		{"none is held", nil, hinted(time.Minute), time.Minute},
+		{"none is held, and the endpoint says more", nil, hinted(time.Hour), 15 * time.Minute},
+		{"none is held, and the endpoint cannot be asked", nil, nil, time.Minute},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := federation.NextPoll(test.held, test.served); got != test.want {
+				t.Errorf("NextPoll = %s, want %s", got, test.want)
 			}
 		})
 	}

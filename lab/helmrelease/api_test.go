@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -18,8 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// api is a Kubernetes API server that knows Namespaces, Secrets and ConfigMaps,
-// and keeps them by path.
+// api is a Kubernetes API server that knows Namespaces, Secrets, ConfigMaps and
+// PersistentVolumeClaims, and keeps them by path.
 type api struct {
 	mu      sync.Mutex
 	calls   []string
@@ -57,7 +58,7 @@ current-context: x
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.calls = append(a.calls, r.Method+" "+r.URL.Path)
+	a.calls = append(a.calls, strings.TrimSpace(r.Method+" "+r.URL.Query().Get("dryRun"))+" "+r.URL.Path)
 	switch n := len(a.calls); {
 	case a.dieAt > 0 && n >= a.dieAt:
 		a.kill()
@@ -92,6 +93,7 @@ func (a *api) create(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "NotFound", "namespace "+namespace+" not found")
 		return
 	}
+	tidy(object)
 	a.objects[path] = object
 	answer(w, object)
 }
@@ -147,9 +149,40 @@ func (a *api) change(w http.ResponseWriter, r *http.Request) {
 		object = body(r)
 		a.objects[r.URL.Path] = object
 	case http.MethodPatch:
-		merge(object, body(r))
+		patched := clone(object)
+		merge(patched, body(r))
+		tidy(patched)
+		metadata, _ := patched["metadata"].(map[string]any)
+		generation, _ := metadata["generation"].(int)
+		metadata["generation"] = generation + 1 // in a dry run, too
+		switch {
+		case object["immutable"] == true && !reflect.DeepEqual(object["data"], patched["data"]):
+			refuse(w, http.StatusUnprocessableEntity, "Invalid", r.URL.Path+" is immutable")
+			return
+		case r.URL.Query().Get("dryRun") != "All":
+			a.objects[r.URL.Path] = patched
+		}
+		object = patched
 	}
 	answer(w, object)
+}
+
+// tidy drops what is empty, which no API server keeps.
+func tidy(object map[string]any) {
+	if data, is := object["binaryData"].(map[string]any); is && len(data) == 0 {
+		delete(object, "binaryData")
+	}
+}
+
+// clone copies an object, or all of them by their paths.
+func clone[T any](object map[string]T) map[string]T {
+	copied := maps.Clone(object)
+	for k, v := range object {
+		if below, is := any(v).(map[string]any); is {
+			copied[k], _ = any(clone(below)).(T)
+		}
+	}
+	return copied
 }
 
 // names lists the ConfigMaps of the namespace that tests install into, with
@@ -195,6 +228,7 @@ func known() map[string]any {
 		"/apis":    map[string]any{"kind": "APIGroupList", "apiVersion": "v1", "groups": []any{}},
 		"/api/v1": map[string]any{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": []any{
 			kind("namespaces", "Namespace", false), kind("secrets", "Secret", true), kind("configmaps", "ConfigMap", true),
+			kind("persistentvolumeclaims", "PersistentVolumeClaim", true),
 		}},
 	}
 }

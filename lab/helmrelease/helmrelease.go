@@ -77,10 +77,12 @@ func New(kubeconfig []byte, log *slog.Logger) (*Client, error) {
 }
 
 // Apply installs or upgrades a release, and does nothing when the one that is
-// deployed was made from the same chart and values. That objects were changed
-// by others since is not looked at. Apply returns once the API server has taken
-// the objects; they may not be ready. An object that the chart no longer has and
-// that cannot be deleted stays: Helm only logs it.
+// deployed was made from the same chart and values and its objects are there as
+// its manifest has them. What others removed, or changed of the fields that the
+// manifest names, comes back, made anew where it cannot be patched and no data
+// would go with it; of kinds that come from CRDs, only what is gone. Apply returns once the API server has taken the objects; they may not be ready.
+// An object that the chart no longer has and that cannot be deleted stays: Helm
+// only logs it.
 //
 // Only one process may work on a release at a time. A release that a process
 // left half made is taken over: what its manifest names is brought into being
@@ -122,8 +124,19 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 	if err != nil {
 		return false, err
 	}
+	// What is put back is what was: a chart can have made it at random.
+	manifest := ""
 	if last != nil && last.Info.Status == release.StatusDeployed && last.Labels[digestLabel] == want {
-		return false, nil
+		manifest = last.Manifest
+		drifted, err := drifted(ctx, helm, manifest)
+		if err != nil || len(drifted) == 0 {
+			return false, err
+		}
+		for _, o := range drifted[stuck] {
+			if err := o.remove(ctx); err != nil {
+				return true, err
+			}
+		}
 	}
 	loaded, err := load(files)
 	if err != nil {
@@ -138,7 +151,7 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 		}
 		return true, install(helm, r, loaded, values, want)
 	}
-	return true, upgrade(helm, r, loaded, values, want, "")
+	return true, upgrade(helm, r, loaded, values, want, manifest)
 }
 
 // takeOver brings a release that a process left in the middle of something into

@@ -1,11 +1,13 @@
 package helmrelease
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,15 +88,128 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// TestApplyUnchangedIsOneCall is what makes a second run of a lab fast.
-func TestApplyUnchangedIsOneCall(t *testing.T) {
+// TestApplyUnchangedOnlyLooks is what makes a second run of a lab fast.
+func TestApplyUnchangedOnlyLooks(t *testing.T) {
 	a := newAPI()
-	if _, err := connect(t, a).Apply(t.Context(), releaseOf(1)); err != nil {
+	if _, err := connect(t, a).Apply(t.Context(), releaseOf(1, "red")); err != nil {
 		t.Fatal(err)
 	}
 	a.calls = nil
-	if _, err := connect(t, a).Apply(t.Context(), releaseOf(1)); err != nil || !slices.Equal(a.calls, []string{"GET /api/v1/namespaces/demo/secrets"}) {
-		t.Errorf("calls %v, error %v", a.calls, err)
+	if changed, err := connect(t, a).Apply(t.Context(), releaseOf(1, "red")); changed || err != nil {
+		t.Fatalf("changed %t, error %v", changed, err)
+	}
+	slices.Sort(a.calls[4:]) // objects are looked at side by side
+	want := []string{
+		"GET /api/v1/namespaces/demo/secrets",
+		"GET /api", "GET /apis", "GET /api/v1", // which kinds there are
+		"GET /api/v1/namespaces/demo/configmaps/base", "GET /api/v1/namespaces/demo/configmaps/red",
+	}
+	if !slices.Equal(a.calls, want) {
+		t.Errorf("calls %v, want %v", a.calls, want)
+	}
+}
+
+// TestApplyPutsBack has a release on an object of which somebody else had their
+// hands.
+func TestApplyPutsBack(t *testing.T) {
+	const path = "/api/v1/namespaces/demo/configmaps/base"
+	type object = map[string]any
+	data := func(a *api) object { return a.objects[path]["data"].(object) }
+	tests := map[string]struct {
+		touch    func(*api)
+		putsBack bool
+		want     object
+	}{
+		"deleted":         {func(a *api) { delete(a.objects, path) }, true, object{"size": "1"}},
+		"edited":          {func(a *api) { data(a)["size"] = "9" }, true, object{"size": "1"}},
+		"a key taken out": {func(a *api) { delete(data(a), "size") }, true, object{"size": "1"}},
+		"all taken out":   {func(a *api) { delete(a.objects[path], "data") }, true, object{"size": "1"}},
+		"a key put in":    {func(a *api) { data(a)["note"] = "theirs" }, false, object{"size": "1", "note": "theirs"}},
+		"edited, and a key put in": {
+			func(a *api) { maps.Copy(data(a), object{"size": "9", "note": "theirs"}) }, true, object{"size": "1", "note": "theirs"},
+		},
+		"one that cannot be changed": {
+			func(a *api) { a.objects[path]["immutable"], data(a)["size"] = true, "9" }, true, object{"size": "1"},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI()
+			c := connect(t, a)
+			if _, err := c.Apply(t.Context(), releaseOf(1, "red")); err != nil {
+				t.Fatal(err)
+			}
+			tt.touch(a)
+			for _, want := range []bool{tt.putsBack, false} {
+				if changed, err := c.Apply(t.Context(), releaseOf(1, "red")); changed != want || err != nil {
+					t.Errorf("changed %t, error %v, want %t", changed, err, want)
+				}
+			}
+			if got := data(a); !maps.Equal(got, tt.want) {
+				t.Errorf("data %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestApplyPutsBackWhatWas: a chart that makes a password at random would make
+// another.
+func TestApplyPutsBackWhatWas(t *testing.T) {
+	const path = "/api/v1/namespaces/demo/configmaps/base"
+	a := newAPI()
+	r := releaseOf(1)
+	chart := r.Chart.(fstest.MapFS)["templates/maps.yaml"]
+	chart.Data = bytes.ReplaceAll(chart.Data, []byte("$.Values.size"), []byte("randAlphaNum 16"))
+	if _, err := connect(t, a).Apply(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	was := a.names()
+	delete(a.objects, path)
+	if changed, err := connect(t, a).Apply(t.Context(), r); !changed || err != nil {
+		t.Errorf("changed %t, error %v", changed, err)
+	}
+	if is := a.names(); !slices.Equal(is, was) {
+		t.Errorf("objects %v, want %v", is, was)
+	}
+}
+
+// TestApplyKeepsData: what data would go with is not made anew.
+func TestApplyKeepsData(t *testing.T) {
+	const path = "/api/v1/namespaces/demo/persistentvolumeclaims/disk"
+	a := newAPI()
+	r := releaseOf(1)
+	chart := r.Chart.(fstest.MapFS)["templates/maps.yaml"]
+	chart.Data = []byte("apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: disk}\ndata: here\n")
+	if _, err := connect(t, a).Apply(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	a.objects[path]["immutable"], a.objects[path]["data"] = true, "there"
+	_, err := connect(t, a).Apply(t.Context(), r)
+	if want := "apply release demo/demo: compare persistentvolumeclaims disk with manifest: " + path + " is immutable"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if a.objects[path]["data"] != "there" {
+		t.Errorf("it is %v", a.objects[path])
+	}
+}
+
+// TestApplyBelievesTheAPI: what the API server does not keep, however often it is
+// sent, has not been taken away by anybody.
+func TestApplyBelievesTheAPI(t *testing.T) {
+	a := newAPI()
+	r := releaseOf(1)
+	chart := r.Chart.(fstest.MapFS)["templates/maps.yaml"]
+	chart.Data = append(chart.Data, "\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: empty}\nbinaryData: {}\n"...)
+	if _, err := connect(t, a).Apply(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	a.calls = nil
+	if changed, err := connect(t, a).Apply(t.Context(), r); changed || err != nil {
+		t.Errorf("changed %t, error %v", changed, err)
+	}
+	asked := slices.DeleteFunc(a.calls, func(c string) bool { return strings.HasPrefix(c, "GET") })
+	if want := []string{"PATCH All /api/v1/namespaces/demo/configmaps/empty"}; !slices.Equal(asked, want) {
+		t.Errorf("asked %v, want %v", asked, want)
 	}
 }
 
@@ -165,38 +280,71 @@ func TestList(t *testing.T) {
 	}
 }
 
+// applied is what a cluster has seen: these releases.
+func applied(releases ...Release) func(*testing.T, *api) {
+	return func(t *testing.T, a *api) {
+		t.Helper()
+		for _, r := range releases {
+			if _, err := connect(t, a).Apply(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// deleted is applied, and an object of it deleted by hand.
+func deleted(name string, r Release) func(*testing.T, *api) {
+	return func(t *testing.T, a *api) {
+		t.Helper()
+		applied(r)(t, a)
+		delete(a.objects, "/api/v1/namespaces/demo/configmaps/"+name)
+	}
+}
+
+// stiff is applied, and an object of it replaced by one that cannot be changed.
+func stiff(name string, r Release) func(*testing.T, *api) {
+	return func(t *testing.T, a *api) {
+		t.Helper()
+		applied(r)(t, a)
+		object := a.objects["/api/v1/namespaces/demo/configmaps/"+name]
+		object["immutable"], object["data"] = true, map[string]any{"size": "9"}
+	}
+}
+
 // TestKilledAnywhere kills a client at each of its calls in turn. A new one has
 // to bring the cluster to what it is asked for, with nothing left over.
 func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	apply := func(r Release) func(context.Context, *Client) error {
 		return func(ctx context.Context, c *Client) error { _, err := c.Apply(ctx, r); return err }
 	}
 	uninstall := func(ctx context.Context, c *Client) error { return c.Uninstall(ctx, "demo", "demo") }
 	tests := map[string]struct {
-		before *Release
+		before func(*testing.T, *api)
 		killed func(context.Context, *Client) error
 		then   Release
 		want   []string
 	}{
-		"install":              {nil, apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
-		"install, then other":  {nil, apply(releaseOf(1, "red")), releaseOf(2, "green"), []string{"base=2", "green=2"}},
-		"upgrade":              {new(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(2, "green"), []string{"base=2", "green=2"}},
-		"upgrade, then other":  {new(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(3, "blue"), []string{"base=3", "blue=3"}},
-		"upgrade, then back":   {new(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
-		"uninstall":            {new(releaseOf(1, "red")), uninstall, releaseOf(1, "red"), []string{"base=1", "red=1"}},
-		"uninstall, then less": {new(releaseOf(1, "red")), uninstall, releaseOf(1), []string{"base=1"}},
+		"install":                  {applied(), apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"install, then other":      {applied(), apply(releaseOf(1, "red")), releaseOf(2, "green"), []string{"base=2", "green=2"}},
+		"upgrade":                  {applied(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(2, "green"), []string{"base=2", "green=2"}},
+		"upgrade, then other":      {applied(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(3, "blue"), []string{"base=3", "blue=3"}},
+		"upgrade, then back":       {applied(releaseOf(1, "red")), apply(releaseOf(2, "green")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"uninstall":                {applied(releaseOf(1, "red")), uninstall, releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"uninstall, then less":     {applied(releaseOf(1, "red")), uninstall, releaseOf(1), []string{"base=1"}},
+		"putting back":             {deleted("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"making anew":              {stiff("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"putting back, then other": {deleted("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(2, "red"), []string{"base=2", "red=2"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before := newAPI()
+			tt.before(t, before)
 			for dieAt := 1; ; dieAt++ {
-				a := newAPI()
-				if tt.before != nil {
-					if _, err := connect(t, a).Apply(t.Context(), *tt.before); err != nil {
-						t.Fatal(err)
-					}
-				}
+				a := &api{objects: clone(before.objects)}
 				ctx, kill := context.WithCancel(t.Context())
-				a.calls, a.dieAt, a.kill = nil, dieAt, kill
+				a.dieAt, a.kill = dieAt, kill
 				_ = tt.killed(ctx, connect(t, a))
 				kill()
 				a.mu.Lock()
@@ -226,24 +374,25 @@ func TestKilledAnywhere(t *testing.T) {
 // TestEachCallFailing lets each call fail in turn. Apply either says so or has
 // done its work; Helm gets by without some of the calls.
 func TestEachCallFailing(t *testing.T) {
+	t.Parallel()
 	tests := map[string]struct {
-		before *Release
+		before func(*testing.T, *api)
 		want   []string
 	}{
-		"install": {nil, []string{"base=2", "green=2"}},
-		"upgrade": {new(releaseOf(1)), []string{"base=2", "green=2"}},
+		"install":      {applied(), []string{"base=2", "green=2"}},
+		"upgrade":      {applied(releaseOf(1)), []string{"base=2", "green=2"}},
+		"putting back": {deleted("green", releaseOf(2, "green")), []string{"base=2", "green=2"}},
+		"making anew":  {stiff("green", releaseOf(2, "green")), []string{"base=2", "green=2"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			before := newAPI()
+			tt.before(t, before)
 			failures := 0
 			for failAt := 1; ; failAt++ {
-				a := newAPI()
-				if tt.before != nil {
-					if _, err := connect(t, a).Apply(t.Context(), *tt.before); err != nil {
-						t.Fatal(err)
-					}
-				}
-				a.calls, a.failAt = nil, failAt
+				a := &api{objects: clone(before.objects)}
+				a.failAt = failAt
 				_, err := connect(t, a).Apply(t.Context(), releaseOf(2, "green"))
 				if err != nil {
 					failures++

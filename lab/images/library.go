@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -269,6 +270,45 @@ func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error)
 		return false, err
 	}
 	return true, importImage(ctx, l.Engine, node, ref, img)
+}
+
+// DemoInEngine gives the Docker engine the image of a demo program, for a
+// container beside the clusters, unless it has it already; it returns the image's
+// name, which changes with the program. What is missing is made, as by Ensure.
+func (l *Library) DemoInEngine(ctx context.Context, name string) (_ string, err error) {
+	r, err := l.recipes()
+	if err != nil {
+		return "", err
+	}
+	d, err := r.demo(name)
+	if err != nil {
+		return "", err
+	}
+	ref, err := r.engineReference(d)
+	if err != nil {
+		return "", err
+	}
+	_, key, _ := strings.Cut(ref, ":")
+	unlock, err := l.Store.lock(ctx, imageSlug(key))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if _, there, err := l.Engine.Image(ctx, ref); err != nil || there {
+		return ref, err
+	}
+	need := Parts
+	if d.on != nil {
+		need = Foundations
+	}
+	if _, err := l.Ensure(ctx, need); err != nil {
+		return "", err
+	}
+	img, err := l.demoImage(r, d)
+	if err != nil {
+		return "", err
+	}
+	return ref, loadImage(ctx, l.Engine, ref, img, map[string]string{labelRole: r.realm + roleDemo, labelKey: key})
 }
 
 // demoImage makes the image of a demo program.

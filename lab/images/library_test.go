@@ -316,6 +316,43 @@ func TestLoadDemo(t *testing.T) {
 	}
 }
 
+func TestDemoInEngine(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	var names, ids []string
+	for range 2 {
+		for range 2 {
+			ref, err := s.DemoInEngine(t.Context(), "quotes")
+			if err != nil {
+				t.Fatal(err)
+			}
+			img, there, err := engine.Image(t.Context(), ref)
+			if err != nil || !there {
+				t.Fatalf("%s is there: %t, error %v", ref, there, err)
+			}
+			names, ids = append(names, ref), append(ids, img.ID)
+			if img.Labels[labelRole] != s.standIn.realm+roleDemo || !strings.HasSuffix(ref, ":"+img.Labels[labelKey]) {
+				t.Errorf("%s has labels %v", ref, img.Labels)
+			}
+		}
+		s.change(t, "quotes")
+	}
+	first, second := "fedlab.local/"+s.standIn.realm+"quotes:demo1", "fedlab.local/"+s.standIn.realm+"quotes:demo1-changed"
+	if want := []string{first, first, second, second}; !slices.Equal(names, want) {
+		t.Errorf("names %q, want %q", names, want)
+	}
+	if ids[0] != ids[1] || ids[1] == ids[2] || ids[2] != ids[3] {
+		t.Errorf("images %q, want another one for another program only", ids)
+	}
+	if got, want := s.did(), []string{"build/metallb-chart changed", "build/quotes changed", "build/quotes changed", "build/spire-crds changed"}; !slices.Equal(got, want) {
+		t.Errorf("did %q, want %q", got, want)
+	}
+	if _, err := s.DemoInEngine(t.Context(), "bank"); errorText(err) != `there is no demo program "bank"` {
+		t.Errorf("error %v, want that there is none", err)
+	}
+}
+
 func TestProgram(t *testing.T) {
 	s := newStand(t, newStore(t), nil, "", "")
 	_, err := s.Program("spire-server")

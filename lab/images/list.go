@@ -15,7 +15,8 @@ const (
 	NodeImage Kind = "node image"
 	// ClusterImage is in the node image before a cluster boots.
 	ClusterImage Kind = "image"
-	// Demo is a demo program, whose image is given to the nodes that run it.
+	// Demo is a demo program, whose image is given to the nodes that run it, or to
+	// Docker for a container beside them.
 	Demo Kind = "demo"
 	// Chart is a Helm chart.
 	Chart Kind = "chart"

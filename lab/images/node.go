@@ -30,6 +30,9 @@ const (
 	// roleBuild marks containers and images that are there only while a node
 	// image is made.
 	roleBuild = "image-build"
+	// roleDemo marks the image of a demo program. Its containers have the label,
+	// too.
+	roleDemo = "demo"
 )
 
 // What is started in a node and how it is stopped, as in kind's own node image:
@@ -158,21 +161,26 @@ func (n nodeMaker) scratch() string { return "fedlab.local/" + n.realm + "node-s
 
 // load gives the engine an image to start from, and returns its name.
 func (n nodeMaker) load(ctx context.Context, img v1.Image) (string, error) {
+	return n.scratch(), loadImage(ctx, n.engine, n.scratch(), img, n.labels())
+}
+
+// loadImage gives the engine an image, with labels more than it has.
+func loadImage(ctx context.Context, engine *docker.Client, ref string, img v1.Image, labels map[string]string) error {
 	file, err := img.ConfigFile()
 	if err != nil {
-		return "", err
+		return err
 	}
 	config := file.Config.DeepCopy()
 	if config.Labels == nil {
 		config.Labels = map[string]string{}
 	}
-	maps.Copy(config.Labels, n.labels())
+	maps.Copy(config.Labels, labels)
 	if img, err = mutate.Config(img, *config); err != nil {
-		return "", err
+		return err
 	}
 	archive, w := io.Pipe()
-	go func() { w.CloseWithError(writeImage(w, n.scratch(), img)) }()
-	return n.scratch(), errors.Join(n.engine.LoadImages(ctx, archive), archive.Close())
+	go func() { w.CloseWithError(writeImage(w, ref, img)) }()
+	return errors.Join(engine.LoadImages(ctx, archive), archive.Close())
 }
 
 const (

@@ -57,24 +57,26 @@ func (l *Library) pruneContainers(ctx context.Context, r recipes, done *Pruned) 
 	return nil
 }
 
-// pruneImages removes old node images, and those from which a build that was
-// killed made one.
+// pruneImages removes old images of nodes and demo programs, and those from which
+// a build that was killed made one.
 func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) error {
-	current := map[string]bool{}
-	for _, f := range r.flavours {
-		current[r.nodeReference(f)] = true
+	current, err := r.current()
+	if err != nil {
+		return err
 	}
 	left, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleBuild})
 	if err != nil {
 		return err
 	}
-	nodes, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleNode})
-	if err != nil {
-		return err
-	}
-	for _, img := range nodes {
-		if !slices.ContainsFunc(img.References, func(ref string) bool { return current[ref] }) {
-			left = append(left, img)
+	for _, role := range []string{roleNode, roleDemo} {
+		images, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + role})
+		if err != nil {
+			return err
+		}
+		for _, img := range images {
+			if !slices.ContainsFunc(img.References, func(ref string) bool { return current[ref] }) {
+				left = append(left, img)
+			}
 		}
 	}
 	sizes := map[string]int64{} // of what each has on top of its parent
@@ -115,14 +117,30 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 	return nil
 }
 
+// current has the names of the images that Docker may have of this fedlab.
+func (r recipes) current() (map[string]bool, error) {
+	current := map[string]bool{}
+	for _, f := range r.flavours {
+		current[r.nodeReference(f)] = true
+	}
+	for _, d := range r.demos {
+		ref, err := r.engineReference(d)
+		if err != nil {
+			return nil, err
+		}
+		current[ref] = true
+	}
+	return current, nil
+}
+
 // used reports whether a container, running or not, was made of an image.
 func (l *Library) used(ctx context.Context, img docker.Image) (bool, error) {
 	containers, err := l.Engine.Containers(ctx, nil)
 	return slices.ContainsFunc(containers, func(c docker.Container) bool { return c.ImageID == img.ID }), err
 }
 
-// unlessMade does something with what belongs to a node image unless somebody
-// is making that just now.
+// unlessMade does something with what belongs to an image unless somebody is
+// making that just now.
 func (l *Library) unlessMade(key string, do func() error) (err error) {
 	unlock, free, err := l.Store.tryLock(imageSlug(key))
 	if err != nil || !free {

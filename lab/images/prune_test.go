@@ -2,6 +2,10 @@ package images
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -104,5 +108,55 @@ func TestPrune(t *testing.T) {
 	s.events = nil
 	if s.ensure(t); len(s.events) > 0 {
 		t.Errorf("after Prune, Ensure does %q, want nothing", s.events)
+	}
+}
+
+// TestPruneDemos: of what was run beside the clusters, only the program as it is
+// now stays, and what a container uses.
+func TestPruneDemos(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	for i := range s.standIn.artifacts {
+		if a := &s.standIn.artifacts[i]; a.name == "quotes" {
+			a.fill = func(_ context.Context, dir string, _ *os.File) error {
+				program, err := fakeNode()
+				return errors.Join(err, os.Mkdir(filepath.Join(dir, "bin"), 0o755), os.WriteFile(filepath.Join(dir, "bin", "quotes"), program, 0o755))
+			}
+		}
+	}
+	load := func() string {
+		t.Helper()
+		ref, err := s.DemoInEngine(t.Context(), "quotes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref
+	}
+	old := load()
+	s.change(t, "quotes")
+	used := load()
+	// It ends at once: what uses an image need not run.
+	id, err := engine.RunDetached(t.Context(), docker.ContainerSpec{Image: used, Network: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.change(t, "quotes")
+	current := load()
+
+	for _, want := range [][]string{{old}, nil, {used}} {
+		done, err := s.Prune(t.Context())
+		done.Names = slices.DeleteFunc(done.Names, func(name string) bool { return strings.HasPrefix(name, "quotes-") }) // artifacts
+		if err != nil || !slices.Equal(done.Names, want) || done.Bytes <= 0 && want != nil {
+			t.Errorf("removed %q of %d bytes, error %v, want %q", done.Names, done.Bytes, err, want)
+		}
+		if want == nil {
+			if err := engine.RemoveContainer(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, there, err := engine.Image(t.Context(), current); !there || err != nil {
+		t.Errorf("the current image is gone, error %v", err)
 	}
 }

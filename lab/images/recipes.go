@@ -93,6 +93,12 @@ func (r recipes) demoReference(d demo) (string, error) {
 	return d.reference(hash(keys...)), nil
 }
 
+// engineReference is what a demo program's image is called in Docker: the same.
+func (r recipes) engineReference(d demo) (string, error) {
+	ref, err := r.demoReference(d)
+	return strings.Replace(ref, "/", "/"+r.realm, 1), err
+}
+
 // recipes computes the keys of everything.
 func (l *Library) recipes() (recipes, error) {
 	if l.standIn != nil {

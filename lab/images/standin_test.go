@@ -146,7 +146,7 @@ func newRealm(t *testing.T, engine *docker.Client) string {
 // clear removes the images and containers of a realm.
 func clear(ctx context.Context, engine *docker.Client, realm string) error {
 	var errs []error
-	for _, role := range []string{roleBuild, roleNode} {
+	for _, role := range []string{roleBuild, roleNode, roleDemo} {
 		labels := map[string]string{labelRole: realm + role}
 		containers, err := engine.Containers(ctx, labels)
 		errs = append(errs, err)

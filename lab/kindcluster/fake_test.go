@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -105,9 +106,38 @@ func (k *fakeKind) ExportKubeConfig(name, path string, _ bool) error {
 }
 
 // fakeNode embeds nodes.Node for the methods that are never called.
-type fakeNode struct{ nodes.Node }
+type fakeNode struct {
+	nodes.Node
+	// command is what each command that runs in it is.
+	command fakeCommand
+	// argv is the last of them.
+	argv []string
+}
 
 func (n *fakeNode) String() string { return "quotes-market-control-plane" }
+
+func (n *fakeNode) Command(program string, args ...string) exec.Cmd {
+	n.argv = append([]string{program}, args...)
+	return &n.command
+}
+
+// fakeCommand embeds exec.Cmd for the methods that are never called.
+type fakeCommand struct {
+	exec.Cmd
+	output string
+	err    error
+	stdout io.Writer
+}
+
+func (c *fakeCommand) SetStdout(w io.Writer) exec.Cmd {
+	c.stdout = w
+	return c
+}
+
+func (c *fakeCommand) Run() error {
+	_, err := io.WriteString(c.stdout, c.output)
+	return errors.Join(c.err, err)
+}
 
 // commandFailed is how kind says that a command failed.
 func commandFailed(output string) error {

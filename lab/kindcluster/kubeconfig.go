@@ -1,6 +1,7 @@
 package kindcluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,14 +23,39 @@ const (
 	lockBound = 5 * time.Second
 )
 
+// NoKubeconfigError says that a cluster's node runs and has no kubeconfig: kubeadm
+// has not come so far.
+type NoKubeconfigError struct{ Cluster string }
+
+func (e *NoKubeconfigError) Error() string {
+	return fmt.Sprintf("read kubeconfig of cluster %s: its node has none yet", e.Cluster)
+}
+
 // Kubeconfig returns a kubeconfig for one cluster, with which this machine
-// reaches it. It holds a private key. The node must run.
+// reaches it. It holds a private key. The node must run; the error is a
+// *NoKubeconfigError when it does and has none.
 func (p *Provider) Kubeconfig(name string) ([]byte, error) {
 	config, err := p.kubeconfigs.KubeConfig(name, false)
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig of cluster %s: %w", name, described(err))
+	if err == nil {
+		return []byte(config), nil
 	}
-	return []byte(config), nil
+	if p.lacksKubeconfig(name) {
+		return nil, &NoKubeconfigError{Cluster: name}
+	}
+	return nil, fmt.Errorf("read kubeconfig of cluster %s: %w", name, described(err))
+}
+
+// lacksKubeconfig reports whether a node certainly has no kubeconfig. That kind
+// cannot read it does not tell: the docker command fails in the same way when it
+// does not reach the node.
+func (p *Provider) lacksKubeconfig(name string) bool {
+	found, err := p.clusters(p.log).ListNodes(name)
+	if err != nil || len(found) != 1 {
+		return false
+	}
+	var out bytes.Buffer
+	look := found[0].Command("find", "/etc/kubernetes", "-maxdepth", "1", "-name", "admin.conf").SetStdout(&out)
+	return look.Run() == nil && out.Len() == 0
 }
 
 // ExportKubeconfig merges the contexts of the named clusters into the

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -92,10 +93,13 @@ func New(o Options) (*Driver, error) {
 				Images:       imageParts{library},
 				Networks:     networks{engine},
 				Nodes:        nodes{engine: engine, kind: kind},
+				Sidecars:     sidecars{engine, library},
+				Hands:        hands{engine},
 				Kubeconfigs:  kubeconfigs{kind},
 				Connect:      connect,
 				PortFree:     portFree,
 				Certificates: certificates,
+				Served:       endpoint{within: servedBound}.served,
 				Page:         page,
 			},
 			Locks:   filepath.Join(cache, "locks"),
@@ -106,14 +110,15 @@ func New(o Options) (*Driver, error) {
 	}, nil
 }
 
-// programs returns the names of fedlab's own programs that clusters run: what a
-// lab file may name as an app, and what the lab itself runs beside it.
+// programs returns the names of fedlab's own programs that labs run: what a lab
+// file may name as an app, what the lab itself runs beside it, and what looks at a
+// lab or stands beside its clusters while somebody tries it.
 func programs() []string {
 	var names []string
 	for _, app := range topology.Apps() {
 		names = append(names, app.Name)
 	}
-	return append(names, "serving-cert", "postgres")
+	return append(names, "serving-cert", "postgres", "probe", "synthetic")
 }
 
 // Ping returns nil when Docker answers; else the error is a
@@ -179,6 +184,75 @@ func certificates(ctx context.Context, server netip.AddrPort) (_ []*x509.Certifi
 		return nil, fmt.Errorf("connect to %s: no TLS", server)
 	}
 	return shown.ConnectionState().PeerCertificates, nil
+}
+
+const (
+	// servedBound is how long a bundle endpoint may take to come to the answer,
+	// and again for the answer itself. An endpoint that works takes milliseconds;
+	// both together are less than what a look at a lab gives each of its parts.
+	servedBound = 5 * time.Second
+	// servedLimit is more than any bundle needs: an authority is a kilobyte.
+	servedLimit = 1 << 20
+)
+
+// endpoint is how bundle endpoints are asked: within is servedBound, but in tests.
+type endpoint struct{ within time.Duration }
+
+// served gets what a bundle endpoint serves. It makes the connection by itself,
+// so that an endpoint that is not reached is told from one that does not answer.
+func (e endpoint) served(ctx context.Context, url string, verify func([]*x509.Certificate) error) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", url, err)
+	}
+	conn, err := e.handshake(ctx, request.URL.Host, verify)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", url, err)
+	}
+	defer func() { _ = conn.Close() }() // the transport may have closed it
+	answered, cancel := context.WithTimeout(ctx, e.within)
+	defer cancel()
+	document, err := read(conn, request.WithContext(answered))
+	switch {
+	case err == nil:
+		return document, nil
+	case answered.Err() != nil && ctx.Err() == nil:
+		return nil, &lab.HangingError{URL: url, Within: e.within}
+	}
+	return nil, fmt.Errorf("get %s: %w", url, err)
+}
+
+// handshake connects to a server whose chain verify accepts.
+func (e endpoint) handshake(ctx context.Context, address string, verify func([]*x509.Certificate) error) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.within)
+	defer cancel()
+	dialer := &tls.Dialer{Config: &tls.Config{
+		InsecureSkipVerify: true, //nolint:gosec // verify does it, by the rules of SPIFFE or of the web
+		VerifyConnection:   func(s tls.ConnectionState) error { return verify(s.PeerCertificates) },
+	}}
+	return dialer.DialContext(ctx, "tcp", address)
+}
+
+// read reads the answer to a request over a connection. It follows no
+// redirect: what is served elsewhere is not what this endpoint serves.
+func read(conn net.Conn, request *http.Request) (_ []byte, err error) {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	if response.StatusCode != http.StatusOK {
+		return nil, errors.New(response.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(response.Body, servedLimit+1))
+	if err == nil && len(data) > servedLimit {
+		err = fmt.Errorf("the answer has more than %d bytes", servedLimit)
+	}
+	return data, err
 }
 
 // BuildsImages reports whether a lab with these options may have images to

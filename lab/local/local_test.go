@@ -1,6 +1,7 @@
 package local
 
 import (
+	"errors"
 	"io/fs"
 	"maps"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab"
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 )
 
@@ -83,6 +85,20 @@ func TestPortFree(t *testing.T) {
 	}
 	if err := portFree(addr); err != nil {
 		t.Errorf("when nobody listens: %v", err)
+	}
+}
+
+func TestHalfMade(t *testing.T) {
+	err := halfMade("market", &kindcluster.NoKubeconfigError{Cluster: "quotes-market"})
+	if none := (*lab.NoKubeconfigError)(nil); !errors.As(err, &none) || none.Cluster != "market" {
+		t.Errorf("error %#v", err)
+	}
+	other := errors.New("is not running")
+	if err := halfMade("market", other); !errors.Is(err, other) {
+		t.Errorf("of another error: %v", err)
+	}
+	if err := halfMade("market", nil); err != nil {
+		t.Errorf("of none: %v", err)
 	}
 }
 

@@ -133,10 +133,37 @@ func (n nodes) Delete(ctx context.Context, name, cluster string) error {
 	})
 }
 
+type hands struct{ engine *docker.Client }
+
+func (h hands) Stop(ctx context.Context, name, cluster string, grace time.Duration) error {
+	return h.engine.StopContainer(ctx, NodeName(name, cluster), grace)
+}
+
+func (h hands) Exec(ctx context.Context, name, cluster string, argv ...string) ([]byte, error) {
+	return h.engine.Exec(ctx, NodeName(name, cluster), argv, nil)
+}
+
+func (h hands) Address(ctx context.Context, name, cluster string) (netip.Addr, error) {
+	address, found, err := h.engine.Address(ctx, NodeName(name, cluster), networkName(name))
+	if err == nil && !found {
+		err = fmt.Errorf("cluster %s has no address on network %s: it does not run", cluster, networkName(name))
+	}
+	return address, err
+}
+
 type kubeconfigs struct{ kind *kindcluster.Provider }
 
 func (k kubeconfigs) Kubeconfig(name, cluster string) ([]byte, error) {
-	return k.kind.Kubeconfig(kindName(name, cluster))
+	config, err := k.kind.Kubeconfig(kindName(name, cluster))
+	return config, halfMade(cluster, err)
+}
+
+// halfMade puts in the driver's words that a node has no kubeconfig.
+func halfMade(cluster string, err error) error {
+	if none := (*kindcluster.NoKubeconfigError)(nil); errors.As(err, &none) {
+		return &lab.NoKubeconfigError{Cluster: cluster}
+	}
+	return err
 }
 
 func (k kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) (bool, error) {

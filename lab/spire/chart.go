@@ -19,6 +19,11 @@ const (
 	ServerPod = ServerStatefulSet + "-0"
 	// ServerContainer is the container of ServerPod that ServerProgram is in.
 	ServerContainer = "spire-server"
+	// ControllerManagerContainer is the other container of ServerPod.
+	ControllerManagerContainer = "spire-controller-manager"
+	// ServerClaim is the volume of ServerPod: its keys, and its datastore where
+	// that is no database server.
+	ServerClaim = "data-" + ServerPod
 	// ServerProgram is what Exec runs inside of ServerContainer. The image holds
 	// nothing else, not even a shell.
 	ServerProgram = "/opt/spire/bin/spire-server"
@@ -26,6 +31,12 @@ const (
 	APIPort = 8081
 	// AgentDaemonSet is what puts an agent on each node.
 	AgentDaemonSet = "spire-agent"
+	// BundleEndpointService is what leads peers to the bundle endpoint.
+	BundleEndpointService = "spire-bundle-endpoint"
+	// ProgramLabel is the label of the pods of ServerStatefulSet, which are what
+	// BundleEndpointService leads to, and of those of AgentDaemonSet; its value is
+	// that name.
+	ProgramLabel = "app.kubernetes.io/name"
 )
 
 // What charts/spire finds in the namespace when it is installed, because nothing

@@ -130,8 +130,8 @@ func TestFederatedServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRefused(t, brokerServer.RefreshBundle(t.Context(), market), "certificate signed by unknown authority")
-	if got := held().State; got != federation.Differing {
-		t.Errorf("with another domain's authorities the bundle is %s, want differing", got)
+	if got := held().State; got != federation.Foreign {
+		t.Errorf("with another domain's authorities the bundle is %s, want foreign", got)
 	}
 	if err := brokerServer.SetBundle(t.Context(), source); err != nil {
 		t.Fatal(err)
@@ -192,5 +192,72 @@ func wantRefused(t *testing.T, err error, cause string) {
 	t.Helper()
 	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), cause) {
 		t.Errorf("error = %v, want code Internal and %q", err, cause)
+	}
+}
+
+func TestCreateRelationship(t *testing.T) {
+	web := newWebEndpoint(t)
+	spiffeProcess, spiffeServer := start(t, market)
+	webProcess, webServer := startWith(t, spiretest.Config{TrustDomain: absent, Profile: web.profile()})
+	_, truster := startWith(t, spiretest.Config{TrustDomain: broker, Env: web.roots(t)})
+	bySPIFFE := spire.Relationship{
+		Relationship: topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE},
+		URL:          spiffeProcess.BundleEndpoint,
+		EndpointID:   spire.ServerID(market),
+	}
+	byWeb := spire.Relationship{
+		Relationship: topology.Relationship{Truster: broker, Trusted: absent, Profile: topology.HTTPSWeb},
+		URL:          webProcess.BundleEndpoint,
+	}
+	refused := func(r spire.Relationship, bundle *spiffebundle.Bundle, code codes.Code, want string) {
+		t.Helper()
+		if err := truster.CreateRelationship(t.Context(), r, bundle); err == nil || err.Error() != want || status.Code(err) != code {
+			t.Errorf("error = %v, want code %s and %s", err, code, want)
+		}
+	}
+
+	// What the server does not see.
+	wrong := bySPIFFE
+	wrong.Truster = absent
+	refused(wrong, nil, codes.Unknown, "create relationship absent.com->cluster1.com on SPIRE server of cluster2.com: it is one of absent.com")
+	wrong = bySPIFFE
+	wrong.Profile = "https"
+	refused(wrong, nil, codes.Unknown, `create relationship cluster2.com->cluster1.com on SPIRE server of cluster2.com: unknown profile "https"`)
+	// What it refuses.
+	wrong = byWeb
+	wrong.URL = strings.Replace(wrong.URL, "https", "http", 1)
+	refused(wrong, nil, codes.InvalidArgument, "create relationship cluster2.com->absent.com on SPIRE server of cluster2.com: rpc error: code = InvalidArgument "+
+		"desc = failed to convert federation relationship: bundle endpoint URL must use the https scheme")
+	source := mustBundle(t, spiffeServer)
+	refused(byWeb, source, codes.InvalidArgument, "create relationship cluster2.com->absent.com on SPIRE server of cluster2.com: rpc error: code = InvalidArgument "+
+		`desc = failed to convert federation relationship: trust domain bundle ("cluster1.com") must match the trust domain of the federation relationship ("absent.com")`)
+
+	if err := truster.CreateRelationship(t.Context(), bySPIFFE, withoutJWT(source)); err != nil {
+		t.Fatal(err)
+	}
+	if err := truster.CreateRelationship(t.Context(), byWeb, nil); err != nil {
+		t.Fatal(err)
+	}
+	inSync(t, truster, source)
+	inSync(t, truster, mustBundle(t, webServer))
+	if got, err := truster.Relationships(t.Context()); err != nil || !reflect.DeepEqual(got, []spire.Relationship{byWeb, bySPIFFE}) {
+		t.Errorf("relationships = %+v, %v; want those that were created", got, err)
+	}
+
+	// The one that is there stands, and so does its bundle.
+	err := truster.CreateRelationship(t.Context(), bySPIFFE, withoutJWT(source))
+	if status.Code(err) != codes.Internal {
+		t.Errorf("a second relationship with the same domain: %v, want code Internal", err)
+	}
+	inSync(t, truster, source)
+
+	if err := truster.DeleteRelationship(t.Context(), market); err != nil {
+		t.Fatal(err)
+	}
+	wantNotFound(t, truster.DeleteRelationship(t.Context(), market), "delete relationship with cluster1.com on SPIRE server of cluster2.com: ")
+	wantNotFound(t, truster.RefreshBundle(t.Context(), market), "refresh held bundle of cluster1.com on SPIRE server of cluster2.com: ")
+	inSync(t, truster, source)
+	if got, err := truster.Relationships(t.Context()); err != nil || !reflect.DeepEqual(got, []spire.Relationship{byWeb}) {
+		t.Errorf("relationships = %+v, %v; want the other one", got, err)
 	}
 }

@@ -486,8 +486,11 @@ func TestBundleByHand(t *testing.T) {
 	}
 }
 
-func TestUpstreamAuthority(t *testing.T) {
-	root := newAuthority(t, "Company Root")
+// upstream returns an authority, one below it, and the plugin by which a server
+// is below that.
+func upstream(t *testing.T) (root, below pki.Authority, plugin string) {
+	t.Helper()
+	root = newAuthority(t, "Company Root")
 	below, err := root.Intermediate("Company Intermediate", time.Hour)
 	if err != nil {
 		t.Fatal(err)
@@ -504,9 +507,14 @@ func TestUpstreamAuthority(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	marketProcess, marketServer := startWith(t, spiretest.Config{TrustDomain: market, Plugins: fmt.Sprintf(
+	return root, below, fmt.Sprintf(
 		"UpstreamAuthority \"disk\" {\nplugin_data {\ncert_file_path = %q\nkey_file_path = %q\nbundle_file_path = %q\n}\n}\n",
-		filepath.Join(dir, spire.SecretCertificate), filepath.Join(dir, spire.SecretKey), filepath.Join(dir, spire.SecretBundle))})
+		filepath.Join(dir, spire.SecretCertificate), filepath.Join(dir, spire.SecretKey), filepath.Join(dir, spire.SecretBundle))
+}
+
+func TestUpstreamAuthority(t *testing.T) {
+	root, below, plugin := upstream(t)
+	marketProcess, marketServer := startWith(t, spiretest.Config{TrustDomain: market, Plugins: plugin})
 	brokerProcess, brokerServer := start(t, broker)
 
 	source := mustBundle(t, marketServer)

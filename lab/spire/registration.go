@@ -94,6 +94,62 @@ func (s *Server) Entries(ctx context.Context) ([]Entry, error) {
 	return entries, nil
 }
 
+// CreateEntry registers an entry and returns its ID, which the server chooses
+// where Entry has none. One with the SPIFFE ID, the parent and the selectors of
+// an entry that is there is refused with the code AlreadyExists, and one that
+// federates with a trust domain of which the server holds no bundle with the code
+// Internal. Agents learn of it as federation.RegistrationBound says.
+//
+// Where a controller manager reconciles entries it deletes this one soon, since
+// no resource asks for it.
+func (s *Server) CreateEntry(ctx context.Context, e Entry) (id string, err error) {
+	request, err := entryToAPI(e)
+	if err != nil {
+		return "", s.wrap(err, "create entry of %s", e.SPIFFEID)
+	}
+	answer, err := s.entries.BatchCreateEntry(ctx, &entryv1.BatchCreateEntryRequest{
+		Entries: []*types.Entry{request}, OutputMask: &types.EntryMask{},
+	})
+	for _, result := range answer.GetResults() {
+		if err = statusError(result.GetStatus()); err == nil {
+			id = result.GetEntry().GetId()
+		}
+	}
+	return id, s.wrap(err, "create entry of %s", e.SPIFFEID)
+}
+
+// DeleteEntry takes back a registration. The error is a *NotFoundError if the
+// server has no entry with that ID. An SVID that was issued by it is good until
+// it expires.
+func (s *Server) DeleteEntry(ctx context.Context, id string) error {
+	answer, err := s.entries.BatchDeleteEntry(ctx, &entryv1.BatchDeleteEntryRequest{Ids: []string{id}})
+	for _, result := range answer.GetResults() {
+		err = statusError(result.GetStatus())
+	}
+	return s.wrap(err, "delete entry %s", id)
+}
+
+func entryToAPI(e Entry) (*types.Entry, error) {
+	entry := &types.Entry{
+		Id:          e.ID,
+		SpiffeId:    idToAPI(e.SPIFFEID),
+		ParentId:    idToAPI(e.ParentID),
+		X509SvidTtl: int32(e.X509SVIDTTL / time.Second),
+		JwtSvidTtl:  int32(e.JWTSVIDTTL / time.Second),
+	}
+	for _, selector := range e.Selectors {
+		kind, value, found := strings.Cut(selector, ":")
+		if !found {
+			return nil, fmt.Errorf("selector %q has no colon", selector)
+		}
+		entry.Selectors = append(entry.Selectors, &types.Selector{Type: kind, Value: value})
+	}
+	for _, td := range e.FederatesWith {
+		entry.FederatesWith = append(entry.FederatesWith, td.Name())
+	}
+	return entry, nil
+}
+
 func entryFromAPI(e *types.Entry) (Entry, error) {
 	id, err := idFromAPI(e.GetSpiffeId())
 	if err != nil {
@@ -121,6 +177,10 @@ func entryFromAPI(e *types.Entry) (Entry, error) {
 		entry.FederatesWith = append(entry.FederatesWith, td)
 	}
 	return entry, nil
+}
+
+func idToAPI(id spiffeid.ID) *types.SPIFFEID {
+	return &types.SPIFFEID{TrustDomain: id.TrustDomain().Name(), Path: id.Path()}
 }
 
 func idFromAPI(id *types.SPIFFEID) (spiffeid.ID, error) {

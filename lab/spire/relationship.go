@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
@@ -49,6 +50,42 @@ func (s *Server) Relationships(ctx context.Context) ([]Relationship, error) {
 	return relationships, nil
 }
 
+// CreateRelationship has the server fetch the bundle of r.Trusted from now on.
+// What is given as that domain's bundle becomes the held one, whatever was held
+// before; nil leaves it alone. With https_spiffe nothing is fetched as long as
+// none is held of whom EndpointID belongs to. Mode is not looked at.
+//
+// A second one for the same domain is refused with the code Internal (the
+// datastore has one row for each), and the bundle given with it is not set. Where
+// a controller manager reconciles relationships it deletes this one soon, since
+// no resource asks for it.
+func (s *Server) CreateRelationship(ctx context.Context, r Relationship, bundle *spiffebundle.Bundle) error {
+	request, err := s.relationshipToAPI(r, bundle)
+	if err != nil {
+		return s.wrap(err, "create relationship %s", r.ID())
+	}
+	answer, err := s.relationships.BatchCreateFederationRelationship(ctx, &trustdomainv1.BatchCreateFederationRelationshipRequest{
+		FederationRelationships: []*types.FederationRelationship{request},
+	})
+	for _, result := range answer.GetResults() {
+		err = statusError(result.GetStatus())
+	}
+	return s.wrap(err, "create relationship %s", r.ID())
+}
+
+// DeleteRelationship ends the fetching of the bundle of td; the one that is held
+// stays, and is trusted as before. The error is a *NotFoundError if the server
+// has no relationship with td, or has it from its configuration.
+func (s *Server) DeleteRelationship(ctx context.Context, td spiffeid.TrustDomain) error {
+	answer, err := s.relationships.BatchDeleteFederationRelationship(ctx, &trustdomainv1.BatchDeleteFederationRelationshipRequest{
+		TrustDomains: []string{td.Name()},
+	})
+	for _, result := range answer.GetResults() {
+		err = statusError(result.GetStatus())
+	}
+	return s.wrap(err, "delete relationship with %s", td)
+}
+
 // RefreshBundle fetches the bundle of td at once, and returns when it is stored.
 // The error is a *NotFoundError if the server has no relationship with td.
 //
@@ -59,6 +96,29 @@ func (s *Server) Relationships(ctx context.Context) ([]Relationship, error) {
 func (s *Server) RefreshBundle(ctx context.Context, td spiffeid.TrustDomain) error {
 	_, err := s.relationships.RefreshBundle(ctx, &trustdomainv1.RefreshBundleRequest{TrustDomain: td.Name()})
 	return s.wrap(err, "refresh held bundle of %s", td)
+}
+
+func (s *Server) relationshipToAPI(r Relationship, bundle *spiffebundle.Bundle) (*types.FederationRelationship, error) {
+	if r.Truster != s.td {
+		return nil, fmt.Errorf("it is one of %s", r.Truster)
+	}
+	f := &types.FederationRelationship{TrustDomain: r.Trusted.Name(), BundleEndpointUrl: r.URL}
+	switch r.Profile {
+	case topology.HTTPSSPIFFE:
+		f.BundleEndpointProfile = &types.FederationRelationship_HttpsSpiffe{
+			HttpsSpiffe: &types.HTTPSSPIFFEProfile{EndpointSpiffeId: r.EndpointID.String()},
+		}
+	case topology.HTTPSWeb:
+		f.BundleEndpointProfile = &types.FederationRelationship_HttpsWeb{HttpsWeb: &types.HTTPSWebProfile{}}
+	default:
+		return nil, fmt.Errorf("unknown profile %q", r.Profile)
+	}
+	if bundle == nil {
+		return f, nil
+	}
+	var err error
+	f.TrustDomainBundle, err = bundleToAPI(bundle)
+	return f, err
 }
 
 func (s *Server) relationshipFromAPI(f *types.FederationRelationship) (Relationship, error) {

@@ -1,5 +1,5 @@
 // Package spire is one SPIRE server in the words of the field: its API as
-// methods on bundles, trust domains, relationships, agents and entries; the
+// methods on bundles, authorities, relationships, agents and entries; the
 // values that charts/spire installs it with; and the custom resources that its
 // controller manager reads.
 //
@@ -19,6 +19,7 @@ import (
 	agentv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/agent/v1"
 	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	localauthorityv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/localauthority/v1"
 	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc"
@@ -47,6 +48,7 @@ type Server struct {
 	relationships trustdomainv1.TrustDomainClient
 	agents        agentv1.AgentClient
 	entries       entryv1.EntryClient
+	authorities   localauthorityv1.LocalAuthorityClient
 }
 
 // Connect returns a connection to the server of td, after it has answered once.
@@ -74,6 +76,7 @@ func Connect(ctx context.Context, exec Exec, dial Dial, td spiffeid.TrustDomain)
 		relationships: trustdomainv1.NewTrustDomainClient(conn),
 		agents:        agentv1.NewAgentClient(conn),
 		entries:       entryv1.NewEntryClient(conn),
+		authorities:   localauthorityv1.NewLocalAuthorityClient(conn),
 	}
 	// Counting bundles is the least that only an admin may do.
 	if _, err := s.bundles.CountBundles(ctx, &bundlev1.CountBundlesRequest{}); err != nil {

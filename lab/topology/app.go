@@ -145,6 +145,24 @@ func companyApps() []App {
 	}
 }
 
+// SyntheticTrustDomain is the name of the trust domain that scenarios make up.
+const SyntheticTrustDomain = "synthetic.test"
+
+// Probe is the program by which scenarios call from one trust domain to another
+// and look at what the Workload API hands out. It is no app of the lab file:
+// WithProbes puts one into each cluster while scenarios run.
+func Probe() App {
+	return App{
+		Name:           "probe",
+		IDTemplate:     "/fedlab/probe",
+		Namespace:      "fedlab-probe",
+		ServiceAccount: "probe",
+		Deployment:     "probe",
+		Port:           8443,
+		Calls:          []string{"probe"},
+	}
+}
+
 // PodLabels returns the labels of a workload's pods that its SPIFFE ID is made
 // of.
 func (w Workload) PodLabels() map[string]string {

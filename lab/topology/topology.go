@@ -264,3 +264,25 @@ func (t Topology) Callers(name string) []Workload {
 	}
 	return callers
 }
+
+// ProbeOf returns the name of the workload by which scenarios call from and to a
+// cluster.
+func ProbeOf(cluster string) string { return "probe-" + cluster }
+
+// WithProbes returns t with a probe in each cluster that has a trust domain, each
+// of which may call each other.
+func (t Topology) WithProbes() Topology {
+	t.Workloads = slices.Clone(t.Workloads)
+	var names []string
+	for _, td := range t.TrustDomains {
+		names = append(names, ProbeOf(td.Cluster))
+	}
+	for _, td := range t.TrustDomains {
+		own := ProbeOf(td.Cluster)
+		t.Workloads = append(t.Workloads, Workload{
+			Name: own, App: Probe(), Cluster: td.Cluster,
+			Calls: slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }),
+		})
+	}
+	return t
+}

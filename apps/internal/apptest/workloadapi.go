@@ -22,6 +22,7 @@ type WorkloadAPI struct {
 	mu       sync.Mutex
 	answer   *workload.X509SVIDResponse // nil: refused
 	changed  chan struct{}              // closed when answer is replaced
+	jwt      *jwtAnswers                // nil: refused
 	refusal  codes.Code
 	refusals int
 }

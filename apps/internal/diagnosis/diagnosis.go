@@ -95,7 +95,7 @@ func Classify(err error) Class {
 		return RefusedByServer // so crypto/tls marks an alert from the other side
 	case errors.Is(err, context.DeadlineExceeded):
 		return NoAnswer
-	case errors.As(err, &network), errors.Is(err, io.EOF):
+	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Unreachable
 	}
 	switch status.Code(err) {

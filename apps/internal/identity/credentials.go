@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,10 +33,11 @@ func ServerCredentials(holder Holder, log *slog.Logger) credentials.TransportCre
 
 // mutual is TLS in which both sides present an X509-SVID.
 type mutual struct {
-	holder Holder
-	log    *slog.Logger
-	server spiffeid.ID // the only one a client accepts; unused by servers
-	ended  func(error) // told how each client handshake ended
+	holder   Holder
+	log      *slog.Logger
+	server   spiffeid.ID            // the only one a client accepts; unused by servers
+	sessions tls.ClientSessionCache // those that a client offers; nil if none
+	ended    func(error)            // told how each client handshake ended
 }
 
 func (m *mutual) Info() credentials.ProtocolInfo {
@@ -68,13 +70,17 @@ func (m *mutual) ClientHandshake(ctx context.Context, authority string, raw net.
 
 func (m *mutual) clientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var peer Peer
-	conn, info, err := credentials.NewTLS(clientConfig(m.holder, m.server, &peer)).ClientHandshake(ctx, authority, raw)
+	config := clientConfig(m.holder, m.server, &peer)
+	if m.sessions != nil {
+		resuming(config, m.sessions)
+	}
+	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("authenticate server: %w", err)
 	}
 	accepted, err := awaitFirstByte(ctx, conn)
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("wait for %s to accept this client: %w", peer.ID, err), conn.Close())
+		return nil, nil, errors.Join(&NotAcceptedError{Peer: peer, Cause: err}, conn.Close())
 	}
 	return accepted, m.authenticated("server authenticated", info, peer), nil
 }

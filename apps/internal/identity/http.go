@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
@@ -35,13 +34,17 @@ func HTTPSConfig(holder Holder) *tls.Config {
 	return config
 }
 
-// Client makes HTTPS calls to one server, known by its SPIFFE ID. It connects
+// Client makes HTTPS calls to one server, known by its SPIFFE ID. Do connects
 // and authenticates anew for each call, so that none rests on what was true
 // when an earlier one was made.
 type Client struct {
 	Server spiffeid.ID
 	Holder Holder
 	Log    *slog.Logger
+	// Sessions, if set, are offered to the server, which may resume one instead
+	// of looking at this client's SVID again. The server's is looked at all the
+	// same, by the bundles held then.
+	Sessions tls.ClientSessionCache
 }
 
 // Do sends r and returns the answer, and who gave it. Like an
@@ -50,30 +53,16 @@ type Client struct {
 // known as soon as it is authenticated, even if the call fails then. The
 // caller closes the body, and with it the connection.
 func (c Client) Do(r *http.Request) (*http.Response, Peer, error) {
-	conn, peer, err := c.connect(r.Context(), r.URL.Host)
+	conn, err := c.Connect(r.Context(), r.URL.Host)
 	if err != nil {
 		return nil, Peer{}, err
 	}
-	// The connection is HTTP/2 over TLS already. A transport that shook hands
-	// itself would send the request before it heard whether the server accepts
-	// this client.
-	request := r.Clone(r.Context())
-	request.URL.Scheme = "http"
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	once := &callConn{Conn: conn, close: sync.OnceValue(conn.Close)}
-	transport := &http.Transport{
-		Protocols:         &protocols,
-		DialContext:       func(context.Context, string, string) (net.Conn, error) { return once, nil },
-		DisableKeepAlives: true,
-	}
-	response, err := transport.RoundTrip(request)
+	response, err := conn.RoundTrip(r)
 	if err != nil {
-		return nil, peer, errors.Join(err, once.Close())
+		return nil, conn.Peer, errors.Join(err, conn.Close())
 	}
-	response.Request = r
-	response.Body = &body{ReadCloser: response.Body, conn: once}
-	return response, peer, nil
+	response.Body = &body{ReadCloser: response.Body, conn: conn}
+	return response, conn.Peer, nil
 }
 
 // RoundTrip is Do for those who need not know who answered.
@@ -82,34 +71,69 @@ func (c Client) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-func (c Client) connect(ctx context.Context, address string) (net.Conn, Peer, error) {
+// Connect connects to address (host:port), and returns when the server is
+// authenticated and has accepted this client. The error is a *NotAcceptedError
+// when it came to the first and not to the second.
+func (c Client) Connect(ctx context.Context, address string) (*HTTPConn, error) {
+	// The connection is HTTP/2 over TLS already when the transport gets it. One
+	// that shook hands itself would send the request before it heard whether the
+	// server accepts this client.
+	conn := &HTTPConn{}
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{
+		Protocols:   &protocols,
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return c.connect(ctx, address, conn) },
+	}
+	var err error
+	conn.calls, err = transport.NewClientConn(ctx, "http", address)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (c Client) connect(ctx context.Context, address string, known *HTTPConn) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, ConnectBound)
 	defer cancel()
 	raw, err := connect(ctx, address)
 	if err != nil {
-		return nil, Peer{}, err
+		return nil, err
 	}
-	m := &mutual{holder: c.Holder, log: c.Log, server: c.Server, ended: func(error) {}}
+	m := &mutual{holder: c.Holder, log: c.Log, server: c.Server, sessions: c.Sessions, ended: func(error) {}}
 	conn, info, err := m.ClientHandshake(ctx, address, raw) // closes raw when it fails
 	if err != nil {
-		return nil, Peer{}, err
+		return nil, err
 	}
-	return conn, info.(authInfo).peer, nil
+	authenticated, _ := info.(authInfo)
+	known.Peer, known.Resumed = authenticated.peer, authenticated.State.DidResume
+	return conn, nil
 }
 
-// callConn is the connection of one call, which may be closed by the transport
-// and by the caller.
-type callConn struct {
-	net.Conn
-	close func() error
+// HTTPConn is a connection to a server on which calls travel until it is closed
+// or lost.
+type HTTPConn struct {
+	// Peer is who the server was when the connection was made.
+	Peer Peer
+	// Resumed says that the handshake resumed an earlier session.
+	Resumed bool
+
+	calls *http.ClientConn
 }
 
-func (c *callConn) Close() error { return c.close() }
+// RoundTrip sends r and returns the answer. The caller closes the body.
+func (c *HTTPConn) RoundTrip(r *http.Request) (*http.Response, error) { return c.calls.RoundTrip(r) }
+
+// Lost tells whether the connection can take no further call.
+func (c *HTTPConn) Lost() bool { return c.calls.Err() != nil || c.calls.Available() == 0 }
+
+// Close ends the connection, and the calls on it.
+func (c *HTTPConn) Close() error { return c.calls.Close() }
 
 // body is that of an answer. The connection ends with it.
 type body struct {
 	io.ReadCloser
-	conn net.Conn
+	conn *HTTPConn
 }
 
 func (b *body) Close() error {

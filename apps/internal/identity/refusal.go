@@ -36,6 +36,19 @@ func (e *ExpiredError) Error() string {
 	return fmt.Sprintf("own SVID %s expired at %s", e.Document.ID, e.Document.NotAfter.Format(time.RFC3339))
 }
 
+// NotAcceptedError says that a server was authenticated, and then did not accept
+// this client or did not say whether it does.
+type NotAcceptedError struct {
+	Peer  Peer // the server
+	Cause error
+}
+
+func (e *NotAcceptedError) Error() string {
+	return fmt.Sprintf("wait for %s to accept this client: %s", e.Peer.ID, e.Cause)
+}
+
+func (e *NotAcceptedError) Unwrap() error { return e.Cause }
+
 // federated gives a missing bundle the type that go-spiffe's error lacks.
 type federated struct{ x509bundle.Source }
 

@@ -40,6 +40,24 @@ func clientConfig(holder Holder, server spiffeid.ID, peer *Peer) *tls.Config {
 	return config
 }
 
+// resuming has config offer the sessions of earlier handshakes. A handshake that
+// resumes one skips the verification, of which it knows nothing but that it was
+// done once: it is done here.
+func resuming(config *tls.Config, sessions tls.ClientSessionCache) {
+	verify := config.VerifyPeerCertificate
+	config.ClientSessionCache = sessions
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if !state.DidResume {
+			return nil
+		}
+		var certs [][]byte
+		for _, cert := range state.PeerCertificates {
+			certs = append(certs, cert.Raw)
+		}
+		return verify(certs, nil)
+	}
+}
+
 // record keeps in peer who was verified.
 func record(peer *Peer) tlsconfig.Authorizer {
 	return func(id spiffeid.ID, chains [][]*x509.Certificate) error {

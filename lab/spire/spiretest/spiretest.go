@@ -76,6 +76,7 @@ const agentConfig = `agent {
 	data_dir = %q
 	join_token = %q
 	trust_bundle_path = %q
+	experimental { sync_interval = "1s" }
 }
 plugins {
 	KeyManager "memory" { plugin_data {} }
@@ -207,8 +208,10 @@ func (s *Server) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 // StartAgent starts an agent that attests to the server with a join token, and
-// waits until it is healthy. It ends with the test.
-func (s *Server) StartAgent(t *testing.T) {
+// waits until it is healthy. It ends with the test. It asks its server every
+// second what is new, and attests workloads as the processes that they are, at
+// the address that is returned.
+func (s *Server) StartAgent(t *testing.T) (workloadAPI string) {
 	t.Helper()
 	program := Program(t, AgentVariable)
 	dir := t.TempDir()
@@ -235,6 +238,7 @@ func (s *Server) StartAgent(t *testing.T) {
 		}
 		return nil
 	})
+	return "unix://" + socket
 }
 
 // log is what a process writes, which may be read meanwhile.

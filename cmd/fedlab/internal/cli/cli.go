@@ -92,7 +92,7 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddGroup(&cobra.Group{ID: "lab", Title: "Labs:"}, &cobra.Group{ID: "machine", Title: "The machine:"}, &cobra.Group{ID: "file", Title: "Lab files:"})
 	root.AddCommand(
-		c.up(), c.status(), c.down(), c.plan(), c.openOffer(), c.kubeconfig(), c.evidence(),
+		c.up(), c.status(), c.drift(), c.scenario(), c.down(), c.plan(), c.openOffer(), c.kubeconfig(), c.evidence(),
 		c.setup(), c.images(),
 		c.init(), c.config(),
 		c.version(), exitCodesTopic(),

@@ -15,6 +15,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
+	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
 // Exit codes.
@@ -36,6 +37,10 @@ const Stopping = "interrupted: ends what is under way; once more ends it at once
 // errNotWell says that a status or a claim does not hold. What is wrong has
 // been shown already.
 var errNotWell = errors.New("not all of the lab is well")
+
+// errDrifted says that a held bundle is not what its source serves. Which has been
+// shown already.
+var errDrifted = errors.New("not every held bundle is in sync")
 
 // usageError is a command that was called wrongly.
 type usageError struct {
@@ -164,9 +169,9 @@ func ExitCode(err error) int {
 		return 0
 	case errors.Is(err, ErrInterrupted):
 		return Interrupted
-	case errors.Is(err, errNotWell):
+	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errClaim), is[*scenarios.NotWellError](err):
 		return NotWell
-	case is[*usageError](err), is[config.Problems](err):
+	case is[*usageError](err), is[config.Problems](err), is[*scenarios.NeedsError](err):
 		return WrongUsage
 	case is[*host.MissingError](err), is[*docker.UnreachableError](err), is[*images.MissingError](err):
 		return Missing
@@ -207,6 +212,10 @@ func hint(err error) string {
 	switch {
 	case errors.As(err, &wrong):
 		return fmt.Sprintf("'%s --help' shows how it is used", wrong.command)
+	case errors.Is(err, errDrifted):
+		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --mend' sets the bundles in its place"
+	case is[*scenarios.NotWellError](err):
+		return "'fedlab up' mends a lab that is not well; nothing was changed"
 	case is[*docker.UnreachableError](err):
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"
 	case is[*images.MissingError](err):

@@ -21,10 +21,10 @@ func (c *cmd) status() *cobra.Command {
 		Short:   "Show how a lab is: clusters, servers, relationships, workloads",
 		Long: `status asks the clusters and the SPIRE servers each time. For each relationship it
 compares the bundle that the truster holds with the one that the trusted has
-(in sync, behind, differing, empty or missing) and looks at the bundle endpoint
-as the truster does. What does not work is named, and each name has its cure in
-docs/troubleshooting.md. The exit code is 0 only when all of the lab is well, and
-3 otherwise.
+(in sync, behind, differing, foreign, empty or missing) and looks at the bundle
+endpoint as the truster does. What does not work is named, and each name has its
+cure in docs/troubleshooting.md. The exit code is 0 only when all of the lab is
+well, and 3 otherwise.
 
 --lab may be the bare name of a lab that runs and whose file is not at hand.`,
 		Args: noArgs,

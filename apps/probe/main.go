@@ -1,0 +1,96 @@
+// Command probe calls the probes of other trust domains for as long as it is told
+// to, and keeps the record; it answers those who call with who they are. It is
+// how a scenario sees what a workload sees.
+//
+// It refuses to know what is broken meanwhile. Orders come through the loopback
+// address alone, which is the way of a port forward of the Kubernetes API:
+// nobody else can have it call anybody.
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/fedlab-dev/fedlab/apps/internal/streams"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+func main() { process.Main(run) }
+
+// trustDomainsVariable lists the trust domains whose workloads are answered.
+const trustDomainsVariable = "ALLOWED_CLIENT_TRUST_DOMAINS"
+
+// settings are what flags and environment say.
+type settings struct {
+	service.Settings
+	careless string
+	control  string
+	allowed  identity.TrustDomains
+}
+
+func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
+	var s settings
+	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&s.Listen, "listen", ":8443", "address that answers over HTTPS with mutual TLS")
+	flags.StringVar(&s.careless, "careless-resumption", "", "address that does so too, such as :8444, but resumes TLS sessions "+
+		"and verifies nobody again whom it has verified once; empty serves none")
+	flags.StringVar(&s.control, "control-listen", "127.0.0.1:8080", "loopback address that takes orders, in plain HTTP")
+	flags.StringVar(&s.Health, "health-listen", ":8081", "address of /healthz and /readyz, in plain HTTP")
+	flags.StringVar(&s.Socket, "socket", identity.DefaultSocket, "address of the Workload API")
+	flags.Var(&s.allowed, "allow-trust-domains", "trust domains whose workloads are answered, separated by commas; required")
+	named := map[string]string{"socket": identity.SocketVariable, "allow-trust-domains": trustDomainsVariable}
+	if err := process.Parse(flags, "PROBE", named, args, env); err != nil {
+		return s, err
+	}
+	if len(s.allowed) == 0 {
+		return s, process.Usagef("read flags: -allow-trust-domains (or %s) must be given: name who may call, such as cluster2.com", trustDomainsVariable)
+	}
+	if control, err := netip.ParseAddrPort(s.control); err != nil || !control.Addr().IsLoopback() {
+		return s, process.Usagef("read flags: -control-listen is %q: want a loopback address, such as 127.0.0.1:8080", s.control)
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	s, err := parse(args, env, stderr)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	source, err := service.Source(s.Socket, log)
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.allowed.String(), "careless_resumption", s.careless, "workload_api", s.Socket)
+	set := streams.NewSet(
+		func(traffic.Order) (identity.Holder, error) { return source, nil },
+		func() string { return service.TrustDomainOf(source) },
+		time.Now, log)
+	orders := newControl(source, workloadAPI{s.Socket}, set.Handler())
+	// Several calls a second would fill the log; the callers have a record of
+	// those that were answered.
+	refusals := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	ports := []service.Port{s.Port(source, s.allow, http.HandlerFunc(tellCaller), refusals)}
+	if s.careless != "" {
+		ports = append(ports, carelessPort(s, source, log))
+	}
+	return service.Program{
+		Source: source,
+		Health: s.Health,
+		Ports:  ports,
+		Tasks: []func(context.Context) error{
+			set.Run,
+			func(ctx context.Context) error { return serveControl(ctx, s.control, orders, log) },
+		},
+		Log: log,
+	}.Run(ctx)
+}

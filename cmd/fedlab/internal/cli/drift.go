@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+func (c *cmd) drift() *cobra.Command {
+	var mend, watch bool
+	command := &cobra.Command{
+		Use:     "drift",
+		GroupID: "lab",
+		Short:   "Compare each bundle that is held with what its source serves",
+		Long: `drift asks each server which bundles it holds, fetches from each bundle endpoint
+what that serves, and compares the two, for each relationship of the lab: in sync,
+behind, differing, foreign, empty or missing; unreachable where no bundle is to be
+had from the endpoint, hanging where it takes requests and does not answer, and
+unknown where a server cannot be asked. It says which authorities differ, since
+when, and when the next poll is due. What is held without a relationship is listed
+apart. The exit code is 0 only when all that the lab asks for is in sync, and 3
+otherwise.
+
+With --mend each bundle is set that is not what the source's own server has. It is
+read from that server through its cluster and not from the endpoint. What keeps a
+server from fetching stays as it is; 'fedlab status' names it.
+
+With --watch it looks on until it is interrupted, and prints a line when something
+changes; with -o json an object.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if mend && watch {
+				return usage(cmd, errors.New("--mend sets bundles and --watch only looks: want one of them"))
+			}
+			c.events = watch
+			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
+				switch {
+				case watch:
+					look := func(ctx context.Context) (lab.Drift, error) { return d.Drift(ctx, t) }
+					return watchDrift(cmd.Context(), look, c.tellChange)
+				case mend:
+					return c.mendDrift(cmd.Context(), d, t)
+				}
+				drift, err := d.Drift(cmd.Context(), t)
+				if err != nil {
+					return err
+				}
+				return c.showDrift(drift, nil)
+			})
+		},
+	}
+	command.Flags().BoolVar(&mend, "mend", false, "set each bundle that is not what its source's server has")
+	command.Flags().BoolVar(&watch, "watch", false, "look on, and print what changes")
+	return command
+}
+
+// mendDrift mends, and shows what there is afterwards. What was set before
+// something failed is shown, too.
+func (c *cmd) mendDrift(ctx context.Context, d *local.Driver, t topology.Topology) error {
+	mended, err := d.Mend(ctx, t)
+	for _, m := range mended {
+		c.printf("%s\n", mendedLine(m, time.Now()))
+	}
+	if err != nil {
+		return err
+	}
+	drift, err := d.Drift(ctx, t)
+	if err != nil {
+		return err
+	}
+	return c.showDrift(drift, mended)
+}
+
+func mendedLine(m lab.Mended, now time.Time) string {
+	text := fmt.Sprintf("set what %s holds of %s, which was %s", m.Truster, m.Trusted, m.Was)
+	if !m.NextPollBy.IsZero() {
+		text += "; the next poll is within " + brief(m.NextPollBy.Sub(now).Round(time.Second))
+	}
+	return text
+}
+
+func (c *cmd) showDrift(drift lab.Drift, mended []lab.Mended) (err error) {
+	if c.output == "json" {
+		err = c.json("Drift", struct {
+			lab.Drift
+			Mended []lab.Mended `json:"mended,omitempty"`
+		}{drift, mended})
+	} else {
+		err = printDrift(c.Out, drift)
+	}
+	if err == nil && !drift.Well {
+		err = errDrifted
+	}
+	return err
+}
+
+func printDrift(out io.Writer, d lab.Drift) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(h lab.HeldBundle) {
+		since, poll := "-", "within "+brief(h.NextPollBy.Sub(d.At))
+		if !h.Since.IsZero() {
+			since = brief(d.At.Sub(h.Since)) + " ago"
+		}
+		if h.NextPollBy.IsZero() {
+			poll = "-"
+		}
+		if h.Unpolled != "" {
+			poll = "none: " + h.Unpolled
+		}
+		_, _ = fmt.Fprintf(w, "%s holds of %s\t%s\t%s\t%s\t%s\n", h.Truster, h.Trusted, h.State, since, poll, orDash(difference(h)))
+	}
+	_, _ = fmt.Fprintln(w, "HELD BUNDLE\tSTATE\tSINCE\tNEXT POLL\tWHAT IS WRONG")
+	for _, h := range d.Held {
+		row(h)
+	}
+	if len(d.Unasked) > 0 {
+		_, _ = fmt.Fprintln(w, "\nWITHOUT RELATIONSHIP\tSTATE\tSINCE\tNEXT POLL\tWHAT IS WRONG")
+	}
+	for _, h := range d.Unasked {
+		row(h)
+	}
+	return w.Flush()
+}
+
+// difference is what is wrong, in one line and without the state before it.
+func difference(h lab.HeldBundle) string {
+	return strings.TrimPrefix(strings.ReplaceAll(h.Problem, "\n", "; "), string(h.State)+": ")
+}
+
+// driftChange is what became of a held bundle.
+type driftChange struct {
+	// Was is the state before, and WasSeconds how long it was seen to last; empty
+	// and zero for the first look.
+	Was        federation.State `json:"was,omitempty"`
+	WasSeconds float64          `json:"wasSeconds,omitzero"`
+	At         time.Time        `json:"at"`
+	lab.HeldBundle
+}
+
+// tellChange prints a change.
+func (c *cmd) tellChange(change driftChange) error {
+	if c.output == "json" {
+		return c.json("DriftChange", change)
+	}
+	_, err := fmt.Fprintln(c.Out, change)
+	return err
+}
+
+func (c driftChange) String() string {
+	text := fmt.Sprintf("%s  %s holds of %s: %s", c.At.Format(time.TimeOnly), c.Truster, c.Trusted, c.State)
+	if problem := difference(c.HeldBundle); problem != "" {
+		text += ": " + problem
+	}
+	if c.Was != "" {
+		text += fmt.Sprintf(" (before, for %s: %s)", brief(time.Duration(c.WasSeconds*float64(time.Second))), c.Was)
+	}
+	return text
+}
+
+// watchDrift tells how each held bundle stands, and then each time that it stands
+// differently, until ctx ends. To look more often than endpoints serve something
+// new would show nothing more.
+func watchDrift(ctx context.Context, look func(context.Context) (lab.Drift, error), tell func(driftChange) error) error {
+	known := map[[2]string]driftChange{}
+	for {
+		drift, err := look(ctx)
+		if err != nil {
+			return err
+		}
+		for _, change := range driftChanges(known, drift) {
+			known[[2]string{change.Truster, change.Trusted}] = change
+			if err := tell(change); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(federation.EndpointBound()):
+		}
+	}
+}
+
+// driftChanges returns what has changed since the changes that are known.
+func driftChanges(known map[[2]string]driftChange, drift lab.Drift) []driftChange {
+	var changes []driftChange
+	seen := map[[2]string]bool{}
+	take := func(h lab.HeldBundle) {
+		name := [2]string{h.Truster, h.Trusted}
+		seen[name] = true
+		change := driftChange{At: drift.At, HeldBundle: h}
+		before, there := known[name]
+		if there && reflect.DeepEqual(essence(before.HeldBundle), essence(h)) {
+			return
+		}
+		if there {
+			change.Was, change.WasSeconds = before.State, drift.At.Sub(before.At).Seconds()
+		}
+		changes = append(changes, change)
+	}
+	for _, h := range drift.Held {
+		take(h)
+	}
+	for _, h := range drift.Unasked {
+		take(h)
+	}
+	for name, before := range known {
+		if !seen[name] && before.State != federation.Missing {
+			take(lab.HeldBundle{Truster: name[0], Trusted: name[1], State: federation.Missing, Health: lab.Health{Well: true}})
+		}
+	}
+	return changes
+}
+
+// essence is what of a held bundle stays the same from one look to the next, as
+// long as nothing changes: errors may name ports.
+func essence(h lab.HeldBundle) lab.HeldBundle {
+	h.Problem, h.NextPollBy = "", time.Time{}
+	return h
+}

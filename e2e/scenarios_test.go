@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/report"
+)
+
+// scenarioTimeout is how long one may take with all that it puts back: the
+// longest waits for three generations of authorities.
+const scenarioTimeout = 20 * time.Minute
+
+// mutant is a scenario in which one thing is wrong on purpose.
+type mutant struct {
+	scenario string
+	mutation scenarios.Mutation
+}
+
+// mutants has, for each group, mutations that must be caught.
+func mutants() []mutant {
+	return []mutant{
+		{"rotation/x509-authority", scenarios.SkipTaint},
+		{"rotation/x509-authority", scenarios.KeepOldBundle},
+		{"rotation/x509-authority", scenarios.NeverRefresh},
+		{"rotation/jwt-authority", scenarios.KeepOldBundle},
+		{"rotation/faster-than-refresh", scenarios.NeverRefresh},
+		{"outage/server", scenarios.RecoverEarly},
+		{"outage/server", scenarios.RecordNothing},
+		{"outage/bundle-endpoint", scenarios.RecoverEarly},
+		{"drift/deleted", scenarios.AcceptAny},
+		{"drift/tampered", scenarios.AcceptAny},
+		{"drift/removal-keeps-bundle", scenarios.RecordNothing},
+		{"auth/impersonation-across-domains", scenarios.AcceptAny},
+		{"auth/not-federated", scenarios.RecordNothing},
+	}
+}
+
+var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func() {
+	var (
+		runner  *scenarios.Runner
+		session *scenarios.Session
+		records []scenarios.Record
+	)
+	BeforeAll(func(ctx SpecContext) {
+		runner = &scenarios.Runner{Driver: &under.driver.Driver, Topology: under.topology, Observe: told}
+		var err error
+		session, err = runner.Open(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(session.Close(ctx)).To(Succeed())
+			Expect(keep(records)).To(Succeed())
+			Eventually(under.well).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed())
+		}, NodeTimeout(10*time.Minute))
+	}, NodeTimeout(10*time.Minute))
+
+	// run runs one and keeps its record.
+	run := func(ctx context.Context, name string, mutation scenarios.Mutation) scenarios.Record {
+		GinkgoHelper()
+		s, err := scenarios.Find(name)
+		Expect(err).NotTo(HaveOccurred())
+		runner.Mutation = mutation
+		record, err := session.Run(ctx, s)
+		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
+		if mutation == "" {
+			records = append(records, record)
+		}
+		// What was switched off, or had other settings meanwhile, may have started
+		// its containers again.
+		for _, w := range record.Windows {
+			for _, c := range under.topology.Clusters {
+				if w.Name == "cluster-stopped/"+c.Name {
+					Expect(under.explain(ctx, c.Name)).To(Succeed())
+				}
+			}
+		}
+		return record
+	}
+
+	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), uint64(GinkgoRandomSeed())) {
+		labels := append(s.AllLabels(), s.Name)
+		It(s.Name+" holds", Label(labels...), func(ctx SpecContext) {
+			record := run(ctx, s.Name, "")
+			for _, m := range record.Measures {
+				if m.Propagation {
+					AddReportEntry(m.What, m.Took.Round(100*time.Millisecond).String()+" of "+m.Bound.String(), ReportEntryVisibilityAlways)
+				}
+			}
+			Expect(record.Holds).To(BeTrue(), summary(record))
+		}, SpecTimeout(scenarioTimeout))
+	}
+
+	for _, m := range mutants() {
+		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
+			record := run(ctx, m.scenario, m.mutation)
+			Expect(record.Mutation).To(Equal(string(m.mutation)))
+			Expect(record.Holds).To(BeFalse(), summary(record))
+		}, SpecTimeout(scenarioTimeout))
+	}
+})
+
+var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
+	It("are tried in each group, and all of them", func() {
+		var groups []string
+		var tried []scenarios.Mutation
+		for _, m := range mutants() {
+			s, err := scenarios.Find(m.scenario)
+			Expect(err).NotTo(HaveOccurred())
+			groups, tried = append(groups, s.Group()), append(tried, m.mutation)
+		}
+		for _, s := range scenarios.Catalogue() {
+			Expect(groups).To(ContainElement(s.Group()))
+		}
+		for _, m := range scenarios.Mutations() {
+			Expect(slices.Contains(tried, m)).To(BeTrue(), string(m))
+		}
+	})
+})
+
+// told shows the course of a scenario in the report of its spec.
+func told(e scenarios.Event) {
+	switch {
+	case e.Step != nil && e.Ended && e.Step.Error != "":
+		GinkgoWriter.Printf("FAIL %s: %s\n", e.Step.Name, e.Step.Error)
+	case e.Step != nil && !e.Ended:
+		GinkgoWriter.Printf("%s step: %s\n", time.Now().Format(time.TimeOnly), e.Step.Name)
+	case e.Seen != "":
+		GinkgoWriter.Printf("%s   %s\n", time.Now().Format(time.TimeOnly), e.Seen)
+	}
+}
+
+// summary is what a record says, for who reads that a claim does not hold.
+func summary(r scenarios.Record) string {
+	var text bytes.Buffer
+	if err := report.Console(&text, r, false); err != nil {
+		return err.Error()
+	}
+	return text.String()
+}
+
+// keep writes the records of a run, and the report, beside what else is gathered.
+func keep(records []scenarios.Record) (err error) {
+	dir := filepath.Join(evidenceFolder(), "scenarios")
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), report.Write(dir, records...)); err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, "report.html"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(report.HTML(f, records), f.Close())
+}

@@ -1,0 +1,488 @@
+package lab
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/pki"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Drift is how what each trust domain holds of others stands to what these
+// serve, at one moment.
+type Drift struct {
+	Lab string `json:"lab"`
+	// Well is true when all that the lab asks for is in sync.
+	Well bool      `json:"well"`
+	At   time.Time `json:"at"`
+	// Held has one for each relationship of the lab, also where no bundle is
+	// held.
+	Held []HeldBundle `json:"held"`
+	// Unasked are held, and no relationship of the lab asks for them. They do not
+	// count for Well.
+	Unasked []HeldBundle `json:"unasked"`
+}
+
+// HeldBundle is how the bundle that one trust domain holds of another stands to
+// its source.
+type HeldBundle struct {
+	Health
+	Truster string `json:"truster"`
+	Trusted string `json:"trusted"`
+	// Profile and Mode are those of the relationship.
+	Profile string `json:"profile,omitempty"`
+	Mode    string `json:"mode,omitempty"`
+	// State is one of package federation's, or one of those below.
+	State federation.State `json:"state"`
+	// Bundle is one of package federation's, also where State is about the
+	// endpoint; empty when one of both servers cannot be asked.
+	Bundle federation.State `json:"bundle,omitempty"`
+	// ComparedWith is what Bundle, Lacking and Foreign go by.
+	ComparedWith Source `json:"comparedWith,omitempty"`
+	// Lacking are the authorities that only the source has, Foreign those that
+	// it does not have.
+	Lacking []federation.Authority `json:"lacking,omitempty"`
+	Foreign []federation.Authority `json:"foreign,omitempty"`
+	// Since is for a bundle that is behind: when the first of the X.509
+	// authorities that it lacks was issued. It has been behind since then, unless
+	// somebody has set it back later. Zero where nobody can tell: JWT authorities
+	// have no times, and an upstream authority is older than its part in the
+	// bundle.
+	Since time.Time `json:"since,omitzero"`
+	// PollSeconds is the interval at which the truster fetches, and NextPollBy
+	// when it will have fetched at the latest, seen from Drift.At and as long as
+	// its last fetch found what is held now (see Mended); whether the next one
+	// succeeds is another question. Both are zero where it does not fetch, and
+	// Unpolled says why.
+	PollSeconds float64   `json:"pollSeconds,omitzero"`
+	NextPollBy  time.Time `json:"nextPollBy,omitzero"`
+	Unpolled    string    `json:"unpolled,omitempty"`
+}
+
+// States of a held bundle that are not about its authorities.
+const (
+	// Unreachable: no bundle is to be had from the endpoint. There is no
+	// connection, from here or from the truster's node, or a certificate that is
+	// not accepted, or an answer that is no bundle.
+	Unreachable federation.State = "unreachable"
+	// Hanging: the endpoint takes requests and does not answer. It holds a server
+	// that fetches for good (SPIRE waits without bound).
+	Hanging federation.State = "hanging"
+	// Unknown: a server cannot be asked.
+	Unknown federation.State = "unknown"
+)
+
+// Source is what a held bundle was compared with.
+type Source string
+
+const (
+	// Endpoint is what the bundle endpoint of the trusted domain serves.
+	Endpoint Source = "endpoint"
+	// OwnServer is what the trusted domain's server says over its admin API:
+	// where nobody fetches, or the endpoint does not give what it should.
+	OwnServer Source = "server"
+)
+
+// HangingError says that a bundle endpoint took a request and did not answer it
+// to the end.
+type HangingError struct {
+	URL    string
+	Within time.Duration
+}
+
+func (e *HangingError) Error() string {
+	return fmt.Sprintf("%s takes requests and has not answered within %s", e.URL, e.Within)
+}
+
+// Drift compares what every server holds of others with what those serve. What
+// cannot be had is part of the answer; an error means that this machine could
+// not be asked, or, as a *NotUpError, that there is no lab.
+func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) {
+	v, err := d.look(ctx, t)
+	if err != nil {
+		return Drift{}, err
+	}
+	defer v.close()
+	if !v.networked {
+		return Drift{}, &NotUpError{Lab: t.Name, What: "it has no network"}
+	}
+	served := v.askEndpoints(ctx)
+	drift := Drift{Lab: t.Name, Well: true, At: time.Now(), Held: make([]HeldBundle, len(v.topology.Relationships))}
+	drift.Unasked = v.unasked(drift.At)
+	var group errgroup.Group
+	for i, r := range v.topology.Relationships {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, statusBound)
+			defer cancel()
+			drift.Held[i] = v.held(ctx, r, served[r.Trusted], drift.At)
+			return nil
+		})
+	}
+	// Each has its own error.
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		// What was asked last did not get to answer.
+		return Drift{}, context.Cause(ctx)
+	}
+	for _, h := range drift.Held {
+		drift.Well = drift.Well && h.Well
+	}
+	return drift, nil
+}
+
+// served is what a bundle endpoint serves.
+type served struct {
+	bundle *spiffebundle.Bundle
+	// chain is what the endpoint showed, and own what its server had just before.
+	chain []*x509.Certificate
+	own   *spiffebundle.Bundle
+	// silent is set when the server cannot be asked, err when the endpoint serves
+	// no bundle.
+	silent, err error
+}
+
+// askEndpoints fetches side by side what all endpoints serve that somebody
+// fetches from.
+func (v *visit) askEndpoints(ctx context.Context) map[spiffeid.TrustDomain]served {
+	var sources []topology.TrustDomain
+	for _, td := range v.topology.TrustDomains {
+		fetched := slices.ContainsFunc(v.topology.Relationships, func(r topology.Relationship) bool {
+			return r.Trusted == td.Name && r.Mode != topology.Manual
+		})
+		if fetched && v.servers[td.Name].silent == nil {
+			sources = append(sources, td)
+		}
+	}
+	answers := make([]served, len(sources))
+	var group errgroup.Group
+	for i, td := range sources {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, statusBound)
+			defer cancel()
+			answers[i] = v.askEndpoint(ctx, td)
+			return nil
+		})
+	}
+	// Each answer has its own error.
+	_ = group.Wait()
+	all := map[spiffeid.TrustDomain]served{}
+	for i, td := range sources {
+		all[td.Name] = answers[i]
+		source := v.servers[td.Name]
+		source.bundle, source.silent = answers[i].own, answers[i].silent
+		v.servers[td.Name] = source
+	}
+	return all
+}
+
+// askEndpoint fetches what an endpoint serves. That may be a little older than
+// what the server has: where the two are not the same, both are asked once more.
+func (v *visit) askEndpoint(ctx context.Context, td topology.TrustDomain) served {
+	source := v.servers[td.Name]
+	s := v.fetched(ctx, td, source.bundle)
+	if s.err != nil || federation.Compare(s.bundle, s.own).State == federation.InSync {
+		return s
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(federation.EndpointBound()):
+	}
+	own, err := source.server.Bundle(ctx)
+	if err != nil {
+		return served{silent: err}
+	}
+	return v.fetched(ctx, td, own)
+}
+
+// fetched fetches the bundle of a trust domain as a peer would that knows how its
+// endpoint proves who it is: by what its server has itself, or by its web CA.
+func (v *visit) fetched(ctx context.Context, td topology.TrustDomain, own *spiffebundle.Bundle) served {
+	s := served{own: own}
+	endpoint, verify, err := v.endpoint(ctx, td, own)
+	if err != nil {
+		s.err = err
+		return s
+	}
+	document, err := v.Parts.Served(ctx, endpoint, func(chain []*x509.Certificate) error {
+		s.chain = chain
+		return verify(chain)
+	})
+	if err == nil {
+		s.bundle, err = spiffebundle.Parse(td.Name, document)
+	}
+	if err != nil {
+		s.err = fmt.Errorf("the bundle endpoint %s serves no bundle: %w", endpoint, err)
+	}
+	return s
+}
+
+// endpoint returns the URL of a trust domain's bundle endpoint, and what says why
+// the chain that it shows is not accepted.
+func (v *visit) endpoint(ctx context.Context, td topology.TrustDomain, own *spiffebundle.Bundle) (string, func([]*x509.Certificate) error, error) {
+	address, err := v.addresses.Server(td)
+	if err != nil {
+		return "", nil, err
+	}
+	endpoint := spire.BundleEndpointURL(td.BundleEndpoint, address)
+	if td.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
+		return endpoint, func(chain []*x509.Certificate) error {
+			id, _, err := x509svid.Verify(chain, own)
+			if err == nil && id != spire.ServerID(td.Name) {
+				err = fmt.Errorf("it shows the X509-SVID of %s", id)
+			}
+			return err
+		}, nil
+	}
+	// The key beside the certificate is of no use here.
+	var ca struct {
+		Data map[string][]byte `json:"data"`
+	}
+	key := ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: spire.WebCASecret}
+	if _, err := v.access[td.Cluster].Objects.Object(ctx, key, &ca); err != nil {
+		return "", nil, err
+	}
+	roots, err := pki.Parse(ca.Data[spire.SecretCertificate])
+	if err != nil {
+		return "", nil, fmt.Errorf("read the web CA of %s: %w", td.Name.Name(), err)
+	}
+	return endpoint, func(chain []*x509.Certificate) error { return verifyWeb(chain, address.String(), roots) }, nil
+}
+
+// held says how the bundle of a relationship stands.
+func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now time.Time) HeldBundle {
+	h := HeldBundle{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile), Mode: string(r.Mode), State: Unknown}
+	c, silent := v.compared(r.Truster, r.Trusted)
+	if v.servers[r.Truster].silent != nil {
+		h.Health = health(silent)
+		return h
+	}
+	held := v.servers[r.Truster].held[r.Trusted]
+	is, err := v.asConfigured(r)
+	var unfetched error
+	switch {
+	case r.Mode == topology.Manual:
+		h.Unpolled, s = "set by hand", served{}
+	case err != nil:
+		h.Unpolled = noRelationship
+	default:
+		if unfetched = s.err; unfetched == nil {
+			_, unfetched = v.reached(ctx, is)
+		}
+		h.polls(now, federation.NextPoll(held, s.bundle))
+	}
+	if hanging := (*HangingError)(nil); errors.As(unfetched, &hanging) {
+		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "held by the endpoint", 0, time.Time{}
+	} else if unfetched != nil {
+		h.State = Unreachable
+	}
+	switch {
+	case silent != nil && unfetched != nil:
+		h.Health = health(unfetched)
+		return h
+	case silent != nil:
+		h.Health = health(silent)
+		return h
+	}
+
+	h.ComparedWith = OwnServer
+	var more []string
+	if s.bundle != nil {
+		h.ComparedWith = Endpoint
+		if serves := federation.Compare(s.bundle, s.own); serves.State != federation.InSync {
+			more = append(more, "its bundle endpoint does not serve what its server has, but what is "+serves.String())
+			if c.State == federation.InSync {
+				c = federation.Compare(held, s.bundle)
+			} else {
+				h.ComparedWith = OwnServer
+			}
+		}
+	}
+	h.stands(c)
+	if c.State == federation.Behind && v.issues(r.Trusted) {
+		h.Since = firstIssued(c.Lacking)
+	}
+	switch {
+	case unfetched != nil:
+		h.Problem = fmt.Sprintf("%s; what is held is %s", unfetched, c)
+	case c.State == federation.InSync:
+		h.State, h.Well = c.State, true
+	default:
+		if v.lockedOut(is, s.chain) {
+			more = append(more, "no fetch mends it, since what is held does not authenticate the endpoint")
+		}
+		h.State, h.Problem = c.State, strings.Join(append([]string{c.String()}, more...), "; ")
+	}
+	return h
+}
+
+// noRelationship is why a server does not fetch that has none.
+const noRelationship = "no relationship"
+
+// polls notes how often a bundle is fetched.
+func (h *HeldBundle) polls(now time.Time, every time.Duration) {
+	h.PollSeconds, h.NextPollBy = every.Seconds(), now.Add(every)
+}
+
+// stands notes what a comparison found.
+func (h *HeldBundle) stands(c federation.Comparison) {
+	h.Bundle, h.Lacking, h.Foreign = c.State, c.Lacking, c.Foreign
+}
+
+// issues reports whether the X.509 authorities of a trust domain come into its
+// bundle when they are issued.
+func (v *visit) issues(name spiffeid.TrustDomain) bool {
+	td, err := v.topology.TrustDomain(name)
+	return err == nil && td.UpstreamAuthority != topology.Disk
+}
+
+// firstIssued returns when the first of these authorities was issued.
+func firstIssued(authorities []federation.Authority) (first time.Time) {
+	for _, a := range authorities {
+		if at := a.IssuedAt(); !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
+}
+
+// lockedOut reports whether a truster does not accept what an endpoint shows,
+// because of what it holds itself.
+func (v *visit) lockedOut(r spire.Relationship, chain []*x509.Certificate) bool {
+	if r.Profile != topology.HTTPSSPIFFE || chain == nil {
+		return false
+	}
+	held := v.servers[r.Truster].held[r.EndpointID.TrustDomain()]
+	if held == nil {
+		return true
+	}
+	_, _, err := x509svid.Verify(chain, held)
+	return err != nil
+}
+
+// unasked returns what is held without a relationship of the lab.
+func (v *visit) unasked(now time.Time) []HeldBundle {
+	all := []HeldBundle{}
+	for _, td := range v.topology.TrustDomains {
+		a := v.servers[td.Name]
+		if a.silent != nil {
+			continue
+		}
+		asked := v.topology.TrustedBy(td.Name)
+		for _, trusted := range slices.SortedFunc(maps.Keys(a.held), spiffeid.TrustDomain.Compare) {
+			if slices.Contains(asked, trusted) {
+				continue
+			}
+			h := HeldBundle{Truster: td.Name.Name(), Trusted: trusted.Name(), State: Unknown}
+			if h.Unpolled = noRelationship; knows(a.relationships, trusted) {
+				h.Unpolled = ""
+				h.polls(now, federation.NextPoll(a.held[trusted], nil))
+			}
+			h.Problem = "no relationship of the lab asks for it"
+			if _, err := v.topology.TrustDomain(trusted); err == nil && v.servers[trusted].silent == nil {
+				h.ComparedWith = OwnServer
+				c := federation.Compare(a.held[trusted], v.servers[trusted].bundle)
+				h.stands(c)
+				h.State = c.State
+				h.Problem += "; it is " + c.String()
+			}
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// Mended is a bundle that Mend has set.
+type Mended struct {
+	Truster string `json:"truster"`
+	Trusted string `json:"trusted"`
+	// Was is how it stood before.
+	Was federation.State `json:"was"`
+	// NextPollBy is when the truster will have fetched at the latest; zero where
+	// it does not. A fetch that failed before was timed by what was held then:
+	// without a refresh hint that is a fortieth of an authority's life, and
+	// nothing but a new start of the server, or of the relationship, brings it
+	// forward (seen with SPIRE 1.15.3).
+	NextPollBy time.Time `json:"nextPollBy,omitzero"`
+}
+
+// Mend sets each bundle of a relationship that is not what the trusted domain's
+// server has. It is read from there through the cluster, which proves more than a
+// bundle endpoint can, and read back from the truster. What cannot be asked is
+// left alone, and so is the path of the next fetch; see Drift.
+//
+// The error is a *HeldError when another process changes the lab. What was set
+// before an error is returned with it.
+func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err error) {
+	release, err := d.hold(t.Name, "drift --mend")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	v, err := d.look(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	mended := []Mended{}
+	var errs []error
+	for _, r := range v.topology.Relationships {
+		c, silent := v.compared(r.Truster, r.Trusted)
+		if silent != nil || c.State == federation.InSync {
+			continue
+		}
+		set, err := v.mend(ctx, r)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("mend %s: %w", r.ID(), err))
+			continue
+		}
+		m := Mended{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Was: c.State}
+		if _, err := v.asConfigured(r); err == nil && r.Mode != topology.Manual {
+			m.NextPollBy = time.Now().Add(federation.NextPoll(v.servers[r.Truster].held[r.Trusted], set))
+		}
+		mended = append(mended, m)
+	}
+	return mended, errors.Join(errs...)
+}
+
+// mend returns the bundle that it has set.
+func (v *visit) mend(ctx context.Context, r topology.Relationship) (*spiffebundle.Bundle, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	trusted, err := v.topology.TrustDomain(r.Trusted)
+	if err != nil {
+		return nil, err
+	}
+	truster := v.servers[r.Truster].server
+	source, err := v.servers[r.Trusted].server.Bundle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// As a fetch would bring it: no server tells the hint of its own bundle, and
+	// without one a server whose next fetch fails stays away for long (see
+	// spire.Pinned).
+	source.SetRefreshHint(trusted.BundleEndpoint.RefreshHint)
+	if err := truster.SetBundle(ctx, source); err != nil {
+		return nil, err
+	}
+	held, err := heldBundle(ctx, truster, r.Trusted)
+	if err != nil {
+		return nil, err
+	}
+	if c := federation.Compare(held, source); c.State != federation.InSync {
+		return nil, fmt.Errorf("after it was set, the held bundle is %s", c)
+	}
+	return source, nil
+}

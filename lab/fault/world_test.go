@@ -1,0 +1,452 @@
+package fault_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/fault"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+)
+
+// world is two clusters, as far as faults look at them, and a server's bundles.
+type world struct {
+	// calls counts the calls. Those from failFrom to failTo, counted from 1, fail,
+	// and where lost is set they have done what was asked for.
+	calls, failFrom, failTo int
+	lost                    bool
+	// eager has Kubernetes do by the next call what it is asked for; else it waits
+	// for settle.
+	eager          bool
+	market, broker *site
+	bundles        map[spiffeid.TrustDomain]*spiffebundle.Bundle
+}
+
+// site is a cluster: what it is asked to be, and what is.
+type site struct {
+	w       *world
+	name    string
+	address netip.Addr
+	on      bool
+	rules   []string
+
+	replicas, volume       int
+	nodeSelector, selector string
+
+	server, manager, agent process
+	claim                  int
+	endpoints              []string
+}
+
+// process is a container's. It was started run times; 0 is a pod that is gone.
+// That it died with its node Kubernetes does not tell.
+type process struct {
+	run                    int
+	running, stopped, died bool
+}
+
+func newWorld() *world {
+	w := &world{bundles: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+	w.market, w.broker = newSite(w, "market", "10.192.0.2"), newSite(w, "broker", "10.192.0.3")
+	return w
+}
+
+func newSite(w *world, name, address string) *site {
+	one := process{run: 1, running: true}
+	return &site{
+		w: w, name: name, address: netip.MustParseAddr(address), on: true, replicas: 1, selector: "spire-server",
+		server: one, manager: one, agent: one, volume: 1, claim: 1, endpoints: []string{"10.64.0.9"},
+	}
+}
+
+// do is one call.
+func (w *world) do(call func() error) error {
+	if w.eager {
+		w.settle()
+	}
+	w.calls++
+	if fails := w.failFrom <= w.calls && w.calls <= w.failTo; fails && !w.lost {
+		return fmt.Errorf("injected into call %d", w.calls)
+	} else if err := call(); err != nil || !fails {
+		return err
+	}
+	return fmt.Errorf("lost the answer to call %d", w.calls)
+}
+
+// settle makes all as Kubernetes was asked for.
+func (w *world) settle() {
+	for _, s := range []*site{w.market, w.broker} {
+		if !s.on {
+			continue
+		}
+		if s.claim == 0 && s.replicas == 1 {
+			s.volume++
+			s.claim = s.volume
+		}
+		for _, p := range []*process{&s.server, &s.manager} {
+			p.want(s.replicas == 1)
+		}
+		s.agent.want(s.nodeSelector == "")
+		s.endpoints = nil
+		if s.selector == "spire-server" && s.replicas == 1 {
+			s.endpoints = []string{"10.64.0.9"}
+		}
+	}
+}
+
+func (p *process) want(there bool) {
+	switch {
+	case !there:
+		*p = process{}
+	case !p.running || p.died:
+		*p = process{run: p.run + 1, running: true}
+	}
+}
+
+// String tells what a fault changes and has to put back.
+func (w *world) String() string {
+	text := fmt.Sprint(w.bundles)
+	for _, s := range []*site{w.market, w.broker} {
+		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t agent %t claim %t", s.name, s.on, s.rules,
+			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.agent.running, s.claim > 0)
+	}
+	return text
+}
+
+func (s *site) cluster() fault.Cluster {
+	return fault.Cluster{Name: s.name, Objects: s, Health: s, Node: s, Power: s}
+}
+
+// Apply understands the parts that faults give.
+func (s *site) Apply(_ context.Context, objects ...any) (bool, error) {
+	return true, s.w.do(func() error {
+		for _, object := range objects {
+			data, err := json.Marshal(object)
+			if err != nil {
+				return err
+			}
+			switch text := string(data); text {
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":0}}`:
+				s.replicas = 0
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":1}}`:
+				s.replicas = 1
+			case `{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"spire-agent","namespace":"spire-system"},` +
+				`"spec":{"template":{"spec":{"nodeSelector":{"fedlab.dev/fault":"agent-stopped"}}}}}`:
+				s.nodeSelector = "fedlab.dev/fault"
+			case `{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"spire-agent","namespace":"spire-system"}}`:
+				s.nodeSelector = ""
+			case `{"apiVersion":"v1","kind":"Service","metadata":{"name":"spire-bundle-endpoint","namespace":"spire-system"},` +
+				`"spec":{"selector":{"app.kubernetes.io/name":"nobody"}}}`:
+				s.selector = "nobody"
+			case `{"apiVersion":"v1","kind":"Service","metadata":{"name":"spire-bundle-endpoint","namespace":"spire-system"},` +
+				`"spec":{"selector":{"app.kubernetes.io/name":"spire-server"}}}`:
+				s.selector = "spire-server"
+			default:
+				return errors.New("nobody asks for " + text)
+			}
+		}
+		return nil
+	})
+}
+
+func (s *site) Object(_ context.Context, key fault.ObjectKey, into any) (found bool, err error) {
+	err = s.w.do(func() error {
+		if !s.on {
+			return errors.New("connection refused")
+		}
+		var object any
+		switch key.Kind + " " + key.Namespace + "/" + key.Name {
+		case "Pod spire-system/spire-server-0":
+			if found = s.server.run > 0; found {
+				object = pod(s.server.status("spire-server"), s.manager.status("spire-controller-manager"))
+			}
+		case "Pod spire-system/spire-agent-x":
+			if found = s.agent.run > 0; found {
+				object = pod(s.agent.status("spire-agent"))
+			}
+		case "PersistentVolumeClaim spire-system/data-spire-server-0":
+			if found = s.claim > 0; found {
+				object = map[string]any{"metadata": map[string]any{"uid": fmt.Sprint(s.claim)}}
+			}
+		case "EndpointSlice spire-system/spire-bundle-endpoint-x":
+			found = true
+			object = map[string]any{"endpoints": []any{map[string]any{"addresses": s.endpoints}}}
+		default:
+			return fmt.Errorf("nobody asks for %v", key)
+		}
+		if !found {
+			return nil
+		}
+		data, err := json.Marshal(object)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(data, into)
+	})
+	return found && err == nil, err
+}
+
+func pod(containers ...map[string]any) map[string]any {
+	return map[string]any{"status": map[string]any{"phase": "Running", "containerStatuses": containers}}
+}
+
+func (p process) status(name string) map[string]any {
+	state := map[string]any{"terminated": map[string]any{}}
+	if p.running {
+		state = map[string]any{"running": map[string]any{}}
+	}
+	return map[string]any{
+		"name": name, "containerID": fmt.Sprintf("containerd://%s-%d", name, p.run), "restartCount": p.run - 1,
+		"ready": p.running && !p.stopped, "state": state,
+	}
+}
+
+func (s *site) Named(_ context.Context, kind fault.ObjectKey, labels map[string]string) (names []string, err error) {
+	err = s.w.do(func() error {
+		switch asked := fmt.Sprint(kind.Kind, " ", kind.Namespace, " ", labels); asked {
+		case "Pod spire-system map[app.kubernetes.io/name:spire-agent]":
+			if s.agent.run > 0 {
+				names = []string{"spire-agent-x"}
+			}
+		case "EndpointSlice spire-system map[kubernetes.io/service-name:spire-bundle-endpoint]":
+			names = []string{"spire-bundle-endpoint-x"}
+		default:
+			return errors.New("nobody asks for " + asked)
+		}
+		return nil
+	})
+	return names, err
+}
+
+func (s *site) Delete(_ context.Context, key fault.ObjectKey) error {
+	return s.w.do(func() error {
+		if key.Kind != "PersistentVolumeClaim" || s.server.run > 0 {
+			return fmt.Errorf("delete %v while the server runs", key)
+		}
+		s.claim = 0
+		return nil
+	})
+}
+
+func (s *site) NodeReady(context.Context) error {
+	return s.w.do(func() error {
+		if !s.on {
+			return errors.New("api server: connection refused")
+		}
+		return nil
+	})
+}
+
+func (s *site) ServerStarted(context.Context) error {
+	return s.w.do(func() error {
+		if !s.server.running {
+			return errors.New("0 of 1 started")
+		}
+		return nil
+	})
+}
+
+func (s *site) AgentReady(context.Context) error {
+	return s.w.do(func() error {
+		if !s.agent.running {
+			return errors.New("0 of 1 ready")
+		}
+		return nil
+	})
+}
+
+func (s *site) Address(context.Context) (netip.Addr, error) {
+	err := s.w.do(func() error {
+		if !s.on {
+			return errors.New("it does not run")
+		}
+		return nil
+	})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return s.address, nil
+}
+
+func (s *site) Stop(_ context.Context, grace time.Duration) error {
+	return s.w.do(func() error {
+		if grace != 30*time.Second {
+			return fmt.Errorf("grace %s", grace)
+		}
+		s.on, s.rules = false, nil
+		for _, p := range []*process{&s.server, &s.manager, &s.agent} {
+			p.died = p.running
+		}
+		return nil
+	})
+}
+
+func (s *site) Start(context.Context) error {
+	return s.w.do(func() error {
+		s.on = true
+		return nil
+	})
+}
+
+func (s *site) Running(context.Context) (on bool, err error) {
+	err = s.w.do(func() error {
+		on = s.on
+		return nil
+	})
+	return on, err
+}
+
+// Exec is the node's programs.
+func (s *site) Exec(_ context.Context, argv ...string) (out []byte, err error) {
+	err = s.w.do(func() (err error) {
+		if !s.on {
+			return errors.New("it does not run")
+		}
+		switch argv[0] {
+		case "ctr":
+			return s.ctr(argv)
+		case "iptables":
+			out, err = s.iptables(argv)
+		case "curl":
+			out, err = s.curl(argv)
+		default:
+			return fmt.Errorf("no program %s", argv[0])
+		}
+		return err
+	})
+	return out, err
+}
+
+func (s *site) ctr(argv []string) error {
+	if call := strings.Join(argv[:len(argv)-2], " "); call != "ctr --namespace k8s.io tasks kill --signal" {
+		return errors.New("nobody asks for " + call)
+	}
+	signal, id := argv[len(argv)-2], argv[len(argv)-1]
+	for name, p := range map[string]*process{"spire-server": &s.server, "spire-controller-manager": &s.manager, "spire-agent": &s.agent} {
+		if !p.running || id != fmt.Sprintf("%s-%d", name, p.run) {
+			continue
+		}
+		switch signal {
+		case "SIGKILL":
+			p.running = false
+		case "SIGSTOP":
+			p.stopped = true
+		case "SIGCONT":
+			p.stopped = false
+		}
+		return nil
+	}
+	return errors.New("no running task " + id)
+}
+
+func (s *site) iptables(argv []string) ([]byte, error) {
+	if call := strings.Join(argv[:4], " ") + argv[5]; call != "iptables --wait --table manglePREROUTING" {
+		return nil, errors.New("nobody asks for " + call)
+	}
+	rule := listed(argv[6:])
+	at := slices.Index(s.rules, rule)
+	switch action := argv[4]; {
+	case action == "--list-rules":
+		return []byte("-P PREROUTING ACCEPT\n" + strings.Join(s.rules, "")), nil
+	case action == "--insert":
+		s.rules = slices.Insert(s.rules, 0, rule)
+	case action == "--delete" && at >= 0:
+		s.rules = slices.Delete(s.rules, at, at+1)
+	default:
+		return nil, fmt.Errorf("%s %q: no chain/target/match by that name", action, rule)
+	}
+	return nil, nil
+}
+
+// listed writes a rule the way in which iptables lists it.
+func listed(rule []string) string {
+	words := slices.Clone(rule)
+	for i, word := range words {
+		switch word {
+		case "--source":
+			words[i], words[i+1] = "-s", strings.TrimSuffix(words[i+1], "/32")+"/32"
+		case "--match":
+			words[i] = "-m"
+		case "--jump":
+			words[i] = "-j"
+		case "--comment":
+			words[i+1] = `"` + words[i+1] + `"`
+		}
+	}
+	return "-A PREROUTING " + strings.Join(words, " ") + "\n"
+}
+
+// curl begins a connection to another site's API.
+func (s *site) curl(argv []string) ([]byte, error) {
+	to := s.w.market
+	if s == to {
+		to = s.w.broker
+	}
+	if url := argv[len(argv)-1]; url != "https://"+to.address.String()+":6443/livez" {
+		return nil, errors.New("nobody asks for " + url)
+	}
+	if !to.on {
+		return []byte("7"), errors.New("curl: exit code 7: connection refused")
+	}
+	// A packet of a connection that the other has begun passes what is for those
+	// that this one has begun.
+	dropped := func(at, from *site, original bool) bool {
+		return slices.ContainsFunc(at.rules, func(rule string) bool {
+			return strings.Contains(rule, "-s "+from.address.String()+"/32") && (original || !strings.Contains(rule, "--ctdir ORIGINAL"))
+		})
+	}
+	if dropped(to, s, true) || dropped(s, to, false) {
+		return []byte("28"), errors.New("curl: exit code 28: connection timed out")
+	}
+	return []byte("0"), nil
+}
+
+func (w *world) HeldBundle(_ context.Context, td spiffeid.TrustDomain) (held *spiffebundle.Bundle, err error) {
+	err = w.do(func() error {
+		if held = w.bundles[td]; held == nil {
+			return &spire.NotFoundError{Err: errors.New("not found")}
+		}
+		return nil
+	})
+	return held, err
+}
+
+func (w *world) SetBundle(_ context.Context, bundle *spiffebundle.Bundle) error {
+	return w.do(func() error {
+		w.bundles[bundle.TrustDomain()] = bundle
+		return nil
+	})
+}
+
+func (w *world) DeleteBundle(_ context.Context, td spiffeid.TrustDomain, mode spire.DeleteMode) error {
+	return w.do(func() error {
+		if mode != spire.DeleteDissociate {
+			return fmt.Errorf("mode %s", mode)
+		}
+		delete(w.bundles, td)
+		return nil
+	})
+}
+
+func message(err error) string {
+	if err == nil {
+		return "none"
+	}
+	return err.Error()
+}
+
+func wantError(t *testing.T, what string, err error, want string) {
+	t.Helper()
+	if message(err) != want {
+		t.Errorf("%s: error %q, want %q", what, message(err), want)
+	}
+}

@@ -1,0 +1,62 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images"
+	"github.com/fedlab-dev/fedlab/lab/sidecar"
+)
+
+// labelSidecar is the label of a program beside the clusters; it has the
+// program's name.
+const labelSidecar = "dev.fedlab.sidecar"
+
+type sidecars struct {
+	engine  *docker.Client
+	library *images.Library
+}
+
+func (s sidecars) Run(ctx context.Context, name, program string, env map[string]string, ports []int) (netip.Addr, error) {
+	image, err := s.library.DemoInEngine(ctx, program)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("bring image of %s into docker: %w", program, err)
+	}
+	made, err := sidecar.Run(ctx, sidecar.Spec{
+		Name: name + "-" + program, Image: image, Network: networkName(name),
+		Labels: map[string]string{labelLab: name, labelSidecar: program}, Env: env, Ports: ports,
+	})
+	return made.Address, err
+}
+
+// List asks for labels and not for the network: that may be gone.
+func (s sidecars) List(ctx context.Context, name string) ([]string, error) {
+	containers, err := s.engine.Containers(ctx, map[string]string{labelLab: name})
+	if err != nil {
+		return nil, err
+	}
+	var programs []string
+	for _, c := range containers {
+		if program := c.Labels[labelSidecar]; program != "" {
+			programs = append(programs, program)
+		}
+	}
+	slices.Sort(programs)
+	return slices.Compact(programs), nil
+}
+
+func (s sidecars) Remove(ctx context.Context, name, program string) error {
+	containers, err := s.engine.Containers(ctx, map[string]string{labelLab: name, labelSidecar: program})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range containers {
+		errs = append(errs, s.engine.RemoveContainer(ctx, c.ID))
+	}
+	return errors.Join(errs...)
+}

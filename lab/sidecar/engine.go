@@ -1,0 +1,166 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/log"
+)
+
+// silent takes what testcontainers-go would write to standard error.
+var silent = log.NewNoopLogger()
+
+// reaperOff is the only way to do without the container that removes the others:
+// testcontainers-go has no option for it.
+const reaperOff = "TESTCONTAINERS_RYUK_DISABLED"
+
+// settle gives testcontainers-go its settings, which it reads once in a process.
+// The variable is put back, since nobody else should see it.
+var settle = sync.OnceValue(func() error {
+	log.SetDefault(silent)
+	before, set := os.LookupEnv(reaperOff)
+	err := os.Setenv(reaperOff, "true")
+	off := testcontainers.ReadConfig().Config.RyukDisabled
+	if set {
+		err = errors.Join(err, os.Setenv(reaperOff, before))
+	} else {
+		err = errors.Join(err, os.Unsetenv(reaperOff))
+	}
+	if err == nil && !off {
+		err = errors.New("somebody has read its settings before")
+	}
+	if err != nil {
+		return fmt.Errorf("switch off the reaper of testcontainers-go: %w", err)
+	}
+	return nil
+})
+
+// engine is the Docker engine as testcontainers-go finds it.
+type engine struct {
+	provider *testcontainers.DockerProvider
+}
+
+func connect() (engine, error) {
+	if err := settle(); err != nil {
+		return engine{}, err
+	}
+	provider, err := testcontainers.NewDockerProvider(
+		testcontainers.WithLogger(silent),
+		// Unless it is told which network is the default, it makes one.
+		testcontainers.WithDefaultBridgeNetwork(testcontainers.Bridge),
+	)
+	if err != nil {
+		return engine{}, fmt.Errorf("find docker engine: %w", err)
+	}
+	return engine{provider}, nil
+}
+
+// image is what a container shows of the image that it was made from.
+type image struct {
+	id  string
+	env []string
+}
+
+// image finds an image; testcontainers-go would pull one that is not there.
+func (e engine) image(ctx context.Context, ref string) (image, error) {
+	told, err := e.provider.Client().ImageInspect(ctx, ref)
+	switch {
+	case errdefs.IsNotFound(err):
+		return image{}, fmt.Errorf("there is no image %s", ref)
+	case err != nil:
+		return image{}, fmt.Errorf("inspect image %s: %w", ref, err)
+	}
+	img := image{id: told.ID}
+	if told.Config != nil {
+		img.env = told.Config.Env
+	}
+	return img, nil
+}
+
+// with returns the variables of a container that is made with these, sorted.
+func (i image) with(env map[string]string) []string {
+	all := map[string]string{}
+	for _, entry := range i.env {
+		name, value, _ := strings.Cut(entry, "=")
+		all[name] = value
+	}
+	maps.Copy(all, env)
+	var entries []string
+	for name, value := range all {
+		entries = append(entries, name+"="+value)
+	}
+	slices.Sort(entries)
+	return entries
+}
+
+// state is a container as it stands.
+type state struct {
+	id, name, image string
+	running         bool
+	exitCode        int
+	labels          map[string]string
+	// env is sorted.
+	env []string
+	// networks has the address on each; the zero value where it has none yet.
+	networks map[string]netip.Addr
+}
+
+func (s state) on(network string) netip.Addr { return s.networks[network] }
+
+func inspect(ctx context.Context, c testcontainers.Container) (state, error) {
+	told, err := c.Inspect(ctx)
+	if err != nil {
+		return state{}, err
+	}
+	s := state{id: told.ID, name: strings.TrimPrefix(told.Name, "/"), image: told.Image, networks: map[string]netip.Addr{}}
+	if told.State != nil {
+		s.running, s.exitCode = told.State.Running, told.State.ExitCode
+	}
+	if told.Config != nil {
+		s.labels, s.env = told.Config.Labels, slices.Sorted(slices.Values(told.Config.Env))
+	}
+	if told.NetworkSettings != nil {
+		for name, endpoint := range told.NetworkSettings.Networks {
+			s.networks[name] = endpoint.IPAddress
+		}
+	}
+	return s, nil
+}
+
+// find returns the container of a name, nil if there is none.
+func (e engine) find(ctx context.Context, name string) (testcontainers.Container, state, error) {
+	c := &testcontainers.DockerContainer{ID: name}
+	c.SetProvider(e.provider)
+	c.SetLogger(silent)
+	seen, err := inspect(ctx, c)
+	// The engine takes a name for the beginning of an identifier, too.
+	if errdefs.IsNotFound(err) || err == nil && seen.name != name {
+		return nil, state{}, nil
+	}
+	if err != nil {
+		return nil, state{}, err
+	}
+	c.ID = seen.id
+	return c, seen, nil
+}
+
+// remove kills a container and removes it, also when ctx has ended. One that is
+// gone is not an error.
+func remove(ctx context.Context, c testcontainers.Container) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), engineBound)
+	defer cancel()
+	err := c.Terminate(bounded, testcontainers.StopTimeout(0))
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("remove container: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,170 @@
+package traffic
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// answerLimit is the most that is read of an answer, in bytes: a full record,
+// with a long error in each call.
+const answerLimit = 64 << 20
+
+// Probe is one that makes calls, by its control API.
+type Probe struct{ transport *http.Transport }
+
+// NewProbe returns the probe that dial connects to. Each question is asked on a
+// connection of its own, which is closed after it.
+func NewProbe(dial func(ctx context.Context) (net.Conn, error)) *Probe {
+	return &Probe{transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+	}}
+}
+
+// JWT is a JWT-SVID and whom it is for. Without a token it is the wish for one.
+type JWT struct {
+	Audience string `json:"audience"`
+	Token    string `json:"token,omitempty"`
+}
+
+// Validated is what a probe's Workload API says of a JWT-SVID: one of both.
+type Validated struct {
+	ID      string `json:"id,omitempty"`
+	Invalid string `json:"invalid,omitempty"` // why it is refused
+}
+
+// InvalidError says that a Workload API was asked, and refused a JWT-SVID.
+type InvalidError struct{ Reason string }
+
+func (e *InvalidError) Error() string { return "the JWT-SVID is refused: " + e.Reason }
+
+// Start has the probe follow order until Stop. An order with the name of one that
+// was not stopped is refused.
+func (p *Probe) Start(ctx context.Context, order Order) error {
+	if err := order.Check(); err != nil {
+		return err
+	}
+	if err := p.ask(ctx, http.MethodPut, streamPath(order.Name), order, nil); err != nil {
+		return fmt.Errorf("start stream %q: %w", order.Name, err)
+	}
+	return nil
+}
+
+// Stream returns what has been recorded so far.
+func (p *Probe) Stream(ctx context.Context, name string) (Stream, error) {
+	var s Stream
+	if err := p.ask(ctx, http.MethodGet, streamPath(name), nil, &s); err != nil {
+		return Stream{}, fmt.Errorf("read stream %q: %w", name, err)
+	}
+	return s, nil
+}
+
+// Stop ends the calls, waits for the one under way, and returns the whole record,
+// which the probe then forgets.
+func (p *Probe) Stop(ctx context.Context, name string) (Stream, error) {
+	var s Stream
+	if err := p.ask(ctx, http.MethodDelete, streamPath(name), nil, &s); err != nil {
+		return Stream{}, fmt.Errorf("stop stream %q: %w", name, err)
+	}
+	return s, nil
+}
+
+// Holding returns what the probe has from its Workload API.
+func (p *Probe) Holding(ctx context.Context) (Holding, error) {
+	var h Holding
+	if err := p.ask(ctx, http.MethodGet, "/holding", nil, &h); err != nil {
+		return Holding{}, fmt.Errorf("read what the probe holds: %w", err)
+	}
+	return h, nil
+}
+
+// Token returns a JWT-SVID of the probe for audience. It is a secret for as long
+// as it is valid.
+func (p *Probe) Token(ctx context.Context, audience string) (string, error) {
+	var got JWT
+	err := p.ask(ctx, http.MethodPost, "/token", JWT{Audience: audience}, &got)
+	if err == nil && got.Token == "" {
+		err = errors.New("the answer has no token")
+	}
+	if err != nil {
+		return "", fmt.Errorf("fetch a JWT-SVID for %q: %w", audience, err)
+	}
+	return got.Token, nil
+}
+
+// Validate has the probe's Workload API validate a JWT-SVID, and returns whose it
+// is. The error is an *InvalidError when the Workload API refused it, and another
+// one when it could not be asked.
+func (p *Probe) Validate(ctx context.Context, audience, token string) (string, error) {
+	var got Validated
+	err := p.ask(ctx, http.MethodPost, "/validate", JWT{Audience: audience, Token: token}, &got)
+	switch {
+	case err == nil && got.Invalid != "":
+		err = &InvalidError{Reason: got.Invalid}
+	case err == nil && got.ID == "":
+		err = errors.New("the answer names nobody")
+	}
+	if err != nil {
+		return "", fmt.Errorf("validate a JWT-SVID for %q: %w", audience, err)
+	}
+	return got.ID, nil
+}
+
+func streamPath(name string) string { return "/streams/" + url.PathEscape(name) }
+
+// ask sends question, if it is not nil, and reads the answer into answer, if that
+// is not nil.
+func (p *Probe) ask(ctx context.Context, method, path string, question, answer any) (err error) {
+	var body io.Reader
+	if question != nil {
+		encoded, err := json.Marshal(question)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(encoded)
+	}
+	// Whom dial leads to is the probe; the name is never looked up.
+	request, err := http.NewRequestWithContext(ctx, method, "http://probe"+path, body)
+	if err != nil {
+		return err
+	}
+	response, err := p.transport.RoundTrip(request)
+	if err != nil {
+		return fmt.Errorf("reach the probe: %w", err)
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, answerLimit+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the probe's answer: %w", err)
+	case len(text) > answerLimit:
+		return fmt.Errorf("read the probe's answer: it is longer than %d bytes", answerLimit)
+	case response.StatusCode/100 != 2:
+		return refusal(response.StatusCode, text)
+	case answer == nil:
+		return nil
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("read the probe's answer: %w", err)
+	}
+	return nil
+}
+
+// refusal is what a probe says instead of an answer.
+func refusal(status int, text []byte) error {
+	said := struct{ Reason string }{}
+	_ = json.Unmarshal(text, &said) // what is no refusal of a probe has a status only
+	kind := strings.ToLower(http.StatusText(status))
+	if said.Reason == "" {
+		return fmt.Errorf("the probe answers %d %s", status, kind)
+	}
+	return fmt.Errorf("the probe answers %d %s: %s", status, kind, said.Reason)
+}

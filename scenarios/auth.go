@@ -1,0 +1,367 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+func auths() []Scenario {
+	return []Scenario{
+		notFederated, entryWithoutFederatesWith, selectorTooNarrow, wrongEndpointID, impersonation, noIdentity, resumedSession,
+	}
+}
+
+var notFederated = Scenario{
+	Name:    "auth/not-federated",
+	Claim:   "A workload of a trust domain is let in for exactly as long as its bundle is held and the server's entry federates with it.",
+	Labels:  []string{CI},
+	Sources: []string{"SPIFFE Federation, section 3: relationships are one way"},
+	Run: func(ctx context.Context, t *Trial) error {
+		_, caller := t.Pair()
+		var s *Synthetic
+		var stranger *Traffic
+		var federated, removed time.Time
+		t.Step(ctx, "let a workload of a trust domain call with which nobody federates", func(ctx context.Context) (err error) {
+			if s, err = t.Synthetic(ctx); err != nil {
+				return err
+			}
+			if stranger, err = s.Calls(ctx, s.ID(), caller); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), immediate(), stranger.Ends(traffic.RefusedByServer))
+		})
+		t.Step(ctx, "hold its bundle, and let the called one federate with it", func(ctx context.Context) error {
+			federated = time.Now()
+			stranger.NoneAnswered("it is refused until then", time.Time{}, federated)
+			if err := caller.trustSynthetic(ctx, s); err != nil {
+				return err
+			}
+			return t.Await(ctx, federated, reconciled(), stranger.Ends(traffic.Answered))
+		})
+		t.Step(ctx, "take the federation away again", func(ctx context.Context) error {
+			removed = time.Now()
+			if err := errors.Join(caller.Registered(ctx), caller.forget(ctx, s.Domain)); err != nil {
+				return err
+			}
+			return t.Await(ctx, removed, registered(), stranger.Ends(traffic.RefusedByServer))
+		})
+		t.Step(ctx, "see that it stays out", func(ctx context.Context) error {
+			if err := t.Stays(ctx, 5*callEvery, "five calls", stranger.Ends(traffic.RefusedByServer)); err != nil {
+				return err
+			}
+			stranger.RefusedBy("and it is refused again afterwards", removed, registered(), time.Now(), traffic.RefusedByServer)
+			return nil
+		})
+		return t.Err()
+	},
+}
+
+var entryWithoutFederatesWith = Scenario{
+	Name:    "auth/entry-without-federatesWith",
+	Claim:   "A workload whose entry does not say federatesWith cannot verify anybody of another trust domain, though its server holds the bundle in sync.",
+	Labels:  []string{CI},
+	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (entry create -federatesWith)"},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var broken time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "take federatesWith out of the caller's registration", "'fedlab status' says \"entry without federatesWith\"", func(ctx context.Context) error {
+			broken = time.Now()
+			if err := caller.Reregister(ctx, func(spec *spire.WorkloadIdentitySpec) { spec.FederatesWith = nil }); err != nil {
+				return err
+			}
+			return t.Await(ctx, broken, registered(), calls.Ends(traffic.NotFederated))
+		})
+		t.Step(ctx, "see that the server holds the bundle all the same", func(ctx context.Context) error {
+			return caller.InState(called, federation.InSync).Probe(ctx)
+		})
+		t.Step(ctx, "put it back", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after until it is put back", broken, registered(), mended, traffic.NotFederated)
+			if err := caller.Registered(ctx); err != nil {
+				return err
+			}
+			calls.AnsweredBy("and calls are answered again after it", mended, registered())
+			return t.Await(ctx, mended, registered(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var selectorTooNarrow = Scenario{
+	Name:    "auth/selector-too-narrow",
+	Claim:   "An entry with one selector that a workload does not have gives it no identity, and nothing else than that tells of it.",
+	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/plugin_agent_workloadattestor_k8s.md"},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var guest Newcomer
+		var guests *Traffic
+		partner := []spiffeid.TrustDomain{called.TrustDomain.Name}
+		t.Step(ctx, "let a newcomer come whose entry fits, and see it get its identity", func(ctx context.Context) (err error) {
+			if guest, err = caller.Newcomer(ctx); err != nil {
+				return err
+			}
+			if err := guest.Register(ctx, partner); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), reconciled(), guest.HasIdentity()); err != nil {
+				return err
+			}
+			return errors.Join(guest.Unregister(ctx), guest.remove(ctx))
+		})
+		t.Step(ctx, "let another one come whose entry wants one label more than it has", func(ctx context.Context) (err error) {
+			if guest, err = caller.Newcomer(ctx); err != nil {
+				return err
+			}
+			if err := guest.Register(ctx, partner, "k8s:pod-label:version:v2"); err != nil {
+				return err
+			}
+			if err := t.until(ctx, guest.Runs()); err != nil {
+				return err
+			}
+			if guests, err = t.Attempt(ctx, "the newcomer of "+caller.String(), guest.Probe(), called, Call{}); err != nil {
+				return err
+			}
+			if err := t.Stays(ctx, reconciled().Within, reconcileFormula, guest.HasNone()); err != nil {
+				return err
+			}
+			failures, err := guest.EntryFailures(ctx)
+			if err == nil && failures != 0 {
+				err = fmt.Errorf("the registration's status tells of %d failed entries: want none, the entry is there", failures)
+			}
+			return err
+		})
+		t.Step(ctx, "write the entry without that label", func(ctx context.Context) error {
+			mended := time.Now()
+			guests.NoneAnswered("until then it can call nobody", time.Time{}, mended)
+			if err := guest.Register(ctx, partner); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, mended, registered(), guest.HasIdentity()); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, mended, registered(), guests.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			return guests.End(ctx)
+		})
+		return t.Err()
+	},
+}
+
+var wrongEndpointID = Scenario{
+	Name:  "auth/wrong-endpoint-id",
+	Claim: "A relationship that expects another SPIFFE ID than the endpoint has fetches nothing: no call fails at first, and the peer falls behind with the next rotation.",
+	Sources: []string{
+		"SPIFFE Federation, section 5.2.2: the client must verify the SPIFFE ID of the endpoint",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var r *rotation
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "expect another SPIFFE ID of the endpoint", "'fedlab status' says \"wrong endpointSPIFFEID\"", func(ctx context.Context) error {
+			wrong := spiffeid.RequireFromPath(called.TrustDomain.Name, "/somebody/else").String()
+			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
+				spec.BundleEndpointProfile.EndpointSPIFFEID = wrong
+			}); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, caller.expects(called, wrong))
+		})
+		t.Step(ctx, "publish another authority: it does not arrive", func(ctx context.Context) (err error) {
+			// What the change of the relationship set going is over by then.
+			if r, err = called.prepare(ctx); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), immediate(), caller.InState(called, federation.Behind)); err != nil {
+				return err
+			}
+			during, formula := caller.unmended(called)
+			return t.Stays(ctx, federation.RelationshipBound()+during, "the server's look at its relationships + "+formula, caller.InState(called, federation.Behind))
+		})
+		t.Step(ctx, "expect the right one again, and see it arrive", func(ctx context.Context) error {
+			mended := time.Now()
+			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
+				spec.BundleEndpointProfile.EndpointSPIFFEID = spire.ServerID(called.TrustDomain.Name).String()
+			}); err != nil {
+				return err
+			}
+			b := caller.ToWorkloads(called)
+			b.Within += federation.RelationshipBound()
+			b.Formula, b.Propagation = "the server's look at its relationships + "+b.Formula, false
+			return t.Await(ctx, mended, b, caller.Has(called, r.next.ID))
+		})
+		t.Step(ctx, "see that nobody who called noticed", func(ctx context.Context) error {
+			calls.AllAnswered("no call failed")
+			return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var impersonation = Scenario{
+	Name:   "auth/impersonation-across-domains",
+	Claim:  "A trust domain that is trusted cannot speak for another one that is trusted as well: an SVID is verified with the bundle of the domain that it names, and with no other.",
+	Labels: []string{CI},
+	Sources: []string{
+		"SPIFFE X509-SVID, section 5: the bundle is that of the trust domain of the SPIFFE ID",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var s *Synthetic
+		var honest, lie *Traffic
+		t.Step(ctx, "federate with a third trust domain, and see it let in under its own name", func(ctx context.Context) (err error) {
+			if s, err = t.Synthetic(ctx); err != nil {
+				return err
+			}
+			if err := caller.trustSynthetic(ctx, s); err != nil {
+				return err
+			}
+			if honest, err = s.Calls(ctx, s.ID(), caller); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), reconciled(), honest.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			return honest.End(ctx)
+		})
+		t.Step(ctx, "let it call under the name of "+called.ID().String(), func(ctx context.Context) (err error) {
+			if lie, err = s.Calls(ctx, called.ID(), caller); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), immediate(), lie.Ends(traffic.RefusedByServer)); err != nil {
+				return err
+			}
+			return t.Stays(ctx, 10*callEvery, "ten calls", lie.Ends(traffic.RefusedByServer))
+		})
+		t.Step(ctx, "see it let in under its own name still", func(ctx context.Context) error {
+			lie.NoneAnswered("none of its calls under another's name is answered", time.Time{}, time.Now())
+			if err := lie.End(ctx); err != nil {
+				return err
+			}
+			again, err := s.Calls(ctx, s.ID(), caller)
+			if err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), immediate(), again.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var noIdentity = Scenario{
+	Name:    "auth/no-identity",
+	Claim:   "A workload that no entry names has no identity and can call nobody; as soon as one does, it can, without being started again.",
+	Sources: []string{"SPIFFE Workload API, section 5.1: PermissionDenied where there is no identity"},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var guest Newcomer
+		var guests *Traffic
+		t.Step(ctx, "call across the federation", func(ctx context.Context) error {
+			calls, err := t.Traffic(ctx, caller, called, Call{})
+			if err != nil {
+				return err
+			}
+			calls.AllAnswered("those who are registered are answered throughout")
+			return nil
+		})
+		t.Step(ctx, "let a newcomer call that nobody has registered", func(ctx context.Context) (err error) {
+			if guest, err = caller.Newcomer(ctx); err != nil {
+				return err
+			}
+			if err := t.until(ctx, guest.Runs()); err != nil {
+				return err
+			}
+			if guests, err = t.Attempt(ctx, "the newcomer of "+caller.String(), guest.Probe(), called, Call{}); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), immediate(), guests.Ends(traffic.NoIdentity)); err != nil {
+				return err
+			}
+			b := registered()
+			return t.Stays(ctx, b.Within, b.Formula, guests.Ends(traffic.NoIdentity))
+		})
+		t.Step(ctx, "register it", func(ctx context.Context) error {
+			mended := time.Now()
+			guests.NoneAnswered("none of its calls is answered until then", time.Time{}, mended)
+			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.TrustDomain.Name}); err != nil {
+				return err
+			}
+			guests.AnsweredBy("and they are after it", mended, registered())
+			if err := t.Await(ctx, mended, registered(), guests.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			return guests.End(ctx)
+		})
+		return t.Err()
+	},
+}
+
+var resumedSession = Scenario{
+	Name:   "auth/resumed-session-after-removal",
+	Claim:  "A server that resumes TLS sessions lets a peer in that was removed meanwhile; one that hands out no sessions, as ours do, refuses it.",
+	Labels: []string{CI},
+	Sources: []string{
+		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which a resumed handshake does not call",
+		"docs/decisions/0018-no-session-resumption.md",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var careful, careless *Traffic
+		var removed time.Time
+		t.Step(ctx, "call a server that resumes sessions, and one that does not", func(ctx context.Context) (err error) {
+			if careful, err = t.Traffic(ctx, caller, called, Call{Connection: traffic.Resumed, Name: "careful"}); err != nil {
+				return err
+			}
+			careless, err = t.Traffic(ctx, caller, called, Call{Connection: traffic.Resumed, Careless: true, Name: "careless"})
+			return err
+		})
+		t.Step(ctx, "remove the caller's trust domain from what the called one trusts", func(ctx context.Context) error {
+			called.HandoverAtEnd(caller)
+			if err := called.Unrelate(ctx, caller); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, called.hasRelationship(caller, false)); err != nil {
+				return err
+			}
+			removed = time.Now()
+			t.Mark("%s removed", caller)
+			if err := called.Server().DeleteBundle(ctx, caller.TrustDomain.Name, spire.DeleteDissociate); err != nil {
+				return err
+			}
+			return t.Await(ctx, removed, registered(), careful.Ends(traffic.RefusedByServer))
+		})
+		t.Step(ctx, "see who is let in", func(ctx context.Context) error {
+			for _, c := range []struct {
+				s    *Traffic
+				ends traffic.Outcome
+			}{{careful, traffic.RefusedByServer}, {careless, traffic.Answered}} {
+				if err := t.Stays(ctx, 5*callEvery, "five calls", c.s.Ends(c.ends)); err != nil {
+					return err
+				}
+			}
+			careful.RefusedBy("ours refuses each call soon after the removal", removed, registered(), time.Now(), traffic.RefusedByServer)
+			careless.AnsweredBetween("the careless one goes on answering who was removed", removed, time.Now())
+			careless.Resumes("because sessions are resumed", traffic.ResumedSome, removed, time.Now())
+			careful.Resumes("while ours never resumes one", traffic.ResumedNone, time.Time{}, time.Now())
+			return errors.Join(careful.End(ctx), careless.End(ctx))
+		})
+		return t.Err()
+	},
+}

@@ -1,0 +1,446 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+func drifts() []Scenario {
+	return []Scenario{deleted, tampered, rolledBack, emptied, crdEditIsIgnored, removalKeepsBundle, staleBootstrapDeadlock}
+}
+
+// notVerified is how calls end whose server the caller cannot verify.
+var notVerified = []traffic.Outcome{traffic.NotFederated, traffic.UnknownAuthority}
+
+// unmended bounds how long a thing that a poll would mend may be watched.
+func (d Domain) unmended(of Domain) (time.Duration, string) {
+	b := d.ToServer(of)
+	return b.Within, b.Formula
+}
+
+var deleted = Scenario{
+	Name:   "drift/deleted",
+	Claim:  "A held bundle that somebody deletes stops each call, and no poll brings it back: it was what authenticates the endpoint. Handing it over does.",
+	Labels: []string{CI},
+	Sources: []string{
+		"SPIRE pkg/server/bundle/client/updater.go: \"local copy of bundle not found\"",
+		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (bundle delete -mode)",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var broken time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) error {
+			caller.HandoverAtEnd(called)
+			broken = time.Now()
+			if err := caller.Server().DeleteBundle(ctx, called.TrustDomain.Name, spire.DeleteDissociate); err != nil {
+				return err
+			}
+			t.Mark("bundle deleted")
+			if err := t.Await(ctx, broken, registered(), calls.Ends(notVerified...)); err != nil {
+				return err
+			}
+			return caller.InState(called, federation.Missing).Probe(ctx)
+		})
+		t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error {
+			during, formula := caller.unmended(called)
+			return t.Stays(ctx, during, formula, caller.InState(called, federation.Missing))
+		})
+		t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --mend' does the same", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after the deletion until the bundle is handed over", broken, registered(), mended, notVerified...)
+			if err := caller.Handover(ctx, called); err != nil {
+				return err
+			}
+			calls.AnsweredBy("and calls are answered again after it", mended, reconciled())
+			return t.Await(ctx, mended, reconciled(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var tampered = Scenario{
+	Name:   "drift/tampered",
+	Claim:  "Whoever gets a root of theirs into a held bundle is let in under any name of that trust domain, until the next poll, and no call of the rightful ones fails meanwhile.",
+	Labels: []string{CI},
+	Sources: []string{
+		"SPIFFE Trust Domain and Bundle, section 4: the document does not say whose it is",
+		"SPIRE pkg/server/bundle/client/updater.go: what is fetched replaces what is held",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls, attack *Traffic
+		var s *Synthetic
+		var cut *Breakage
+		var tamperedAt time.Time
+		t.Step(ctx, "call across the federation, towards those who will be deceived", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, called, caller, Call{})
+			return err
+		})
+		t.Step(ctx, "let an attacker try, under the name of "+called.ID().String()+" and with a root of its own", func(ctx context.Context) (err error) {
+			if s, err = t.Synthetic(ctx); err != nil {
+				return err
+			}
+			if attack, err = s.Calls(ctx, called.ID(), caller); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), immediate(), attack.Ends(traffic.RefusedByServer))
+		})
+		t.Step(ctx, "keep the next poll from mending what comes", func(ctx context.Context) (err error) {
+			cut, err = t.Break(ctx, fault.EndpointCut(called.Fault()))
+			return err
+		})
+		t.StepWith(ctx, "put that root into what is held of "+called.String(), "'fedlab drift' names the foreign authority", func(ctx context.Context) error {
+			held, err := caller.Held(ctx, called.TrustDomain.Name)
+			if err != nil {
+				return err
+			}
+			root, err := s.Root(ctx)
+			if err != nil {
+				return err
+			}
+			caller.HandoverAtEnd(called)
+			spoilt := held.Clone()
+			spoilt.AddX509Authority(root)
+			tamperedAt = time.Now()
+			attack.NoneAnswered("until then the attacker is refused", time.Time{}, tamperedAt)
+			if err := caller.Server().SetBundle(ctx, spoilt); err != nil {
+				return err
+			}
+			t.Mark("foreign root put into the bundle")
+			return t.Await(ctx, tamperedAt, registered(), attack.Ends(traffic.Answered))
+		})
+		t.Step(ctx, "find it: the comparison with the source names the foreign root", func(ctx context.Context) error {
+			seen, err := caller.Compare(ctx, called)
+			if err != nil {
+				return err
+			}
+			root, err := s.RootID(ctx)
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(seen.Foreign, func(a federation.Authority) bool { return a.ID == root }) {
+				return fmt.Errorf("the comparison says %s, and does not name %s", seen, brief(root))
+			}
+			t.Seen("%s", seen)
+			return nil
+		})
+		t.Step(ctx, "let the next poll come: it mends", func(ctx context.Context) error {
+			if err := cut.Mend(ctx); err != nil {
+				return err
+			}
+			mended := cut.Window().Recovered
+			if err := t.Await(ctx, mended, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
+				return err
+			}
+			attack.RefusedBy("and it is refused again once the bundle is fetched afresh", mended, caller.ToWorkloads(called), time.Time{}, traffic.RefusedByServer)
+			calls.AllAnswered("the rightful ones never noticed")
+			return t.Stays(ctx, 3*callEvery, "three calls", attack.Ends(traffic.RefusedByServer))
+		})
+		return t.Err()
+	},
+}
+
+var rolledBack = Scenario{
+	Name:  "drift/rolled-back",
+	Claim: "An older bundle in the place of a newer one is taken without a word, and calls fail until the next poll.",
+	Sources: []string{
+		"SPIRE pkg/server/bundle/client/updater.go: spiffe_sequence is never compared",
+		"SPIFFE Trust Domain and Bundle, section 4.1.1: the sequence tells whether a bundle has changed",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var older *spiffebundle.Bundle
+		var r *rotation
+		var rolled time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.Step(ctx, "keep a copy of the bundle, and replace the authority", func(ctx context.Context) (err error) {
+			if older, err = caller.Held(ctx, called.TrustDomain.Name); err != nil {
+				return err
+			}
+			if r, err = called.replace(ctx, caller); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+		})
+		t.StepWith(ctx, "put the copy in the place of the new bundle", "'fedlab drift' says what is lacking", func(ctx context.Context) error {
+			caller.HandoverAtEnd(called)
+			rolled = time.Now()
+			if err := caller.Server().SetBundle(ctx, older); err != nil {
+				return err
+			}
+			t.Mark("older bundle set")
+			// The next poll may come at any time: it is enough that it is seen.
+			held, err := caller.Held(ctx, called.TrustDomain.Name)
+			if err != nil {
+				return err
+			}
+			if ids := federation.X509IDs(held); slices.Contains(ids, r.next.ID) {
+				t.Seen("the poll was faster than this look")
+				return nil
+			}
+			t.Seen("the server holds the older bundle, without a word in its answer")
+			return nil
+		})
+		t.Step(ctx, "wait for the next poll", func(ctx context.Context) error {
+			if err := t.Await(ctx, rolled, caller.ToWorkloads(called), caller.Has(called, r.next.ID)); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, rolled, caller.ToWorkloads(called), calls.Meets(r.next.ID)); err != nil {
+				return err
+			}
+			calls.FailsOnlyBetween("calls fail between the roll-back and the poll that mends it, and never else", rolled, time.Now())
+			return t.Stays(ctx, 5*callEvery, "five calls", calls.Meets(r.next.ID))
+		})
+		t.Step(ctx, "revoke the old authority", func(ctx context.Context) error { return r.revoke(ctx) })
+		return t.Err()
+	},
+}
+
+// replace replaces the active X.509 authority in order, and leaves the old one
+// tainted: whoever trusts it still is not harmed.
+func (d Domain) replace(ctx context.Context, peer Domain) (*rotation, error) {
+	r, err := d.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.trial.Await(ctx, time.Now(), peer.ToWorkloads(d), peer.Has(d, r.next.ID)); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
+		return nil, err
+	}
+	return r, d.trial.Await(ctx, time.Now(), replacedBound(), r.replaced())
+}
+
+var emptied = Scenario{
+	Name:  "drift/emptied",
+	Claim: "A held bundle without any authority stops each call, and no poll fills it: an empty bundle authenticates no endpoint. Handing the bundle over is the cure.",
+	Sources: []string{
+		"SPIRE pkg/server/bundle/client/updater.go: an empty bundle replaces a good one",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var broken time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "empty the bundle that the caller's server holds", "'fedlab drift' says \"empty\"", func(ctx context.Context) error {
+			caller.HandoverAtEnd(called)
+			empty := spiffebundle.New(called.TrustDomain.Name)
+			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
+			broken = time.Now()
+			if err := caller.Server().SetBundle(ctx, empty); err != nil {
+				return err
+			}
+			t.Mark("bundle emptied")
+			return t.Await(ctx, broken, registered(), calls.Ends(notVerified...))
+		})
+		t.Step(ctx, "see that no poll fills it", func(ctx context.Context) error {
+			during, formula := caller.unmended(called)
+			return t.Stays(ctx, during, formula, caller.InState(called, federation.Empty))
+		})
+		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after until the bundle is handed over", broken, registered(), mended, notVerified...)
+			if err := caller.Handover(ctx, called); err != nil {
+				return err
+			}
+			calls.AnsweredBy("and calls are answered again after it", mended, registered())
+			return t.Await(ctx, mended, registered(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var crdEditIsIgnored = Scenario{
+	Name:  "drift/crd-edit-is-ignored",
+	Claim: "Another trustDomainBundle in a ClusterFederatedTrustDomain changes nothing, neither for good nor for bad: the resource counts when the relationship is made.",
+	Sources: []string{
+		"https://github.com/spiffe/spire-controller-manager/issues/171",
+		"SPIRE Controller Manager pkg/spireapi: FederationRelationship.Equal leaves the bundle out",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.Step(ctx, "write the caller's own bundle into the resource by which it trusts the other", func(ctx context.Context) error {
+			own, err := caller.Bundle(ctx)
+			if err != nil {
+				return err
+			}
+			document, err := own.Marshal()
+			if err != nil {
+				return err
+			}
+			return caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) { spec.TrustDomainBundle = string(document) })
+		})
+		t.Step(ctx, "see that nothing comes of it", func(ctx context.Context) error {
+			poll := caller.ToServer(called)
+			return t.Stays(ctx, federation.ReconcileBound()+poll.Within, "the controller manager's interval + "+poll.Formula, caller.InState(called, federation.InSync))
+		})
+		t.Step(ctx, "see that calls come through", func(ctx context.Context) error {
+			calls.AllAnswered("no call failed")
+			return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var removalKeepsBundle = Scenario{
+	Name:   "drift/removal-keeps-bundle",
+	Claim:  "Removing a relationship ends no trust: the bundle stays and new handshakes succeed, until somebody deletes the bundle as well.",
+	Labels: []string{CI},
+	Sources: []string{
+		"https://github.com/spiffe/spire/issues/2507", "https://github.com/spiffe/spire/pull/2533",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var broken time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "delete the resource by which the caller trusts the other", "'fedlab status' says \"no relationship\"", func(ctx context.Context) error {
+			caller.HandoverAtEnd(called)
+			if err := caller.Unrelate(ctx, called); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, caller.hasRelationship(called, false))
+		})
+		t.Step(ctx, "see that the trust is still there", func(ctx context.Context) error {
+			t.Mark("relationship removed")
+			poll := caller.ToWorkloads(called)
+			return t.Stays(ctx, poll.Within, poll.Formula, calls.Ends(traffic.Answered))
+		})
+		t.Step(ctx, "delete the bundle as well", func(ctx context.Context) error {
+			broken = time.Now()
+			calls.AnsweredBetween("no call fails while only the relationship is gone", time.Time{}, broken)
+			if err := caller.Server().DeleteBundle(ctx, called.TrustDomain.Name, spire.DeleteDissociate); err != nil {
+				return err
+			}
+			t.Mark("bundle deleted")
+			return t.Await(ctx, broken, registered(), calls.Ends(notVerified...))
+		})
+		t.Step(ctx, "see that now it has ended", func(ctx context.Context) error {
+			if err := t.Stays(ctx, 5*callEvery, "five calls", calls.Ends(notVerified...)); err != nil {
+				return err
+			}
+			calls.RefusedBy("each call fails once the bundle is gone", broken, registered(), time.Now(), notVerified...)
+			return calls.End(ctx)
+		})
+		return t.Err()
+	},
+}
+
+// hasRelationship checks whether the server has a relationship with another.
+func (d Domain) hasRelationship(with Domain, want bool) check.Check {
+	name := fmt.Sprintf("the server of %s has its relationship with %s", d, with)
+	if !want {
+		name = fmt.Sprintf("the server of %s has no relationship with %s", d, with)
+	}
+	return check.Check{Name: name, Probe: func(ctx context.Context) error {
+		all, err := d.Server().Relationships(ctx)
+		if err != nil {
+			return err
+		}
+		has := slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == with.TrustDomain.Name })
+		if has != want {
+			return fmt.Errorf("it has %d relationships, with that one: %t", len(all), has)
+		}
+		return nil
+	}}
+}
+
+var staleBootstrapDeadlock = Scenario{
+	Name:   "drift/stale-bootstrap-deadlock",
+	Claim:  "A peer that was cut off while an authority was replaced can never fetch by https_spiffe again: what it holds no longer authenticates the endpoint. Handing the bundle over is the cure.",
+	Labels: []string{CI},
+	Sources: []string{
+		"SPIRE pkg/server/bundle/client/client.go: the stored bundle is what verifies the endpoint",
+		"https://github.com/spiffe/spire/issues/4128",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var cut *Breakage
+		var r *rotation
+		var broken time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) (err error) {
+			cut, err = t.Break(ctx, fault.EndpointCut(called.Fault()))
+			return err
+		})
+		t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {
+			caller.HandoverAtEnd(called)
+			if r, err = called.prepare(ctx); err != nil {
+				return err
+			}
+			broken = time.Now()
+			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, broken, tainted(), called.Presents(r.next.ID)); err != nil {
+				return err
+			}
+			return r.revoke(ctx)
+		})
+		t.StepWith(ctx, "give the endpoint back: it does not help", "'fedlab status' says \"unknown root\"", func(ctx context.Context) error {
+			if err := cut.Mend(ctx); err != nil {
+				return err
+			}
+			if err := t.until(ctx, r.replaced()); err != nil {
+				return err
+			}
+			during, formula := caller.unmended(called)
+			return t.Stays(ctx, during, formula, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
+				seen, err := caller.Compare(ctx, called)
+				if err == nil && seen.State == federation.InSync {
+					err = errors.New("it has fetched")
+				}
+				return err
+			}})
+		})
+		t.Step(ctx, "hand the bundle over, and see that it fetches again by itself", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after the replacement until the bundle is handed over", broken, tainted(), mended, traffic.UnknownAuthority)
+			if err := caller.Handover(ctx, called); err != nil {
+				return err
+			}
+			calls.AnsweredBy("and calls are answered again after it", mended, registered())
+			if err := t.Await(ctx, mended, registered(), calls.Meets(r.next.ID)); err != nil {
+				return err
+			}
+			return caller.Refresh(ctx, called)
+		})
+		return t.Err()
+	},
+}

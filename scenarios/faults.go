@@ -1,0 +1,247 @@
+package scenarios
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Fault returns the trust domain's cluster as package fault knows it.
+func (d Domain) Fault() fault.Cluster {
+	g := d.trial.ground
+	at := machine{hands: g.driver.Parts.Hands, nodes: g.driver.Parts.Nodes, lab: g.topology.Name, cluster: d.Cluster}
+	return fault.Cluster{
+		Name: d.Cluster, Objects: faultObjects{d.Access().Objects}, Health: health{d.Access()}, Node: at, Power: at,
+	}
+}
+
+// faultObjects are the objects of a cluster under the names of package fault.
+type faultObjects struct{ lab.Objects }
+
+func (o faultObjects) Object(ctx context.Context, key fault.ObjectKey, into any) (bool, error) {
+	return o.Objects.Object(ctx, lab.ObjectKey(key), into)
+}
+
+func (o faultObjects) Named(ctx context.Context, kind fault.ObjectKey, labels map[string]string) ([]string, error) {
+	return o.Objects.Named(ctx, lab.ObjectKey(kind), labels)
+}
+
+func (o faultObjects) Delete(ctx context.Context, key fault.ObjectKey) error {
+	return o.Objects.Delete(ctx, lab.ObjectKey(key))
+}
+
+// health looks at a cluster through its API.
+type health struct{ access lab.Access }
+
+func (h health) NodeReady(ctx context.Context) error { return h.access.Objects.NodeReady(ctx) }
+
+func (h health) ServerStarted(ctx context.Context) error {
+	return h.access.Pods.Started(ctx, lab.ServerKey(), spire.ServerContainer)
+}
+
+func (h health) AgentReady(ctx context.Context) error {
+	return h.access.Pods.Ready(ctx, lab.AgentKey())
+}
+
+// machine is the node of one cluster, as a person at it has it.
+type machine struct {
+	hands        lab.Hands
+	nodes        lab.Nodes
+	lab, cluster string
+}
+
+func (m machine) Exec(ctx context.Context, argv ...string) ([]byte, error) {
+	return m.hands.Exec(ctx, m.lab, m.cluster, argv...)
+}
+
+func (m machine) Address(ctx context.Context) (netip.Addr, error) {
+	return m.hands.Address(ctx, m.lab, m.cluster)
+}
+
+func (m machine) Stop(ctx context.Context, grace time.Duration) error {
+	return m.hands.Stop(ctx, m.lab, m.cluster, grace)
+}
+
+func (m machine) Start(ctx context.Context) error { return m.nodes.Start(ctx, m.lab, m.cluster) }
+
+func (m machine) Running(ctx context.Context) (bool, error) {
+	all, err := m.nodes.List(ctx, m.lab)
+	if err != nil {
+		return false, err
+	}
+	i := slices.IndexFunc(all, func(n lab.Node) bool { return n.Cluster == m.cluster })
+	if i < 0 {
+		return false, fmt.Errorf("lab %s has no cluster %s any more", m.lab, m.cluster)
+	}
+	return all[i].Running, nil
+}
+
+// spoiled makes what the mutation makes wrong before the first step.
+func (t *Trial) spoiled(ctx context.Context) error {
+	if t.mutation != NeverRefresh {
+		return nil
+	}
+	called, _ := t.Pair()
+	injected, err := fault.EndpointCut(called.Fault()).Inject(ctx)
+	if err != nil {
+		return err
+	}
+	t.Restore("let the peer fetch again", injected.Recover)
+	return t.until(ctx, injected.Felt())
+}
+
+// Reconfigure changes what the server of a trust domain is installed with, which
+// restarts it, and has that put back at the end.
+func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology.TrustDomain)) error {
+	changed := t.ground.topology
+	changed.TrustDomains = slices.Clone(changed.TrustDomains)
+	for i := range changed.TrustDomains {
+		if changed.TrustDomains[i].Name == d.TrustDomain.Name {
+			change(&changed.TrustDomains[i])
+		}
+	}
+	t.Restore("give the server of "+d.String()+" its settings back", func(ctx context.Context) error {
+		return t.ground.hold.Up(ctx, t.ground.topology)
+	})
+	if err := t.ground.hold.Up(ctx, changed); err != nil {
+		return err
+	}
+	return t.until(ctx, d.Ready())
+}
+
+// shownBy returns the authority that has signed what the bundle endpoint shows.
+func (d Domain) shownBy(ctx context.Context) (string, error) {
+	address, err := d.trial.lab().Addresses.Server(d.TrustDomain)
+	if err != nil {
+		return "", err
+	}
+	chain, err := d.trial.ground.driver.Parts.Certificates(ctx, netip.AddrPortFrom(address, uint16(d.BundleEndpoint.Port)))
+	if err != nil {
+		return "", err
+	}
+	bundle, err := d.Bundle(ctx)
+	if err != nil {
+		return "", err
+	}
+	_, verified, err := x509svid.Verify(chain, bundle)
+	if err != nil {
+		return "", err
+	}
+	if len(verified) == 0 || len(verified[0]) == 0 {
+		return "", errors.New("nothing verifies it")
+	}
+	return hex.EncodeToString(verified[0][len(verified[0])-1].SubjectKeyId), nil
+}
+
+// relationshipKey names the resource by which one trusts another.
+func relationshipKey(trusted Domain) lab.ObjectKey {
+	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted.TrustDomain.Name)}
+}
+
+// Related returns the resource by which the trust domain trusts another.
+func (d Domain) Related(ctx context.Context, to Domain) (spire.FederatedTrustDomainSpec, error) {
+	var resource struct {
+		Spec spire.FederatedTrustDomainSpec `json:"spec"`
+	}
+	there, err := d.Access().Objects.Object(ctx, relationshipKey(to), &resource)
+	if err == nil && !there {
+		err = fmt.Errorf("%s has no resource by which it trusts %s", d, to)
+	}
+	return resource.Spec, err
+}
+
+// Relate makes the resource by which the trust domain trusts another what it is
+// given as.
+func (d Domain) Relate(ctx context.Context, to Domain, spec spire.FederatedTrustDomainSpec) error {
+	_, err := d.Access().Objects.Apply(ctx, spire.Resource{
+		APIVersion: spire.ResourceAPIVersion, Kind: relationshipKey(to).Kind,
+		Metadata: spire.Metadata{Name: relationshipKey(to).Name, Labels: spire.Owned()}, Spec: spec,
+	})
+	return err
+}
+
+// Rerelate changes the resource by which the trust domain trusts another, and has
+// it put back at the end.
+func (d Domain) Rerelate(ctx context.Context, to Domain, change func(*spire.FederatedTrustDomainSpec)) error {
+	before, err := d.Related(ctx, to)
+	if err != nil {
+		return err
+	}
+	d.trial.Restore(fmt.Sprintf("let %s trust %s as before", d, to), func(ctx context.Context) error {
+		// With the bundle of today: what the resource pinned once may be gone.
+		source, err := to.Bundle(ctx)
+		if err != nil {
+			return err
+		}
+		document, err := spire.Pinned(to.BundleEndpoint, source).Marshal()
+		if err != nil {
+			return err
+		}
+		before.TrustDomainBundle = string(document)
+		return d.Relate(ctx, to, before)
+	})
+	after := before
+	change(&after)
+	return d.Relate(ctx, to, after)
+}
+
+// Unrelate deletes the resource by which the trust domain trusts another, and has
+// it put back at the end.
+func (d Domain) Unrelate(ctx context.Context, to Domain) error {
+	if err := d.Rerelate(ctx, to, func(*spire.FederatedTrustDomainSpec) {}); err != nil {
+		return err
+	}
+	return d.Access().Objects.Delete(ctx, relationshipKey(to))
+}
+
+// expects checks which SPIFFE ID the server wants the endpoint of another to show.
+func (d Domain) expects(of Domain, id string) check.Check {
+	return check.Check{Name: fmt.Sprintf("%s expects %s at the endpoint of %s", d, id, of), Probe: func(ctx context.Context) error {
+		all, err := d.Server().Relationships(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			if r.Trusted == of.TrustDomain.Name && r.EndpointID.String() != id {
+				err = fmt.Errorf("it expects %s", r.EndpointID)
+			}
+		}
+		return err
+	}}
+}
+
+// Handover sets what the server holds of another to what the other has now, by
+// the authenticated path of both servers' APIs.
+func (d Domain) Handover(ctx context.Context, of Domain) error {
+	source, err := of.Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	source = source.Clone()
+	source.SetRefreshHint(of.BundleEndpoint.RefreshHint)
+	return d.Server().SetBundle(ctx, source)
+}
+
+// HandoverAtEnd has Handover done when the run is over, unless what is held is in
+// sync by then.
+func (d Domain) HandoverAtEnd(of Domain) {
+	d.trial.Restore(fmt.Sprintf("see that %s holds the bundle of %s", d, of), func(ctx context.Context) error {
+		seen, err := d.Compare(ctx, of)
+		if err != nil || len(seen.Lacking)+len(seen.Foreign) == 0 {
+			return err
+		}
+		return d.Handover(ctx, of)
+	})
+}

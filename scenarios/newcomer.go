@@ -1,0 +1,209 @@
+package scenarios
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+// newcomer is what the label, the pod and the registration of a workload that
+// comes during a trial are called.
+const newcomer = "newcomer"
+
+// Newcomer is a workload that comes to a cluster during a trial: a probe that has
+// no identity until it is registered.
+type Newcomer struct {
+	Domain
+}
+
+// ID returns the SPIFFE ID that Register gives it: the probe's own, so that
+// whoever lets the one in lets the other in.
+func (n Newcomer) ID() spiffeid.ID { return n.Domain.ID() }
+
+// Newcomer starts a pod like the probe's.
+func (d Domain) Newcomer(ctx context.Context) (Newcomer, error) {
+	n := Newcomer{d}
+	app := topology.Probe()
+	var deployment struct {
+		Spec struct {
+			Template struct {
+				Spec json.RawMessage `json:"spec"`
+			} `json:"template"`
+		} `json:"spec"`
+	}
+	key := lab.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: app.Namespace, Name: app.Deployment}
+	there, err := d.Access().Objects.Object(ctx, key, &deployment)
+	if err != nil {
+		return n, err
+	}
+	if !there {
+		return n, fmt.Errorf("cluster %s has no probe to make another of", d.Cluster)
+	}
+	d.trial.Restore("remove the newcomer from "+d.Cluster, func(ctx context.Context) error {
+		return errors.Join(n.Unregister(ctx), n.remove(ctx))
+	})
+	_, err = d.Access().Objects.Apply(ctx, map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{"name": newcomer, "namespace": app.Namespace, "labels": n.labels()},
+		"spec":     deployment.Spec.Template.Spec,
+	})
+	return n, err
+}
+
+func (n Newcomer) labels() map[string]string {
+	return map[string]string{"fedlab.dev/" + newcomer: "here"}
+}
+
+// Probe returns a client of the newcomer.
+func (n Newcomer) Probe() *traffic.Probe { return n.pod(n.labels()) }
+
+// remove deletes the pod and waits until it is gone: the next newcomer has the
+// same name.
+func (n Newcomer) remove(ctx context.Context) error {
+	key := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace, Name: newcomer}
+	if err := n.Access().Objects.Delete(ctx, key); err != nil {
+		return err
+	}
+	return n.trial.until(ctx, check.Check{Name: "the newcomer is gone", Probe: func(ctx context.Context) error {
+		there, err := n.Access().Objects.Object(ctx, key, &struct{}{})
+		if err == nil && there {
+			err = errors.New("it is still there")
+		}
+		return err
+	}})
+}
+
+func (n Newcomer) registration() lab.ObjectKey {
+	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "fedlab-" + newcomer}
+}
+
+// Register gives the newcomer an identity that federates with these trust
+// domains. Selectors are those that a workload must have beside its namespace and
+// service account.
+func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDomain, selectors ...string) error {
+	app := topology.Probe()
+	names := make([]string, len(federatesWith))
+	for i, td := range federatesWith {
+		names[i] = td.Name()
+	}
+	_, err := n.Access().Objects.Apply(ctx, spire.Resource{
+		APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID",
+		Metadata: spire.Metadata{Name: n.registration().Name, Labels: spire.Owned()},
+		Spec: spire.WorkloadIdentitySpec{
+			SPIFFEIDTemplate:  "spiffe://{{ .TrustDomain }}" + app.IDTemplate,
+			NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": app.Namespace}},
+			PodSelector:       spire.LabelSelector{MatchLabels: n.labels()},
+			WorkloadSelectorTemplates: append([]string{
+				"k8s:ns:" + app.Namespace, "k8s:sa:" + app.ServiceAccount, "k8s:pod-name:" + newcomer,
+			}, selectors...),
+			FederatesWith: names,
+		},
+	})
+	return err
+}
+
+// Unregister takes the identity away again. What the newcomer has, it keeps until
+// it expires.
+func (n Newcomer) Unregister(ctx context.Context) error {
+	return n.Access().Objects.Delete(ctx, n.registration())
+}
+
+// EntryFailures returns how many entries of the registration the server refuses:
+// the only sign of it that Kubernetes shows.
+func (n Newcomer) EntryFailures(ctx context.Context) (int, error) {
+	var resource struct {
+		Status struct {
+			Stats struct {
+				EntryFailures int `json:"entryFailures"`
+			} `json:"stats"`
+		} `json:"status"`
+	}
+	_, err := n.Access().Objects.Object(ctx, n.registration(), &resource)
+	return resource.Status.Stats.EntryFailures, err
+}
+
+// Runs checks that the newcomer's program runs, with or without an identity.
+func (n Newcomer) Runs() check.Check {
+	return check.Check{Name: "the newcomer runs", Probe: func(ctx context.Context) error {
+		_, err := n.Probe().Holding(ctx)
+		return err
+	}}
+}
+
+// HasIdentity checks that the Workload API gives the newcomer its SVID.
+func (n Newcomer) HasIdentity() check.Check {
+	return check.Check{Name: "the newcomer in " + n.Cluster + " has its identity", Probe: func(ctx context.Context) error {
+		holding, err := n.Probe().Holding(ctx)
+		switch {
+		case err != nil:
+			return err
+		case holding.Self == nil:
+			return fmt.Errorf("it has none: %s", holding.Problem)
+		case holding.Self.ID != n.ID().String():
+			return fmt.Errorf("it is %s", holding.Self.ID)
+		}
+		return nil
+	}}
+}
+
+// HasNone checks that the newcomer has no identity.
+func (n Newcomer) HasNone() check.Check {
+	return check.Check{Name: "the newcomer in " + n.Cluster + " has no identity", Probe: func(ctx context.Context) error {
+		holding, err := n.Probe().Holding(ctx)
+		if err == nil && holding.Self != nil {
+			err = fmt.Errorf("it is %s", holding.Self.ID)
+		}
+		return err
+	}}
+}
+
+// identity returns the registration of the probe as the lab makes it.
+func (d Domain) identity() (spire.Resource, spire.WorkloadIdentitySpec, error) {
+	t := d.trial.lab().Topology
+	w, err := t.Workload(topology.ProbeOf(d.Cluster))
+	if err != nil {
+		return spire.Resource{}, spire.WorkloadIdentitySpec{}, err
+	}
+	resource, err := spire.WorkloadIdentity(t, w)
+	if err != nil {
+		return spire.Resource{}, spire.WorkloadIdentitySpec{}, err
+	}
+	spec, ok := resource.Spec.(spire.WorkloadIdentitySpec)
+	if !ok {
+		return spire.Resource{}, spire.WorkloadIdentitySpec{}, fmt.Errorf("registration of %s has a %T", w.Name, resource.Spec)
+	}
+	return resource, spec, nil
+}
+
+// Reregister changes the probe's registration, and has it put back at the end.
+func (d Domain) Reregister(ctx context.Context, change func(*spire.WorkloadIdentitySpec)) error {
+	resource, spec, err := d.identity()
+	if err != nil {
+		return err
+	}
+	d.trial.Restore("put the registration of the probe of "+d.String()+" back", d.Registered)
+	spec.FederatesWith = slices.Clone(spec.FederatesWith)
+	change(&spec)
+	resource.Spec = spec
+	_, err = d.Access().Objects.Apply(ctx, resource)
+	return err
+}
+
+// Registered makes the probe's registration what the lab asks for.
+func (d Domain) Registered(ctx context.Context) error {
+	resource, _, err := d.identity()
+	if err == nil {
+		_, err = d.Access().Objects.Apply(ctx, resource)
+	}
+	return err
+}

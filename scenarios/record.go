@@ -1,0 +1,122 @@
+// Package scenarios is the catalogue: what is broken on purpose, in one file
+// each, what is claimed of it in one sentence, and the record that a run leaves.
+//
+// It returns errors and asserts nothing. It refuses to know Ginkgo, consoles and
+// how a lab is reached: it is given a lab and a way to its programs.
+package scenarios
+
+import (
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+// RecordVersion is the version of the JSON that a Record is written as.
+const RecordVersion = "fedlab.dev/v1alpha1"
+
+// Record is all that a run of a scenario has seen. Verdicts are computed from it
+// and from nothing else.
+type Record struct {
+	APIVersion string `json:"apiVersion"` // RecordVersion
+	Kind       string `json:"kind"`       // ScenarioRecord
+	Scenario   string `json:"scenario"`
+	Claim      string `json:"claim"`
+	Lab        string `json:"lab"`
+	// Labels are those of the scenario; Sources are where the rules come from that
+	// it rests on.
+	Labels  []string `json:"labels"`
+	Sources []string `json:"sources,omitempty"`
+	// Mutation names what was made wrong on purpose; empty in a real run.
+	Mutation string    `json:"mutation,omitempty"`
+	Began    time.Time `json:"began"`
+	Ended    time.Time `json:"ended"`
+	// Steps are in the order in which they ran; the last one that has an Error
+	// ended the run. Those that put the lab back have Restore set, and run always.
+	Steps []StepRecord `json:"steps"`
+	// Windows are what was broken, and from when to when.
+	Windows []Window `json:"windows"`
+	// Marks are moments worth a line in a picture: an authority that was
+	// activated, a bundle that arrived.
+	Marks []Mark `json:"marks"`
+	// Measures hold each wait against its bound.
+	Measures []Measure `json:"measures"`
+	// Holdings are looks at which authorities a trust domain's server has of its
+	// own or holds of others, over time.
+	Holdings []Holding        `json:"holdings"`
+	Streams  []traffic.Stream `json:"streams"`
+	Verdicts []Verdict        `json:"verdicts"`
+	// Holds is true when no step failed and each verdict holds.
+	Holds bool `json:"holds"`
+	// Error says why the run ended early or did not put the lab back; empty
+	// otherwise.
+	Error string `json:"error,omitempty"`
+}
+
+// StepRecord is one step as it went.
+type StepRecord struct {
+	// Name completes the sentence "the next step is to …".
+	Name string `json:"name"`
+	// Look says where a person can see it; may be empty.
+	Look    string    `json:"look,omitempty"`
+	Restore bool      `json:"restore,omitempty"`
+	Began   time.Time `json:"began"`
+	// Took does not count what a person was waited for.
+	Took time.Duration `json:"took"`
+	// Seen are observations, in words, in their order.
+	Seen  []string `json:"seen,omitempty"`
+	Error string   `json:"error,omitempty"`
+}
+
+// Window is a fault: the times are zero for what was not reached.
+type Window struct {
+	Name      string    `json:"name"`
+	Injected  time.Time `json:"injected"`
+	Felt      time.Time `json:"felt,omitzero"`
+	Recovered time.Time `json:"recovered,omitzero"`
+	Healed    time.Time `json:"healed,omitzero"`
+}
+
+// Mark is a moment.
+type Mark struct {
+	At   time.Time `json:"at"`
+	What string    `json:"what"`
+}
+
+// Measure is a wait and the bound that was derived for it.
+type Measure struct {
+	What string `json:"what"`
+	// Took is what was measured, from At.
+	At   time.Time     `json:"at"`
+	Took time.Duration `json:"took"`
+	// Bound is what SPIRE's arithmetic allows; Allowed has what the machine needs
+	// for the work itself on top, and Took may not be longer.
+	Bound   time.Duration `json:"bound"`
+	Allowed time.Duration `json:"allowed"`
+	// Formula says what Bound is made of.
+	Formula string `json:"formula"`
+	// Propagation is set where this is the way of a bundle from one trust domain
+	// to another, which bench compares with Bound.
+	Propagation bool `json:"propagation,omitempty"`
+}
+
+// Holding is which authorities a server has of a trust domain at a time.
+type Holding struct {
+	At     time.Time `json:"at"`
+	Holder string    `json:"holder"` // the trust domain whose server was asked
+	Of     string    `json:"of"`     // its own name, or a trust domain that it holds a bundle of
+	// State compares the held bundle with its source; empty where Of is Holder or
+	// the source was not asked.
+	State federation.State `json:"state,omitempty"`
+	// X509 and JWT are the IDs of the authorities.
+	X509 []string `json:"x509,omitempty"`
+	JWT  []string `json:"jwt,omitempty"`
+}
+
+// Verdict is a claim on the traffic and how it was judged.
+type Verdict struct {
+	traffic.Verdict
+	Holds bool `json:"holds"`
+	// Why says what in the record speaks against it; empty when it holds.
+	Why string `json:"why,omitempty"`
+}

@@ -1,0 +1,122 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/fedlab-dev/fedlab/scenarios"
+)
+
+// The first words of lines that tell how something went, and what they are
+// painted with. Each is told by its word as well.
+const (
+	holds  = "holds"
+	fails  = "FAILS"
+	good   = "\x1b[32m"
+	bad    = "\x1b[1;31m"
+	normal = "\x1b[0m"
+)
+
+// Console writes how a run went, for a person who has watched it: what was
+// claimed, each verdict, and each wait against its bound. It writes escape
+// sequences only with colour, and none that a record brings.
+func Console(w io.Writer, r scenarios.Record, colour bool) error {
+	var text bytes.Buffer
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) {
+		for i, c := range cells {
+			cells[i] = plain(c)
+		}
+		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
+	}
+	row(outcome(r.Holds) + " " + r.Scenario + ", in " + seconds(lasted(r)) + ": " + r.Claim)
+	if r.Mutation != "" {
+		row("made wrong on purpose: " + r.Mutation)
+	}
+	for _, why := range broken(r) {
+		row(why)
+	}
+	if len(r.Verdicts) > 0 {
+		row("")
+		row("VERDICT", "CLAIM", "AGAINST IT")
+		for _, v := range r.Verdicts {
+			row(outcome(v.Holds), v.Says, orDash(v.Why))
+		}
+	}
+	if len(r.Measures) > 0 {
+		row("")
+		row("TOOK", "BOUND", "ALLOWED", "RATIO", "FOR", "BOUND IS")
+		for _, m := range r.Measures {
+			row(seconds(m.Took), seconds(m.Bound), seconds(m.Allowed), ratio(m), m.What, orDash(m.Formula))
+		}
+	}
+	err := table.Flush()
+	if err == nil && colour {
+		// Only now, since the table counts the bytes of its cells.
+		_, err = io.WriteString(w, painted(text.String()))
+	} else if err == nil {
+		_, err = text.WriteTo(w)
+	}
+	if err != nil {
+		return fmt.Errorf("write summary: %w", err)
+	}
+	return nil
+}
+
+func painted(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		for word, with := range map[string]string{holds: good, fails: bad} {
+			if rest, ok := strings.CutPrefix(line, word+" "); ok {
+				line = with + word + normal + " " + rest
+			}
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// plain keeps a text on its line and in its cell.
+func plain(s string) string { return strings.Map(visible, s) }
+
+// visible takes out what a terminal would obey, and what turns the direction of
+// the text that follows.
+func visible(r rune) rune {
+	switch {
+	case unicode.IsPrint(r):
+		return r
+	case unicode.IsSpace(r):
+		return ' '
+	}
+	return unicode.ReplacementChar
+}
+
+func outcome(held bool) string {
+	if held {
+		return holds
+	}
+	return fails
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// seconds writes a time for people: in the unit of the picture's axis.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// ratio is how much of its bound a wait took.
+func ratio(m scenarios.Measure) string {
+	if m.Bound <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", m.Took.Seconds()/m.Bound.Seconds())
+}

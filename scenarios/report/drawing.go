@@ -1,0 +1,537 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios"
+)
+
+// The measures of a picture, in its own units: pixels on a projector of 1920.
+const (
+	width  = 1800.0
+	gutter = 212.0 // what names the rows, left of the axis
+	margin = 20.0
+	row    = 32.0 // a row with a bar and text
+	bar    = 22.0
+	foot   = 23.0 // from the top of a row to the line that its text stands on
+	above  = 26.0 // a row of labels alone
+	pad    = 7.0  // between a line or a bar and its text
+	thin   = 3.0  // a tick of traffic, with the gap to the next one
+)
+
+// path is one shape. The class gives it its colours.
+type path struct {
+	Class, D string
+	// Title is shown where a pointer rests on it.
+	Title string
+}
+
+// word is one line of text; Quiet goes on with it in another colour.
+type word struct {
+	X, Y        float64
+	Class       string
+	Text, Quiet string
+}
+
+// key explains a shape in the legend.
+type key struct{ Class, D, Text string }
+
+// drawing is the picture of a record, and grows downwards. What is Under lies
+// below all Paths.
+type drawing struct {
+	Width, Height float64
+	Under, Paths  []path
+	Words         []word
+	Keys          []key
+
+	axis axis
+	y    float64
+	// colours are the classes of authorities: an authority has one colour
+	// wherever it is met.
+	colours map[string]string
+}
+
+// draw lays out the timeline of a record.
+func draw(r scenarios.Record) *drawing {
+	d := &drawing{Width: width, axis: axisOf(r, gutter, width-margin), colours: map[string]string{}}
+	d.marks(r.Marks)
+	top := d.y
+	d.steps(r.Steps)
+	d.waits(r.Measures)
+	d.windows(r.Windows)
+	for _, s := range r.Streams {
+		d.stream(s)
+	}
+	for _, b := range bundles(r.Holdings) {
+		d.bundle(b)
+	}
+	d.scale(top, r)
+	d.Height = d.y + margin/2
+	return d
+}
+
+// marks draws the labels of moments; their lines go on with the scale.
+func (d *drawing) marks(marks []scenarios.Mark) {
+	labels, rows := d.labels(marks)
+	for _, l := range labels {
+		y := d.y + float64(l.row)*above
+		d.Under = append(d.Under, path{"mark", line(l.x, y+2, l.x, d.y+float64(rows)*above), ""})
+		d.label("mark", l, y+above-6)
+	}
+	d.y += float64(rows) * above
+	if rows > 0 {
+		d.key("mark", line(14, 0, 14, 20), "moment")
+	}
+}
+
+// labels measures and places the labels of moments, and cuts short what would
+// take more than half of the picture.
+func (d *drawing) labels(marks []scenarios.Mark) (labels []label, rows int) {
+	for _, m := range marks {
+		text := cut(m.What, (d.axis.right-d.axis.left)/2)
+		labels = append(labels, label{text: text, x: d.axis.x(m.At), width: textWidth(text) + 2*pad})
+	}
+	rows = plant(labels, width)
+	return labels, rows
+}
+
+// label writes a label that has its place.
+func (d *drawing) label(class string, l label, y float64) {
+	if l.left {
+		d.word(class+" end", l.x-pad, y, l.text)
+	} else {
+		d.word(class, l.x+pad, y, l.text)
+	}
+}
+
+func (d *drawing) steps(steps []scenarios.StepRecord) {
+	if len(steps) == 0 {
+		return
+	}
+	d.heading("Steps", "")
+	for i, s := range steps {
+		class, text := "step", s.Name
+		if s.Restore {
+			class += " restore"
+		}
+		if s.Error != "" {
+			class, text = class+" failed", "✕ "+text
+		}
+		d.gutter(fmt.Sprintf("%d · %s", i+1, seconds(s.Took)))
+		d.named(class, s.Began, s.Began.Add(s.Took), text, s.Name)
+	}
+	if slices.ContainsFunc(steps, func(s scenarios.StepRecord) bool { return !s.Restore && s.Error == "" }) {
+		d.key("step", rect(0, 3, 28, 14), "step")
+	}
+	if slices.ContainsFunc(steps, func(s scenarios.StepRecord) bool { return s.Restore }) {
+		d.key("step restore", rect(0, 3, 28, 14), "step that puts the lab back")
+	}
+	if slices.ContainsFunc(steps, func(s scenarios.StepRecord) bool { return s.Error != "" }) {
+		d.key("step failed", rect(0, 3, 28, 14), "✕ step that failed")
+	}
+}
+
+// waits draws each measure beside its bound.
+func (d *drawing) waits(measures []scenarios.Measure) {
+	if len(measures) == 0 {
+		return
+	}
+	d.heading("Waits", "")
+	for _, m := range measures {
+		d.gutter(seconds(m.Took))
+		from, until, bound := d.axis.x(m.At), d.axis.x(m.At.Add(m.Took)), d.axis.x(m.At.Add(m.Bound))
+		class := "wait"
+		if m.Took > m.Allowed {
+			class += " failed"
+		}
+		d.path("track", line(from, d.y+row/2, bound, d.y+row/2), "")
+		d.path(class, rect(from, d.y+5, max(thin, until-from), bar), m.What+": "+seconds(m.Took))
+		if m.Bound > 0 {
+			d.path("bound", line(bound, d.y+2, bound, d.y+8+bar), "bound "+seconds(m.Bound))
+		}
+		d.beside(class, from, max(until, bound), m.What)
+		d.y += row
+	}
+	d.key("wait", rect(0, 3, 28, 14), "wait")
+	d.key("bound", line(14, 0, 14, 20), "bound of a wait")
+}
+
+// moments are what is known of a fault, in their order.
+func moments(w scenarios.Window) []scenarios.Mark {
+	all := []scenarios.Mark{{At: w.Injected, What: "injected"}, {At: w.Felt, What: "felt"}, {At: w.Recovered, What: "recovered"}, {At: w.Healed, What: "healed"}}
+	return slices.DeleteFunc(all, func(m scenarios.Mark) bool { return m.At.IsZero() })
+}
+
+// windows draws the faults; the shade through all lanes comes with the scale.
+func (d *drawing) windows(windows []scenarios.Window) {
+	if len(windows) == 0 {
+		return
+	}
+	d.heading("Faults", "")
+	for _, w := range windows {
+		known := moments(w)
+		if len(known) == 0 {
+			continue
+		}
+		first, last := known[0].At, d.end(w)
+		// Between felt and recovered the fault is in force for sure; before and
+		// after, it comes and goes.
+		d.path("coming", rect(d.axis.x(first), d.y+5, d.axis.x(last)-d.axis.x(first), bar), w.Name)
+		if !w.Felt.IsZero() {
+			until := last
+			if !w.Recovered.IsZero() {
+				until = w.Recovered
+			}
+			d.path("fault", rect(d.axis.x(w.Felt), d.y+5, d.axis.x(until)-d.axis.x(w.Felt), bar), w.Name)
+		}
+		d.beside("fault", d.axis.x(first), d.axis.x(last), w.Name)
+		d.y += row
+		labels, rows := d.labels(known)
+		for i, l := range labels {
+			y := d.y + float64(rows-l.row)*above
+			d.path("moment", line(l.x, d.y-row+2, l.x, y), known[i].What+" "+d.at(known[i].At))
+			d.label("quiet", l, y-4)
+		}
+		d.y += float64(rows)*above + 4
+	}
+	d.key("fault", rect(0, 3, 28, 14), "fault")
+	d.key("coming", rect(0, 3, 28, 14), "it takes hold, or heals")
+}
+
+// end is when a fault was over, or when the picture is.
+func (d *drawing) end(w scenarios.Window) time.Time {
+	if w.Healed.IsZero() {
+		return d.axis.from.Add(d.axis.span)
+	}
+	return w.Healed
+}
+
+// stream draws a lane of calls: small ticks for answers, tall ones for all else.
+func (d *drawing) stream(s traffic.Stream) {
+	const small, tall = 16.0, 46.0
+	calls := slices.Clone(s.Calls)
+	slices.SortStableFunc(calls, func(a, b traffic.Call) int { return a.At.Compare(b.At) })
+	d.heading(s.From+" calls "+s.Order.Server, fmt.Sprintf("%s, %s connection, a call every %s", s.Order.Name, s.Order.Connection, s.Order.Every))
+
+	samples := make([]sample, len(calls))
+	for i, c := range calls {
+		samples[i] = sample{c.At, string(c.Outcome)}
+	}
+	counts := tallies(calls)
+	answered, height := 0, small+pad
+	if len(counts) > 0 && counts[0].outcome == traffic.Answered {
+		answered = counts[0].calls
+	}
+	if answered < len(calls) {
+		height = tall + 38
+	}
+	base := d.y + height - 2
+	if answered < len(calls) {
+		d.word("end", gutter-2*pad, base-26, fmt.Sprintf("%d not answered", len(calls)-answered))
+	}
+	d.word("end", gutter-2*pad, base-2, fmt.Sprintf("%d answered", answered))
+	d.path("base", line(d.axis.left, base, d.axis.right, base), "")
+
+	ticks := map[traffic.Outcome]string{}
+	for _, b := range bins(calls, d.axis, thin) {
+		h := tall
+		if b.outcome == traffic.Answered {
+			h = small
+		}
+		ticks[b.outcome] += rect(b.x, base-h, thin-1, h)
+	}
+	for _, c := range counts {
+		d.path(classOf(c.outcome), ticks[c.outcome], fmt.Sprintf("%d calls: %s", c.calls, c.outcome))
+		d.outcomeKey(c.outcome)
+	}
+	d.outcomes(calls, stretches(samples), base-tall)
+	d.y = base + 4
+	d.signers(calls)
+}
+
+// outcomes names what calls met that were not answered, above their ticks: the
+// longest stretches first, and none over another.
+func (d *drawing) outcomes(calls []traffic.Call, all []stretch, y float64) {
+	all = slices.DeleteFunc(slices.Clone(all), func(s stretch) bool { return s.what == string(traffic.Answered) })
+	slices.SortStableFunc(all, func(a, b stretch) int { return b.count - a.count })
+	var taken []label
+	free := func(l label) bool {
+		if slices.ContainsFunc(taken, l.disturbs) {
+			return false
+		}
+		taken = append(taken, l)
+		return true
+	}
+	const half = 9.0 // of a glyph and what is around it
+	middle := func(s stretch) float64 { return (d.axis.x(s.from) + d.axis.x(s.last)) / 2 }
+	all = slices.DeleteFunc(all, func(s stretch) bool { return !free(label{x: middle(s) - half, width: 2 * half}) })
+	for _, s := range all {
+		first := calls[slices.IndexFunc(calls, func(c traffic.Call) bool { return c.At.Equal(s.from) })]
+		d.path(classOf(first.Outcome), glyph(first.Outcome, middle(s), y-11, 7),
+			fmt.Sprintf("%d × %s from %s to %s: %s", s.count, s.what, d.at(s.from), d.at(s.last), first.Detail))
+		text := fmt.Sprintf("%d × %s", s.count, s.what)
+		after := label{x: middle(s) + half, width: textWidth(text) + pad}
+		before := label{x: middle(s) - half, width: after.width, left: true}
+		switch {
+		case after.x+after.width < width && free(after):
+			d.word("", after.x+2, y-5, text)
+		case before.x-before.width > d.axis.left && free(before):
+			d.word("end", before.x-2, y-5, text)
+		}
+	}
+}
+
+// signers draws which authority had signed the SVID that the server proved itself
+// with.
+func (d *drawing) signers(calls []traffic.Call) {
+	var samples []sample
+	for _, c := range calls {
+		if c.Server != nil && c.Server.Authority != "" {
+			samples = append(samples, sample{c.At, c.Server.Authority})
+		}
+	}
+	if samples == nil {
+		return
+	}
+	d.y += 4
+	d.gutter("server's CA")
+	for _, s := range stretches(samples) {
+		from, until := d.axis.x(s.from), d.axis.x(s.until)
+		d.path(d.colour(s.what), rect(from, d.y+7, max(thin, until-from), bar-6), "the server's SVID is signed by "+s.what)
+		if text := short(s.what); until-from > textWidth(text)+2*pad {
+			d.word("on code", from+pad, d.y+20, text)
+		}
+	}
+	d.y += row
+}
+
+// bundle draws a lane of authorities, a row each, and how the bundle compared with
+// its source.
+func (d *drawing) bundle(b bundle) {
+	name, tail := b.holder+" holds of "+b.of, ""
+	if b.holder == b.of {
+		name, tail = b.holder, "the authorities of its own"
+	}
+	d.heading(name, tail)
+	var states []sample
+	for _, l := range b.looks {
+		if l.State != "" {
+			states = append(states, sample{l.At, string(l.State)})
+		}
+	}
+	if states != nil {
+		d.gutter("bundle is")
+		for _, s := range stretches(states) {
+			class := "state"
+			if s.what != string(federation.InSync) {
+				class = "state off"
+				d.key(class, rect(0, 3, 28, 14), "bundle that is not in sync")
+			}
+			from, until := d.axis.x(s.from), d.axis.x(s.until)
+			d.path(class, rect(from, d.y+5, max(thin, until-from), bar), "bundle is "+s.what)
+			if until-from > textWidth(s.what)+2*pad {
+				d.word("", from+pad, d.y+foot, s.what)
+			}
+		}
+		d.y += row
+	}
+	for _, a := range authorities(b.looks) {
+		d.word("quiet", 0, d.y+21, string(a.kind))
+		d.word("code end", gutter-2*pad, d.y+21, short(a.id))
+		class := d.colour(a.id)
+		if a.kind == federation.JWT {
+			class += " jwt"
+			d.key("authority jwt", rect(1, 4, 26, 12), "JWT authority")
+		}
+		d.key("authority", rect(0, 4, 28, 12), "X.509 authority, coloured by its ID")
+		for _, s := range a.when {
+			from, until := d.axis.x(s.from), d.axis.x(s.until)
+			d.path(class, rect(from, d.y+7, max(thin, until-from), bar-6),
+				fmt.Sprintf("%s authority %s, seen from %s until %s", a.kind, a.id, d.at(s.from), d.at(s.until)))
+		}
+		d.y += row - 4
+	}
+}
+
+// scale draws the axis, its lines up through all lanes, and the shade of faults.
+func (d *drawing) scale(top float64, r scenarios.Record) {
+	bottom := d.y + pad
+	var shades []path
+	for _, w := range r.Windows {
+		known := moments(w)
+		if len(known) == 0 {
+			continue
+		}
+		from := d.axis.x(known[0].At)
+		shades = append(shades, path{"shade", rect(from, top, d.axis.x(d.end(w))-from, bottom-top), w.Name})
+		for _, m := range known {
+			x := d.axis.x(m.At)
+			d.Under = append(d.Under, path{"edge", line(x, top, x, bottom), ""})
+		}
+	}
+	for _, m := range r.Marks {
+		x := d.axis.x(m.At)
+		d.Under = append(d.Under, path{"mark", line(x, top, x, bottom), ""})
+	}
+	d.Under = append(shades, d.Under...)
+	d.path("base", line(d.axis.left, bottom, d.axis.right, bottom), "")
+	for _, t := range ticks(d.axis.span, 14) {
+		x := d.axis.x(d.axis.from.Add(t))
+		d.Under = append(d.Under, path{"grid", line(x, top, x, bottom+6), ""})
+		d.word("middle", x, bottom+26, strconv.FormatFloat(t.Seconds(), 'f', -1, 64))
+	}
+	d.word("quiet", 0, bottom+26, "seconds")
+	d.y = bottom + 32
+}
+
+func (d *drawing) heading(text, quiet string) {
+	d.y += 34
+	d.Words = append(d.Words, word{0, d.y - 6, "heading", text, quiet})
+}
+
+func (d *drawing) gutter(text string) { d.word("quiet end", gutter-2*pad, d.y+foot, text) }
+
+// named draws a bar with its name, in a row of its own.
+func (d *drawing) named(class string, began, ended time.Time, text, title string) {
+	from, until := d.axis.x(began), d.axis.x(ended)
+	until = max(until, from+thin)
+	d.path(class, rect(from, d.y+5, until-from, bar), title+" ("+d.at(began)+" to "+d.at(ended)+")")
+	d.beside(class, from, until, text)
+	d.y += row
+}
+
+// beside writes a bar's name; the class is the bar's, for a name that is in it.
+func (d *drawing) beside(class string, from, until float64, text string) {
+	x, room, ends := beside(from, until, d.axis.left, width, textWidth(text)+2*pad)
+	text = cut(text, room-2*pad)
+	switch {
+	case ends:
+		d.word("end", x-pad, d.y+foot, text)
+	case x == from:
+		d.word("in "+class, x+pad, d.y+foot, text)
+	default:
+		d.word("", x+pad, d.y+foot, text)
+	}
+}
+
+func (d *drawing) path(class, shape, title string) {
+	d.Paths = append(d.Paths, path{class, shape, title})
+}
+
+func (d *drawing) word(class string, x, y float64, text string) {
+	d.Words = append(d.Words, word{x, y, class, text, ""})
+}
+
+// key adds to the legend what it does not have yet.
+func (d *drawing) key(class, shape, text string) {
+	if k := (key{class, shape, text}); !slices.Contains(d.Keys, k) {
+		d.Keys = append(d.Keys, k)
+	}
+}
+
+func (d *drawing) outcomeKey(o traffic.Outcome) {
+	if o == traffic.Answered {
+		d.key(classOf(o), rect(8, 10, 2, 10)+rect(13, 10, 2, 10)+rect(18, 10, 2, 10), "call that was answered")
+	} else {
+		d.key(classOf(o), glyph(o, 9, 10, 7)+rect(20, 0, 3, 20), "call: "+string(o))
+	}
+}
+
+// at writes a time as the axis counts it.
+func (d *drawing) at(t time.Time) string { return seconds(t.Sub(d.axis.from)) }
+
+// palette is how many colours authorities have; the next one has the first again,
+// and its ID beside it all the same.
+const palette = 6
+
+func (d *drawing) colour(authority string) string {
+	if d.colours[authority] == "" {
+		d.colours[authority] = fmt.Sprintf("authority a%d", len(d.colours)%palette)
+	}
+	return d.colours[authority]
+}
+
+// classOf is the class of an outcome, which the style sheet counts.
+func classOf(o traffic.Outcome) string { return fmt.Sprintf("call o%d", severity(o)) }
+
+// glyphs are the shapes above calls that were not answered, by their severity
+// less one, as corners about 0: who cannot tell their colours can tell them.
+func glyphs() [][]float64 {
+	return [][]float64{
+		{0, -1, .7, -.7, 1, 0, .7, .7, 0, 1, -.7, .7, -1, 0, -.7, -.7}, // a disc
+		{-1, -1, 1, -1, -1, 1, 1, 1},                                   // an hourglass
+		{0, -1, 1, 0, 0, 1, -1, 0},                                     // a diamond
+		{0, -1, 1, .9, -1, .9},                                         // a triangle
+		{-1, -.9, 1, -.9, 0, 1},                                        // one on its head
+		{-.9, -.9, .9, -.9, .9, .9, -.9, .9},                           // a square
+		{-1, -.4, 1, -.4, 1, .4, -1, .4},                               // a bar
+		{-1, -.6, -.6, -1, 0, -.4, .6, -1, 1, -.6, .4, 0, 1, .6, .6, 1, 0, .4, -.6, 1, -1, .6, -.4, 0},                       // a cross
+		{-.35, -1, .35, -1, .35, -.35, 1, -.35, 1, .35, .35, .35, .35, 1, -.35, 1, -.35, .35, -1, .35, -1, -.35, -.35, -.35}, // a plus
+		{0, -1, .3, -.3, 1, -.2, .45, .25, .6, 1, 0, .55, -.6, 1, -.45, .25, -1, -.2, -.3, -.3},                              // a star
+	}
+}
+
+// glyph draws an outcome's shape about a point.
+func glyph(o traffic.Outcome, x, y, size float64) string {
+	all := glyphs()
+	corners := all[(severity(o)-1)%len(all)]
+	var b strings.Builder
+	for i := 0; i < len(corners); i += 2 {
+		command := "L"
+		if i == 0 {
+			command = "M"
+		}
+		b.WriteString(command + number(x+corners[i]*size) + " " + number(y+corners[i+1]*size))
+	}
+	return b.String() + "Z"
+}
+
+func rect(x, y, w, h float64) string {
+	return "M" + number(x) + " " + number(y) + "h" + number(w) + "v" + number(h) + "h" + number(-w) + "Z"
+}
+
+func line(x1, y1, x2, y2 float64) string {
+	return "M" + number(x1) + " " + number(y1) + "L" + number(x2) + " " + number(y2)
+}
+
+// number writes a length as short as it can be told on a screen.
+func number(f float64) string { return strconv.FormatFloat(math.Round(f*10)/10, 'f', -1, 64) }
+
+// letter is how wide a letter of the picture's text is, on the safe side.
+const letter = 12.0
+
+func textWidth(s string) float64 {
+	w := 0.0
+	for _, r := range s {
+		w += letter
+		if r >= 0x1100 { // from here on are scripts with letters of twice the width
+			w += letter
+		}
+	}
+	return w
+}
+
+// cut shortens a text to what has the room.
+func cut(s string, room float64) string {
+	if textWidth(s) <= room {
+		return s
+	}
+	letters := []rune(s)
+	for len(letters) > 0 && textWidth(string(letters))+letter > room {
+		letters = letters[:len(letters)-1]
+	}
+	return strings.TrimRight(string(letters), " ") + "…"
+}
+
+// short is as much of an authority's ID as people compare.
+func short(id string) string {
+	letters := []rune(id)
+	return string(letters[:min(len(letters), 8)])
+}

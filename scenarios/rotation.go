@@ -1,0 +1,508 @@
+package scenarios
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+func rotations() []Scenario {
+	return []Scenario{x509Authority, jwtAuthority, natural, fasterThanRefresh}
+}
+
+// rotation is an X.509 authority on its way to be replaced.
+type rotation struct {
+	of        Domain
+	old, next spire.Authority
+	// activated, tainted and revoked are the stages that are behind.
+	activated, tainted, revoked bool
+}
+
+// prepare publishes the next authority before anything is signed with it. The end
+// of the trial finishes the rotation, however far it has come: a server remembers
+// two authorities, and one that is published and forgotten could not be taken back.
+func (d Domain) prepare(ctx context.Context) (*rotation, error) {
+	state, err := d.Server().X509Authorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if state.Active == nil {
+		return nil, fmt.Errorf("%s has no active X.509 authority", d)
+	}
+	r := &rotation{of: d, old: *state.Active}
+	if r.next, err = d.Server().PrepareX509Authority(ctx); err != nil {
+		return nil, err
+	}
+	d.trial.Restore("finish the rotation of "+d.String(), r.finish)
+	d.trial.Mark("%s prepares %s", d, brief(r.next.ID))
+	return r, nil
+}
+
+// activate signs with the next authority from now on.
+func (r *rotation) activate(ctx context.Context) error {
+	if _, err := r.of.Server().ActivateX509Authority(ctx, r.next.ID); err != nil {
+		return err
+	}
+	r.activated = true
+	r.of.trial.Mark("%s activates %s", r.of, brief(r.next.ID))
+	return nil
+}
+
+// taint has everything that the old authority has signed replaced.
+func (r *rotation) taint(ctx context.Context) error {
+	if r.of.trial.mutation == SkipTaint && !r.of.trial.restoring {
+		return nil
+	}
+	if err := r.of.Server().TaintX509Authority(ctx, r.old.ID); err != nil {
+		return err
+	}
+	r.tainted = true
+	r.of.trial.Mark("%s taints %s", r.of, brief(r.old.ID))
+	return nil
+}
+
+// revoke takes the old authority out of the bundle.
+func (r *rotation) revoke(ctx context.Context) error {
+	if r.of.trial.mutation == KeepOldBundle && !r.of.trial.restoring {
+		return nil
+	}
+	if err := r.of.Server().RevokeX509Authority(ctx, r.old.ID); err != nil {
+		return err
+	}
+	r.revoked = true
+	r.of.trial.Mark("%s revokes %s", r.of, brief(r.old.ID))
+	return nil
+}
+
+// finish does what is left of the rotation. The controller manager is started
+// again at its end: its webhook shows a certificate that the old authority has
+// signed, and it makes another one only when half of that one's life is over, so
+// that Kubernetes would take no ClusterSPIFFEID meanwhile (seen with 0.7.0;
+// pkg/webhookmanager, mintX509SVIDIfNeeded).
+func (r *rotation) finish(ctx context.Context) error {
+	for _, stage := range []struct {
+		behind bool
+		do     func(context.Context) error
+	}{{r.activated, r.activate}, {r.tainted, r.taint}} {
+		if !stage.behind {
+			if err := stage.do(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if !r.revoked {
+		if err := r.of.trial.until(ctx, r.replaced()); err != nil {
+			return err
+		}
+		if err := r.revoke(ctx); err != nil {
+			return err
+		}
+	}
+	return r.of.restart(ctx)
+}
+
+// restart has the pod of the server and the controller manager made anew.
+func (d Domain) restart(ctx context.Context) error {
+	key := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: spire.ServerPod}
+	var before, after struct {
+		Metadata struct {
+			UID string `json:"uid"`
+		} `json:"metadata"`
+	}
+	if _, err := d.Access().Objects.Object(ctx, key, &before); err != nil {
+		return err
+	}
+	if err := d.Access().Objects.Delete(ctx, key); err != nil {
+		return err
+	}
+	ready := d.Ready()
+	return d.trial.until(ctx, check.Check{Name: ready.Name + " again", Probe: func(ctx context.Context) error {
+		there, err := d.Access().Objects.Object(ctx, key, &after)
+		if err != nil {
+			return err
+		}
+		if !there || after.Metadata.UID == before.Metadata.UID {
+			return errors.New("the server's pod is still the old one")
+		}
+		return ready.Probe(ctx)
+	}})
+}
+
+// replaced checks that nothing presents an SVID of the old authority any more:
+// neither workloads nor the bundle endpoint, which authenticates itself by one.
+func (r *rotation) replaced() check.Check {
+	workloads := r.of.Presents(r.next.ID)
+	return check.Check{Name: workloads.Name + ", and so does its bundle endpoint", Probe: func(ctx context.Context) error {
+		if err := workloads.Probe(ctx); err != nil {
+			return err
+		}
+		shown, err := r.of.shownBy(ctx)
+		if err == nil && shown != r.next.ID {
+			err = fmt.Errorf("the endpoint shows one of authority %s", brief(shown))
+		}
+		return err
+	}}
+}
+
+// replacedBound is how long that takes.
+func replacedBound() Bound {
+	return Bound{
+		Within:  max(federation.TaintBound(), federation.EndpointSVIDBound()),
+		Formula: "the longer of " + taintFormula + " and the server's look at its own SVID",
+	}
+}
+
+// x509Authority replaces an X.509 authority as an operator does.
+var x509Authority = Scenario{
+	Name:   "rotation/x509-authority",
+	Claim:  "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer trusts the old one no longer.",
+	Labels: []string{CI},
+	Sources: []string{
+		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509)",
+		"SPIRE pkg/common/bundleutil/marshal.go: the served bundle does not say which authority is tainted",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var r *rotation
+		t.StepWith(ctx, "call across the federation", "the demo's page goes on showing answers throughout", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "publish the next authority before anything is signed with it",
+			"'fedlab status' counts one more X.509 authority; for some seconds the peer's bundle is behind", func(ctx context.Context) (err error) {
+				if r, err = called.prepare(ctx); err != nil {
+					return err
+				}
+				return t.Await(ctx, time.Now(), caller.ToWorkloads(called), caller.Has(called, r.next.ID))
+			})
+		t.Step(ctx, "activate it: from now on it signs", func(ctx context.Context) error { return r.activate(ctx) })
+		t.Step(ctx, "taint the old one, so that all it has signed is replaced", func(ctx context.Context) error {
+			tainted := time.Now()
+			if err := r.taint(ctx); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, tainted, replacedBound(), r.replaced()); err != nil {
+				return err
+			}
+			calls.MeetsBy("soon after the old authority is tainted, each call is answered under the new one", tainted, replacedBound(), r.next.ID)
+			return t.Await(ctx, tainted, replacedBound(), calls.Meets(r.next.ID))
+		})
+		t.Step(ctx, "see that the peer still trusts the tainted one: a taint is local", func(ctx context.Context) error {
+			return caller.Has(called, r.old.ID).Probe(ctx)
+		})
+		t.Step(ctx, "revoke the old one, and wait until the peer has dropped it", func(ctx context.Context) error {
+			revoked := time.Now()
+			if err := r.revoke(ctx); err != nil {
+				return err
+			}
+			return t.Await(ctx, revoked, caller.ToWorkloads(called), caller.Dropped(called, r.old.ID))
+		})
+		t.Step(ctx, "see a few more calls come through", func(ctx context.Context) error {
+			calls.AllAnswered("no call failed from the first step to the last")
+			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+		})
+		return t.Err()
+	},
+}
+
+// jwtAuthority replaces a JWT authority.
+var jwtAuthority = Scenario{
+	Name:    "rotation/jwt-authority",
+	Claim:   "A JWT-SVID stays valid at a federated peer until the authority that signed it is revoked and the peer has fetched again; one of the new authority is valid as soon as it is signed.",
+	Labels:  []string{CI},
+	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var old, next spire.Authority
+		var before, after string
+		// An agent keeps a JWT-SVID for each audience: another one makes it ask.
+		const first, second = "before-the-rotation", "after-the-rotation"
+		valid := func(audience string, token *string) check.Check {
+			return check.Check{Name: fmt.Sprintf("the token for %q is valid at %s", audience, caller), Probe: func(ctx context.Context) error {
+				id, err := caller.Probe().Validate(ctx, audience, *token)
+				if err == nil && id != called.ID().String() {
+					err = fmt.Errorf("it is of %s", id)
+				}
+				return err
+			}}
+		}
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.Step(ctx, "mint a token, and have the peer validate it", func(ctx context.Context) (err error) {
+			state, err := called.Server().JWTAuthorities(ctx)
+			if err != nil {
+				return err
+			}
+			old = *state.Active
+			if before, err = called.token(ctx, first, old.ID); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), immediate(), valid(first, &before))
+		})
+		t.Step(ctx, "publish the next JWT authority, and wait until the peer has it", func(ctx context.Context) (err error) {
+			if next, err = called.Server().PrepareJWTAuthority(ctx); err != nil {
+				return err
+			}
+			t.Mark("%s prepares JWT %s", called, brief(next.ID))
+			return t.Await(ctx, time.Now(), caller.ToWorkloads(called), caller.hasJWT(called, next.ID, true))
+		})
+		t.Step(ctx, "activate it, and mint another token", func(ctx context.Context) (err error) {
+			if _, err = called.Server().ActivateJWTAuthority(ctx, next.ID); err != nil {
+				return err
+			}
+			t.Mark("%s activates JWT %s", called, brief(next.ID))
+			if after, err = called.token(ctx, second, next.ID); err != nil {
+				return err
+			}
+			for _, c := range []check.Check{valid(first, &before), valid(second, &after)} {
+				if err := c.Probe(ctx); err != nil {
+					return fmt.Errorf("%s: not so: %w", c.Name, err)
+				}
+				t.Seen("%s", c.Name)
+			}
+			return nil
+		})
+		t.Step(ctx, "taint and revoke the old one, and wait until the peer refuses its token", func(ctx context.Context) error {
+			if t.mutation != SkipTaint {
+				if err := called.Server().TaintJWTAuthority(ctx, old.ID); err != nil {
+					return err
+				}
+			}
+			revoked := time.Now()
+			t.Mark("%s revokes JWT %s", called, brief(old.ID))
+			if t.mutation != KeepOldBundle {
+				if err := called.Server().RevokeJWTAuthority(ctx, old.ID); err != nil {
+					return err
+				}
+			}
+			return t.Await(ctx, revoked, caller.ToWorkloads(called), check.Check{
+				Name: fmt.Sprintf("the token for %q is refused at %s", first, caller), Probe: func(ctx context.Context) error {
+					_, err := caller.Probe().Validate(ctx, first, before)
+					if invalid := (*traffic.InvalidError)(nil); errors.As(err, &invalid) {
+						return nil
+					}
+					return errors.Join(errors.New("it is valid"), err)
+				},
+			})
+		})
+		t.Step(ctx, "see that the new one's token is valid still, and that calls never noticed", func(ctx context.Context) error {
+			calls.AllAnswered("no call failed: X.509 has no part in it")
+			return valid(second, &after).Probe(ctx)
+		})
+		return t.Err()
+	},
+}
+
+// token has the probe fetch a JWT-SVID, and waits for one that an authority has
+// signed.
+func (d Domain) token(ctx context.Context, audience, authority string) (string, error) {
+	token, err := d.Probe().Token(ctx, audience)
+	if err != nil {
+		return "", err
+	}
+	header, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(header)
+	if err != nil {
+		return "", fmt.Errorf("read header of the token for %q: %w", audience, err)
+	}
+	var signed struct {
+		KeyID string `json:"kid"`
+	}
+	if err := json.Unmarshal(text, &signed); err != nil {
+		return "", fmt.Errorf("read header of the token for %q: %w", audience, err)
+	}
+	if signed.KeyID != authority {
+		return "", fmt.Errorf("the token for %q is signed by %s, want %s", audience, brief(signed.KeyID), brief(authority))
+	}
+	return token, nil
+}
+
+// hasJWT checks whether the probe has a JWT authority of another.
+func (d Domain) hasJWT(of Domain, id string, want bool) check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s have JWT authority %s of %s", d, brief(id), of), Probe: func(ctx context.Context) error {
+		holding, err := d.Probe().Holding(ctx)
+		if err != nil {
+			return err
+		}
+		for _, has := range holding.JWTBundles[of.String()] {
+			if has == id {
+				return nil
+			}
+		}
+		return fmt.Errorf("they have %v", briefs(holding.JWTBundles[of.String()]))
+	}}
+}
+
+// naturalLife is the life of an X.509 authority in which a class sees three of
+// them: the next one is prepared at half of it and activated when a sixth
+// remains, so that a peer has a third of it to fetch.
+const naturalLife = 3 * time.Minute
+
+// natural lets authorities come and go by themselves.
+var natural = Scenario{
+	Name:   "rotation/natural",
+	Claim:  "Through three generations of short-lived authorities that SPIRE replaces by itself, no call from a federated peer fails.",
+	Labels: []string{Slow},
+	Sources: []string{
+		"SPIRE pkg/server/ca/manager/manager.go: prepare at half of the life, activate when a sixth remains",
+		"https://github.com/spiffe/helm-charts-hardened/pull/343 (the life of a CA must be several refresh hints)",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		t.Step(ctx, "give authorities a life of "+naturalLife.String(), func(ctx context.Context) error {
+			return t.Reconfigure(ctx, called, func(td *topology.TrustDomain) {
+				td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
+			})
+		})
+		t.Step(ctx, "replace the long-lived authority by hand, this once", func(ctx context.Context) error {
+			r, err := called.prepare(ctx)
+			if err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), caller.ToWorkloads(called), caller.Has(called, r.next.ID)); err != nil {
+				return err
+			}
+			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
+				return err
+			}
+			tainted := time.Now()
+			if err := t.Await(ctx, tainted, replacedBound(), r.replaced()); err != nil {
+				return err
+			}
+			return r.revoke(ctx)
+		})
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		for generation := 1; generation <= 3; generation++ {
+			t.StepWith(ctx, fmt.Sprintf("wait for generation %d to sign", generation), "'fedlab status' shows authorities come", func(ctx context.Context) error {
+				state, err := called.Server().X509Authorities(ctx)
+				if err != nil {
+					return err
+				}
+				since, now := time.Now(), state.Active.ID
+				bound := Bound{
+					Within:  federation.ActivatedBy(naturalLife),
+					Formula: "five sixths of the authority's life + the rotator's tick",
+				}
+				if err := t.Await(ctx, since, bound, called.signsWithAnother(now)); err != nil {
+					return err
+				}
+				t.Mark("%s signs with the next generation", called)
+				return nil
+			})
+		}
+		t.Step(ctx, "see calls come through still", func(ctx context.Context) error {
+			calls.AllAnswered("no call failed through three generations")
+			return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+func (d Domain) signsWithAnother(than string) check.Check {
+	return check.Check{Name: fmt.Sprintf("%s signs with another authority than %s", d, brief(than)), Probe: func(ctx context.Context) error {
+		state, err := d.Server().X509Authorities(ctx)
+		if err != nil {
+			return err
+		}
+		if state.Active == nil || state.Active.ID == than {
+			return errors.New("it signs with that one")
+		}
+		return nil
+	}}
+}
+
+// longHint is a refresh hint with which a peer comes back too late for a class
+// to wait for: every two and a half minutes.
+const longHint = 10 * time.Minute
+
+// fasterThanRefresh replaces an authority before its peer has looked again.
+var fasterThanRefresh = Scenario{
+	Name:  "rotation/faster-than-refresh",
+	Claim: "An authority that signs before the peer's next poll breaks each call from it until that poll, and a forced refresh mends it at once.",
+	Sources: []string{
+		"SPIFFE Federation, section 5.1.1: keys are to be published three to five refresh hints before they are used",
+		"https://github.com/spiffe/helm-charts-hardened/issues/335", "https://github.com/spiffe/spire/issues/2256",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var r *rotation
+		t.Step(ctx, "give the bundle a refresh hint of "+longHint.String(), func(ctx context.Context) error {
+			t.Restore("have the peer fetch the old hint", func(ctx context.Context) error { return caller.Refresh(ctx, called) })
+			err := t.Reconfigure(ctx, called, func(td *topology.TrustDomain) { td.BundleEndpoint.RefreshHint = longHint })
+			if err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), caller.ToServer(called), caller.heldHint(called, longHint))
+		})
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		var broken time.Time
+		t.Step(ctx, "replace the authority without waiting for anybody", func(ctx context.Context) (err error) {
+			if r, err = called.prepare(ctx); err != nil {
+				return err
+			}
+			broken = time.Now()
+			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
+				return err
+			}
+			return t.Await(ctx, broken, replacedBound(), calls.Ends(traffic.UnknownAuthority))
+		})
+		t.StepWith(ctx, "see that it stays so", "'fedlab drift' says that the peer is behind, by which authority, and when it will look again", func(ctx context.Context) error {
+			if err := caller.InState(called, federation.Behind).Probe(ctx); err != nil {
+				return err
+			}
+			// One poll at the old hint: what mends other labs does not mend this one.
+			return t.Stays(ctx, federation.PollInterval(time.Minute, 0), "one poll of the shortest hint", calls.Ends(traffic.UnknownAuthority))
+		})
+		t.Step(ctx, "force a refresh", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after the activation until the forced refresh", broken, replacedBound(), mended, traffic.UnknownAuthority)
+			t.Mark("%s is made to fetch", caller)
+			if t.mutation != NeverRefresh {
+				if err := caller.Refresh(ctx, called); err != nil {
+					return err
+				}
+			}
+			calls.AnsweredBy("and calls are answered again after it", mended, registered())
+			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
+		})
+		t.Step(ctx, "revoke the old authority", func(ctx context.Context) error { return r.revoke(ctx) })
+		return t.Err()
+	},
+}
+
+// heldHint checks which refresh hint the held bundle of another has.
+func (d Domain) heldHint(of Domain, want time.Duration) check.Check {
+	return check.Check{Name: fmt.Sprintf("%s knows that %s wants it to come back within %s", d, of, want), Probe: func(ctx context.Context) error {
+		held, err := d.Held(ctx, of.TrustDomain.Name)
+		if err != nil || held == nil {
+			return errors.Join(errors.New("it holds no bundle"), err)
+		}
+		if hint, _ := held.RefreshHint(); hint != want {
+			return fmt.Errorf("the hint that it holds is %s", hint)
+		}
+		return nil
+	}}
+}

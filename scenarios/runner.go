@@ -1,0 +1,295 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Runner runs scenarios on a lab that is up.
+type Runner struct {
+	Driver   *lab.Driver
+	Topology topology.Topology
+	// Observe is told what happens; it may be nil.
+	Observe func(Event)
+	// Pause, where it is set, is asked before each step, and ends the run with
+	// its error.
+	Pause func(ctx context.Context, next StepRecord) error
+	// Keep leaves the probes in the lab; the next up removes them.
+	Keep bool
+	// Mutation makes one thing wrong on purpose.
+	Mutation Mutation
+}
+
+// NeedsError says what a lab lacks for scenarios.
+type NeedsError struct {
+	Lab  string
+	What string
+}
+
+func (e *NeedsError) Error() string {
+	return fmt.Sprintf("lab %s is not one that scenarios can run on: %s", e.Lab, e.What)
+}
+
+// NotWellError says what of a lab is not well, so that nothing that is seen on it
+// would mean anything.
+type NotWellError struct {
+	Lab      string
+	Problems []string
+}
+
+func (e *NotWellError) Error() string {
+	return fmt.Sprintf("lab %s is not well: %s", e.Lab, strings.Join(e.Problems, "; "))
+}
+
+// pairOf returns two trust domains that trust each other by https_spiffe and a
+// resource, which can come and go while servers run.
+func pairOf(t topology.Topology) (called, caller topology.TrustDomain, err error) {
+	fits := func(truster, trusted spiffeid.TrustDomain) bool {
+		for _, r := range t.RelationshipsOf(truster) {
+			if r.Trusted == trusted && r.Mode == topology.CRD && r.Profile == topology.HTTPSSPIFFE {
+				return true
+			}
+		}
+		return false
+	}
+	for i, a := range t.TrustDomains {
+		for _, b := range t.TrustDomains[i+1:] {
+			if fits(a.Name, b.Name) && fits(b.Name, a.Name) && a.UpstreamAuthority == topology.SelfSigned {
+				return a, b, nil
+			}
+		}
+	}
+	return called, caller, &NeedsError{Lab: t.Name, What: "it has no two trust domains that trust each other with " +
+		"profile https_spiffe and mode crd, the first of them without an upstream authority; 'between: [a, b]' in its file makes them do"}
+}
+
+// Session is a lab that is ready for scenarios. The caller closes it.
+type Session struct {
+	runner *Runner
+	ground *ground
+	hold   *lab.Hold
+}
+
+// ground is what the trials of a session stand on.
+type ground struct {
+	driver         *lab.Driver
+	hold           *lab.Hold
+	topology       topology.Topology // with probes
+	lab            *lab.Lab
+	servers        map[spiffeid.TrustDomain]*spire.Server
+	access         map[string]lab.Access
+	called, caller topology.TrustDomain
+}
+
+// Open gets a lab ready: it must be up and well, nobody else may be changing it,
+// and it is given a probe in each cluster. The error is a *NeedsError, a
+// *NotWellError, a *lab.HeldError or a *lab.NotUpError, and then nothing has been
+// changed.
+func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
+	g := &ground{driver: r.Driver, topology: r.Topology.WithProbes()}
+	if g.called, g.caller, err = pairOf(r.Topology); err != nil {
+		return nil, err
+	}
+	l, err := r.Driver.Open(ctx, r.Topology)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(r.well(ctx, r.Topology), l.Close()); err != nil {
+		return nil, err
+	}
+	if g.hold, err = r.Driver.Hold(r.Topology.Name, "scenario run"); err != nil {
+		return nil, err
+	}
+	s := &Session{runner: r, ground: g, hold: g.hold}
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+	}
+	return s, nil
+}
+
+func (r *Runner) well(ctx context.Context, t topology.Topology) error {
+	status, err := r.Driver.Status(ctx, t)
+	if err != nil || status.Well {
+		return err
+	}
+	return &NotWellError{Lab: t.Name, Problems: status.Problems()}
+}
+
+func (s *Session) prepare(ctx context.Context) error {
+	g := s.ground
+	if err := s.hold.Up(ctx, g.topology); err != nil {
+		return err
+	}
+	return g.connect(ctx)
+}
+
+// connect connects to all clusters and servers.
+func (g *ground) connect(ctx context.Context) (err error) {
+	if g.lab, err = g.driver.Open(ctx, g.topology); err != nil {
+		return err
+	}
+	g.topology = g.lab.Topology
+	g.servers, g.access = map[spiffeid.TrustDomain]*spire.Server{}, map[string]lab.Access{}
+	for _, td := range g.topology.TrustDomains {
+		if g.servers[td.Name], err = g.lab.Server(ctx, td.Name); err != nil {
+			return err
+		}
+		if g.access[td.Cluster], err = g.lab.Cluster(td.Cluster); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close takes the probes away, unless they are to be kept, and lets others change
+// the lab.
+func (s *Session) Close(ctx context.Context) error {
+	var errs []error
+	if s.ground.lab != nil {
+		errs = append(errs, s.ground.lab.Close())
+		if !s.runner.Keep {
+			errs = append(errs, s.hold.Up(ctx, s.runner.Topology))
+		}
+	}
+	return errors.Join(append(errs, s.hold.Release())...)
+}
+
+// Run runs a scenario and returns its record. What it saw that does not hold is
+// in the record; an error means that the lab could not be put back, and nothing
+// that runs on it afterwards would mean anything.
+func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
+	t := &Trial{
+		ground: s.ground, scenario: scenario, observe: s.runner.Observe, pause: s.runner.Pause, mutation: s.runner.Mutation,
+		record: Record{
+			APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.ground.topology.Name,
+			Labels: scenario.AllLabels(), Sources: scenario.Sources, Mutation: string(s.runner.Mutation), Began: time.Now(),
+		},
+	}
+	sampling, stop := context.WithCancel(ctx)
+	var sampler sync.WaitGroup
+	sampler.Go(func() { t.sample(sampling) })
+	err := t.spoiled(ctx)
+	if err == nil {
+		err = scenario.Run(ctx, t)
+	}
+	if t.err == nil {
+		t.err = err
+	}
+	t.finish(ctx)
+	stop()
+	sampler.Wait()
+	restored := s.proveRestored(context.WithoutCancel(ctx))
+	if restored != nil {
+		t.record.Holds = false
+		t.record.Error = errors.Join(errors.New(t.record.Error), restored).Error()
+	}
+	t.tell(Event{Record: &t.record})
+	return t.record, errors.Join(restored, context.Cause(ctx))
+}
+
+// restoredBound is how long a lab may take to be well again once all is put back:
+// the longest that anything takes by itself is one poll and the controller
+// manager's interval.
+func (g *ground) restoredBound() time.Duration {
+	longest := federation.ReconcileBound()
+	for _, td := range g.topology.TrustDomains {
+		longest = max(longest, federation.PollInterval(td.BundleEndpoint.RefreshHint, td.CATTL))
+	}
+	return longest + federation.ReconcileBound() + federation.RegistrationBound() + Machine
+}
+
+// proveRestored waits until the lab is well.
+func (s *Session) proveRestored(ctx context.Context) error {
+	err := check.Until(ctx, check.Bound{Within: s.ground.restoredBound(), Every: time.Second}, check.Check{
+		Name: "lab " + s.ground.topology.Name + " is well again", Probe: func(ctx context.Context) error {
+			return s.runner.well(ctx, s.ground.topology)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("put the lab back: %w", err)
+	}
+	return nil
+}
+
+// sampleEvery is how often the bundles are looked at for the picture of a run.
+const sampleEvery = time.Second
+
+// sample notes which authorities servers have and hold, whenever that changes.
+// What cannot be asked just now is no change.
+func (t *Trial) sample(ctx context.Context) {
+	last := map[[2]string]string{}
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for {
+		for _, holder := range []Domain{{t.ground.called, t}, {t.ground.caller, t}} {
+			t.sampleOf(ctx, holder, last)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (t *Trial) sampleOf(ctx context.Context, holder Domain, last map[[2]string]string) {
+	ctx, cancel := context.WithTimeout(ctx, 3*sampleEvery)
+	defer cancel()
+	called := Domain{t.ground.called, t}
+	source, unknown := called.Bundle(ctx)
+	held, err := holder.Server().HeldBundles(ctx)
+	own, ownErr := holder.Bundle(ctx)
+	if errors.Join(unknown, err, ownErr) != nil {
+		return
+	}
+	gone := map[[2]string]bool{}
+	for key := range last {
+		gone[key] = key[0] == holder.String()
+	}
+	for _, b := range append(held, own) {
+		h := Holding{Holder: holder.String(), Of: b.TrustDomain().Name(), X509: federation.X509IDs(b), JWT: federation.JWTIDs(b)}
+		if h.Of == called.String() && h.Holder != h.Of {
+			h.State = federation.Compare(b, source).State
+		}
+		delete(gone, [2]string{h.Holder, h.Of})
+		t.hold(h, last)
+	}
+	for key, is := range gone {
+		if is {
+			t.hold(Holding{Holder: key[0], Of: key[1], State: federation.Missing}, last)
+		}
+	}
+}
+
+// hold notes a look at a bundle, unless the one before saw the same.
+func (t *Trial) hold(h Holding, last map[[2]string]string) {
+	key, text := [2]string{h.Holder, h.Of}, fmt.Sprint(h.State, h.X509, h.JWT)
+	if last[key] == text {
+		return
+	}
+	last[key] = text
+	h.At = time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.record.Holdings = append(t.record.Holdings, h)
+}
+
+// Shuffled returns scenarios in an order that a seed decides.
+func Shuffled(all []Scenario, seed uint64) []Scenario {
+	mixed := append([]Scenario(nil), all...)
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+	return mixed
+}

@@ -1,0 +1,232 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+// How calls are made: often enough that a fault of a second is seen, seldom
+// enough that two cores do not feel it.
+const (
+	callEvery  = 400 * time.Millisecond
+	callWithin = 3 * time.Second
+)
+
+// carelessPort is the probe's port that resumes sessions and verifies nobody
+// again.
+const carelessPort = 8444
+
+// Caller is told whom to call: the probe of a trust domain, or the synthetic one.
+type Caller interface {
+	Start(ctx context.Context, order traffic.Order) error
+	Stream(ctx context.Context, name string) (traffic.Stream, error)
+	Stop(ctx context.Context, name string) (traffic.Stream, error)
+}
+
+// Traffic is calls that go on during a trial.
+type Traffic struct {
+	trial  *Trial
+	probe  Caller
+	order  traffic.Order
+	from   string
+	since  time.Time
+	record traffic.Stream
+}
+
+// Call is how calls are made; the zero value makes a handshake for each.
+type Call struct {
+	Connection traffic.Connection
+	// Careless calls the port that resumes sessions.
+	Careless bool
+	// Name tells streams between the same two apart.
+	Name string
+}
+
+// Traffic has the probe of one trust domain call that of another until the trial
+// is over, once a call has come through: the control without which no refusal
+// means anything.
+func (t *Trial) Traffic(ctx context.Context, from, to Domain, call Call) (*Traffic, error) {
+	s, err := t.Attempt(ctx, from.String(), from.Probe(), to, call)
+	if err != nil {
+		return nil, err
+	}
+	return s, t.Await(ctx, time.Now(), immediate(), s.Ends(traffic.Answered))
+}
+
+// Attempt has a probe call that of a trust domain, whatever comes of it.
+func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domain, call Call) (*Traffic, error) {
+	w, err := t.lab().Topology.Workload(topology.ProbeOf(to.Cluster))
+	if err != nil {
+		return nil, err
+	}
+	address, err := t.lab().Addresses.Workload(w)
+	if err != nil {
+		return nil, err
+	}
+	port := w.App.Port
+	if call.Careless {
+		port = carelessPort
+	}
+	if call.Connection == "" {
+		call.Connection = traffic.Fresh
+	}
+	name := call.Name
+	if name == "" {
+		name = fmt.Sprintf("%s calls %s", from, to)
+	}
+	s := &Traffic{trial: t, probe: probe, from: from, order: traffic.Order{
+		Name: name, Address: net.JoinHostPort(address.String(), strconv.Itoa(port)), Server: to.ID().String(),
+		Every: callEvery, Within: callWithin, Connection: call.Connection,
+	}}
+	if err := probe.Start(ctx, s.order); err != nil {
+		return nil, err
+	}
+	s.since = time.Now()
+	t.streams = append(t.streams, s)
+	return s, nil
+}
+
+// fetch ends the calls and takes the record.
+func (s *Traffic) fetch(ctx context.Context) error {
+	if !s.record.Ended.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, Machine)
+	defer cancel()
+	record, err := s.probe.Stop(ctx, s.order.Name)
+	record.From = s.from
+	s.record = record
+	if err != nil {
+		return fmt.Errorf("fetch the record of %q: %w", s.order.Name, err)
+	}
+	return nil
+}
+
+// End ends the calls before the trial is over.
+func (s *Traffic) End(ctx context.Context) error { return s.fetch(ctx) }
+
+// last returns the calls of the stream so far.
+func (s *Traffic) calls(ctx context.Context) ([]traffic.Call, error) {
+	stream, err := s.probe.Stream(ctx, s.order.Name)
+	return stream.Calls, err
+}
+
+// Ends checks that the last calls ended in one of these ways: as many as it takes
+// that no call under way is meant.
+func (s *Traffic) Ends(outcomes ...traffic.Outcome) check.Check {
+	return s.ends(fmt.Sprintf("%s: %v", s.order.Name, words(outcomes)), func(c traffic.Call) error {
+		for _, o := range outcomes {
+			if c.Outcome == o {
+				return nil
+			}
+		}
+		return fmt.Errorf("call %d: %s %s", c.Number, c.Outcome, c.Detail)
+	})
+}
+
+// Meets checks that the last calls were answered under an authority.
+func (s *Traffic) Meets(authority string) check.Check {
+	return s.ends(fmt.Sprintf("%s and meets authority %s", s.order.Name, brief(authority)), func(c traffic.Call) error {
+		switch {
+		case c.Outcome != traffic.Answered:
+			return fmt.Errorf("call %d: %s %s", c.Number, c.Outcome, c.Detail)
+		case c.Server == nil || c.Server.Authority != authority:
+			return fmt.Errorf("call %d was answered under another authority", c.Number)
+		}
+		return nil
+	})
+}
+
+// settled is how many calls in a row show how calls end now.
+const settled = 2
+
+func (s *Traffic) ends(name string, is func(traffic.Call) error) check.Check {
+	return check.Check{Name: name, Probe: func(ctx context.Context) error {
+		calls, err := s.calls(ctx)
+		if err != nil {
+			return err
+		}
+		if len(calls) < settled {
+			return fmt.Errorf("%d calls so far", len(calls))
+		}
+		for _, c := range calls[len(calls)-settled:] {
+			if err := is(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}
+}
+
+func words(outcomes []traffic.Outcome) string {
+	text := ""
+	for i, o := range outcomes {
+		if i > 0 {
+			text += " or "
+		}
+		text += string(o)
+	}
+	return text
+}
+
+// claim has a verdict on the stream computed when the trial is over.
+func (s *Traffic) claim(v traffic.Verdict) {
+	v.Stream = s.order.Name
+	if v.From.Before(s.since) {
+		v.From = s.since
+	}
+	s.trial.Claim(v)
+}
+
+// AllAnswered claims that no call failed, from the first to the last.
+func (s *Traffic) AllAnswered(says string) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AllAnswered})
+}
+
+// AnsweredBetween claims that no call that began between two moments failed; the
+// zero moment is that of the first call.
+func (s *Traffic) AnsweredBetween(says string, since, until time.Time) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AllAnswered, From: since, Until: until})
+}
+
+// FailsOnlyBetween claims that calls fail between two moments only.
+func (s *Traffic) FailsOnlyBetween(says string, since, until time.Time) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredOutside, From: since, Until: until})
+}
+
+// RefusedBy claims that calls end in one of these ways soon after a moment, and
+// then until another; the zero moment is that of the last call.
+func (s *Traffic) RefusedBy(says string, since time.Time, bound Bound, until time.Time, outcomes ...traffic.Outcome) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.RefusedBy, From: since, Within: bound.Within + Machine, Until: until, Outcomes: outcomes})
+}
+
+// NoneAnswered claims that no call that began between two moments was answered;
+// the zero moment is that of the first call.
+func (s *Traffic) NoneAnswered(says string, since, until time.Time) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.NoneAnswered, From: since, Until: until})
+}
+
+// AnsweredBy claims that calls are answered soon after a moment, and from then
+// on.
+func (s *Traffic) AnsweredBy(says string, since time.Time, bound Bound) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.Within + Machine})
+}
+
+// MeetsBy claims that soon after a moment, and from then on, an authority has
+// signed what the server presents.
+func (s *Traffic) MeetsBy(says string, since time.Time, bound Bound, authority string) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AuthorityBy, From: since, Within: bound.Within + Machine, Authority: authority})
+}
+
+// Resumes claims that some call between two moments resumed a session, or that
+// none did.
+func (s *Traffic) Resumes(says string, rule traffic.Rule, since, until time.Time) {
+	s.claim(traffic.Verdict{Says: says, Rule: rule, From: since, Until: until})
+}
