@@ -16,13 +16,23 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
 // TestTiming says when the table of docs/concepts.md is not that of the code;
 // -update writes it.
-func TestTiming(t *testing.T) {
-	const document, begin, end = "docs/concepts.md", "<!-- BEGIN timing: made by go test ./docs -update -->\n", "<!-- END timing -->"
-	inside, want := section(t, document, begin, end), timing()
+func TestTiming(t *testing.T) { made(t, "docs/concepts.md", "timing", timing()) }
+
+// TestCatalogue says when the table of docs/scenarios.md is not that of the code;
+// -update writes it.
+func TestCatalogue(t *testing.T) { made(t, "docs/scenarios.md", "catalogue", catalogue()) }
+
+// made compares what stands between two marks of a document with what the code
+// makes of it.
+func made(t *testing.T, document, what, want string) {
+	t.Helper()
+	begin, end := "<!-- BEGIN "+what+": made by go test ./docs -update -->\n", "<!-- END "+what+" -->"
+	inside := section(t, document, begin, end)
 	if inside == want {
 		return
 	}
@@ -34,6 +44,27 @@ func TestTiming(t *testing.T) {
 	source = strings.Replace(source, begin+inside+end, begin+want+end, 1)
 	if err := os.WriteFile(filepath.Join(root, document), []byte(source), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func catalogue() string {
+	var b strings.Builder
+	b.WriteString("\n| scenario | what it claims | labels |\n|---|---|---|\n")
+	for _, s := range scenarios.Catalogue() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", s.Name, s.Claim, strings.Join(s.Labels, ", "))
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// TestEachMutationIsExplained compares the table of mutations with the code.
+func TestEachMutationIsExplained(t *testing.T) {
+	var explained []scenarios.Mutation
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(section(t, "docs/scenarios.md", "\n## Mutations\n", "\n## "), -1) {
+		explained = append(explained, scenarios.Mutation(row[1]))
+	}
+	if want := scenarios.Mutations(); !slices.Equal(explained, want) {
+		t.Errorf("docs/scenarios.md explains the mutations %q, want %q", explained, want)
 	}
 }
 

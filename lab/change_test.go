@@ -189,10 +189,6 @@ func (w *world) places() map[string]string {
 	return all
 }
 
-// TestUpWithAnotherFile brings another file into a lab that runs: what comes of
-// it is a lab as the file alone makes it, but for the addresses, which all keep
-// that they had. It comes of it, too, when an up on the way is killed or all is
-// stopped.
 // shapes holds what labs look like that came up from nothing: many changes end in
 // the same one.
 var shapes sync.Map
@@ -208,6 +204,10 @@ func shapeOf(t *testing.T, file labFile) string {
 	return shape
 }
 
+// TestUpWithAnotherFile brings another file into a lab that runs: what comes of
+// it is a lab as the file alone makes it, but for the addresses, which all keep
+// that they had. It comes of it, too, when an up on the way is killed or all is
+// stopped.
 func TestUpWithAnotherFile(t *testing.T) {
 	for name, tt := range changes() {
 		t.Run(name, func(t *testing.T) {

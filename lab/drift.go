@@ -312,7 +312,7 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 	}
 	h.stands(c)
 	if c.State == federation.Behind && v.issues(r.Trusted) {
-		h.Since = firstIssued(c.Lacking)
+		h.Since = c.LackingSince()
 	}
 	switch {
 	case unfetched != nil:
@@ -346,16 +346,6 @@ func (h *HeldBundle) stands(c federation.Comparison) {
 func (v *visit) issues(name spiffeid.TrustDomain) bool {
 	td, err := v.topology.TrustDomain(name)
 	return err == nil && td.UpstreamAuthority != topology.Disk
-}
-
-// firstIssued returns when the first of these authorities was issued.
-func firstIssued(authorities []federation.Authority) (first time.Time) {
-	for _, a := range authorities {
-		if at := a.IssuedAt(); !at.IsZero() && (first.IsZero() || at.Before(first)) {
-			first = at
-		}
-	}
-	return first
 }
 
 // lockedOut reports whether a truster does not accept what an endpoint shows,

@@ -26,8 +26,13 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) error {
 	if r.Mode == topology.Manual {
 		return u.exchange(ctx, r)
 	}
-	s := &syncing{Relationship: r, truster: u.server(r.Truster), trusted: u.server(r.Trusted), delay: fetchDelay}
-	var err error
+	trusted, err := u.topology.TrustDomain(r.Trusted)
+	if err != nil {
+		return err
+	}
+	s := &syncing{
+		Relationship: r, endpoint: trusted.BundleEndpoint, truster: u.server(r.Truster), trusted: u.server(r.Trusted), delay: fetchDelay,
+	}
 	if r.Mode == topology.Static {
 		s.delay = staticFetchDelay
 		err = u.bootstrap(ctx, r)
@@ -186,6 +191,7 @@ const staticFetchDelay = 2 * time.Second
 // needed.
 type syncing struct {
 	topology.Relationship
+	endpoint         topology.BundleEndpoint
 	truster, trusted *spire.Server
 	// delay is how long the truster is left to fetch by itself.
 	delay time.Duration
@@ -234,13 +240,13 @@ func (s *syncing) probe(ctx context.Context) error {
 
 // fetch makes the truster fetch. What it holds may be what keeps it from
 // fetching, since that authenticates the endpoint: then the bundle is handed to
-// it.
+// it, with the hint by which it comes back soon (see spire.Pinned).
 func (s *syncing) fetch(ctx context.Context, source *spiffebundle.Bundle) error {
 	plan.Did(ctx)
 	if s.refused = s.truster.RefreshBundle(ctx, s.Trusted); s.refused == nil {
 		return s.probe(ctx)
 	}
-	s.refused = errors.Join(s.refused, s.truster.SetBundle(ctx, source))
+	s.refused = errors.Join(s.refused, s.truster.SetBundle(ctx, spire.Pinned(s.endpoint, source)))
 	return s.refused
 }
 

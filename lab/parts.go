@@ -145,7 +145,7 @@ type Sidecars interface {
 // Kubeconfigs has the ways into clusters.
 type Kubeconfigs interface {
 	// Kubeconfig returns the one of a cluster; it holds a private key. The error
-	// names the cluster.
+	// names the cluster; it is a *NoKubeconfigError when the node runs and has none.
 	Kubeconfig(lab, cluster string) ([]byte, error)
 	// Export writes the clusters' contexts to the person's kubeconfig file, and
 	// reports whether they were not there yet as they are. An empty path is the
@@ -216,7 +216,8 @@ type Release struct {
 // Releases installs charts.
 type Releases interface {
 	// Apply installs or upgrades a release, and does nothing where the cluster
-	// has that chart with these values; it reports whether it did something.
+	// has that chart with these values, and its objects as they were made: what
+	// was deleted or edited comes back. It reports whether it did something.
 	Apply(ctx context.Context, release Release) (bool, error)
 	// List returns the releases that Apply has installed, without chart and
 	// values.

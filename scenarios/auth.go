@@ -22,7 +22,6 @@ func auths() []Scenario {
 var notFederated = Scenario{
 	Name:    "auth/not-federated",
 	Claim:   "A workload of a trust domain is let in for exactly as long as its bundle is held and the server's entry federates with it.",
-	Labels:  []string{CI},
 	Sources: []string{"SPIFFE Federation, section 3: relationships are one way"},
 	Run: func(ctx context.Context, t *Trial) error {
 		_, caller := t.Pair()
@@ -67,7 +66,6 @@ var notFederated = Scenario{
 var entryWithoutFederatesWith = Scenario{
 	Name:    "auth/entry-without-federatesWith",
 	Claim:   "A workload whose entry does not say federatesWith cannot verify anybody of another trust domain, though its server holds the bundle in sync.",
-	Labels:  []string{CI},
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (entry create -federatesWith)"},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()

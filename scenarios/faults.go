@@ -180,21 +180,31 @@ func (d Domain) Rerelate(ctx context.Context, to Domain, change func(*spire.Fede
 		return err
 	}
 	d.trial.Restore(fmt.Sprintf("let %s trust %s as before", d, to), func(ctx context.Context) error {
-		// With the bundle of today: what the resource pinned once may be gone.
-		source, err := to.Bundle(ctx)
+		as, err := pinned(ctx, before, to)
 		if err != nil {
 			return err
 		}
-		document, err := spire.Pinned(to.BundleEndpoint, source).Marshal()
-		if err != nil {
-			return err
-		}
-		before.TrustDomainBundle = string(document)
-		return d.Relate(ctx, to, before)
+		return d.Relate(ctx, to, as)
 	})
-	after := before
+	after, err := pinned(ctx, before, to)
+	if err != nil {
+		return err
+	}
 	change(&after)
 	return d.Relate(ctx, to, after)
+}
+
+// pinned gives a resource the bundle of today. Whoever changes another field of it
+// has the controller manager set what it pins, and that may be older than what is
+// held.
+func pinned(ctx context.Context, spec spire.FederatedTrustDomainSpec, of Domain) (spire.FederatedTrustDomainSpec, error) {
+	source, err := of.Bundle(ctx)
+	if err != nil {
+		return spec, err
+	}
+	document, err := spire.Pinned(of.BundleEndpoint, source).Marshal()
+	spec.TrustDomainBundle = string(document)
+	return spec, err
 }
 
 // Unrelate deletes the resource by which the trust domain trusts another, and has

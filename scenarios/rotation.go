@@ -221,7 +221,6 @@ var x509Authority = Scenario{
 var jwtAuthority = Scenario{
 	Name:    "rotation/jwt-authority",
 	Claim:   "A JWT-SVID stays valid at a federated peer until the authority that signed it is revoked and the peer has fetched again; one of the new authority is valid as soon as it is signed.",
-	Labels:  []string{CI},
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
@@ -437,7 +436,7 @@ const longHint = 10 * time.Minute
 // fasterThanRefresh replaces an authority before its peer has looked again.
 var fasterThanRefresh = Scenario{
 	Name:  "rotation/faster-than-refresh",
-	Claim: "An authority that signs before the peer's next poll breaks each call from it until that poll, and a forced refresh mends it at once.",
+	Claim: "An authority that signs before the peer's next poll breaks each call from it until that poll; a forced refresh mends it, as long as the endpoint itself shows what the old one has signed.",
 	Sources: []string{
 		"SPIFFE Federation, section 5.1.1: keys are to be published three to five refresh hints before they are used",
 		"https://github.com/spiffe/helm-charts-hardened/issues/335", "https://github.com/spiffe/spire/issues/2256",
@@ -459,15 +458,22 @@ var fasterThanRefresh = Scenario{
 			return err
 		})
 		var broken time.Time
-		t.Step(ctx, "replace the authority without waiting for anybody", func(ctx context.Context) (err error) {
+		t.Step(ctx, "replace the authority without waiting for anybody, and have the called one's SVID signed anew", func(ctx context.Context) (err error) {
 			if r, err = called.prepare(ctx); err != nil {
 				return err
 			}
-			broken = time.Now()
-			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
+			if err := r.activate(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, broken, replacedBound(), calls.Ends(traffic.UnknownAuthority))
+			broken = time.Now()
+			// A taint would replace the endpoint's own SVID as well, and then no
+			// refresh could mend anything: that is drift/stale-bootstrap-deadlock.
+			if err := called.Reregister(ctx, func(spec *spire.WorkloadIdentitySpec) {
+				spec.DNSNameTemplates = append(spec.DNSNameTemplates, "anew.{{ .TrustDomain }}")
+			}); err != nil {
+				return err
+			}
+			return t.Await(ctx, broken, registered(), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.StepWith(ctx, "see that it stays so", "'fedlab drift' says that the peer is behind, by which authority, and when it will look again", func(ctx context.Context) error {
 			if err := caller.InState(called, federation.Behind).Probe(ctx); err != nil {
@@ -478,7 +484,7 @@ var fasterThanRefresh = Scenario{
 		})
 		t.Step(ctx, "force a refresh", func(ctx context.Context) error {
 			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after the activation until the forced refresh", broken, replacedBound(), mended, traffic.UnknownAuthority)
+			calls.RefusedBy("each call fails from soon after until the forced refresh", broken, registered(), mended, traffic.UnknownAuthority)
 			t.Mark("%s is made to fetch", caller)
 			if t.mutation != NeverRefresh {
 				if err := caller.Refresh(ctx, called); err != nil {
@@ -488,7 +494,6 @@ var fasterThanRefresh = Scenario{
 			calls.AnsweredBy("and calls are answered again after it", mended, registered())
 			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
 		})
-		t.Step(ctx, "revoke the old authority", func(ctx context.Context) error { return r.revoke(ctx) })
 		return t.Err()
 	},
 }

@@ -108,7 +108,10 @@ func (s *Synthetic) Calls(ctx context.Context, as spiffeid.ID, to Domain) (*Traf
 	if err := s.Client.Present(ctx, synthetic.X509Request{ID: as}); err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("%s calls %s as %s", s.Domain, to, as)
+	name := fmt.Sprintf("%s calls %s", s.Domain, to)
+	if as.TrustDomain() != s.Domain {
+		name = fmt.Sprintf("%s calls %s as one of %s", s.Domain, to, as.TrustDomain().Name())
+	}
 	if n := s.trial.streamsNamed(name); n > 0 {
 		name = fmt.Sprintf("%s, again (%d)", name, n)
 	}

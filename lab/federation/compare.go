@@ -68,15 +68,6 @@ type Authority struct {
 	NotAfter  time.Time `json:"notAfter,omitzero"`
 }
 
-// IssuedAt returns when an X.509 authority that SPIRE signed itself was issued;
-// zero for others of which no time is known.
-func (a Authority) IssuedAt() time.Time {
-	if a.NotBefore.IsZero() {
-		return time.Time{}
-	}
-	return a.NotBefore.Add(backDating)
-}
-
 // Comparison is what Compare found. The lists are sorted by kind and ID.
 type Comparison struct {
 	State State
@@ -103,6 +94,20 @@ func (c Comparison) String() string {
 		return string(c.State)
 	}
 	return string(c.State) + ": " + strings.Join(differences, ", ")
+}
+
+// LackingSince returns when the first of the lacking X.509 authorities was issued,
+// if it was a SPIRE server that signed it; zero without any.
+func (c Comparison) LackingSince() (first time.Time) {
+	for _, a := range c.Lacking {
+		if a.Kind != X509 {
+			continue
+		}
+		if issued := a.NotBefore.Add(backDating); first.IsZero() || issued.Before(first) {
+			first = issued
+		}
+	}
+	return first
 }
 
 // Compare compares the bundle that one server holds of a trust domain, nil if

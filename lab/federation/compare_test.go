@@ -148,14 +148,20 @@ func TestCompareNamesRootWithoutSubjectKeyID(t *testing.T) {
 	}
 }
 
-// TestIssuedAt: SPIRE begins a certificate ten seconds before it issues it.
-func TestIssuedAt(t *testing.T) {
+// TestLackingSince: SPIRE begins a certificate ten seconds before it issues it.
+func TestLackingSince(t *testing.T) {
 	issued := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if got := (federation.Authority{Kind: federation.X509, NotBefore: issued.Add(-10 * time.Second)}).IssuedAt(); !got.Equal(issued) {
-		t.Errorf("issued at %s, want %s", got, issued)
+	root := func(at time.Time) federation.Authority {
+		return federation.Authority{Kind: federation.X509, NotBefore: at.Add(-10 * time.Second)}
 	}
-	if got := (federation.Authority{Kind: federation.JWT}).IssuedAt(); !got.IsZero() {
-		t.Errorf("a JWT authority is issued at %s, want no time", got)
+	jwt := federation.Authority{Kind: federation.JWT}
+	c := federation.Comparison{Lacking: []federation.Authority{jwt, root(issued.Add(time.Hour)), root(issued), root(issued.Add(time.Minute))}}
+	if got := c.LackingSince(); !got.Equal(issued) {
+		t.Errorf("lacking since %s, want %s", got, issued)
+	}
+	c.Lacking = []federation.Authority{jwt}
+	if got := c.LackingSince(); !got.IsZero() {
+		t.Errorf("lacking a JWT authority since %s, want no time", got)
 	}
 }
 

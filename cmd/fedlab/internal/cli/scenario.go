@@ -224,10 +224,6 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]scena
 var errClaim = errors.New("not every claim holds")
 
 func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, chosen []scenarios.Scenario) (err error) {
-	dir, err := recordsFolder(r.records, t.Name)
-	if err != nil {
-		return err
-	}
 	c.events = c.output == "json"
 	runner := &scenarios.Runner{Driver: &d.Driver, Topology: t, Observe: c.told, Keep: r.keep, Mutation: scenarios.Mutation(r.mutation)}
 	if r.pause {
@@ -239,6 +235,10 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 		return err
 	}
 	defer func() { err = errors.Join(err, session.Close(context.WithoutCancel(ctx))) }()
+	dir, err := recordsFolder(r.records, t.Name)
+	if err != nil {
+		return err
+	}
 	if len(chosen) > 1 {
 		c.printf("%s, in the order of --seed %d\n", count(len(chosen), "scenario"), r.seed)
 	}
