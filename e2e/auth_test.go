@@ -73,7 +73,7 @@ var _ = Describe("A workload without federatesWith", Label("auth", "slow"), func
 			found, code, err := under.status(ctx)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(code).To(Equal(3))
-			Expect(notWell(found)).To(And(HaveLen(2), HaveEach(ContainSubstring("does not federate with"))), "the relationship and the workload")
+			Expect(found.Problems()).To(And(HaveLen(2), HaveEach(ContainSubstring("does not federate with"))), "the relationship and the workload")
 
 			By("federatesWith is given back")
 			began = time.Now()

@@ -404,7 +404,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(c.become(ctx, without(gcp, onprem))).To(endWell())
 			found, _, err := c.status(ctx)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(notWell(found)).To(BeEmpty())
+			Expect(found.Problems()).To(BeEmpty())
 			holder, err := c.open(ctx).Server(ctx, gcp)
 			Expect(err).NotTo(HaveOccurred())
 			held, err := holder.HeldBundles(ctx)
@@ -432,7 +432,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 				Expect(c.become(ctx, by(mode))).To(endWell())
 				found, code, err := c.status(ctx)
 				Expect(err).NotTo(HaveOccurred())
-				Expect(notWell(found)).To(BeEmpty())
+				Expect(found.Problems()).To(BeEmpty())
 				Expect(code).To(BeZero())
 				for _, r := range found.Relationships {
 					Expect(r.Mode).To(Equal(string(mode)))

@@ -19,7 +19,7 @@ var _ = Describe("Status", Label("status"), func() {
 		Eventually(func(g Gomega, ctx context.Context) {
 			found, code, err := under.status(ctx)
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(notWell(found)).To(ConsistOf(matchers...))
+			g.Expect(found.Problems()).To(ConsistOf(matchers...))
 			g.Expect(code).To(Equal(3))
 			g.Expect(found.Well).To(BeFalse())
 		}).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).Should(Succeed())

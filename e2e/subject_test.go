@@ -91,30 +91,7 @@ func (s *subject) well(ctx context.Context) error {
 	if err != nil || code == 0 {
 		return err
 	}
-	return fmt.Errorf("exit code %d: %s", code, strings.Join(notWell(found), "; "))
-}
-
-// notWell lists what a status says is not well, each with its name.
-func notWell(s lab.Status) []string {
-	var list []string
-	add := func(name string, h lab.Health) {
-		if !h.Well {
-			list = append(list, name+": "+h.Problem)
-		}
-	}
-	for _, x := range s.Clusters {
-		add("cluster "+x.Name, x.Health)
-	}
-	for _, x := range s.TrustDomains {
-		add("trust domain "+x.Name, x.Health)
-	}
-	for _, x := range s.Relationships {
-		add("relationship "+x.Truster+"->"+x.Trusted, x.Health)
-	}
-	for _, x := range s.Workloads {
-		add("workload "+x.Name, x.Health)
-	}
-	return list
+	return fmt.Errorf("exit code %d: %s", code, strings.Join(found.Problems(), "; "))
 }
 
 // restored makes the lab well again when the spec ends, by undo and nothing

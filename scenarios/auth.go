@@ -106,7 +106,7 @@ var selectorTooNarrow = Scenario{
 		called, caller := t.Pair()
 		var guest Newcomer
 		var guests *Traffic
-		partner := []spiffeid.TrustDomain{called.TrustDomain.Name}
+		partner := []spiffeid.TrustDomain{called.Name}
 		t.Step(ctx, "let a newcomer come whose entry fits, and see it get its identity", func(ctx context.Context) (err error) {
 			if guest, err = caller.Newcomer(ctx); err != nil {
 				return err
@@ -174,7 +174,7 @@ var wrongEndpointID = Scenario{
 			return err
 		})
 		t.StepWith(ctx, "expect another SPIFFE ID of the endpoint", "'fedlab status' says \"wrong endpointSPIFFEID\"", func(ctx context.Context) error {
-			wrong := spiffeid.RequireFromPath(called.TrustDomain.Name, "/somebody/else").String()
+			wrong := spiffeid.RequireFromPath(called.Name, "/somebody/else").String()
 			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
 				spec.BundleEndpointProfile.EndpointSPIFFEID = wrong
 			}); err != nil {
@@ -196,7 +196,7 @@ var wrongEndpointID = Scenario{
 		t.Step(ctx, "expect the right one again, and see it arrive", func(ctx context.Context) error {
 			mended := time.Now()
 			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
-				spec.BundleEndpointProfile.EndpointSPIFFEID = spire.ServerID(called.TrustDomain.Name).String()
+				spec.BundleEndpointProfile.EndpointSPIFFEID = spire.ServerID(called.Name).String()
 			}); err != nil {
 				return err
 			}
@@ -298,7 +298,7 @@ var noIdentity = Scenario{
 		t.Step(ctx, "register it", func(ctx context.Context) error {
 			mended := time.Now()
 			guests.NoneAnswered("none of its calls is answered until then", time.Time{}, mended)
-			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.TrustDomain.Name}); err != nil {
+			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.Name}); err != nil {
 				return err
 			}
 			guests.AnsweredBy("and they are after it", mended, registered())
@@ -340,7 +340,7 @@ var resumedSession = Scenario{
 			}
 			removed = time.Now()
 			t.Mark("%s removed", caller)
-			if err := called.Server().DeleteBundle(ctx, caller.TrustDomain.Name, spire.DeleteDissociate); err != nil {
+			if err := called.Server().DeleteBundle(ctx, caller.Name, spire.DeleteDissociate); err != nil {
 				return err
 			}
 			return t.Await(ctx, removed, registered(), careful.Ends(traffic.RefusedByServer))

@@ -35,18 +35,18 @@ func (t *Trial) Pair() (called, caller Domain) {
 }
 
 // Server returns the connection to the SPIRE server.
-func (d Domain) Server() *spire.Server { return d.trial.ground.servers[d.TrustDomain.Name] }
+func (d Domain) Server() *spire.Server { return d.trial.ground.servers[d.Name] }
 
 // Access returns what can be done in the cluster.
 func (d Domain) Access() lab.Access { return d.trial.ground.access[d.Cluster] }
 
 // ID returns the SPIFFE ID of the probe.
 func (d Domain) ID() spiffeid.ID {
-	return spiffeid.RequireFromPath(d.TrustDomain.Name, topology.Probe().IDTemplate)
+	return spiffeid.RequireFromPath(d.Name, topology.Probe().IDTemplate)
 }
 
 // String returns the trust domain's name.
-func (d Domain) String() string { return d.TrustDomain.Name.Name() }
+func (d Domain) String() string { return d.Name.Name() }
 
 // Probe returns a client of the probe.
 func (d Domain) Probe() *traffic.Probe {
@@ -136,7 +136,7 @@ func (d Domain) Compare(ctx context.Context, of Domain) (federation.Comparison, 
 	if err != nil {
 		return federation.Comparison{}, err
 	}
-	held, err := d.Held(ctx, of.TrustDomain.Name)
+	held, err := d.Held(ctx, of.Name)
 	return federation.Compare(held, source), err
 }
 
@@ -159,7 +159,7 @@ func (d Domain) HoldsX509(of Domain, id string) check.Check {
 	return check.Check{
 		Name: fmt.Sprintf("the server of %s holds authority %s of %s", d, brief(id), of),
 		Probe: func(ctx context.Context) error {
-			held, err := d.Held(ctx, of.TrustDomain.Name)
+			held, err := d.Held(ctx, of.Name)
 			if err != nil {
 				return err
 			}
@@ -180,7 +180,7 @@ func (d Domain) Has(of Domain, id string) check.Check {
 	return check.Check{
 		Name: fmt.Sprintf("workloads of %s have authority %s of %s", d, brief(id), of),
 		Probe: func(ctx context.Context) error {
-			_, err := d.has(ctx, of.TrustDomain.Name, id)
+			_, err := d.has(ctx, of.Name, id)
 			return err
 		},
 	}
@@ -191,7 +191,7 @@ func (d Domain) Dropped(of Domain, id string) check.Check {
 	return check.Check{
 		Name: fmt.Sprintf("workloads of %s no longer have authority %s of %s", d, brief(id), of),
 		Probe: func(ctx context.Context) error {
-			has, err := d.has(ctx, of.TrustDomain.Name, id)
+			has, err := d.has(ctx, of.Name, id)
 			if has {
 				return errors.New("they have it")
 			}
@@ -253,7 +253,7 @@ func (d Domain) Ready() check.Check {
 
 // Refresh has the server fetch the bundle of another now.
 func (d Domain) Refresh(ctx context.Context, of Domain) error {
-	return d.Server().RefreshBundle(ctx, of.TrustDomain.Name)
+	return d.Server().RefreshBundle(ctx, of.Name)
 }
 
 // Federated checks that the server holds the bundle of another in sync and that

@@ -47,7 +47,7 @@ var deleted = Scenario{
 		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) error {
 			caller.HandoverAtEnd(called)
 			broken = time.Now()
-			if err := caller.Server().DeleteBundle(ctx, called.TrustDomain.Name, spire.DeleteDissociate); err != nil {
+			if err := caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate); err != nil {
 				return err
 			}
 			t.Mark("bundle deleted")
@@ -105,7 +105,7 @@ var tampered = Scenario{
 			return err
 		})
 		t.StepWith(ctx, "put that root into what is held of "+called.String(), "'fedlab drift' names the foreign authority", func(ctx context.Context) error {
-			held, err := caller.Held(ctx, called.TrustDomain.Name)
+			held, err := caller.Held(ctx, called.Name)
 			if err != nil {
 				return err
 			}
@@ -173,7 +173,7 @@ var rolledBack = Scenario{
 			return err
 		})
 		t.Step(ctx, "keep a copy of the bundle, and replace the authority", func(ctx context.Context) (err error) {
-			if older, err = caller.Held(ctx, called.TrustDomain.Name); err != nil {
+			if older, err = caller.Held(ctx, called.Name); err != nil {
 				return err
 			}
 			caller.HandoverAtEnd(called)
@@ -208,22 +208,6 @@ var rolledBack = Scenario{
 	},
 }
 
-// replace replaces the active X.509 authority in order, and leaves the old one
-// tainted: whoever trusts it still is not harmed.
-func (d Domain) replace(ctx context.Context, peer Domain) (*rotation, error) {
-	r, err := d.prepare(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.trial.Await(ctx, time.Now(), peer.ToWorkloads(d), peer.Has(d, r.next.ID)); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
-		return nil, err
-	}
-	return r, d.trial.Await(ctx, time.Now(), replacedBound(), r.replaced())
-}
-
 var emptied = Scenario{
 	Name:  "drift/emptied",
 	Claim: "A held bundle without any authority stops each call, and no poll fills it, since an empty bundle authenticates no endpoint; handing the bundle over is the cure.",
@@ -240,7 +224,7 @@ var emptied = Scenario{
 		})
 		t.StepWith(ctx, "empty the bundle that the caller's server holds", "'fedlab drift' says \"empty\"", func(ctx context.Context) error {
 			caller.HandoverAtEnd(called)
-			empty := spiffebundle.New(called.TrustDomain.Name)
+			empty := spiffebundle.New(called.Name)
 			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
 			broken = time.Now()
 			if err := caller.Server().SetBundle(ctx, empty); err != nil {
@@ -332,7 +316,7 @@ var removalKeepsBundle = Scenario{
 		t.Step(ctx, "delete the bundle as well", func(ctx context.Context) error {
 			broken = time.Now()
 			calls.AnsweredBetween("no call fails while only the relationship is gone", time.Time{}, broken)
-			if err := caller.Server().DeleteBundle(ctx, called.TrustDomain.Name, spire.DeleteDissociate); err != nil {
+			if err := caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate); err != nil {
 				return err
 			}
 			t.Mark("bundle deleted")
@@ -360,7 +344,7 @@ func (d Domain) hasRelationship(with Domain, want bool) check.Check {
 		if err != nil {
 			return err
 		}
-		has := slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == with.TrustDomain.Name })
+		has := slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == with.Name })
 		if has != want {
 			return fmt.Errorf("it has %d relationships, with that one: %t", len(all), has)
 		}

@@ -108,7 +108,7 @@ func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology
 	changed := t.ground.topology
 	changed.TrustDomains = slices.Clone(changed.TrustDomains)
 	for i := range changed.TrustDomains {
-		if changed.TrustDomains[i].Name == d.TrustDomain.Name {
+		if changed.TrustDomains[i].Name == d.Name {
 			change(&changed.TrustDomains[i])
 		}
 	}
@@ -147,7 +147,7 @@ func (d Domain) shownBy(ctx context.Context) (string, error) {
 
 // relationshipKey names the resource by which one trusts another.
 func relationshipKey(trusted Domain) lab.ObjectKey {
-	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted.TrustDomain.Name)}
+	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted.Name)}
 }
 
 // Related returns the resource by which the trust domain trusts another.
@@ -224,7 +224,7 @@ func (d Domain) expects(of Domain, id string) check.Check {
 			return err
 		}
 		for _, r := range all {
-			if r.Trusted == of.TrustDomain.Name && r.EndpointID.String() != id {
+			if r.Trusted == of.Name && r.EndpointID.String() != id {
 				err = fmt.Errorf("it expects %s", r.EndpointID)
 			}
 		}

@@ -163,7 +163,7 @@ var cluster = Scenario{
 			if err != nil {
 				return err
 			}
-			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.TrustDomain.Name}); err != nil {
+			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.Name}); err != nil {
 				return err
 			}
 			return t.Await(ctx, time.Now(), reconciled(), guest.HasIdentity())
@@ -268,7 +268,7 @@ var missingBundle = Scenario{
 		called, caller := t.Pair()
 		var calls, guests *Traffic
 		var guest Newcomer
-		partners := []spiffeid.TrustDomain{called.TrustDomain.Name, absent}
+		partners := []spiffeid.TrustDomain{called.Name, absent}
 		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
 			calls, err = t.Traffic(ctx, caller, called, Call{})
 			return err

@@ -42,7 +42,7 @@ type Record struct {
 	// Measures hold each wait against its bound.
 	Measures []Measure `json:"measures"`
 	// Holdings are looks at which authorities a trust domain's server has of its
-	// own or holds of others, over time.
+	// own or holds of others: the first, those that saw a change, and the last.
 	Holdings []Holding        `json:"holdings"`
 	Streams  []traffic.Stream `json:"streams"`
 	Verdicts []Verdict        `json:"verdicts"`

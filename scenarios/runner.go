@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -227,10 +228,13 @@ func (s *Session) proveRestored(ctx context.Context) error {
 // sampleEvery is how often the bundles are looked at for the picture of a run.
 const sampleEvery = time.Second
 
-// sample notes which authorities servers have and hold, whenever that changes.
-// What cannot be asked just now is no change.
+// looks are the last looks at bundles, by holder and trust domain.
+type looks map[[2]string]Holding
+
+// sample notes which authorities servers have and hold: at first, whenever that
+// changes, and at the end. What cannot be asked just now is no change.
 func (t *Trial) sample(ctx context.Context) {
-	last := map[[2]string]string{}
+	last := looks{}
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for {
@@ -239,13 +243,16 @@ func (t *Trial) sample(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			for _, h := range last {
+				t.look(h)
+			}
 			return
 		case <-tick.C:
 		}
 	}
 }
 
-func (t *Trial) sampleOf(ctx context.Context, holder Domain, last map[[2]string]string) {
+func (t *Trial) sampleOf(ctx context.Context, holder Domain, last looks) {
 	ctx, cancel := context.WithTimeout(ctx, 3*sampleEvery)
 	defer cancel()
 	called := Domain{t.ground.called, t}
@@ -265,22 +272,26 @@ func (t *Trial) sampleOf(ctx context.Context, holder Domain, last map[[2]string]
 			h.State = federation.Compare(b, source).State
 		}
 		delete(gone, [2]string{h.Holder, h.Of})
-		t.hold(h, last)
+		t.change(h, last)
 	}
 	for key, is := range gone {
 		if is {
-			t.hold(Holding{Holder: key[0], Of: key[1], State: federation.Missing}, last)
+			t.change(Holding{Holder: key[0], Of: key[1], State: federation.Missing}, last)
 		}
 	}
 }
 
-// hold notes a look at a bundle, unless the one before saw the same.
-func (t *Trial) hold(h Holding, last map[[2]string]string) {
-	key, text := [2]string{h.Holder, h.Of}, fmt.Sprint(h.State, h.X509, h.JWT)
-	if last[key] == text {
+// change notes a look at a bundle, unless the one before saw the same.
+func (t *Trial) change(h Holding, last looks) {
+	key := [2]string{h.Holder, h.Of}
+	if before, known := last[key]; known && before.State == h.State && slices.Equal(before.X509, h.X509) && slices.Equal(before.JWT, h.JWT) {
 		return
 	}
-	last[key] = text
+	last[key] = h
+	t.look(h)
+}
+
+func (t *Trial) look(h Holding) {
 	h.At = time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -138,6 +138,9 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	if err := b.idle(ctx); err != nil {
 		return fmt.Errorf("measure idle lab: %w", err)
 	}
+	if err := b.propagation(ctx); err != nil {
+		return fmt.Errorf("measure propagation: %w", err)
+	}
 	change, err := b.appChange(ctx)
 	if err != nil {
 		return fmt.Errorf("measure change of a demo program: %w", err)
