@@ -17,7 +17,11 @@
 // Each guide of docs/guides is a spec that types its commands into a shell, in a
 // copy of the checkout, and has a lab of its own.
 //
-// Labels say what a spec is about: quotes, browser, auth, status, up, evidence,
-// guide.
+// Each scenario of the catalogue is a spec with the label "scenario", its group and
+// its own labels; "ci" is for those that each submission runs, and "mutation" for
+// those in which one thing is wrong on purpose.
+//
+// Other labels say what a spec is about: quotes, browser, auth, status, up,
+// evidence, guide.
 // "own" is above; "slow" takes more than half a minute.
 package e2e

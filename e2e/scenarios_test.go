@@ -87,8 +87,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 	}
 
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), uint64(GinkgoRandomSeed())) {
-		labels := append(s.AllLabels(), s.Name)
-		It(s.Name+" holds", Label(labels...), func(ctx SpecContext) {
+		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) {
 			record := run(ctx, s.Name, "")
 			for _, m := range record.Measures {
 				if m.Propagation {

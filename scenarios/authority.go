@@ -81,8 +81,8 @@ func (r *rotation) revoke(ctx context.Context) error {
 
 // finish does what is left of the rotation. The controller manager is started
 // again at its end: its webhook shows a certificate that the old authority has
-// signed, and it makes another one only when half of that one's life is over, so
-// that Kubernetes would take no ClusterSPIFFEID meanwhile (seen with 0.7.0;
+// signed, and it makes another one only when that one is about to expire, so that
+// Kubernetes would take no ClusterSPIFFEID meanwhile (seen with 0.7.0;
 // pkg/webhookmanager, mintX509SVIDIfNeeded).
 func (r *rotation) finish(ctx context.Context) error {
 	for _, stage := range []struct {

@@ -342,7 +342,7 @@ func (d Domain) forget(ctx context.Context, of spiffeid.TrustDomain) error {
 
 var hungEndpoint = Scenario{
 	Name:  "outage/hung-endpoint-freezes-configuration",
-	Claim: "A bundle endpoint that takes a request and never answers freezes the federation of its peer with everybody, once that relationship is removed; that it answers, or a restart, is the cure.",
+	Claim: "A bundle endpoint that takes a request and never answers freezes the federation of its peer with everybody, once that relationship is removed, until it answers.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: no time limit for an answer",
 		"SPIRE pkg/server/bundle/client/manager.go: a relationship that goes waits for its fetch, under the lock of all",

@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -127,7 +128,7 @@ func (s *Traffic) Ends(outcomes ...traffic.Outcome) check.Check {
 				return nil
 			}
 		}
-		return fmt.Errorf("call %d: %s %s", c.Number, c.Outcome, c.Detail)
+		return fmt.Errorf("%s %s", c.Outcome, c.Detail)
 	})
 }
 
@@ -136,9 +137,9 @@ func (s *Traffic) Meets(authority string) check.Check {
 	return s.ends(fmt.Sprintf("%s and meets authority %s", s.order.Name, brief(authority)), func(c traffic.Call) error {
 		switch {
 		case c.Outcome != traffic.Answered:
-			return fmt.Errorf("call %d: %s %s", c.Number, c.Outcome, c.Detail)
+			return fmt.Errorf("%s %s", c.Outcome, c.Detail)
 		case c.Server == nil || c.Server.Authority != authority:
-			return fmt.Errorf("call %d was answered under another authority", c.Number)
+			return errors.New("answered under another authority")
 		}
 		return nil
 	})

@@ -15,7 +15,7 @@ func Copy(to, root string) error {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (name == ".git" || name == "bin" || name == "evidence"):
+		case d.IsDir() && (name == ".git" || name == "bin" || name == "evidence" || name == "records"):
 			return fs.SkipDir
 		case d.IsDir():
 			return os.MkdirAll(at, 0o755)

@@ -14,7 +14,7 @@ func TestCopyLeavesOutWhatIsNotSource(t *testing.T) {
 	root, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
 	for name, mode := range map[string]fs.FileMode{
 		"go.mod": 0o644, "hack/run.sh": 0o755, ".github/ci.yaml": 0o644, "lab/bin/keep": 0o644,
-		".git/HEAD": 0o644, "bin/fedlab": 0o755, "evidence/junit.xml": 0o644,
+		".git/HEAD": 0o644, "bin/fedlab": 0o755, "evidence/junit.xml": 0o644, "records/lesson/report.html": 0o644,
 	} {
 		at := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {

@@ -175,7 +175,7 @@ func (v Verdict) against(s Stream) error {
 	case AnsweredBy:
 		return v.settles("not answered", calls, unanswered)
 	case RefusedBy:
-		return v.settles(fmt.Sprintf("not %s", either(v.Outcomes)), calls, func(c Call) bool { return !slices.Contains(v.Outcomes, c.Outcome) })
+		return v.settles(fmt.Sprintf("other than %s", either(v.Outcomes)), calls, func(c Call) bool { return !slices.Contains(v.Outcomes, c.Outcome) })
 	case AuthorityBy:
 		return v.settles(fmt.Sprintf("not answered under authority %s", v.Authority), calls, func(c Call) bool {
 			return unanswered(c) || c.Server == nil || c.Server.Authority != v.Authority
