@@ -10,7 +10,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
-	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
@@ -101,7 +100,7 @@ var tampered = Scenario{
 			return t.Await(ctx, time.Now(), immediate(), attack.Ends(traffic.RefusedByServer))
 		})
 		t.Step(ctx, "keep the next poll from mending what comes", func(ctx context.Context) (err error) {
-			cut, err = t.Break(ctx, fault.EndpointCut(called.Fault()))
+			cut, err = t.CutEndpoint(ctx, called, caller)
 			return err
 		})
 		t.StepWith(ctx, "put that root into what is held of "+called.String(), "'fedlab drift' names the foreign authority", func(ctx context.Context) error {
@@ -371,7 +370,7 @@ var staleBootstrapDeadlock = Scenario{
 			return err
 		})
 		t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) (err error) {
-			cut, err = t.Break(ctx, fault.EndpointCut(called.Fault()))
+			cut, err = t.CutEndpoint(ctx, called, caller)
 			return err
 		})
 		t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {

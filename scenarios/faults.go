@@ -19,12 +19,13 @@ import (
 )
 
 // Fault returns the trust domain's cluster as package fault knows it.
-func (d Domain) Fault() fault.Cluster {
-	g := d.trial.ground
-	at := machine{hands: g.driver.Parts.Hands, nodes: g.driver.Parts.Nodes, lab: g.topology.Name, cluster: d.Cluster}
-	return fault.Cluster{
-		Name: d.Cluster, Objects: faultObjects{d.Access().Objects}, Health: health{d.Access()}, Node: at, Power: at,
-	}
+func (d Domain) Fault() fault.Cluster { return d.trial.ground.fault(d.Cluster) }
+
+// fault returns a cluster that there is access to as package fault knows it.
+func (g *ground) fault(cluster string) fault.Cluster {
+	at := machine{hands: g.driver.Parts.Hands, nodes: g.driver.Parts.Nodes, lab: g.topology.Name, cluster: cluster}
+	access := g.access[cluster]
+	return fault.Cluster{Name: cluster, Objects: faultObjects{access.Objects}, Health: health{access}, Node: at, Power: at}
 }
 
 // faultObjects are the objects of a cluster under the names of package fault.
@@ -100,6 +101,28 @@ func (t *Trial) spoiled(ctx context.Context) error {
 	}
 	t.Restore("let the peer fetch again", injected.Recover)
 	return t.until(ctx, injected.Felt())
+}
+
+// CutEndpoint cuts the bundle endpoint of a trust domain off, and waits until a
+// peer does not get through to it any more: that Kubernetes has no pods behind it
+// is not yet in each rule of the node.
+func (t *Trial) CutEndpoint(ctx context.Context, of, peer Domain) (*Breakage, error) {
+	cut, err := t.Break(ctx, fault.EndpointCut(of.Fault()))
+	if err != nil || cut.over {
+		return cut, err
+	}
+	address, err := t.lab().Addresses.Server(of.TrustDomain)
+	if err != nil {
+		return nil, err
+	}
+	at := netip.AddrPortFrom(address, uint16(of.BundleEndpoint.Port))
+	g := t.ground
+	return cut, t.until(ctx, check.Check{Name: fmt.Sprintf("%s does not get through to the bundle endpoint of %s", peer, of), Probe: func(ctx context.Context) error {
+		if g.driver.Parts.Nodes.Reach(ctx, g.topology.Name, peer.Cluster, at) == nil {
+			return errors.New("it does")
+		}
+		return nil
+	}})
 }
 
 // Reconfigure changes what the server of a trust domain is installed with, which

@@ -70,17 +70,25 @@ func (n Newcomer) Probe() *traffic.Probe { return n.pod(n.labels()) }
 // remove deletes the pod and waits until it is gone: the next newcomer has the
 // same name.
 func (n Newcomer) remove(ctx context.Context) error {
-	key := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace, Name: newcomer}
-	if err := n.Access().Objects.Delete(ctx, key); err != nil {
+	if err := n.Access().Objects.Delete(ctx, newcomerPod()); err != nil {
 		return err
 	}
-	return n.trial.until(ctx, check.Check{Name: "the newcomer is gone", Probe: func(ctx context.Context) error {
-		there, err := n.Access().Objects.Object(ctx, key, &struct{}{})
+	return n.trial.until(ctx, newcomerGone(n.Access().Objects))
+}
+
+func newcomerPod() lab.ObjectKey {
+	return lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace, Name: newcomer}
+}
+
+// newcomerGone checks that the pod of a newcomer is no more.
+func newcomerGone(objects lab.Objects) check.Check {
+	return check.Check{Name: "the newcomer is gone", Probe: func(ctx context.Context) error {
+		there, err := objects.Object(ctx, newcomerPod(), &struct{}{})
 		if err == nil && there {
 			err = errors.New("it is still there")
 		}
 		return err
-	}})
+	}}
 }
 
 func (n Newcomer) registration() lab.ObjectKey {

@@ -110,7 +110,7 @@ var bundleEndpoint = Scenario{
 			return err
 		})
 		t.StepWith(ctx, "cut the bundle endpoint off", "'fedlab status' says \"endpoint unreachable\"", func(ctx context.Context) (err error) {
-			broken, err = t.Break(ctx, fault.EndpointCut(called.Fault()))
+			broken, err = t.CutEndpoint(ctx, called, caller)
 			return err
 		})
 		t.StepWith(ctx, "publish another authority, which nobody can fetch", "'fedlab drift' says by which authority the peer is behind", func(ctx context.Context) (err error) {

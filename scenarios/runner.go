@@ -14,6 +14,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -96,9 +97,9 @@ type ground struct {
 }
 
 // Open gets a lab ready: it must be up and well, nobody else may be changing it,
-// and it is given a probe in each cluster. The error is a *NeedsError, a
-// *NotWellError, a *lab.HeldError or a *lab.NotUpError, and then nothing has been
-// changed.
+// and it is given a probe in each cluster. What a run that was killed has left in
+// it is taken away first. The error is a *NeedsError, a *NotWellError, a
+// *lab.HeldError or a *lab.NotUpError, and then nothing else has been changed.
 func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	g := &ground{driver: r.Driver, topology: r.Topology.WithProbes()}
 	if g.called, g.caller, err = pairOf(r.Topology); err != nil {
@@ -108,17 +109,52 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(r.well(ctx, r.Topology), l.Close()); err != nil {
-		return nil, err
-	}
 	if g.hold, err = r.Driver.Hold(r.Topology.Name, "scenario run"); err != nil {
-		return nil, err
+		return nil, errors.Join(err, l.Close())
+	}
+	if g.access, err = accessTo(l); err == nil {
+		// Where a cluster cannot be swept, the look says more of why.
+		err = errors.Join(g.sweep(ctx), r.well(ctx, r.Topology))
+	}
+	if err := errors.Join(err, l.Close()); err != nil {
+		return nil, errors.Join(err, g.hold.Release())
 	}
 	s := &Session{runner: r, ground: g, hold: g.hold}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 	}
 	return s, nil
+}
+
+// accessTo returns what can be done in each cluster of a lab.
+func accessTo(l *lab.Lab) (map[string]lab.Access, error) {
+	access := map[string]lab.Access{}
+	for _, c := range l.Topology.Clusters {
+		one, err := l.Cluster(c.Name)
+		if err != nil {
+			return nil, err
+		}
+		access[c.Name] = one
+	}
+	return access, nil
+}
+
+// sweep takes away what a run that was killed has left in the clusters: its faults,
+// and its newcomer, whose name the next one has.
+func (g *ground) sweep(ctx context.Context) error {
+	var errs []error
+	for _, c := range g.topology.Clusters {
+		errs = append(errs, fault.Sweep(ctx, g.fault(c.Name)))
+		objects := g.access[c.Name].Objects
+		err := objects.Delete(ctx, newcomerPod())
+		if err == nil {
+			err = check.Until(ctx, check.Bound{Within: Machine, Every: pace}, newcomerGone(objects))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("remove newcomer from cluster %s: %w", c.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (r *Runner) well(ctx context.Context, t topology.Topology) error {
@@ -143,12 +179,12 @@ func (g *ground) connect(ctx context.Context) (err error) {
 		return err
 	}
 	g.topology = g.lab.Topology
-	g.servers, g.access = map[spiffeid.TrustDomain]*spire.Server{}, map[string]lab.Access{}
+	if g.access, err = accessTo(g.lab); err != nil {
+		return err
+	}
+	g.servers = map[spiffeid.TrustDomain]*spire.Server{}
 	for _, td := range g.topology.TrustDomains {
 		if g.servers[td.Name], err = g.lab.Server(ctx, td.Name); err != nil {
-			return err
-		}
-		if g.access[td.Cluster], err = g.lab.Cluster(td.Cluster); err != nil {
 			return err
 		}
 	}
@@ -192,10 +228,10 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	t.finish(ctx)
 	stop()
 	sampler.Wait()
-	restored := s.proveRestored(context.WithoutCancel(ctx))
+	restored := s.proveRestored(context.WithoutCancel(ctx), t)
 	if restored != nil {
 		t.record.Holds = false
-		t.record.Error = errors.Join(errors.New(t.record.Error), restored).Error()
+		t.record.Error = strings.TrimPrefix(t.record.Error+"\n"+restored.Error(), "\n")
 	}
 	t.tell(Event{Record: &t.record})
 	return t.record, errors.Join(restored, context.Cause(ctx))
@@ -212,11 +248,16 @@ func (g *ground) restoredBound() time.Duration {
 	return longest + federation.ReconcileBound() + federation.RegistrationBound() + Machine
 }
 
-// proveRestored waits until the lab is well.
-func (s *Session) proveRestored(ctx context.Context) error {
+// proveRestored waits until the lab is well, and until workloads have what their
+// servers hold: that comes some seconds after.
+func (s *Session) proveRestored(ctx context.Context, t *Trial) error {
+	called, caller := t.Pair()
 	err := check.Until(ctx, check.Bound{Within: s.ground.restoredBound(), Every: time.Second}, check.Check{
 		Name: "lab " + s.ground.topology.Name + " is well again", Probe: func(ctx context.Context) error {
-			return s.runner.well(ctx, s.ground.topology)
+			if err := s.runner.well(ctx, s.ground.topology); err != nil {
+				return err
+			}
+			return errors.Join(called.Federated(caller).Probe(ctx), caller.Federated(called).Probe(ctx))
 		},
 	})
 	if err != nil {

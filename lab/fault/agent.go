@@ -7,8 +7,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/check"
 )
 
-// nowhere is a label that no node has.
-var nowhere = map[string]any{"fedlab.dev/fault": "agent-stopped"}
+// nowhere is a label that no node has; its key is in no other selector.
+var nowhere = map[string]string{"fedlab.dev/fault": "agent-stopped"}
 
 // AgentStopped leaves a cluster without an agent: the DaemonSet is told to look
 // for nodes of which there are none. Workloads keep what they have, since the

@@ -27,7 +27,7 @@ func Partition(a, b Cluster) Fault {
 }
 
 func partition(name string, from, to Cluster, both bool) Fault {
-	mark := "fedlab:" + name
+	mark := markPrefix + name
 	sides := []wall{{at: to, against: from, mark: mark, begun: !both}}
 	if both {
 		sides = append(sides, wall{at: from, against: to, mark: mark})
@@ -72,6 +72,9 @@ func partition(name string, from, to Cluster, both bool) Fault {
 	}}
 }
 
+// markPrefix begins the comment of each rule of ours.
+const markPrefix = "fedlab:"
+
 // wall is a rule in the node of one cluster that drops what comes from another.
 // It is gone when the node starts again.
 type wall struct {
@@ -103,27 +106,32 @@ func (w wall) build(ctx context.Context) error {
 }
 
 func (w wall) remove(ctx context.Context) error {
+	return w.at.unwall(ctx, func(mark string) bool { return mark == w.mark })
+}
+
+// unwall removes from a cluster's node the rules whose comment is one of ours.
+func (c Cluster) unwall(ctx context.Context, ours func(comment string) bool) error {
 	// The list is of arguments for iptables itself.
-	list, err := w.at.Node.Exec(ctx, chain("--list-rules")...)
+	list, err := c.Node.Exec(ctx, chain("--list-rules")...)
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for line := range strings.Lines(string(list)) {
 		words := strings.Fields(line)
-		ours := false
+		found := false
 		for i, word := range words {
 			words[i] = strings.Trim(word, `"`)
-			ours = ours || i > 0 && words[i-1] == "--comment" && words[i] == w.mark
+			found = found || i > 0 && words[i-1] == "--comment" && ours(words[i])
 		}
-		if !ours {
+		if !found {
 			continue
 		}
 		// Before the rule stand "-A PREROUTING".
-		if _, err := w.at.Node.Exec(ctx, chain("--delete", words[2:]...)...); err != nil {
-			return err
-		}
+		_, err := c.Node.Exec(ctx, chain("--delete", words[2:]...)...)
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 const (

@@ -58,11 +58,8 @@ func (c Cluster) runs(what string, find func(context.Context) (container, error)
 // It is stopped by a signal and not by a freezer, because that undoes itself
 // whenever the container ends: a frozen process can neither be killed nor removed.
 func ControllerManagerGone(c Cluster) Fault {
-	manager := func(ctx context.Context) (container, error) {
-		return c.container(ctx, spire.ControllerManagerContainer, spire.ServerPod)
-	}
 	return fault{"controller-manager-gone/" + c.Name, func(ctx context.Context) (injected, error) {
-		stopped, err := manager(ctx)
+		stopped, err := c.manager(ctx)
 		if err != nil {
 			return injected{}, err
 		}
@@ -70,7 +67,7 @@ func ControllerManagerGone(c Cluster) Fault {
 			felt: check.Check{
 				Name: fmt.Sprintf("the controller manager of cluster %s is not ready", c.Name),
 				Probe: func(ctx context.Context) error {
-					now, err := manager(ctx)
+					now, err := c.manager(ctx)
 					if err == nil && now.Ready {
 						err = fmt.Errorf("%s is ready", now)
 					}
@@ -79,19 +76,12 @@ func ControllerManagerGone(c Cluster) Fault {
 			},
 			// A container that was started since knows nothing of this.
 			recover: func(ctx context.Context) error {
-				now, err := manager(ctx)
-				if away := (*awayError)(nil); errors.As(err, &away) {
-					return nil
-				}
-				if err != nil || now.ContainerID != stopped.ContainerID || !now.running() {
-					return err
-				}
-				return c.signal(ctx, now, "SIGCONT")
+				return c.managerGoesOn(ctx, func(now container) bool { return now.ContainerID == stopped.ContainerID })
 			},
 			healed: check.Check{
 				Name: fmt.Sprintf("the controller manager of cluster %s is ready", c.Name),
 				Probe: func(ctx context.Context) error {
-					now, err := manager(ctx)
+					now, err := c.manager(ctx)
 					if err == nil && !now.Ready {
 						err = fmt.Errorf("%s is not ready", now)
 					}
@@ -100,4 +90,22 @@ func ControllerManagerGone(c Cluster) Fault {
 			},
 		}, c.signal(ctx, stopped, "SIGSTOP")
 	}}
+}
+
+// manager returns the container of the controller manager.
+func (c Cluster) manager(ctx context.Context) (container, error) {
+	return c.container(ctx, spire.ControllerManagerContainer, spire.ServerPod)
+}
+
+// managerGoesOn has the controller manager go on, where it is there and is the
+// one that is meant. To one that runs the signal does nothing.
+func (c Cluster) managerGoesOn(ctx context.Context, meant func(container) bool) error {
+	now, err := c.manager(ctx)
+	if away := (*awayError)(nil); errors.As(err, &away) {
+		return nil
+	}
+	if err != nil || !now.running() || !meant(now) {
+		return err
+	}
+	return c.signal(ctx, now, "SIGCONT")
 }

@@ -177,6 +177,12 @@ func (s *site) Object(_ context.Context, key fault.ObjectKey, into any) (found b
 			if found = s.claim > 0; found {
 				object = map[string]any{"metadata": map[string]any{"uid": fmt.Sprint(s.claim)}}
 			}
+		case "DaemonSet spire-system/spire-agent":
+			selector := map[string]any{}
+			if found = true; s.nodeSelector != "" {
+				selector[s.nodeSelector] = "agent-stopped"
+			}
+			object = map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"nodeSelector": selector}}}}
 		case "EndpointSlice spire-system/spire-bundle-endpoint-x":
 			found = true
 			object = map[string]any{"endpoints": []any{map[string]any{"addresses": s.endpoints}}}

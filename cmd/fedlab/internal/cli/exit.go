@@ -215,7 +215,7 @@ func hint(err error) string {
 	case errors.Is(err, errDrifted):
 		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --mend' sets the bundles in its place"
 	case is[*scenarios.NotWellError](err):
-		return "'fedlab up' mends a lab that is not well; nothing was changed"
+		return "'fedlab up' mends a lab that is not well"
 	case is[*docker.UnreachableError](err):
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"
 	case is[*images.MissingError](err):

@@ -1,0 +1,142 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// leftover is a lab of two clusters that has nothing in it but what a killed run
+// has left: a rule in each node, and the pod of a newcomer, which takes some looks
+// to go.
+type leftover struct {
+	calls []string
+	fails string
+}
+
+func (l *leftover) do(format string, args ...any) error {
+	call := fmt.Sprintf(format, args...)
+	l.calls = append(l.calls, call)
+	if call == l.fails {
+		return errors.New("injected")
+	}
+	return nil
+}
+
+func (l *leftover) Exec(_ context.Context, lab, cluster string, argv ...string) ([]byte, error) {
+	rule := "-s 10.192.0.2/32 -m comment --comment fedlab:partition/a<->b -j DROP"
+	return []byte("-A PREROUTING " + rule + "\n"), l.do("%s/%s %s", lab, cluster, strings.Join(argv[4:], " "))
+}
+
+func (l *leftover) Stop(context.Context, string, string, time.Duration) error {
+	return errors.New("nobody is to stop a node")
+}
+
+func (l *leftover) Address(context.Context, string, string) (netip.Addr, error) {
+	return netip.Addr{}, errors.New("nobody is to ask for an address")
+}
+
+// leftIn is one cluster's API.
+type leftIn struct {
+	*leftover
+	cluster string
+	stays   int
+}
+
+func (l *leftIn) Object(_ context.Context, key lab.ObjectKey, _ any) (bool, error) {
+	if key.Name != newcomer {
+		return false, nil
+	}
+	l.stays--
+	return l.stays >= 0, l.do("%s look for %s/%s", l.cluster, key.Namespace, key.Name)
+}
+
+func (l *leftIn) Delete(_ context.Context, key lab.ObjectKey) error {
+	return l.do("%s delete %s %s/%s", l.cluster, key.Kind, key.Namespace, key.Name)
+}
+
+func (l *leftIn) Apply(context.Context, ...any) (bool, error) {
+	return false, errors.New("nobody is to make anything")
+}
+
+func (l *leftIn) Named(context.Context, lab.ObjectKey, map[string]string) ([]string, error) {
+	return nil, errors.New("nobody is to list anything")
+}
+
+func (l *leftIn) NodeReady(context.Context) error { return errors.New("nobody is to look at a node") }
+
+func (l *leftover) ground(stays int) *ground {
+	g := &ground{
+		driver:   &lab.Driver{Parts: lab.Parts{Hands: l}},
+		topology: topology.Topology{Name: "quotes", Clusters: []topology.Cluster{{Name: "a"}, {Name: "b"}}},
+		access:   map[string]lab.Access{},
+	}
+	for _, c := range g.topology.Clusters {
+		g.access[c.Name] = lab.Access{Objects: &leftIn{l, c.Name, stays}}
+	}
+	return g
+}
+
+func TestSweepTakesAllOfAKilledRunAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leftover{}
+		if err := l.ground(1).sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, cluster := range []string{"a", "b"} {
+			want = append(want,
+				"quotes/"+cluster+" --list-rules PREROUTING",
+				"quotes/"+cluster+" --delete PREROUTING -s 10.192.0.2/32 -m comment --comment fedlab:partition/a<->b -j DROP",
+				cluster+" delete Pod fedlab-probe/newcomer",
+				cluster+" look for fedlab-probe/newcomer",
+				cluster+" look for fedlab-probe/newcomer",
+			)
+		}
+		if !slices.Equal(l.calls, want) {
+			t.Errorf("calls are\n%s\nwant\n%s", strings.Join(l.calls, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
+// TestSweepGoesOn: what fails in one cluster is told, and the other is swept.
+func TestSweepGoesOn(t *testing.T) {
+	for fails, want := range map[string]string{
+		"quotes/a --list-rules PREROUTING":   "sweep cluster a: remove partitions: injected",
+		"a delete Pod fedlab-probe/newcomer": "remove newcomer from cluster a: injected",
+		"b delete Pod fedlab-probe/newcomer": "remove newcomer from cluster b: injected",
+		"quotes/b --list-rules PREROUTING":   "sweep cluster b: remove partitions: injected",
+	} {
+		l := &leftover{fails: fails}
+		if err := l.ground(0).sweep(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("%s fails: error is %v, want %s", fails, err, want)
+		}
+		for _, last := range []string{"a delete Pod fedlab-probe/newcomer", "b delete Pod fedlab-probe/newcomer"} {
+			if !slices.Contains(l.calls, last) {
+				t.Errorf("%s fails: calls are %q, without %s", fails, l.calls, last)
+			}
+		}
+	}
+}
+
+func TestSweepWaitsForTheNewcomerToGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		err := (&leftover{}).ground(1000).sweep(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "remove newcomer from cluster a: wait until the newcomer is gone: ") {
+			t.Errorf("error is %v", err)
+		}
+		if took := time.Since(began); took != 2*Machine {
+			t.Errorf("it took %s, want %s for each cluster", took, Machine)
+		}
+	})
+}
