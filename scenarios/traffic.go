@@ -87,7 +87,13 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 		Every: callEvery, Within: callWithin, Connection: call.Connection,
 	}}
 	if err := probe.Start(ctx, s.order); err != nil {
-		return nil, err
+		// A run that was killed may have left its calls going on.
+		if _, none := probe.Stop(ctx, name); none != nil {
+			return nil, err
+		}
+		if err := probe.Start(ctx, s.order); err != nil {
+			return nil, err
+		}
 	}
 	s.since = time.Now()
 	t.streams = append(t.streams, s)
