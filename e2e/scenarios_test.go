@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -74,11 +75,10 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		if mutation == "" {
 			records = append(records, record)
 		}
-		// What was switched off, or had other settings meanwhile, may have started
-		// its containers again.
+		// What was switched off or killed has started its containers again.
 		for _, w := range record.Windows {
 			for _, c := range under.topology.Clusters {
-				if w.Name == "cluster-stopped/"+c.Name {
+				if strings.HasSuffix(w.Name, "/"+c.Name) {
 					Expect(under.explain(ctx, c.Name)).To(Succeed())
 				}
 			}

@@ -205,6 +205,17 @@ type syncing struct {
 }
 
 func (s *syncing) probe(ctx context.Context) error {
+	// A bundle that is in sync may have been so before there was a relationship.
+	if s.Mode == topology.CRD {
+		relationships, err := s.truster.Relationships(ctx)
+		if err != nil {
+			return err
+		}
+		if !knows(relationships, s.Trusted) {
+			s.since = time.Time{}
+			return errors.New("its server does not have the relationship")
+		}
+	}
 	source, err := s.trusted.Bundle(ctx)
 	if err != nil {
 		return err
@@ -217,15 +228,7 @@ func (s *syncing) probe(ctx context.Context) error {
 	if seen.State == federation.InSync && s.refused == nil {
 		return nil
 	}
-	relationships, err := s.truster.Relationships(ctx)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	switch {
-	case s.Mode == topology.CRD && !knows(relationships, s.Trusted):
-		s.since = time.Time{}
-		return errors.New("its server does not have the relationship")
+	switch now := time.Now(); {
 	case s.since.IsZero():
 		s.since = now
 	case now.Sub(s.since) >= s.delay:

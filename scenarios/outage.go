@@ -16,7 +16,9 @@ import (
 )
 
 func outages() []Scenario {
-	return []Scenario{server, agent, bundleEndpoint, cluster, partition, missingBundle, hungEndpoint}
+	return []Scenario{
+		server, serverKilled, dataLost, agent, agentKilled, controllerManager, bundleEndpoint, cluster, partition, missingBundle, hungEndpoint,
+	}
 }
 
 // newIdentityWaits is what an outage of a server and one of an agent have in
@@ -93,6 +95,15 @@ var agent = Scenario{
 	},
 }
 
+var controllerManager = Scenario{
+	Name:    "outage/controller-manager",
+	Claim:   "While the controller manager hangs, those who have an identity call across the federation as before, and only newcomers wait.",
+	Sources: []string{"SPIRE Controller Manager pkg/spireentry: it makes an entry for each pod that comes"},
+	Run: func(ctx context.Context, t *Trial) error {
+		return newIdentityWaits(ctx, t, "controller manager", fault.ControllerManagerGone)
+	},
+}
+
 var bundleEndpoint = Scenario{
 	Name:  "outage/bundle-endpoint",
 	Claim: "While a bundle endpoint is away no call fails, its peers fall behind unseen, and they catch up within one poll once it is back.",
@@ -139,6 +150,10 @@ var bundleEndpoint = Scenario{
 
 // unreached is how calls end that go to a cluster that is not there.
 var unreached = []traffic.Outcome{traffic.Unreachable, traffic.NoAnswer}
+
+// twoFailures is how long two calls take that get no answer: a window that is to
+// hold one from its beginning to its end is as long.
+const twoFailures = 2 * (callWithin + callEvery)
 
 var cluster = Scenario{
 	Name:   "outage/cluster",
@@ -208,7 +223,7 @@ var partition = Scenario{
 			if err := t.Await(ctx, time.Now(), immediate(), there.Ends(unreached...)); err != nil {
 				return err
 			}
-			return t.Stays(ctx, 5*callEvery, "five calls", back.Ends(traffic.Answered))
+			return t.Stays(ctx, twoFailures, "two calls that wait in vain", back.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "join them again", func(ctx context.Context) error {
 			if err := one.Mend(ctx); err != nil {
@@ -229,7 +244,7 @@ var partition = Scenario{
 			if r, err = called.prepare(ctx); err != nil {
 				return err
 			}
-			return t.Stays(ctx, 5*callEvery, "five calls", there.Ends(unreached...))
+			return t.Stays(ctx, twoFailures, "two calls that wait in vain", there.Ends(unreached...))
 		})
 		t.Step(ctx, "join them, and wait until the authority is there", func(ctx context.Context) error {
 			if err := both.Mend(ctx); err != nil {

@@ -1,0 +1,114 @@
+package scenarios
+
+import (
+	"context"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/fault"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+// crashed is what a server and an agent that are killed have in common: they are
+// back by themselves, and nobody who has an identity notices.
+func crashed(ctx context.Context, t *Trial, what string, f func(fault.Cluster) fault.Fault) error {
+	called, caller := t.Pair()
+	var calls *Traffic
+	t.Step(ctx, "call across the federation, each time with a handshake", func(ctx context.Context) (err error) {
+		calls, err = t.Traffic(ctx, caller, called, Call{})
+		return err
+	})
+	t.Step(ctx, "kill the "+what+", and wait until it is back", func(ctx context.Context) error {
+		broken, err := t.Break(ctx, f(called.Fault()))
+		if err != nil {
+			return err
+		}
+		return broken.Mend(ctx)
+	})
+	t.Step(ctx, "see that a newcomer gets its identity, and that the peer fetches", func(ctx context.Context) error {
+		guest, err := called.Newcomer(ctx)
+		if err != nil {
+			return err
+		}
+		if err := t.until(ctx, called.Ready()); err != nil {
+			return err
+		}
+		if err := guest.Register(ctx, nil); err != nil {
+			return err
+		}
+		if err := t.Await(ctx, time.Now(), reconciled(), guest.HasIdentity()); err != nil {
+			return err
+		}
+		return caller.Refresh(ctx, called)
+	})
+	t.Step(ctx, "see that those who had one never noticed", func(ctx context.Context) error {
+		calls.AllAnswered("no call failed, though each made a new handshake")
+		return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
+	})
+	return t.Err()
+}
+
+var serverKilled = Scenario{
+	Name:    "outage/server-killed",
+	Claim:   "A SPIRE server that is killed is back by itself with its keys and its peers, and nobody who has an identity notices.",
+	Sources: []string{"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process"},
+	Run:     func(ctx context.Context, t *Trial) error { return crashed(ctx, t, "server", fault.ServerKilled) },
+}
+
+var agentKilled = Scenario{
+	Name:    "outage/agent-killed",
+	Claim:   "A SPIRE agent that is killed attests anew by itself, and none of its workloads notices.",
+	Sources: []string{"SPIRE doc/plugin_agent_nodeattestor_k8s_psat.md: a node may attest again"},
+	Run:     func(ctx context.Context, t *Trial) error { return crashed(ctx, t, "agent", fault.AgentKilled) },
+}
+
+var dataLost = Scenario{
+	Name:   "outage/server-data-lost",
+	Claim:  "A SPIRE server that lost its data is a stranger under its old name: its own agents take it for what it is by themselves, and its peers refuse it until they are handed its new bundle.",
+	Labels: []string{Slow},
+	Sources: []string{
+		"SPIRE doc/spire_agent.md: rebootstrap_mode auto, after rebootstrap_delay",
+		"https://github.com/spiffe/spire/issues/4624",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var calls *Traffic
+		var lost time.Time
+		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
+			calls, err = t.Traffic(ctx, caller, called, Call{})
+			return err
+		})
+		t.StepWith(ctx, "take the server's data away, and let it start without", "'fedlab drift' says \"foreign\"", func(ctx context.Context) error {
+			caller.HandoverAtEnd(called)
+			lost = time.Now()
+			broken, err := t.Break(ctx, fault.ServerDataLost(called.Fault()))
+			if err != nil {
+				return err
+			}
+			if err := broken.Mend(ctx); err != nil {
+				return err
+			}
+			return t.until(ctx, caller.InState(called, federation.Foreign))
+		})
+		t.Step(ctx, "wait until its agent has taken the new authority, and its workloads have SVIDs of it", func(ctx context.Context) error {
+			if err := t.until(ctx, calls.Ends(traffic.UnknownAuthority)); err != nil {
+				return err
+			}
+			calls.RefusedBy("each call fails once the called one shows an SVID of the new authority", lost, Bound{Within: faultBound}, time.Now(), traffic.UnknownAuthority)
+			return t.until(ctx, called.Ready())
+		})
+		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
+			during, formula := caller.unmended(called)
+			return t.Stays(ctx, during, formula, calls.Ends(traffic.UnknownAuthority))
+		})
+		t.Step(ctx, "hand the new bundle over", func(ctx context.Context) error {
+			mended := time.Now()
+			if err := caller.Handover(ctx, called); err != nil {
+				return err
+			}
+			calls.AnsweredBy("and calls are answered again once the bundle is handed over", mended, registered())
+			return t.Await(ctx, mended, registered(), calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
