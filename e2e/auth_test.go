@@ -82,7 +82,6 @@ var _ = Describe("A workload without federatesWith", Label("auth", "slow"), func
 			measured("accepted after", began)
 			Expect(under.podsOf(ctx, w)).To(Equal(pods), "no pod had to be started anew")
 		},
-		Entry("where it calls: it holds no bundle to verify the server with", func(p pair) topology.Workload { return p.broker }, "not-federated", SpecTimeout(4*time.Minute)),
 		Entry("where it is called: it cannot verify its client", func(p pair) topology.Workload { return p.server }, "refused-by-server", SpecTimeout(4*time.Minute)),
 	)
 })

@@ -352,9 +352,8 @@ func (d Domain) hasRelationship(with Domain, want bool) check.Check {
 }
 
 var staleBootstrapDeadlock = Scenario{
-	Name:   "drift/stale-bootstrap-deadlock",
-	Claim:  "A peer that was cut off while an authority was replaced can never fetch by https_spiffe again, since what it holds no longer authenticates the endpoint; handing the bundle over is the cure.",
-	Labels: []string{CI},
+	Name:  "drift/stale-bootstrap-deadlock",
+	Claim: "A peer that was cut off while an authority was replaced can never fetch by https_spiffe again, since what it holds no longer authenticates the endpoint; handing the bundle over is the cure.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the stored bundle is what verifies the endpoint",
 		"https://github.com/spiffe/spire/issues/4128",

@@ -104,7 +104,7 @@ func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDo
 	for i, td := range federatesWith {
 		names[i] = td.Name()
 	}
-	_, err := n.Access().Objects.Apply(ctx, spire.Resource{
+	registration := spire.Resource{
 		APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID",
 		Metadata: spire.Metadata{Name: n.registration().Name, Labels: spire.Owned()},
 		Spec: spire.WorkloadIdentitySpec{
@@ -116,8 +116,12 @@ func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDo
 			}, selectors...),
 			FederatesWith: names,
 		},
-	})
-	return err
+	}
+	// One that has just started answers a little later than it is ready.
+	return n.trial.until(ctx, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
+		_, err := n.Access().Objects.Apply(ctx, registration)
+		return err
+	}})
 }
 
 // Unregister takes the identity away again. What the newcomer has, it keeps until

@@ -74,9 +74,8 @@ func newIdentityWaits(ctx context.Context, t *Trial, what string, f func(fault.C
 }
 
 var server = Scenario{
-	Name:   "outage/server",
-	Claim:  "While a SPIRE server is away, those who have an identity call across the federation as before, and only newcomers wait.",
-	Labels: []string{CI},
+	Name:  "outage/server",
+	Claim: "While a SPIRE server is away, those who have an identity call across the federation as before, and only newcomers wait.",
 	Sources: []string{
 		"SPIRE doc/spire_agent.md: an agent hands out what it has cached",
 		"spiffe/spire test/integration: connectivity with servers stopped",
@@ -201,9 +200,8 @@ var cluster = Scenario{
 }
 
 var partition = Scenario{
-	Name:   "outage/partition",
-	Claim:  "A partition in one direction stops the calls of that direction alone, one in both stops both, and whatever was published meanwhile arrives within one poll of its end.",
-	Labels: []string{CI},
+	Name:  "outage/partition",
+	Claim: "A partition in one direction stops the calls of that direction alone, one in both stops both, and whatever was published meanwhile arrives within one poll of its end.",
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		var there, back *Traffic
