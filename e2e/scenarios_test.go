@@ -86,24 +86,30 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		return record
 	}
 
-	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), uint64(GinkgoRandomSeed())) {
-		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) {
-			record := run(ctx, s.Name, "")
-			for _, m := range record.Measures {
-				if m.Propagation {
-					AddReportEntry(m.What, m.Took.Round(100*time.Millisecond).String()+" of "+m.Bound.String(), ReportEntryVisibilityAlways)
-				}
+	holds := func(ctx SpecContext, s scenarios.Scenario) {
+		GinkgoHelper()
+		record := run(ctx, s.Name, "")
+		for _, m := range record.Measures {
+			if m.Propagation {
+				AddReportEntry(m.What, m.Took.Round(100*time.Millisecond).String()+" of "+m.Bound.String(), ReportEntryVisibilityAlways)
 			}
-			Expect(record.Holds).To(BeTrue(), summary(record))
-		}, SpecTimeout(scenarioTimeout))
+		}
+		Expect(record.Holds).To(BeTrue(), summary(record))
 	}
-
+	seed := uint64(GinkgoRandomSeed())
+	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed) {
+		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) { holds(ctx, s) }, SpecTimeout(scenarioTimeout))
+	}
 	for _, m := range mutants() {
 		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
 			record := run(ctx, m.scenario, m.mutation)
 			Expect(record.Mutation).To(Equal(string(m.mutation)))
 			Expect(record.Holds).To(BeFalse(), summary(record))
 		}, SpecTimeout(scenarioTimeout))
+	}
+	// Each has put the lab back, the mutated ones, too.
+	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed+1) {
+		It(s.Name+" holds again, in another order", Label("again"), func(ctx SpecContext) { holds(ctx, s) }, SpecTimeout(scenarioTimeout))
 	}
 })
 

@@ -69,12 +69,8 @@ var entryWithoutFederatesWith = Scenario{
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (entry create -federatesWith)"},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var broken time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "take federatesWith out of the caller's registration", "'fedlab status' says \"entry without federatesWith\"", func(ctx context.Context) error {
 			broken = time.Now()
 			if err := caller.Reregister(ctx, func(spec *spire.WorkloadIdentitySpec) { spec.FederatesWith = nil }); err != nil {
@@ -167,12 +163,8 @@ var wrongEndpointID = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var r *rotation
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "expect another SPIFFE ID of the endpoint", "'fedlab status' says \"wrong endpointSPIFFEID\"", func(ctx context.Context) error {
 			wrong := spiffeid.RequireFromPath(called.Name, "/somebody/else").String()
 			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
@@ -271,15 +263,9 @@ var noIdentity = Scenario{
 		called, caller := t.Pair()
 		var guest Newcomer
 		var guests *Traffic
-		t.Step(ctx, "call across the federation", func(ctx context.Context) error {
-			calls, err := t.Traffic(ctx, caller, called, Call{})
-			if err != nil {
-				return err
-			}
-			calls.AllAnswered("those who are registered are answered throughout")
-			return nil
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "let a newcomer call that nobody has registered", func(ctx context.Context) (err error) {
+			calls.AllAnswered("those who are registered are answered throughout")
 			if guest, err = caller.Newcomer(ctx); err != nil {
 				return err
 			}
@@ -331,7 +317,6 @@ var resumedSession = Scenario{
 			return err
 		})
 		t.Step(ctx, "remove the caller's trust domain from what the called one trusts", func(ctx context.Context) error {
-			called.HandoverAtEnd(caller)
 			if err := called.Unrelate(ctx, caller); err != nil {
 				return err
 			}

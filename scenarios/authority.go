@@ -13,12 +13,14 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // rotation is an X.509 authority on its way to be replaced.
 type rotation struct {
 	of        Domain
 	old, next spire.Authority
+	prepared  time.Time
 	// activated, tainted and revoked are the stages that are behind.
 	activated, tainted, revoked bool
 }
@@ -39,8 +41,30 @@ func (d Domain) prepare(ctx context.Context) (*rotation, error) {
 		return nil, err
 	}
 	d.trial.Restore("finish the rotation of "+d.String(), r.finish)
+	r.prepared = time.Now()
 	d.trial.Mark("%s prepares %s", d, brief(r.next.ID))
 	return r, nil
+}
+
+// arrive waits until workloads of all who trust the trust domain have the next
+// authority: from then on it may sign. Where bundles travel by hand, it takes them
+// there.
+func (r *rotation) arrive(ctx context.Context) error {
+	bonds, err := r.of.trial.bondsTo(r.of)
+	if err != nil {
+		return err
+	}
+	for _, b := range bonds {
+		if b.mode == topology.Manual {
+			if err := b.truster.Handover(ctx, r.of); err != nil {
+				return err
+			}
+		}
+		if err := r.of.trial.Await(ctx, r.prepared, b.truster.ToWorkloads(r.of), b.truster.Has(r.of, r.next.ID)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // activate signs with the next authority from now on.
@@ -85,6 +109,12 @@ func (r *rotation) revoke(ctx context.Context) error {
 // Kubernetes would take no ClusterSPIFFEID meanwhile (seen with 0.7.0;
 // pkg/webhookmanager, mintX509SVIDIfNeeded).
 func (r *rotation) finish(ctx context.Context) error {
+	// A bundle endpoint with a certificate that a peer cannot verify is one that
+	// the peer cannot fetch from: each is to have the next authority before.
+	bonds, err := r.of.trial.bondsTo(r.of)
+	if err := errors.Join(err, handoverBehind(ctx, bonds)); err != nil {
+		return err
+	}
 	for _, stage := range []struct {
 		behind bool
 		do     func(context.Context) error
@@ -159,12 +189,12 @@ func replacedBound() Bound {
 
 // replace replaces the active X.509 authority in order, and leaves the old one
 // tainted: whoever trusts it still is not harmed.
-func (d Domain) replace(ctx context.Context, peer Domain) (*rotation, error) {
+func (d Domain) replace(ctx context.Context) (*rotation, error) {
 	r, err := d.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.trial.Await(ctx, time.Now(), peer.ToWorkloads(d), peer.Has(d, r.next.ID)); err != nil {
+	if err := r.arrive(ctx); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {

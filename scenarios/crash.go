@@ -13,11 +13,7 @@ import (
 // back by themselves, and nobody who has an identity notices.
 func crashed(ctx context.Context, t *Trial, what string, f func(fault.Cluster) fault.Fault) error {
 	called, caller := t.Pair()
-	var calls *Traffic
-	t.Step(ctx, "call across the federation, each time with a handshake", func(ctx context.Context) (err error) {
-		calls, err = t.Traffic(ctx, caller, called, Call{})
-		return err
-	})
+	calls := t.CallsThroughout(ctx, caller, called)
 	t.Step(ctx, "kill the "+what+", and wait until it is back", func(ctx context.Context) error {
 		broken, err := t.Break(ctx, f(called.Fault()))
 		if err != nil {
@@ -72,14 +68,9 @@ var dataLost = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var lost time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "take the server's data away, and let it start without", "'fedlab drift' says \"foreign\"", func(ctx context.Context) error {
-			caller.HandoverAtEnd(called)
 			lost = time.Now()
 			broken, err := t.Break(ctx, fault.ServerDataLost(called.Fault()))
 			if err != nil {

@@ -34,6 +34,36 @@ func (t *Trial) Pair() (called, caller Domain) {
 	return Domain{t.ground.called, t}, Domain{t.ground.caller, t}
 }
 
+// bond is a relationship of the lab in a trial.
+type bond struct {
+	truster, trusted Domain
+	mode             topology.Mode
+}
+
+// bonds returns the relationships of the lab.
+func (t *Trial) bonds() ([]bond, error) {
+	var all []bond
+	for _, r := range t.ground.topology.Relationships {
+		truster, err := t.ground.topology.TrustDomain(r.Truster)
+		if err != nil {
+			return nil, err
+		}
+		trusted, err := t.ground.topology.TrustDomain(r.Trusted)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, bond{Domain{truster, t}, Domain{trusted, t}, r.Mode})
+	}
+	return all, nil
+}
+
+// bondsTo returns the relationships of those who trust a trust domain: a lab may
+// have more of them than the pair's other one.
+func (t *Trial) bondsTo(trusted Domain) ([]bond, error) {
+	all, err := t.bonds()
+	return slices.DeleteFunc(all, func(b bond) bool { return b.trusted.Name != trusted.Name }), err
+}
+
 // Server returns the connection to the SPIRE server.
 func (d Domain) Server() *spire.Server { return d.trial.ground.servers[d.Name] }
 

@@ -37,14 +37,9 @@ var deleted = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var broken time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) error {
-			caller.HandoverAtEnd(called)
 			broken = time.Now()
 			if err := caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate); err != nil {
 				return err
@@ -82,14 +77,11 @@ var tampered = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls, attack *Traffic
+		var attack *Traffic
 		var s *Synthetic
 		var cut *Breakage
 		var tamperedAt time.Time
-		t.Step(ctx, "call across the federation, towards those who will be deceived", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, called, caller, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "let an attacker try, under the name of "+called.ID().String()+" and with a root of its own", func(ctx context.Context) (err error) {
 			if s, err = t.Synthetic(ctx); err != nil {
 				return err
@@ -112,7 +104,6 @@ var tampered = Scenario{
 			if err != nil {
 				return err
 			}
-			caller.HandoverAtEnd(called)
 			spoilt := held.Clone()
 			spoilt.AddX509Authority(root)
 			tamperedAt = time.Now()
@@ -163,20 +154,15 @@ var rolledBack = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var older *spiffebundle.Bundle
 		var r *rotation
 		var rolled time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "keep a copy of the bundle, and replace the authority", func(ctx context.Context) (err error) {
 			if older, err = caller.Held(ctx, called.Name); err != nil {
 				return err
 			}
-			caller.HandoverAtEnd(called)
-			if r, err = called.replace(ctx, caller); err != nil {
+			if r, err = called.replace(ctx); err != nil {
 				return err
 			}
 			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
@@ -215,14 +201,9 @@ var emptied = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var broken time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "empty the bundle that the caller's server holds", "'fedlab drift' says \"empty\"", func(ctx context.Context) error {
-			caller.HandoverAtEnd(called)
 			empty := spiffebundle.New(called.Name)
 			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
 			broken = time.Now()
@@ -258,11 +239,7 @@ var crdEditIsIgnored = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "write the caller's own bundle into the resource by which it trusts the other", func(ctx context.Context) error {
 			own, err := caller.Bundle(ctx)
 			if err != nil {
@@ -294,14 +271,9 @@ var removalKeepsBundle = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var broken time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "delete the resource by which the caller trusts the other", "'fedlab status' says \"no relationship\"", func(ctx context.Context) error {
-			caller.HandoverAtEnd(called)
 			if err := caller.Unrelate(ctx, called); err != nil {
 				return err
 			}
@@ -360,20 +332,15 @@ var staleBootstrapDeadlock = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var cut *Breakage
 		var r *rotation
 		var broken time.Time
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) (err error) {
 			cut, err = t.CutEndpoint(ctx, called, caller)
 			return err
 		})
 		t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {
-			caller.HandoverAtEnd(called)
 			if r, err = called.prepare(ctx); err != nil {
 				return err
 			}

@@ -267,14 +267,18 @@ func (d Domain) Handover(ctx context.Context, of Domain) error {
 	return d.Server().SetBundle(ctx, source)
 }
 
-// HandoverAtEnd has Handover done when the run is over, unless what is held is in
-// sync by then.
-func (d Domain) HandoverAtEnd(of Domain) {
-	d.trial.Restore(fmt.Sprintf("see that %s holds the bundle of %s", d, of), func(ctx context.Context) error {
-		seen, err := d.Compare(ctx, of)
-		if err != nil || len(seen.Lacking)+len(seen.Foreign) == 0 {
-			return err
+// handoverBehind hands bundles over to those who lack an authority of what they
+// trust, or have one too many. Who is in sync is left alone.
+func handoverBehind(ctx context.Context, bonds []bond) error {
+	var errs []error
+	for _, b := range bonds {
+		seen, err := b.truster.Compare(ctx, b.trusted)
+		if err == nil && len(seen.Lacking)+len(seen.Foreign) > 0 {
+			err = b.truster.Handover(ctx, b.trusted)
 		}
-		return d.Handover(ctx, of)
-	})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("hand the bundle of %s over to %s: %w", b.trusted, b.truster, err))
+		}
+	}
+	return errors.Join(errs...)
 }

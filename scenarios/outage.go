@@ -25,13 +25,9 @@ func outages() []Scenario {
 // common: those who have an identity go on, and who comes new waits.
 func newIdentityWaits(ctx context.Context, t *Trial, what string, f func(fault.Cluster) fault.Fault) error {
 	called, caller := t.Pair()
-	var calls *Traffic
 	var broken *Breakage
 	var guest Newcomer
-	t.StepWith(ctx, "call across the federation, each time with a handshake", "the demo's page goes on showing answers throughout", func(ctx context.Context) (err error) {
-		calls, err = t.Traffic(ctx, caller, called, Call{})
-		return err
-	})
+	calls := t.CallsThroughout(ctx, caller, called)
 	t.Step(ctx, "see that a newcomer gets an identity while all is well", func(ctx context.Context) (err error) {
 		if guest, err = called.Newcomer(ctx); err != nil {
 			return err
@@ -112,13 +108,9 @@ var bundleEndpoint = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var broken *Breakage
 		var r *rotation
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "cut the bundle endpoint off", "'fedlab status' says \"endpoint unreachable\"", func(ctx context.Context) (err error) {
 			broken, err = t.CutEndpoint(ctx, called, caller)
 			return err
@@ -160,12 +152,8 @@ var cluster = Scenario{
 	Labels: []string{Slow},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var broken *Breakage
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "switch the cluster "+called.Cluster+" off", "the demo's page says that nobody answers", func(ctx context.Context) (err error) {
 			if broken, err = t.Break(ctx, fault.ClusterStopped(called.Fault())); err != nil {
 				return err
@@ -279,13 +267,10 @@ var missingBundle = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls, guests *Traffic
+		var guests *Traffic
 		var guest Newcomer
 		partners := []spiffeid.TrustDomain{called.Name, absent}
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "see that a newcomer that federates with partners who are there gets its identity", func(ctx context.Context) (err error) {
 			if guest, err = caller.Newcomer(ctx); err != nil {
 				return err
@@ -362,12 +347,8 @@ var hungEndpoint = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var s *Synthetic
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "federate with a trust domain whose endpoint answers, and see it fetched", func(ctx context.Context) (err error) {
 			if s, err = t.Synthetic(ctx); err != nil {
 				return err

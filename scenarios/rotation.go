@@ -28,18 +28,14 @@ var x509Authority = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var r *rotation
-		t.StepWith(ctx, "call across the federation", "the demo's page goes on showing answers throughout", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "publish the next authority before anything is signed with it",
 			"'fedlab status' counts one more X.509 authority; for some seconds the peer's bundle is behind", func(ctx context.Context) (err error) {
 				if r, err = called.prepare(ctx); err != nil {
 					return err
 				}
-				return t.Await(ctx, time.Now(), caller.ToWorkloads(called), caller.Has(called, r.next.ID))
+				return r.arrive(ctx)
 			})
 		t.Step(ctx, "activate it: from now on it signs", func(ctx context.Context) error { return r.activate(ctx) })
 		t.Step(ctx, "taint the old one, so that all it has signed is replaced", func(ctx context.Context) error {
@@ -78,7 +74,6 @@ var jwtAuthority = Scenario{
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var old, next spire.Authority
 		var before, after string
 		// An agent keeps a JWT-SVID for each audience: another one makes it ask.
@@ -92,10 +87,7 @@ var jwtAuthority = Scenario{
 				return err
 			}}
 		}
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "mint a token, and have the peer validate it", func(ctx context.Context) (err error) {
 			state, err := called.Server().JWTAuthorities(ctx)
 			if err != nil {
@@ -177,33 +169,19 @@ var natural = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		t.Step(ctx, "give authorities a life of "+naturalLife.String(), func(ctx context.Context) error {
 			return t.Reconfigure(ctx, called, func(td *topology.TrustDomain) {
 				td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
 			})
 		})
 		t.Step(ctx, "replace the long-lived authority by hand, this once", func(ctx context.Context) error {
-			r, err := called.prepare(ctx)
+			r, err := called.replace(ctx)
 			if err != nil {
-				return err
-			}
-			if err := t.Await(ctx, time.Now(), caller.ToWorkloads(called), caller.Has(called, r.next.ID)); err != nil {
-				return err
-			}
-			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
-				return err
-			}
-			tainted := time.Now()
-			if err := t.Await(ctx, tainted, replacedBound(), r.replaced()); err != nil {
 				return err
 			}
 			return r.revoke(ctx)
 		})
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		for generation := 1; generation <= 3; generation++ {
 			t.StepWith(ctx, fmt.Sprintf("wait for generation %d to sign", generation), "'fedlab status' shows authorities come", func(ctx context.Context) error {
 				state, err := called.Server().X509Authorities(ctx)
@@ -244,20 +222,24 @@ var fasterThanRefresh = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var calls *Traffic
 		var r *rotation
 		t.Step(ctx, "give the bundle a refresh hint of "+longHint.String(), func(ctx context.Context) error {
-			t.Restore("have the peer fetch the old hint", func(ctx context.Context) error { return caller.Refresh(ctx, called) })
+			t.Restore("have all who trust it fetch the old hint", func(ctx context.Context) error {
+				bonds, err := t.bondsTo(called)
+				for _, b := range bonds {
+					if b.mode != topology.Manual {
+						err = errors.Join(err, b.truster.Refresh(ctx, called))
+					}
+				}
+				return err
+			})
 			err := t.Reconfigure(ctx, called, func(td *topology.TrustDomain) { td.BundleEndpoint.RefreshHint = longHint })
 			if err != nil {
 				return err
 			}
 			return t.Await(ctx, time.Now(), caller.ToServer(called), caller.heldHint(called, longHint))
 		})
-		t.Step(ctx, "call across the federation", func(ctx context.Context) (err error) {
-			calls, err = t.Traffic(ctx, caller, called, Call{})
-			return err
-		})
+		calls := t.CallsThroughout(ctx, caller, called)
 		var broken time.Time
 		t.Step(ctx, "replace the authority without waiting for anybody, and have the called one's SVID signed anew", func(ctx context.Context) (err error) {
 			if r, err = called.prepare(ctx); err != nil {

@@ -218,6 +218,10 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	sampling, stop := context.WithCancel(ctx)
 	var sampler sync.WaitGroup
 	sampler.Go(func() { t.sample(sampling) })
+	t.Restore("see that each holds the bundles of those whom it trusts", func(ctx context.Context) error {
+		bonds, err := t.bonds()
+		return errors.Join(err, handoverBehind(ctx, bonds))
+	})
 	err := t.spoiled(ctx)
 	if err == nil {
 		err = scenario.Run(ctx, t)
@@ -251,15 +255,20 @@ func (g *ground) restoredBound() time.Duration {
 // proveRestored waits until the lab is well, and until workloads have what their
 // servers hold: that comes some seconds after.
 func (s *Session) proveRestored(ctx context.Context, t *Trial) error {
-	called, caller := t.Pair()
-	err := check.Until(ctx, check.Bound{Within: s.ground.restoredBound(), Every: time.Second}, check.Check{
-		Name: "lab " + s.ground.topology.Name + " is well again", Probe: func(ctx context.Context) error {
-			if err := s.runner.well(ctx, s.ground.topology); err != nil {
+	bonds, err := t.bonds()
+	if err == nil {
+		err = check.Until(ctx, check.Bound{Within: s.ground.restoredBound(), Every: time.Second}, check.Check{
+			Name: "lab " + s.ground.topology.Name + " is well again", Probe: func(ctx context.Context) error {
+				err := s.runner.well(ctx, s.ground.topology)
+				for _, b := range bonds {
+					if err == nil {
+						err = b.truster.Federated(b.trusted).Probe(ctx)
+					}
+				}
 				return err
-			}
-			return errors.Join(called.Federated(caller).Probe(ctx), caller.Federated(called).Probe(ctx))
-		},
-	})
+			},
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("put the lab back: %w", err)
 	}

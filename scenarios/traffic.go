@@ -61,6 +61,17 @@ func (t *Trial) Traffic(ctx context.Context, from, to Domain, call Call) (*Traff
 	return s, t.Await(ctx, time.Now(), immediate(), s.Ends(traffic.Answered))
 }
 
+// CallsThroughout is the step that most scenarios begin with: one trust domain's
+// probe calls the other's, with a handshake each time, until the trial is over.
+// Only steps that come after it may use what it returns.
+func (t *Trial) CallsThroughout(ctx context.Context, from, to Domain) (calls *Traffic) {
+	t.StepWith(ctx, "call across the federation", "the demo's page shows the demo's own calls", func(ctx context.Context) (err error) {
+		calls, err = t.Traffic(ctx, from, to, Call{})
+		return err
+	})
+	return calls
+}
+
 // Attempt has a probe call that of a trust domain, whatever comes of it.
 func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domain, call Call) (*Traffic, error) {
 	w, err := t.lab().Topology.Workload(topology.ProbeOf(to.Cluster))

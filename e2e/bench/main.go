@@ -72,10 +72,8 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if _, err := d.Parts.Images.Ensure(ctx, true); err != nil {
 		return err
 	}
-	if err := b.measure(ctx); err != nil {
-		return err
-	}
-	return b.print(out)
+	// What was measured before something failed is worth reading, too.
+	return errors.Join(b.measure(ctx), b.print(out))
 }
 
 // renamed returns the lab under a name of its own, off the ports that the lab
