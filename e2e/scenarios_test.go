@@ -13,6 +13,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
 	"github.com/fedlab-dev/fedlab/scenarios/report"
 )
@@ -129,6 +131,48 @@ var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
 			Expect(slices.Contains(tried, m)).To(BeTrue(), string(m))
 		}
 	})
+})
+
+var _ = Describe("A scenario is not run", Label("status"), func() {
+	It("on a lab that is not up", func(ctx SpecContext) {
+		absent, err := labFile(ctx, config.DefaultPreset, "absent-")
+		Expect(err).NotTo(HaveOccurred())
+		run, err := under.run(ctx, "scenario", "run", "drift/deleted", "--lab", absent)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(run).To(And(HaveField("Code", 1), HaveField("Stderr", And(
+			ContainSubstring("lab absent-"+config.DefaultPreset+" is not up"), ContainSubstring("hint: 'fedlab up' brings it up")))))
+	}, SpecTimeout(time.Minute))
+
+	It("on a lab that has no two trust domains that trust each other", func(ctx SpecContext) {
+		alone := filepath.Join(scratch(), "alone.yaml")
+		file := "apiVersion: fedlab.dev/v1alpha1\nkind: Lab\nmetadata: {name: alone}\nspec:\n  clusters:\n    - {name: here, trustDomain: here.test}\n"
+		Expect(os.WriteFile(alone, []byte(file), 0o644)).To(Succeed())
+		run, err := under.run(ctx, "scenario", "run", "drift/deleted", "--lab", alone)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(run).To(And(HaveField("Code", 2), HaveField("Stderr", And(
+			ContainSubstring("lab alone is not one that scenarios can run on: it has no two trust domains that trust each other"),
+			ContainSubstring("'between: [a, b]' in its file makes them do")))))
+	}, SpecTimeout(time.Minute))
+
+	It("on a lab that is half up, and changes nothing there", func(ctx SpecContext) {
+		w := under.pair().server
+		cluster, err := under.cluster(w.Cluster)
+		Expect(err).NotTo(HaveOccurred())
+		scale := func(ctx context.Context, replicas int32) error {
+			return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
+		}
+		under.restored(rollout, func(ctx context.Context) error { return scale(ctx, 1) })
+		Expect(scale(ctx, 0)).To(Succeed())
+		Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed())
+
+		run := under.fedlab(ctx, "scenario", "run", "drift/deleted")
+		Expect(run).To(And(HaveField("Code", 3), HaveField("Stderr", And(
+			ContainSubstring("is not well: workload "+w.Name+": "), ContainSubstring("hint: 'fedlab up' mends a lab that is not well")))))
+		probe := topology.Probe()
+		_, there, err := cluster.Object(ctx, "apps/v1", "Deployment", probe.Namespace, probe.Deployment)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(there).To(BeFalse(), "no probe was brought in")
+	}, SpecTimeout(3*time.Minute))
 })
 
 // told shows the course of a scenario in the report of its spec.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -67,9 +68,6 @@ func (u *up) database(ctx context.Context, cluster, namespace, release, name, us
 
 // page looks at a workload's page as a browser on this machine does.
 func (u *up) page(ctx context.Context, w topology.Workload) error {
-	if err := u.runs(ctx, w); err != nil {
-		return err
-	}
 	return wait(ctx, callBound, check.Check{Name: "the page of " + w.Name + " answers", Probe: func(ctx context.Context) error {
 		return u.Parts.Page(ctx, w.URL())
 	}})
@@ -92,17 +90,9 @@ func witness(t topology.Topology, from topology.Workload) (topology.Workload, bo
 	return topology.Workload{}, false
 }
 
-// verify looks at what one workload says of its calls to another: whom it met.
-func (u *up) verify(ctx context.Context, from, to topology.Workload) error {
-	teller, told := witness(u.topology, from)
-	if !told {
-		return fmt.Errorf("nobody tells of the calls of %s", from.Name)
-	}
-	for _, w := range []topology.Workload{to, from, teller} {
-		if err := u.runs(ctx, w); err != nil {
-			return err
-		}
-	}
+// verify looks at what a teller says of the calls of one workload to another:
+// whom it met.
+func (u *up) verify(ctx context.Context, from, to topology.Workload, by *teller) error {
 	caller, err := u.topology.SPIFFEID(from)
 	if err != nil {
 		return err
@@ -112,11 +102,11 @@ func (u *up) verify(ctx context.Context, from, to topology.Workload) error {
 		return err
 	}
 	return wait(ctx, callBound, check.Check{Name: from.Name + " gets an answer from " + to.Name, Probe: func(ctx context.Context) error {
-		pods := u.access(teller.Cluster).Pods
-		if teller.App.Name == "broker-webapp" {
-			return quoted(ctx, pods, teller, called)
+		pods := u.access(by.Cluster).Pods
+		if by.App.Name == "broker-webapp" {
+			return quoted(ctx, pods, by.Workload, called)
 		}
-		return reported(ctx, pods, teller, caller, called)
+		return by.reported(ctx, pods, caller, called)
 	}})
 }
 
@@ -142,23 +132,50 @@ func quoted(ctx context.Context, pods Pods, broker topology.Workload, server spi
 	return nil
 }
 
-// reported returns nil when all calls of caller to called, of which teller
-// knows, end as they should, and one of them with an answer.
-func reported(ctx context.Context, pods Pods, teller topology.Workload, caller, called spiffeid.ID) error {
-	var report struct {
-		Calls []struct {
-			Name    string   `json:"name"`
-			Caller  string   `json:"caller"`
-			Server  string   `json:"server"`
-			State   string   `json:"state"`
-			Problem *problem `json:"problem"`
-		} `json:"calls"`
+// teller is a workload whose page tells of calls. Several steps may wait for what
+// it says: those that look at the same time share one look, which goes through
+// the API server and the kubelet.
+type teller struct {
+	topology.Workload
+
+	mu     sync.Mutex
+	looked time.Time
+	calls  []toldCall
+	err    error
+}
+
+// toldCall is a call of which a workload tells.
+type toldCall struct {
+	Name    string   `json:"name"`
+	Caller  string   `json:"caller"`
+	Server  string   `json:"server"`
+	State   string   `json:"state"`
+	Problem *problem `json:"problem"`
+}
+
+// look returns what the workload tells, no older than the pace of looking.
+func (t *teller) look(ctx context.Context, pods Pods) ([]toldCall, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.looked) >= pace {
+		var report struct {
+			Calls []toldCall `json:"calls"`
+		}
+		t.err = ask(ctx, pods, t.Workload, "/api/calls", &report)
+		t.calls, t.looked = report.Calls, time.Now()
 	}
-	if err := ask(ctx, pods, teller, "/api/calls", &report); err != nil {
+	return t.calls, t.err
+}
+
+// reported returns nil when all calls of caller to called, of which the workload
+// knows, end as they should, and one of them with an answer.
+func (t *teller) reported(ctx context.Context, pods Pods, caller, called spiffeid.ID) error {
+	calls, err := t.look(ctx, pods)
+	if err != nil {
 		return err
 	}
 	answered := false
-	for _, c := range report.Calls {
+	for _, c := range calls {
 		switch {
 		case c.Caller != caller.String() || c.Server != called.String():
 		case c.State == "answered":
@@ -170,7 +187,7 @@ func reported(ctx context.Context, pods Pods, teller topology.Workload, caller, 
 		}
 	}
 	if !answered {
-		return fmt.Errorf("%s tells of no answer yet", teller.Name)
+		return fmt.Errorf("%s tells of no answer yet", t.Name)
 	}
 	return nil
 }

@@ -232,10 +232,13 @@ const (
 	postgres    = "postgres"
 )
 
+// pace is how often a condition is looked at.
+const pace = 250 * time.Millisecond
+
 // wait waits for a check in the course of a plan; what it sees is told to the
 // plan's observer.
 func wait(ctx context.Context, within time.Duration, c check.Check) error {
-	return check.Until(ctx, check.Bound{Within: within, Every: 250 * time.Millisecond, Seen: note(ctx, c.Name)}, c)
+	return check.Until(ctx, check.Bound{Within: within, Every: pace, Seen: note(ctx, c.Name)}, c)
 }
 
 // deployment returns the key of the Deployment of a workload.

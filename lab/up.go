@@ -198,28 +198,29 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		}
 		step(tidyStep(td), "what the lab file no longer has in "+td.Cluster, func(ctx context.Context) error { return u.tidy(ctx, td) }, after...)
 	}
-	seen := map[string]bool{}
-	for _, from := range t.Workloads {
-		for _, name := range from.Calls {
-			to, err := t.Workload(name)
-			errs = append(errs, err)
-			if _, told := witness(t, from); !told {
-				continue
-			}
-			seen[from.Name], seen[to.Name] = true, true
-			step(verifyStep(from, to), fmt.Sprintf("%s calls %s", from.Name, to.Name),
-				func(ctx context.Context) error { return u.verify(ctx, from, to) },
-				registerStep(from), registerStep(to), deployStep(from), deployStep(to), metallbStep(to.Cluster))
-		}
-	}
 	for _, w := range t.Workloads {
 		// A program that has no identity yet is not ready: why not, the steps tell
 		// that come before its registration.
-		after := []plan.ID{deployStep(w), registerStep(w)}
+		step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, deployStep(w), registerStep(w))
 		if w.URL() != "" {
-			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, after...)
-		} else if !seen[w.Name] {
-			step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, after...)
+			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))
+		}
+	}
+	tellers := map[string]*teller{}
+	for _, from := range t.Workloads {
+		by, told := witness(t, from)
+		if !told {
+			continue
+		}
+		if tellers[by.Name] == nil {
+			tellers[by.Name] = &teller{Workload: by}
+		}
+		for _, name := range from.Calls {
+			to, err := t.Workload(name)
+			errs = append(errs, err)
+			step(verifyStep(from, to), fmt.Sprintf("%s calls %s", from.Name, to.Name),
+				func(ctx context.Context) error { return u.verify(ctx, from, to, tellers[by.Name]) },
+				runsStep(from), runsStep(to), runsStep(by), metallbStep(to.Cluster))
 		}
 	}
 	step(kubeconfigStep(t.Name), "contexts in the kubeconfig file", u.exportKubeconfig, clusters...)

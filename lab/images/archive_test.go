@@ -84,7 +84,7 @@ func loads(t *testing.T, s *stand, archive []byte) {
 	if data, err := os.ReadFile(filepath.Join(set.MetalLBChart, "templates", "pool.yaml")); err != nil || string(data) != "chart/templates/pool.yaml" {
 		t.Errorf("chart has %q, error %v", data, err)
 	}
-	want := []string{fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
+	want := []string{set.Demos["ledger"] + " packed=false", fakeSPIREReference + " packed=false", fakeAPIReference + " packed=false"}
 	if got := other.imported(t, set.NodeImage); !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}

@@ -156,34 +156,46 @@ func (s *stand) database(t *testing.T, host string) {
 		artifact{name: "ledger", title: "demo program ledger", key: "ledger1", kind: Demo, fill: files("bin/ledger")},
 		artifact{name: "database-files", title: "database", key: "database1", kind: Ingredient, only: Build, foundation: true, fill: files(foundationFile)},
 		pulled)
+	s.standIn.flavours = nil
+	if err := s.standIn.computeFlavours(); err != nil {
+		t.Fatal(err)
+	}
 }
 
-// A lab that has no database pays nothing for one.
-func TestFoundationsAreMadeForThoseWhoAsk(t *testing.T) {
+// What stands on a foundation is large: the node image brings it, and who asks
+// for no node image does without.
+func TestFoundationsAreInTheNodeImage(t *testing.T) {
 	t.Parallel()
 	engine := realEngine(t)
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
 	s.database(t, "")
 	s.Source = Build
-	set := s.ensure(t)
-	if did := s.did(); slices.Contains(did, "build/database-files changed") || !slices.Contains(did, "build/ledger changed") {
-		t.Errorf("for a node: did %q, want the program and not what it stands on", did)
-	}
-	if _, err := s.Ensure(t.Context(), All); err != nil {
+	if _, err := s.Ensure(t.Context(), Parts); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.did(), []string{"build/database-files changed"}; !slices.Equal(got, want) {
-		t.Errorf("for all: did %q, want %q", got, want)
+	if did := s.did(); slices.Contains(did, "build/database-files changed") || !slices.Contains(did, "build/ledger changed") {
+		t.Errorf("for no node: did %q, want the program and not what it stands on", did)
+	}
+	set := s.ensure(t)
+	if did := s.did(); !slices.Contains(did, "build/database-files changed") {
+		t.Errorf("for a node: did %q, want what the program stands on", did)
+	}
+	if loaded, err := s.LoadDemo(t.Context(), s.start(t, set.NodeImage), "ledger"); loaded || err != nil {
+		t.Errorf("the image was loaded: %t, error %v, want it to be there", loaded, err)
+	}
+	s.change(t, "ledger")
+	if other := s.ensure(t); other.NodeImage != set.NodeImage || other.Demos["ledger"] == set.Demos["ledger"] {
+		t.Errorf("another program: %+v, want the same node image and another reference", other)
 	}
 	s.change(t, "database-files")
-	if other := s.ensure(t); other.NodeImage != set.NodeImage || other.Demos["ledger"] == set.Demos["ledger"] || len(s.did()) > 0 {
-		t.Errorf("another foundation: %+v, want the same node image and another reference, and nothing made", other)
+	if other := s.ensure(t); other.NodeImage == set.NodeImage || other.Demos["ledger"] == set.Demos["ledger"] {
+		t.Errorf("another foundation: %+v, want another node image and another reference", other)
 	}
 }
 
-// A lab that runs needs what its programs stand on only where it lacks one of
-// those programs. It is had from where the node image was, or else from a
-// registry that has it.
+// A lab that runs takes a changed program without another node image. What it
+// stands on is made only where it is not in the store any more, and from where
+// the node image was.
 func TestLoadDemoMakesItsFoundation(t *testing.T) {
 	t.Parallel()
 	engine, host := realEngine(t), serve(t, nil)
@@ -192,24 +204,25 @@ func TestLoadDemoMakesItsFoundation(t *testing.T) {
 	home.database(t, host)
 	home.Source = Build
 	node := home.start(t, home.ensure(t).NodeImage)
+	_ = home.did()
+	empty := newStand(t, newStore(t), engine, home.standIn.realm, host)
+	empty.database(t, host)
+	empty.change(t, "ledger") // the node has the first change when its turn comes
 	for _, tt := range []struct {
-		name, realm string
-		want        []string
+		name string
+		s    *stand
+		want []string
 	}{
-		{"beside a node image that was built", home.standIn.realm, []string{"build/database-files changed", "build/ledger changed", "build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed"}},
-		{"without a node image", newRealm(t, engine), []string{"build/ledger changed", "build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed", "pull/pulled-database changed"}},
+		{"with what it stands on", home, []string{"build/ledger changed"}},
+		{"without", empty, []string{"build/database-files changed", "build/ledger changed", "build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed"}},
 	} {
-		s := newStand(t, newStore(t), engine, tt.realm, host)
-		s.database(t, host)
-		if tt.realm != home.standIn.realm {
-			s.change(t, "ledger")
-		}
+		tt.s.change(t, "ledger")
 		for _, want := range []bool{true, false} {
-			if loaded, err := s.LoadDemo(t.Context(), node, "ledger"); loaded != want || err != nil {
+			if loaded, err := tt.s.LoadDemo(t.Context(), node, "ledger"); loaded != want || err != nil {
 				t.Errorf("%s: the image was loaded: %t, error %v, want %t", tt.name, loaded, err, want)
 			}
 		}
-		if got := s.did(); !slices.Equal(got, tt.want) {
+		if got := tt.s.did(); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: did %q, want %q", tt.name, got, tt.want)
 		}
 	}

@@ -76,8 +76,10 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 			artifacts: []artifact{
 				{name: "quotes", key: "d", kind: Demo}, {name: "chart", key: "c", kind: Chart},
 				{name: "etcd", key: "b", only: Build}, {name: "pulled-etcd", key: "p", only: Pull},
-				{name: "files", key: "f", only: Build, foundation: true}, {name: "pulled-files", key: "q", only: Pull, foundation: true},
+				{name: "files", key: "f", only: Build, foundation: true}, {name: "pulled-database", key: "q", only: Pull, foundation: true},
+				{name: "ledger", key: "l", kind: Demo},
 			},
+			demos: []demo{{name: "quotes"}, {name: "ledger", on: &foundation{Image: Image{Name: "database", Artifact: "files"}}}},
 		}
 	}
 	const pulled, built = "pulled", "built"
@@ -96,8 +98,9 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 		"chart":               {func(r *recipes) { r.artifacts[1].key = "x" }, nil},
 		"program":             {func(r *recipes) { r.artifacts[2].key = "x" }, []string{built}},
 		"pulled image":        {func(r *recipes) { r.artifacts[3].key = "x" }, []string{pulled}},
-		"built foundation":    {func(r *recipes) { r.artifacts[4].key = "x" }, nil},
-		"pulled foundation":   {func(r *recipes) { r.artifacts[5].key = "x" }, nil},
+		"built foundation":    {func(r *recipes) { r.artifacts[4].key = "x" }, []string{built}},
+		"pulled foundation":   {func(r *recipes) { r.artifacts[5].key = "x" }, []string{pulled}},
+		"program on it":       {func(r *recipes) { r.artifacts[6].key = "x" }, nil},
 		"reference":           {func(r *recipes) { r.images[0].Reference = "x" }, []string{built}},
 		"path in the image":   {func(r *recipes) { r.images[0].Path = "/x" }, []string{built}},
 		"packages beside it":  {func(r *recipes) { r.images[0].Packages = []string{"iptables"} }, []string{built}},

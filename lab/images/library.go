@@ -47,9 +47,9 @@ type Library struct {
 
 // Set names all that labs of one fedlab version run on.
 type Set struct {
-	// NodeImage is the Docker image of a cluster's node; every image is in it but
-	// those of the demo programs, which LoadDemo brings. It is empty where Node
-	// was not asked for.
+	// NodeImage is the Docker image of a cluster's node. Every image is in it but
+	// those of the demo programs that stand on nothing: LoadDemo brings them, and
+	// those that have changed since. It is empty where Node was not asked for.
 	NodeImage string
 	// DefaultCNI reports that the node image brings a network of its own that
 	// kind installs.
@@ -71,8 +71,8 @@ const (
 	Parts Need = 0
 	// Node is the node image as well, for clusters that are to be made.
 	Node Need = 1
-	// Foundations are what the images of some demo programs stand on as well.
-	// Who does not ask for them here gets them from LoadDemo.
+	// Foundations are what the images of some demo programs stand on as well, for
+	// who needs such an image outside the node image.
 	Foundations Need = 2
 	// All is what an archive holds.
 	All = Node | Foundations
@@ -313,11 +313,11 @@ func (l *Library) DemoInEngine(ctx context.Context, name string) (_ string, err 
 
 // demoImage makes the image of a demo program.
 func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
-	dir, err := l.path(r, d.name)
-	if err != nil {
-		return nil, err
-	}
 	if d.on == nil {
+		dir, err := l.path(r, d.name)
+		if err != nil {
+			return nil, err
+		}
 		return d.image(dir, empty.Image)
 	}
 	found, err := l.foundation(r, *d.on)
@@ -327,15 +327,24 @@ func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
 	if found.name == "" {
 		return nil, &MissingError{What: []string{d.on.title}}
 	}
-	below, _, err := l.Store.Path(found.name, found.key)
+	return l.imageOn(r, d, found)
+}
+
+// imageOn makes the image of a demo program on a foundation.
+func (l *Library) imageOn(r recipes, d demo, below artifact) (v1.Image, error) {
+	program, err := l.path(r, d.name)
 	if err != nil {
 		return nil, err
 	}
-	img, err := d.on.open(found.only, below)
+	files, err := l.path(r, below.name)
 	if err != nil {
 		return nil, err
 	}
-	return d.image(dir, img)
+	img, err := d.on.open(below.only, files)
+	if err != nil {
+		return nil, err
+	}
+	return d.image(program, img)
 }
 
 // Program returns where a program lies that was built for the images, such as

@@ -39,10 +39,10 @@ func (l *Library) plan(ctx context.Context, r recipes, f flavour, need Need) (*p
 	var ingredients []plan.ID
 	for _, a := range r.artifacts {
 		switch {
+		case node && (a.only == f.source || r.inNode(a)):
+			ingredients = append(ingredients, m.artifact(a)...)
 		case a.only == "", a.foundation && a.only == f.source && need&Foundations != 0:
 			m.artifact(a)
-		case node && !a.foundation && a.only == f.source:
-			ingredients = append(ingredients, m.artifact(a)...)
 		}
 	}
 	if node {
@@ -120,7 +120,11 @@ func (l *Library) builtNode(ctx context.Context, r recipes, n nodeMaker, ref str
 			return assemble(programPath(dir, img.Program), img.Path, beneath)
 		}})
 	}
-	return n.build(ctx, rootfs, kindFiles, kubernetes, ref, images)
+	demos, err := l.demosInNode(r, Build)
+	if err != nil {
+		return err
+	}
+	return n.build(ctx, rootfs, kindFiles, kubernetes, ref, append(images, demos...))
 }
 
 // pulledNode makes it of kind's own node image and upstream's other images.
@@ -148,5 +152,30 @@ func (l *Library) pulledNode(ctx context.Context, r recipes, n nodeMaker, ref st
 			images = append(images, loaded{reference: img.Reference, open: open(img)})
 		}
 	}
-	return n.add(ctx, from, ref, images)
+	demos, err := l.demosInNode(r, Pull)
+	if err != nil {
+		return err
+	}
+	return n.add(ctx, from, ref, append(images, demos...))
+}
+
+// demosInNode are the images of demo programs that the node image brings, on a
+// foundation of that source.
+func (l *Library) demosInNode(r recipes, source Source) ([]loaded, error) {
+	var images []loaded
+	for _, d := range r.demos {
+		if d.on == nil {
+			continue
+		}
+		ref, err := r.demoReference(d)
+		if err != nil {
+			return nil, err
+		}
+		below, err := r.artifact(d.on.artifact(source))
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, loaded{reference: ref, open: func() (v1.Image, error) { return l.imageOn(r, d, below) }})
+	}
+	return images, nil
 }

@@ -16,8 +16,8 @@ type artifact struct {
 	key     string
 	typical time.Duration
 	fill    fillFunc
-	// only says with which source it is needed, for the node image unless it is
-	// a foundation; where it is empty, every set needs it.
+	// only says with which source the node image needs it; where it is empty,
+	// every set needs it.
 	only Source
 	// foundation says that images of demo programs stand on it.
 	foundation bool
@@ -74,6 +74,13 @@ func (r recipes) demo(name string) (demo, error) {
 		return demo{}, fmt.Errorf("there is no demo program %q", name)
 	}
 	return r.demos[i], nil
+}
+
+// inNode tells whether an artifact is a demo program that the node image brings,
+// as it was when the node image was made: LoadDemo brings one that has changed, so
+// that no node image has to be made anew for it.
+func (r recipes) inNode(a artifact) bool {
+	return slices.ContainsFunc(r.demos, func(d demo) bool { return d.name == a.name && d.on != nil })
 }
 
 // demoReference is what a demo program's image is called in a cluster.
@@ -164,7 +171,6 @@ func (r *recipes) computeFlavours() error {
 	pulled := []string{"pulled node 1"}
 	for _, a := range r.artifacts {
 		switch {
-		case a.foundation:
 		case a.only == Build:
 			built = append(built, a.name, a.key)
 		case a.only == Pull:
