@@ -30,15 +30,16 @@ test: build ## Run all tests, the end-to-end suite on real clusters among them
 	@FEDLAB_SPIRE_SERVER=$$($(FEDLAB) images path spire-server) FEDLAB_SPIRE_AGENT=$$($(FEDLAB) images path spire-agent) $(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 20m $$(go list ./... | grep -v '/e2e$$')
 	@$(MAKE) --no-print-directory e2e
 
-# Of the scenarios, each submission runs those with the label ci.
-E2E = FEDLAB=$(FEDLAB) go tool ginkgo run --randomize-all --fail-on-pending --fail-on-empty --junit-report=junit.xml --output-dir=evidence
+# Of the scenarios, each submission runs those with the label ci. SEED is that of
+# the order, as an earlier run has printed it.
+E2E = FEDLAB=$(FEDLAB) go tool ginkgo run $(if $(SEED),--seed=$(SEED)) --randomize-all --fail-on-pending --fail-on-empty --junit-report=junit.xml --output-dir=evidence
 
 .PHONY: e2e
 e2e: build ## Run the end-to-end suite on a lab of its own
 	@$(E2E) --timeout=60m --label-filter='!scenario || ci' ./e2e
 
 .PHONY: e2e-all
-e2e-all: build ## Run all scenarios, and what must break them, on a lab of its own
+e2e-all: build ## Run all scenarios twice, and what must break them, on one lab of its own
 	@$(E2E) --timeout=120m --label-filter=scenario ./e2e
 
 .PHONY: bench

@@ -1,6 +1,8 @@
 package lab_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -164,4 +166,26 @@ func TestUpKilled(t *testing.T) {
 			})
 		}
 	}
+}
+
+// interrupts ends the context of what is done to a lab that is up at one of its
+// calls: it must say so.
+func interrupts(t *testing.T, at func(call string) bool, do func(ctx context.Context, d *lab.Driver) error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		starts()["all of it"](t, w, d)
+		errInterrupted := errors.New("interrupted")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		w.fault = func(c string) verdict {
+			if at(c) {
+				cancel(errInterrupted)
+			}
+			return pass
+		}
+		if err := do(ctx, d); !errors.Is(err, errInterrupted) {
+			t.Errorf("error %v, want %v", err, errInterrupted)
+		}
+	})
 }

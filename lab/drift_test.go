@@ -488,21 +488,9 @@ func TestDriftEachCallFailing(t *testing.T) {
 }
 
 func TestDriftInterrupted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		d := w.driver(t)
-		starts()["all of it"](t, w, d)
-		errInterrupted := errors.New("interrupted")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		w.fault = func(c string) verdict {
-			if c == "Served" {
-				cancel(errInterrupted)
-			}
-			return pass
-		}
-		if _, err := d.Drift(ctx, quotes(t)); !errors.Is(err, errInterrupted) {
-			t.Errorf("error %v, want %v", err, errInterrupted)
-		}
+	interrupts(t, func(call string) bool { return call == "Served" }, func(ctx context.Context, d *lab.Driver) error {
+		_, err := d.Drift(ctx, quotes(t))
+		return err
 	})
 }
 

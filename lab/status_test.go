@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -284,21 +283,9 @@ func TestStatusEachCallFailing(t *testing.T) {
 }
 
 func TestStatusInterrupted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		d := w.driver(t)
-		starts()["all of it"](t, w, d)
-		errInterrupted := errors.New("interrupted")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		w.fault = func(c string) verdict {
-			if strings.HasPrefix(c, "SPIRE") {
-				cancel(errInterrupted)
-			}
-			return pass
-		}
-		if _, err := d.Status(ctx, quotes(t)); !errors.Is(err, errInterrupted) {
-			t.Errorf("error %v, want %v", err, errInterrupted)
-		}
+	interrupts(t, func(call string) bool { return strings.HasPrefix(call, "SPIRE") }, func(ctx context.Context, d *lab.Driver) error {
+		_, err := d.Status(ctx, quotes(t))
+		return err
 	})
 }
 
