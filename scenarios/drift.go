@@ -16,7 +16,7 @@ import (
 )
 
 func drifts() []Scenario {
-	return []Scenario{deleted, tampered, rolledBack, emptied, crdEditIsIgnored, removalKeepsBundle, staleBootstrapDeadlock}
+	return []Scenario{deleted, tampered, rolledBack, emptied, crdEditIsIgnored, crdEditRollsBack, removalKeepsBundle, staleBootstrapDeadlock}
 }
 
 // notVerified is how calls end whose server the caller cannot verify.
@@ -263,6 +263,57 @@ var crdEditIsIgnored = Scenario{
 	},
 }
 
+var crdEditRollsBack = Scenario{
+	Name:  "drift/crd-edit-rolls-back",
+	Claim: "Another value in any other field of a ClusterFederatedTrustDomain sets the trustDomainBundle that stands beside it once more: where an authority was replaced since that was written, the edit cuts the peer off, and no poll mends it.",
+	Sources: []string{
+		"SPIRE Controller Manager pkg/spireapi: an update of a relationship sends its bundle as well",
+		"SPIRE pkg/server/datastore/sqlstore/sqlstore.go, updateFederationRelationship: an update sets the bundle that it is sent",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var r *rotation
+		var edited time.Time
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "replace the authority: the resource has the bundle of before still", func(ctx context.Context) (err error) {
+			if r, err = called.replace(ctx); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+		})
+		t.StepWith(ctx, "write the address of the endpoint into the resource in other words", "'fedlab drift' says what is lacking", func(ctx context.Context) error {
+			written, err := caller.Related(ctx, called)
+			if err != nil {
+				return err
+			}
+			edited = time.Now()
+			calls.AnsweredBetween("no call failed through the replacement itself", time.Time{}, edited)
+			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
+				*spec = written
+				spec.BundleEndpointURL += "/"
+			}); err != nil {
+				return err
+			}
+			t.Mark("resource edited")
+			return t.Await(ctx, edited, reconciled(), calls.Ends(traffic.UnknownAuthority))
+		})
+		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
+			during, formula := caller.unmended(called)
+			return t.Stays(ctx, during, formula, calls.Ends(traffic.UnknownAuthority))
+		})
+		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after the edit until the bundle is handed over", edited, reconciled(), mended, traffic.UnknownAuthority)
+			if err := caller.Handover(ctx, called); err != nil {
+				return err
+			}
+			calls.AnsweredBy("and calls are answered again after it", mended, registered())
+			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
+		})
+		return t.Err()
+	},
+}
+
 var removalKeepsBundle = Scenario{
 	Name:  "drift/removal-keeps-bundle",
 	Claim: "Removing a relationship ends no trust: the bundle stays and new handshakes succeed, until somebody deletes the bundle as well.",
@@ -348,16 +399,13 @@ var staleBootstrapDeadlock = Scenario{
 			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
 				return err
 			}
-			if err := t.Await(ctx, broken, tainted(), called.Presents(r.next.ID)); err != nil {
+			if err := t.Await(ctx, broken, replacedBound(), r.replaced()); err != nil {
 				return err
 			}
 			return r.revoke(ctx)
 		})
 		t.StepWith(ctx, "give the endpoint back: it does not help", "'fedlab status' says \"unknown root\"", func(ctx context.Context) error {
 			if err := cut.Mend(ctx); err != nil {
-				return err
-			}
-			if err := t.until(ctx, r.replaced()); err != nil {
 				return err
 			}
 			during, formula := caller.unmended(called)

@@ -29,6 +29,9 @@ const (
 	ServerProgram = "/opt/spire/bin/spire-server"
 	// APIPort is the port of ServerPod that Dial reaches.
 	APIPort = 8081
+	// BundlePort is the port of ServerPod on which the bundle endpoint is, whichever
+	// port peers know it by.
+	BundlePort = 8443
 	// AgentDaemonSet is what puts an agent on each node.
 	AgentDaemonSet = "spire-agent"
 	// BundleEndpointService is what leads peers to the bundle endpoint.
