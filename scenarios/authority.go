@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
@@ -21,6 +23,9 @@ type rotation struct {
 	of        Domain
 	old, next spire.Authority
 	prepared  time.Time
+	// agents are the serial numbers of the SVIDs that agents had before the next
+	// authority signed anything.
+	agents map[spiffeid.ID]string
 	// activated, tainted and revoked are the stages that are behind.
 	activated, tainted, revoked bool
 }
@@ -69,6 +74,14 @@ func (r *rotation) arrive(ctx context.Context) error {
 
 // activate signs with the next authority from now on.
 func (r *rotation) activate(ctx context.Context) error {
+	agents, err := r.of.Server().Agents(ctx)
+	if err != nil {
+		return err
+	}
+	r.agents = map[spiffeid.ID]string{}
+	for _, a := range agents {
+		r.agents[a.ID] = a.Serial
+	}
 	if _, err := r.of.Server().ActivateX509Authority(ctx, r.next.ID); err != nil {
 		return err
 	}
@@ -164,16 +177,26 @@ func (d Domain) restart(ctx context.Context) error {
 }
 
 // replaced checks that nothing presents an SVID of the old authority any more:
-// neither workloads nor the bundle endpoint, which authenticates itself by one.
+// neither workloads, nor the bundle endpoint, nor the agents, who would be locked
+// out if it were revoked before.
 func (r *rotation) replaced() check.Check {
 	workloads := r.of.Presents(r.next.ID)
-	return check.Check{Name: workloads.Name + ", and so does its bundle endpoint", Probe: func(ctx context.Context) error {
+	return check.Check{Name: workloads.Name + ", and so do its bundle endpoint and its agents", Probe: func(ctx context.Context) error {
 		if err := workloads.Probe(ctx); err != nil {
 			return err
 		}
 		shown, err := r.of.shownBy(ctx)
-		if err == nil && shown != r.next.ID {
-			err = fmt.Errorf("the endpoint shows one of authority %s", brief(shown))
+		if err != nil {
+			return err
+		}
+		if shown != r.next.ID {
+			return fmt.Errorf("the endpoint shows one of authority %s", brief(shown))
+		}
+		agents, err := r.of.Server().Agents(ctx)
+		for _, a := range agents {
+			if err == nil && a.Serial == r.agents[a.ID] && time.Now().Before(a.ExpiresAt) {
+				err = fmt.Errorf("%s has the SVID that it had before", a.ID)
+			}
 		}
 		return err
 	}}
@@ -182,8 +205,8 @@ func (r *rotation) replaced() check.Check {
 // replacedBound is how long that takes.
 func replacedBound() Bound {
 	return Bound{
-		Within:  max(federation.TaintBound(), federation.EndpointSVIDBound()),
-		Formula: "the longer of " + taintFormula + " and the server's look at its own SVID",
+		Within:  max(federation.TaintBound(), federation.EndpointSVIDBound(), federation.AgentSVIDBound()),
+		Formula: "agent synchronisation + the agent's look at its own SVID",
 	}
 }
 

@@ -44,6 +44,11 @@ const (
 	// replaced (pkg/server/svid/rotator_config.go, DefaultRotatorInterval).
 	serverSVIDTick = 5 * time.Second
 
+	// agentSVIDTick is how often an agent looks whether its own SVID is to be
+	// replaced, with a jitter of a tenth (pkg/agent/svid/rotator_config.go,
+	// DefaultRotatorInterval).
+	agentSVIDTick = 5500 * time.Millisecond
+
 	// rotatorTick is how often a server looks whether it is time
 	// (pkg/server/ca/rotator/rotator.go, rotateInterval).
 	rotatorTick = 10 * time.Second
@@ -135,6 +140,13 @@ func TaintBound() time.Duration { return 2 * agentSync }
 // EndpointSVIDBound returns how long a server's bundle endpoint may show an SVID
 // that a tainted authority has signed.
 func EndpointSVIDBound() time.Duration { return serverSVIDTick }
+
+// AgentSVIDBound returns how long an agent may authenticate itself by an SVID that
+// a tainted authority has signed: it hears of the taint with one synchronisation,
+// and attests anew when it looks at its own SVID. An authority that is revoked
+// before locks the agent out, since the server refuses its SVID from then on, and
+// no synchronisation tells it why.
+func AgentSVIDBound() time.Duration { return agentSync + agentSVIDTick }
 
 // RegistrationBound returns how long a change of a registration entry may take
 // from the server to the workloads that it is about: the entry cache and one

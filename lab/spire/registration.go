@@ -19,6 +19,8 @@ type Agent struct {
 	AttestedBy string
 	// ExpiresAt is when the agent's SVID ends unless it is renewed before.
 	ExpiresAt time.Time
+	// Serial is the serial number of that SVID, in decimal.
+	Serial string
 	// Banned agents are refused until they are evicted.
 	Banned bool
 }
@@ -29,7 +31,7 @@ func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
 	const doing = "list agents"
 	answers, err := collect(func(token string) ([]*types.Agent, string, error) {
 		page, err := s.agents.ListAgents(ctx, &agentv1.ListAgentsRequest{
-			OutputMask: &types.AgentMask{AttestationType: true, X509SvidExpiresAt: true, Banned: true},
+			OutputMask: &types.AgentMask{AttestationType: true, X509SvidExpiresAt: true, X509SvidSerialNumber: true, Banned: true},
 			PageSize:   pageSize,
 			PageToken:  token,
 		})
@@ -48,6 +50,7 @@ func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
 			ID:         id,
 			AttestedBy: answer.GetAttestationType(),
 			ExpiresAt:  time.Unix(answer.GetX509SvidExpiresAt(), 0),
+			Serial:     answer.GetX509SvidSerialNumber(),
 			Banned:     answer.GetBanned(),
 		}
 	}
