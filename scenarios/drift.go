@@ -133,7 +133,7 @@ var tampered = Scenario{
 			if err := cut.Mend(ctx); err != nil {
 				return err
 			}
-			mended := cut.Window().Recovered
+			mended := cut.Window().Healed
 			if err := t.Await(ctx, mended, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
 				return err
 			}

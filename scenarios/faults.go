@@ -106,7 +106,7 @@ func (t *Trial) spoiled(ctx context.Context) error {
 
 // CutEndpoint cuts the bundle endpoint of a trust domain off, and waits until a
 // peer does not get through to it any more: that Kubernetes has no pods behind it
-// is not yet in each rule of the node.
+// is not yet in each rule of the node. It is healed once the peer gets through.
 func (t *Trial) CutEndpoint(ctx context.Context, of, peer Domain) (*Breakage, error) {
 	cut, err := t.Break(ctx, fault.EndpointCut(of.Fault()))
 	if err != nil || cut.over {
@@ -118,12 +118,32 @@ func (t *Trial) CutEndpoint(ctx context.Context, of, peer Domain) (*Breakage, er
 	}
 	at := netip.AddrPortFrom(address, uint16(of.BundleEndpoint.Port))
 	g := t.ground
+	reach := func(ctx context.Context) error {
+		return g.driver.Parts.Nodes.Reach(ctx, g.topology.Name, peer.Cluster, at)
+	}
+	cut.injected = cutOff{cut.injected, check.Check{Name: fmt.Sprintf("%s gets through to the bundle endpoint of %s", peer, of), Probe: reach}}
 	return cut, t.until(ctx, check.Check{Name: fmt.Sprintf("%s does not get through to the bundle endpoint of %s", peer, of), Probe: func(ctx context.Context) error {
-		if g.driver.Parts.Nodes.Reach(ctx, g.topology.Name, peer.Cluster, at) == nil {
+		if reach(ctx) == nil {
 			return errors.New("it does")
 		}
 		return nil
 	}})
+}
+
+// cutOff is a cut that is healed once the peer gets through again.
+type cutOff struct {
+	fault.Injected
+	through check.Check
+}
+
+func (c cutOff) Healed() check.Check {
+	healed := c.Injected.Healed()
+	return check.Check{Name: healed.Name + ", and " + c.through.Name, Probe: func(ctx context.Context) error {
+		if err := healed.Probe(ctx); err != nil {
+			return err
+		}
+		return c.through.Probe(ctx)
+	}}
 }
 
 // Reconfigure changes what the server of a trust domain is installed with, which

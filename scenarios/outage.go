@@ -129,7 +129,7 @@ var bundleEndpoint = Scenario{
 			if err := broken.Mend(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, broken.Window().Recovered, caller.ToWorkloads(called), caller.Has(called, r.next.ID))
+			return t.Await(ctx, broken.Window().Healed, caller.ToWorkloads(called), caller.Has(called, r.next.ID))
 		})
 		t.Step(ctx, "see that nobody who called noticed", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed")
