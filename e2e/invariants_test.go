@@ -120,7 +120,10 @@ func (s *subject) unharmed(ctx context.Context) error {
 		for _, previous := range []bool{false, true}[:min(c.restarts+1, 2)] {
 			log, err := cluster.Logs(ctx, c.namespace, c.pod, c.name, previous, logLines)
 			if err != nil {
-				errs = append(errs, err)
+				// A pod that was on its way out has taken its log with it.
+				if _, there, lookErr := cluster.Object(ctx, "v1", "Pod", c.namespace, c.pod); there || lookErr != nil {
+					errs = append(errs, err, lookErr)
+				}
 				continue
 			}
 			if at := crash.FindIndex(log); at != nil {

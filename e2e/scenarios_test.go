@@ -52,7 +52,8 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 	var (
 		runner  *scenarios.Runner
 		session *scenarios.Session
-		records []scenarios.Record
+		// records are those of each folder of the evidence: a scenario may run twice.
+		records = map[string][]scenarios.Record{}
 	)
 	BeforeAll(func(ctx SpecContext) {
 		runner = &scenarios.Runner{Driver: &under.driver.Driver, Topology: under.topology, Observe: told}
@@ -61,21 +62,23 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func(ctx SpecContext) {
 			Expect(session.Close(ctx)).To(Succeed())
-			Expect(keep(records)).To(Succeed())
+			for folder, all := range records {
+				Expect(keep(folder, all)).To(Succeed())
+			}
 			Eventually(under.well).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed())
 		}, NodeTimeout(10*time.Minute))
 	}, NodeTimeout(10*time.Minute))
 
-	// run runs one and keeps its record.
-	run := func(ctx context.Context, name string, mutation scenarios.Mutation) scenarios.Record {
+	// run runs one. Where a folder of the evidence is named, it keeps the record.
+	run := func(ctx context.Context, name string, mutation scenarios.Mutation, folder string) scenarios.Record {
 		GinkgoHelper()
 		s, err := scenarios.Find(name)
 		Expect(err).NotTo(HaveOccurred())
 		runner.Mutation = mutation
 		record, err := session.Run(ctx, s)
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
-		if mutation == "" {
-			records = append(records, record)
+		if folder != "" {
+			records[folder] = append(records[folder], record)
 		}
 		// What was switched off or killed has started its containers again.
 		for _, w := range record.Windows {
@@ -88,9 +91,9 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		return record
 	}
 
-	holds := func(ctx SpecContext, s scenarios.Scenario) {
+	holds := func(ctx SpecContext, s scenarios.Scenario, folder string) {
 		GinkgoHelper()
-		record := run(ctx, s.Name, "")
+		record := run(ctx, s.Name, "", folder)
 		for _, m := range record.Measures {
 			if m.Propagation {
 				AddReportEntry(m.What, m.Took.Round(100*time.Millisecond).String()+" of "+m.Bound.String(), ReportEntryVisibilityAlways)
@@ -100,18 +103,18 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 	}
 	seed := uint64(GinkgoRandomSeed())
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed) {
-		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) { holds(ctx, s) }, SpecTimeout(scenarioTimeout))
+		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) { holds(ctx, s, "scenarios") }, SpecTimeout(scenarioTimeout))
 	}
 	for _, m := range mutants() {
 		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
-			record := run(ctx, m.scenario, m.mutation)
+			record := run(ctx, m.scenario, m.mutation, "")
 			Expect(record.Mutation).To(Equal(string(m.mutation)))
 			Expect(record.Holds).To(BeFalse(), summary(record))
 		}, SpecTimeout(scenarioTimeout))
 	}
 	// Each has put the lab back, the mutated ones, too.
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed+1) {
-		It(s.Name+" holds again, in another order", Label("again"), func(ctx SpecContext) { holds(ctx, s) }, SpecTimeout(scenarioTimeout))
+		It(s.Name+" holds again, in another order", Label("again"), func(ctx SpecContext) { holds(ctx, s, "scenarios-again") }, SpecTimeout(scenarioTimeout))
 	}
 })
 
@@ -197,8 +200,8 @@ func summary(r scenarios.Record) string {
 }
 
 // keep writes the records of a run, and the report, beside what else is gathered.
-func keep(records []scenarios.Record) (err error) {
-	dir := filepath.Join(evidenceFolder(), "scenarios")
+func keep(folder string, records []scenarios.Record) (err error) {
+	dir := filepath.Join(evidenceFolder(), folder)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), report.Write(dir, records...)); err != nil {
 		return err
 	}

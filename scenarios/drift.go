@@ -41,6 +41,7 @@ var deleted = Scenario{
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) error {
 			broken = time.Now()
+			caller.PollsLate()
 			if err := caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate); err != nil {
 				return err
 			}
@@ -207,6 +208,7 @@ var emptied = Scenario{
 			empty := spiffebundle.New(called.Name)
 			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
 			broken = time.Now()
+			caller.PollsLate()
 			if err := caller.Server().SetBundle(ctx, empty); err != nil {
 				return err
 			}

@@ -290,6 +290,16 @@ func (d Domain) Handover(ctx context.Context, of Domain) error {
 	return d.Server().SetBundle(ctx, source)
 }
 
+// PollsLate says that a server will come back for a bundle later than by what it
+// holds at the end of the run: when it last fetched, it held none, or a longer
+// hint, and no refresh makes it forget that (pkg/server/bundle/client/manager.go,
+// runUpdateOnce). It is started again when all is put back.
+func (d Domain) PollsLate() {
+	if !slices.ContainsFunc(d.trial.late, func(other Domain) bool { return other.Name == d.Name }) {
+		d.trial.late = append(d.trial.late, d)
+	}
+}
+
 // handoverBehind hands bundles over to those who lack an authority of what they
 // trust, or have one too many. Who is in sync is left alone.
 func handoverBehind(ctx context.Context, bonds []bond) error {

@@ -224,16 +224,14 @@ var fasterThanRefresh = Scenario{
 		called, caller := t.Pair()
 		var r *rotation
 		t.Step(ctx, "give the bundle a refresh hint of "+longHint.String(), func(ctx context.Context) error {
-			t.Restore("have all who trust it fetch the old hint", func(ctx context.Context) error {
-				bonds, err := t.bondsTo(called)
-				for _, b := range bonds {
-					if b.mode != topology.Manual {
-						err = errors.Join(err, b.truster.Refresh(ctx, called))
-					}
-				}
+			bonds, err := t.bondsTo(called)
+			if err != nil {
 				return err
-			})
-			err := t.Reconfigure(ctx, called, func(td *topology.TrustDomain) { td.BundleEndpoint.RefreshHint = longHint })
+			}
+			for _, b := range bonds {
+				b.truster.PollsLate()
+			}
+			err = t.Reconfigure(ctx, called, func(td *topology.TrustDomain) { td.BundleEndpoint.RefreshHint = longHint })
 			if err != nil {
 				return err
 			}

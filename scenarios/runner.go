@@ -220,7 +220,15 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	sampler.Go(func() { t.sample(sampling) })
 	t.Restore("see that each holds the bundles of those whom it trusts", func(ctx context.Context) error {
 		bonds, err := t.bonds()
-		return errors.Join(err, handoverBehind(ctx, bonds))
+		if err := errors.Join(err, handoverBehind(ctx, bonds)); err != nil {
+			return err
+		}
+		for _, d := range t.late {
+			if err := d.restart(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	err := t.spoiled(ctx)
 	if err == nil {

@@ -36,6 +36,7 @@ type Trial struct {
 	err     error
 	step    *StepRecord
 	undos   []undo
+	late    []Domain
 	streams []*Traffic
 	claims  []traffic.Verdict
 	// restoring is set while the lab is put back: no mutation keeps that from
