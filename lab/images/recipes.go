@@ -170,10 +170,10 @@ func (r *recipes) computeFlavours() error {
 	}
 	pulled := []string{"pulled node 1"}
 	for _, a := range r.artifacts {
-		switch {
-		case a.only == Build:
+		switch a.only {
+		case Build:
 			built = append(built, a.name, a.key)
-		case a.only == Pull:
+		case Pull:
 			pulled = append(pulled, a.name, a.key)
 		}
 	}
