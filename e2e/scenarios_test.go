@@ -158,14 +158,7 @@ var _ = Describe("A scenario is not run", Label("status"), func() {
 	}, SpecTimeout(time.Minute))
 
 	It("on a lab that is half up, and changes nothing there", func(ctx SpecContext) {
-		w := under.pair().server
-		cluster, err := under.cluster(w.Cluster)
-		Expect(err).NotTo(HaveOccurred())
-		scale := func(ctx context.Context, replicas int32) error {
-			return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
-		}
-		under.restored(rollout, func(ctx context.Context) error { return scale(ctx, 1) })
-		Expect(scale(ctx, 0)).To(Succeed())
+		w, cluster := under.withoutServer(ctx)
 		Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed())
 
 		run := under.fedlab(ctx, "scenario", "run", "drift/deleted")

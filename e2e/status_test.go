@@ -53,14 +53,7 @@ var _ = Describe("Status", Label("status"), func() {
 	}, SpecTimeout(3*time.Minute))
 
 	It("ends with 3 and names the workload that does not run", func(ctx SpecContext) {
-		w := under.pair().server
-		cluster, err := under.cluster(w.Cluster)
-		Expect(err).NotTo(HaveOccurred())
-		scale := func(ctx context.Context, replicas int32) error {
-			return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
-		}
-		under.restored(rollout, func(ctx context.Context) error { return scale(ctx, 1) })
-		Expect(scale(ctx, 0)).To(Succeed())
+		w, _ := under.withoutServer(ctx)
 		broken(ctx, HavePrefix("workload "+w.Name+": "))
 	}, SpecTimeout(3*time.Minute))
 })

@@ -103,6 +103,20 @@ func (s *subject) restored(within time.Duration, undo func(ctx context.Context) 
 	}, NodeTimeout(within+machine))
 }
 
+// withoutServer stops the called workload of the pair until the spec ends.
+func (s *subject) withoutServer(ctx context.Context) (topology.Workload, *kube.Cluster) {
+	GinkgoHelper()
+	w := s.pair().server
+	cluster, err := s.cluster(w.Cluster)
+	Expect(err).NotTo(HaveOccurred())
+	scale := func(ctx context.Context, replicas int32) error {
+		return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
+	}
+	s.restored(rollout, func(ctx context.Context) error { return scale(ctx, 1) })
+	Expect(scale(ctx, 0)).To(Succeed())
+	return w, cluster
+}
+
 // cluster connects to a cluster of the lab.
 func (s *subject) cluster(name string) (*kube.Cluster, error) {
 	kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.topology.Name, name)
