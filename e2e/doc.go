@@ -19,9 +19,9 @@
 //
 // Each scenario of the catalogue is a spec with the label "scenario", its group and
 // its own labels; "ci" is for those that each submission runs, and "mutation" for
-// those in which one thing is wrong on purpose.
+// those in which one thing is wrong on purpose. "again" is for their second pass.
 //
-// Other labels say what a spec is about: quotes, browser, auth, status, up,
-// evidence, guide.
-// "own" is above; "slow" takes more than half a minute.
+// Other labels say what a spec is about: quotes, page, browser, auth, status, up,
+// evidence, guide, enterprise, profile, modes, registration. "own" is above;
+// "slow" takes more than half a minute, of scenarios more than two.
 package e2e

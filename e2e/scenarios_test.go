@@ -14,6 +14,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
 	"github.com/fedlab-dev/fedlab/scenarios/report"
@@ -27,25 +28,45 @@ const scenarioTimeout = 20 * time.Minute
 type mutant struct {
 	scenario string
 	mutation scenarios.Mutation
+	// caught is the step that must fail, or the verdict that must not hold: what
+	// fails for another reason proves nothing.
+	caught string
 }
 
 // mutants has, for each group, mutations that must be caught.
 func mutants() []mutant {
 	return []mutant{
-		{"rotation/x509-authority", scenarios.SkipTaint},
-		{"rotation/x509-authority", scenarios.KeepOldBundle},
-		{"rotation/x509-authority", scenarios.NeverRefresh},
-		{"rotation/jwt-authority", scenarios.KeepOldBundle},
-		{"rotation/faster-than-refresh", scenarios.NeverRefresh},
-		{"outage/server", scenarios.RecoverEarly},
-		{"outage/server", scenarios.RecordNothing},
-		{"outage/bundle-endpoint", scenarios.RecoverEarly},
-		{"drift/deleted", scenarios.AcceptAny},
-		{"drift/tampered", scenarios.AcceptAny},
-		{"drift/removal-keeps-bundle", scenarios.RecordNothing},
-		{"auth/impersonation-across-domains", scenarios.AcceptAny},
-		{"auth/not-federated", scenarios.RecordNothing},
+		{"rotation/x509-authority", scenarios.SkipTaint, "taint the old one, so that all it has signed is replaced"},
+		{"rotation/x509-authority", scenarios.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
+		{"rotation/x509-authority", scenarios.NeverRefresh, "publish the next authority before anything is signed with it"},
+		{"rotation/jwt-authority", scenarios.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
+		{"rotation/faster-than-refresh", scenarios.AcceptAny, "each call fails from soon after until the forced refresh"},
+		{"outage/server", scenarios.RecoverEarly, "let a newcomer come: it waits"},
+		{"outage/server", scenarios.RecordNothing, "no call failed while the server was away, though each made a new handshake"},
+		{"outage/bundle-endpoint", scenarios.RecoverEarly, "publish another authority, which nobody can fetch"},
+		{"drift/deleted", scenarios.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
+		{"drift/tampered", scenarios.AcceptAny, "until then the attacker is refused"},
+		{"drift/removal-keeps-bundle", scenarios.RecordNothing, "no call fails while only the relationship is gone"},
+		{"auth/impersonation-across-domains", scenarios.AcceptAny, "none of its calls under another's name is answered"},
+		{"auth/not-federated", scenarios.RecordNothing, "and it is refused again afterwards"},
 	}
+}
+
+// objections returns the steps of a record that failed and the verdicts that do
+// not hold.
+func objections(r scenarios.Record) []string {
+	var against []string
+	for _, s := range r.Steps {
+		if s.Error != "" {
+			against = append(against, s.Name)
+		}
+	}
+	for _, v := range r.Verdicts {
+		if !v.Holds {
+			against = append(against, v.Says)
+		}
+	}
+	return against
 }
 
 var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func() {
@@ -110,6 +131,10 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 			record := run(ctx, m.scenario, m.mutation, "")
 			Expect(record.Mutation).To(Equal(string(m.mutation)))
 			Expect(record.Holds).To(BeFalse(), summary(record))
+			Expect(objections(record)).To(ContainElement(m.caught), summary(record))
+			if m.mutation == scenarios.AcceptAny || m.mutation == scenarios.RecordNothing {
+				Expect(record.Error).To(BeEmpty(), "the course is as ever, and what is recorded is wrong")
+			}
 		}, SpecTimeout(scenarioTimeout))
 	}
 	// Each has put the lab back, the mutated ones, too.
@@ -134,6 +159,28 @@ var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
 			Expect(slices.Contains(tried, m)).To(BeTrue(), string(m))
 		}
 	})
+})
+
+var _ = Describe("A rotation that somebody has begun", Label("scenario", "rotation"), func() {
+	It("is finished before a scenario begins, as a run leaves it that is killed", func(ctx SpecContext) {
+		at := under.pair().server.Cluster
+		i := slices.IndexFunc(under.topology.TrustDomains, func(td topology.TrustDomain) bool { return td.Cluster == at })
+		server, err := under.open(ctx).Server(ctx, under.topology.TrustDomains[i].Name)
+		Expect(err).NotTo(HaveOccurred())
+		x509, err := server.PrepareX509Authority(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = server.ActivateX509Authority(ctx, x509.ID)
+		Expect(err).NotTo(HaveOccurred())
+		jwt, err := server.PrepareJWTAuthority(ctx)
+		Expect(err).NotTo(HaveOccurred())
+
+		records := filepath.Join(under.scratch, "rotation-begun")
+		Expect(under.fedlab(ctx, "scenario", "run", "auth/entry-without-federatesWith", "--records", records)).To(endWell())
+		bundle, err := server.Bundle(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(federation.X509IDs(bundle)).To(ConsistOf(x509.ID))
+		Expect(federation.JWTIDs(bundle)).To(ConsistOf(jwt.ID))
+	}, SpecTimeout(5*time.Minute))
 })
 
 var _ = Describe("A scenario is not run", Label("status"), func() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -94,6 +95,18 @@ var entryWithoutFederatesWith = Scenario{
 	},
 }
 
+// tooNarrow is a selector that no newcomer has.
+const tooNarrow = "k8s:pod-label:version:v2"
+
+// hasEntry returns nil where the server has an entry with a selector.
+func (d Domain) hasEntry(ctx context.Context, selector string) error {
+	entries, err := d.Server().Entries(ctx)
+	if err == nil && !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.Selectors, selector) }) {
+		err = fmt.Errorf("the server of %s has no entry with selector %s", d, selector)
+	}
+	return err
+}
+
 var selectorTooNarrow = Scenario{
 	Name:    "auth/selector-too-narrow",
 	Claim:   "An entry with one selector that a workload does not have gives it no identity, and nothing else than that tells of it.",
@@ -119,7 +132,7 @@ var selectorTooNarrow = Scenario{
 			if guest, err = caller.Newcomer(ctx); err != nil {
 				return err
 			}
-			if err := guest.Register(ctx, partner, "k8s:pod-label:version:v2"); err != nil {
+			if err := guest.Register(ctx, partner, tooNarrow); err != nil {
 				return err
 			}
 			if err := t.until(ctx, guest.Runs()); err != nil {
@@ -129,6 +142,9 @@ var selectorTooNarrow = Scenario{
 				return err
 			}
 			if err := t.Stays(ctx, reconciled().Within, reconcileFormula, guest.HasNone()); err != nil {
+				return err
+			}
+			if err := caller.hasEntry(ctx, tooNarrow); err != nil {
 				return err
 			}
 			failures, err := guest.EntryFailures(ctx)
@@ -176,20 +192,28 @@ var wrongEndpointID = Scenario{
 		})
 		t.Step(ctx, "publish another authority: it does not arrive", func(ctx context.Context) (err error) {
 			// What the change of the relationship set going is over by then.
-			if r, err = called.prepare(ctx); err != nil {
+			if r, err = called.prepare(ctx, called.x509()); err != nil {
 				return err
 			}
-			if err := t.Await(ctx, time.Now(), immediate(), caller.InState(called, federation.Behind)); err != nil {
+			if err := t.Await(ctx, time.Now(), immediate(), caller.lacks(called, r.next.ID)); err != nil {
 				return err
 			}
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, federation.RelationshipBound()+during, "the server's look at its relationships + "+formula, caller.InState(called, federation.Behind))
+			poll := caller.ToServer(called)
+			lacks := caller.lacks(called, r.next.ID)
+			if err := t.Stays(ctx, federation.RelationshipBound()+poll.Within, "the server's look at its relationships + "+poll.Formula, lacks); err != nil {
+				return err
+			}
+			return errors.Join(caller.cannotFetch(ctx, called), lacks.Probe(ctx))
 		})
 		t.Step(ctx, "expect the right one again, and see it arrive", func(ctx context.Context) error {
 			mended := time.Now()
-			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
-				spec.BundleEndpointProfile.EndpointSPIFFEID = spire.ServerID(called.Name).String()
-			}); err != nil {
+			// The bundle in the resource is that of before: what arrives was fetched.
+			spec, err := caller.Related(ctx, called)
+			if err != nil {
+				return err
+			}
+			spec.BundleEndpointProfile.EndpointSPIFFEID = spire.ServerID(called.Name).String()
+			if err := caller.Relate(ctx, called, spec); err != nil {
 				return err
 			}
 			b := caller.ToWorkloads(called)
@@ -216,6 +240,7 @@ var impersonation = Scenario{
 		called, caller := t.Pair()
 		var s *Synthetic
 		var honest, lie *Traffic
+		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "federate with a third trust domain, and see it let in under its own name", func(ctx context.Context) (err error) {
 			if s, err = t.Synthetic(ctx); err != nil {
 				return err
@@ -242,6 +267,7 @@ var impersonation = Scenario{
 		})
 		t.Step(ctx, "see it let in under its own name still", func(ctx context.Context) error {
 			lie.NoneAnswered("none of its calls under another's name is answered", time.Time{}, time.Now())
+			calls.AllAnswered("those whose name that is are answered all the while")
 			if err := lie.End(ctx); err != nil {
 				return err
 			}
@@ -307,20 +333,24 @@ var resumedSession = Scenario{
 	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var careful, careless *Traffic
+		var careful, careless, anew *Traffic
 		var removed time.Time
 		t.Step(ctx, "call a server that resumes sessions, and one that does not", func(ctx context.Context) (err error) {
 			if careful, err = t.Traffic(ctx, caller, called, Call{Connection: traffic.Resumed, Name: "careful"}); err != nil {
 				return err
 			}
-			careless, err = t.Traffic(ctx, caller, called, Call{Connection: traffic.Resumed, Careless: true, Name: "careless"})
+			if careless, err = t.Traffic(ctx, caller, called, Call{Connection: traffic.Resumed, Careless: true, Name: "careless"}); err != nil {
+				return err
+			}
+			// It is careless with those alone whom it has met.
+			anew, err = t.Traffic(ctx, caller, called, Call{Careless: true, Name: "careless, a handshake each time"})
 			return err
 		})
 		t.Step(ctx, "remove the caller's trust domain from what the called one trusts", func(ctx context.Context) error {
 			if err := called.Unrelate(ctx, caller); err != nil {
 				return err
 			}
-			if err := t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, called.hasRelationship(caller, false)); err != nil {
+			if err := t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, called.unrelated(caller.Name)); err != nil {
 				return err
 			}
 			removed = time.Now()
@@ -334,16 +364,17 @@ var resumedSession = Scenario{
 			for _, c := range []struct {
 				s    *Traffic
 				ends traffic.Outcome
-			}{{careful, traffic.RefusedByServer}, {careless, traffic.Answered}} {
+			}{{careful, traffic.RefusedByServer}, {anew, traffic.RefusedByServer}, {careless, traffic.Answered}} {
 				if err := t.Stays(ctx, 5*callEvery, "five calls", c.s.Ends(c.ends)); err != nil {
 					return err
 				}
 			}
 			careful.RefusedBy("ours refuses each call soon after the removal", removed, registered(), time.Now(), traffic.RefusedByServer)
+			anew.RefusedBy("so does the careless one, where a handshake is made", removed, registered(), time.Now(), traffic.RefusedByServer)
 			careless.AnsweredBetween("the careless one goes on answering who was removed", removed, time.Now())
 			careless.Resumes("because sessions are resumed", traffic.ResumedSome, removed, time.Now())
 			careful.Resumes("while ours never resumes one", traffic.ResumedNone, time.Time{}, time.Now())
-			return errors.Join(careful.End(ctx), careless.End(ctx))
+			return errors.Join(careful.End(ctx), anew.End(ctx), careless.End(ctx))
 		})
 		return t.Err()
 	},

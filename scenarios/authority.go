@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
@@ -18,37 +20,139 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// rotation is an X.509 authority on its way to be replaced.
+// authorities is what a server does with its authorities of one kind.
+type authorities struct {
+	kind          string
+	state         func(context.Context) (spire.Authorities, error)
+	publish       func(context.Context) (spire.Authority, error)
+	sign          func(ctx context.Context, id string) (spire.Authority, error)
+	taint, revoke func(ctx context.Context, id string) error
+	// in returns the IDs of those that a bundle has.
+	in func(*spiffebundle.Bundle) []string
+}
+
+const x509Kind, jwtKind = "X.509", "JWT"
+
+// x509 and jwt return the authorities of either kind.
+func (d Domain) x509() authorities {
+	s := d.Server()
+	return authorities{
+		x509Kind, s.X509Authorities, s.PrepareX509Authority, s.ActivateX509Authority,
+		s.TaintX509Authority, s.RevokeX509Authority, federation.X509IDs,
+	}
+}
+
+func (d Domain) jwt() authorities {
+	s := d.Server()
+	return authorities{
+		jwtKind, s.JWTAuthorities, s.PrepareJWTAuthority, s.ActivateJWTAuthority,
+		s.TaintJWTAuthority, s.RevokeJWTAuthority, federation.JWTIDs,
+	}
+}
+
+// rotation is an authority on its way to be replaced.
 type rotation struct {
+	all       authorities
 	of        Domain
 	old, next spire.Authority
 	prepared  time.Time
-	// agents are the serial numbers of the SVIDs that agents had before the next
-	// authority signed anything.
+	// agents are the serial numbers of SVIDs that agents must have replaced before
+	// the old authority is revoked.
 	agents map[spiffeid.ID]string
-	// activated, tainted and revoked are the stages that are behind.
-	activated, tainted, revoked bool
+	// activated and revoked are the stages that are behind.
+	activated, revoked bool
 }
 
 // prepare publishes the next authority before anything is signed with it. The end
 // of the trial finishes the rotation, however far it has come: a server remembers
 // two authorities, and one that is published and forgotten could not be taken back.
-func (d Domain) prepare(ctx context.Context) (*rotation, error) {
-	state, err := d.Server().X509Authorities(ctx)
+func (d Domain) prepare(ctx context.Context, all authorities) (*rotation, error) {
+	state, err := all.state(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if state.Active == nil {
-		return nil, fmt.Errorf("%s has no active X.509 authority", d)
+		return nil, fmt.Errorf("%s has no active %s authority", d, all.kind)
 	}
-	r := &rotation{of: d, old: *state.Active}
-	if r.next, err = d.Server().PrepareX509Authority(ctx); err != nil {
+	r := &rotation{all: all, of: d, old: *state.Active}
+	d.trial.Restore("finish "+r.String(), func(ctx context.Context) error {
+		if r.prepared.IsZero() { // the answer may have been lost
+			return d.finishBegun(ctx, all)
+		}
+		return r.finish(ctx)
+	})
+	if r.next, err = all.publish(ctx); err != nil {
 		return nil, err
 	}
-	d.trial.Restore("finish the rotation of "+d.String(), r.finish)
 	r.prepared = time.Now()
-	d.trial.Mark("%s prepares %s", d, brief(r.next.ID))
+	r.mark("prepares", r.next)
 	return r, nil
+}
+
+// begun returns the rotation that somebody has begun and not finished, nil for
+// none.
+func (d Domain) begun(ctx context.Context, all authorities) (*rotation, error) {
+	state, err := all.state(ctx)
+	if err != nil || state.Active == nil {
+		return nil, err
+	}
+	if state.Prepared != nil {
+		return &rotation{all: all, of: d, old: *state.Active, next: *state.Prepared}, nil
+	}
+	bundle, err := d.Bundle(ctx)
+	// A server tells of one that is revoked as well.
+	if err != nil || state.Old == nil || !slices.Contains(all.in(bundle), state.Old.ID) {
+		return nil, err
+	}
+	return &rotation{all: all, of: d, old: *state.Old, next: *state.Active, activated: true}, nil
+}
+
+// finishBegun finishes the rotation that somebody has begun, if there is one.
+func (d Domain) finishBegun(ctx context.Context, all authorities) error {
+	r, err := d.begun(ctx, all)
+	if err != nil || r == nil {
+		return err
+	}
+	return r.takeUp(ctx)
+}
+
+// String names the rotation.
+func (r *rotation) String() string {
+	return fmt.Sprintf("the rotation of the %s authority of %s", r.all.kind, r.of)
+}
+
+func (r *rotation) mark(does string, a spire.Authority) {
+	r.of.trial.Mark("%s %s %s %s", r.of, does, r.all.kind, brief(a.ID))
+}
+
+// takeUp finishes what is left of a rotation that an earlier run began.
+func (r *rotation) takeUp(ctx context.Context) error {
+	if !r.activated {
+		return r.finish(ctx)
+	}
+	// Nothing tells which authority has signed what agents have: they attest anew
+	// when they start.
+	var err error
+	if r.agents, err = r.of.serials(ctx); err != nil {
+		return err
+	}
+	if r.all.kind == x509Kind {
+		err = r.of.restartAgents(ctx)
+	}
+	return errors.Join(err, r.finish(ctx))
+}
+
+// restartAgents has the pods of agents made anew.
+func (d Domain) restartAgents(ctx context.Context) error {
+	pods := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
+	names, err := d.Access().Objects.Named(ctx, pods, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
+	for _, name := range names {
+		if err == nil {
+			pods.Name = name
+			err = d.Access().Objects.Delete(ctx, pods)
+		}
+	}
+	return err
 }
 
 // arrive waits until workloads of all who trust the trust domain have the next
@@ -65,7 +169,11 @@ func (r *rotation) arrive(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := r.of.trial.Await(ctx, r.prepared, b.truster.ToWorkloads(r.of), b.truster.Has(r.of, r.next.ID)); err != nil {
+		has := b.truster.Has
+		if r.all.kind == jwtKind {
+			has = b.truster.hasJWT
+		}
+		if err := r.of.trial.Await(ctx, r.prepared, b.truster.ToWorkloads(r.of), has(r.of, r.next.ID)); err != nil {
 			return err
 		}
 	}
@@ -73,21 +181,37 @@ func (r *rotation) arrive(ctx context.Context) error {
 }
 
 // activate signs with the next authority from now on.
-func (r *rotation) activate(ctx context.Context) error {
-	agents, err := r.of.Server().Agents(ctx)
-	if err != nil {
+func (r *rotation) activate(ctx context.Context) (err error) {
+	if r.agents, err = r.of.serials(ctx); err != nil {
 		return err
 	}
-	r.agents = map[spiffeid.ID]string{}
-	for _, a := range agents {
-		r.agents[a.ID] = a.Serial
-	}
-	if _, err := r.of.Server().ActivateX509Authority(ctx, r.next.ID); err != nil {
+	if _, err := r.all.sign(ctx, r.next.ID); err != nil {
 		return err
 	}
 	r.activated = true
-	r.of.trial.Mark("%s activates %s", r.of, brief(r.next.ID))
+	r.mark("activates", r.next)
 	return nil
+}
+
+// serials returns the serial numbers of the SVIDs that agents have.
+func (d Domain) serials(ctx context.Context) (map[spiffeid.ID]string, error) {
+	agents, err := d.Server().Agents(ctx)
+	serials := map[spiffeid.ID]string{}
+	for _, a := range agents {
+		serials[a.ID] = a.Serial
+	}
+	return serials, err
+}
+
+// attestedAnew returns nil when each agent has another SVID than it had.
+func (d Domain) attestedAnew(ctx context.Context, before map[spiffeid.ID]string) error {
+	agents, err := d.Server().Agents(ctx)
+	for _, a := range agents {
+		if err == nil && a.Serial == before[a.ID] && time.Now().Before(a.ExpiresAt) {
+			err = fmt.Errorf("%s has the SVID that it had before", a.ID)
+		}
+	}
+	return err
 }
 
 // taint has everything that the old authority has signed replaced.
@@ -95,11 +219,10 @@ func (r *rotation) taint(ctx context.Context) error {
 	if r.of.trial.mutation == SkipTaint && !r.of.trial.restoring {
 		return nil
 	}
-	if err := r.of.Server().TaintX509Authority(ctx, r.old.ID); err != nil {
+	if err := r.all.taint(ctx, r.old.ID); err != nil {
 		return err
 	}
-	r.tainted = true
-	r.of.trial.Mark("%s taints %s", r.of, brief(r.old.ID))
+	r.mark("taints", r.old)
 	return nil
 }
 
@@ -108,19 +231,35 @@ func (r *rotation) revoke(ctx context.Context) error {
 	if r.of.trial.mutation == KeepOldBundle && !r.of.trial.restoring {
 		return nil
 	}
-	if err := r.of.Server().RevokeX509Authority(ctx, r.old.ID); err != nil {
+	if err := r.all.revoke(ctx, r.old.ID); err != nil {
 		return err
 	}
 	r.revoked = true
-	r.of.trial.Mark("%s revokes %s", r.of, brief(r.old.ID))
+	r.mark("revokes", r.old)
 	return nil
 }
 
-// finish does what is left of the rotation. The controller manager is started
-// again at its end: its webhook shows a certificate that the old authority has
-// signed, and it makes another one only when that one is about to expire, so that
-// Kubernetes would take no ClusterSPIFFEID meanwhile (seen with 0.7.0;
-// pkg/webhookmanager, mintX509SVIDIfNeeded).
+// catchUp notes what the server has done already: an answer may have been lost, or
+// the server may have activated the authority by itself.
+func (r *rotation) catchUp(ctx context.Context) error {
+	state, err := r.all.state(ctx)
+	if err != nil {
+		return err
+	}
+	bundle, err := r.of.Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	r.activated = r.activated || state.Active != nil && state.Active.ID == r.next.ID
+	r.revoked = r.revoked || !slices.Contains(r.all.in(bundle), r.old.ID)
+	return nil
+}
+
+// finish does what is left of the rotation. With an X.509 authority the controller
+// manager is started again at its end: its webhook shows a certificate that the
+// old authority has signed, and it makes another one only when that one is about
+// to expire, so that Kubernetes would take no ClusterSPIFFEID meanwhile (seen with
+// 0.7.0; pkg/webhookmanager, mintX509SVIDIfNeeded).
 func (r *rotation) finish(ctx context.Context) error {
 	// A bundle endpoint with a certificate that a peer cannot verify is one that
 	// the peer cannot fetch from: each is to have the next authority before.
@@ -128,23 +267,29 @@ func (r *rotation) finish(ctx context.Context) error {
 	if err := errors.Join(err, handoverBehind(ctx, bonds)); err != nil {
 		return err
 	}
-	for _, stage := range []struct {
-		behind bool
-		do     func(context.Context) error
-	}{{r.activated, r.activate}, {r.tainted, r.taint}} {
-		if !stage.behind {
-			if err := stage.do(ctx); err != nil {
-				return err
-			}
+	if err := r.catchUp(ctx); err != nil {
+		return err
+	}
+	if !r.activated {
+		if err := r.activate(ctx); err != nil {
+			return err
 		}
 	}
 	if !r.revoked {
-		if err := r.of.trial.until(ctx, r.replaced()); err != nil {
-			return err
+		// Nothing tells whether it is tainted; if it is, that is refused.
+		refused := r.taint(ctx)
+		// Who has a token of the old authority asks for another one, or is refused.
+		if r.all.kind == x509Kind {
+			if err := r.of.trial.until(ctx, r.replaced()); err != nil {
+				return errors.Join(refused, err)
+			}
 		}
 		if err := r.revoke(ctx); err != nil {
-			return err
+			return errors.Join(refused, err)
 		}
+	}
+	if r.all.kind == jwtKind {
+		return nil
 	}
 	return r.of.restart(ctx)
 }
@@ -192,13 +337,7 @@ func (r *rotation) replaced() check.Check {
 		if shown != r.next.ID {
 			return fmt.Errorf("the endpoint shows one of authority %s", brief(shown))
 		}
-		agents, err := r.of.Server().Agents(ctx)
-		for _, a := range agents {
-			if err == nil && a.Serial == r.agents[a.ID] && time.Now().Before(a.ExpiresAt) {
-				err = fmt.Errorf("%s has the SVID that it had before", a.ID)
-			}
-		}
-		return err
+		return r.of.attestedAnew(ctx, r.agents)
 	}}
 }
 
@@ -213,7 +352,7 @@ func replacedBound() Bound {
 // replace replaces the active X.509 authority in order, and leaves the old one
 // tainted: whoever trusts it still is not harmed.
 func (d Domain) replace(ctx context.Context) (*rotation, error) {
-	r, err := d.prepare(ctx)
+	r, err := d.prepare(ctx, d.x509())
 	if err != nil {
 		return nil, err
 	}
@@ -240,28 +379,70 @@ func (d Domain) signsWithAnother(than string) check.Check {
 	}}
 }
 
-// token has the probe fetch a JWT-SVID, and waits for one that an authority has
-// signed.
-func (d Domain) token(ctx context.Context, audience, authority string) (string, error) {
-	token, err := d.Probe().Token(ctx, audience)
-	if err != nil {
-		return "", err
+// renew replaces the active authorities of both kinds, and finishes what the
+// server or anybody has begun of that.
+func (d Domain) renew(ctx context.Context) error {
+	var rotations []*rotation
+	for _, all := range []authorities{d.jwt(), d.x509()} {
+		if err := d.finishBegun(ctx, all); err != nil {
+			return err
+		}
+		r, err := d.prepare(ctx, all)
+		if err != nil {
+			return err
+		}
+		rotations = append(rotations, r)
 	}
-	header, _, _ := strings.Cut(token, ".")
-	text, err := base64.RawURLEncoding.DecodeString(header)
-	if err != nil {
-		return "", fmt.Errorf("read header of the token for %q: %w", audience, err)
+	for _, r := range rotations {
+		if err := r.arrive(ctx); err != nil {
+			return err
+		}
+		if err := r.finish(ctx); err != nil {
+			return err
+		}
 	}
-	var signed struct {
+	return nil
+}
+
+// token is a JWT-SVID.
+type token struct {
+	text      string
+	authority string
+	expires   time.Time
+}
+
+// audience is another one for each authority: an agent keeps a JWT-SVID for an
+// audience until half of its life is over, whatever has become of what signed it.
+func (t *token) audience() string { return "under-" + t.authority }
+
+// token has the probe fetch a JWT-SVID that an authority has signed.
+func (d Domain) token(ctx context.Context, authority string) (*token, error) {
+	t := &token{authority: authority}
+	var err error
+	if t.text, err = d.Probe().Token(ctx, t.audience()); err != nil {
+		return nil, err
+	}
+	var header struct {
 		KeyID string `json:"kid"`
 	}
-	if err := json.Unmarshal(text, &signed); err != nil {
-		return "", fmt.Errorf("read header of the token for %q: %w", audience, err)
+	var claims struct {
+		Expires int64 `json:"exp"`
 	}
-	if signed.KeyID != authority {
-		return "", fmt.Errorf("the token for %q is signed by %s, want %s", audience, brief(signed.KeyID), brief(authority))
+	parts := strings.Split(t.text, ".")
+	for i, into := range []any{&header, &claims} {
+		var text []byte
+		if text, err = base64.RawURLEncoding.DecodeString(parts[min(i, len(parts)-1)]); err == nil {
+			err = json.Unmarshal(text, into)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the token for %q: %w", t.audience(), err)
+		}
 	}
-	return token, nil
+	if header.KeyID != authority {
+		return nil, fmt.Errorf("the token for %q is signed by %s, want %s", t.audience(), brief(header.KeyID), brief(authority))
+	}
+	t.expires = time.Unix(claims.Expires, 0)
+	return t, nil
 }
 
 // hasJWT checks that the probe has a JWT authority of another.

@@ -55,7 +55,18 @@ var agentKilled = Scenario{
 	Name:    "outage/agent-killed",
 	Claim:   "A SPIRE agent that is killed attests anew by itself, and none of its workloads notices.",
 	Sources: []string{"SPIRE doc/plugin_agent_nodeattestor_k8s_psat.md: a node may attest again"},
-	Run:     func(ctx context.Context, t *Trial) error { return crashed(ctx, t, "agent", fault.AgentKilled) },
+	Run: func(ctx context.Context, t *Trial) error {
+		called, _ := t.Pair()
+		before, err := called.serials(ctx)
+		if err != nil {
+			return err
+		}
+		if err := crashed(ctx, t, "agent", fault.AgentKilled); err != nil {
+			return err
+		}
+		t.Step(ctx, "see that it has another SVID", func(ctx context.Context) error { return called.attestedAnew(ctx, before) })
+		return t.Err()
+	},
 }
 
 var dataLost = Scenario{
@@ -85,15 +96,14 @@ var dataLost = Scenario{
 			if err := t.until(ctx, calls.Ends(traffic.UnknownAuthority)); err != nil {
 				return err
 			}
-			calls.RefusedBy("each call fails once the called one shows an SVID of the new authority", lost, Bound{Within: faultBound}, time.Now(), traffic.UnknownAuthority)
 			return t.until(ctx, called.Ready())
 		})
 		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, during, formula, calls.Ends(traffic.UnknownAuthority))
+			return caller.staysUnmended(ctx, called, calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "hand the new bundle over", func(ctx context.Context) error {
 			mended := time.Now()
+			calls.RefusedBy("from when the called one shows an SVID of the new authority each call fails until the bundle is handed over", lost, Bound{Within: faultBound}, mended, traffic.UnknownAuthority)
 			if err := caller.Handover(ctx, called); err != nil {
 				return err
 			}

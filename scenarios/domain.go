@@ -184,20 +184,20 @@ func (d Domain) InState(of Domain, want federation.State) check.Check {
 	}
 }
 
-// HoldsX509 checks that the server holds an X.509 authority of another.
-func (d Domain) HoldsX509(of Domain, id string) check.Check {
+// lacks checks that the server holds a bundle of another without an X.509
+// authority.
+func (d Domain) lacks(of Domain, id string) check.Check {
 	return check.Check{
-		Name: fmt.Sprintf("the server of %s holds authority %s of %s", d, brief(id), of),
+		Name: fmt.Sprintf("the server of %s lacks authority %s of %s", d, brief(id), of),
 		Probe: func(ctx context.Context) error {
 			held, err := d.Held(ctx, of.Name)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if held == nil {
+			case held == nil:
 				return errors.New("it holds no bundle")
-			}
-			if ids := federation.X509IDs(held); !slices.Contains(ids, id) {
-				return fmt.Errorf("it holds %v", briefs(ids))
+			case slices.Contains(federation.X509IDs(held), id):
+				return errors.New("it holds it")
 			}
 			return nil
 		},
@@ -305,9 +305,16 @@ func (d Domain) Federated(of Domain) check.Check {
 		if err != nil {
 			return err
 		}
-		want := slices.Sorted(slices.Values(federation.X509IDs(source)))
-		if got := holding.Bundles[of.String()]; !slices.Equal(got, want) {
-			return fmt.Errorf("they have %v", briefs(got))
+		for _, kind := range []struct {
+			name      string
+			got, want []string
+		}{
+			{x509Kind, holding.Bundles[of.String()], federation.X509IDs(source)},
+			{jwtKind, holding.JWTBundles[of.String()], federation.JWTIDs(source)},
+		} {
+			if !slices.Equal(slices.Sorted(slices.Values(kind.got)), slices.Sorted(slices.Values(kind.want))) {
+				return fmt.Errorf("they have %s authorities %v", kind.name, briefs(kind.got))
+			}
 		}
 		return nil
 	}}

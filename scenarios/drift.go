@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
@@ -22,10 +24,17 @@ func drifts() []Scenario {
 // notVerified is how calls end whose server the caller cannot verify.
 var notVerified = []traffic.Outcome{traffic.NotFederated, traffic.UnknownAuthority}
 
-// unmended bounds how long a thing that a poll would mend may be watched.
-func (d Domain) unmended(of Domain) (time.Duration, string) {
-	b := d.ToServer(of)
-	return b.Within, b.Formula
+// staysUnmended watches that a check keeps holding while a poll would come, and
+// that a fetch is refused and changes nothing.
+func (d Domain) staysUnmended(ctx context.Context, of Domain, c check.Check) error {
+	poll := d.ToServer(of)
+	if err := d.trial.Stays(ctx, poll.Within, poll.Formula, c); err != nil {
+		return err
+	}
+	if err := d.cannotFetch(ctx, of); err != nil {
+		return err
+	}
+	return c.Probe(ctx)
 }
 
 var deleted = Scenario{
@@ -38,27 +47,27 @@ var deleted = Scenario{
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		var broken time.Time
+		var damage *Breakage
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) error {
+		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) (err error) {
 			broken = time.Now()
 			caller.PollsLate()
-			if err := caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate); err != nil {
+			damage, err = t.Break(ctx, fault.BundleDeleted(caller.Name, caller.Server(), called.Name, spire.DeleteDissociate))
+			if err != nil {
 				return err
 			}
-			t.Mark("bundle deleted")
 			if err := t.Await(ctx, broken, registered(), calls.Ends(notVerified...)); err != nil {
 				return err
 			}
 			return caller.InState(called, federation.Missing).Probe(ctx)
 		})
 		t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error {
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, during, formula, caller.InState(called, federation.Missing))
+			return caller.staysUnmended(ctx, called, caller.InState(called, federation.Missing))
 		})
 		t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --mend' does the same", func(ctx context.Context) error {
 			mended := time.Now()
 			calls.RefusedBy("each call fails from soon after the deletion until the bundle is handed over", broken, registered(), mended, notVerified...)
-			if err := caller.Handover(ctx, called); err != nil {
+			if err := errors.Join(caller.Handover(ctx, called), damage.Mend(ctx)); err != nil {
 				return err
 			}
 			calls.AnsweredBy("and calls are answered again after it", mended, reconciled())
@@ -80,7 +89,7 @@ var tampered = Scenario{
 		called, caller := t.Pair()
 		var attack *Traffic
 		var s *Synthetic
-		var cut *Breakage
+		var cut, damage *Breakage
 		var tamperedAt time.Time
 		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "let an attacker try, under the name of "+called.ID().String()+" and with a root of its own", func(ctx context.Context) (err error) {
@@ -109,10 +118,9 @@ var tampered = Scenario{
 			spoilt.AddX509Authority(root)
 			tamperedAt = time.Now()
 			attack.NoneAnswered("until then the attacker is refused", time.Time{}, tamperedAt)
-			if err := caller.Server().SetBundle(ctx, spoilt); err != nil {
+			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), spoilt)); err != nil {
 				return err
 			}
-			t.Mark("foreign root put into the bundle")
 			return t.Await(ctx, tamperedAt, registered(), attack.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "find it: the comparison with the source names the foreign root", func(ctx context.Context) error {
@@ -138,6 +146,9 @@ var tampered = Scenario{
 			if err := t.Await(ctx, mended, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
 				return err
 			}
+			if err := damage.Mend(ctx); err != nil { // the poll has done that: it is noted
+				return err
+			}
 			attack.RefusedBy("and it is refused again once the bundle is fetched afresh", mended, caller.ToWorkloads(called), time.Time{}, traffic.RefusedByServer)
 			calls.AllAnswered("the rightful ones never noticed")
 			return t.Stays(ctx, 3*callEvery, "three calls", attack.Ends(traffic.RefusedByServer))
@@ -156,6 +167,7 @@ var rolledBack = Scenario{
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		var older *spiffebundle.Bundle
+		var damage *Breakage
 		var r *rotation
 		var rolled time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
@@ -168,23 +180,21 @@ var rolledBack = Scenario{
 			}
 			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
 		})
-		t.StepWith(ctx, "put the copy in the place of the new bundle", "'fedlab drift' says what is lacking", func(ctx context.Context) error {
+		t.StepWith(ctx, "put the copy in the place of the new bundle", "'fedlab drift' says what is lacking", func(ctx context.Context) (err error) {
 			rolled = time.Now()
 			calls.AnsweredBetween("no call failed through the replacement itself", time.Time{}, rolled)
-			if err := caller.Server().SetBundle(ctx, older); err != nil {
+			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), older)); err != nil {
 				return err
 			}
-			t.Mark("older bundle set")
 			return t.Await(ctx, rolled, registered(), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, during, formula, calls.Ends(traffic.UnknownAuthority))
+			return caller.staysUnmended(ctx, called, calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			mended := time.Now()
 			calls.RefusedBy("each call fails from soon after the roll-back until the bundle is handed over", rolled, registered(), mended, traffic.UnknownAuthority)
-			if err := caller.Handover(ctx, called); err != nil {
+			if err := errors.Join(caller.Handover(ctx, called), damage.Mend(ctx)); err != nil {
 				return err
 			}
 			calls.AnsweredBy("and calls are answered again after it", mended, registered())
@@ -203,26 +213,25 @@ var emptied = Scenario{
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		var broken time.Time
+		var damage *Breakage
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.StepWith(ctx, "empty the bundle that the caller's server holds", "'fedlab drift' says \"empty\"", func(ctx context.Context) error {
+		t.StepWith(ctx, "empty the bundle that the caller's server holds", "'fedlab drift' says \"empty\"", func(ctx context.Context) (err error) {
 			empty := spiffebundle.New(called.Name)
 			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
 			broken = time.Now()
 			caller.PollsLate()
-			if err := caller.Server().SetBundle(ctx, empty); err != nil {
+			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), empty)); err != nil {
 				return err
 			}
-			t.Mark("bundle emptied")
 			return t.Await(ctx, broken, registered(), calls.Ends(notVerified...))
 		})
 		t.Step(ctx, "see that no poll fills it", func(ctx context.Context) error {
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, during, formula, caller.InState(called, federation.Empty))
+			return caller.staysUnmended(ctx, called, caller.InState(called, federation.Empty))
 		})
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			mended := time.Now()
 			calls.RefusedBy("each call fails from soon after until the bundle is handed over", broken, registered(), mended, notVerified...)
-			if err := caller.Handover(ctx, called); err != nil {
+			if err := errors.Join(caller.Handover(ctx, called), damage.Mend(ctx)); err != nil {
 				return err
 			}
 			calls.AnsweredBy("and calls are answered again after it", mended, registered())
@@ -234,7 +243,7 @@ var emptied = Scenario{
 
 var crdEditIsIgnored = Scenario{
 	Name:  "drift/crd-edit-is-ignored",
-	Claim: "Another trustDomainBundle in a ClusterFederatedTrustDomain changes nothing, neither for good nor for bad: the resource counts when the relationship is made.",
+	Claim: "Another trustDomainBundle in a ClusterFederatedTrustDomain changes nothing: it counts when the relationship is made.",
 	Sources: []string{
 		"https://github.com/spiffe/spire-controller-manager/issues/171",
 		"SPIRE Controller Manager pkg/spireapi: FederationRelationship.Equal leaves the bundle out",
@@ -300,8 +309,7 @@ var crdEditRollsBack = Scenario{
 			return t.Await(ctx, edited, reconciled(), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, during, formula, calls.Ends(traffic.UnknownAuthority))
+			return caller.staysUnmended(ctx, called, calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			mended := time.Now()
@@ -330,7 +338,7 @@ var removalKeepsBundle = Scenario{
 			if err := caller.Unrelate(ctx, called); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, caller.hasRelationship(called, false))
+			return t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, caller.unrelated(called.Name))
 		})
 		t.Step(ctx, "see that the trust is still there", func(ctx context.Context) error {
 			t.Mark("relationship removed")
@@ -357,22 +365,14 @@ var removalKeepsBundle = Scenario{
 	},
 }
 
-// hasRelationship checks whether the server has a relationship with another.
-func (d Domain) hasRelationship(with Domain, want bool) check.Check {
-	name := fmt.Sprintf("the server of %s has its relationship with %s", d, with)
-	if !want {
-		name = fmt.Sprintf("the server of %s has no relationship with %s", d, with)
-	}
-	return check.Check{Name: name, Probe: func(ctx context.Context) error {
+// unrelated checks that the server has no relationship with another.
+func (d Domain) unrelated(to spiffeid.TrustDomain) check.Check {
+	return check.Check{Name: fmt.Sprintf("the server of %s has no relationship with %s", d, to), Probe: func(ctx context.Context) error {
 		all, err := d.Server().Relationships(ctx)
-		if err != nil {
-			return err
+		if err == nil && slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == to }) {
+			err = errors.New("it has one")
 		}
-		has := slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == with.Name })
-		if has != want {
-			return fmt.Errorf("it has %d relationships, with that one: %t", len(all), has)
-		}
-		return nil
+		return err
 	}}
 }
 
@@ -394,7 +394,7 @@ var staleBootstrapDeadlock = Scenario{
 			return err
 		})
 		t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {
-			if r, err = called.prepare(ctx); err != nil {
+			if r, err = called.prepare(ctx, called.x509()); err != nil {
 				return err
 			}
 			broken = time.Now()
@@ -410,8 +410,7 @@ var staleBootstrapDeadlock = Scenario{
 			if err := cut.Mend(ctx); err != nil {
 				return err
 			}
-			during, formula := caller.unmended(called)
-			return t.Stays(ctx, during, formula, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
+			return caller.staysUnmended(ctx, called, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
 				seen, err := caller.Compare(ctx, called)
 				if err == nil && seen.State == federation.InSync {
 					err = errors.New("it has fetched")

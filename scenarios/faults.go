@@ -97,10 +97,12 @@ func (t *Trial) spoiled(ctx context.Context) error {
 	}
 	called, _ := t.Pair()
 	injected, err := fault.EndpointCut(called.Fault()).Inject(ctx)
+	if injected != nil { // also one that failed, and whose own undoing failed, too
+		t.Restore("let the peer fetch again", injected.Recover)
+	}
 	if err != nil {
 		return err
 	}
-	t.Restore("let the peer fetch again", injected.Recover)
 	return t.until(ctx, injected.Felt())
 }
 
@@ -269,12 +271,14 @@ func (d Domain) expects(of Domain, id string) check.Check {
 		if err != nil {
 			return err
 		}
-		for _, r := range all {
-			if r.Trusted == of.Name && r.EndpointID.String() != id {
-				err = fmt.Errorf("it expects %s", r.EndpointID)
-			}
+		i := slices.IndexFunc(all, func(r spire.Relationship) bool { return r.Trusted == of.Name })
+		switch {
+		case i < 0:
+			return errors.New("it has no relationship with it")
+		case all[i].EndpointID.String() != id:
+			return fmt.Errorf("it expects %s", all[i].EndpointID)
 		}
-		return err
+		return nil
 	}}
 }
 
@@ -298,6 +302,21 @@ func (d Domain) PollsLate() {
 	if !slices.ContainsFunc(d.trial.late, func(other Domain) bool { return other.Name == d.Name }) {
 		d.trial.late = append(d.trial.late, d)
 	}
+}
+
+// cannotFetch has the server fetch the bundle of another, which is what a poll
+// does, and returns nil where that fails. A watch that is as long as a poll does
+// not show by itself that there was one.
+func (d Domain) cannotFetch(ctx context.Context, of Domain) error {
+	refused := d.Refresh(ctx, of)
+	if refused == nil {
+		return fmt.Errorf("%s has fetched the bundle of %s", d, of)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.trial.Seen("asked to fetch, it cannot: %v", refused)
+	return nil
 }
 
 // handoverBehind hands bundles over to those who lack an authority of what they

@@ -13,7 +13,8 @@ const (
 	KeepOldBundle Mutation = "keep-old-bundle"
 	// AcceptAny has each call recorded as answered.
 	AcceptAny Mutation = "accept-any"
-	// NeverRefresh keeps the truster from fetching, throughout.
+	// NeverRefresh keeps the truster from fetching, from the first step on and until
+	// the scenario itself gives the endpoint other settings.
 	NeverRefresh Mutation = "never-refresh"
 	// RecordNothing loses the record of the traffic.
 	RecordNothing Mutation = "record-nothing"

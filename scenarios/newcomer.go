@@ -140,7 +140,10 @@ func (n Newcomer) EntryFailures(ctx context.Context) (int, error) {
 			} `json:"stats"`
 		} `json:"status"`
 	}
-	_, err := n.Access().Objects.Object(ctx, n.registration(), &resource)
+	there, err := n.Access().Objects.Object(ctx, n.registration(), &resource)
+	if err == nil && !there {
+		err = errors.New("the newcomer's registration is not there")
+	}
 	return resource.Status.Stats.EntryFailures, err
 }
 

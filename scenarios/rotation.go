@@ -32,7 +32,7 @@ var x509Authority = Scenario{
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "publish the next authority before anything is signed with it",
 			"'fedlab status' counts one more X.509 authority; for some seconds the peer's bundle is behind", func(ctx context.Context) (err error) {
-				if r, err = called.prepare(ctx); err != nil {
+				if r, err = called.prepare(ctx, called.x509()); err != nil {
 					return err
 				}
 				return r.arrive(ctx)
@@ -74,13 +74,11 @@ var jwtAuthority = Scenario{
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
-		var old, next spire.Authority
-		var before, after string
-		// An agent keeps a JWT-SVID for each audience: another one makes it ask.
-		const first, second = "before-the-rotation", "after-the-rotation"
-		valid := func(audience string, token *string) check.Check {
-			return check.Check{Name: fmt.Sprintf("the token for %q is valid at %s", audience, caller), Probe: func(ctx context.Context) error {
-				id, err := caller.Probe().Validate(ctx, audience, *token)
+		var r *rotation
+		var before, after *token
+		valid := func(token *token) check.Check {
+			return check.Check{Name: fmt.Sprintf("the token of authority %s is valid at %s", brief(token.authority), caller), Probe: func(ctx context.Context) error {
+				id, err := caller.Probe().Validate(ctx, token.audience(), token.text)
 				if err == nil && id != called.ID().String() {
 					err = fmt.Errorf("it is of %s", id)
 				}
@@ -93,28 +91,25 @@ var jwtAuthority = Scenario{
 			if err != nil {
 				return err
 			}
-			old = *state.Active
-			if before, err = called.token(ctx, first, old.ID); err != nil {
+			if before, err = called.token(ctx, state.Active.ID); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), immediate(), valid(first, &before))
+			return t.Await(ctx, time.Now(), immediate(), valid(before))
 		})
 		t.Step(ctx, "publish the next JWT authority, and wait until the peer has it", func(ctx context.Context) (err error) {
-			if next, err = called.Server().PrepareJWTAuthority(ctx); err != nil {
+			if r, err = called.prepare(ctx, called.jwt()); err != nil {
 				return err
 			}
-			t.Mark("%s prepares JWT %s", called, brief(next.ID))
-			return t.Await(ctx, time.Now(), caller.ToWorkloads(called), caller.hasJWT(called, next.ID))
+			return r.arrive(ctx)
 		})
 		t.Step(ctx, "activate it, and mint another token", func(ctx context.Context) (err error) {
-			if _, err = called.Server().ActivateJWTAuthority(ctx, next.ID); err != nil {
+			if err := r.activate(ctx); err != nil {
 				return err
 			}
-			t.Mark("%s activates JWT %s", called, brief(next.ID))
-			if after, err = called.token(ctx, second, next.ID); err != nil {
+			if after, err = called.token(ctx, r.next.ID); err != nil {
 				return err
 			}
-			for _, c := range []check.Check{valid(first, &before), valid(second, &after)} {
+			for _, c := range []check.Check{valid(before), valid(after)} {
 				if err := c.Probe(ctx); err != nil {
 					return fmt.Errorf("%s: not so: %w", c.Name, err)
 				}
@@ -123,22 +118,17 @@ var jwtAuthority = Scenario{
 			return nil
 		})
 		t.Step(ctx, "taint and revoke the old one, and wait until the peer refuses its token", func(ctx context.Context) error {
-			if t.mutation != SkipTaint {
-				if err := called.Server().TaintJWTAuthority(ctx, old.ID); err != nil {
-					return err
-				}
-			}
 			revoked := time.Now()
-			t.Mark("%s revokes JWT %s", called, brief(old.ID))
-			if t.mutation != KeepOldBundle {
-				if err := called.Server().RevokeJWTAuthority(ctx, old.ID); err != nil {
-					return err
-				}
+			if err := errors.Join(r.taint(ctx), r.revoke(ctx)); err != nil {
+				return err
 			}
 			return t.Await(ctx, revoked, caller.ToWorkloads(called), check.Check{
-				Name: fmt.Sprintf("the token for %q is refused at %s", first, caller), Probe: func(ctx context.Context) error {
-					_, err := caller.Probe().Validate(ctx, first, before)
+				Name: fmt.Sprintf("the token of authority %s is refused at %s", brief(before.authority), caller), Probe: func(ctx context.Context) error {
+					_, err := caller.Probe().Validate(ctx, before.audience(), before.text)
 					if invalid := (*traffic.InvalidError)(nil); errors.As(err, &invalid) {
+						if !time.Now().Before(before.expires) {
+							return errors.New("it has expired, and would be refused anyway")
+						}
 						return nil
 					}
 					return errors.Join(errors.New("it is valid"), err)
@@ -147,7 +137,7 @@ var jwtAuthority = Scenario{
 		})
 		t.Step(ctx, "see that the new one's token is valid still, and that calls never noticed", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed: X.509 has no part in it")
-			return valid(second, &after).Probe(ctx)
+			return valid(after).Probe(ctx)
 		})
 		return t.Err()
 	},
@@ -170,6 +160,8 @@ var natural = Scenario{
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		t.Step(ctx, "give authorities a life of "+naturalLife.String(), func(ctx context.Context) error {
+			// Done after the settings are back: the server keeps the authority that it has.
+			t.Restore("replace the short-lived authorities of "+called.String(), called.renew)
 			return t.Reconfigure(ctx, called, func(td *topology.TrustDomain) {
 				td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
 			})
@@ -240,7 +232,7 @@ var fasterThanRefresh = Scenario{
 		calls := t.CallsThroughout(ctx, caller, called)
 		var broken time.Time
 		t.Step(ctx, "replace the authority without waiting for anybody, and have the called one's SVID signed anew", func(ctx context.Context) (err error) {
-			if r, err = called.prepare(ctx); err != nil {
+			if r, err = called.prepare(ctx, called.x509()); err != nil {
 				return err
 			}
 			if err := r.activate(ctx); err != nil {
@@ -267,10 +259,8 @@ var fasterThanRefresh = Scenario{
 			mended := time.Now()
 			calls.RefusedBy("each call fails from soon after until the forced refresh", broken, registered(), mended, traffic.UnknownAuthority)
 			t.Mark("%s is made to fetch", caller)
-			if t.mutation != NeverRefresh {
-				if err := caller.Refresh(ctx, called); err != nil {
-					return err
-				}
+			if err := caller.Refresh(ctx, called); err != nil {
+				return err
 			}
 			calls.AnsweredBy("and calls are answered again after it", mended, registered())
 			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))

@@ -83,6 +83,8 @@ type Session struct {
 	runner *Runner
 	ground *ground
 	hold   *lab.Hold
+	// begun is set once there may be probes in the lab.
+	begun bool
 }
 
 // ground is what the trials of a session stand on.
@@ -167,6 +169,7 @@ func (r *Runner) well(ctx context.Context, t topology.Topology) error {
 
 func (s *Session) prepare(ctx context.Context) error {
 	g := s.ground
+	s.begun = true
 	if err := s.hold.Up(ctx, g.topology); err != nil {
 		return err
 	}
@@ -197,9 +200,9 @@ func (s *Session) Close(ctx context.Context) error {
 	var errs []error
 	if s.ground.lab != nil {
 		errs = append(errs, s.ground.lab.Close())
-		if !s.runner.Keep {
-			errs = append(errs, s.hold.Up(ctx, s.runner.Topology))
-		}
+	}
+	if s.begun && !s.runner.Keep {
+		errs = append(errs, s.hold.Up(ctx, s.runner.Topology))
 	}
 	return errors.Join(append(errs, s.hold.Release())...)
 }
@@ -220,17 +223,16 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	sampler.Go(func() { t.sample(sampling) })
 	t.Restore("see that each holds the bundles of those whom it trusts", func(ctx context.Context) error {
 		bonds, err := t.bonds()
-		if err := errors.Join(err, handoverBehind(ctx, bonds)); err != nil {
-			return err
-		}
+		errs := []error{err, handoverBehind(ctx, bonds)}
 		for _, d := range t.late {
-			if err := d.restart(ctx); err != nil {
-				return err
-			}
+			errs = append(errs, d.restart(ctx))
 		}
-		return nil
+		return errors.Join(errs...)
 	})
-	err := t.spoiled(ctx)
+	err := t.takeUp(ctx)
+	if err == nil {
+		err = t.spoiled(ctx)
+	}
 	if err == nil {
 		err = scenario.Run(ctx, t)
 	}
@@ -247,6 +249,32 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	}
 	t.tell(Event{Record: &t.record})
 	return t.record, errors.Join(restored, context.Cause(ctx))
+}
+
+// takeUp finishes the rotations of the pair that a run which was killed has left,
+// or that somebody has begun by hand. Another authority that is prepared would
+// take their place in what the server remembers, and nobody could finish them any
+// more.
+func (t *Trial) takeUp(ctx context.Context) error {
+	called, caller := t.Pair()
+	t.restoring = true
+	defer func() { t.restoring = false }()
+	for _, d := range []Domain{called, caller} {
+		kinds := []authorities{d.jwt()}
+		if d.UpstreamAuthority == topology.SelfSigned { // no other can be tainted here
+			kinds = append(kinds, d.x509())
+		}
+		for _, all := range kinds {
+			r, err := d.begun(ctx, all)
+			if err != nil {
+				return err
+			}
+			if r != nil {
+				t.Step(ctx, "finish "+r.String()+" that was begun before", r.takeUp)
+			}
+		}
+	}
+	return t.Err()
 }
 
 // restoredBound is how long a lab may take to be well again once all is put back:
@@ -286,7 +314,8 @@ func (s *Session) proveRestored(ctx context.Context, t *Trial) error {
 // sampleEvery is how often the bundles are looked at for the picture of a run.
 const sampleEvery = time.Second
 
-// looks are the last looks at bundles, by holder and trust domain.
+// looks are the last looks at bundles that came through, by holder and trust
+// domain.
 type looks map[[2]string]Holding
 
 // sample notes which authorities servers have and hold: at first, whenever that
@@ -301,6 +330,7 @@ func (t *Trial) sample(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
+			// So that a lane ends when it was last looked at.
 			for _, h := range last {
 				t.look(h)
 			}
@@ -341,16 +371,17 @@ func (t *Trial) sampleOf(ctx context.Context, holder Domain, last looks) {
 
 // change notes a look at a bundle, unless the one before saw the same.
 func (t *Trial) change(h Holding, last looks) {
+	h.At = time.Now()
 	key := [2]string{h.Holder, h.Of}
-	if before, known := last[key]; known && before.State == h.State && slices.Equal(before.X509, h.X509) && slices.Equal(before.JWT, h.JWT) {
+	before, known := last[key]
+	last[key] = h
+	if known && before.State == h.State && slices.Equal(before.X509, h.X509) && slices.Equal(before.JWT, h.JWT) {
 		return
 	}
-	last[key] = h
 	t.look(h)
 }
 
 func (t *Trial) look(h Holding) {
-	h.At = time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.record.Holdings = append(t.record.Holdings, h)

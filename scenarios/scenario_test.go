@@ -201,7 +201,7 @@ func TestAwaitMeasuresFromSince(t *testing.T) {
 		})
 		return trial.Err()
 	})
-	if len(r.Measures) != 1 || r.Measures[0].Took < time.Minute || r.Measures[0].Bound != time.Hour || !r.Measures[0].Propagation || r.Measures[0].Allowed != time.Hour+Machine {
+	if len(r.Measures) != 1 || r.Measures[0].Took < time.Minute || r.Measures[0].Bound != time.Hour || !r.Measures[0].Propagation || r.Measures[0].Allowed != time.Hour+machinePoll {
 		t.Errorf("measures are %+v", r.Measures)
 	}
 	r = run(t, "", func(ctx context.Context, trial *Trial) error {

@@ -140,6 +140,17 @@ func (s *Synthetic) Fetched(times int) check.Check {
 	}}
 }
 
+// holds checks that its endpoint has taken a request and does not answer it.
+func (s *Synthetic) holds() check.Check {
+	return check.Check{Name: fmt.Sprintf("the endpoint of %s has a request that it does not answer", s.Domain), Probe: func(ctx context.Context) error {
+		requests, err := s.Client.Requests(ctx)
+		if err == nil && !slices.ContainsFunc(requests, func(r synthetic.Request) bool { return r.Answer == synthetic.Hang && r.Ended == synthetic.UnderWay }) {
+			err = fmt.Errorf("of %d requests each was answered", len(requests))
+		}
+		return err
+	}}
+}
+
 // trustSynthetic has the server hold the synthetic bundle and the probe's entry
 // federate with it; the end of the trial takes both away.
 func (d Domain) trustSynthetic(ctx context.Context, s *Synthetic) error {
@@ -178,14 +189,7 @@ func (d Domain) relateSynthetic(ctx context.Context, s *Synthetic) error {
 		if err := d.unrelateSynthetic(ctx); err != nil {
 			return err
 		}
-		err := d.trial.until(ctx, check.Check{Name: "the relationship with " + s.Domain.Name() + " is gone", Probe: func(ctx context.Context) error {
-			all, err := d.Server().Relationships(ctx)
-			if err == nil && slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == s.Domain }) {
-				err = errors.New("it is there")
-			}
-			return err
-		}})
-		return errors.Join(err, d.forget(ctx, s.Domain))
+		return errors.Join(d.trial.until(ctx, d.unrelated(s.Domain)), d.forget(ctx, s.Domain))
 	})
 	_, err = d.Access().Objects.Apply(ctx, spire.Resource{
 		APIVersion: spire.ResourceAPIVersion, Kind: syntheticKey().Kind,

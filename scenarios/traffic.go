@@ -97,6 +97,7 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 		Name: name, Address: net.JoinHostPort(address.String(), strconv.Itoa(port)), Server: to.ID().String(),
 		Every: callEvery, Within: callWithin, Connection: call.Connection,
 	}}
+	s.since = time.Now()
 	if err := probe.Start(ctx, s.order); err != nil {
 		// A run that was killed may have left its calls going on.
 		if _, none := probe.Stop(ctx, name); none != nil {
@@ -106,7 +107,6 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 			return nil, err
 		}
 	}
-	s.since = time.Now()
 	t.streams = append(t.streams, s)
 	return s, nil
 }
@@ -130,7 +130,7 @@ func (s *Traffic) fetch(ctx context.Context) error {
 // End ends the calls before the trial is over.
 func (s *Traffic) End(ctx context.Context) error { return s.fetch(ctx) }
 
-// last returns the calls of the stream so far.
+// calls returns those of the stream so far.
 func (s *Traffic) calls(ctx context.Context) ([]traffic.Call, error) {
 	stream, err := s.probe.Stream(ctx, s.order.Name)
 	return stream.Calls, err
@@ -222,7 +222,7 @@ func (s *Traffic) FailsOnlyBetween(says string, since, until time.Time) {
 // RefusedBy claims that calls end in one of these ways soon after a moment, and
 // then until another; the zero moment is that of the last call.
 func (s *Traffic) RefusedBy(says string, since time.Time, bound Bound, until time.Time, outcomes ...traffic.Outcome) {
-	s.claim(traffic.Verdict{Says: says, Rule: traffic.RefusedBy, From: since, Within: bound.Within + Machine, Until: until, Outcomes: outcomes})
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.RefusedBy, From: since, Within: bound.allowed(), Until: until, Outcomes: outcomes})
 }
 
 // NoneAnswered claims that no call that began between two moments was answered;
@@ -234,13 +234,13 @@ func (s *Traffic) NoneAnswered(says string, since, until time.Time) {
 // AnsweredBy claims that calls are answered soon after a moment, and from then
 // on.
 func (s *Traffic) AnsweredBy(says string, since time.Time, bound Bound) {
-	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.Within + Machine})
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.allowed()})
 }
 
 // MeetsBy claims that soon after a moment, and from then on, an authority has
 // signed what the server presents.
 func (s *Traffic) MeetsBy(says string, since time.Time, bound Bound, authority string) {
-	s.claim(traffic.Verdict{Says: says, Rule: traffic.AuthorityBy, From: since, Within: bound.Within + Machine, Authority: authority})
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AuthorityBy, From: since, Within: bound.allowed(), Authority: authority})
 }
 
 // Resumes claims that some call between two moments resumed a session, or that

@@ -18,6 +18,10 @@ import (
 // more to do, on top of a bound that follows from SPIRE's intervals.
 const Machine = 45 * time.Second
 
+// machinePoll is that for what travels by a poll: less than the shortest one, so
+// that a poll that came to nothing is seen.
+const machinePoll = 10 * time.Second
+
 // pace is how often a condition is looked at.
 const pace = 250 * time.Millisecond
 
@@ -142,10 +146,18 @@ type Bound struct {
 	Propagation bool
 }
 
+// allowed is the bound with what the machine needs.
+func (b Bound) allowed() time.Duration {
+	if b.Propagation {
+		return b.Within + machinePoll
+	}
+	return b.Within + Machine
+}
+
 // Await waits until a check holds, for at most bound and what the machine needs,
 // and measures it from since.
 func (t *Trial) Await(ctx context.Context, since time.Time, bound Bound, c check.Check) error {
-	allowed := bound.Within + Machine
+	allowed := bound.allowed()
 	err := check.Until(ctx, check.Bound{Within: max(allowed-time.Since(since), 0), Every: pace, Seen: t.waiting(c.Name)}, c)
 	if err != nil {
 		return err

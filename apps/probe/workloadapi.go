@@ -41,7 +41,7 @@ func (a workloadAPI) bundles(ctx context.Context) (map[string][]string, error) {
 	return held, nil
 }
 
-// token returns a new JWT-SVID of this workload.
+// token returns a JWT-SVID of this workload; an agent keeps one for each audience.
 func (a workloadAPI) token(ctx context.Context, audience string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askBound)
 	defer cancel()
