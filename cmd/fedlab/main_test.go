@@ -78,8 +78,8 @@ func TestInterrupt(t *testing.T) {
 	const stops = cli.Stopping + "\n"
 	for command, want := range map[string]string{
 		"up":     stops + "fedlab: interrupted; run the same command again to go on, or 'fedlab down' to remove what there is\n",
-		"status": stops + "fedlab: interrupted; run the same command again to go on\n",
-		"drift":  stops + "fedlab: interrupted; run the same command again to go on\n",
+		"status": stops + "fedlab: interrupted\n",
+		"drift":  stops + "fedlab: interrupted\n",
 		"down":   stops + "fedlab: interrupted; run the same command again to go on\n",
 	} {
 		t.Run(command, func(t *testing.T) {

@@ -93,7 +93,9 @@ func (p localPrograms) Run(ctx context.Context, command Command) ([]byte, error)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		err = errors.Join(context.Cause(ctx), err)
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
 		return stdout.Bytes(), fmt.Errorf("%s: %w: %s", command.Program, err, tail(stderr.Bytes(), 10))
 	}
 	return stdout.Bytes(), nil

@@ -85,6 +85,10 @@ func TestLocalRunIsCutShort(t *testing.T) {
 	if !errors.Is(err, slow) || time.Since(begin) > 30*time.Second {
 		t.Errorf("error is %v after %s", err, time.Since(begin))
 	}
+	// One error, not two side by side: that it was ended is no news of its own.
+	if want := "sleep: too slow: signal: terminated: "; text(err) != want {
+		t.Errorf("error is %q, want %q", text(err), want)
+	}
 }
 
 func TestLocalStart(t *testing.T) {

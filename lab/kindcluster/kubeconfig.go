@@ -149,7 +149,7 @@ func whileLocked(ctx context.Context, edit func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
+			return fmt.Errorf("wait for the kubeconfig's lock: %w; last seen: %w", context.Cause(ctx), err)
 		case <-bound.C:
 			return fmt.Errorf("kubeconfig stayed locked for %s, perhaps by a program that was killed: %w", lockBound, err)
 		case <-tick.C:

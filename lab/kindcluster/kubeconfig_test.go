@@ -150,7 +150,7 @@ func TestKubeconfigLocked(t *testing.T) {
 	})
 	t.Run("until the user gives up", func(t *testing.T) {
 		err := whileLocked(ended(t.Context()), func() error { return locked })
-		if want := "user gave up\nlock config: open config.lock: file already exists"; message(err) != want {
+		if want := "wait for the kubeconfig's lock: user gave up; last seen: lock config: open config.lock: file already exists"; message(err) != want {
 			t.Errorf("error %q, want %q", message(err), want)
 		}
 	})

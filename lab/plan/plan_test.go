@@ -133,6 +133,75 @@ func TestRunStopsAtAFailure(t *testing.T) {
 	})
 }
 
+// What a cancelled step could not clean up is told, without the cancellation, also
+// when it was the run that ended.
+func TestRunTellsWhatACancelledStepLeft(t *testing.T) {
+	errInterrupted := errors.New("interrupted")
+	leaves := func(ctx context.Context) error {
+		<-ctx.Done()
+		return fmt.Errorf("create cluster b: %w", errors.Join(context.Cause(ctx), errors.New("kind still works")))
+	}
+	for name, tt := range map[string]struct {
+		first func(cancel func(error)) error
+		want  string
+	}{
+		"by a sibling":     {func(func(error)) error { return errors.New("no space left") }, "cluster/a: no space left\ncluster/b: create cluster b: kind still works"},
+		"by who called it": {func(cancel func(error)) error { cancel(errInterrupted); return nil }, "cluster/b: create cluster b: interrupted\nkind still works"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				p := planOf(t,
+					plan.Step{Name: "cluster/a", Do: func(context.Context) error { return tt.first(cancel) }},
+					plan.Step{Name: "cluster/b", Do: leaves})
+				states := map[plan.ID]plan.State{}
+				err := plan.Runner{Observe: func(e plan.Event) { states[e.Step] = e.State }}.Run(ctx, p)
+				if err == nil || err.Error() != tt.want {
+					t.Errorf("error %q, want %q", err, tt.want)
+				}
+				if states["cluster/b"] != plan.Failed {
+					t.Errorf("cluster/b ended as %s, want %s", states["cluster/b"], plan.Failed)
+				}
+			})
+		})
+	}
+}
+
+func TestUncancelled(t *testing.T) {
+	cause, left, other := errors.New("interrupted"), errors.New("kind still works"), errors.New("no room")
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	for name, tt := range map[string]struct {
+		err  error
+		want string
+	}{
+		"nothing":                     {nil, ""},
+		"the cause":                   {cause, ""},
+		"the context's error":         {fmt.Errorf("list pods: %w", context.Canceled), ""},
+		"another error":               {other, "no room"},
+		"a wait and what it saw last": {fmt.Errorf("wait: %w; last seen: %w", cause, other), ""},
+		"both, side by side":          {errors.Join(context.Canceled, cause), ""},
+		"a clean-up beside it":        {errors.Join(cause, left), "kind still works"},
+		"below words":                 {fmt.Errorf("a: %w", fmt.Errorf("b: %w", errors.Join(cause, left))), "a: b: kind still works"},
+		"below words on both sides":   {fmt.Errorf("a (%w)", errors.Join(cause, left)), "kind still works"},
+		"two steps":                   {errors.Join(fmt.Errorf("a: %w", errors.Join(cause, left)), fmt.Errorf("b: %w", cause), other), "a: kind still works\nno room"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := plan.Uncancelled(ended, tt.err)
+			if text := fmt.Sprint(got); got != nil && text != tt.want || got == nil && tt.want != "" {
+				t.Errorf("left is %q, want %q", text, tt.want)
+			}
+			if strings.Contains(tt.want, "kind") && !errors.Is(got, left) {
+				t.Errorf("%v does not wrap what is left", got)
+			}
+		})
+	}
+	if got := plan.Uncancelled(t.Context(), context.Canceled); !errors.Is(got, context.Canceled) {
+		t.Errorf("left is %v while the context goes on", got)
+	}
+}
+
 func TestRunJoinsIndependentFailures(t *testing.T) {
 	fail := func(text string) func(context.Context) error {
 		return func(context.Context) error { return errors.New(text) }

@@ -55,7 +55,8 @@ type Runner struct {
 // Run does each step as soon as those that it comes after are done, independent
 // ones side by side. When a step fails, no further one starts, those under way
 // are cancelled, and the errors are joined, each with the name of its step.
-// Steps that only report the cancellation are left out of the error.
+// Of a step that was cancelled so only what it says besides is in the error, such
+// as a clean-up that failed.
 func (r Runner) Run(ctx context.Context, p *Plan) error {
 	now := r.Now
 	if now == nil {
@@ -114,11 +115,16 @@ func (r Runner) Run(ctx context.Context, p *Plan) error {
 			switch {
 			case res.err != nil:
 				e.State, e.Err = Failed, res.err
-				if cancelled(ctx, res.err) {
+				left := Uncancelled(ctx, res.err)
+				if left == nil {
 					e.State = Cancelled
 				}
-				if !cancelledBySibling(ctx, res.err) {
-					errs = append(errs, fmt.Errorf("%s: %w", res.step.Name, res.err))
+				if !errors.Is(context.Cause(ctx), errSibling) {
+					// Who ended the run wants to find the cause.
+					left = res.err
+				}
+				if left != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", res.step.Name, left))
 				}
 				cancel(errSibling)
 			default:
@@ -147,16 +153,6 @@ type result struct {
 // errSibling is the cause with which the steps under way are cancelled when
 // another one fails.
 var errSibling = errors.New("another step failed")
-
-// cancelled reports whether a step only says that its context has ended.
-func cancelled(ctx context.Context, err error) bool {
-	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
-}
-
-func cancelledBySibling(ctx context.Context, err error) bool {
-	return errors.Is(err, errSibling) ||
-		errors.Is(context.Cause(ctx), errSibling) && errors.Is(err, context.Canceled)
-}
 
 func allDone(done map[ID]bool, ids []ID) bool {
 	for _, id := range ids {

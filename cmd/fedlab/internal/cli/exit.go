@@ -15,6 +15,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
@@ -186,14 +187,23 @@ func is[T error](err error) bool {
 	return errors.As(err, &target)
 }
 
+// goOn are the commands that go on where they were interrupted.
+var goOn = []string{"fedlab up", "fedlab down", "fedlab images build", "fedlab setup"}
+
 func (c *cmd) printError(ctx context.Context, err error) {
 	if errors.Is(context.Cause(ctx), ErrInterrupted) {
-		text := "fedlab: interrupted; run the same command again to go on"
+		text := "fedlab: interrupted"
+		if slices.Contains(goOn, c.path) {
+			text += "; run the same command again to go on"
+		}
 		if c.path == "fedlab up" {
 			text += ", or 'fedlab down' to remove what there is"
 		}
 		c.printf("%s\n", text)
-		return
+		// A clean-up that failed, say.
+		if err = plan.Uncancelled(ctx, err); err == nil {
+			return
+		}
 	}
 	if problems := (config.Problems)(nil); errors.As(err, &problems) {
 		// As compilers do, so that editors find the place.

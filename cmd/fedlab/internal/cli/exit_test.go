@@ -94,7 +94,12 @@ func TestPrintError(t *testing.T) {
 			true, "fedlab up", ErrInterrupted,
 			"fedlab: interrupted; run the same command again to go on, or 'fedlab down' to remove what there is\n",
 		},
-		"interrupted down": {true, "fedlab down", ErrInterrupted, "fedlab: interrupted; run the same command again to go on\n"},
+		"interrupted, and something is left": {
+			true, "fedlab scenario run", errors.Join(fmt.Errorf("wait: %w", ErrInterrupted), errors.New("remove probe from cluster market: connection refused")),
+			"fedlab: interrupted\nfedlab: remove probe from cluster market: connection refused\n",
+		},
+		"interrupted evidence": {true, "fedlab evidence", ErrInterrupted, "fedlab: interrupted\n"},
+		"interrupted down":     {true, "fedlab down", ErrInterrupted, "fedlab: interrupted; run the same command again to go on\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
