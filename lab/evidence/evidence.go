@@ -64,7 +64,8 @@ const problems = "problems.txt"
 // Write reads the pieces, a few at a time, takes the secrets out, and writes
 // them into dir, which must not exist or be empty. A piece that cannot be read
 // is a Problem and no error: what is broken is told by what cannot be had of it.
-// An error means that the folder cannot be written.
+// An error means that the folder cannot be written, or that ctx ended, which says
+// nothing of the lab.
 func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 	s := Summary{Dir: dir, Files: []string{}}
 	if err := empty(dir); err != nil {
@@ -94,6 +95,9 @@ func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 	}
 	if err := group.Wait(); err != nil {
 		return s, fmt.Errorf("write evidence: %w", err)
+	}
+	if ctx.Err() != nil {
+		return s, fmt.Errorf("write evidence: folder %s lacks what was not read yet: %w", dir, context.Cause(ctx))
 	}
 	slices.Sort(s.Files)
 	slices.SortFunc(s.Problems, func(a, b Problem) int { return cmp.Compare(a.Path, b.Path) })

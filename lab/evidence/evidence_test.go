@@ -74,6 +74,23 @@ func TestWriteRefusesAFolderThatHoldsSomething(t *testing.T) {
 	}
 }
 
+// TestWriteEndsWithItsContext: what was cut off is no problem of the lab.
+func TestWriteEndsWithItsContext(t *testing.T) {
+	errInterrupted := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	dir := filepath.Join(t.TempDir(), "new")
+	s, err := Write(ctx, dir, []Piece{{Path: "slow.log", Read: func(ctx context.Context) (any, error) {
+		cancel(errInterrupted)
+		return nil, context.Cause(ctx)
+	}}})
+	if want := "write evidence: folder " + dir + " lacks what was not read yet: interrupted"; !errors.Is(err, errInterrupted) || err.Error() != want {
+		t.Errorf("error is %v with %+v, want %s", err, s, want)
+	}
+	if _, err := os.Stat(filepath.Join(dir, problems)); err == nil {
+		t.Errorf("%s tells of the interruption", problems)
+	}
+}
+
 func TestWriteStaysInItsFolder(t *testing.T) {
 	parent := t.TempDir()
 	if _, err := Write(t.Context(), filepath.Join(parent, "in"), []Piece{piece("../out", "x", nil)}); err == nil {

@@ -25,7 +25,7 @@ const connectBound = 30 * time.Second
 // Evidence gathers what is known of a lab into dir, which must not exist or be
 // empty; see package evidence. The lab may be broken, half made or not there:
 // what cannot be had is in the summary. An error means that the folder cannot be
-// written.
+// written, or that ctx ended.
 func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string) (_ evidence.Summary, err error) {
 	pieces := []evidence.Piece{
 		{Path: "topology.json", Read: func(context.Context) (any, error) { return t, nil }},
