@@ -40,7 +40,8 @@ type Dial func(ctx context.Context) (net.Conn, error)
 
 // Server is a connection to the API of one trust domain's SPIRE server. Its
 // methods may be called at the same time; their errors keep the gRPC code that
-// the server gave, and are a *NotFoundError where it was NotFound.
+// the server gave, are a *NotFoundError where it was NotFound, and wrap
+// context.Canceled or context.DeadlineExceeded where it was the code of that.
 type Server struct {
 	td            spiffeid.TrustDomain
 	conn          *grpc.ClientConn
@@ -80,7 +81,7 @@ func Connect(ctx context.Context, exec Exec, dial Dial, td spiffeid.TrustDomain)
 	}
 	// Counting bundles is the least that only an admin may do.
 	if _, err := s.bundles.CountBundles(ctx, &bundlev1.CountBundlesRequest{}); err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to SPIRE server of %s: %w", td, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("connect to SPIRE server of %s: %w", td, ended(err)), s.Close())
 	}
 	return s, nil
 }
@@ -106,11 +107,30 @@ func (s *Server) wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	wrapped := fmt.Errorf("%s on SPIRE server of %s: %w", fmt.Sprintf(format, args...), s.td, err)
+	wrapped := fmt.Errorf("%s on SPIRE server of %s: %w", fmt.Sprintf(format, args...), s.td, ended(err))
 	if status.Code(err) == codes.NotFound {
 		return &NotFoundError{Err: wrapped}
 	}
 	return wrapped
+}
+
+// endedError is a call that ended with its context, which gRPC tells by a code
+// alone.
+type endedError struct{ err, cause error }
+
+func (e *endedError) Error() string { return e.err.Error() }
+
+func (e *endedError) Unwrap() []error { return []error{e.err, e.cause} }
+
+// ended makes errors.Is find the end of a context in what gRPC says.
+func ended(err error) error {
+	switch status.Code(err) {
+	case codes.Canceled:
+		return &endedError{err, context.Canceled}
+	case codes.DeadlineExceeded:
+		return &endedError{err, context.DeadlineExceeded}
+	}
+	return err
 }
 
 // statusError returns what a batch call says about one of its items; nil if it
