@@ -53,5 +53,5 @@ verify: ## Format, vet, lint; module files, generated and golden files current
 	@go mod tidy -diff
 	@go vet ./...
 	@$(TOOL) golangci-lint run ./...
-	@go test ./cmd/... ./docs ./charts ./lab ./lab/config ./lab/metallb
+	@go test . ./cmd/... ./docs ./charts ./lab ./lab/config ./lab/metallb
 	@go test -run 'TestReference|TestNodeFiles' ./lab/images
