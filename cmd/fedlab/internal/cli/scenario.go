@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -158,6 +159,9 @@ when every claim holds, and 3 otherwise.`,
 			if r.mutation != "" && !slices.Contains(scenarios.Mutations(), scenarios.Mutation(r.mutation)) {
 				return usage(cmd, fmt.Errorf("there is no mutation %q: want one of %v", r.mutation, scenarios.Mutations()))
 			}
+			if err := vacant(r.records); err != nil {
+				return usage(cmd, err)
+			}
 			if !cmd.Flags().Changed("seed") {
 				r.seed = uint64(time.Now().UnixNano())
 			}
@@ -266,8 +270,22 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 	return err
 }
 
-// recordsFolder makes the folder that the records go to, which must be new or
-// empty.
+// vacant refuses a folder for records that holds something: a run is not to change
+// a lab and then find no place for what it saw.
+func vacant(dir string) error {
+	there, err := os.ReadDir(dir)
+	switch {
+	case dir == "" || errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look into folder for records: %w", err)
+	case len(there) > 0:
+		return fmt.Errorf("folder for records %s is not empty: name a new one", dir)
+	}
+	return nil
+}
+
+// recordsFolder makes the folder that the records go to.
 func recordsFolder(dir, lab string) (string, error) {
 	if dir == "" {
 		dir = filepath.Join("records", lab+"-"+time.Now().Format("20060102-150405"))
@@ -275,11 +293,7 @@ func recordsFolder(dir, lab string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make folder for records: %w", err)
 	}
-	there, err := os.ReadDir(dir)
-	if err == nil && len(there) > 0 {
-		err = fmt.Errorf("folder for records %s is not empty", dir)
-	}
-	return dir, err
+	return dir, nil
 }
 
 func (c *cmd) keepRecords(dir string, records []scenarios.Record) error {
