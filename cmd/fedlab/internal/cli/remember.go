@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,21 +11,16 @@ import (
 
 // remembered returns how long the bring-up of a lab took the last time that it
 // made or started clusters, from the first of them on; 0 if nobody knows.
-func remembered(lab string) (time.Duration, error) {
+func remembered(lab string) time.Duration {
 	path, err := memory(lab)
 	if err != nil {
-		return 0, err
+		return 0
 	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read how long the last up took: %w", err)
-	}
-	// Half a file, left by a power cut, is as good as none.
+	// A file that cannot be read, or half of one, left by a power cut, is as good as
+	// none: only the time that progress expects comes from it.
+	data, _ := os.ReadFile(path)
 	took, _ := time.ParseDuration(string(data))
-	return took, nil
+	return took
 }
 
 func remember(lab string, took time.Duration) error {

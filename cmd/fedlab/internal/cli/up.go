@@ -31,13 +31,9 @@ Progress goes to standard error, the addresses of pages to standard output. With
 			if err != nil {
 				return err
 			}
-			last, err := remembered(t.Name)
-			if err != nil {
-				return err
-			}
 			c.events = true
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
-				p.typical = last
+				p.typical = remembered(t.Name)
 				if err := d.Up(cmd.Context(), t); err != nil {
 					return err
 				}
@@ -51,7 +47,8 @@ func (c *cmd) upDone(t topology.Topology, p *progress) error {
 	took := time.Since(p.began)
 	if !p.clusters.IsZero() {
 		if err := remember(t.Name, time.Since(p.clusters)); err != nil {
-			return err
+			// The lab is up all the same.
+			c.printf("fedlab: %v\n", err)
 		}
 	}
 	pages := map[string]string{}
