@@ -205,14 +205,15 @@ func (c *cmd) printError(ctx context.Context, err error) {
 			return
 		}
 	}
+	advice := hint(err)
 	if problems := (config.Problems)(nil); errors.As(err, &problems) {
 		// As compilers do, so that editors find the place.
 		c.printf("%v\n", problems)
 		err = fmt.Errorf("%s has %s", c.lab, count(len(problems), "problem"))
 	}
 	c.printf("fedlab: %v\n", err)
-	if hint := hint(err); hint != "" {
-		c.printf("hint: %s\n", hint)
+	if advice != "" {
+		c.printf("hint: %s\n", advice)
 	}
 }
 
@@ -220,6 +221,8 @@ func (c *cmd) printError(ctx context.Context, err error) {
 func hint(err error) string {
 	var wrong *usageError
 	switch {
+	case is[*namelessError](err):
+		return "'fedlab down --lab NAME' needs no file, only the name that the lab has"
 	case errors.As(err, &wrong):
 		return fmt.Sprintf("'%s --help' shows how it is used", wrong.command)
 	case errors.Is(err, errDrifted):
