@@ -34,6 +34,9 @@ type Drift struct {
 	// Unasked are held, and no relationship of the lab asks for them. They do not
 	// count for Well.
 	Unasked []HeldBundle `json:"unasked"`
+	// Silent are the trust domains whose servers cannot be asked. What they hold
+	// without a relationship is not in Unasked.
+	Silent []string `json:"silent,omitempty"`
 }
 
 // HeldBundle is how the bundle that one trust domain holds of another stands to
@@ -122,6 +125,11 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 	served := v.askEndpoints(ctx)
 	drift := Drift{Lab: t.Name, Well: true, At: time.Now(), Held: make([]HeldBundle, len(v.topology.Relationships))}
 	drift.Unasked = v.unasked(drift.At)
+	for _, td := range v.topology.TrustDomains {
+		if v.servers[td.Name].silent != nil {
+			drift.Silent = append(drift.Silent, td.Name.Name())
+		}
+	}
 	var group errgroup.Group
 	for i, r := range v.topology.Relationships {
 		group.Go(func() error {

@@ -268,9 +268,13 @@ func drifted() map[string]struct {
 		"a truster that does not answer": {
 			file:  company(federated("from: aws.company.com, to: onprem.company.com")),
 			spoil: func(_ *testing.T, w *world, _ servers) { w.nodes[nodeName{"company", "aws"}].running = false },
-			want:  []string{"aws.company.com of onprem.company.com: unknown: the server of aws.company.com does not answer"},
+			want: []string{
+				"aws.company.com of onprem.company.com: unknown: the server of aws.company.com does not answer",
+				"silent: aws.company.com",
+			},
 			mended: []string{
 				"aws.company.com of onprem.company.com: unknown: the server of aws.company.com does not answer",
+				"silent: aws.company.com",
 			},
 		},
 		"a source that is gone": {
@@ -278,17 +282,23 @@ func drifted() map[string]struct {
 			spoil: func(_ *testing.T, w *world, _ servers) { w.nodes[nodeName{"company", "onprem"}].running = false },
 			want: []string{
 				"aws.company.com of onprem.company.com: unreachable, in 15s: aws does not get through to the bundle endpoint https://10.192.3.1:8443: connection refused",
+				"silent: onprem.company.com",
 			},
 			mended: []string{
 				"aws.company.com of onprem.company.com: unreachable, in 15s: aws does not get through to the bundle endpoint https://10.192.3.1:8443: connection refused",
+				"silent: onprem.company.com",
 			},
 		},
 		"a source whose API does not answer": {
 			file:  company(federated("from: aws.company.com, to: onprem.company.com")),
 			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = always("SPIRE GetBundle in onprem", fail) },
-			want:  []string{"aws.company.com of onprem.company.com: unknown, in 15s: the server of onprem.company.com does not answer"},
+			want: []string{
+				"aws.company.com of onprem.company.com: unknown, in 15s: the server of onprem.company.com does not answer",
+				"silent: onprem.company.com",
+			},
 			mended: []string{
 				"aws.company.com of onprem.company.com: unknown, in 15s: the server of onprem.company.com does not answer",
+				"silent: onprem.company.com",
 			},
 		},
 		"held without a relationship": {
@@ -391,6 +401,9 @@ func wantDrift(t *testing.T, drift lab.Drift, want []string) {
 	}
 	for _, h := range drift.Unasked {
 		got = append(got, "unasked: "+said(drift, h))
+	}
+	for _, name := range drift.Silent {
+		got = append(got, "silent: "+name)
 	}
 	if drift.Well != well || !slices.EqualFunc(got, want, same) {
 		t.Errorf("well %t, drift\n%s\nwant\n%s", drift.Well, strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -217,9 +218,15 @@ func driftChanges(known map[[2]string]driftChange, drift lab.Drift) []driftChang
 		take(h)
 	}
 	for name, before := range known {
-		if !seen[name] && before.State != federation.Missing {
-			take(lab.HeldBundle{Truster: name[0], Trusted: name[1], State: federation.Missing, Health: lab.Health{Well: true}})
+		if seen[name] || before.State == federation.Missing {
+			continue
 		}
+		gone := lab.HeldBundle{Truster: name[0], Trusted: name[1], State: federation.Missing, Health: lab.Health{Well: true}}
+		if slices.Contains(drift.Silent, name[0]) {
+			// Nobody knows whether it is gone.
+			gone.State, gone.Health = lab.Unknown, lab.Health{Problem: "the server of " + name[0] + " does not answer"}
+		}
+		take(gone)
 	}
 	return changes
 }

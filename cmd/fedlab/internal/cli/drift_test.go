@@ -96,8 +96,8 @@ func TestMendedLine(t *testing.T) {
 	}
 }
 
-// TestWatchDrift has a bundle fall behind, come back and lose its endpoint, while
-// nothing that is told twice is told twice.
+// TestWatchDrift has a bundle fall behind, come back, lose its server for a while,
+// and its endpoint, while nothing that is told twice is told twice.
 func TestWatchDrift(t *testing.T) {
 	errInterrupted := errors.New("interrupted")
 	// looks are what is seen, a second apart.
@@ -109,12 +109,16 @@ func TestWatchDrift(t *testing.T) {
 		h.Lacking = []federation.Authority{{Kind: federation.X509, ID: id}}
 		return h
 	}
-	stray := lab.HeldBundle{Health: lab.Health{Problem: "no relationship of the lab asks for it"}, Truster: "cluster2.com", Trusted: "stranger.com", State: lab.Unknown}
+	stray := lab.HeldBundle{Health: lab.Health{Problem: "no relationship of the lab asks for it; it is in sync"}, Truster: "cluster2.com", Trusted: "cluster3.com", State: federation.InSync}
+	silent := held(lab.Unknown, "the server of cluster2.com does not answer")
 	looks := []lab.Drift{
 		{Held: []lab.HeldBundle{held(federation.InSync, "")}},
 		{Held: []lab.HeldBundle{held(federation.InSync, "")}},
 		{Held: []lab.HeldBundle{lacking("01")}},
 		{Held: []lab.HeldBundle{lacking("02")}, Unasked: []lab.HeldBundle{stray}},
+		{Held: []lab.HeldBundle{held(federation.InSync, "")}, Unasked: []lab.HeldBundle{stray}},
+		{Held: []lab.HeldBundle{silent}, Silent: []string{"cluster2.com"}},
+		{Held: []lab.HeldBundle{silent}, Silent: []string{"cluster2.com"}},
 		{Held: []lab.HeldBundle{held(federation.InSync, "")}, Unasked: []lab.HeldBundle{stray}},
 		{Held: []lab.HeldBundle{held(lab.Unreachable, "from port 4711: connection refused")}},
 		{Held: []lab.HeldBundle{held(lab.Unreachable, "from port 4712: connection refused")}},
@@ -147,10 +151,14 @@ func TestWatchDrift(t *testing.T) {
 00:00:00  cluster2.com holds of cluster1.com: in sync
 00:00:02  cluster2.com holds of cluster1.com: behind: lacks X.509 authority 01 (before, for 2.0s: in sync)
 00:00:03  cluster2.com holds of cluster1.com: behind: lacks X.509 authority 02 (before, for 1.0s: behind)
-00:00:03  cluster2.com holds of stranger.com: unknown: no relationship of the lab asks for it
+00:00:03  cluster2.com holds of cluster3.com: in sync: no relationship of the lab asks for it; it is in sync
 00:00:04  cluster2.com holds of cluster1.com: in sync (before, for 1.0s: behind)
-00:00:05  cluster2.com holds of cluster1.com: unreachable: from port 4711: connection refused (before, for 1.0s: in sync)
-00:00:05  cluster2.com holds of stranger.com: missing (before, for 2.0s: unknown)
+00:00:05  cluster2.com holds of cluster1.com: unknown: the server of cluster2.com does not answer (before, for 1.0s: in sync)
+00:00:05  cluster2.com holds of cluster3.com: unknown: the server of cluster2.com does not answer (before, for 2.0s: in sync)
+00:00:07  cluster2.com holds of cluster1.com: in sync (before, for 2.0s: unknown)
+00:00:07  cluster2.com holds of cluster3.com: in sync: no relationship of the lab asks for it; it is in sync (before, for 2.0s: unknown)
+00:00:08  cluster2.com holds of cluster1.com: unreachable: from port 4711: connection refused (before, for 1.0s: in sync)
+00:00:08  cluster2.com holds of cluster3.com: missing (before, for 1.0s: in sync)
 `
 	var out bytes.Buffer
 	watch(t, &cmd{Streams: Streams{Out: &out}})
