@@ -276,6 +276,8 @@ func loopback() value {
 				return at.Addr().String() + " is no IPv4 address", here
 			case !at.Addr().IsLoopback():
 				return at.Addr().String() + " can be reached from outside this machine", here
+			case at.String() != s: // two texts for one port would pass as two ports
+				return quote(s) + " is no plain address and port", "write " + quote(at.String())
 			}
 			return "", ""
 		},
