@@ -64,8 +64,6 @@ type File struct {
 	// Lab is what the file says, every default written out.
 	Lab      Lab
 	Topology topology.Topology
-
-	nodes map[string]*yaml.Node
 }
 
 // Open reads the preset of that name or else the file at that path; a file that
@@ -137,7 +135,7 @@ func read(data []byte, source string, rules []rule) (File, error) {
 	if err != nil {
 		return File{}, fmt.Errorf("convert %s: %w", source, err)
 	}
-	return File{Source: source, Lab: lab, Topology: t, nodes: r.nodes}, nil
+	return File{Source: source, Lab: lab, Topology: t}, nil
 }
 
 // Load reads a lab file and returns what it asks for. See Read.

@@ -344,37 +344,6 @@ func TestInitRefusesUnknownPreset(t *testing.T) {
 	}
 }
 
-func TestCheckPorts(t *testing.T) {
-	f, err := Open(DefaultPreset)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var asked []netip.AddrPort
-	free := func(at netip.AddrPort) error { asked = append(asked, at); return nil }
-	if err := f.CheckPorts(free); err != nil {
-		t.Errorf("all ports are free: %v", err)
-	}
-	if want := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}; !slices.Equal(asked, want) {
-		t.Errorf("asked for %v, want %v", asked, want)
-	}
-	err = f.CheckPorts(func(netip.AddrPort) error { return errors.New("address already in use") })
-	want := "spec.workloads[1].expose: port 8080 of this machine cannot be had: address already in use: stop what listens there, or write another port"
-	if err == nil || !strings.HasSuffix(err.Error(), want) {
-		t.Errorf("got  %v\nwant %s", err, want)
-	}
-	var problems Problems
-	if !errors.As(err, &problems) {
-		t.Fatalf("got %T, want Problems", err)
-	}
-	data, err := Init(DefaultPreset)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if line := strings.Split(string(data), "\n")[problems[0].Line-1]; !strings.Contains(line, "127.0.0.1:8080") {
-		t.Errorf("line %d is %q", problems[0].Line, line)
-	}
-}
-
 func TestNearest(t *testing.T) {
 	tests := []struct {
 		word       string
