@@ -124,7 +124,7 @@ func (u *up) demoValues(w topology.Workload) (any, error) {
 		values = frontendValues{Image: image, Calls: v.frontendCalls(), Service: v.page()}
 	case "data-service":
 		values = dataValues{
-			Image: image, Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: v.raw(), Database: v.database(), Service: v.service(),
+			Image: image, Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: v.raw(w), Database: v.database(), Service: v.service(),
 		}
 	case "legacy-bridge":
 		bridge := bridgeValues{
@@ -237,11 +237,11 @@ func (v *valuesOf) allowed() allowedValue {
 	return a
 }
 
-// raw are the trust domains of the bridges that call: legacy systems want raw
-// records (seed 000).
-func (v *valuesOf) raw() []string {
+// raw are the trust domains of the bridges that call a data service: legacy
+// systems want raw records (seed 000).
+func (v *valuesOf) raw(service topology.Workload) []string {
 	domains := []string{}
-	for _, caller := range v.topology.Callers(v.Name) {
+	for _, caller := range v.topology.Callers(service.Name) {
 		if td := v.trustDomain(caller); caller.App.Name == "legacy-bridge" && !slices.Contains(domains, td) {
 			domains = append(domains, td)
 		}
@@ -261,6 +261,17 @@ func (v *valuesOf) call(name string, to topology.Workload, path string) callValu
 	return c
 }
 
+// refusedCall asks a data service for the type of data that the workload's trust
+// domain does not get: raw records, unless a bridge is of that domain, too.
+func (v *valuesOf) refusedCall(to topology.Workload) callValue {
+	c := v.call("raw records of "+to.Name, to, "/api/process-data?type=raw")
+	if slices.Contains(v.raw(to), v.trustDomain(v.Workload)) {
+		c = v.call("aggregates of "+to.Name, to, "/api/process-data?type=aggregated")
+	}
+	c.Expect = notPermitted
+	return c
+}
+
 // frontendCalls are those that the frontend's page shows: one of each kind that
 // is answered, one that is refused, and what the others tell of theirs.
 func (v *valuesOf) frontendCalls() []callValue {
@@ -269,9 +280,7 @@ func (v *valuesOf) frontendCalls() []callValue {
 	for _, to := range v.calls() {
 		switch to.App.Name {
 		case "data-service":
-			refused := v.call("raw records of "+to.Name, to, "/api/process-data?type=raw")
-			refused.Expect = notPermitted
-			calls = append(calls, v.call("orders of "+to.Name, to, "/api/process-data"), refused)
+			calls = append(calls, v.call("orders of "+to.Name, to, "/api/process-data"), v.refusedCall(to))
 		case "legacy-bridge":
 			calls = append(calls, v.call("ledger of "+to.Name, to, "/api/legacy-data"))
 		case "api-gateway":

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -155,4 +156,27 @@ func TestEnterpriseDisturbed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUpWithAFrontendBesideABridge: the frontend's trust domain gets raw records
+// as the bridge's, and is refused aggregates.
+func TestUpWithAFrontendBesideABridge(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		top := company(running("name: onprem-frontend, app: frontend, cluster: onprem")).topology(t)
+		if err := w.up(t, w.driver(t), top); err != nil {
+			t.Fatal(err)
+		}
+		onprem := w.nodes[nodeName{"company", "onprem"}]
+		refused := map[string]string{}
+		for _, v := range (party{onprem, onprem.release("onprem-frontend")}).told() {
+			if v.State == "refused" {
+				refused[v.Name] = v.Problem.Detail
+			}
+		}
+		if want := map[string]string{"aggregates of data-service": "onprem.company.com gets raw data"}; !maps.Equal(refused, want) {
+			t.Errorf("refused %v, want %v", refused, want)
+		}
+	})
 }

@@ -226,8 +226,12 @@ func (p party) calls(address, server string) (told []view, failed *problem) {
 	none := &problem{"server-failed", "no such page", "404 " + at.Path}
 	switch to.Chart + " " + at.Path {
 	case "data-service /api/process-data":
-		if isRaw := slices.Contains(to.release.demo.RawTrustDomains, domain); at.RawQuery == "type=raw" && !isRaw {
-			return nil, &problem{"not-permitted", "not permitted", domain + " gets aggregated data"}
+		gets := "aggregated"
+		if slices.Contains(to.release.demo.RawTrustDomains, domain) {
+			gets = "raw"
+		}
+		if at.RawQuery != "" && at.RawQuery != "type="+gets {
+			return nil, &problem{"not-permitted", "not permitted", domain + " gets " + gets + " data"}
 		}
 	case "data-service /api/health", "legacy-bridge /api/health", "api-gateway /api/health", "legacy-bridge /api/legacy-data":
 	case "legacy-bridge /api/calls", "api-gateway /api/calls":
