@@ -58,14 +58,14 @@ type Database struct {
 	*pgxpool.Pool
 
 	address string
-	prepare func(context.Context, pgx.Tx) error
 	log     *slog.Logger
 	unready atomic.Pointer[error] // why it is not prepared; nil once it is
 }
 
 // Open returns the database of s; it connects to nothing yet. prepare makes
 // what the service needs in it, in one transaction that no other replica's
-// overlaps, and must do nothing where all is there.
+// overlaps, and must do nothing where all is there. It is called on each new
+// connection: a database may have come back with an empty volume.
 func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Logger) (*Database, error) {
 	// Inside a cluster, beside its service: PostgreSQL knows of no SPIFFE, and
 	// a certificate that nobody verifies would only look like security. SCRAM
@@ -83,11 +83,20 @@ func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Log
 		connect.Password = string(bytes.TrimSpace(password))
 		return err
 	}
+	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			// Any number will do: it is the same for all replicas.
+			if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(1)"); err != nil {
+				return err
+			}
+			return prepare(ctx, tx)
+		})
+	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	d := &Database{Pool: pool, address: s.Address, prepare: prepare, log: log}
+	d := &Database{Pool: pool, address: s.Address, log: log}
 	d.failed(errors.New("no try has ended yet"))
 	return d, nil
 }
@@ -122,7 +131,7 @@ func (d *Database) Run(ctx context.Context) error {
 	defer d.Close()
 	begun := time.Now()
 	for warned := false; ; warned = true {
-		err := d.try(ctx)
+		err := d.Ping(ctx)
 		if err == nil {
 			break
 		}
@@ -140,16 +149,6 @@ func (d *Database) Run(ctx context.Context) error {
 	d.log.InfoContext(ctx, "database ready", "address", d.address, "after", time.Since(begun).Round(time.Millisecond).String())
 	<-ctx.Done()
 	return nil
-}
-
-func (d *Database) try(ctx context.Context) error {
-	return pgx.BeginFunc(ctx, d.Pool, func(tx pgx.Tx) error {
-		// Any number will do: it is the same for all replicas.
-		if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock(1)"); err != nil {
-			return err
-		}
-		return d.prepare(ctx, tx)
-	})
 }
 
 func (d *Database) failed(err error) {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,6 +107,31 @@ func TestADatabaseComesBackWithAnotherPassword(t *testing.T) {
 		t.Errorf("a failed query is answered with %d %s", w.Code, w.Body)
 	}
 	log.Await(t, "secret detail")
+}
+
+// TestADatabaseComesBackEmpty: its volume was lost, and the service stays.
+func TestADatabaseComesBackEmpty(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	stop, _ := p.Start(t, &apptest.Log{})
+	db := open(t, p, &apptest.Log{})
+	ready(t, db)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(p.Data, "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d files in its volume, error %v", len(files), err)
+	}
+	for _, file := range files {
+		if err := os.RemoveAll(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Start(t, &apptest.Log{})
+	apptest.Await(t, "the database to answer", func() bool { return db.Check(t.Context()) == nil })
+	if n := count(t, db); n != 5 {
+		t.Errorf("%d rows, want 5", n)
+	}
 }
 
 func TestAnAddressIsRequired(t *testing.T) {
