@@ -37,7 +37,9 @@ func (u *up) deploy(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	changed, err := u.access(w.Cluster).Releases.Apply(ctx, Release{Name: w.Name, Namespace: w.App.Namespace, Chart: w.App.Name, Values: values})
+	release := demoRelease(w)
+	release.Values = values
+	changed, err := u.access(w.Cluster).Releases.Apply(ctx, release)
 	if err != nil {
 		return err
 	}
@@ -45,6 +47,13 @@ func (u *up) deploy(ctx context.Context, name string) error {
 		plan.Did(ctx)
 	}
 	return nil
+}
+
+// demoRelease returns the release of a demo program, without its values. It has
+// the name of the app, as the objects in it have, and not the workload's, which
+// may change: Helm gives no release the objects of another one.
+func demoRelease(w topology.Workload) Release {
+	return Release{Name: w.App.Name, Namespace: w.App.Namespace, Chart: w.App.Name}
 }
 
 // database runs a PostgreSQL in a cluster, with one database and its owner.

@@ -170,7 +170,7 @@ func TestUpWithAFrontendBesideABridge(t *testing.T) {
 		}
 		onprem := w.nodes[nodeName{"company", "onprem"}]
 		refused := map[string]string{}
-		for _, v := range (party{onprem, onprem.release("onprem-frontend")}).told() {
+		for _, v := range (party{onprem, onprem.demo("distributed-app", "frontend")}).told() {
 			if v.State == "refused" {
 				refused[v.Name] = v.Problem.Detail
 			}

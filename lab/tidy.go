@@ -64,7 +64,7 @@ func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
 	for _, w := range u.topology.Workloads {
 		if w.Cluster == td.Cluster {
 			identities = append(identities, spire.IdentityName(w))
-			releases = append(releases, Release{Namespace: w.App.Namespace, Name: w.Name}, Release{Namespace: w.App.Namespace, Name: w.App.Database})
+			releases = append(releases, demoRelease(w), Release{Namespace: w.App.Namespace, Name: w.App.Database})
 		}
 	}
 	for _, r := range u.topology.RelationshipsOf(td.Name) {

@@ -317,6 +317,12 @@ func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err e
 			return nil
 		}
 		made := newRelease(r)
+		for key := range made.objects {
+			if by := n.owner(key); by != nil && by != had {
+				return fmt.Errorf("%s %s exists and cannot be imported into the current release: release-name must equal %q: current value is %q",
+					key.Kind, key.Name, r.Name, by.Name)
+			}
+		}
 		if had != nil && !restarts(had.Values, r.Values) {
 			made.ready = had.ready
 		}
@@ -535,7 +541,7 @@ func (n *node) since(r *release) (time.Time, error) {
 		return since, nil
 	}
 	database := n.release(r.needs.database)
-	if database == nil {
+	if database == nil || database.Chart != "postgres" {
 		return time.Time{}, fmt.Errorf("0 of 1 pods are ready: no such host: %s", r.needs.database)
 	}
 	at, err := n.since(database)

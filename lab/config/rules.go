@@ -38,7 +38,7 @@ func rules() []rule {
 		{"`endpointSpiffeId`, if written, is `spiffe://<to>/spire/server`, which an endpoint of SPIRE presents. It is there with `from` and `to` only, and only where the profile is `https_spiffe`: an `https_web` endpoint has no SPIFFE ID.", (*checker).endpointID},
 		{"A trust domain trusts at most 50 others.", (*checker).trustedCount},
 		{"Each workload has a name of its own.", (*checker).workloadNames},
-		{"No workload has a name that fedlab itself gives: " + databases() + " are databases, `probe-<cluster>` is the probe that scenarios run there. The workloads of " + listed(behindGateway) + " are not called `" + gatewayPath + "`, which is a path of the gateways that call them.", (*checker).reservedNames},
+		{"No workload is called `probe-<cluster>` after a cluster of the file: so scenarios call the probe that they run there. The workloads of " + listed(behindGateway) + " are not called `" + gatewayPath + "`, which is a path of the gateways that call them.", (*checker).reservedNames},
 		{"A workload runs on a cluster of the file, and an app runs once in a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadPlace},
 		{"Within one trust domain no two workloads have the same SPIFFE ID. In two trust domains the same path makes two IDs.", (*checker).spiffeIDs},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
@@ -55,17 +55,6 @@ func listed(is func(topology.App) bool) string {
 		return "`" + names[0] + "`"
 	}
 	return "`" + strings.Join(names[:last], "`, `") + "` and `" + names[last] + "`"
-}
-
-// databases writes the names of the apps' databases as the reference page has them.
-func databases() string {
-	var names []string
-	for _, a := range topology.Apps() {
-		if hasDatabase(a) {
-			names = append(names, "`"+a.Database+"`")
-		}
-	}
-	return strings.Join(names, " and ")
 }
 
 // checker applies the rules to a complete lab.

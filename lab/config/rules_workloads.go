@@ -31,22 +31,16 @@ func behindGateway(a topology.App) bool {
 	})
 }
 
-// reservedNames keeps workloads from the names of what fedlab itself runs beside
-// them: two Helm releases of one name take each other's objects away.
+// reservedNames keeps workloads from names that mean something else.
 func (c *checker) reservedNames() {
-	owner := map[string]string{}
-	for _, a := range topology.Apps() {
-		if hasDatabase(a) {
-			owner[a.Database] = "the database of app " + quote(a.Name)
-		}
-	}
+	probed := map[string]string{}
 	for _, cluster := range c.lab.Spec.Clusters {
-		owner[topology.ProbeOf(cluster.Name)] = "the probe that scenarios run in cluster " + quote(cluster.Name)
+		probed[topology.ProbeOf(cluster.Name)] = cluster.Name
 	}
 	for i, w := range c.lab.Spec.Workloads {
 		path := workloadPath(i, "name")
-		if of, taken := owner[w.Name]; taken {
-			c.report(path, quote(w.Name)+" is the name of "+of, "give the workload another name")
+		if cluster, taken := probed[w.Name]; taken {
+			c.report(path, fmt.Sprintf("%s is the name of the probe that scenarios run in cluster %s", quote(w.Name), quote(cluster)), "give the workload another name")
 		}
 		if app, known := appOf(w); known && w.Name == gatewayPath && behindGateway(app) {
 			c.report(path, fmt.Sprintf("a gateway takes requests for %s itself, and cannot pass them on to app %s", quote("/"+w.Name), quote(w.App)), "give the workload another name")
@@ -88,11 +82,10 @@ func (c *checker) exposed() {
 	}
 }
 
-func hasPage(a topology.App) bool     { return a.Page != "" }
-func callsOne(a topology.App) bool    { return a.MaxCalls == 1 }
-func needsCall(a topology.App) bool   { return a.MinCalls > 0 }
-func hasDatabase(a topology.App) bool { return a.Database != "" }
-func hasName(a topology.App) bool     { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
+func hasPage(a topology.App) bool   { return a.Page != "" }
+func callsOne(a topology.App) bool  { return a.MaxCalls == 1 }
+func needsCall(a topology.App) bool { return a.MinCalls > 0 }
+func hasName(a topology.App) bool   { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
 
 // livesOfApps lists the apps whose X509-SVIDs have a life of their own.
 func livesOfApps() string {

@@ -51,19 +51,20 @@ func (t Topology) Placed(before Topology) Topology {
 		t.Clusters[i] = NewCluster(names[i], place)
 	}
 	for _, c := range t.Clusters {
-		kept, names := map[string]int{}, []string{}
+		// An app runs once in a cluster, and its workload may have another name now.
+		kept, apps := map[string]int{}, []string{}
 		for _, w := range before.Workloads {
 			if w.Cluster == c.Name {
-				kept[w.Name] = w.Slot
+				kept[w.App.Name] = w.Slot
 			}
 		}
 		var at []int
 		for i, w := range t.Workloads {
 			if w.Cluster == c.Name {
-				at, names = append(at, i), append(names, w.Name)
+				at, apps = append(at, i), append(apps, w.App.Name)
 			}
 		}
-		for i, place := range places(names, kept) {
+		for i, place := range places(apps, kept) {
 			t.Workloads[at[i]].Slot = place
 		}
 	}
