@@ -31,6 +31,8 @@ const (
 	onpremStatic  = "from: gcp.company.com, to: onprem.company.com, mode: static"
 	dataService   = "app: data-service, cluster: gcp"
 	legacyBridge  = "app: legacy-bridge, cluster: onprem"
+	brokerPage    = "app: broker-webapp, cluster: aws, expose: '127.0.0.1:8081'"
+	quotesService = "app: stock-quotes, cluster: gcp"
 	branchGateway = "name: branch-gateway, app: api-gateway, cluster: branch"
 )
 
@@ -164,6 +166,10 @@ func changes() map[string]change {
 			company(), company(without(dataService, "name: gcp-gateway, app: api-gateway, cluster: gcp"),
 				running("name: gcp-gateway, app: data-service, cluster: gcp", "name: data-service, app: api-gateway, cluster: gcp")),
 			"aws/api-gateway aws/frontend gcp/api-gateway gcp/data-service onprem/api-gateway onprem/legacy-bridge",
+		},
+		"two pages in another order": {
+			company(running(brokerPage, quotesService)),
+			company(func(f *labFile) { f.workloads = append([]string{brokerPage, quotesService}, f.workloads...) }), "",
 		},
 		"a workload takes the name of its database": {
 			company(), company(without(dataService), running("name: data-database, app: data-service, cluster: gcp")),

@@ -263,13 +263,16 @@ func fits(t topology.Topology, n Node) error {
 const firstNodePort = 30081
 
 // ports returns how the pages of a cluster's workloads are reached: each has a
-// port of the node of its own.
+// port of the node of its own. The app decides which, not the place in the file,
+// which may change while the cluster cannot.
 func ports(t topology.Topology, cluster string) map[netip.AddrPort]int {
+	exposed := slices.DeleteFunc(slices.Clone(t.Workloads), func(w topology.Workload) bool {
+		return w.Cluster != cluster || !w.Expose.IsValid()
+	})
+	slices.SortFunc(exposed, func(a, b topology.Workload) int { return strings.Compare(a.App.Name, b.App.Name) })
 	ports := map[netip.AddrPort]int{}
-	for _, w := range t.Workloads {
-		if w.Cluster == cluster && w.Expose.IsValid() {
-			ports[w.Expose] = firstNodePort + len(ports)
-		}
+	for i, w := range exposed {
+		ports[w.Expose] = firstNodePort + i
 	}
 	return ports
 }

@@ -304,6 +304,26 @@ func TestUpIsPatientWithAClusterThatRuns(t *testing.T) {
 	})
 }
 
+// TestUpRefusesPagesThatChangePlaces: neither Service could have the other's port
+// of the node before that one let go of it.
+func TestUpRefusesPagesThatChangePlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		top := company(running(brokerPage, quotesService)).topology(t)
+		if err := w.up(t, d, top); err != nil {
+			t.Fatal(err)
+		}
+		first, last := &top.Workloads[0], &top.Workloads[len(top.Workloads)-2]
+		first.Expose, last.Expose = last.Expose, first.Expose
+		want := "survey/company: lab company runs and is not what its file asks for: cluster aws was made with other ports: " +
+			"it has 127.0.0.1:8080 (to 30082), 127.0.0.1:8081 (to 30081), and the file asks for 127.0.0.1:8080 (to 30081), 127.0.0.1:8081 (to 30082)"
+		if err := w.up(t, d, top); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	})
+}
+
 func TestUpRefusesWhatDoesNotFit(t *testing.T) {
 	const (
 		expose = "      expose: 127.0.0.1:8080\n"
