@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -72,6 +73,22 @@ func TestWhyThereAreNoQuotes(t *testing.T) {
 			},
 			diagnosis.IdentityRefused, "spiffe://cluster1.com/other answers in place of spiffe://cluster1.com/server",
 		},
+		"their certificate is that of an authority": {
+			spoilt(func(leaf *x509.Certificate) { leaf.BasicConstraintsValid, leaf.IsCA = true, true }),
+			diagnosis.IdentityRefused, "The certificate of the quotes server breaks a rule of X509-SVIDs, so it proves nothing.",
+		},
+		"their certificate may sign others": {
+			spoilt(func(leaf *x509.Certificate) { leaf.KeyUsage |= x509.KeyUsageCertSign }),
+			diagnosis.IdentityRefused, "The certificate of the quotes server breaks a rule of X509-SVIDs, so it proves nothing.",
+		},
+		"their certificate has no SPIFFE ID": {
+			spoilt(func(leaf *x509.Certificate) { leaf.URIs = nil }),
+			diagnosis.IdentityRefused, "The certificate of the quotes server breaks a rule of X509-SVIDs, so it proves nothing.",
+		},
+		"their certificate has two SPIFFE IDs": {
+			spoilt(func(leaf *x509.Certificate) { leaf.URIs = append(leaf.URIs, leaf.URIs[0]) }),
+			diagnosis.IdentityRefused, "The certificate of the quotes server breaks a rule of X509-SVIDs, so it proves nothing.",
+		},
 		"they hold no bundle of ours": {
 			func(p *pair) { p.server.Set(p.market.Issue(p.t, "/server"), p.market.Bundle()) },
 			diagnosis.RefusedByServer, "broke off the handshake",
@@ -128,6 +145,11 @@ func TestWhyThereAreNoQuotes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// spoilt gives the server a certificate that is against the rules.
+func spoilt(spoil func(leaf *x509.Certificate)) func(*pair) {
+	return func(p *pair) { p.server.Set(p.market.IssueSpoilt(p.t, "/server", spoil), p.broker.Bundle()) }
 }
 
 // accept takes connections and leaves them to behave until the test ends.

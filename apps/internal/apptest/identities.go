@@ -56,15 +56,23 @@ func (ca *CA) Issue(t *testing.T, path string) *x509svid.SVID {
 // over or not yet begun.
 func (ca *CA) IssueFor(t *testing.T, path string, notBefore, notAfter time.Time) *x509svid.SVID {
 	t.Helper()
+	return ca.IssueSpoilt(t, path, func(leaf *x509.Certificate) { leaf.NotBefore, leaf.NotAfter = notBefore, notAfter })
+}
+
+// IssueSpoilt returns an SVID for path, after spoil has had its certificate,
+// which may be against the rules.
+func (ca *CA) IssueSpoilt(t *testing.T, path string, spoil func(leaf *x509.Certificate)) *x509svid.SVID {
+	t.Helper()
 	id := spiffeid.RequireFromPath(ca.TrustDomain, path)
 	key := newKey(t)
-	leaf := sign(t, &x509.Certificate{
+	leaf := &x509.Certificate{
 		URIs:      []*url.URL{id.URL()},
 		KeyUsage:  x509.KeyUsageDigitalSignature,
-		NotBefore: notBefore,
-		NotAfter:  notAfter,
-	}, ca.Root, key, ca.key)
-	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{leaf}, PrivateKey: key}
+		NotBefore: time.Now().Add(-time.Minute),
+		NotAfter:  time.Now().Add(time.Hour),
+	}
+	spoil(leaf)
+	return &x509svid.SVID{ID: id, Certificates: []*x509.Certificate{sign(t, leaf, ca.Root, key, ca.key)}, PrivateKey: key}
 }
 
 // Bundle returns a bundle that holds the roots of ca and of others, all of

@@ -62,6 +62,7 @@ func Classify(err error) Class {
 		ownTooOld *identity.ExpiredError
 		noBundle  *identity.NotFederatedError
 		stranger  *identity.UnexpectedIDError
+		nobody    *identity.UnverifiedError
 		authority x509.UnknownAuthorityError
 		invalid   x509.CertificateInvalidError
 		notTLS    tls.RecordHeaderError
@@ -89,6 +90,8 @@ func Classify(err error) Class {
 		return Expired
 	case errors.As(err, &invalid):
 		return UnknownAuthority
+	case errors.As(err, &nobody): // the more exact causes are above
+		return IdentityRefused
 	case errors.As(err, &notTLS), errors.As(err, &lookup), errors.As(err, &network) && network.Op == "dial":
 		return Unreachable
 	case errors.As(err, &network) && network.Op == "remote error":

@@ -13,6 +13,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+	"google.golang.org/grpc/status"
 )
 
 // Call is what the words speak of.
@@ -46,6 +47,7 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 		missing   *identity.MissingError
 		ownTooOld *identity.ExpiredError
 		stranger  *identity.UnexpectedIDError
+		nobody    *identity.UnverifiedError
 		invalid   x509.CertificateInvalidError
 		lookup    *net.DNSError
 	)
@@ -77,6 +79,10 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 		look = "the SPIFFE ID that " + c.Caller + " expects, the registration entry of " + c.Server + ", and where its address leads."
 		if errors.As(err, &stranger) {
 			return fmt.Sprintf("%s answers in place of %s. Nothing was asked of them.", stranger.Got, stranger.Want), look
+		}
+		if errors.As(err, &nobody) {
+			return "the certificate of " + c.Server + " breaks a rule of X509-SVIDs, so it proves nothing. Nothing was asked of them.",
+				"where the address of " + c.Server + " leads, and who issued the certificate that is presented there."
 		}
 		return "somebody else answers in place of " + c.Server + ". Nothing was asked of them.", look
 	case RefusedByServer:
@@ -134,6 +140,8 @@ func (c Call) refused(err error) (what, look string) {
 	return fmt.Sprintf("%s knows who calls, and says no: %s.", server, refusal.Rule), look
 }
 
+// failed says that a server answered with an error where that is one of its own;
+// of any other error, nobody knows where it arose.
 func (c Call) failed(err error) (what, look string) {
 	said := "with an error"
 	var refusal *service.Refusal
@@ -142,6 +150,9 @@ func (c Call) failed(err error) (what, look string) {
 		if refusal.Reason != "" {
 			said += ": " + strings.TrimSuffix(refusal.Reason, ".")
 		}
+	} else if _, answered := status.FromError(err); !answered {
+		return fmt.Sprintf("the call of %s to %s failed, and the error does not tell which side it is of.", c.Caller, c.Server),
+			"the error itself, and the logs of " + c.Caller + " and of " + c.Server + "."
 	}
 	return fmt.Sprintf("%s was reached and proved who it is, but answered %s.", c.Server, said), "the log of " + c.Server + "."
 }

@@ -66,6 +66,10 @@ func TestWords(t *testing.T) {
 		},
 		"an error of no known type": {
 			errors.New("out of paper"),
+			diagnosis.ServerFailed, "The call of this broker to the quotes server failed, and the error does not tell which side it is of.",
+		},
+		"an error that the server answers over gRPC": {
+			status.Error(codes.Internal, "out of paper"),
 			diagnosis.ServerFailed, "The quotes server was reached and proved who it is, but answered with an error.",
 		},
 	} {

@@ -29,6 +29,14 @@ func (e *UnexpectedIDError) Error() string {
 	return fmt.Sprintf("peer is %s, want %s", e.Got, e.Want)
 }
 
+// UnverifiedError says that what a server presented did not verify. Where the
+// cause has a type of its own, that one says more.
+type UnverifiedError struct{ Cause error }
+
+func (e *UnverifiedError) Error() string { return e.Cause.Error() }
+
+func (e *UnverifiedError) Unwrap() error { return e.Cause }
+
 // ExpiredError says that an SVID of one's own has expired.
 type ExpiredError struct{ Document Document }
 

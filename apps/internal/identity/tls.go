@@ -36,6 +36,13 @@ func clientConfig(holder Holder, server spiffeid.ID, peer *Peer) *tls.Config {
 		}
 		return record(peer)(got, chains)
 	})
+	verify := config.VerifyPeerCertificate
+	config.VerifyPeerCertificate = func(certs [][]byte, chains [][]*x509.Certificate) error {
+		if err := verify(certs, chains); err != nil {
+			return &UnverifiedError{Cause: err}
+		}
+		return nil
+	}
 	config.MinVersion = tls.VersionTLS13
 	return config
 }
