@@ -29,6 +29,7 @@ type labFile struct {
 const (
 	webEndpoint   = "bundleEndpoint: {profile: https_web, httpsWeb: {servingCert: {ttl: 15m, fileSyncInterval: 10s, shortIntervals: true}}}"
 	onpremStatic  = "from: gcp.company.com, to: onprem.company.com, mode: static"
+	frontend      = "app: frontend, cluster: aws, expose: '127.0.0.1:8080'"
 	dataService   = "app: data-service, cluster: gcp"
 	legacyBridge  = "app: legacy-bridge, cluster: onprem"
 	brokerPage    = "app: broker-webapp, cluster: aws, expose: '127.0.0.1:8081'"
@@ -43,7 +44,7 @@ func company(changes ...func(*labFile)) labFile {
 		settings:   map[string]string{"aws": "datastore: postgres", "onprem": "upstreamAuthority: disk, " + webEndpoint},
 		federation: []string{"shape: mesh", onpremStatic},
 		workloads: []string{
-			"app: frontend, cluster: aws, expose: '127.0.0.1:8080'", dataService, legacyBridge, "name: aws-gateway, app: api-gateway, cluster: aws",
+			frontend, dataService, legacyBridge, "name: aws-gateway, app: api-gateway, cluster: aws",
 			"name: gcp-gateway, app: api-gateway, cluster: gcp", "name: onprem-gateway, app: api-gateway, cluster: onprem",
 		},
 	}
@@ -161,6 +162,10 @@ func changes() map[string]change {
 		"another name for a workload": {
 			company(), company(without(dataService), running("name: orders, app: data-service, cluster: gcp")),
 			"aws/api-gateway aws/frontend gcp/api-gateway onprem/api-gateway",
+		},
+		"another page at an address": {
+			company(without(frontend), running(strings.Replace(brokerPage, "8081", "8080", 1), quotesService)), company(running(quotesService)),
+			"aws/api-gateway gcp/api-gateway gcp/data-service gcp/stock-quotes onprem/api-gateway onprem/legacy-bridge",
 		},
 		"two workloads swap their names": {
 			company(), company(without(dataService, "name: gcp-gateway, app: api-gateway, cluster: gcp"),
@@ -582,6 +587,28 @@ func TestUpPutsBackWhatHelmMade(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUpRemovesAReleaseBeforeItBringsItsObjects: somebody may have called it
+// otherwise, and Helm gives no release the objects of another one.
+func TestUpRemovesAReleaseBeforeItBringsItsObjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, company().topology(t)); err != nil {
+			t.Fatal(err)
+		}
+		want := w.dump()
+		aws := w.nodes[nodeName{"company", "aws"}]
+		gateway := aws.demo("distributed-app", "api-gateway")
+		delete(aws.releases, releaseName{gateway.Namespace, gateway.Name})
+		gateway.Name = "aws-gateway"
+		aws.releases[releaseName{gateway.Namespace, gateway.Name}] = gateway
+		if err := w.up(t, d, company().topology(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.want(t, want)
+	})
 }
 
 // TestUpBringsAChangedProgram: what runs beside the apps is edited, too.

@@ -304,7 +304,8 @@ var mark = ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-syste
 
 const markTopology = "topology.json"
 
-// cluster makes a cluster, or takes the one that is there.
+// cluster makes a cluster, or takes the one that is there, with those of its
+// programs that the file still has.
 func (u *up) cluster(ctx context.Context, name string) error {
 	c, err := u.topology.Cluster(name)
 	if err != nil {
@@ -333,8 +334,12 @@ func (u *up) cluster(ctx context.Context, name string) error {
 		if err := u.create(ctx, c); err != nil {
 			return err
 		}
+		return u.mark(ctx, c)
 	}
-	return u.mark(ctx, c)
+	if err := u.mark(ctx, c); err != nil {
+		return err
+	}
+	return u.programs(ctx, c.Name)
 }
 
 // adopt takes a cluster that is there into the bring-up, started where it was

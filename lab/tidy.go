@@ -48,23 +48,33 @@ func (u *up) surplus(ctx context.Context) error {
 	return nil
 }
 
-// tidy takes out of a trust domain's cluster what the file does not ask for, or
-// no longer: registrations, relationships with their bundles, and programs. It
-// comes after the registrations of those that stay: what federates with a trust
-// domain whose bundle is deleted would lose its identity. Resources that others
-// have made stay.
-func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
-	objects := u.access(td.Cluster).Objects
-	var identities, relationships []string
+// programs uninstalls what the file no longer has in a cluster. It comes before
+// anything is brought there, which may need what a program of before holds: its
+// objects, or its port of the node.
+func (u *up) programs(ctx context.Context, cluster string) error {
 	// The same name in another namespace is another release.
 	releases := []Release{
 		{Namespace: metallb.Namespace, Name: metallbRelease}, {Namespace: spire.Namespace, Name: spireRelease},
 		{Namespace: spire.Namespace, Name: spire.DatabaseRelease},
 	}
 	for _, w := range u.topology.Workloads {
+		if w.Cluster == cluster {
+			releases = append(releases, demoRelease(w), Release{Namespace: w.App.Namespace, Name: w.App.Database})
+		}
+	}
+	return removeReleases(ctx, u.access(cluster).Releases, releases)
+}
+
+// tidy takes out of a trust domain's cluster what the file does not ask for, or
+// no longer: registrations, and relationships with their bundles. It comes after the registrations of those that stay: what federates with a trust
+// domain whose bundle is deleted would lose its identity. Resources that others
+// have made stay.
+func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
+	objects := u.access(td.Cluster).Objects
+	var identities, relationships []string
+	for _, w := range u.topology.Workloads {
 		if w.Cluster == td.Cluster {
 			identities = append(identities, spire.IdentityName(w))
-			releases = append(releases, demoRelease(w), Release{Namespace: w.App.Namespace, Name: w.App.Database})
 		}
 	}
 	for _, r := range u.topology.RelationshipsOf(td.Name) {
@@ -78,10 +88,7 @@ func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
 	if err := removeOwned(ctx, objects, relationshipKey(td.Name).Kind, relationships); err != nil {
 		return err
 	}
-	if err := u.forget(ctx, td); err != nil {
-		return err
-	}
-	return removeReleases(ctx, u.access(td.Cluster).Releases, releases)
+	return u.forget(ctx, td)
 }
 
 // removeOwned deletes the resources of a kind that fedlab has made, except those
@@ -173,6 +180,7 @@ func removeReleases(ctx context.Context, releases Releases, keep []Release) erro
 			continue
 		}
 		plan.Did(ctx)
+		plan.Note(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
 		if err := releases.Remove(ctx, r.Namespace, r.Name); err != nil {
 			return err
 		}

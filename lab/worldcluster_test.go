@@ -323,6 +323,11 @@ func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err e
 					key.Kind, key.Name, r.Name, by.Name)
 			}
 		}
+		for _, by := range n.releases {
+			if port := made.demo.Service.NodePort; port != 0 && by != had && by.demo.Service.NodePort == port {
+				return fmt.Errorf("spec.ports[0].nodePort: Invalid value: %d: provided port is already allocated", port)
+			}
+		}
 		if had != nil && !restarts(had.Values, r.Values) {
 			made.ready = had.ready
 		}
