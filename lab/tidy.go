@@ -66,9 +66,9 @@ func (u *up) programs(ctx context.Context, cluster string) error {
 }
 
 // tidy takes out of a trust domain's cluster what the file does not ask for, or
-// no longer: registrations, and relationships with their bundles. It comes after the registrations of those that stay: what federates with a trust
-// domain whose bundle is deleted would lose its identity. Resources that others
-// have made stay.
+// no longer: registrations, and relationships with their bundles. It comes after
+// the registrations of those that stay: what federates with a trust domain whose
+// bundle is deleted would lose its identity. Resources that others have made stay.
 func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
 	objects := u.access(td.Cluster).Objects
 	var identities, relationships []string

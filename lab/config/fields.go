@@ -35,13 +35,13 @@ const (
 	// lives longer than that is cut short at each rotation.
 	svidsPerCA = 6
 	maxSVIDTTL = Duration(7 * 24 * time.Hour)
-	// An agent renews at half of an SVID's life and looks every 5 s, against a
-	// server cache of 5 s: half of 20 s leaves it one look.
+	// An agent renews at half of an SVID's life, and has a new one with its next
+	// look and synchronisation, some 7 s later: half of 20 s leaves it room.
 	minSVIDTTL = Duration(20 * time.Second)
 	// Room for the shortest SVID. A third of it, the time between prepare and
-	// activate, is 40 s: longer than the 35 s that a new root takes to the
-	// workloads of a peer at the shortest poll (15 s, the rotator's tick of 10 s,
-	// agent and cache 5 s each).
+	// activate, is 40 s: longer than the 30.2 s that a new root takes to the
+	// workloads of a peer at the shortest poll (the rotator's tick of 10 s, and
+	// federation.PropagationBound of 15 s).
 	minCATTL = svidsPerCA * minSVIDTTL
 	maxCATTL = Duration(365 * 24 * time.Hour)
 
@@ -101,7 +101,7 @@ func labObject() *object {
 func metadataObject() *object {
 	return &object{says: "What the lab is called.", fields: []field{
 		{name: "name", value: label(maxName, "quotes"), required: true,
-			says: "Tells labs on one machine apart. It starts the name of each container, network and kubeconfig context of the lab."},
+			says: "Tells labs on one machine apart. It is part of the name of each container (`<lab>-<cluster>-control-plane`), of the network (`fedlab-<lab>`) and of each kubeconfig context (`kind-<lab>-<cluster>`)."},
 	}}
 }
 

@@ -18,7 +18,7 @@ import (
 // Topology is a whole lab as its lab file asks for it. Package config makes
 // only valid ones: every name that one part mentions is defined by another.
 type Topology struct {
-	// Name tells labs on one machine apart; it starts the name of each
+	// Name tells labs on one machine apart; it is in the name of each
 	// container, network and kubeconfig context that belongs to the lab.
 	Name          string
 	Clusters      []Cluster
