@@ -57,7 +57,7 @@ type rotation struct {
 	old, next spire.Authority
 	prepared  time.Time
 	// agents are the serial numbers of SVIDs that agents must have replaced before
-	// the old authority is revoked.
+	// the old authority is revoked; nil until they are known.
 	agents map[spiffeid.ID]string
 	// activated and revoked are the stages that are behind.
 	activated, revoked bool
@@ -113,7 +113,7 @@ func (d Domain) finishBegun(ctx context.Context, all authorities) error {
 	if err != nil || r == nil {
 		return err
 	}
-	return r.takeUp(ctx)
+	return r.finish(ctx)
 }
 
 // String names the rotation.
@@ -125,31 +125,22 @@ func (r *rotation) mark(does string, a spire.Authority) {
 	r.of.trial.Mark("%s %s %s %s", r.of, does, r.all.kind, brief(a.ID))
 }
 
-// takeUp finishes what is left of a rotation that an earlier run began.
-func (r *rotation) takeUp(ctx context.Context) error {
-	if !r.activated {
-		return r.finish(ctx)
+// renewAgents has the pods of agents made anew where somebody else has activated
+// the authority: nothing tells then which one has signed what agents have, and they
+// attest anew when they start.
+func (r *rotation) renewAgents(ctx context.Context) (err error) {
+	if r.agents != nil {
+		return nil
 	}
-	// Nothing tells which authority has signed what agents have: they attest anew
-	// when they start.
-	var err error
 	if r.agents, err = r.of.serials(ctx); err != nil {
 		return err
 	}
-	if r.all.kind == x509Kind {
-		err = r.of.restartAgents(ctx)
-	}
-	return errors.Join(err, r.finish(ctx))
-}
-
-// restartAgents has the pods of agents made anew.
-func (d Domain) restartAgents(ctx context.Context) error {
 	pods := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
-	names, err := d.Access().Objects.Named(ctx, pods, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
+	names, err := r.of.Access().Objects.Named(ctx, pods, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
 	for _, name := range names {
 		if err == nil {
 			pods.Name = name
-			err = d.Access().Objects.Delete(ctx, pods)
+			err = r.of.Access().Objects.Delete(ctx, pods)
 		}
 	}
 	return err
@@ -196,11 +187,14 @@ func (r *rotation) activate(ctx context.Context) (err error) {
 // serials returns the serial numbers of the SVIDs that agents have.
 func (d Domain) serials(ctx context.Context) (map[spiffeid.ID]string, error) {
 	agents, err := d.Server().Agents(ctx)
+	if err != nil {
+		return nil, err
+	}
 	serials := map[spiffeid.ID]string{}
 	for _, a := range agents {
 		serials[a.ID] = a.Serial
 	}
-	return serials, err
+	return serials, nil
 }
 
 // attestedAnew returns nil when each agent has another SVID than it had.
@@ -280,6 +274,9 @@ func (r *rotation) finish(ctx context.Context) error {
 		refused := r.taint(ctx)
 		// Who has a token of the old authority asks for another one, or is refused.
 		if r.all.kind == x509Kind {
+			if err := r.renewAgents(ctx); err != nil {
+				return errors.Join(refused, err)
+			}
 			if err := r.of.trial.until(ctx, r.replaced()); err != nil {
 				return errors.Join(refused, err)
 			}

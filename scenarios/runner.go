@@ -270,7 +270,7 @@ func (t *Trial) takeUp(ctx context.Context) error {
 				return err
 			}
 			if r != nil {
-				t.Step(ctx, "finish "+r.String()+" that was begun before", r.takeUp)
+				t.Step(ctx, "finish "+r.String()+" that was begun before", r.finish)
 			}
 		}
 	}
