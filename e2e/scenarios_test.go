@@ -174,6 +174,8 @@ var _ = Describe("A rotation that somebody has begun", Label("scenario", "rotati
 		jwt, err := server.PrepareJWTAuthority(ctx)
 		Expect(err).NotTo(HaveOccurred())
 
+		// Nobody runs a scenario on a lab that is behind.
+		Eventually(under.well).WithContext(ctx).WithTimeout(federation.FetchBound(federation.PollInterval(time.Minute, 0)) + machine).WithPolling(time.Second).Should(Succeed())
 		records := filepath.Join(under.scratch, "rotation-begun")
 		Expect(under.fedlab(ctx, "scenario", "run", "auth/entry-without-federatesWith", "--records", records)).To(endWell())
 		bundle, err := server.Bundle(ctx)
