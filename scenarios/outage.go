@@ -190,7 +190,10 @@ var cluster = Scenario{
 
 var partition = Scenario{
 	Name:  "outage/partition",
-	Claim: "A partition in one direction stops the calls of that direction alone, one in both stops both, and whatever was published meanwhile arrives within one poll of its end.",
+	Claim: "A partition in one direction stops the calls of that direction alone, one in both stops both, and whatever was published meanwhile arrives within one poll of its end, or of the end of a fetch that it has caught, which SPIRE gives up after 30 seconds.",
+	Sources: []string{
+		"SPIRE pkg/server/bundle/client/client.go: the transport is net/http's own, which has 30 seconds for a connection",
+	},
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		var there, back *Traffic
@@ -244,7 +247,10 @@ var partition = Scenario{
 					return err
 				}
 			}
-			return t.Await(ctx, joined, caller.ToWorkloads(called), caller.Has(called, r.next.ID))
+			b := caller.ToWorkloads(called)
+			b.Within += federation.CaughtBound()
+			b.Formula = "a fetch that the partition has caught + " + b.Formula
+			return t.Await(ctx, joined, b, caller.Has(called, r.next.ID))
 		})
 		t.Step(ctx, "count", func(context.Context) error {
 			there.NoneAnswered("no call comes through a direction that is parted", one.Window().Felt, one.Window().Recovered)

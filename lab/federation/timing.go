@@ -40,6 +40,10 @@ const (
 	// configReload is how often a server reads again which relationships it has
 	// (pkg/server/bundle/client/manager.go, configRefreshInterval).
 	configReload = 10 * time.Second
+	// dialTimeout is when a server gives a connection to an endpoint up that does
+	// not come about (net/http, DefaultTransport, which
+	// pkg/server/bundle/client/client.go clones).
+	dialTimeout = 30 * time.Second
 	// serverSVIDTick is how often a server looks whether its own SVID is to be
 	// replaced (pkg/server/svid/rotator_config.go, DefaultRotatorInterval).
 	serverSVIDTick = 5 * time.Second
@@ -120,6 +124,11 @@ func PropagationBound(poll time.Duration) time.Duration {
 // FetchBound returns how long a new authority of one trust domain may take to the
 // server of another that polls at this interval.
 func FetchBound(poll time.Duration) time.Duration { return endpointCache + poll }
+
+// CaughtBound returns how long a fetch may go on that a partition has caught: the
+// next poll is one interval after its end, also where the partition has long been
+// over. One that is caught between its request and its answer is not given up.
+func CaughtBound() time.Duration { return dialTimeout }
 
 // ReconcileBound returns how long it may take until the controller manager puts
 // an entry or a relationship right that it could not make before, or that
