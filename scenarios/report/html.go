@@ -120,7 +120,7 @@ func (v view) Kept() int {
 
 // Says describes the picture to who does not see it; the tables have the rest.
 func (v view) Says() string {
-	text := fmt.Sprintf("%d steps and %d faults over %s.", len(v.Steps), len(v.Windows), seconds(v.Took()))
+	text := fmt.Sprintf("Steps: %d; faults: %d; over %s.", len(v.Steps), len(v.Windows), seconds(v.Took()))
 	for _, s := range v.Streams {
 		text += fmt.Sprintf(" %s calls %s: %s.", s.From, s.Order.Server, strings.Join(counted(s), ", "))
 	}
