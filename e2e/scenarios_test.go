@@ -40,6 +40,7 @@ func mutants() []mutant {
 		{"rotation/x509-authority", scenarios.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
 		{"rotation/x509-authority", scenarios.NeverRefresh, "publish the next authority before anything is signed with it"},
 		{"rotation/jwt-authority", scenarios.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
+		{"rotation/faster-than-refresh", scenarios.NeverRefresh, "force a refresh"},
 		{"rotation/faster-than-refresh", scenarios.AcceptAny, "each call fails from soon after until the forced refresh"},
 		{"outage/server", scenarios.RecoverEarly, "let a newcomer come: it waits"},
 		{"outage/server", scenarios.RecordNothing, "no call failed while the server was away, though each made a new handshake"},

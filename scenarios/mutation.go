@@ -14,7 +14,8 @@ const (
 	// AcceptAny has each call recorded as answered.
 	AcceptAny Mutation = "accept-any"
 	// NeverRefresh keeps the truster from fetching, from the first step on and until
-	// the scenario itself gives the endpoint other settings.
+	// the scenario itself gives the endpoint other settings; what it forces is left
+	// out.
 	NeverRefresh Mutation = "never-refresh"
 	// RecordNothing loses the record of the traffic.
 	RecordNothing Mutation = "record-nothing"
