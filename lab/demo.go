@@ -17,17 +17,11 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// deploy runs a demo program with the image made of the present source, and the
-// database beside it.
+// deploy runs a demo program with the image made of the present source.
 func (u *up) deploy(ctx context.Context, name string) error {
 	w, err := u.topology.Workload(name)
 	if err != nil {
 		return err
-	}
-	if w.App.Database != "" {
-		if err := u.database(ctx, w.Cluster, w.App.Namespace, w.App.Database, databaseName, databaseName); err != nil {
-			return err
-		}
 	}
 	loaded, err := u.Parts.Images.LoadDemo(ctx, u.topology.Name, w.Cluster, w.App.Name)
 	if err != nil {

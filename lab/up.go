@@ -99,11 +99,12 @@ func authoritiesStep(td topology.TrustDomain) plan.ID {
 	return plan.ID("authorities/" + td.Name.Name())
 }
 func datastoreStep(td topology.TrustDomain) plan.ID { return plan.ID("datastore/" + td.Name.Name()) }
-func tidyStep(td topology.TrustDomain) plan.ID      { return plan.ID("tidy/" + td.Name.Name()) }
-func agentsStep(td topology.TrustDomain) plan.ID    { return plan.ID("agents/" + td.Name.Name()) }
-func federateStep(r topology.Relationship) plan.ID  { return plan.ID("federate/" + r.ID()) }
-func registerStep(w topology.Workload) plan.ID      { return plan.ID("register/" + w.Name) }
-func deployStep(w topology.Workload) plan.ID        { return plan.ID("deploy/" + w.Name) }
+func tidyStep(td topology.TrustDomain) plan.ID     { return plan.ID("tidy/" + td.Name.Name()) }
+func agentsStep(td topology.TrustDomain) plan.ID   { return plan.ID("agents/" + td.Name.Name()) }
+func federateStep(r topology.Relationship) plan.ID { return plan.ID("federate/" + r.ID()) }
+func registerStep(w topology.Workload) plan.ID     { return plan.ID("register/" + w.Name) }
+func deployStep(w topology.Workload) plan.ID       { return plan.ID("deploy/" + w.Name) }
+func databaseStep(w topology.Workload) plan.ID     { return plan.ID("database/" + w.Name) }
 func verifyStep(from, to topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
@@ -185,9 +186,17 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		}
 		step(registerStep(w), "identity of "+w.Name, func(ctx context.Context) error { return u.register(ctx, w) }, after...)
 		// A program has no identity before there is a server. Its image, loaded
-		// earlier, would hold up what all others wait for.
+		// earlier, would hold up what all others wait for. That of its database is
+		// in the node, and a database takes as long to come up as a server.
+		after = []plan.ID{serverStep(td)}
+		if w.App.Database != "" {
+			step(databaseStep(w), "PostgreSQL of "+w.Name, func(ctx context.Context) error {
+				return u.database(ctx, w.Cluster, w.App.Namespace, w.App.Database, databaseName, databaseName)
+			}, clusterStep(w.Cluster))
+			after = append(after, databaseStep(w))
+		}
 		step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster), func(ctx context.Context) error { return u.deploy(ctx, w.Name) },
-			serverStep(td))
+			after...)
 	}
 	for _, td := range t.TrustDomains {
 		after := []plan.ID{serverStep(td)}

@@ -25,6 +25,11 @@ const superuser = "postgres"
 // memory. It is below the 30 s after which Kubernetes kills.
 const stopBound = 20 * time.Second
 
+// noSync lets PostgreSQL leave to the kernel when data reach the disk: nothing
+// is lost when a process or a pod ends, all may be when the machine does. The
+// clusters that this is for keep their own state in the same way.
+const noSync = "fsync=off"
+
 // server is one PostgreSQL server, while it is made and while it runs.
 type server struct {
 	settings
@@ -40,7 +45,7 @@ func (s server) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.locked.Close()) }()
-	for _, step := range []func(context.Context) error{s.make, s.setPassword, s.serve} {
+	for _, step := range []func(context.Context) error{s.prepare, s.serve} {
 		if err := step(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -62,25 +67,39 @@ func lock(path string) (*os.File, error) {
 	return file, nil
 }
 
-// make makes the databases unless they are there. They come into being under
-// another name and get theirs when they are whole: what a kill leaves half made
-// is thrown away.
-func (s server) make(ctx context.Context) (err error) {
-	if _, err := os.Stat(s.cluster()); !errors.Is(err, fs.ErrNotExist) {
+// prepare makes the databases unless they are there, and gives the role the
+// password that the file has now, so that a volume that outlives the Secret
+// serves its successor.
+func (s server) prepare(ctx context.Context) error {
+	verifier, err := s.verifier()
+	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("make databases in %s: %w", s.data, err)
+	switch _, err := os.Stat(s.cluster()); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := s.make(ctx, verifier); err != nil {
+			return fmt.Errorf("make databases in %s: %w", s.data, err)
 		}
-	}()
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := s.single(ctx, s.cluster(), "ALTER ROLE "+s.user+" PASSWORD '"+verifier+"'"); err != nil {
+		return fmt.Errorf("set the password of %s: %w", s.user, err)
+	}
+	return nil
+}
+
+// make makes the databases. They come into being under another name and get
+// theirs when they are whole: what a kill leaves half made is thrown away.
+func (s server) make(ctx context.Context, verifier string) error {
 	next := s.cluster() + ".new"
 	if err := os.RemoveAll(next); err != nil {
 		return err
 	}
 	s.log.InfoContext(ctx, "making databases", "folder", s.cluster())
-	err = s.program(ctx, "initdb", "--pgdata="+next, "--username="+superuser, "--encoding=UTF8", "--locale=C",
-		"--auth-local=reject", "--auth-host=scram-sha-256").Run()
+	err := s.program(ctx, "initdb", "--pgdata="+next, "--username="+superuser, "--encoding=UTF8", "--locale=C",
+		"--auth-local=reject", "--auth-host=scram-sha-256", "--no-sync").Run()
 	if err != nil {
 		return fmt.Errorf("initdb: %w", err)
 	}
@@ -89,35 +108,23 @@ func (s server) make(ctx context.Context) (err error) {
 	if err := os.WriteFile(filepath.Join(next, "pg_hba.conf"), []byte(access), 0o600); err != nil {
 		return err
 	}
-	if err := s.single(ctx, next, "CREATE ROLE "+s.user+" LOGIN", "CREATE DATABASE "+s.database+" OWNER "+s.user); err != nil {
+	if err := s.single(ctx, next, "CREATE ROLE "+s.user+" LOGIN PASSWORD '"+verifier+"'", "CREATE DATABASE "+s.database+" OWNER "+s.user); err != nil {
 		return fmt.Errorf("make database %s of role %s: %w", s.database, s.user, err)
 	}
-	if err := os.Rename(next, s.cluster()); err != nil {
-		return err
-	}
-	return syncFolder(s.data)
+	return os.Rename(next, s.cluster())
 }
 
-// setPassword gives the role the password that the file has now, so that a
-// volume that outlives the Secret serves its successor.
-func (s server) setPassword(ctx context.Context) error {
+// verifier is what is stored of the password in the file.
+func (s server) verifier() (string, error) {
 	password, err := os.ReadFile(s.passwordFile)
 	if err != nil {
-		return err
+		return "", err
 	}
 	password = bytes.TrimSpace(password)
 	if len(password) == 0 {
-		return fmt.Errorf("%s is empty", s.passwordFile)
+		return "", fmt.Errorf("%s is empty", s.passwordFile)
 	}
-	verifier, err := scramVerifier(string(password))
-	if err != nil {
-		return err
-	}
-	err = s.single(ctx, s.cluster(), "ALTER ROLE "+s.user+" PASSWORD '"+verifier+"'")
-	if err != nil {
-		return fmt.Errorf("set the password of %s: %w", s.user, err)
-	}
-	return nil
+	return scramVerifier(string(password))
 }
 
 // single runs statements, none of which may contain a line break, without a
@@ -127,7 +134,7 @@ func (s server) single(ctx context.Context, cluster string, statements ...string
 		return err
 	}
 	var said bytes.Buffer
-	program := s.program(ctx, "postgres", "--single", "-D", cluster, "-c", "exit_on_error=on", "-c", "log_min_messages=error", superuser)
+	program := s.program(ctx, "postgres", "--single", "-D", cluster, "-c", noSync, "-c", "exit_on_error=on", "-c", "log_min_messages=error", superuser)
 	program.Stdin = strings.NewReader(strings.Join(statements, "\n") + "\n")
 	program.Stdout = io.Discard // it prompts for each statement
 	program.Stderr = &said
@@ -145,7 +152,7 @@ func (s server) serve(ctx context.Context) error {
 	program := s.program(ctx, "postgres", "-D", s.cluster(),
 		"-c", "listen_addresses="+s.listen, "-c", "port="+strconv.Itoa(s.port), "-c", "unix_socket_directories=",
 		"-c", "max_connections=50", "-c", "shared_buffers=32MB", "-c", "max_wal_size=128MB", "-c", "min_wal_size=32MB",
-		"-c", "timezone=GMT", "-c", "log_timezone=GMT", "-c", "jit=off")
+		"-c", noSync, "-c", "timezone=GMT", "-c", "log_timezone=GMT", "-c", "jit=off")
 	s.log.InfoContext(ctx, "starting the server", "listen", s.listen, "port", s.port, "database", s.database, "user", s.user)
 	return fmt.Errorf("run postgres until told to stop: %w", program.Run())
 }
@@ -171,12 +178,4 @@ func clearPID(cluster string) error {
 		return nil
 	}
 	return err
-}
-
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -102,8 +102,9 @@ func (b *bench) add(name, unit, meaning string, value float64) {
 }
 
 // rounds is how often bare clusters and the lab are brought up, in turn. The
-// middle one counts: a machine is slow at times.
-const rounds = 3
+// middle one counts: a machine is slow at times, and now and then a kubelet puts
+// off the start of an API server by ten seconds or more.
+const rounds = 5
 
 func (b *bench) measure(ctx context.Context) (err error) {
 	defer func() {

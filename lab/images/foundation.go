@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -128,16 +129,32 @@ func unpackPackage(ctx context.Context, t *tree, deb string, log io.Writer) erro
 // merged are the folders that lie below /usr, and have links at the root.
 func merged() []string { return []string{"bin", "lib", "lib64", "sbin"} }
 
-// unread are the folders of packages that no program of a lab reads.
+// unread are the folders of packages that no program of a lab reads, as patterns
+// of path.Match.
 func unread() []string {
 	return []string{
-		"usr/share/doc", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/menu",
+		"usr/share/doc", "usr/share/gcc", "usr/share/gdb", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/menu",
 		"usr/share/postgresql/" + postgresVersion + "/man",
 		// Time zones with leap seconds, which nobody asks for.
 		"usr/share/zoneinfo/right",
 		// For the just-in-time compiler, which is a package of its own.
 		"usr/lib/postgresql/" + postgresVersion + "/lib/bitcode",
+		// Character sets of the C library; PostgreSQL has its own.
+		"usr/lib/*/gconv",
 	}
+}
+
+// isUnread says whether a file is in one of those folders, or is one.
+func isUnread(name string) bool {
+	parts := strings.Split(name, "/")
+	return slices.ContainsFunc(unread(), func(pattern string) bool {
+		depth := strings.Count(pattern, "/") + 1
+		if len(parts) < depth {
+			return false
+		}
+		in, err := path.Match(pattern, strings.Join(parts[:depth], "/"))
+		return err == nil && in
+	})
 }
 
 // addPackage copies the files of a package to where they are in a system whose
@@ -152,7 +169,7 @@ func (t *tree) addPackage(files *tar.Reader) error {
 			return err
 		}
 		name := afterMerge(h.Name)
-		if name == "" || slices.ContainsFunc(unread(), func(folder string) bool { return name == folder || strings.HasPrefix(name, folder+"/") }) {
+		if name == "" || isUnread(name) {
 			continue
 		}
 		entry := tar.Header{Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Mode: h.Mode, Size: h.Size}

@@ -69,6 +69,8 @@ func TestFoundationOfPackages(t *testing.T) {
 			{Typeflag: tar.TypeDir, Name: "./usr/", Mode: 0o755},
 			{Typeflag: tar.TypeDir, Name: "./usr/lib/", Mode: 0o755},
 			{Typeflag: tar.TypeReg, Name: "./usr/lib/libother.so.1", Mode: 0o644},
+			{Typeflag: tar.TypeReg, Name: "./usr/lib/x86_64-linux-gnu/gconv/BIG5.so", Mode: 0o644},
+			{Typeflag: tar.TypeReg, Name: "./usr/lib/gconv", Mode: 0o644},
 			{Typeflag: tar.TypeDir, Name: "./usr/share/", Mode: 0o755},
 			{Typeflag: tar.TypeDir, Name: "./usr/share/doc/", Mode: 0o755},
 			{Typeflag: tar.TypeReg, Name: "./usr/share/doc/store/copyright", Mode: 0o644},
@@ -105,7 +107,7 @@ func TestFoundationOfPackages(t *testing.T) {
 		"0755 5 etc/", "0644 0 etc/passwd",
 		"0755 0 usr/bin/sh", "0755 1 usr/bin/ash -> usr/bin/sh",
 		"0644 0 usr/lib/libstore.so.1", "0777 2 usr/lib/libstore.so -> libstore.so.1",
-		"0644 0 usr/lib/libother.so.1", "0755 5 usr/share/", "0644 0 usr/share/documents",
+		"0644 0 usr/lib/libother.so.1", "0644 0 usr/lib/gconv", "0755 5 usr/share/", "0644 0 usr/share/documents",
 	}
 	if got := entries(t, archive); !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
