@@ -102,8 +102,9 @@ func (b *bench) add(name, unit, meaning string, value float64) {
 }
 
 // rounds is how often bare clusters and the lab are brought up, in turn. The
-// middle one counts: a machine is slow at times, and now and then a kubelet puts
-// off the start of an API server by ten seconds or more.
+// middle of each counts: a machine is slow at times, and now and then a kubelet
+// puts off the start of an API server by ten seconds or more, which in one of
+// the two would spoil the ratio of its round.
 const rounds = 5
 
 func (b *bench) measure(ctx context.Context) (err error) {
@@ -111,8 +112,8 @@ func (b *bench) measure(ctx context.Context) (err error) {
 		_, downErr := b.driver.Down(context.WithoutCancel(ctx), b.topology.Name)
 		err = errors.Join(err, downErr)
 	}()
-	var bares, ups, ratios []float64
-	for range rounds {
+	var bares, ups []float64
+	for round := range rounds {
 		if _, err := b.driver.Down(ctx, b.topology.Name); err != nil {
 			return err
 		}
@@ -124,7 +125,8 @@ func (b *bench) measure(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("measure up: %w", err)
 		}
-		bares, ups, ratios = append(bares, bare.Seconds()), append(ups, up.Seconds()), append(ratios, up.Seconds()/bare.Seconds())
+		bares, ups = append(bares, bare.Seconds()), append(ups, up.Seconds())
+		_, _ = fmt.Fprintf(os.Stderr, "round %d of %d: bare %.2f s, up %.2f s\n", round+1, rounds, bare.Seconds(), up.Seconds())
 	}
 	again, err := timed(func() error { return b.driver.Up(ctx, b.topology) })
 	if err != nil {
@@ -132,7 +134,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	}
 	b.add("bare-seconds", "s", fmt.Sprintf("%d bare kind clusters side by side, until their nodes are ready", len(b.topology.Clusters)), middle(bares))
 	b.add("up-seconds", "s", "the lab, until a call has crossed each relationship", middle(ups))
-	b.add("up-over-bare", "", "the one over the other, in the same round", middle(ratios))
+	b.add("up-over-bare", "", "the one over the other", middle(ups)/middle(bares))
 	b.add("up-again-seconds", "s", "up of a lab that is up", again.Seconds())
 	if err := b.idle(ctx); err != nil {
 		return fmt.Errorf("measure idle lab: %w", err)
