@@ -99,12 +99,12 @@ func authoritiesStep(td topology.TrustDomain) plan.ID {
 	return plan.ID("authorities/" + td.Name.Name())
 }
 func datastoreStep(td topology.TrustDomain) plan.ID { return plan.ID("datastore/" + td.Name.Name()) }
-func tidyStep(td topology.TrustDomain) plan.ID     { return plan.ID("tidy/" + td.Name.Name()) }
-func agentsStep(td topology.TrustDomain) plan.ID   { return plan.ID("agents/" + td.Name.Name()) }
-func federateStep(r topology.Relationship) plan.ID { return plan.ID("federate/" + r.ID()) }
-func registerStep(w topology.Workload) plan.ID     { return plan.ID("register/" + w.Name) }
-func deployStep(w topology.Workload) plan.ID       { return plan.ID("deploy/" + w.Name) }
-func databaseStep(w topology.Workload) plan.ID     { return plan.ID("database/" + w.Name) }
+func tidyStep(td topology.TrustDomain) plan.ID      { return plan.ID("tidy/" + td.Name.Name()) }
+func agentsStep(td topology.TrustDomain) plan.ID    { return plan.ID("agents/" + td.Name.Name()) }
+func federateStep(r topology.Relationship) plan.ID  { return plan.ID("federate/" + r.ID()) }
+func registerStep(w topology.Workload) plan.ID      { return plan.ID("register/" + w.Name) }
+func deployStep(w topology.Workload) plan.ID        { return plan.ID("deploy/" + w.Name) }
+func databaseStep(w topology.Workload) plan.ID      { return plan.ID("database/" + w.Name) }
 func verifyStep(from, to topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
