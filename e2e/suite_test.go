@@ -11,6 +11,7 @@ import (
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
+	"github.com/onsi/ginkgo/v2/types"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/format"
 
@@ -111,6 +112,15 @@ var _ = AfterSuite(func(ctx SpecContext) {
 	}
 	Expect(err).NotTo(HaveOccurred())
 }, NodeTimeout(5*time.Minute))
+
+// What CI keeps of a run is its end, where Ginkgo's summary says only where a spec
+// failed.
+var _ = ReportAfterSuite("why specs failed", func(r Report) {
+	for _, spec := range r.SpecReports.WithState(types.SpecStateFailureStates) {
+		_, err := fmt.Fprintf(os.Stdout, "\nFAILED %s\n%s\n", spec.FullText(), spec.FailureMessage())
+		Expect(err).NotTo(HaveOccurred())
+	}
+})
 
 // fromRoot reads a relative path as one from the root of the checkout, where
 // people call the suite, and leaves alone what is no path.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"sort"
 	"strings"
 
@@ -74,38 +75,43 @@ func connect(kubeconfig []byte) (lab.Access, error) {
 
 type objects struct{ cluster *kube.Cluster }
 
-// Apply finds out whether anything changed by the versions before and after: an
-// apply that changes nothing leaves an object at its version.
+// Apply finds out whether anything changed by what is asked for before and
+// after. The version of an object does not tell: controllers write its status at
+// any time.
 func (o objects) Apply(ctx context.Context, all ...any) (changed bool, err error) {
 	for _, object := range all {
 		key, err := keyOf(object)
 		if err != nil {
 			return changed, err
 		}
-		before, err := o.version(ctx, key)
+		before, err := o.asked(ctx, key)
 		if err != nil {
 			return changed, err
 		}
 		if err := o.cluster.Apply(ctx, object); err != nil {
 			return changed, err
 		}
-		after, err := o.version(ctx, key)
+		after, err := o.asked(ctx, key)
 		if err != nil {
 			return changed, err
 		}
-		changed = changed || before != after
+		changed = changed || !reflect.DeepEqual(before, after)
 	}
 	return changed, nil
 }
 
-func (o objects) version(ctx context.Context, key lab.ObjectKey) (string, error) {
-	var object struct {
-		Metadata struct {
-			ResourceVersion string `json:"resourceVersion"`
-		} `json:"metadata"`
+// asked returns an object without what the API server and controllers keep in
+// it, and nil where there is none.
+func (o objects) asked(ctx context.Context, key lab.ObjectKey) (map[string]any, error) {
+	var object map[string]any
+	if found, err := o.Object(ctx, key, &object); err != nil || !found {
+		return nil, err
 	}
-	_, err := o.Object(ctx, key, &object)
-	return object.Metadata.ResourceVersion, err
+	delete(object, "status")
+	metadata, _ := object["metadata"].(map[string]any)
+	delete(metadata, "resourceVersion")
+	delete(metadata, "managedFields")
+	return object, nil
 }
 
 func (o objects) Object(ctx context.Context, key lab.ObjectKey, into any) (bool, error) {

@@ -19,14 +19,21 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/kube"
 )
 
-// cluster serves these answers, by method and path, as a Kubernetes API server
-// does, and tells which label selector came last.
+// cluster serves these answers, by path, as a Kubernetes API server does, and
+// tells which label selector came last. What stands for "PATCH " and a path is
+// the answer of the path from the first patch on.
 func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector *atomic.Value) {
 	t.Helper()
 	selector = &atomic.Value{}
+	var mu sync.Mutex
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		selector.Store(r.URL.Query().Get("labelSelector"))
 		w.Header().Set("Content-Type", "application/json")
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Method == http.MethodPatch {
+			answers[r.URL.Path] = answers["PATCH "+r.URL.Path]
+		}
 		body, known := answers[r.URL.Path]
 		if !known {
 			w.WriteHeader(http.StatusNotFound)
@@ -60,6 +67,38 @@ func TestObjectsNamed(t *testing.T) {
 	key.Kind = "ClusterStaticEntry"
 	if names, err := (objects{c}).Named(t.Context(), key, nil); err != nil || len(names) != 0 {
 		t.Errorf("of a kind that is not known: %q, error %v", names, err)
+	}
+}
+
+func TestObjectsApply(t *testing.T) {
+	const path, kinds = "/api/v1/namespaces/kube-system/configmaps/fedlab", `{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1",
+		"resources": [{"name": "configmaps", "kind": "ConfigMap", "namespaced": true, "verbs": ["get", "patch"]}]}`
+	const before = `{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fedlab", "resourceVersion": "1", "managedFields": []},
+		"data": {"lab": "quotes"}, "status": {"seen": 1}}`
+	tests := map[string]struct {
+		before, after string
+		changed       bool
+	}{
+		"made":                      {after: before, changed: true},
+		"left alone":                {before: before, after: before},
+		"a controller wrote beside": {before: before, after: strings.NewReplacer(`"1"`, `"2"`, `"seen": 1`, `"seen": 2`).Replace(before)},
+		"another content":           {before: before, after: strings.Replace(before, "quotes", "enterprise", 1), changed: true},
+		"another label":             {before: before, after: strings.Replace(before, `"name"`, `"labels": {"a": "b"}, "name"`, 1), changed: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			answers := map[string]string{"/api/v1": kinds, "PATCH " + path: tt.after}
+			if tt.before != "" {
+				answers[path] = tt.before
+			}
+			c, _ := cluster(t, answers)
+			changed, err := objects{c}.Apply(t.Context(), map[string]any{
+				"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"namespace": "kube-system", "name": "fedlab"},
+			})
+			if err != nil || changed != tt.changed {
+				t.Errorf("changed is %t, error %v", changed, err)
+			}
+		})
 	}
 }
 
