@@ -272,10 +272,10 @@ func (d *Domain) reply(ctx context.Context, a Answer, request *http.Request, w i
 		response.ContentLength += int64(len(opening)+len(closing)-1) + size
 		from = io.MultiReader(strings.NewReader(opening), io.LimitReader(blank{}, size), strings.NewReader(closing), bytes.NewReader(body[1:]))
 	case Slow:
-		from = &paced{from: from, size: 1, every: pace, done: ctx.Done()}
+		from = &paced{from: bufio.NewReader(from), size: 1, every: pace, done: ctx.Done()}
 	case Endless:
 		response.ContentLength, response.TransferEncoding = -1, []string{"chunked"}
-		from = &paced{from: io.MultiReader(strings.NewReader(padding+`"`), blank{}), size: piece, every: pace, done: ctx.Done()}
+		from = &paced{from: bufio.NewReaderSize(io.MultiReader(strings.NewReader(padding+`"`), blank{}), piece), size: piece, every: pace, done: ctx.Done()}
 	}
 	response.Body = io.NopCloser(from)
 	return response.Write(w)
@@ -345,13 +345,17 @@ func (blank) Read(b []byte) (int, error) {
 
 // paced reads size bytes of another reader at once, every so often, until done.
 type paced struct {
-	from  io.Reader
+	from  *bufio.Reader
 	size  int
 	every time.Duration
 	done  <-chan struct{}
 }
 
 func (p *paced) Read(b []byte) (int, error) {
+	// The end comes without a pause: who has all may leave.
+	if _, err := p.from.Peek(1); err != nil {
+		return 0, err
+	}
 	timer := time.NewTimer(p.every)
 	defer timer.Stop()
 	select {
