@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -29,6 +31,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
 var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterprise"), func() {
@@ -220,6 +223,17 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		measured("renewed after", began)
 		Expect(c.well(ctx)).To(Succeed())
 	}, NodeTimeout(5*time.Minute))
+
+	It("runs the scenarios that another lab has not what they need for", Label("scenario", "slow"), func(ctx SpecContext) {
+		needy := slices.DeleteFunc(scenarios.Catalogue(), func(s scenarios.Scenario) bool { return s.Needs == nil })
+		Expect(needy).NotTo(BeEmpty())
+		args := []string{"scenario", "run", "--records", filepath.Join(evidenceFolder(), "scenarios-enterprise")}
+		for _, s := range needy {
+			args = append(args, s.Name)
+		}
+		Expect(os.RemoveAll(args[3])).To(Succeed())
+		Expect(c.fedlab(ctx, args...)).To(endWell())
+	}, SpecTimeout(scenarioTimeout))
 
 	Describe("Status", Label("status"), func() {
 		broken := func(ctx context.Context, truster, trusted, cause string) {

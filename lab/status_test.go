@@ -212,6 +212,31 @@ func TestStatusOfABrokenLab(t *testing.T) {
 	}
 }
 
+// TestStatusNamesTheDatastore: the server that needs it would be the second thing
+// to look at.
+func TestStatusNamesTheDatastore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, enterprise(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.nodes[nodeName{"enterprise", "aws"}].release(spire.DatabaseRelease).broken = "scaled to no pod"
+		s, err := d.Status(t.Context(), enterprise(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := s.TrustDomains[0].Problem, "its datastore: scaled to no pod"; got != want {
+			t.Errorf("%s is not well: %q, want %q", s.TrustDomains[0].Name, got, want)
+		}
+		for _, td := range s.TrustDomains[1:] {
+			if !td.Well {
+				t.Errorf("%s is not well: %s", td.Name, td.Problem)
+			}
+		}
+	})
+}
+
 // same compares a problem with a wanted one, in which KEY stands for any key and
 // TIME for any time.
 func same(got, want string) bool {

@@ -157,6 +157,13 @@ func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked
 	if !ok {
 		return asked{silent: fmt.Errorf("cluster %s does not answer", td.Cluster)}
 	}
+	// Without its datastore a server runs, and answers nothing: the datastore is
+	// what a person has to look at.
+	if td.Datastore == topology.Postgres {
+		if err := access.Pods.Ready(ctx, datastoreKey); err != nil {
+			return asked{silent: fmt.Errorf("its datastore: %w", err)}
+		}
+	}
 	if a.silent = access.Pods.Ready(ctx, serverKey); a.silent != nil {
 		return a
 	}

@@ -11,12 +11,13 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/synthetic"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
 func auths() []Scenario {
 	return []Scenario{
-		notFederated, entryWithoutFederatesWith, selectorTooNarrow, wrongEndpointID, impersonation, noIdentity, resumedSession,
+		notFederated, entryWithoutFederatesWith, selectorTooNarrow, wrongEndpointID, impersonation, noIdentity, expiredSVID, resumedSession,
 	}
 }
 
@@ -318,6 +319,89 @@ var noIdentity = Scenario{
 				return err
 			}
 			return guests.End(ctx)
+		})
+		return t.Err()
+	},
+}
+
+// shortLife is how long the SVID lives that is to expire: long enough for calls to
+// begin with it, on a machine that does other things as well.
+const shortLife = 20 * time.Second
+
+var expiredSVID = Scenario{
+	Name:  "auth/expired-svid",
+	Claim: "No new connection comes about with an SVID that has expired; on one that was made before, a server that looks at it in the handshake alone, as TLS does, goes on to answer, and one that looks at each call, as ours do, refuses.",
+	Sources: []string{
+		"SPIFFE X509-SVID, section 5.2: the leaf is validated by RFC 5280, section 6.1, of which the time is an input",
+		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which TLS calls in a handshake",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		_, caller := t.Pair()
+		var s *Synthetic
+		var anew, careful, careless *Traffic
+		var expires time.Time
+		t.Step(ctx, "federate with a third trust domain, and see it let in", func(ctx context.Context) (err error) {
+			if s, err = t.Synthetic(ctx); err != nil {
+				return err
+			}
+			if err := caller.trustSynthetic(ctx, s); err != nil {
+				return err
+			}
+			honest, err := s.Calls(ctx, s.ID(), caller)
+			if err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), reconciled(), honest.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			return honest.End(ctx)
+		})
+		t.Step(ctx, fmt.Sprintf("give it an SVID that expires in %s, and call with a handshake each time and by connections that are kept", shortLife), func(ctx context.Context) error {
+			expires = time.Now().Add(shortLife).Truncate(time.Second) // a certificate has no finer time
+			if err := s.Client.Present(ctx, synthetic.X509Request{ID: s.ID(), NotAfter: expires}); err != nil {
+				return err
+			}
+			for _, one := range []struct {
+				calls **Traffic
+				call  Call
+			}{
+				// Who may resume sessions presents what it has, expired or not. It is given
+				// none to resume.
+				{&anew, Call{Connection: traffic.Resumed, Name: "a handshake each time"}},
+				{&careful, Call{Connection: traffic.Kept, Name: "kept, careful"}},
+				{&careless, Call{Connection: traffic.Kept, Careless: true, Name: "kept, careless"}},
+			} {
+				calls, err := t.Attempt(ctx, s.Domain.Name(), s.Client, caller, one.call)
+				if err != nil {
+					return err
+				}
+				if err := t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered)); err != nil {
+					return err
+				}
+				*one.calls = calls
+			}
+			t.Mark("the SVID expires at %s", expires.UTC().Format(time.TimeOnly))
+			return nil
+		})
+		t.Step(ctx, "wait until it has expired, and see who answers", func(ctx context.Context) error {
+			if err := t.Await(ctx, expires, immediate(), anew.Ends(traffic.RefusedByServer)); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, expires, immediate(), careful.Ends(traffic.NotPermitted)); err != nil {
+				return err
+			}
+			return t.Stays(ctx, 10*callEvery, "ten calls", careless.Ends(traffic.Answered))
+		})
+		t.Step(ctx, "give it a new one", func(ctx context.Context) error {
+			renewed := time.Now()
+			anew.RefusedBy("no handshake succeeds with an SVID that has expired", expires, immediate(), renewed, traffic.RefusedByServer)
+			anew.AnsweredBy("and each does with a new one", renewed, immediate())
+			careful.RefusedBy("a server that looks at each call refuses it by the old connection too", expires, immediate(), time.Time{}, traffic.NotPermitted)
+			careless.AllAnswered("one that looks in the handshake alone never stops to answer")
+			if err := s.Client.Present(ctx, synthetic.X509Request{ID: s.ID()}); err != nil {
+				return err
+			}
+			return t.Await(ctx, renewed, immediate(), anew.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},

@@ -308,14 +308,14 @@ func (d Domain) PollsLate() {
 // does, and returns nil where that fails. A watch that is as long as a poll does
 // not show by itself that there was one.
 func (d Domain) cannotFetch(ctx context.Context, of Domain) error {
-	refused := d.Refresh(ctx, of)
-	if refused == nil {
+	err := d.Refresh(ctx, of)
+	if err == nil {
 		return fmt.Errorf("%s has fetched the bundle of %s", d, of)
 	}
-	if err := ctx.Err(); err != nil {
+	if refused := (*spire.FetchError)(nil); !errors.As(err, &refused) {
 		return err
 	}
-	d.trial.Seen("asked to fetch, it cannot: %v", refused)
+	d.trial.Seen("asked to fetch, it cannot: %v", err)
 	return nil
 }
 

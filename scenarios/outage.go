@@ -13,18 +13,20 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
 func outages() []Scenario {
 	return []Scenario{
-		server, serverKilled, dataLost, agent, agentKilled, controllerManager, bundleEndpoint, cluster, partition, missingBundle, hungEndpoint,
+		server, serverKilled, dataLost, datastore, agent, agentKilled, controllerManager, bundleEndpoint, cluster, partition, missingBundle, hungEndpoint,
 	}
 }
 
 // newIdentityWaits is what an outage of a server and one of an agent have in
-// common: those who have an identity go on, and who comes new waits.
-func newIdentityWaits(ctx context.Context, t *Trial, what string, f func(fault.Cluster) fault.Fault) error {
+// common: those who have an identity go on, and who comes new waits. What else there
+// is to see, meanwhile has steps for; it may be nil.
+func newIdentityWaits(ctx context.Context, t *Trial, what string, f func(fault.Cluster) fault.Fault, meanwhile func(called, caller Domain)) error {
 	called, caller := t.Pair()
 	var broken *Breakage
 	var guest Newcomer
@@ -47,6 +49,9 @@ func newIdentityWaits(ctx context.Context, t *Trial, what string, f func(fault.C
 		broken, err = t.Break(ctx, f(called.Fault()))
 		return err
 	})
+	if meanwhile != nil {
+		meanwhile(called, caller)
+	}
 	t.Step(ctx, "let a newcomer come: it waits", func(ctx context.Context) (err error) {
 		if guest, err = called.Newcomer(ctx); err != nil {
 			return err
@@ -78,7 +83,52 @@ var server = Scenario{
 		"spiffe/spire test/integration: connectivity with servers stopped",
 	},
 	Run: func(ctx context.Context, t *Trial) error {
-		return newIdentityWaits(ctx, t, "server", fault.ServerStopped)
+		return newIdentityWaits(ctx, t, "server", fault.ServerStopped, nil)
+	},
+}
+
+// postgresDatastore is the need of who breaks a datastore: sqlite is a file of the
+// server's own.
+var postgresDatastore = &Need{
+	What: "a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one",
+	met:  func(called, _ topology.TrustDomain) bool { return called.Datastore == topology.Postgres },
+}
+
+var datastore = Scenario{
+	Name:  "outage/datastore",
+	Claim: "While the datastore of a SPIRE server is away, those who have an identity call across the federation as before, and newcomers and peers wait: the server neither takes an entry nor serves its bundle.",
+	Needs: postgresDatastore,
+	Sources: []string{
+		"SPIRE pkg/server/endpoints/bundle/server.go: 500 where the bundle cannot be read",
+		"SPIRE pkg/server/server.go, CheckHealth: a server is well when it can read its bundle",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		err := newIdentityWaits(ctx, t, "datastore", fault.DatastoreStopped, func(called, caller Domain) {
+			t.Step(ctx, "see that its peer cannot fetch its bundle, and keeps the one that it has", func(ctx context.Context) error {
+				before, err := caller.Held(ctx, called.Name)
+				if err != nil {
+					return err
+				}
+				if err := caller.cannotFetch(ctx, called); err != nil {
+					return err
+				}
+				after, err := caller.Held(ctx, called.Name)
+				if err == nil && (before == nil || after == nil || !before.Equal(after)) {
+					err = errors.New("it has another one")
+				}
+				return err
+			})
+		})
+		if err != nil {
+			return err
+		}
+		// Kubernetes may have seen it unwell, and does not look again at once.
+		t.Step(ctx, "see that the server counts as well", func(ctx context.Context) error {
+			called, _ := t.Pair()
+			b := Bound{Within: federation.HealthBound(), Formula: "the server's look at itself + Kubernetes' look at the server"}
+			return t.Await(ctx, time.Now(), b, called.Ready())
+		})
+		return t.Err()
 	},
 }
 
@@ -87,7 +137,7 @@ var agent = Scenario{
 	Claim:   "While a SPIRE agent is away, its workloads call across the federation with the identity that they hold, and only newcomers wait.",
 	Sources: []string{"go-spiffe workloadapi.X509Source keeps what it has when the Workload API goes away"},
 	Run: func(ctx context.Context, t *Trial) error {
-		return newIdentityWaits(ctx, t, "agent", fault.AgentStopped)
+		return newIdentityWaits(ctx, t, "agent", fault.AgentStopped, nil)
 	},
 }
 
@@ -96,7 +146,7 @@ var controllerManager = Scenario{
 	Claim:   "While the controller manager hangs, those who have an identity call across the federation as before, and only newcomers wait.",
 	Sources: []string{"SPIRE Controller Manager pkg/spireentry: it makes an entry for each pod that comes"},
 	Run: func(ctx context.Context, t *Trial) error {
-		return newIdentityWaits(ctx, t, "controller manager", fault.ControllerManagerGone)
+		return newIdentityWaits(ctx, t, "controller manager", fault.ControllerManagerGone, nil)
 	},
 }
 

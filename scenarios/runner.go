@@ -35,14 +35,19 @@ type Runner struct {
 	Mutation Mutation
 }
 
-// NeedsError says what a lab lacks for scenarios.
+// NeedsError says what a lab lacks for scenarios, or for one of them.
 type NeedsError struct {
-	Lab  string
-	What string
+	Lab string
+	// Scenario is empty where the lab is one for no scenario at all.
+	Scenario string
+	What     string
 }
 
 func (e *NeedsError) Error() string {
-	return fmt.Sprintf("lab %s is not one that scenarios can run on: %s", e.Lab, e.What)
+	if e.Scenario == "" {
+		return fmt.Sprintf("lab %s is not one that scenarios can run on: %s", e.Lab, e.What)
+	}
+	return fmt.Sprintf("lab %s is not one that %s can run on: it needs %s", e.Lab, e.Scenario, e.What)
 }
 
 // NotWellError says what of a lab is not well, so that nothing that is seen on it

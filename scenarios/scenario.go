@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // Scenario is one thing that is broken on purpose, and what is claimed of it.
@@ -16,10 +18,30 @@ type Scenario struct {
 	Claim string
 	// Labels are beside the group, which is a label by itself.
 	Labels []string
+	// Needs is what the pair must have beside what each scenario needs; mostly
+	// nothing.
+	Needs *Need
 	// Sources are where the behaviour is written down: upstream files and issues.
 	Sources []string
 	// Run breaks and looks. It calls Trial's methods and returns Trial.Err.
 	Run func(ctx context.Context, t *Trial) error
+}
+
+// Need is what not every lab has.
+type Need struct {
+	// What says whom it asks what of, and how a lab file gives it.
+	What string
+	met  func(called, caller topology.TrustDomain) bool
+}
+
+// RunsOn returns nil where a lab has what the scenario needs. The error is a
+// *NeedsError.
+func (s Scenario) RunsOn(t topology.Topology) error {
+	called, caller, err := pairOf(t)
+	if err != nil || s.Needs == nil || s.Needs.met(called, caller) {
+		return err
+	}
+	return &NeedsError{Lab: t.Name, Scenario: s.Name, What: s.Needs.What}
 }
 
 // Labels that scenarios may have beside their group.

@@ -93,6 +93,37 @@ func TestPairOf(t *testing.T) {
 	}
 }
 
+func TestRunsOn(t *testing.T) {
+	s, err := Find("outage/datastore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lab, want := range map[string]string{
+		"enterprise": "",
+		"quotes":     "lab quotes is not one that outage/datastore can run on: it needs a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one",
+	} {
+		f, err := config.Open(lab)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := s.RunsOn(f.Topology); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("error is %q\nwant     %q", got, want)
+		}
+		if err := server.RunsOn(f.Topology); err != nil {
+			t.Errorf("a scenario without needs: %v", err)
+		}
+		f.Topology.Relationships = nil
+		needs := (*NeedsError)(nil)
+		if err := s.RunsOn(f.Topology); !errors.As(err, &needs) || needs.Scenario != "" {
+			t.Errorf("on a lab for no scenario: error is %v", err)
+		}
+	}
+}
+
 // run runs a scenario that needs no lab.
 func run(t *testing.T, mutation Mutation, do func(ctx context.Context, t *Trial) error) Record {
 	t.Helper()

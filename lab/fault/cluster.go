@@ -81,6 +81,7 @@ type Power interface {
 var (
 	serverSet   = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
 	serverClaim = ObjectKey{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: spire.Namespace, Name: spire.ServerClaim}
+	database    = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.DatabaseRelease}
 	agentSet    = ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
 	endpoint    = ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
 )
@@ -147,6 +148,15 @@ func (c container) isnot(before container) error {
 func (c Cluster) pod(ctx context.Context, name string) (p pod, found bool, err error) {
 	found, err = c.Objects.Object(ctx, ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: name}, &p)
 	return p, found, err
+}
+
+// podGone returns nil when there is no pod of a name.
+func (c Cluster) podGone(ctx context.Context, name string) error {
+	p, found, err := c.pod(ctx, name)
+	if err == nil && found {
+		err = fmt.Errorf("pod %s is there, phase %s", name, p.Status.Phase)
+	}
+	return err
 }
 
 // awayError says that there is no container to look at.

@@ -71,6 +71,11 @@ func subjects() map[string]subject {
 			felt: "the SPIRE server of cluster market has another volume", lasting: true,
 			healed: "the SPIRE server of cluster market runs on another volume", hurt: "none",
 		},
+		"datastore-stopped/market": {
+			make: func(w *world) fault.Fault { return fault.DatastoreStopped(w.market.cluster()) },
+			felt: "no pod of the datastore of cluster market is left", calm: "pod spire-database-0 is there, phase Running",
+			healed: "the datastore of cluster market runs", hurt: "pod spire-database-0 is not there",
+		},
 		"agent-stopped/market": {
 			make: func(w *world) fault.Fault { return fault.AgentStopped(w.market.cluster()) },
 			felt: "no pod of the SPIRE agent of cluster market is left", calm: "spire-agent-x is there",

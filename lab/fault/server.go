@@ -114,14 +114,8 @@ func (c Cluster) scaled(replicas int) func(ctx context.Context) error {
 // serverGone checks that no pod of the server is left.
 func (c Cluster) serverGone() check.Check {
 	return check.Check{
-		Name: fmt.Sprintf("no pod of the SPIRE server of cluster %s is left", c.Name),
-		Probe: func(ctx context.Context) error {
-			p, found, err := c.pod(ctx, spire.ServerPod)
-			if err == nil && found {
-				err = fmt.Errorf("pod %s is there, phase %s", spire.ServerPod, p.Status.Phase)
-			}
-			return err
-		},
+		Name:  fmt.Sprintf("no pod of the SPIRE server of cluster %s is left", c.Name),
+		Probe: func(ctx context.Context) error { return c.podGone(ctx, spire.ServerPod) },
 	}
 }
 

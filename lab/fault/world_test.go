@@ -42,9 +42,12 @@ type site struct {
 	replicas, volume       int
 	nodeSelector, selector string
 
-	server, manager, agent process
-	claim                  int
-	endpoints              []string
+	// databases is how many of the server's PostgreSQL there are to be.
+	databases int
+
+	server, manager, agent, database process
+	claim                            int
+	endpoints                        []string
 }
 
 // process is a container's. It was started run times; 0 is a pod that is gone.
@@ -64,7 +67,7 @@ func newSite(w *world, name, address string) *site {
 	one := process{run: 1, running: true}
 	return &site{
 		w: w, name: name, address: netip.MustParseAddr(address), on: true, replicas: 1, selector: "spire-server",
-		server: one, manager: one, agent: one, volume: 1, claim: 1, endpoints: []string{"10.64.0.9"},
+		server: one, manager: one, agent: one, database: one, databases: 1, volume: 1, claim: 1, endpoints: []string{"10.64.0.9"},
 	}
 }
 
@@ -96,6 +99,7 @@ func (w *world) settle() {
 			p.want(s.replicas == 1)
 		}
 		s.agent.want(s.nodeSelector == "")
+		s.database.want(s.databases == 1)
 		s.endpoints = nil
 		if s.selector == "spire-server" && s.replicas == 1 {
 			s.endpoints = []string{"10.64.0.9"}
@@ -116,8 +120,8 @@ func (p *process) want(there bool) {
 func (w *world) String() string {
 	text := fmt.Sprint(w.bundles)
 	for _, s := range []*site{w.market, w.broker} {
-		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t agent %t claim %t", s.name, s.on, s.rules,
-			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.agent.running, s.claim > 0)
+		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t agent %t claim %t databases %d", s.name, s.on, s.rules,
+			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.agent.running, s.claim > 0, s.databases)
 	}
 	return text
 }
@@ -139,6 +143,10 @@ func (s *site) Apply(_ context.Context, objects ...any) (bool, error) {
 				s.replicas = 0
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":1}}`:
 				s.replicas = 1
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-database","namespace":"spire-system"},"spec":{"replicas":0}}`:
+				s.databases = 0
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-database","namespace":"spire-system"},"spec":{"replicas":1}}`:
+				s.databases = 1
 			case `{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"spire-agent","namespace":"spire-system"},` +
 				`"spec":{"template":{"spec":{"nodeSelector":{"fedlab.dev/fault":"agent-stopped"}}}}}`:
 				s.nodeSelector = "fedlab.dev/fault"
@@ -172,6 +180,12 @@ func (s *site) Object(_ context.Context, key fault.ObjectKey, into any) (found b
 		case "Pod spire-system/spire-agent-x":
 			if found = s.agent.run > 0; found {
 				object = pod(s.agent.status("spire-agent"))
+			}
+		case "StatefulSet spire-system/spire-database":
+			found, object = true, map[string]any{}
+		case "Pod spire-system/spire-database-0":
+			if found = s.database.run > 0; found {
+				object = pod(s.database.status("postgres"))
 			}
 		case "PersistentVolumeClaim spire-system/data-spire-server-0":
 			if found = s.claim > 0; found {

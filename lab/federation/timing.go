@@ -47,6 +47,10 @@ const (
 	// serverSVIDTick is how often a server looks whether its own SVID is to be
 	// replaced (pkg/server/svid/rotator_config.go, DefaultRotatorInterval).
 	serverSVIDTick = 5 * time.Second
+	// healthCheck is how often a server looks whether it is well, once it has been
+	// (pkg/common/health/health.go, readyCheckInterval), and readiness how often
+	// Kubernetes asks it: charts/spire sets periodSeconds.
+	healthCheck, readiness = time.Minute, 5 * time.Second
 
 	// agentSVIDTick is how often an agent looks whether its own SVID is to be
 	// replaced, with a jitter of a tenth (pkg/agent/svid/rotator_config.go,
@@ -138,6 +142,10 @@ func ReconcileBound() time.Duration { return reconcile }
 // RelationshipBound returns how long a server may take to fetch for the first
 // time by a relationship that somebody has made through its API.
 func RelationshipBound() time.Duration { return configReload }
+
+// HealthBound returns how long Kubernetes may take to see that a server is well
+// again.
+func HealthBound() time.Duration { return healthCheck + readiness }
 
 // TaintBound returns how long the workloads of a trust domain may present SVIDs
 // that an authority has signed which their server has tainted since: the agent

@@ -190,8 +190,8 @@ func TestWrongEndpointIDIsNotFetched(t *testing.T) {
 
 func wantRefused(t *testing.T, err error, cause string) {
 	t.Helper()
-	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), cause) {
-		t.Errorf("error = %v, want code Internal and %q", err, cause)
+	if failed := (*spire.FetchError)(nil); !errors.As(err, &failed) || !strings.Contains(err.Error(), cause) {
+		t.Errorf("error = %v, want a FetchError and %q", err, cause)
 	}
 }
 

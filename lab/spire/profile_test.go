@@ -19,8 +19,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
@@ -373,8 +371,8 @@ func TestFaults(t *testing.T) {
 			mend(t)
 			fault.made(t)
 			err := truster.RefreshBundle(t.Context(), fault.of)
-			if status.Code(err) != codes.Internal {
-				t.Fatalf("error = %v, want code Internal", err)
+			if failed := (*spire.FetchError)(nil); !errors.As(err, &failed) {
+				t.Fatalf("error = %v, want a FetchError", err)
 			}
 			said := endpointURL.ReplaceAllString(err.Error(), `Get "URL"`)
 			want := "refresh held bundle of " + fault.of.Name() + " on SPIRE server of cluster2.com: rpc error: code = Internal desc = " + fault.want

@@ -9,6 +9,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -86,8 +88,16 @@ func (s *Server) DeleteRelationship(ctx context.Context, td spiffeid.TrustDomain
 	return s.wrap(err, "delete relationship with %s", td)
 }
 
+// FetchError says that the server answered, and could not fetch a bundle.
+type FetchError struct{ Err error }
+
+func (e *FetchError) Error() string { return e.Err.Error() }
+
+func (e *FetchError) Unwrap() error { return e.Err }
+
 // RefreshBundle fetches the bundle of td at once, and returns when it is stored.
-// The error is a *NotFoundError if the server has no relationship with td.
+// The error is a *NotFoundError if the server has no relationship with td, and a
+// *FetchError if it tried and could not.
 //
 // It is for relationships that are some seconds old. A server fetches for a new
 // one by itself; a refresh that overtakes it ties the polling to its own call,
@@ -95,7 +105,11 @@ func (s *Server) DeleteRelationship(ctx context.Context, td spiffeid.TrustDomain
 // 1.15.3; pkg/server/bundle/client/manager.go, RefreshBundleFor).
 func (s *Server) RefreshBundle(ctx context.Context, td spiffeid.TrustDomain) error {
 	_, err := s.relationships.RefreshBundle(ctx, &trustdomainv1.RefreshBundleRequest{TrustDomain: td.Name()})
-	return s.wrap(err, "refresh held bundle of %s", td)
+	wrapped := s.wrap(err, "refresh held bundle of %s", td)
+	if status.Code(err) == codes.Internal { // whatever goes wrong with a fetch
+		return &FetchError{wrapped}
+	}
+	return wrapped
 }
 
 func (s *Server) relationshipToAPI(r Relationship, bundle *spiffebundle.Bundle) (*types.FederationRelationship, error) {

@@ -40,11 +40,16 @@ type listed struct {
 	Name    string   `json:"name"`
 	Claim   string   `json:"claim"`
 	Labels  []string `json:"labels"`
+	Needs   string   `json:"needs,omitempty"`
 	Sources []string `json:"sources,omitempty"`
 }
 
 func list(s scenarios.Scenario) listed {
-	return listed{Name: s.Name, Claim: s.Claim, Labels: s.AllLabels(), Sources: s.Sources}
+	l := listed{Name: s.Name, Claim: s.Claim, Labels: s.AllLabels(), Sources: s.Sources}
+	if s.Needs != nil {
+		l.Needs = s.Needs.What
+	}
+	return l
 }
 
 func (c *cmd) scenarioList() *cobra.Command {
@@ -95,6 +100,9 @@ func (c *cmd) scenarioShow() *cobra.Command {
 				return c.json("Scenario", list(s))
 			}
 			lines := []string{s.Name, "", "  " + s.Claim, "", "labels: " + strings.Join(s.AllLabels(), ", ")}
+			if s.Needs != nil {
+				lines = append(lines, "needs:  "+s.Needs.What)
+			}
 			for _, source := range s.Sources {
 				lines = append(lines, "source: "+source)
 			}
@@ -141,7 +149,8 @@ func (c *cmd) scenarioRun() *cobra.Command {
 		Long: `run needs a lab that is up and well, and gives each cluster a probe, the program
 that makes the calls; they are taken away afterwards. Several scenarios run one
 after the other, in an order that --seed decides; it is printed, and the same seed
-makes the same order.
+makes the same order. A scenario that needs what the lab has not is left out, and
+refused where it is named.
 
 Each run leaves a folder with a record of each scenario (JSON), junit.xml, and
 report.html, which is one file and needs nothing else. The exit code is 0 only
@@ -166,6 +175,10 @@ when every claim holds, and 3 otherwise.`,
 				r.seed = uint64(time.Now().UnixNano())
 			}
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
+				chosen, err := c.runnable(t, chosen, args)
+				if err != nil {
+					return err
+				}
 				return c.runScenarios(cmd.Context(), d, t, r, scenarios.Shuffled(chosen, r.seed))
 			})
 		},
@@ -222,6 +235,30 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]scena
 		add(some...)
 	}
 	return chosen, nil
+}
+
+// runnable leaves out the scenarios for which a lab lacks something, and tells of
+// them; who names one wants it to run.
+func (c *cmd) runnable(t topology.Topology, chosen []scenarios.Scenario, names []string) ([]scenarios.Scenario, error) {
+	var able []scenarios.Scenario
+	var lacks error
+	for _, s := range chosen {
+		err := s.RunsOn(t)
+		needs := (*scenarios.NeedsError)(nil)
+		switch {
+		case err == nil:
+			able = append(able, s)
+		case errors.As(err, &needs) && needs.Scenario != "" && !slices.Contains(names, s.Name):
+			lacks = err
+			c.printf("%s is left out: it needs %s\n", s.Name, needs.What)
+		default:
+			return nil, err
+		}
+	}
+	if able == nil {
+		return nil, lacks
+	}
+	return able, nil
 }
 
 // errClaim says that a claim does not hold. Which has been shown already.
