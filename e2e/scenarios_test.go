@@ -39,6 +39,7 @@ func mutants() []mutant {
 		{"rotation/x509-authority", scenarios.SkipTaint, "taint the old one, so that all it has signed is replaced"},
 		{"rotation/x509-authority", scenarios.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
 		{"rotation/x509-authority", scenarios.NeverRefresh, "publish the next authority before anything is signed with it"},
+		{"rotation/revoked-too-early", scenarios.KeepOldBundle, "taint the old one, and revoke it in the same breath"},
 		{"rotation/jwt-authority", scenarios.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
 		{"rotation/faster-than-refresh", scenarios.NeverRefresh, "force a refresh"},
 		{"rotation/faster-than-refresh", scenarios.AcceptAny, "each call fails from soon after until the forced refresh"},

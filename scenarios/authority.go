@@ -125,9 +125,8 @@ func (r *rotation) mark(does string, a spire.Authority) {
 	r.of.trial.Mark("%s %s %s %s", r.of, does, r.all.kind, brief(a.ID))
 }
 
-// renewAgents has the pods of agents made anew where somebody else has activated
-// the authority: nothing tells then which one has signed what agents have, and they
-// attest anew when they start.
+// renewAgents has agents attest anew where somebody else has activated the
+// authority: nothing tells then which one has signed what they have.
 func (r *rotation) renewAgents(ctx context.Context) (err error) {
 	if r.agents != nil {
 		return nil
@@ -135,15 +134,66 @@ func (r *rotation) renewAgents(ctx context.Context) (err error) {
 	if r.agents, err = r.of.serials(ctx); err != nil {
 		return err
 	}
+	return r.of.restartAgents(ctx)
+}
+
+// restartAgents deletes the pods of agents: they attest anew when they start.
+func (d Domain) restartAgents(ctx context.Context) error {
 	pods := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
-	names, err := r.of.Access().Objects.Named(ctx, pods, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
+	names, err := d.Access().Objects.Named(ctx, pods, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
 	for _, name := range names {
 		if err == nil {
 			pods.Name = name
-			err = r.of.Access().Objects.Delete(ctx, pods)
+			err = d.Access().Objects.Delete(ctx, pods)
 		}
 	}
 	return err
+}
+
+// verifiable reports whether the probe presents an SVID of an authority that its
+// own trust domain has still.
+func (d Domain) verifiable(ctx context.Context) (bool, error) {
+	holding, err := d.Probe().Holding(ctx)
+	if err != nil {
+		return false, err
+	}
+	if holding.Self == nil {
+		return false, fmt.Errorf("workloads of %s have no SVID: %s", d, holding.Problem)
+	}
+	bundle, err := d.Bundle(ctx)
+	// The authority is empty once the probe has that bundle, too.
+	return err == nil && slices.Contains(federation.X509IDs(bundle), holding.Self.Authority), err
+}
+
+// presentsRevoked checks that the probe presents an SVID of an authority that was
+// revoked.
+func (d Domain) presentsRevoked() check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is revoked", d), Probe: func(ctx context.Context) error {
+		verifiable, err := d.verifiable(ctx)
+		if verifiable {
+			err = errors.New("theirs are of one that is in the bundle")
+		}
+		return err
+	}}
+}
+
+// replaceRevoked starts the agents again where workloads present SVIDs of an
+// authority that was revoked: left alone, they keep them for half of the SVIDs'
+// life.
+func (d Domain) replaceRevoked(ctx context.Context) error {
+	if verifiable, err := d.verifiable(ctx); err != nil || verifiable {
+		return err
+	}
+	if err := d.restartAgents(ctx); err != nil {
+		return err
+	}
+	return d.trial.until(ctx, check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is in the bundle", d), Probe: func(ctx context.Context) error {
+		verifiable, err := d.verifiable(ctx)
+		if err == nil && !verifiable {
+			err = errors.New("theirs are of one that is revoked")
+		}
+		return err
+	}})
 }
 
 // arrive waits until workloads of all who trust the trust domain have the next

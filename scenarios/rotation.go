@@ -14,7 +14,7 @@ import (
 )
 
 func rotations() []Scenario {
-	return []Scenario{x509Authority, jwtAuthority, natural, fasterThanRefresh}
+	return []Scenario{x509Authority, revokedTooEarly, jwtAuthority, natural, fasterThanRefresh}
 }
 
 // x509Authority replaces an X.509 authority as an operator does.
@@ -62,6 +62,56 @@ var x509Authority = Scenario{
 		t.Step(ctx, "see a few more calls come through", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed from the first step to the last")
 			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+		})
+		return t.Err()
+	},
+}
+
+// revokedTooEarly replaces one as somebody does who is in a hurry.
+var revokedTooEarly = Scenario{
+	Name:  "rotation/revoked-too-early",
+	Claim: "What an authority has signed that is revoked before agents have heard of its taint stays in use: workloads go on to present SVIDs that no peer takes once it has fetched, and starting the agents again is the cure.",
+	Sources: []string{
+		"SPIRE pkg/agent/manager/sync.go, processTaintedAuthorities: a taint has SVIDs replaced, and what is revoked is tainted no longer",
+		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509 revoke)",
+	},
+	Run: func(ctx context.Context, t *Trial) error {
+		called, caller := t.Pair()
+		var r *rotation
+		var revoked time.Time
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "publish the next authority, wait until the peer has it, and activate it", func(ctx context.Context) (err error) {
+			if r, err = called.prepare(ctx, called.x509()); err != nil {
+				return err
+			}
+			if err := r.arrive(ctx); err != nil {
+				return err
+			}
+			return r.activate(ctx)
+		})
+		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "'fedlab status' says that all is well, and the demo's page goes on by the connection that it has", func(ctx context.Context) error {
+			t.Restore("replace what the authority has signed that is revoked", called.replaceRevoked)
+			calls.AnsweredBetween("up to then no call failed", time.Time{}, time.Now())
+			revoked = time.Now()
+			if err := errors.Join(r.taint(ctx), r.revoke(ctx)); err != nil {
+				return err
+			}
+			return t.Await(ctx, revoked, caller.ToWorkloads(called), calls.Ends(traffic.UnknownAuthority))
+		})
+		t.Step(ctx, "see that the SVIDs stay, for as long as a taint takes to replace them", func(ctx context.Context) error {
+			if err := t.Stays(ctx, tainted().Within, tainted().Formula, called.presentsRevoked()); err != nil {
+				return err
+			}
+			return calls.Ends(traffic.UnknownAuthority).Probe(ctx)
+		})
+		t.Step(ctx, "start the agents again", func(ctx context.Context) error {
+			mended := time.Now()
+			calls.RefusedBy("each call fails from soon after the revocation until then", revoked, caller.ToWorkloads(called), mended, traffic.UnknownAuthority)
+			calls.AnsweredBy("and they are answered again after it", mended, registered())
+			if err := called.replaceRevoked(ctx); err != nil {
+				return err
+			}
+			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
 		})
 		return t.Err()
 	},

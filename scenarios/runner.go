@@ -278,6 +278,13 @@ func (t *Trial) takeUp(ctx context.Context) error {
 				t.Step(ctx, "finish "+r.String()+" that was begun before", r.finish)
 			}
 		}
+		verifiable, err := d.verifiable(ctx)
+		if err != nil {
+			return err
+		}
+		if !verifiable {
+			t.Step(ctx, "replace what an authority of "+d.String()+" has signed that was revoked before", d.replaceRevoked)
+		}
 	}
 	return t.Err()
 }
