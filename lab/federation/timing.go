@@ -161,8 +161,8 @@ func EndpointSVIDBound() time.Duration { return serverSVIDTick }
 // AgentSVIDBound returns how long an agent may authenticate itself by an SVID that
 // a tainted authority has signed: it hears of the taint with one synchronisation,
 // and attests anew when it looks at its own SVID. An authority that is revoked
-// before locks the agent out, since the server refuses its SVID from then on, and
-// no synchronisation tells it why.
+// before locks the agent out: the server refuses its SVID with its next connection,
+// and nothing tells it why.
 func AgentSVIDBound() time.Duration { return agentSync + agentSVIDTick }
 
 // RegistrationBound returns how long a change of a registration entry may take
