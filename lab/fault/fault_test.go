@@ -245,6 +245,19 @@ func TestChecksSayWhatTheyCannotSee(t *testing.T) {
 	}
 }
 
+// TestDatastoreStoppedNeedsOne: a part of an object that is not there would make
+// one.
+func TestDatastoreStoppedNeedsOne(t *testing.T) {
+	w := well()
+	cluster := w.market.cluster()
+	cluster.Objects = bare{w.market}
+	i, err := fault.DatastoreStopped(cluster).Inject(t.Context())
+	wantError(t, "inject", err, "inject datastore-stopped/market: the SPIRE server has no PostgreSQL")
+	if i != nil || w.calls != 0 {
+		t.Errorf("it left %v after %d calls", i, w.calls)
+	}
+}
+
 // TestInjectSurvivesItsContext: who interrupts an injection is left with nothing.
 func TestInjectSurvivesItsContext(t *testing.T) {
 	w := well()
