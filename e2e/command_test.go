@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -240,11 +241,23 @@ func docker(ctx context.Context, args ...string) ([]string, error) {
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' }), nil
 }
 
-// freePort returns an address of this machine on which nobody listens now.
+// lastPort is the one that freePort returned last. They lie below those of which
+// the system gives one to who asks for any (32768 and up): kind does so for the
+// API of each cluster, and may be given what was free a moment before.
+var lastPort = 20000 + os.Getpid()%10000
+
+// freePort returns another address of this machine each time, on which nobody
+// listens now.
 func freePort(ctx context.Context) (string, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		lastPort++
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(lastPort))
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp4", address)
+		switch {
+		case err == nil:
+			return address, l.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return "", err
+		}
 	}
-	return l.Addr().String(), l.Close()
 }

@@ -211,6 +211,12 @@ var _ = Describe("A scenario is not run", Label("status"), func() {
 			ContainSubstring("'between: [a, b]' in its file makes them do")))))
 	}, SpecTimeout(time.Minute))
 
+	It("on a lab that lacks what it alone needs", func(ctx SpecContext) {
+		needs := "it needs a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one"
+		Expect(under.fedlab(ctx, "scenario", "run", "outage/datastore")).To(And(HaveField("Code", 2),
+			HaveField("Stderr", ContainSubstring("lab "+under.topology.Name+" is not one that outage/datastore can run on: "+needs))))
+	}, SpecTimeout(time.Minute))
+
 	It("on a lab that is half up, and changes nothing there", func(ctx SpecContext) {
 		w, cluster := under.withoutServer(ctx)
 		Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed())

@@ -308,21 +308,33 @@ func start(t *testing.T, dir, program, config string, env []string, healthy func
 	}
 }
 
+// lastPort is the one that freePorts returned last. They lie below those of which
+// the system gives one to who asks for any (32768 and up), as other tests do while
+// a server starts. Processes that test side by side begin apart.
+var (
+	lastPort   = 10000 + os.Getpid()%50*200
+	lastPortMu sync.Mutex
+)
+
 // freePorts returns ports of the loopback interface that nobody listens on.
 func freePorts(t *testing.T, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	lastPortMu.Lock()
+	defer lastPortMu.Unlock()
+	var ports []int
+	for len(ports) < n {
+		lastPort++
+		listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", lastPort))
+		switch {
+		case err == nil:
+			ports = append(ports, lastPort)
+			err = listener.Close()
+		case errors.Is(err, syscall.EADDRINUSE):
+			err = nil
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
-			if err := listener.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
-		ports[i] = listener.Addr().(*net.TCPAddr).Port
 	}
 	return ports
 }

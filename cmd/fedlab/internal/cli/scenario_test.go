@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/scenarios"
+)
+
+// TestRunnable: who asks for many is told which are left out, and who names one
+// is refused.
+func TestRunnable(t *testing.T) {
+	f, err := config.Open("quotes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const needy = "outage/datastore"
+	all := scenarios.Catalogue()
+	var told bytes.Buffer
+	c := &cmd{Streams: Streams{Err: &told}}
+
+	able, err := c.runnable(f.Topology, all, []string{"outage/server"})
+	if err != nil || len(able) != len(all)-1 || slices.ContainsFunc(able, func(s scenarios.Scenario) bool { return s.Name == needy }) {
+		t.Errorf("of %d it runs %d, error %v", len(all), len(able), err)
+	}
+	s, err := scenarios.Find(needy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := told.String(), needy+" is left out: it needs "+s.Needs.What+"\n"; got != want {
+		t.Errorf("it tells %q, want %q", got, want)
+	}
+
+	told.Reset()
+	for name, names := range map[string][]string{"one that is named": {needy}, "nothing is left": nil} {
+		needs := (*scenarios.NeedsError)(nil)
+		if able, err := c.runnable(f.Topology, []scenarios.Scenario{s}, names); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
+			t.Errorf("%s: it runs %d, error %v", name, len(able), err)
+		}
+	}
+	f.Topology.Relationships, told = nil, bytes.Buffer{}
+	needs := (*scenarios.NeedsError)(nil)
+	if _, err := c.runnable(f.Topology, all, nil); !errors.As(err, &needs) || needs.Scenario != "" || told.Len() > 0 {
+		t.Errorf("a lab for no scenario: error %v, it tells %q", err, told.String())
+	}
+}
