@@ -186,6 +186,9 @@ func (s *subject) objects(ctx context.Context) (map[string]string, error) {
 				if err != nil {
 					return nil, err
 				}
+				if m.DeletionTimestamp != "" {
+					continue // of what an earlier spec has changed
+				}
 				found[strings.Join([]string{c.Name, kind.kind, m.Namespace, m.Name}, "/")] = fmt.Sprintf("%s generation %d", m.UID, m.Generation)
 			}
 		}

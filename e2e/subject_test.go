@@ -230,7 +230,8 @@ func refused(broker topology.Workload, class string) func(context.Context) error
 	}
 }
 
-// podsOf returns the UIDs of a workload's pods.
+// podsOf returns the UIDs of a workload's pods, but for those that are on their
+// way out.
 func (s *subject) podsOf(ctx context.Context, w topology.Workload) ([]string, error) {
 	cluster, err := s.cluster(w.Cluster)
 	if err != nil {
@@ -246,7 +247,7 @@ func (s *subject) podsOf(ctx context.Context, w topology.Workload) ([]string, er
 		if err != nil {
 			return nil, err
 		}
-		if meta.Labels["app.kubernetes.io/name"] == w.App.Name {
+		if meta.Labels["app.kubernetes.io/name"] == w.App.Name && meta.DeletionTimestamp == "" {
 			uids = append(uids, meta.UID)
 		}
 	}
@@ -261,6 +262,8 @@ type metadata struct {
 	UID        string            `json:"uid"`
 	Generation int64             `json:"generation"`
 	Labels     map[string]string `json:"labels"`
+	// DeletionTimestamp is that of an object that is on its way out.
+	DeletionTimestamp string `json:"deletionTimestamp"`
 }
 
 func metadataOf(object map[string]any) (metadata, error) {

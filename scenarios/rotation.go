@@ -89,7 +89,7 @@ var revokedTooEarly = Scenario{
 			}
 			return r.activate(ctx)
 		})
-		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "'fedlab status' says that all is well, and the demo's page goes on by the connection that it has", func(ctx context.Context) error {
+		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "the demo's page stands still once it has to make another handshake, and 'fedlab status' says that all is well", func(ctx context.Context) error {
 			t.Restore("replace what the authority has signed that is revoked", called.replaceRevoked)
 			calls.AnsweredBetween("up to then no call failed", time.Time{}, time.Now())
 			revoked = time.Now()
