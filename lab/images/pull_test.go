@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -202,7 +203,9 @@ func TestPullRefused(t *testing.T) {
 		image   Image
 		push    v1.Image
 		between func(http.Handler) http.Handler
-		want    []string
+		// contact and stall are as in puller; half a minute where they do not count.
+		contact, stall time.Duration
+		want           []string
 	}{
 		"absent":          {image: server, want: []string{"NAME_UNKNOWN: Unknown name"}},
 		"another version": {image: Image{Name: "spire-server", Reference: "ghcr.io/spiffe/spire-server:1.16.0"}, push: img, want: []string{"MANIFEST_UNKNOWN: Unknown manifest"}},
@@ -220,10 +223,10 @@ func TestPullRefused(t *testing.T) {
 			want:    []string{"unexpected EOF"}},
 		"download that stands still": {image: server, push: img,
 			between: instead("/blobs/"+layer, half(size, func(r *http.Request) { <-r.Context().Done() })),
-			want:    []string{"nothing has come for 200ms"}},
+			stall:   200 * time.Millisecond, want: []string{"nothing has come for 200ms"}},
 		"registry that never answers": {image: server,
 			between: instead("/v2/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
-			want:    []string{"no answer within 2s"}},
+			contact: 2 * time.Second, want: []string{"no answer within 2s"}},
 		"another architecture": {image: server, push: randomImage(t, "s390x"), want: []string{"the image is for s390x, want " + runtime.GOARCH}},
 	}
 	for name, tt := range tests {
@@ -232,7 +235,7 @@ func TestPullRefused(t *testing.T) {
 			if tt.push != nil {
 				push(t, host+"/spiffe/spire-server:1.15.3", tt.push)
 			}
-			s, _, err := pulls(t, puller{mirror: host, contact: 2 * time.Second, stall: 200 * time.Millisecond}, tt.image)
+			s, _, err := pulls(t, puller{mirror: host, contact: cmp.Or(tt.contact, 30*time.Second), stall: cmp.Or(tt.stall, 30*time.Second)}, tt.image)
 			var refused *SourceError
 			if !errors.As(err, &refused) || refused.Source != Pull {
 				t.Fatalf("error %v, want a refusal by the registry", err)

@@ -45,8 +45,8 @@ func TestSourceWaitsForSocketAndEntryInAnyOrder(t *testing.T) {
 	case <-time.After(apptest.Patience):
 		t.Fatal("no identity")
 	}
-	if took := time.Since(registered); took > 2*time.Second {
-		t.Errorf("the identity took %s, want about a second at most", took)
+	if took := time.Since(registered); took > 3*time.Second {
+		t.Errorf("the identity took %s, want about a second, and less than four on any machine", took)
 	}
 	requireSerial(t, source, first.Certificates[0].SerialNumber.Text(16))
 	if err := identity.Check(source, time.Now()); err != nil {
