@@ -184,7 +184,9 @@ var _ = Describe("A rotation that somebody has begun", Label("scenario", "rotati
 			old = append(old, signs.Active.ID)
 		}
 		// What a short-lived authority leaves behind stays until SPIRE prunes it.
-		has := func(b *spiffebundle.Bundle) []string { return slices.Concat(federation.X509IDs(b), federation.JWTIDs(b)) }
+		has := func(b *spiffebundle.Bundle) []string {
+			return slices.Concat(federation.X509IDs(b), federation.JWTIDs(b))
+		}
 		stay := slices.DeleteFunc(has(before), func(id string) bool { return slices.Contains(old, id) })
 		x509, err := server.PrepareX509Authority(ctx)
 		Expect(err).NotTo(HaveOccurred())
