@@ -11,9 +11,6 @@ import (
 // DatastoreStopped scales the PostgreSQL of a cluster's SPIRE server to none. Its
 // volume stays. The server goes on with what it has in memory.
 func DatastoreStopped(c Cluster) Fault {
-	scaled := func(replicas int) func(context.Context) error {
-		return func(ctx context.Context) error { return c.apply(ctx, database, map[string]any{"replicas": replicas}) }
-	}
 	name := database.Name + "-0"
 	return fault{"datastore-stopped/" + c.Name, func(ctx context.Context) (injected, error) {
 		i := injected{
@@ -21,7 +18,7 @@ func DatastoreStopped(c Cluster) Fault {
 				Name:  fmt.Sprintf("no pod of the datastore of cluster %s is left", c.Name),
 				Probe: func(ctx context.Context) error { return c.podGone(ctx, name) },
 			},
-			recover: scaled(1),
+			recover: c.scaled(database, 1),
 			healed: check.Check{
 				Name: fmt.Sprintf("the datastore of cluster %s runs", c.Name),
 				Probe: func(ctx context.Context) error {
@@ -41,6 +38,6 @@ func DatastoreStopped(c Cluster) Fault {
 		if err != nil {
 			return injected{}, err
 		}
-		return i, scaled(0)(ctx)
+		return i, c.scaled(database, 0)(ctx)
 	}}
 }

@@ -15,9 +15,9 @@ func ServerStopped(c Cluster) Fault {
 	return fault{"server-stopped/" + c.Name, func(ctx context.Context) (injected, error) {
 		return injected{
 			felt:    c.serverGone(),
-			recover: c.scaled(1),
+			recover: c.scaled(serverSet, 1),
 			healed:  c.serverRuns(nil),
-		}, c.scaled(0)(ctx)
+		}, c.scaled(serverSet, 0)(ctx)
 	}}
 }
 
@@ -46,13 +46,13 @@ func ServerDataLost(c Cluster) Fault {
 			Probe: func(ctx context.Context) error { return c.another(ctx, before) },
 		}
 		runs := c.serverRuns(nil)
-		i := injected{felt: another, recover: c.scaled(1), healed: check.Check{
+		i := injected{felt: another, recover: c.scaled(serverSet, 1), healed: check.Check{
 			Name:  fmt.Sprintf("the SPIRE server of cluster %s runs on another volume", c.Name),
 			Probe: func(ctx context.Context) error { return inOrder(ctx, another.Probe, runs.Probe) },
 		}}
 		// A pod that was made while the claim is still going would wait for it
 		// for good, and the claim goes only when the pod that has it is gone.
-		if err := c.scaled(0)(ctx); err != nil {
+		if err := c.scaled(serverSet, 0)(ctx); err != nil {
 			return i, err
 		}
 		if err := check.Until(ctx, dataBound, c.serverGone()); err != nil {
@@ -71,7 +71,7 @@ func ServerDataLost(c Cluster) Fault {
 		if err != nil {
 			return i, err
 		}
-		return i, c.scaled(1)(ctx)
+		return i, c.scaled(serverSet, 1)(ctx)
 	}}
 }
 
@@ -104,11 +104,11 @@ func (c Cluster) another(ctx context.Context, before string) error {
 	return nil
 }
 
-// scaled returns what has the server's StatefulSet want so many pods. What was
-// said here stays said: to leave the field out would hand it back to Kubernetes'
-// default, not to Helm.
-func (c Cluster) scaled(replicas int) func(ctx context.Context) error {
-	return func(ctx context.Context) error { return c.apply(ctx, serverSet, map[string]any{"replicas": replicas}) }
+// scaled returns what has a StatefulSet want so many pods. What was said here
+// stays said: to leave the field out would hand it back to Kubernetes' default,
+// not to Helm.
+func (c Cluster) scaled(set ObjectKey, replicas int) func(ctx context.Context) error {
+	return func(ctx context.Context) error { return c.apply(ctx, set, map[string]any{"replicas": replicas}) }
 }
 
 // serverGone checks that no pod of the server is left.
