@@ -16,6 +16,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/helmrelease"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -84,12 +85,69 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			}
 			return helm.Uninstall(ctx, p.server.App.Namespace, p.server.Name)
 		}}, SpecTimeout(4*time.Minute)),
+		Entry("an authority, revoked in a hurry", spoiled{kinds: []string{"presents", "server"}, take: revokedInAHurry}, SpecTimeout(6*time.Minute)),
 		Entry("a node that was stopped", spoiled{kinds: []string{"cluster"}, restarts: true, take: func(ctx context.Context, p pair) error {
 			_, err := docker(ctx, "stop", "--time", "30", local.NodeName(under.topology.Name, p.server.Cluster))
 			return err
 		}}, SpecTimeout(6*time.Minute)),
 	)
 })
+
+// revokedInAHurry replaces the X.509 authority of the server's trust domain and
+// leaves nobody the time to replace what the old one has signed, but for the peer,
+// which has fetched both the new one and the revocation.
+func revokedInAHurry(ctx context.Context, p pair) (err error) {
+	l, err := under.driver.Open(ctx, under.topology)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	own, err := under.topology.TrustDomainOf(p.server.Cluster)
+	if err != nil {
+		return err
+	}
+	other, err := under.topology.TrustDomainOf(p.broker.Cluster)
+	if err != nil {
+		return err
+	}
+	server, err := l.Server(ctx, own.Name)
+	if err != nil {
+		return err
+	}
+	peer, err := l.Server(ctx, other.Name)
+	if err != nil {
+		return err
+	}
+	before, err := server.X509Authorities(ctx)
+	if err != nil {
+		return err
+	}
+	next, err := server.PrepareX509Authority(ctx)
+	if err != nil {
+		return err
+	}
+	if err := peer.RefreshBundle(ctx, own.Name); err != nil {
+		return err
+	}
+	if _, err := server.ActivateX509Authority(ctx, next.ID); err != nil {
+		return err
+	}
+	if err := errors.Join(server.TaintX509Authority(ctx, before.Active.ID), server.RevokeX509Authority(ctx, before.Active.ID)); err != nil {
+		return err
+	}
+	return check.Until(ctx, check.Bound{Within: federation.EndpointSVIDBound() + machine, Every: poll}, check.Check{
+		Name: other.Name.Name() + " has heard of the revocation", Probe: func(ctx context.Context) error {
+			if err := peer.RefreshBundle(ctx, own.Name); err != nil {
+				return err
+			}
+			held, err := peer.HeldBundle(ctx, own.Name)
+			if err == nil && slices.Contains(federation.X509IDs(held), before.Active.ID) {
+				err = errors.New("it holds the old authority")
+			}
+			return err
+		},
+	})
+}
 
 // mended lets up put right what a spec has not.
 func (s *subject) mended(ctx context.Context) error {

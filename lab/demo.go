@@ -106,22 +106,33 @@ func (u *up) verify(ctx context.Context, from, to topology.Workload, by *teller)
 	}
 	return wait(ctx, callBound, check.Check{Name: from.Name + " gets an answer from " + to.Name, Probe: func(ctx context.Context) error {
 		pods := u.access(by.Cluster).Pods
-		if by.App.Name == "broker-webapp" {
+		if by.App.Name == broker {
 			return quoted(ctx, pods, by.Workload, called)
 		}
 		return by.reported(ctx, pods, caller, called)
 	}})
 }
 
+// broker is the app that tells of quotes, and not of calls.
+const broker = "broker-webapp"
+
+// tellingPath returns where a program with a page tells of itself.
+func tellingPath(app topology.App) string {
+	if app.Name == broker {
+		return "/api/quotes"
+	}
+	return "/api/calls"
+}
+
 // quoted returns nil when a broker has quotes from a server.
-func quoted(ctx context.Context, pods Pods, broker topology.Workload, server spiffeid.ID) error {
+func quoted(ctx context.Context, pods Pods, by topology.Workload, server spiffeid.ID) error {
 	var answer struct {
 		Peer *struct {
 			ID string `json:"id"`
 		} `json:"peer"`
 		Error *problem `json:"error"`
 	}
-	err := ask(ctx, pods, broker, "/api/quotes", &answer)
+	err := ask(ctx, pods, by, tellingPath(by.App), &answer)
 	switch {
 	case err != nil:
 		return err
@@ -164,7 +175,7 @@ func (t *teller) look(ctx context.Context, pods Pods) ([]toldCall, error) {
 		var report struct {
 			Calls []toldCall `json:"calls"`
 		}
-		t.err = ask(ctx, pods, t.Workload, "/api/calls", &report)
+		t.err = ask(ctx, pods, t.Workload, tellingPath(t.App), &report)
 		t.calls, t.looked = report.Calls, time.Now()
 	}
 	return t.calls, t.err

@@ -20,7 +20,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// Cause is why a relationship does not work. Each has its cure in
+// Cause is why a relationship, a trust domain or a workload is not well. Each has its cure in
 // docs/troubleshooting.md.
 type Cause string
 
@@ -47,6 +47,10 @@ const (
 	DifferingBundle Cause = "differing bundle"
 	// NoFederatesWith: a workload that needs the bundle does not receive it.
 	NoFederatesWith Cause = "entry without federatesWith"
+	// Unverified: a workload, or the webhook of a controller manager, presents an
+	// X509-SVID that the bundle of its own trust domain does not verify. The next up
+	// mends it.
+	Unverified Cause = "unverified SVID"
 )
 
 // causeError is an error whose cause is known.

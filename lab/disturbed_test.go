@@ -34,7 +34,7 @@ func trialsOf(t *testing.T, of func(*testing.T) topology.Topology, starts map[st
 		return known.([]trial)
 	}
 	var all []trial
-	for _, found := range []string{"nothing", "one cluster half-made", "one cluster removed by hand", "a program left beside the clusters", "all of it, stopped", "all of it"} {
+	for _, found := range []string{"nothing", "one cluster half-made", "one cluster removed by hand", "a program left beside the clusters", "SVIDs of an authority that was revoked", "all of it, stopped", "all of it"} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			d := w.driver(t)

@@ -13,6 +13,7 @@ import (
 var (
 	serverKey    = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
 	agentKey     = ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
+	serverPodKey = ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: spire.ServerPod}
 	datastoreKey = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.DatabaseRelease}
 )
 
@@ -64,9 +65,12 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 		return err
 	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.servers[td.Name] = server
-	return nil
+	u.mu.Unlock()
+	if applied {
+		return nil // what is to sign the webhook's certificate is new
+	}
+	return renewWebhook(ctx, access, server)
 }
 
 // serverSettings gathers what a server is installed with: what its trust domain

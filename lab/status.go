@@ -68,6 +68,8 @@ type TrustDomainStatus struct {
 	JWTAuthorities  int `json:"jwtAuthorities"`
 	// ExpiresAt is when the first of the X.509 authorities ends.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
+	// Cause is Unverified where that is what is wrong, and empty otherwise.
+	Cause Cause `json:"cause,omitempty"`
 }
 
 // RelationshipStatus is one direction of federation.
@@ -93,6 +95,8 @@ type WorkloadStatus struct {
 	// Address is what its peers call; URL is its page, if it has one.
 	Address string `json:"address,omitempty"`
 	URL     string `json:"url,omitempty"`
+	// Cause is Unverified where that is what is wrong, and empty otherwise.
+	Cause Cause `json:"cause,omitempty"`
 }
 
 // statusBound is how long a part of a lab may take to answer before it counts
@@ -125,7 +129,7 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 		}
 	}
 	for _, td := range t.TrustDomains {
-		s.TrustDomains = append(s.TrustDomains, v.trustDomain(td))
+		s.TrustDomains = append(s.TrustDomains, v.trustDomain(ctx, td))
 	}
 	s.Relationships = v.relationships(ctx)
 	for _, w := range t.Workloads {
@@ -147,8 +151,9 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	return s, nil
 }
 
-// Problems lists what is not well, each with its name.
-func (s Status) Problems() []string {
+// Problems lists what is not well, each with its name, but for what is not well
+// because of one of these causes.
+func (s Status) Problems(but ...Cause) []string {
 	var list []string
 	add := func(name string, h Health) {
 		if !h.Well {
@@ -162,13 +167,19 @@ func (s Status) Problems() []string {
 		add("cluster "+x.Name, x.Health)
 	}
 	for _, x := range s.TrustDomains {
-		add("trust domain "+x.Name, x.Health)
+		if !slices.Contains(but, x.Cause) {
+			add("trust domain "+x.Name, x.Health)
+		}
 	}
 	for _, x := range s.Relationships {
-		add("relationship "+x.Truster+"->"+x.Trusted, x.Health)
+		if !slices.Contains(but, x.Cause) {
+			add("relationship "+x.Truster+"->"+x.Trusted, x.Health)
+		}
 	}
 	for _, x := range s.Workloads {
-		add("workload "+x.Name, x.Health)
+		if !slices.Contains(but, x.Cause) {
+			add("workload "+x.Name, x.Health)
+		}
 	}
 	return list
 }

@@ -64,6 +64,9 @@ type up struct {
 	servers  map[spiffeid.TrustDomain]*spire.Server
 	// webRoots are the roots, in PEM, of https_web endpoints.
 	webRoots map[spiffeid.TrustDomain]string
+
+	// renewed are the clusters whose agents were started again.
+	renewed sync.Map
 }
 
 func (u *up) close() error {
@@ -108,9 +111,10 @@ func databaseStep(w topology.Workload) plan.ID      { return plan.ID("database/"
 func verifyStep(from, to topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
-func pageStep(w topology.Workload) plan.ID { return plan.ID("page/" + w.Name) }
-func runsStep(w topology.Workload) plan.ID { return plan.ID("runs/" + w.Name) }
-func kubeconfigStep(lab string) plan.ID    { return plan.ID("kubeconfig/" + lab) }
+func pageStep(w topology.Workload) plan.ID     { return plan.ID("page/" + w.Name) }
+func runsStep(w topology.Workload) plan.ID     { return plan.ID("runs/" + w.Name) }
+func presentsStep(w topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
+func kubeconfigStep(lab string) plan.ID        { return plan.ID("kubeconfig/" + lab) }
 
 func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 	u := &up{
@@ -211,6 +215,8 @@ func (d *Driver) plan(t topology.Topology) (*plan.Plan, *up, error) {
 		// A program that has no identity yet is not ready: why not, the steps tell
 		// that come before its registration.
 		step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, deployStep(w), registerStep(w))
+		step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) },
+			runsStep(w), metallbStep(w.Cluster))
 		if w.URL() != "" {
 			step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))
 		}

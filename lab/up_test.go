@@ -49,6 +49,13 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 			full(t, w, d)
 			delete(w.nodes, nodeName{of(t).Name, gone})
 		},
+		"SVIDs of an authority that was revoked": func(t *testing.T, w *world, d *lab.Driver) {
+			t.Helper()
+			full(t, w, d)
+			for _, n := range w.nodes {
+				n.spire.stale, n.spire.staleWebhook = true, true
+			}
+		},
 		"a program left beside the clusters": func(t *testing.T, w *world, d *lab.Driver) {
 			t.Helper()
 			full(t, w, d)

@@ -186,7 +186,7 @@ func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked
 	return a
 }
 
-func (v *visit) trustDomain(td topology.TrustDomain) TrustDomainStatus {
+func (v *visit) trustDomain(ctx context.Context, td topology.TrustDomain) TrustDomainStatus {
 	s := TrustDomainStatus{Name: td.Name.Name(), Cluster: td.Cluster}
 	if v.networked {
 		if address, err := v.addresses.Server(td); err == nil {
@@ -197,7 +197,14 @@ func (v *visit) trustDomain(td topology.TrustDomain) TrustDomainStatus {
 		}
 	}
 	a := v.servers[td.Name]
-	s.Health = health(errors.Join(a.silent, a.agentsProblem))
+	err := errors.Join(a.silent, a.agentsProblem)
+	if err == nil {
+		err = v.webhook(ctx, td.Cluster, a.bundle)
+	}
+	s.Health = health(err)
+	if unverified(err) {
+		s.Cause = Unverified
+	}
 	for _, agent := range a.agents {
 		if !agent.Banned && agent.ExpiresAt.After(time.Now()) {
 			s.Agents++
@@ -216,6 +223,16 @@ func (v *visit) trustDomain(td topology.TrustDomain) TrustDomainStatus {
 		s.Health = health(errors.New("no agent has attested"))
 	}
 	return s
+}
+
+// webhook says why Kubernetes cannot call a controller manager.
+func (v *visit) webhook(ctx context.Context, cluster string, bundle *spiffebundle.Bundle) error {
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	if err := webhookPresents(ctx, v.access[cluster], bundle); err != nil {
+		return fmt.Errorf("the webhook of its controller manager: %w", err)
+	}
+	return nil
 }
 
 func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStatus, error) {
@@ -258,7 +275,13 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
+	if err == nil && v.networked {
+		err = v.presents(ctx, access, v.addresses, w, id, v.servers[td.Name].bundle)
+	}
 	s.Health = health(err)
+	if unverified(err) {
+		s.Cause = Unverified
+	}
 	return s, nil
 }
 

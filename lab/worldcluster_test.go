@@ -123,6 +123,12 @@ func (s *spireServer) dump(add func(string, ...any)) {
 		}
 		return "without source"
 	}
+	if s.stale {
+		add("its agents hand out SVIDs of an authority that was revoked")
+	}
+	if s.staleWebhook {
+		add("its webhook presents one")
+	}
 	for td, r := range s.relationships {
 		add("trusts %s at %s: %s, polls %t", td, r.url, state(td), !r.stalled)
 	}
@@ -202,6 +208,9 @@ func (n *node) refuses(key lab.ObjectKey) error {
 		if n.serves() != nil || time.Now().Before(n.spire.since.Add(latency)) {
 			return errors.New("failed calling webhook: connection refused")
 		}
+		if n.spire.staleWebhook {
+			return errors.New("failed calling webhook: x509: certificate signed by unknown authority")
+		}
 	case "metallb.io/v1beta1":
 		if n.runs(n.release("metallb")) != nil {
 			return fmt.Errorf("no matches for kind %q", key.Kind)
@@ -256,8 +265,14 @@ func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found
 	return found, err
 }
 
+const agentPod = "spire-agent-x7k2p"
+
 func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Objects.Named "+kind.Kind, func(func()) error {
+		if kind.Kind == "Pod" && labels[spire.ProgramLabel] == spire.AgentDaemonSet {
+			names = append(names, agentPod)
+			return nil
+		}
 		for key, text := range n.objects {
 			if key.APIVersion != kind.APIVersion || key.Kind != kind.Kind || key.Namespace != kind.Namespace {
 				continue
@@ -287,6 +302,14 @@ func hasAll(labels, selector map[string]string) bool {
 
 func (n objects) Delete(ctx context.Context, key lab.ObjectKey) error {
 	return n.api(ctx, "Objects.Delete "+key.Kind, func(changed func()) error {
+		switch {
+		case key.Kind == "Pod" && key.Name == agentPod:
+			n.spire.stale = false
+			changed()
+		case key.Kind == "Pod" && key.Name == spire.ServerPod:
+			n.spire.staleWebhook, n.spire.since = false, time.Now()
+			changed()
+		}
 		if text, there := n.objects[key]; there {
 			delete(n.objects, key)
 			changed()
@@ -605,6 +628,10 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 	err = n.api(ctx, fmt.Sprintf("Pods.Dial %d", port), func(func()) error {
 		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.APIPort && n.serves() == nil {
 			conn, err = n.spire.listener.DialContext(ctx)
+			return err
+		}
+		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.WebhookPort && n.serves() == nil {
+			conn, err = n.spire.webhook(ctx)
 			return err
 		}
 		r := n.demo(namespace, strings.TrimSuffix(pod, "-0"))

@@ -2,7 +2,9 @@ package lab_test
 
 import (
 	"bufio"
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -155,6 +157,35 @@ type party struct {
 
 func (p party) id() string { return p.identity(p.release) }
 
+// presents returns the chain of its SVID.
+func (p party) presents() ([]*x509.Certificate, error) {
+	id, err := spiffeid.FromString(p.id())
+	if err != nil {
+		return nil, errors.New("remote error: tls: internal error") // it has none
+	}
+	signer, err := p.spire.signer(p.spire.stale)
+	if err != nil {
+		return nil, err
+	}
+	svid, err := signer.svid(id)
+	if err != nil {
+		return nil, err
+	}
+	return svid.Certificates, nil
+}
+
+// self is what a program tells of itself.
+func (p party) self() map[string]any {
+	switch id := p.id(); {
+	case id == "":
+		return nil
+	case p.spire.stale:
+		return map[string]any{"id": id}
+	default:
+		return map[string]any{"id": id, "verifiedBy": map[string]string{"subjectKeyID": "5a"}}
+	}
+}
+
 // accepts holds when a party can verify whoever is of a trust domain.
 func (p party) accepts(other party) bool {
 	own, foreign := p.spire, other.spire
@@ -284,9 +315,9 @@ func (p party) quoted() map[string]any {
 		failed = &problem{"not-permitted", "not permitted", p.id() + " may not ask for quotes"}
 	}
 	if failed != nil {
-		return map[string]any{"error": failed}
+		return map[string]any{"error": failed, "self": p.self()}
 	}
-	return map[string]any{"peer": map[string]string{"id": server.id()}}
+	return map[string]any{"peer": map[string]string{"id": server.id()}, "self": p.self()}
 }
 
 // answer answers one request to a program that has a page.
@@ -302,7 +333,7 @@ func (n *node) answer(conn net.Conn, r *release) {
 	case "broker-webapp /api/quotes":
 		told = p.quoted()
 	case "frontend /api/calls":
-		told = map[string]any{"calls": p.told()}
+		told = map[string]any{"calls": p.told(), "self": p.self()}
 	}
 	n.mu.Unlock()
 	status, body := "200 OK", []byte("null")

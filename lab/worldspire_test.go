@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
+	"net"
 	"net/netip"
 	"net/url"
 	"path"
@@ -82,6 +83,9 @@ type spireServer struct {
 	// something else than the server has.
 	hangs bool
 	lies  *spiffebundle.Bundle
+	// stale is whose workloads present SVIDs of an authority that was revoked, and
+	// staleWebhook whose webhook does.
+	stale, staleWebhook bool
 }
 
 type relationship struct {
@@ -220,6 +224,36 @@ func (s *spireServer) sign(c *x509.Certificate, key crypto.PublicKey) (*x509.Cer
 	return x509.ParseCertificate(der)
 }
 
+// signer returns who has signed what workloads or the webhook present.
+func (s *spireServer) signer(stale bool) (*spireServer, error) {
+	if !stale {
+		return s, nil
+	}
+	return newSPIREServer(s.node, spire.Values{TrustDomain: s.td.Name()})
+}
+
+// webhook connects to the webhook of the controller manager.
+func (s *spireServer) webhook(ctx context.Context) (net.Conn, error) {
+	signer, err := s.signer(s.staleWebhook)
+	if err != nil {
+		return nil, err
+	}
+	svid, err := signer.svid(spiffeid.RequireFromPath(s.td, "/spire-controller-manager-webhook"))
+	if err != nil {
+		return nil, err
+	}
+	pair := tls.Certificate{PrivateKey: svid.PrivateKey}
+	for _, c := range svid.Certificates {
+		pair.Certificate = append(pair.Certificate, c.Raw)
+	}
+	near, far := net.Pipe()
+	go func() {
+		defer func() { _ = far.Close() }()
+		_ = tls.Server(far, &tls.Config{Certificates: []tls.Certificate{pair}}).HandshakeContext(ctx)
+	}()
+	return near, nil
+}
+
 func (s *spireServer) svid(id spiffeid.ID) (*x509svid.SVID, error) { return s.svidUntil(id, never) }
 
 func (s *spireServer) svidUntil(id spiffeid.ID, end time.Time) (*x509svid.SVID, error) {
@@ -288,15 +322,20 @@ func (w *world) at(endpoint string) *spireServer {
 	return nil
 }
 
-// certificates is what a bundle endpoint shows.
-func (w *world) certificates(ctx context.Context, endpoint netip.AddrPort) (chain []*x509.Certificate, err error) {
+// certificates is what a bundle endpoint or a workload shows.
+func (w *world) certificates(ctx context.Context, server netip.AddrPort) (chain []*x509.Certificate, err error) {
 	err = w.do(ctx, "Certificates", func(func()) error {
-		s := w.at("https://" + endpoint.String())
-		if s == nil {
-			return errors.New("connection refused")
+		if s := w.at("https://" + server.String()); s != nil {
+			chain, err = s.shows()
+			return err
 		}
-		chain, err = s.shows()
-		return err
+		for _, n := range w.nodes {
+			if to, there := n.listener(server.String()); there {
+				chain, err = to.presents()
+				return err
+			}
+		}
+		return errors.New("connection refused")
 	})
 	return chain, err
 }

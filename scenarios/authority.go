@@ -131,20 +131,7 @@ func (r *rotation) renewAgents(ctx context.Context) (err error) {
 	if r.agents, err = r.of.serials(ctx); err != nil {
 		return err
 	}
-	return r.of.restartAgents(ctx)
-}
-
-// restartAgents deletes the pods of agents: they attest anew when they start.
-func (d Domain) restartAgents(ctx context.Context) error {
-	pods := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
-	names, err := d.Access().Objects.Named(ctx, pods, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
-	for _, name := range names {
-		if err == nil {
-			pods.Name = name
-			err = d.Access().Objects.Delete(ctx, pods)
-		}
-	}
-	return err
+	return lab.RestartAgents(ctx, r.of.Access())
 }
 
 // verifiable reports whether the probe presents an SVID of an authority that its
@@ -174,6 +161,19 @@ func (d Domain) presentsRevoked() check.Check {
 	}}
 }
 
+// named checks that a look at the lab finds no workload of the trust domain well.
+func (d Domain) named() check.Check {
+	return check.Check{Name: fmt.Sprintf("'fedlab status' says of each workload of %s what is wrong", d), Probe: func(ctx context.Context) error {
+		status, err := d.trial.ground.driver.Status(ctx, d.trial.ground.topology)
+		for _, w := range status.Workloads {
+			if err == nil && w.Cluster == d.Cluster && w.Well {
+				err = fmt.Errorf("it says that %s is well", w.Name)
+			}
+		}
+		return err
+	}}
+}
+
 // replaceRevoked starts the agents again where workloads present SVIDs of an
 // authority that was revoked: left alone, they keep them for half of the SVIDs'
 // life.
@@ -181,7 +181,7 @@ func (d Domain) replaceRevoked(ctx context.Context) error {
 	if verifiable, err := d.verifiable(ctx); err != nil || verifiable {
 		return err
 	}
-	if err := d.restartAgents(ctx); err != nil {
+	if err := lab.RestartAgents(ctx, d.Access()); err != nil {
 		return err
 	}
 	return d.trial.until(ctx, check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is in the bundle", d), Probe: func(ctx context.Context) error {

@@ -89,7 +89,7 @@ var revokedTooEarly = Scenario{
 			}
 			return r.activate(ctx)
 		})
-		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "the demo's page stands still once it has to make another handshake, and 'fedlab status' says that all is well", func(ctx context.Context) error {
+		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "the demo's page stands still once it has to make another handshake, and 'fedlab status' says which workloads show an SVID that nothing verifies", func(ctx context.Context) error {
 			t.Restore("replace what the authority has signed that is revoked", called.replaceRevoked)
 			calls.AnsweredBetween("up to then no call failed", time.Time{}, time.Now())
 			revoked = time.Now()
@@ -102,7 +102,10 @@ var revokedTooEarly = Scenario{
 			if err := t.Stays(ctx, tainted().Within, tainted().Formula, called.presentsRevoked()); err != nil {
 				return err
 			}
-			return calls.Ends(traffic.UnknownAuthority).Probe(ctx)
+			if err := calls.Ends(traffic.UnknownAuthority).Probe(ctx); err != nil {
+				return err
+			}
+			return t.until(ctx, called.named())
 		})
 		t.Step(ctx, "start the agents again", func(ctx context.Context) error {
 			mended := time.Now()

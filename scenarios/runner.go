@@ -120,8 +120,9 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	if g.access, err = accessTo(l); err == nil {
-		// Where a cluster cannot be swept, the look says more of why.
-		err = errors.Join(g.sweep(ctx), r.well(ctx, r.Topology))
+		// Where a cluster cannot be swept, the look says more of why. SVIDs that a
+		// run has left unverified are replaced by the up that brings the probes.
+		err = errors.Join(g.sweep(ctx), r.well(ctx, r.Topology, lab.Unverified))
 	}
 	if err := errors.Join(err, l.Close()); err != nil {
 		return nil, errors.Join(err, g.hold.Release())
@@ -164,12 +165,17 @@ func (g *ground) sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (r *Runner) well(ctx context.Context, t topology.Topology) error {
+// well returns a *NotWellError when something of a lab is not well, but for what is
+// not because of one of these causes.
+func (r *Runner) well(ctx context.Context, t topology.Topology, but ...lab.Cause) error {
 	status, err := r.Driver.Status(ctx, t)
-	if err != nil || status.Well {
+	if err != nil {
 		return err
 	}
-	return &NotWellError{Lab: t.Name, Problems: status.Problems()}
+	if problems := status.Problems(but...); len(problems) > 0 {
+		return &NotWellError{Lab: t.Name, Problems: problems}
+	}
+	return nil
 }
 
 func (s *Session) prepare(ctx context.Context) error {
@@ -277,13 +283,6 @@ func (t *Trial) takeUp(ctx context.Context) error {
 			if r != nil {
 				t.Step(ctx, "finish "+r.String()+" that was begun before", r.finish)
 			}
-		}
-		verifiable, err := d.verifiable(ctx)
-		if err != nil {
-			return err
-		}
-		if !verifiable {
-			t.Step(ctx, "replace what an authority of "+d.String()+" has signed that was revoked before", d.replaceRevoked)
 		}
 	}
 	return t.Err()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/calls"
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 )
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	}.Run(ctx)
 }
 
-func newHandler(upstreams []calls.Target, own calls.Own, now func() time.Time, log *slog.Logger) http.Handler {
+func newHandler(upstreams []calls.Target, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/health", service.Health("api-gateway", own, nil))
 	mux.Handle("GET /api/calls", calls.NewWatch(probes(upstreams), own, now, log))

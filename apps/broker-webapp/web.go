@@ -17,12 +17,6 @@ import (
 //go:embed page
 var files embed.FS
 
-// holder is what this broker knows of itself.
-type holder interface {
-	identity.Holder
-	TrustDomains() []spiffeid.TrustDomain
-}
-
 // view is the answer of /api/quotes. It is 200 whether or not there are new
 // quotes: error says if there are none, quotes and peer are those of the last
 // good call.
@@ -44,7 +38,7 @@ type expected struct {
 	ID      spiffeid.ID `json:"id"`
 }
 
-func newHandler(feed *feed.Feed[answer], own holder, s settings, now func() time.Time) http.Handler {
+func newHandler(feed *feed.Feed[answer], own identity.Own, s settings, now func() time.Time) http.Handler {
 	mux := page.Mux(files, "quotes")
 	process.Probes(mux, func() error { return identity.Check(own, now()) })
 	mux.HandleFunc("GET /api/quotes", func(w http.ResponseWriter, r *http.Request) {
@@ -53,7 +47,7 @@ func newHandler(feed *feed.Feed[answer], own holder, s settings, now func() time
 	return page.Secure(mux)
 }
 
-func viewOf(st feed.State[answer], own holder, s settings, now time.Time) view {
+func viewOf(st feed.State[answer], own identity.Own, s settings, now time.Time) view {
 	v := view{
 		Quotes:       st.Answer.quotes,
 		Changed:      st.Answer.changed,

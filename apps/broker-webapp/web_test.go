@@ -139,7 +139,9 @@ func TestAPIFields(t *testing.T) {
 		peer.id peer.notAfter peer.notBefore peer.serial peer.trustDomain
 		peer.verifiedBy.notAfter peer.verifiedBy.subject peer.verifiedBy.subjectKeyID peer.verifiedBy.trustDomain
 		quotes.changeCents quotes.company quotes.moved quotes.priceCents quotes.symbol
-		self.bundles self.id self.notAfter self.notBefore self.serial self.trustDomain server.address server.id`)
+		self.bundles self.id self.notAfter self.notBefore self.serial self.trustDomain
+		self.verifiedBy.notAfter self.verifiedBy.subject self.verifiedBy.subjectKeyID self.verifiedBy.trustDomain
+		server.address server.id`)
 	if fields := slices.Sorted(slices.Values(fieldsOf("", v))); !slices.Equal(fields, want) {
 		t.Errorf("fields are\n%s\nwant\n%s", strings.Join(fields, " "), strings.Join(want, " "))
 	}

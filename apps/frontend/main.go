@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	return group.Wait()
 }
 
-func newHandler(targets []calls.Target, own calls.Own, now func() time.Time, log *slog.Logger) http.Handler {
+func newHandler(targets []calls.Target, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {
 	mux := page.Mux(files, "federation")
 	process.Probes(mux, func() error { return identity.Check(own, now()) })
 	mux.Handle("GET /api/calls", calls.NewWatch(targets, own, now, log))

@@ -180,7 +180,7 @@ func TestCallsAreRecordedWhileThingsBreak(t *testing.T) {
 	if _, err := caller.Stream(t.Context(), "fresh"); err == nil || err.Error() != want {
 		t.Errorf("what was stopped is not forgotten: %v", err)
 	}
-	judge(t, whole, traffic.Verdict{Rule: traffic.AllAnswered, From: begun, Until: answered.At})
+	judge(t, whole, traffic.Verdict{Rule: traffic.AllAnswered, From: begun, Until: fault})
 	judge(t, whole, traffic.Verdict{Rule: traffic.RefusedBy, From: fault, Within: refused.Sub(fault), Until: stillRefused.At, Outcomes: []traffic.Outcome{traffic.RefusedByServer}})
 	judge(t, whole, traffic.Verdict{Rule: traffic.AuthorityBy, From: refused, Within: healed.Sub(refused), Until: answeredAgain.At, Authority: called.party().Authority})
 }

@@ -29,6 +29,9 @@ const (
 	ServerProgram = "/opt/spire/bin/spire-server"
 	// APIPort is the port of ServerPod that Dial reaches.
 	APIPort = 8081
+	// WebhookPort is the port of ServerPod on which the controller manager's webhook
+	// is.
+	WebhookPort = 9443
 	// BundlePort is the port of ServerPod on which the bundle endpoint is, whichever
 	// port peers know it by.
 	BundlePort = 8443

@@ -81,7 +81,7 @@ func (p *pair) target(change func(*calls.Target)) calls.Target {
 }
 
 // look waits until all calls of a watch have ended once.
-func look(t *testing.T, own calls.Own, log *slog.Logger, targets ...calls.Target) (r calls.Report) {
+func look(t *testing.T, own identity.Own, log *slog.Logger, targets ...calls.Target) (r calls.Report) {
 	t.Helper()
 	watch := calls.NewWatch(targets, own, time.Now, log)
 	apptest.Await(t, "the calls to end", func() bool {

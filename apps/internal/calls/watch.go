@@ -61,21 +61,15 @@ type Report struct {
 	NextInMillis int64 `json:"nextInMillis"`
 }
 
-// Own is what a program knows of itself.
-type Own interface {
-	identity.Holder
-	TrustDomains() []spiffeid.TrustDomain
-}
-
 // Watch makes the calls of one program.
 type Watch struct {
-	own   Own
+	own   identity.Own
 	now   func() time.Time
 	calls []*call
 }
 
 // NewWatch returns a watch of targets, which calls as own.
-func NewWatch(targets []Target, own Own, now func() time.Time, log *slog.Logger) *Watch {
+func NewWatch(targets []Target, own identity.Own, now func() time.Time, log *slog.Logger) *Watch {
 	w := &Watch{own: own, now: now}
 	for _, target := range targets {
 		c := &call{Target: target, own: own, now: now, log: log}
@@ -118,7 +112,7 @@ func (w *Watch) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // call is one target and what has come of it.
 type call struct {
 	Target
-	own  Own
+	own  identity.Own
 	now  func() time.Time
 	log  *slog.Logger
 	feed *feed.Feed[outcome]

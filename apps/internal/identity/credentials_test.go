@@ -206,6 +206,19 @@ func TestConnSaysWhyItDoesNotConnect(t *testing.T) {
 	}
 }
 
+// TestSelfTellsWhatVerifiesIt: nothing does after its authority was revoked.
+func TestSelfTellsWhatVerifiesIt(t *testing.T) {
+	ca, next := apptest.NewCA(t, "cluster1.com"), apptest.NewCA(t, "cluster1.com")
+	holder := apptest.NewHolder(ca.Issue(t, "/server"), ca.Bundle(next))
+	if by := identity.SelfOf(holder).VerifiedBy; by == nil || by.SubjectKeyID != hex.EncodeToString(ca.Root.SubjectKeyId) {
+		t.Errorf("verified by %+v", by)
+	}
+	holder.Set(ca.Issue(t, "/server"), next.Bundle())
+	if by := identity.SelfOf(holder).VerifiedBy; by != nil {
+		t.Errorf("verified by %+v, want nothing", by)
+	}
+}
+
 func TestParseIDWantsAWorkload(t *testing.T) {
 	for text, want := range map[string]string{
 		"spiffe://cluster2.com/client": "",

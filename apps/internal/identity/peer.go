@@ -42,19 +42,30 @@ func DocumentOf(svid *x509svid.SVID) Document { return documentOf(svid.ID, svid.
 // Self is a program's own identity, and whom it could verify.
 type Self struct {
 	Document
-	Bundles []spiffeid.TrustDomain `json:"bundles"`
+	// VerifiedBy is nil when the bundle of its own trust domain does not verify
+	// the SVID: peers refuse it as soon as they hold the same bundle.
+	VerifiedBy *Authority             `json:"verifiedBy,omitempty"`
+	Bundles    []spiffeid.TrustDomain `json:"bundles"`
+}
+
+// Own is what a program holds of itself and of others.
+type Own interface {
+	Holder
+	TrustDomains() []spiffeid.TrustDomain
 }
 
 // SelfOf returns what own holds, nil before there is an identity.
-func SelfOf(own interface {
-	x509svid.Source
-	TrustDomains() []spiffeid.TrustDomain
-}) *Self {
+func SelfOf(own Own) *Self {
 	svid, err := own.GetX509SVID()
 	if err != nil {
 		return nil // why, a call without an identity says
 	}
-	return &Self{Document: DocumentOf(svid), Bundles: own.TrustDomains()}
+	self := &Self{Document: DocumentOf(svid), Bundles: own.TrustDomains()}
+	if id, chains, err := x509svid.Verify(svid.Certificates, own); err == nil {
+		peer := peerOf(id, chains[0])
+		self.VerifiedBy = &peer.VerifiedBy
+	}
+	return self
 }
 
 // Check returns nil when svids holds an SVID that is still valid at now, and

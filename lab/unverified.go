@@ -1,0 +1,202 @@
+package lab
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// UnverifiedError says that something presents an X509-SVID that the bundle of its
+// own trust domain does not verify. It comes of an authority that was revoked
+// before all that it had signed was replaced, and of a server that has lost its
+// data:
+//
+//   - An agent that hears of a taint and of the revocation at once goes on to hand
+//     out what it has, for half of its life (SPIRE pkg/agent/manager/sync.go,
+//     processTaintedAuthorities). Peers refuse it once they hold the same bundle.
+//   - The controller manager keeps the certificate of its webhook until it is about
+//     to expire (its pkg/webhookmanager, mintX509SVIDIfNeeded). Kubernetes takes no
+//     resource of it meanwhile.
+type UnverifiedError struct {
+	TrustDomain spiffeid.TrustDomain
+	Cure        string
+	Err         error // why it is not verified; nil where that is not known
+}
+
+func (e *UnverifiedError) Error() string {
+	why := ""
+	if e.Err != nil {
+		why = " (" + e.Err.Error() + ")"
+	}
+	return fmt.Sprintf("it presents an X509-SVID that the bundle of %s does not verify%s: %s", e.TrustDomain.Name(), why, e.Cure)
+}
+
+func (e *UnverifiedError) Unwrap() error { return e.Err }
+
+// unverified reports whether that is what an error is about.
+func unverified(err error) bool {
+	var e *UnverifiedError
+	return errors.As(err, &e)
+}
+
+// verify returns the SPIFFE ID in a chain that bundle verifies.
+func verify(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure string) (spiffeid.ID, error) {
+	id, _, err := x509svid.Verify(chain, bundle)
+	if err != nil {
+		err = &UnverifiedError{bundle.TrustDomain(), cure, err}
+	}
+	return id, err
+}
+
+// presents returns nil when the X509-SVID that a workload presents is of this ID,
+// and bundle, that of its own server, verifies it. The error is an
+// *UnverifiedError when bundle does not.
+func (d *Driver) presents(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, id spiffeid.ID, bundle *spiffebundle.Bundle) error {
+	presented, err := d.presented(ctx, access, addresses, w, bundle)
+	if err == nil && presented != id.String() {
+		err = fmt.Errorf("it presents the X509-SVID of %s", presented)
+	}
+	return err
+}
+
+// presented returns the SPIFFE ID in the X509-SVID that a workload presents.
+func (d *Driver) presented(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (string, error) {
+	cure := fmt.Sprintf("the agents of cluster %s, started again, replace it", w.Cluster)
+	if w.App.Page != "" {
+		// No port of it shows an SVID, and it tells of its own.
+		self, err := ownIdentity(ctx, access.Pods, w)
+		if err == nil && self.VerifiedBy == nil {
+			err = &UnverifiedError{bundle.TrustDomain(), cure, nil}
+		}
+		return self.ID, err
+	}
+	address, err := addresses.Workload(w)
+	if err != nil {
+		return "", err
+	}
+	port := netip.AddrPortFrom(address, uint16(w.App.Port))
+	chain, err := d.Parts.Certificates(ctx, port)
+	if err != nil {
+		return "", fmt.Errorf("%s shows no X509-SVID: %w", port, err)
+	}
+	id, err := verify(chain, bundle, cure)
+	return id.String(), err
+}
+
+// self is what a program with a page tells of its own identity.
+type self struct {
+	ID         string `json:"id"`
+	VerifiedBy *struct {
+		Authority string `json:"subjectKeyID"`
+	} `json:"verifiedBy"`
+}
+
+func ownIdentity(ctx context.Context, pods Pods, w topology.Workload) (self, error) {
+	var answer struct {
+		Self self `json:"self"`
+	}
+	err := ask(ctx, pods, w, tellingPath(w.App), &answer)
+	if err == nil && answer.Self.ID == "" {
+		err = errors.New("it has no X509-SVID")
+	}
+	return answer.Self, err
+}
+
+// webhookPresents returns nil when bundle, that of the server beside it, verifies
+// what the webhook of a controller manager presents. The error is an
+// *UnverifiedError when bundle does not.
+func webhookPresents(ctx context.Context, access Access, bundle *spiffebundle.Bundle) (err error) {
+	conn, err := access.Pods.Dial(ctx, spire.Namespace, spire.ServerPod, spire.WebhookPort)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()                              // nothing was sent
+	shown := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // verify does it, by the rules of SPIFFE
+	if err := shown.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	_, err = verify(shown.ConnectionState().PeerCertificates, bundle, "the pod of the server, started again, replaces it")
+	return err
+}
+
+// presents waits until a workload presents an X509-SVID that its trust domain
+// verifies. Agents that hand out others are started again.
+func (u *up) presents(ctx context.Context, w topology.Workload) error {
+	td, err := u.topology.TrustDomainOf(w.Cluster)
+	if err != nil {
+		return err
+	}
+	id, err := u.topology.SPIFFEID(w)
+	if err != nil {
+		return err
+	}
+	return wait(ctx, callBound, check.Check{Name: w.Name + " presents its X509-SVID", Probe: func(ctx context.Context) error {
+		bundle, err := u.server(td.Name).Bundle(ctx)
+		if err != nil {
+			return err
+		}
+		err = u.Driver.presents(ctx, u.access(w.Cluster), u.addresses, w, id, bundle)
+		if unverified(err) {
+			err = errors.Join(err, u.renewAgents(ctx, w.Cluster))
+		}
+		return err
+	}})
+}
+
+// renewAgents starts the agents of a cluster again, once in a bring-up.
+func (u *up) renewAgents(ctx context.Context, cluster string) error {
+	if _, done := u.renewed.LoadOrStore(cluster, true); done {
+		return nil
+	}
+	plan.Did(ctx)
+	err := RestartAgents(ctx, u.access(cluster))
+	if err != nil {
+		u.renewed.Delete(cluster)
+	}
+	return err
+}
+
+// renewWebhook waits until a controller manager presents what its trust domain
+// verifies, and starts the pod that it is in again where it does not.
+func renewWebhook(ctx context.Context, access Access, server *spire.Server) error {
+	renewed := false
+	return wait(ctx, rolloutBound, check.Check{Name: "Kubernetes can call the controller manager", Probe: func(ctx context.Context) error {
+		bundle, err := server.Bundle(ctx)
+		if err != nil {
+			return err
+		}
+		err = webhookPresents(ctx, access, bundle)
+		if unverified(err) && !renewed {
+			plan.Did(ctx)
+			failed := access.Objects.Delete(ctx, serverPodKey)
+			renewed, err = failed == nil, errors.Join(err, failed)
+		}
+		return err
+	}})
+}
+
+// RestartAgents deletes the pods of a cluster's agents. Those that come in their
+// place attest anew, and ask for all SVIDs anew.
+func RestartAgents(ctx context.Context, access Access) error {
+	pod := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
+	names, err := access.Objects.Named(ctx, pod, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
+	for _, name := range names {
+		if err == nil {
+			pod.Name = name
+			err = access.Objects.Delete(ctx, pod)
+		}
+	}
+	return err
+}
