@@ -187,15 +187,15 @@ func TestStatusOfABrokenLab(t *testing.T) {
 		},
 		"an SVID of an authority that was revoked, at a webhook": {
 			func(w *world) { w.nodes[market].spire.staleWebhook = true },
-			[]string{`cluster1.com: the webhook of its controller manager: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the pod of the server, started again, replaces it`},
+			[]string{`cluster1.com: the webhook of its controller manager: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the next up starts the pod of the server again, and that replaces it`},
 		},
 		"SVIDs of an authority that was revoked, at a port": {
 			func(w *world) { w.nodes[market].spire.stale = true },
-			[]string{`stock-quotes: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the agents of cluster market, started again, replace it`},
+			[]string{`stock-quotes: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the next up starts the agents of cluster market again, and that replaces it`},
 		},
 		"SVIDs of an authority that was revoked, behind a page": {
 			func(w *world) { w.nodes[broker].spire.stale = true },
-			[]string{"broker-webapp: it presents an X509-SVID that the bundle of cluster2.com does not verify: the agents of cluster broker, started again, replace it"},
+			[]string{"broker-webapp: it presents an X509-SVID that the bundle of cluster2.com does not verify: the next up starts the agents of cluster broker again, and that replaces it"},
 		},
 		"a page does not answer": {
 			func(w *world) { w.fault = once("Page", fail) },

@@ -73,7 +73,7 @@ func (d *Driver) presents(ctx context.Context, access Access, addresses topology
 
 // presented returns the SPIFFE ID in the X509-SVID that a workload presents.
 func (d *Driver) presented(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (string, error) {
-	cure := fmt.Sprintf("the agents of cluster %s, started again, replace it", w.Cluster)
+	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster)
 	if w.App.Page != "" {
 		// No port of it shows an SVID, and it tells of its own.
 		self, err := ownIdentity(ctx, access.Pods, w)
@@ -127,7 +127,7 @@ func webhookPresents(ctx context.Context, access Access, bundle *spiffebundle.Bu
 	if err := shown.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	_, err = verify(shown.ConnectionState().PeerCertificates, bundle, "the pod of the server, started again, replaces it")
+	_, err = verify(shown.ConnectionState().PeerCertificates, bundle, "the next up starts the pod of the server again, and that replaces it")
 	return err
 }
 
