@@ -317,8 +317,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(err).NotTo(HaveOccurred())
 			held, err := holder.HeldBundle(ctx, gcp)
 			Expect(err).NotTo(HaveOccurred())
-			const reconcile = 10 * time.Second
-			c.restored(reconcile+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, held) })
+			c.restored(federation.ReconcileBound()+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, held) })
 			Expect(holder.DeleteBundle(ctx, gcp, spire.DeleteDissociate)).To(Succeed())
 			broken(ctx, "aws.company.com", "gcp.company.com", "missing bundle")
 

@@ -44,8 +44,7 @@ var _ = Describe("Status", Label("status"), func() {
 
 		// The controller manager gives the entry back what was dissociated only
 		// when it looks again by itself.
-		const reconcile = 10 * time.Second
-		under.restored(reconcile+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, bundle) })
+		under.restored(federation.ReconcileBound()+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, bundle) })
 		Expect(holder.DeleteBundle(ctx, trusted.Name, spire.DeleteDissociate)).To(Succeed())
 		broken(ctx,
 			HavePrefix("relationship "+truster.Name.Name()+"->"+trusted.Name.Name()+": missing: lacks "),

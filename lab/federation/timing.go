@@ -35,8 +35,11 @@ const (
 	backDating = 10 * time.Second
 
 	// reconcile is how often the controller manager makes the server's entries and
-	// relationships what its resources say (its cmd/main.go, defaultGCInterval).
-	reconcile = 10 * time.Second
+	// relationships what its resources say: charts/spire sets gcInterval, which is
+	// 10 s by itself (its cmd/main.go, defaultGCInterval). It hears of a change at
+	// once, unless it is at work in that moment: then the change is not heard (its
+	// pkg/reconciler/reconciler.go, Trigger).
+	reconcile = 2 * time.Second
 	// configReload is how often a server reads again which relationships it has
 	// (pkg/server/bundle/client/manager.go, configRefreshInterval).
 	configReload = 10 * time.Second
