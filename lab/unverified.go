@@ -51,8 +51,8 @@ func unverified(err error) bool {
 	return errors.As(err, &e)
 }
 
-// verify returns the SPIFFE ID in a chain that bundle verifies.
-func verify(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure string) (spiffeid.ID, error) {
+// verifySVID returns the SPIFFE ID in a chain that bundle verifies.
+func verifySVID(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure string) (spiffeid.ID, error) {
 	id, _, err := x509svid.Verify(chain, bundle)
 	if err != nil {
 		err = &UnverifiedError{bundle.TrustDomain(), cure, err}
@@ -60,19 +60,19 @@ func verify(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure string)
 	return id, err
 }
 
-// presents returns nil when the X509-SVID that a workload presents is of this ID,
+// checkSVID returns nil when the X509-SVID that a workload presents is of this ID,
 // and bundle, that of its own server, verifies it. The error is an
 // *UnverifiedError when bundle does not.
-func (d *Driver) presents(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, id spiffeid.ID, bundle *spiffebundle.Bundle) error {
-	presented, err := d.presented(ctx, access, addresses, w, bundle)
+func (d *Driver) checkSVID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, id spiffeid.ID, bundle *spiffebundle.Bundle) error {
+	presented, err := d.presentedID(ctx, access, addresses, w, bundle)
 	if err == nil && presented != id.String() {
 		err = fmt.Errorf("it presents the X509-SVID of %s", presented)
 	}
 	return err
 }
 
-// presented returns the SPIFFE ID in the X509-SVID that a workload presents.
-func (d *Driver) presented(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (string, error) {
+// presentedID returns the SPIFFE ID in the X509-SVID that a workload presents.
+func (d *Driver) presentedID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (string, error) {
 	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster)
 	if w.App.Page != "" {
 		// No port of it shows an SVID, and it tells of its own.
@@ -91,7 +91,7 @@ func (d *Driver) presented(ctx context.Context, access Access, addresses topolog
 	if err != nil {
 		return "", fmt.Errorf("%s shows no X509-SVID: %w", port, err)
 	}
-	id, err := verify(chain, bundle, cure)
+	id, err := verifySVID(chain, bundle, cure)
 	return id.String(), err
 }
 
@@ -114,20 +114,20 @@ func ownIdentity(ctx context.Context, pods Pods, w topology.Workload) (self, err
 	return answer.Self, err
 }
 
-// webhookPresents returns nil when bundle, that of the server beside it, verifies
+// checkWebhook returns nil when bundle, that of the server beside it, verifies
 // what the webhook of a controller manager presents. The error is an
 // *UnverifiedError when bundle does not.
-func webhookPresents(ctx context.Context, access Access, bundle *spiffebundle.Bundle) (err error) {
+func checkWebhook(ctx context.Context, access Access, bundle *spiffebundle.Bundle) (err error) {
 	conn, err := access.Pods.Dial(ctx, spire.Namespace, spire.ServerPod, spire.WebhookPort)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()                              // nothing was sent
-	shown := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // verify does it, by the rules of SPIFFE
+	shown := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // verifySVID does it, by the rules of SPIFFE
 	if err := shown.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	_, err = verify(shown.ConnectionState().PeerCertificates, bundle, "the next up starts the pod of the server again, and that replaces it")
+	_, err = verifySVID(shown.ConnectionState().PeerCertificates, bundle, "the next up starts the pod of the server again, and that replaces it")
 	return err
 }
 
@@ -147,7 +147,7 @@ func (u *up) presents(ctx context.Context, w topology.Workload) error {
 		if err != nil {
 			return err
 		}
-		err = u.Driver.presents(ctx, u.access(w.Cluster), u.addresses, w, id, bundle)
+		err = u.checkSVID(ctx, u.access(w.Cluster), u.addresses, w, id, bundle)
 		if unverified(err) {
 			err = errors.Join(err, u.renewAgents(ctx, w.Cluster))
 		}
@@ -177,7 +177,7 @@ func renewWebhook(ctx context.Context, access Access, server *spire.Server) erro
 		if err != nil {
 			return err
 		}
-		err = webhookPresents(ctx, access, bundle)
+		err = checkWebhook(ctx, access, bundle)
 		if unverified(err) && !renewed {
 			plan.Did(ctx)
 			failed := access.Objects.Delete(ctx, serverPodKey)

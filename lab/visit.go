@@ -229,7 +229,7 @@ func (v *visit) trustDomain(ctx context.Context, td topology.TrustDomain) TrustD
 func (v *visit) webhook(ctx context.Context, cluster string, bundle *spiffebundle.Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	if err := webhookPresents(ctx, v.access[cluster], bundle); err != nil {
+	if err := checkWebhook(ctx, v.access[cluster], bundle); err != nil {
 		return fmt.Errorf("the webhook of its controller manager: %w", err)
 	}
 	return nil
@@ -276,7 +276,7 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 		err = v.Parts.Page(ctx, s.URL)
 	}
 	if err == nil && v.networked {
-		err = v.presents(ctx, access, v.addresses, w, id, v.servers[td.Name].bundle)
+		err = v.checkSVID(ctx, access, v.addresses, w, id, v.servers[td.Name].bundle)
 	}
 	s.Health = health(err)
 	if unverified(err) {
