@@ -241,6 +241,18 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 		return errors.Join(errs...)
 	})
 	err := t.takeUp(ctx)
+	if err == nil && len(t.record.Steps) > 0 {
+		// Those who trust the trust domain have yet to hear that it is over.
+		t.Step(ctx, "see that the lab is well again", func(ctx context.Context) error {
+			bonds, err := t.bonds()
+			byHand := slices.DeleteFunc(bonds, func(b bond) bool { return b.mode != topology.Manual })
+			if err := errors.Join(err, handoverBehind(ctx, byHand)); err != nil {
+				return err
+			}
+			return s.proveRestored(ctx, t)
+		})
+		err = t.Err()
+	}
 	if err == nil {
 		err = t.spoiled(ctx)
 	}
