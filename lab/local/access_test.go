@@ -144,7 +144,11 @@ func TestNodesReach(t *testing.T) {
 		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, `{"Id": "exec"}`)
 	})
-	mux.HandleFunc("POST /v1.41/exec/exec/start", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("POST /v1.41/exec/exec/start", func(w http.ResponseWriter, r *http.Request) {
+		// A connection that is closed before all of it was read is reset.
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			t.Error(err)
+		}
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
