@@ -14,6 +14,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -26,6 +27,10 @@ var _ = Describe("Quotes", Label("quotes"), func() {
 		Expect(err).NotTo(HaveOccurred())
 
 		Eventually(flowing(p.broker)).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
+		// They flow over an open connection also while a bundle, put back by the
+		// spec before, is on its way to the workload.
+		Eventually(holds(p.broker, server.TrustDomain().Name())).WithContext(ctx).
+			WithTimeout(federation.RegistrationBound() + machine).WithPolling(poll).Should(Succeed())
 		v, err := ask(ctx, p.broker)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(v.Peer.ID).To(Equal(server.String()))

@@ -42,6 +42,10 @@ var _ = Describe("Status", Label("status"), func() {
 		bundle, err := holder.HeldBundle(ctx, trusted.Name)
 		Expect(err).NotTo(HaveOccurred())
 
+		// After that, the workload has yet to receive it.
+		DeferCleanup(func(ctx SpecContext) {
+			Eventually(holds(p.broker, trusted.Name.Name())).WithContext(ctx).WithTimeout(federation.RegistrationBound() + machine).WithPolling(poll).Should(Succeed())
+		}, NodeTimeout(federation.RegistrationBound()+2*machine))
 		// The controller manager gives the entry back what was dissociated only
 		// when it looks again by itself.
 		under.restored(federation.ReconcileBound()+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, bundle) })

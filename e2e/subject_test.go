@@ -214,6 +214,17 @@ func flowing(broker topology.Workload) func(context.Context) error {
 	}
 }
 
+// holds returns nil when a broker has received the bundle of a trust domain.
+func holds(broker topology.Workload, trustDomain string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		v, err := ask(ctx, broker)
+		if err == nil && (v.Self == nil || !slices.Contains(v.Self.Bundles, trustDomain)) {
+			err = fmt.Errorf("it has no bundle of %s", trustDomain)
+		}
+		return err
+	}
+}
+
 // refused returns nil when a broker gets no quotes for a reason of this class.
 func refused(broker topology.Workload, class string) func(context.Context) error {
 	return func(ctx context.Context) error {
