@@ -20,8 +20,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// Cause is why a relationship, a trust domain or a workload is not well. Each has its cure in
-// docs/troubleshooting.md.
+// Cause is why a relationship, a trust domain or a workload is not well. Each has
+// its cure in docs/troubleshooting.md.
 type Cause string
 
 // The causes, in the order in which they are looked for.
