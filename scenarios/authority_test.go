@@ -13,12 +13,11 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// alone returns a trust domain that nobody trusts, with a server of its own that
-// has these plugins beside the plainest ones.
-func alone(t *testing.T, plugins string) Domain {
+// alone returns a trust domain that nobody trusts, with a server of its own.
+func alone(t *testing.T) Domain {
 	t.Helper()
 	td := spiffeid.RequireTrustDomainFromString("cluster1.com")
-	process := spiretest.Start(t, spiretest.Config{TrustDomain: td, AdminID: spire.AdminID(td), Plugins: plugins})
+	process := spiretest.StartServer(t, td, spire.AdminID(td))
 	server, err := spire.Connect(t.Context(), process.Exec, process.Dial, td)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +78,7 @@ func TestBegunRotationIsFound(t *testing.T) {
 	for _, kind := range []string{x509Kind, jwtKind} {
 		for i, stage := range stages {
 			t.Run(kind+"/"+stage.name, func(t *testing.T) {
-				d := alone(t, "")
+				d := alone(t)
 				all := d.jwt()
 				if kind == x509Kind {
 					all = d.x509()
@@ -107,7 +106,7 @@ func TestBegunRotationIsFound(t *testing.T) {
 func TestBegunRotationIsFinished(t *testing.T) {
 	for i, stage := range stages {
 		t.Run(stage.name, func(t *testing.T) {
-			d := alone(t, "")
+			d := alone(t)
 			all := d.jwt()
 			active, next := through(t, all, i)
 			if i > 0 {
@@ -138,7 +137,7 @@ func TestBegunRotationIsFinished(t *testing.T) {
 func TestRotationCatchesUp(t *testing.T) {
 	for i, stage := range stages[1:] {
 		t.Run(stage.name, func(t *testing.T) {
-			d := alone(t, "")
+			d := alone(t)
 			all := d.jwt()
 			old, next := through(t, all, i+1)
 			r := &rotation{all: all, of: d, old: spire.Authority{ID: old}, next: spire.Authority{ID: next}}
