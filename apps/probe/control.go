@@ -102,8 +102,11 @@ func (c control) token(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	var err error
-	if question.Token, err = c.api.token(r.Context(), question.Audience); err != nil {
+	own, err := c.own.GetX509SVID()
+	if err == nil {
+		question.Token, err = c.api.token(r.Context(), own.ID, question.Audience)
+	}
+	if err != nil {
 		c.refuse(w, http.StatusServiceUnavailable, fmt.Errorf("fetch JWT-SVID: %w", err))
 		return
 	}

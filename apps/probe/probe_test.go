@@ -361,7 +361,12 @@ func TestTokens(t *testing.T) {
 	if _, err := lonely.Validate(ctx, "x", token); err == nil || err.Error() != unasked || errors.As(err, &invalid) {
 		t.Errorf("error is %v\nwant %s", err, unasked)
 	}
-	const unfetched = `fetch a JWT-SVID for "x": the probe answers 503 service unavailable: fetch JWT-SVID: rpc error: code = PermissionDenied desc = no identity issued`
+	const none = "no identity yet: rpc error: code = PermissionDenied desc = no identity issued"
+	apptest.Await(t, "the missing entry is noticed", func() bool {
+		held, err := lonely.Holding(ctx)
+		return err == nil && held.Problem == none
+	})
+	const unfetched = `fetch a JWT-SVID for "x": the probe answers 503 service unavailable: fetch JWT-SVID: ` + none
 	if _, err := lonely.Token(ctx, "x"); err == nil || err.Error() != unfetched {
 		t.Errorf("error is %v\nwant %s", err, unfetched)
 	}

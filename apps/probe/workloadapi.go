@@ -41,11 +41,12 @@ func (a workloadAPI) bundles(ctx context.Context) (map[string][]string, error) {
 	return held, nil
 }
 
-// token returns a JWT-SVID of this workload; an agent keeps one for each audience.
-func (a workloadAPI) token(ctx context.Context, audience string) (string, error) {
+// token returns a JWT-SVID of one of this workload's identities; an agent keeps one
+// for each audience.
+func (a workloadAPI) token(ctx context.Context, id spiffeid.ID, audience string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, askBound)
 	defer cancel()
-	svid, err := workloadapi.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience}, workloadapi.WithAddr(a.socket))
+	svid, err := workloadapi.FetchJWTSVID(ctx, jwtsvid.Params{Audience: audience, Subject: id}, workloadapi.WithAddr(a.socket))
 	if err != nil {
 		return "", err
 	}

@@ -23,6 +23,8 @@ type Agent struct {
 	Serial string
 	// Banned agents are refused until they are evicted.
 	Banned bool
+	// Selectors read "type:value"; they tell which node it is on.
+	Selectors []string
 }
 
 // Agents returns the agents that have attested, among them those that have gone
@@ -31,7 +33,7 @@ func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
 	const doing = "list agents"
 	answers, err := collect(func(token string) ([]*types.Agent, string, error) {
 		page, err := s.agents.ListAgents(ctx, &agentv1.ListAgentsRequest{
-			OutputMask: &types.AgentMask{AttestationType: true, X509SvidExpiresAt: true, X509SvidSerialNumber: true, Banned: true},
+			OutputMask: &types.AgentMask{AttestationType: true, X509SvidExpiresAt: true, X509SvidSerialNumber: true, Banned: true, Selectors: true},
 			PageSize:   pageSize,
 			PageToken:  token,
 		})
@@ -52,6 +54,7 @@ func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
 			ExpiresAt:  time.Unix(answer.GetX509SvidExpiresAt(), 0),
 			Serial:     answer.GetX509SvidSerialNumber(),
 			Banned:     answer.GetBanned(),
+			Selectors:  selectorsFromAPI(answer.GetSelectors()),
 		}
 	}
 	return agents, nil
@@ -68,6 +71,8 @@ type Entry struct {
 	// FederatesWith are the trust domains whose bundles the workload receives
 	// beside its own.
 	FederatesWith []spiffeid.TrustDomain
+	// Hint tells the workload what the identity is for; empty for none.
+	Hint string
 	// X509SVIDTTL and JWTSVIDTTL are zero where the server's defaults hold.
 	X509SVIDTTL, JWTSVIDTTL time.Duration
 }
@@ -78,7 +83,7 @@ func (s *Server) Entries(ctx context.Context) ([]Entry, error) {
 	answers, err := collect(func(token string) ([]*types.Entry, string, error) {
 		page, err := s.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{
 			OutputMask: &types.EntryMask{
-				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true,
+				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true, Hint: true,
 			},
 			PageSize:  pageSize,
 			PageToken: token,
@@ -139,6 +144,7 @@ func entryToAPI(e Entry) (*types.Entry, error) {
 		ParentId:    idToAPI(e.ParentID),
 		X509SvidTtl: int32(e.X509SVIDTTL / time.Second),
 		JwtSvidTtl:  int32(e.JWTSVIDTTL / time.Second),
+		Hint:        e.Hint,
 	}
 	for _, selector := range e.Selectors {
 		kind, value, found := strings.Cut(selector, ":")
@@ -166,11 +172,10 @@ func entryFromAPI(e *types.Entry) (Entry, error) {
 		ID:          e.GetId(),
 		SPIFFEID:    id,
 		ParentID:    parent,
+		Selectors:   selectorsFromAPI(e.GetSelectors()),
 		X509SVIDTTL: time.Duration(e.GetX509SvidTtl()) * time.Second,
 		JWTSVIDTTL:  time.Duration(e.GetJwtSvidTtl()) * time.Second,
-	}
-	for _, selector := range e.GetSelectors() {
-		entry.Selectors = append(entry.Selectors, selector.GetType()+":"+selector.GetValue())
+		Hint:        e.GetHint(),
 	}
 	for _, name := range e.GetFederatesWith() {
 		td, err := spiffeid.TrustDomainFromString(name)
@@ -180,6 +185,13 @@ func entryFromAPI(e *types.Entry) (Entry, error) {
 		entry.FederatesWith = append(entry.FederatesWith, td)
 	}
 	return entry, nil
+}
+
+func selectorsFromAPI(answers []*types.Selector) (selectors []string) {
+	for _, s := range answers {
+		selectors = append(selectors, s.GetType()+":"+s.GetValue())
+	}
+	return selectors
 }
 
 func idToAPI(id spiffeid.ID) *types.SPIFFEID {

@@ -22,6 +22,7 @@ func TestCreateEntry(t *testing.T) {
 		FederatesWith: []spiffeid.TrustDomain{broker},
 		X509SVIDTTL:   10 * time.Minute,
 		JWTSVIDTTL:    time.Minute,
+		Hint:          "internal",
 	}
 	refused := func(e spire.Entry, code codes.Code, want string) {
 		t.Helper()

@@ -116,6 +116,11 @@ func FederatedTrustDomain(r topology.Relationship, endpoint topology.BundleEndpo
 	}, nil
 }
 
+// Hint marks the identities that fedlab registers, so that a workload with others
+// besides can tell which one is meant. The demo programs go by it
+// (apps/internal/identity).
+const Hint = "fedlab"
+
 // WorkloadIdentitySpec is the spec of a ClusterSPIFFEID.
 type WorkloadIdentitySpec struct {
 	SPIFFEIDTemplate          string        `json:"spiffeIDTemplate"`
@@ -126,6 +131,7 @@ type WorkloadIdentitySpec struct {
 	// TTL is that of X509-SVIDs; without it the server's own counts.
 	TTL           string   `json:"ttl,omitempty"`
 	FederatesWith []string `json:"federatesWith,omitempty"`
+	Hint          string   `json:"hint,omitempty"`
 }
 
 // LabelSelector selects what has all of these labels.
@@ -164,6 +170,7 @@ func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error
 			DNSNameTemplates: w.App.DNSNames,
 			TTL:              ttl,
 			FederatesWith:    names,
+			Hint:             Hint,
 		},
 	}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/big"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -198,7 +199,8 @@ func TestWorkloadIdentity(t *testing.T) {
     ],
     "federatesWith": [
       "cluster2.com"
-    ]
+    ],
+    "hint": "fedlab"
   }
 }`)
 }
@@ -239,8 +241,20 @@ func TestWorkloadIdentityOfApp(t *testing.T) {
   "dnsNameTemplates": [
     "data.{{ .TrustDomain }}"
   ],
-  "ttl": "1h30m0s"
+  "ttl": "1h30m0s",
+  "hint": "fedlab"
 }`)
+}
+
+// The demo programs import nothing of the library, so that the word stands twice.
+func TestDemoProgramsGoByTheHint(t *testing.T) {
+	source, err := os.ReadFile("../../apps/internal/identity/source.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "\nconst Hint = " + strconv.Quote(spire.Hint) + "\n"; !strings.Contains(string(source), want) {
+		t.Errorf("apps/internal/identity does not have %q", want)
+	}
 }
 
 // rendered fills in a template as the controller manager does: without functions

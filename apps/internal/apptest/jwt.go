@@ -92,17 +92,25 @@ func (api *WorkloadAPI) jwtAnswers() (*jwtAnswers, error) {
 	return api.jwt, nil
 }
 
-// FetchJWTSVID hands out a JWT-SVID that is valid for an hour.
+// FetchJWTSVID hands out a JWT-SVID that is valid for an hour. Who does not say which
+// identity is wanted gets another one, as a workload with several may.
 func (api *WorkloadAPI) FetchJWTSVID(_ context.Context, r *workload.JWTSVIDRequest) (*workload.JWTSVIDResponse, error) {
 	jwt, err := api.jwtAnswers()
 	if err != nil {
 		return nil, err
 	}
-	token, err := jwt.key.Sign(jwt.path, r.GetAudience()[0], time.Now().Add(time.Hour))
+	id := spiffeid.RequireFromPath(jwt.key.TrustDomain, jwt.path)
+	switch r.GetSpiffeId() {
+	case "":
+		id = spiffeid.RequireFromPath(jwt.key.TrustDomain, jwt.path+"/another")
+	case id.String():
+	default:
+		return nil, status.Error(codes.PermissionDenied, "no identity issued")
+	}
+	token, err := jwt.key.Sign(id.Path(), r.GetAudience()[0], time.Now().Add(time.Hour))
 	if err != nil {
 		return nil, err
 	}
-	id := spiffeid.RequireFromPath(jwt.key.TrustDomain, jwt.path)
 	return &workload.JWTSVIDResponse{Svids: []*workload.JWTSVID{{SpiffeId: id.String(), Svid: token}}}, nil
 }
 

@@ -51,22 +51,29 @@ func ServeWorkloadAPI(t *testing.T, path string) (api *WorkloadAPI, stop func())
 	return api, stop
 }
 
-// Set makes the API hand out svid with the bundle of its own trust domain and
-// those it federates with.
+// Set makes the API hand out svid, with its hint, the bundle of its own trust
+// domain, and those it federates with.
 func (api *WorkloadAPI) Set(t *testing.T, svid *x509svid.SVID, own *x509bundle.Bundle, federatesWith ...*x509bundle.Bundle) {
 	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer := &workload.X509SVIDResponse{
-		Svids: []*workload.X509SVID{{
+	api.SetAll(t, []*x509svid.SVID{svid}, own, federatesWith...)
+}
+
+// SetAll is Set for a workload with several identities, in this order.
+func (api *WorkloadAPI) SetAll(t *testing.T, svids []*x509svid.SVID, own *x509bundle.Bundle, federatesWith ...*x509bundle.Bundle) {
+	t.Helper()
+	answer := &workload.X509SVIDResponse{FederatedBundles: map[string][]byte{}}
+	for _, svid := range svids {
+		key, err := x509.MarshalPKCS8PrivateKey(svid.PrivateKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Svids = append(answer.Svids, &workload.X509SVID{
 			SpiffeId:    svid.ID.String(),
 			X509Svid:    concat(svid.Certificates),
 			X509SvidKey: key,
 			Bundle:      concat(own.X509Authorities()),
-		}},
-		FederatedBundles: map[string][]byte{},
+			Hint:        svid.Hint,
+		})
 	}
 	for _, bundle := range federatesWith {
 		answer.FederatedBundles[bundle.TrustDomain().IDString()] = concat(bundle.X509Authorities())

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,12 @@ const DefaultSocket = "unix:///run/spire/agent-sockets/spire-agent.sock"
 // SocketVariable is the environment variable that the Workload Endpoint
 // standard (section 4) names for the address of the Workload API.
 const SocketVariable = workloadapi.SocketEnv
+
+// Hint marks the identity that is meant for a demo program. A workload may have
+// several, one for each registration that fits it, and their order says nothing
+// (Workload API, section 5.2.1); a registration of the whole cluster, as many
+// charts bring along, is enough for that.
+const Hint = "fedlab"
 
 // retryDelay is the pause between two tries to reach the Workload API. Two
 // pauses can follow each other, one of the gRPC channel and one of the watch,
@@ -90,13 +97,19 @@ func (s *Source) Run(ctx context.Context) (err error) {
 // Ready is closed once the first identity has been received.
 func (s *Source) Ready() <-chan struct{} { return s.ready }
 
-// GetX509SVID returns the newest SVID, expired or not, or a *MissingError.
+// GetX509SVID returns the newest SVID that has the hint Hint, or the newest first
+// one where none has, expired or not, or a *MissingError.
 func (s *Source) GetX509SVID() (*x509svid.SVID, error) {
 	held, err := s.held()
 	if err != nil {
 		return nil, err
 	}
-	return held.DefaultSVID(), nil
+	return meant(held), nil
+}
+
+func meant(held *workloadapi.X509Context) *x509svid.SVID {
+	i := slices.IndexFunc(held.SVIDs, func(svid *x509svid.SVID) bool { return svid.Hint == Hint })
+	return held.SVIDs[max(i, 0)]
 }
 
 // GetX509BundleForTrustDomain returns the newest bundle of td, or a
@@ -135,7 +148,7 @@ func (s *Source) updated(next *workloadapi.X509Context) {
 	if first {
 		close(s.ready)
 	}
-	own := DocumentOf(next.DefaultSVID())
+	own := DocumentOf(meant(next))
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "identity received",
 		append(own.attrs(), slog.Any("bundles", trustDomains(next)))...)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -87,6 +88,30 @@ func TestSourceOutlivesWhatEndsAWatch(t *testing.T) {
 			ca := apptest.NewCA(t, "cluster2.com")
 			api.Set(t, ca.Issue(t, "/client"), ca.Bundle())
 			apptest.Await(t, "the identity", func() bool { return identity.Check(source, time.Now()) == nil })
+		})
+	}
+}
+
+// TestSourceTakesTheIdentityThatIsMeantForIt: others may stand before it.
+func TestSourceTakesTheIdentityThatIsMeantForIt(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	api, _ := apptest.ServeWorkloadAPI(t, socket)
+	ca := apptest.NewCA(t, "cluster2.com")
+	broad, other, meant := ca.Issue(t, "/ns/demo/sa/client"), ca.Issue(t, "/other"), ca.Issue(t, "/client")
+	other.Hint, meant.Hint = "external", identity.Hint
+	source := run(t, socket)
+	for _, tt := range []struct {
+		handed []*x509svid.SVID
+		want   *x509svid.SVID
+	}{
+		{[]*x509svid.SVID{broad, other, meant}, meant},
+		{[]*x509svid.SVID{meant, broad}, meant},
+		{[]*x509svid.SVID{broad, other}, broad},
+	} {
+		api.SetAll(t, tt.handed, ca.Bundle())
+		apptest.Await(t, "the SVID of "+tt.want.ID.String(), func() bool {
+			svid, err := source.GetX509SVID()
+			return err == nil && svid.Certificates[0].Equal(tt.want.Certificates[0])
 		})
 	}
 }
