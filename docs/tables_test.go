@@ -2,6 +2,7 @@ package docs_test
 
 import (
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"maps"
@@ -55,6 +56,55 @@ func catalogue() string {
 	}
 	b.WriteString("\n")
 	return b.String()
+}
+
+// TestEachRowIsShown: what the documents say of changes by hand, a test shows. A row
+// names the package of the test, and its function or the name of the case.
+func TestEachRowIsShown(t *testing.T) {
+	const document = "docs/troubleshooting.md"
+	rows := regexp.MustCompile("(?m)^\\| [^|]+ \\| [^|]+ \\| [^|]+ \\| ([^|]+) \\|$").FindAllStringSubmatch(section(t, document, "\n## What you change by hand\n", "\n## "), -1)
+	if len(rows) < 2 {
+		t.Fatalf("%s has no table of changes", document)
+	}
+	for _, row := range rows[1:] {
+		tests := regexp.MustCompile("`([a-z0-9/]+): ([^`]+)`").FindAllStringSubmatch(row[1], -1)
+		if len(tests) == 0 {
+			t.Errorf("no test is named in %q", row[0])
+		}
+		for _, test := range tests {
+			if dir, name := test[1], test[2]; !cases(t, dir)[name] {
+				t.Errorf("%s names the test %q, which %s does not have", document, name, dir)
+			}
+		}
+	}
+}
+
+// cases returns the names of the test functions of a package, and what is written in
+// quotes in their files.
+func cases(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
+	for name := range files(t, "_test.go") {
+		if filepath.ToSlash(filepath.Dir(name)) != dir {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				all[n.Name.Name] = true
+			case *ast.BasicLit:
+				if text, err := strconv.Unquote(n.Value); n.Kind == token.STRING && err == nil {
+					all[text] = true
+				}
+			}
+			return true
+		})
+	}
+	return all
 }
 
 // TestEachMutationIsExplained compares the table of mutations with the code.

@@ -74,6 +74,22 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			}
 			return remove(ctx, p.broker.Cluster, identity.APIVersion, identity.Kind, identity.Metadata.Name)
 		}}, SpecTimeout(4*time.Minute)),
+		Entry("a registration, given a class", spoiled{kinds: []string{"register"}, take: func(ctx context.Context, p pair) error {
+			identity, err := spire.WorkloadIdentity(under.topology, p.broker)
+			if err != nil {
+				return err
+			}
+			return byHand(ctx, p.broker.Cluster, "patch", "clusterspiffeid", identity.Metadata.Name, "--type=merge", `--patch={"spec":{"className":"theirs"}}`)
+		}}, SpecTimeout(4*time.Minute)),
+		Entry("the bundle that agents start with", spoiled{kinds: []string{"server"}, take: func(ctx context.Context, p pair) error {
+			err := byHand(ctx, p.broker.Cluster, "--namespace="+spire.Namespace, "delete", "configmap", spire.BundleConfigMap)
+			if err != nil {
+				return err
+			}
+			// It waits for what is gone.
+			return byHand(ctx, p.broker.Cluster, "--namespace="+spire.Namespace, "delete", "pod", "--wait=false",
+				"--selector="+spire.ProgramLabel+"="+spire.AgentDaemonSet)
+		}}, SpecTimeout(4*time.Minute)),
 		Entry("a Helm release", spoiled{kinds: []string{"deploy"}, take: func(ctx context.Context, p pair) error {
 			kubeconfig, err := under.driver.Parts.Kubeconfigs.Kubeconfig(under.topology.Name, p.server.Cluster)
 			if err != nil {
@@ -158,6 +174,12 @@ func (s *subject) mended(ctx context.Context) error {
 	if err == nil && e.Code != 0 {
 		err = fmt.Errorf("up: exit code %d: %s", e.Code, e.Stderr)
 	}
+	return err
+}
+
+// byHand does to a cluster what a person does with kubectl, which is on its node.
+func byHand(ctx context.Context, cluster string, args ...string) error {
+	_, err := docker(ctx, append([]string{"exec", local.NodeName(under.topology.Name, cluster), "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)...)
 	return err
 }
 

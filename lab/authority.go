@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -34,14 +35,15 @@ func (u *up) authorities(ctx context.Context, td topology.TrustDomain) error {
 		return err
 	}
 	if td.UpstreamAuthority == topology.Disk {
-		if _, err := secret(ctx, objects, spire.UpstreamAuthoritySecret, func() (map[string][]byte, error) { return upstream(td.Name) }); err != nil {
+		files := []string{spire.SecretCertificate, spire.SecretKey, spire.SecretBundle}
+		if _, err := secret(ctx, objects, spire.UpstreamAuthoritySecret, files, func() (map[string][]byte, error) { return upstream(td.Name) }); err != nil {
 			return err
 		}
 	}
 	if td.BundleEndpoint.Profile != topology.HTTPSWeb {
 		return nil
 	}
-	data, err := secret(ctx, objects, spire.WebCASecret, func() (map[string][]byte, error) { return webCA(td.Name) })
+	data, err := secret(ctx, objects, spire.WebCASecret, []string{spire.SecretCertificate, spire.SecretKey}, func() (map[string][]byte, error) { return webCA(td.Name) })
 	if err != nil {
 		return err
 	}
@@ -59,9 +61,9 @@ func (u *up) webRoot(td spiffeid.TrustDomain) string {
 	return u.webRoots[td]
 }
 
-// secret returns the data of a Secret of SPIRE's namespace, which data makes
-// where it is not there.
-func secret(ctx context.Context, objects Objects, name string, data func() (map[string][]byte, error)) (map[string][]byte, error) {
+// secret returns the data of a Secret of SPIRE's namespace, which data makes where it
+// is not there or lacks one of these files.
+func secret(ctx context.Context, objects Objects, name string, files []string, data func() (map[string][]byte, error)) (map[string][]byte, error) {
 	var s struct {
 		APIVersion string            `json:"apiVersion"`
 		Kind       string            `json:"kind"`
@@ -69,7 +71,8 @@ func secret(ctx context.Context, objects Objects, name string, data func() (map[
 		Data       map[string][]byte `json:"data"`
 	}
 	there, err := objects.Object(ctx, ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}, &s)
-	if err != nil || there {
+	lacks := slices.ContainsFunc(files, func(file string) bool { return len(s.Data[file]) == 0 })
+	if err != nil || there && !lacks {
 		return s.Data, err
 	}
 	if s.Data, err = data(); err != nil {

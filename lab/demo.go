@@ -76,12 +76,6 @@ func (u *up) page(ctx context.Context, w topology.Workload) error {
 	}})
 }
 
-func (u *up) runs(ctx context.Context, w topology.Workload) error {
-	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
-		return u.access(w.Cluster).Pods.Ready(ctx, deployment(w))
-	}})
-}
-
 // witness returns the workload that tells how the calls of from go: itself, if it
 // has a page, or one with a page that calls it.
 func witness(t topology.Topology, from topology.Workload) (topology.Workload, bool) {

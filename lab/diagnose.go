@@ -47,6 +47,11 @@ const (
 	DifferingBundle Cause = "differing bundle"
 	// NoFederatesWith: a workload that needs the bundle does not receive it.
 	NoFederatesWith Cause = "entry without federatesWith"
+	// OtherIdentity: a workload has several, and presents another than its own.
+	OtherIdentity Cause = "another identity"
+	// Unpublished: the agents of a cluster do not find the bundle of their server when
+	// they start. The next up restores it.
+	Unpublished Cause = "unpublished bundle"
 	// Unverified: a workload, or the webhook of a controller manager, presents an
 	// X509-SVID that the bundle of its own trust domain does not verify. The next up
 	// mends it.
@@ -61,6 +66,17 @@ type causeError struct {
 
 func (e *causeError) Error() string { return e.err.Error() }
 func (e *causeError) Unwrap() error { return e.err }
+
+// causeOf returns the cause of an error; empty where it has none.
+func causeOf(err error) Cause {
+	if known := (*causeError)(nil); errors.As(err, &known) {
+		return known.cause
+	}
+	if unverified(err) {
+		return Unverified
+	}
+	return ""
+}
 
 func because(cause Cause, format string, args ...any) error {
 	return &causeError{cause, fmt.Errorf(format, args...)}
@@ -96,10 +112,7 @@ func (v *visit) relationship(ctx context.Context, r topology.Relationship) Relat
 	if err == nil {
 		err = v.receives(r)
 	}
-	s.Health = health(err)
-	if known := (*causeError)(nil); errors.As(err, &known) {
-		s.Cause = known.cause
-	}
+	s.Health, s.Cause = health(err), causeOf(err)
 	return s
 }
 
@@ -293,21 +306,13 @@ func (v *visit) receives(r topology.Relationship) error {
 		return err
 	}
 	for _, w := range v.topology.Workloads {
-		if w.Cluster != truster.Cluster {
+		is := v.workloads[w.Name]
+		if w.Cluster != truster.Cluster || is.unseen != nil || !slices.Contains(is.trusted, r.Trusted) {
 			continue
 		}
-		needed, err := spire.FederatesWith(v.topology, w)
-		if err != nil {
-			return err
-		}
-		id, err := v.topology.SPIFFEID(w)
-		if err != nil {
-			return err
-		}
-		entries := v.servers[r.Truster].entries
-		i := slices.IndexFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == id })
-		if i >= 0 && slices.Contains(needed, r.Trusted) && !slices.Contains(entries[i].FederatesWith, r.Trusted) {
-			return because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", id, r.Trusted.Name())
+		is.trusted = []spiffeid.TrustDomain{r.Trusted}
+		if lacks := v.servers[r.Truster].registered(is); causeOf(lacks) == NoFederatesWith {
+			return lacks
 		}
 	}
 	return nil

@@ -256,18 +256,3 @@ func (s *syncing) fetch(ctx context.Context, source *spiffebundle.Bundle) error 
 func knows(relationships []spire.Relationship, trusted spiffeid.TrustDomain) bool {
 	return slices.ContainsFunc(relationships, func(r spire.Relationship) bool { return r.Trusted == trusted })
 }
-
-// register lets a workload have its identity.
-func (u *up) register(ctx context.Context, w topology.Workload) error {
-	identity, err := spire.WorkloadIdentity(u.topology, w)
-	if err != nil {
-		return err
-	}
-	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
-		applied, err := u.access(w.Cluster).Objects.Apply(ctx, identity)
-		if applied {
-			plan.Did(ctx)
-		}
-		return err
-	}})
-}

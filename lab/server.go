@@ -67,6 +67,9 @@ func (u *up) spireServer(ctx context.Context, td topology.TrustDomain) error {
 	u.mu.Lock()
 	u.servers[td.Name] = server
 	u.mu.Unlock()
+	if err := u.publish(ctx, td.Cluster, server); err != nil {
+		return err
+	}
 	if applied {
 		return nil // what is to sign the webhook's certificate is new
 	}

@@ -19,6 +19,20 @@ type Status struct {
 	TrustDomains  []TrustDomainStatus  `json:"trustDomains"`
 	Relationships []RelationshipStatus `json:"relationships"`
 	Workloads     []WorkloadStatus     `json:"workloads"`
+	// Resources are those of the controller manager that a person has to know of.
+	// They do not count for Well: where one harms the lab, what it harms is not
+	// well.
+	Resources []ResourceStatus `json:"resources"`
+}
+
+// ResourceStatus is a resource of the controller manager that comes to nothing, or to
+// something that the lab does not ask for.
+type ResourceStatus struct {
+	Cluster string `json:"cluster"`
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	// Problem is what there is to know of it.
+	Problem string `json:"problem"`
 }
 
 // Health is whether something is well. Problem says what is wrong; it is empty
@@ -68,7 +82,7 @@ type TrustDomainStatus struct {
 	JWTAuthorities  int `json:"jwtAuthorities"`
 	// ExpiresAt is when the first of the X.509 authorities ends.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
-	// Cause is Unverified where that is what is wrong, and empty otherwise.
+	// Cause names what is wrong, where it has a name.
 	Cause Cause `json:"cause,omitempty"`
 }
 
@@ -95,7 +109,7 @@ type WorkloadStatus struct {
 	// Address is what its peers call; URL is its page, if it has one.
 	Address string `json:"address,omitempty"`
 	URL     string `json:"url,omitempty"`
-	// Cause is Unverified where that is what is wrong, and empty otherwise.
+	// Cause names what is wrong, where it has a name.
 	Cause Cause `json:"cause,omitempty"`
 }
 
@@ -108,13 +122,16 @@ const statusBound = 20 * time.Second
 func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error) {
 	s := Status{
 		Lab: t.Name, Clusters: []ClusterStatus{}, TrustDomains: []TrustDomainStatus{},
-		Relationships: []RelationshipStatus{}, Workloads: []WorkloadStatus{},
+		Relationships: []RelationshipStatus{}, Workloads: []WorkloadStatus{}, Resources: []ResourceStatus{},
 	}
 	v, err := d.look(ctx, t)
 	if err != nil {
 		return s, err
 	}
 	defer v.close()
+	if err := v.lookAtPods(ctx); err != nil {
+		return s, err
+	}
 	t = v.topology
 	if v.networked {
 		s.Network = v.network.String()
@@ -130,6 +147,7 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	}
 	for _, td := range t.TrustDomains {
 		s.TrustDomains = append(s.TrustDomains, v.trustDomain(ctx, td))
+		s.Resources = append(s.Resources, v.remarks(td)...)
 	}
 	s.Relationships = v.relationships(ctx)
 	for _, w := range t.Workloads {

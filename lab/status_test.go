@@ -18,6 +18,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -72,6 +73,8 @@ func TestStatusOfABrokenLab(t *testing.T) {
 	const (
 		noPage = "broker-webapp: get http://localhost:8080/quotes: connection refused"
 		silent = "the server of cluster1.com does not answer"
+
+		unpublished = "the ConfigMap spire-bundle, by which an agent knows its server when it starts, "
 	)
 	market, broker := nodeName{"quotes", "market"}, nodeName{"quotes", "broker"}
 	for name, tt := range map[string]struct {
@@ -189,6 +192,37 @@ func TestStatusOfABrokenLab(t *testing.T) {
 			func(w *world) { w.nodes[market].spire.staleWebhook = true },
 			[]string{`cluster1.com: the webhook of its controller manager: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the next up starts the pod of the server again, and that replaces it`},
 		},
+		"the published bundle is gone": {
+			func(w *world) { delete(w.nodes[market].objects, bundleKey) },
+			[]string{"cluster1.com: " + unpublished + "is not there: the next up restores it"},
+		},
+		"the published bundle is empty, and an agent waits for it": {
+			func(w *world) {
+				w.nodes[market].spillBundle("")
+				w.nodes[market].spire.hung = true
+			},
+			[]string{"cluster1.com: " + unpublished + "has no bundle.crt: the next up restores it\n0 of 1 pods are ready: ContainerCreating"},
+		},
+		"the published bundle is none": {
+			func(w *world) { w.nodes[market].spillBundle("none") },
+			[]string{"cluster1.com: " + unpublished + `cannot be read (read certificates: no PEM block "CERTIFICATE"): the next up restores it`},
+		},
+		"the published bundle is another one": {
+			func(w *world) { w.nodes[market].spillBundle(string(pki.Marshal(w.nodes[broker].spire.root))) },
+			[]string{"cluster1.com: " + unpublished + "has other X.509 authorities than the server: the next up restores it"},
+		},
+		"the published bundle comes a little later": {
+			func(w *world) {
+				server := w.nodes[market].spire
+				delete(w.nodes[market].objects, bundleKey)
+				time.AfterFunc(federation.EndpointBound()/2, func() {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					server.publish()
+				})
+			},
+			nil,
+		},
 		"SVIDs of an authority that was revoked, at a port": {
 			func(w *world) { w.nodes[market].spire.stale = true },
 			[]string{`stock-quotes: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the next up starts the agents of cluster market again, and that replaces it`},
@@ -213,8 +247,8 @@ func TestStatusOfABrokenLab(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if s.Well {
-					t.Error("the lab is said to be well")
+				if s.Well != (len(tt.want) == 0) {
+					t.Errorf("well is %t", s.Well)
 				}
 				if got := problems(s); !slices.EqualFunc(got, tt.want, same) {
 					t.Errorf("problems\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))

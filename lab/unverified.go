@@ -65,14 +65,20 @@ func verifySVID(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure str
 // *UnverifiedError when bundle does not.
 func (d *Driver) checkSVID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, id spiffeid.ID, bundle *spiffebundle.Bundle) error {
 	presented, err := d.presentedID(ctx, access, addresses, w, bundle)
-	if err == nil && presented != id.String() {
-		err = fmt.Errorf("it presents the X509-SVID of %s", presented)
+	if err == nil && presented != id {
+		err = &otherIDError{presented}
 	}
 	return err
 }
 
+// otherIDError says that a workload presents an X509-SVID of another SPIFFE ID than
+// its own.
+type otherIDError struct{ id spiffeid.ID }
+
+func (e *otherIDError) Error() string { return fmt.Sprintf("it presents the X509-SVID of %s", e.id) }
+
 // presentedID returns the SPIFFE ID in the X509-SVID that a workload presents.
-func (d *Driver) presentedID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (string, error) {
+func (d *Driver) presentedID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
 	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster)
 	if w.App.Page != "" {
 		// No port of it shows an SVID, and it tells of its own.
@@ -80,19 +86,21 @@ func (d *Driver) presentedID(ctx context.Context, access Access, addresses topol
 		if err == nil && self.VerifiedBy == nil {
 			err = &UnverifiedError{bundle.TrustDomain(), cure, nil}
 		}
-		return self.ID, err
+		if err != nil {
+			return spiffeid.ID{}, err
+		}
+		return spiffeid.FromString(self.ID)
 	}
 	address, err := addresses.Workload(w)
 	if err != nil {
-		return "", err
+		return spiffeid.ID{}, err
 	}
 	port := netip.AddrPortFrom(address, uint16(w.App.Port))
 	chain, err := d.Parts.Certificates(ctx, port)
 	if err != nil {
-		return "", fmt.Errorf("%s shows no X509-SVID: %w", port, err)
+		return spiffeid.ID{}, fmt.Errorf("%s shows no X509-SVID: %w", port, err)
 	}
-	id, err := verifySVID(chain, bundle, cure)
-	return id.String(), err
+	return verifySVID(chain, bundle, cure)
 }
 
 // self is what a program with a page tells of its own identity.
@@ -131,8 +139,8 @@ func checkWebhook(ctx context.Context, access Access, bundle *spiffebundle.Bundl
 	return err
 }
 
-// presents waits until a workload presents an X509-SVID that its trust domain
-// verifies. Agents that hand out others are started again.
+// presents waits until a workload has what it is registered for, and presents an
+// X509-SVID that its trust domain verifies. Agents that hand out others are started again.
 func (u *up) presents(ctx context.Context, w topology.Workload) error {
 	td, err := u.topology.TrustDomainOf(w.Cluster)
 	if err != nil {
@@ -142,6 +150,7 @@ func (u *up) presents(ctx context.Context, w topology.Workload) error {
 	if err != nil {
 		return err
 	}
+	a := &awaited{up: u, Workload: w}
 	return wait(ctx, callBound, check.Check{Name: w.Name + " presents its X509-SVID", Probe: func(ctx context.Context) error {
 		bundle, err := u.server(td.Name).Bundle(ctx)
 		if err != nil {
@@ -149,9 +158,9 @@ func (u *up) presents(ctx context.Context, w topology.Workload) error {
 		}
 		err = u.checkSVID(ctx, u.access(w.Cluster), u.addresses, w, id, bundle)
 		if unverified(err) {
-			err = errors.Join(err, u.renewAgents(ctx, w.Cluster))
+			return errors.Join(err, u.renewAgents(ctx, w.Cluster))
 		}
-		return err
+		return a.registered(ctx, err)
 	}})
 }
 

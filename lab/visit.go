@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -31,16 +30,17 @@ type visit struct {
 	// marks is what clusters tell that the lab is meant to be.
 	marks   map[string]topology.Topology
 	servers map[spiffeid.TrustDomain]asked
+	// workloads are those of the topology in clusters that answer, by name, once
+	// somebody has looked at their pods.
+	workloads map[string]identified
 }
 
 // asked is what one SPIRE server said.
 type asked struct {
 	server        *spire.Server
 	bundle        *spiffebundle.Bundle
-	held          map[spiffeid.TrustDomain]*spiffebundle.Bundle
 	relationships []spire.Relationship
-	agents        []spire.Agent
-	entries       []spire.Entry
+	registry
 	// silent is set when something of this could not be asked, and nothing can
 	// be said about what depends on it.
 	silent error
@@ -51,7 +51,7 @@ type asked struct {
 // look looks at what of a lab is there and asks its servers. The caller closes
 // the visit.
 func (d *Driver) look(ctx context.Context, t topology.Topology) (_ *visit, err error) {
-	v := &visit{Driver: d, access: map[string]Access{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{}}
+	v := &visit{Driver: d, access: map[string]Access{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{}, workloads: map[string]identified{}}
 	if v.network, v.networked, err = d.Parts.Networks.Find(ctx, t.Name); err != nil {
 		return nil, err
 	}
@@ -152,6 +152,27 @@ func (v *visit) askServers(ctx context.Context) {
 	}
 }
 
+// lookAtPods looks side by side at the pods of all workloads.
+func (v *visit) lookAtPods(ctx context.Context) error {
+	all := make([]identified, len(v.topology.Workloads))
+	var group errgroup.Group
+	for i, w := range v.topology.Workloads {
+		group.Go(func() (err error) {
+			if access, answers := v.access[w.Cluster]; answers {
+				ctx, cancel := context.WithTimeout(ctx, statusBound)
+				defer cancel()
+				all[i], err = identify(ctx, v.topology, access.Objects, w)
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	for i, w := range v.topology.Workloads {
+		v.workloads[w.Name] = all[i]
+	}
+	return err
+}
+
 func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked) {
 	access, ok := v.access[td.Cluster]
 	if !ok {
@@ -171,17 +192,10 @@ func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked
 	if a.server, a.silent = connectServer(ctx, access, td.Name); a.silent != nil {
 		return a
 	}
-	var held []*spiffebundle.Bundle
-	var errs [5]error
+	var errs [3]error
 	a.bundle, errs[0] = a.server.Bundle(ctx)
-	held, errs[1] = a.server.HeldBundles(ctx)
-	a.relationships, errs[2] = a.server.Relationships(ctx)
-	a.agents, errs[3] = a.server.Agents(ctx)
-	a.entries, errs[4] = a.server.Entries(ctx)
-	a.held = make(map[spiffeid.TrustDomain]*spiffebundle.Bundle, len(held))
-	for _, b := range held {
-		a.held[b.TrustDomain()] = b
-	}
+	a.relationships, errs[1] = a.server.Relationships(ctx)
+	a.registry, errs[2] = readRegistry(ctx, td.Name, a.server, access.Objects)
 	a.silent = errors.Join(errs[:]...)
 	return a
 }
@@ -197,14 +211,15 @@ func (v *visit) trustDomain(ctx context.Context, td topology.TrustDomain) TrustD
 		}
 	}
 	a := v.servers[td.Name]
-	err := errors.Join(a.silent, a.agentsProblem)
+	err := a.silent
+	if err == nil {
+		err = errors.Join(v.published(ctx, td.Cluster, a), a.agentsProblem)
+	}
 	if err == nil {
 		err = v.webhook(ctx, td.Cluster, a.bundle)
 	}
 	s.Health = health(err)
-	if unverified(err) {
-		s.Cause = Unverified
-	}
+	s.Cause = causeOf(err)
 	for _, agent := range a.agents {
 		if !agent.Banned && agent.ExpiresAt.After(time.Now()) {
 			s.Agents++
@@ -241,6 +256,7 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 	if err != nil {
 		return s, err
 	}
+	is := v.workloads[w.Name]
 	td, err := v.topology.TrustDomainOf(w.Cluster)
 	if err != nil {
 		return s, err
@@ -262,40 +278,36 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	federatesWith, err := spire.FederatesWith(v.topology, w)
-	if err != nil {
-		return s, err
-	}
 	err = access.Pods.Ready(ctx, deployment(w))
-	if server := v.servers[td.Name]; err == nil && server.silent != nil {
+	server := v.servers[td.Name]
+	switch {
+	case err != nil:
+	case server.silent != nil:
 		err = fmt.Errorf("the server of %s does not answer", td.Name.Name())
-	} else if err == nil {
-		err = registered(server.entries, id, federatesWith)
+	case is.unseen != nil:
+		err = is.unseen
+	default:
+		err = server.registered(is)
 	}
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
 	if err == nil && v.networked {
-		err = v.checkSVID(ctx, access, v.addresses, w, id, v.servers[td.Name].bundle)
+		err = server.because(is, v.checkSVID(ctx, access, v.addresses, w, id, server.bundle))
 	}
 	s.Health = health(err)
-	if unverified(err) {
-		s.Cause = Unverified
-	}
+	s.Cause = causeOf(err)
 	return s, nil
 }
 
-// registered returns nil when an identity has an entry that gives its workload
-// the bundles of all these trust domains.
-func registered(entries []spire.Entry, id spiffeid.ID, trusted []spiffeid.TrustDomain) error {
-	i := slices.IndexFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == id })
-	if i < 0 {
-		return fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", id)
-	}
-	for _, td := range trusted {
-		if !slices.Contains(entries[i].FederatesWith, td) {
-			return fmt.Errorf("the entry of %s does not federate with %s: the workload does not get its bundle", id, td.Name())
+// remarks lists the resources of a trust domain's cluster that a person has to know
+// of.
+func (v *visit) remarks(td topology.TrustDomain) []ResourceStatus {
+	var workloads []identified
+	for _, w := range v.topology.Workloads {
+		if w.Cluster == td.Cluster {
+			workloads = append(workloads, v.workloads[w.Name])
 		}
 	}
-	return nil
+	return v.servers[td.Name].remarks(td.Cluster, workloads)
 }

@@ -293,6 +293,9 @@ func (w *world) nameOf(c *x509.Certificate) string {
 		if string(pki.Marshal(c)) == string(n.secret(spire.WebCASecret)[spire.SecretCertificate]) {
 			return "the web CA in " + name.String()
 		}
+		if n.spire != nil && n.spire.root.Equal(c) {
+			return "the root in " + name.String()
+		}
 	}
 	return "a web CA that nobody has"
 }

@@ -174,7 +174,7 @@ func (n *node) api(ctx context.Context, call string, effect func(changed func())
 
 type objects struct{ *node }
 
-func (n objects) Apply(ctx context.Context, all ...any) (applied bool, err error) {
+func (n objects) Apply(ctx context.Context, all ...any) (did bool, err error) {
 	var kinds []string
 	for _, o := range all {
 		kinds = append(kinds, keyOf(o).Kind)
@@ -185,17 +185,40 @@ func (n objects) Apply(ctx context.Context, all ...any) (applied bool, err error
 			if err := n.refuses(key); err != nil {
 				return err
 			}
-			text := string(encode(o))
+			text := applied(n.objects[key], string(encode(o)))
 			if n.objects[key] == text {
 				continue
 			}
-			n.objects[key], applied = text, true
+			n.objects[key], did = text, true
 			changed()
 			n.reconcile(key, text)
 		}
 		return nil
 	})
-	return applied, err
+	return did, err
+}
+
+// applied is what a resource of the controller manager becomes: its status stays, and
+// so does a class that somebody else has given it.
+func applied(was, text string) string {
+	if was == "" {
+		return text
+	}
+	type fields = map[string]any
+	old := decode[fields](was)
+	spec, _ := old["spec"].(fields)
+	class, classed := spec["className"]
+	if status, there := old["status"]; there || classed {
+		made := decode[fields](text)
+		if made["status"] = status; !there {
+			delete(made, "status")
+		}
+		if classed {
+			made["spec"].(fields)["className"] = class
+		}
+		text = string(encode(made))
+	}
+	return text
 }
 
 // refuses says why the API does not take an object.
@@ -257,6 +280,9 @@ func specOf[T any](object string) T {
 func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found bool, err error) {
 	err = n.api(ctx, "Objects.Object "+key.Kind, func(func()) error {
 		text, there := n.objects[key]
+		if pod := n.demoPods(key.Namespace, nil)[key.Name]; key.Kind == "Pod" && pod != nil {
+			text, there = string(encode(pod)), true
+		}
 		if found = there; found {
 			return json.Unmarshal([]byte(text), into)
 		}
@@ -271,6 +297,10 @@ func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[strin
 	err = n.api(ctx, "Objects.Named "+kind.Kind, func(func()) error {
 		if kind.Kind == "Pod" && labels[spire.ProgramLabel] == spire.AgentDaemonSet {
 			names = append(names, agentPod)
+			return nil
+		}
+		if kind.Kind == "Pod" {
+			names = slices.Sorted(maps.Keys(n.demoPods(kind.Namespace, labels)))
 			return nil
 		}
 		for key, text := range n.objects {
@@ -304,7 +334,7 @@ func (n objects) Delete(ctx context.Context, key lab.ObjectKey) error {
 	return n.api(ctx, "Objects.Delete "+key.Kind, func(changed func()) error {
 		switch {
 		case key.Kind == "Pod" && key.Name == agentPod:
-			n.spire.stale = false
+			n.spire.stale, n.spire.hung = false, !strings.Contains(n.objects[bundleKey], "BEGIN CERTIFICATE")
 			changed()
 		case key.Kind == "Pod" && key.Name == spire.ServerPod:
 			n.spire.staleWebhook, n.spire.since = false, time.Now()
@@ -667,6 +697,9 @@ func (n pods) Ready(ctx context.Context, key lab.ObjectKey) error {
 		r := n.owner(key)
 		if r == nil {
 			return fmt.Errorf("there is no %s %s", key.Kind, key.Name)
+		}
+		if key.Name == spire.AgentDaemonSet && n.spire != nil && n.spire.hung {
+			return errors.New("0 of 1 pods are ready: ContainerCreating")
 		}
 		return n.runs(r)
 	})

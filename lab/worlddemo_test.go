@@ -17,6 +17,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -100,17 +101,26 @@ func podLabels(r *release) map[string]string {
 type registration struct {
 	id            string
 	federatesWith []string
+	selectors     []string
+	hint          string
 }
 
 // registrations returns what all ClusterSPIFFEIDs come to for the pods of a
 // release, as pkg/spireentry of the controller manager has it.
 func (n *node) registrations(r *release) (all []registration) {
+	if !isDemo(r.Chart) {
+		return nil // ignoreNamespaces
+	}
 	for key, text := range n.objects {
 		if key.Kind != "ClusterSPIFFEID" {
 			continue
 		}
 		spec := specOf[spire.WorkloadIdentitySpec](text)
-		if spec.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"] != r.Namespace || !hasAll(podLabels(r), spec.PodSelector.MatchLabels) {
+		if specOf[struct{ ClassName string }](text).ClassName != "" {
+			continue
+		}
+		namespace := map[string]string{"kubernetes.io/metadata.name": r.Namespace}
+		if !hasAll(namespace, spec.NamespaceSelector.MatchLabels) || !hasAll(podLabels(r), spec.PodSelector.MatchLabels) {
 			continue
 		}
 		pod := struct {
@@ -119,34 +129,59 @@ func (n *node) registrations(r *release) (all []registration) {
 				Namespace string
 				Labels    map[string]string
 			}
+			PodSpec struct{ ServiceAccountName string }
 		}{TrustDomain: n.spire.td.Name()}
-		pod.PodMeta.Namespace, pod.PodMeta.Labels = r.Namespace, podLabels(r)
-		var id strings.Builder
+		pod.PodMeta.Namespace, pod.PodMeta.Labels, pod.PodSpec.ServiceAccountName = r.Namespace, podLabels(r), appOf(r.Chart).ServiceAccount
+		made := registration{federatesWith: spec.FederatesWith, selectors: []string{"k8s:pod-uid:" + podUID(r)}, hint: spec.Hint}
 		for i, text := range slices.Concat([]string{spec.SPIFFEIDTemplate}, spec.WorkloadSelectorTemplates, spec.DNSNameTemplates) {
 			var out strings.Builder
 			if err := template.Must(template.New("").Option("missingkey=error").Parse(text)).Execute(&out, pod); err != nil {
 				panic(err) // podEntryRenderFailures
 			}
 			if i == 0 {
-				id = out
+				made.id = out.String()
+			} else if i <= len(spec.WorkloadSelectorTemplates) {
+				made.selectors = append(made.selectors, out.String())
 			}
 		}
-		all = append(all, registration{id.String(), spec.FederatesWith})
+		all = append(all, made)
 	}
 	return all
 }
 
-// identity returns the SPIFFE ID of a release's pods; empty while they have none.
-func (n *node) identity(r *release) string {
+// podUID is that of a release's one pod.
+func podUID(r *release) string { return "uid-of-" + r.Namespace + "-" + r.Chart }
+
+// pods returns the pods of the demo programs of a namespace that have these labels,
+// by name.
+func (n *node) demoPods(namespace string, labels map[string]string) map[string]any {
+	all := map[string]any{}
+	for _, r := range n.releases {
+		key := lab.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: namespace, Name: appOf(r.Chart).Deployment}
+		object, there := n.objects[key]
+		if !isDemo(r.Chart) || r.Namespace != namespace || !there || strings.Contains(object, `"replicas":0`) || !hasAll(podLabels(r), labels) {
+			continue
+		}
+		all[r.Chart+"-0"] = map[string]any{
+			"metadata": map[string]any{"name": r.Chart + "-0", "namespace": namespace, "uid": podUID(r), "labels": podLabels(r)},
+			"spec":     map[string]any{"serviceAccountName": appOf(r.Chart).ServiceAccount},
+		}
+	}
+	return all
+}
+
+// identity returns the SPIFFE ID that a release's program presents; empty while it
+// has none. Which of several that are not meant for it comes first is chance.
+func (n *node) identity(r *release) (first string) {
 	if n.spire == nil {
 		return ""
 	}
 	for _, registered := range r.registrations {
-		if _, there := n.spire.entries[registered.id]; there {
-			return registered.id
+		if _, there := n.spire.entries[registered.id]; there && (first == "" || registered.hint == spire.Hint) {
+			first = registered.id
 		}
 	}
-	return ""
+	return first
 }
 
 // party is one end of a call.

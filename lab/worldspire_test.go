@@ -69,6 +69,8 @@ type spireServer struct {
 	held                  map[spiffeid.TrustDomain]*spiffebundle.Bundle
 	// entries leads from SPIFFE IDs to the trust domains that they federate with.
 	entries map[string][]string
+	// selectors are those of the entries, by SPIFFE ID.
+	selectors map[string][]string
 	// again is when registrations that were refused are tried again; zero for
 	// none.
 	again time.Time
@@ -86,6 +88,8 @@ type spireServer struct {
 	// stale is whose workloads present SVIDs of an authority that was revoked, and
 	// staleWebhook whose webhook does.
 	stale, staleWebhook bool
+	// hung is whose agent waits for the bundle that it starts with.
+	hung bool
 }
 
 type relationship struct {
@@ -109,7 +113,7 @@ var never = time.Date(2000, 1, 2, 12, 0, 0, 0, time.UTC)
 func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
 		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
-		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, agents: 1,
+		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
 	}
 	if values.UpstreamAuthority == topology.Disk {
 		return s, s.readUpstream(n.secret(spire.UpstreamAuthoritySecret))
@@ -167,6 +171,7 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 	}
 	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return !resources[td] })
 	s.register()
+	s.publish()
 
 	own, err := s.svid(spire.ServerID(s.td))
 	if err != nil {
@@ -188,6 +193,16 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 	s.node.stop = append(s.node.stop, server.Stop)
 	return nil
 }
+
+// publish is what the server's notifier does when the server starts.
+func (s *spireServer) publish() {
+	s.node.objects[bundleKey] = string(encode(map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": bundleKey.Name, "namespace": bundleKey.Namespace},
+		"data": map[string]any{spire.SecretBundle: string(pki.Marshal(s.root))},
+	}))
+}
+
+var bundleKey = lab.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.BundleConfigMap}
 
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
@@ -555,7 +570,7 @@ func (s *spireServer) register() {
 				s.again = time.Now().Add(10 * time.Second)
 				continue
 			}
-			s.entries[wanted.id] = wanted.federatesWith
+			s.entries[wanted.id], s.selectors[wanted.id] = wanted.federatesWith, wanted.selectors
 		}
 	}
 	maps.DeleteFunc(s.entries, func(id string, _ []string) bool { return !registered[id] })
@@ -654,14 +669,42 @@ func (s *spireServer) ListAgents(context.Context, *agentv1.ListAgentsRequest) (*
 
 func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) (*entryv1.ListEntriesResponse, error) {
 	answer := &entryv1.ListEntriesResponse{}
-	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
-		answer.Entries = append(answer.Entries, &types.Entry{
+	add := func(id, parent string, selectors, federatesWith []string) {
+		entry := &types.Entry{
 			SpiffeId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(id).Path()},
-			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: "/spire/agent/k8s_psat/node"},
-			FederatesWith: s.entries[id],
-		})
+			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(parent).Path()},
+			FederatesWith: federatesWith,
+		}
+		for _, selector := range selectors {
+			kind, value, _ := strings.Cut(selector, ":")
+			entry.Selectors = append(entry.Selectors, &types.Selector{Type: kind, Value: value})
+		}
+		answer.Entries = append(answer.Entries, entry)
+	}
+	for _, text := range s.node.objects {
+		if static := decode[staticEntry](text); static.Kind == "ClusterStaticEntry" && static.Status.Rendered {
+			add(static.Spec.SPIFFEID, static.Spec.ParentID, static.Spec.Selectors, static.Spec.FederatesWith)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
+		add(id, agentID(s.td), s.selectors[id], s.entries[id])
 	}
 	return answer, nil
+}
+
+// staticEntry is a ClusterStaticEntry of which the controller manager makes an entry.
+type staticEntry struct {
+	Kind string
+	Spec struct {
+		SPIFFEID, ParentID       string
+		Selectors, FederatesWith []string
+	}
+	Status struct{ Rendered bool }
+}
+
+// agentID is that of the agent of a trust domain.
+func agentID(td spiffeid.TrustDomain) string {
+	return spiffeid.RequireFromPath(td, "/spire/agent/k8s_psat/node").String()
 }
 
 func asAPI(b *spiffebundle.Bundle) *types.Bundle {

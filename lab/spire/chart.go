@@ -55,6 +55,11 @@ const (
 	// its certificate at SecretCertificate, its key at SecretKey, and the root
 	// that verifies it at SecretBundle.
 	UpstreamAuthoritySecret = "spire-upstream-authority"
+	// BundleConfigMap is where the server publishes its X.509 authorities, in PEM, at
+	// SecretBundle: what an agent starts with. It does so when it starts and when
+	// they change, and not when somebody else changes what is there (SPIRE
+	// pkg/server/plugin/notifier/k8sbundle).
+	BundleConfigMap = "spire-bundle"
 	// WebRootsConfigMap is what the chart puts the web roots of peers into.
 	WebRootsConfigMap = "spire-web-roots"
 	// SecretCertificate, SecretKey and SecretBundle are the keys of the data of

@@ -23,7 +23,8 @@ func (c *cmd) status() *cobra.Command {
 compares the bundle that the truster holds with the one that the trusted has
 (in sync, behind, differing, foreign, empty or missing) and looks at the bundle
 endpoint as the truster does. What does not work is named, and each name has its
-cure in docs/troubleshooting.md. The exit code is 0 only when all of the lab is
+cure in docs/troubleshooting.md. Resources of the controller manager that come to
+nothing, or to more than the lab asks for, are listed with a remark. The exit code is 0 only when all of the lab is
 well, and 3 otherwise.
 
 --lab may be the bare name of a lab that runs and whose file is not at hand.`,
@@ -86,6 +87,13 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 			address = x.Address
 		}
 		row("%s\t%s\t%s\t%s\t%s", x.Name, x.Cluster, x.SPIFFEID, orDash(address), verdict(x.Health))
+	}
+	if len(s.Resources) > 0 {
+		row("")
+		row("RESOURCE\tCLUSTER\tREMARK")
+	}
+	for _, x := range s.Resources {
+		row("%s %s\t%s\t%s", x.Kind, x.Name, x.Cluster, x.Problem)
 	}
 	return w.Flush()
 }

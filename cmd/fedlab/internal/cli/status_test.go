@@ -50,8 +50,12 @@ cluster1.com trusts cluster2.com  https_spiffe  in sync  well
 WORKLOAD       CLUSTER  SPIFFE ID                     ADDRESS                       HEALTH
 stock-quotes   market   spiffe://cluster1.com/server  10.192.1.101:8090             well
 broker-webapp  broker   spiffe://cluster2.com/client  http://localhost:8080/quotes  well
+
+RESOURCE                   CLUSTER  REMARK
+ClusterSPIFFEID everybody  broker   it comes to nothing
 `
 	var b bytes.Buffer
+	s.Resources = []lab.ResourceStatus{{Cluster: "broker", Kind: "ClusterSPIFFEID", Name: "everybody", Problem: "it comes to nothing"}}
 	if err := printStatus(&b, s, now); err != nil || b.String() != strings.TrimPrefix(want, "\n") {
 		t.Errorf("error %v, got\n%s\nwant%s", err, b.String(), want)
 	}

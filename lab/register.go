@@ -1,0 +1,132 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// register lets a workload have its identity.
+func (u *up) register(ctx context.Context, w topology.Workload) error {
+	identity, err := spire.WorkloadIdentity(u.topology, w)
+	if err != nil {
+		return err
+	}
+	objects := u.access(w.Cluster).Objects
+	replaced := false
+	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
+		applied, err := objects.Apply(ctx, identity)
+		if applied {
+			plan.Did(ctx)
+		}
+		if err != nil || replaced {
+			return err
+		}
+		// What somebody has written into it besides, such as a class, stays there
+		// when it is applied.
+		if same, err := hasSpec(ctx, objects, identity); err != nil || same {
+			return err
+		}
+		plan.Did(ctx)
+		if err := objects.Delete(ctx, ObjectKey{APIVersion: identity.APIVersion, Kind: identity.Kind, Name: identity.Metadata.Name}); err != nil {
+			return err
+		}
+		replaced = true
+		_, err = objects.Apply(ctx, identity)
+		return err
+	}})
+}
+
+// hasSpec reports whether the spec of a resource is what it should be, and nothing
+// besides.
+func hasSpec(ctx context.Context, objects Objects, resource spire.Resource) (bool, error) {
+	var is, want struct {
+		Spec any `json:"spec"`
+	}
+	text, err := json.Marshal(resource)
+	if err == nil {
+		err = json.Unmarshal(text, &want)
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = objects.Object(ctx, ObjectKey{APIVersion: resource.APIVersion, Kind: resource.Kind, Name: resource.Metadata.Name}, &is)
+	return reflect.DeepEqual(is.Spec, want.Spec), err
+}
+
+// registrationBound is how long it may take until a resource that somebody has
+// changed, or a pod that is new, has its entry, and the workload its identity.
+const registrationSlack = 2 * time.Second
+
+func registrationBound() time.Duration {
+	return federation.ReconcileBound() + federation.RegistrationBound() + registrationSlack
+}
+
+// awaited is a wait for a workload that needs its identity.
+type awaited struct {
+	*up
+	topology.Workload
+	// began is when it was first looked at, and outranked since when something
+	// outranks its registration; zero while nothing does.
+	began, outranked time.Time
+}
+
+// registered returns nil when the workload gets its identity and the bundles that it
+// needs. Where seen is an error, that is what the wait sees, and it is returned with
+// what is wrong with the registration. Once something has outranked that for longer
+// than a change needs to take effect, waiting is in vain.
+func (a *awaited) registered(ctx context.Context, seen error) error {
+	td, err := a.up.topology.TrustDomainOf(a.Cluster)
+	if err != nil {
+		return err
+	}
+	objects := a.access(a.Cluster).Objects
+	all, err := readRegistry(ctx, td.Name, a.server(td.Name), objects)
+	if err != nil {
+		return errors.Join(seen, err)
+	}
+	is, err := identify(ctx, a.up.topology, objects, a.Workload)
+	if err = errors.Join(err, is.unseen); err != nil {
+		return errors.Join(seen, err)
+	}
+	err = all.registered(is)
+	switch {
+	case seen != nil && err != nil:
+		err = fmt.Errorf("%w: %w", seen, err)
+	case seen != nil:
+		err = all.because(is, seen)
+	}
+	if by := (*outrankedError)(nil); !errors.As(err, &by) {
+		a.outranked = time.Time{}
+		return err
+	}
+	if a.outranked.IsZero() {
+		a.outranked = time.Now()
+	}
+	if time.Since(a.outranked) > registrationBound() {
+		return check.Never(err)
+	}
+	return err
+}
+
+// runs waits until a workload runs, which it does once it has its identity. Why it has
+// none is looked at when that takes longer than it should.
+func (u *up) runs(ctx context.Context, w topology.Workload) error {
+	a := &awaited{up: u, Workload: w, began: time.Now()}
+	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
+		err := u.access(w.Cluster).Pods.Ready(ctx, deployment(w))
+		if err != nil && time.Since(a.began) > registrationBound() {
+			err = a.registered(ctx, err)
+		}
+		return err
+	}})
+}

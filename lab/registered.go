@@ -1,0 +1,394 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// registry is what decides on who gets which identity of a trust domain, as its
+// server and its cluster have it.
+type registry struct {
+	trustDomain spiffeid.TrustDomain
+	held        map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	agents      []spire.Agent
+	entries     []spire.Entry
+	resources   []registrar
+}
+
+// registrar is a resource of which the controller manager makes entries: a
+// ClusterSPIFFEID or a ClusterStaticEntry, as far as it is needed to tell what
+// comes of it.
+type registrar struct {
+	Kind     string `json:"kind"`
+	Metadata struct {
+		Name   string            `json:"name"`
+		Labels map[string]string `json:"labels"`
+	} `json:"metadata"`
+	Spec struct {
+		ClassName     string   `json:"className"`
+		FederatesWith []string `json:"federatesWith"`
+
+		// Of a ClusterSPIFFEID.
+		SPIFFEIDTemplate  string        `json:"spiffeIDTemplate"`
+		NamespaceSelector labelSelector `json:"namespaceSelector"`
+		PodSelector       labelSelector `json:"podSelector"`
+
+		// Of a ClusterStaticEntry.
+		SPIFFEID  string   `json:"spiffeID"`
+		ParentID  string   `json:"parentID"`
+		Selectors []string `json:"selectors"`
+	} `json:"spec"`
+	// Status is nil until the controller manager has looked at it. What 0.7.0 writes
+	// is in its api/v1alpha1. The field "set" of a ClusterStaticEntry is left out: it
+	// is true in the one round in which the entry is made, and false ever after (its
+	// pkg/spireentry/by.go).
+	Status *struct {
+		Stats struct {
+			PodEntryRenderFailures int `json:"podEntryRenderFailures"`
+			EntriesMasked          int `json:"entriesMasked"`
+			EntryFailures          int `json:"entryFailures"`
+		} `json:"stats"`
+		Rendered bool `json:"rendered"`
+		Masked   bool `json:"masked"`
+	} `json:"status"`
+}
+
+// Kinds of registrar.
+const (
+	clusterSPIFFEID    = "ClusterSPIFFEID"
+	clusterStaticEntry = "ClusterStaticEntry"
+)
+
+func (r registrar) String() string { return r.Kind + " " + r.Metadata.Name }
+
+// owned reports whether fedlab has made it.
+func (r registrar) owned() bool {
+	for label, value := range spire.Owned() {
+		if r.Metadata.Labels[label] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// labelSelector is a selector of Kubernetes. Only its labels are looked at:
+// expressions may select anything.
+type labelSelector struct {
+	MatchLabels map[string]string `json:"matchLabels"`
+}
+
+func (s labelSelector) maySelect(labels map[string]string) bool {
+	for label, value := range s.MatchLabels {
+		if labels[label] != value {
+			return false
+		}
+	}
+	return true
+}
+
+// readRegistry asks a server and looks at its cluster.
+func readRegistry(ctx context.Context, td spiffeid.TrustDomain, server *spire.Server, objects Objects) (registry, error) {
+	r := registry{trustDomain: td, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+	var errs [4]error
+	var held []*spiffebundle.Bundle
+	held, errs[0] = server.HeldBundles(ctx)
+	for _, b := range held {
+		r.held[b.TrustDomain()] = b
+	}
+	r.agents, errs[1] = server.Agents(ctx)
+	r.entries, errs[2] = server.Entries(ctx)
+	r.resources, errs[3] = registrars(ctx, objects)
+	return r, errors.Join(errs[:]...)
+}
+
+// registrars reads the resources of a cluster that entries are made of.
+func registrars(ctx context.Context, objects Objects) (all []registrar, err error) {
+	for _, kind := range []string{clusterSPIFFEID, clusterStaticEntry} {
+		key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
+		names, err := objects.Named(ctx, key, nil)
+		if err != nil {
+			return nil, err
+		}
+		for _, key.Name = range names {
+			r := registrar{}
+			there, err := objects.Object(ctx, key, &r)
+			if err != nil {
+				return nil, err
+			}
+			if r.Kind, r.Metadata.Name = kind, key.Name; there {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
+}
+
+// podsOf reads the pods of a workload that are not about to go.
+func podsOf(ctx context.Context, objects Objects, w topology.Workload) (all []spire.Pod, err error) {
+	key := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.App.Namespace}
+	names, err := objects.Named(ctx, key, map[string]string{spire.ProgramLabel: w.App.Name})
+	if err != nil {
+		return nil, err
+	}
+	for _, key.Name = range names {
+		var pod spire.Pod
+		there, err := objects.Object(ctx, key, &pod)
+		if err != nil {
+			return nil, err
+		}
+		if there && pod.Metadata.DeletionTimestamp == "" {
+			all = append(all, pod)
+		}
+	}
+	return all, nil
+}
+
+// given returns the entries that a pod's program gets. While no agent has attested
+// nobody gets any, which is what has to be said then: it returns those that fit.
+func (r registry) given(pod spire.Pod) []spire.Entry {
+	entries := slices.Clone(r.entries)
+	if len(r.agents) > 0 {
+		entries = spire.Authorized(r.trustDomain, r.agents, entries)
+	}
+	selectors := pod.Selectors()
+	return slices.DeleteFunc(entries, func(e spire.Entry) bool { return !e.Matches(selectors) })
+}
+
+// identified is a workload with the SPIFFE ID that it is to have, the trust domains
+// whose bundles it is to receive, and its pods.
+type identified struct {
+	topology.Workload
+	id      spiffeid.ID
+	trusted []spiffeid.TrustDomain
+	pods    []spire.Pod
+	// unseen says why its pods could not be looked at.
+	unseen error
+}
+
+// identify looks at the pods of a workload.
+func identify(ctx context.Context, t topology.Topology, objects Objects, w topology.Workload) (identified, error) {
+	is := identified{Workload: w}
+	var err error
+	if is.id, err = t.SPIFFEID(w); err != nil {
+		return is, err
+	}
+	if is.trusted, err = spire.FederatesWith(t, w); err != nil {
+		return is, err
+	}
+	is.pods, is.unseen = podsOf(ctx, objects, w)
+	return is, nil
+}
+
+// registered returns nil when each pod of a workload gets its identity and the
+// bundles that it needs, which are those of all entries of the pod.
+func (r registry) registered(w identified) error {
+	if !slices.ContainsFunc(r.entries, func(e spire.Entry) bool { return e.SPIFFEID == w.id }) {
+		return r.because(w, fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", w.id))
+	}
+	for _, pod := range w.pods {
+		entries := r.given(pod)
+		if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == w.id }) {
+			return r.because(w, fmt.Errorf("no entry of %s fits the pod %s: the workload does not get that identity", w.id, pod.Metadata.Name))
+		}
+		for _, td := range w.trusted {
+			if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td) }) {
+				return r.because(w, because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", w.id, td.Name()))
+			}
+		}
+	}
+	return nil
+}
+
+// outrankedError says that the controller manager passes over what fedlab has
+// registered. As long as what outranks it is there, nothing changes that.
+type outrankedError struct{ by string }
+
+func (e *outrankedError) Error() string {
+	return e.by + " asks for the same entry and is older, so that the controller manager passes over the one of the lab; delete it"
+}
+
+// because adds to what is wrong with a workload's identity which resource the cause
+// is, where one is: what gives it the identity that it presents, what outranks its
+// ClusterSPIFFEID, or that itself, by what the controller manager says of it.
+func (r registry) because(w identified, err error) error {
+	if err == nil || unverified(err) {
+		return err
+	}
+	if other := (*otherIDError)(nil); errors.As(err, &other) {
+		for _, pod := range w.pods {
+			if by := r.makers(pod, other.id); by != "" {
+				err = because(OtherIdentity, "%w, which it has by %s", err, by)
+				break
+			}
+		}
+	}
+	i := slices.IndexFunc(r.resources, func(x registrar) bool {
+		return x.Kind == clusterSPIFFEID && x.Metadata.Name == spire.IdentityName(w.Workload)
+	})
+	if i < 0 {
+		return fmt.Errorf("%w: there is no %s %s", err, clusterSPIFFEID, spire.IdentityName(w.Workload))
+	}
+	own := r.resources[i]
+	if own.Status != nil && own.Status.Stats.EntriesMasked > 0 {
+		for _, pod := range w.pods {
+			if by := r.makers(pod, w.id); by != "" {
+				return fmt.Errorf("%w: %w", err, &outrankedError{by})
+			}
+		}
+	}
+	if failure := r.failure(own); failure != "" {
+		return fmt.Errorf("%w: %s: %s", err, own, failure)
+	}
+	return err
+}
+
+// failure says what keeps a resource from coming to entries; empty when nothing
+// does.
+func (r registry) failure(x registrar) string {
+	var all []string
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	switch {
+	case x.Spec.ClassName != "":
+		return fmt.Sprintf("it has the class %q, and the controller manager serves none: nothing comes of it", x.Spec.ClassName)
+	case x.Status == nil:
+		return ""
+	case x.Kind == clusterStaticEntry && !x.Status.Rendered:
+		return "the controller manager cannot make an entry of it" + fault(x)
+	case x.Kind == clusterStaticEntry && x.Status.Masked:
+		return "it is passed over: an older resource asks for the same entry"
+	case x.Kind == clusterStaticEntry && !slices.ContainsFunc(r.entries, x.madeStatic):
+		return "the server does not take its entry" + r.refusal(x)
+	}
+	stats := x.Status.Stats
+	if n := stats.PodEntryRenderFailures; n > 0 {
+		say("its templates come to no entry for %d of the pods that it selects", n)
+	}
+	if n := stats.EntryFailures; n > 0 {
+		say("the server does not take %d of its entries%s", n, r.refusal(x))
+	}
+	if n := stats.EntriesMasked; n > 0 {
+		say("%d of its entries are passed over: an older resource asks for the same", n)
+	}
+	return strings.Join(all, "; ")
+}
+
+// fault says what is wrong in a ClusterStaticEntry.
+func fault(x registrar) string {
+	for _, field := range []struct{ name, id string }{{"spiffeID", x.Spec.SPIFFEID}, {"parentID", x.Spec.ParentID}} {
+		if _, err := spiffeid.FromString(field.id); err != nil {
+			return fmt.Sprintf(": its %s %q is no SPIFFE ID: %v", field.name, field.id, err)
+		}
+	}
+	for _, s := range x.Spec.Selectors {
+		if kind, value, found := strings.Cut(s, ":"); !found || kind == "" || value == "" {
+			return fmt.Sprintf(": its selector %q is not of the form type:value", s)
+		}
+	}
+	return ""
+}
+
+// refusal says which of the bundles that a resource wants for its entries the server
+// does not hold: SPIRE takes no entry without them.
+func (r registry) refusal(x registrar) string {
+	var missing []string
+	for _, name := range x.Spec.FederatesWith {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil || td != r.trustDomain && r.held[td] == nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return ": they federate with " + strings.Join(missing, ", ") + ", of which it holds no bundle"
+}
+
+// madeStatic reports whether an entry is that of a ClusterStaticEntry.
+func (x registrar) madeStatic(e spire.Entry) bool {
+	return x.Kind == clusterStaticEntry && e.SPIFFEID.String() == x.Spec.SPIFFEID && e.ParentID.String() == x.Spec.ParentID &&
+		slices.Equal(slices.Sorted(slices.Values(e.Selectors)), slices.Sorted(slices.Values(x.Spec.Selectors)))
+}
+
+// action is what a template fills in.
+var action = regexp.MustCompile(`\{\{.*?\}\}`)
+
+// renders reports whether a ClusterSPIFFEID may ask for an entry of a pod. It goes by
+// the labels that it selects, and by what stands between the actions of its template.
+func (x registrar) renders(e spire.Entry, pod spire.Pod) bool {
+	namespace, only := x.Spec.NamespaceSelector.MatchLabels["kubernetes.io/metadata.name"]
+	if x.Kind != clusterSPIFFEID || only && namespace != pod.Metadata.Namespace || !x.Spec.PodSelector.maySelect(pod.Metadata.Labels) {
+		return false
+	}
+	var id strings.Builder
+	for i, literal := range action.Split(x.Spec.SPIFFEIDTemplate, -1) {
+		if i > 0 {
+			id.WriteString(".*")
+		}
+		id.WriteString(regexp.QuoteMeta(literal))
+	}
+	fits, err := regexp.MatchString("^"+id.String()+"$", e.SPIFFEID.String())
+	return err == nil && fits
+}
+
+// makes reports whether an entry that a pod gets may come of a resource. An entry
+// does not name its resource.
+func (x registrar) makes(e spire.Entry, pod spire.Pod) bool {
+	return x.Spec.ClassName == "" && (x.madeStatic(e) || x.renders(e, pod))
+}
+
+// makers names the resources, other than those of the lab, that ask for an identity
+// of a pod; empty for none.
+func (r registry) makers(pod spire.Pod, id spiffeid.ID) string {
+	wanted := spire.Entry{SPIFFEID: id}
+	var names []string
+	for _, x := range r.resources {
+		made := slices.ContainsFunc(r.given(pod), func(e spire.Entry) bool { return e.SPIFFEID == id && x.madeStatic(e) })
+		if !x.owned() && x.Spec.ClassName == "" && (made || x.renders(wanted, pod)) {
+			names = append(names, x.String())
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// remarks lists the resources of which a person has to know: those that come to
+// nothing, and those that give a workload of the lab, of which these are all, one
+// more identity.
+func (r registry) remarks(cluster string, workloads []identified) []ResourceStatus {
+	said := map[string][]string{}
+	for _, w := range workloads {
+		for _, pod := range w.pods {
+			for _, e := range r.given(pod) {
+				if e.SPIFFEID == w.id {
+					continue
+				}
+				for _, x := range r.resources {
+					remark := fmt.Sprintf("it gives workload %s one more identity, %s; the demo programs present the one with the hint %q", w.Name, e.SPIFFEID, spire.Hint)
+					if x.makes(e, pod) && !slices.Contains(said[x.String()], remark) {
+						said[x.String()] = append(said[x.String()], remark)
+					}
+				}
+			}
+		}
+	}
+	list := []ResourceStatus{}
+	for _, x := range r.resources {
+		remarks := said[x.String()]
+		if failure := r.failure(x); failure != "" {
+			remarks = append([]string{failure}, remarks...)
+		}
+		if len(remarks) > 0 {
+			list = append(list, ResourceStatus{Cluster: cluster, Kind: x.Kind, Name: x.Metadata.Name, Problem: strings.Join(remarks, "; ")})
+		}
+	}
+	return list
+}
