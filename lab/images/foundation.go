@@ -51,7 +51,7 @@ func (f foundation) artifact(source Source) string {
 }
 
 func (f foundation) key() string {
-	return hash("packages 1", runtime.GOARCH, suite, strings.Join(f.Packages, " "), strings.Join(unread(), " "), f.user)
+	return hash("packages 2", runtime.GOARCH, suite, strings.Join(f.Packages, " "), strings.Join(unread(), " "), f.user)
 }
 
 // foundationFile has the files of packages in the artifact's folder.
@@ -73,7 +73,7 @@ func (f foundation) open(source Source, artifact string) (v1.Image, error) {
 // archive's keyring; it needs root, and here it installs nothing.
 func (f foundation) fill(ctx context.Context, dir string, log *os.File) (err error) {
 	root := filepath.Join(dir, "root")
-	fetch := command(ctx, "debootstrap", "--variant=minbase", "--no-resolve-deps", "--download-only", "--include="+strings.Join(f.Packages, ","), suite, root)
+	fetch := command(ctx, "debootstrap", debootstrap(f.Packages, root, "--no-resolve-deps", "--download-only")...)
 	fetch.Stdout, fetch.Stderr = log, log
 	if err := fetch.Run(); err != nil {
 		return fmt.Errorf("run debootstrap: %w", err)

@@ -45,7 +45,15 @@ func unwanted() []string {
 }
 
 func rootfsKey() string {
-	return hash("rootfs 2", runtime.GOARCH, suite, strings.Join(packages(), " "), strings.Join(unwanted(), " "))
+	return hash("rootfs 3", runtime.GOARCH, suite, strings.Join(packages(), " "), strings.Join(unwanted(), " "))
+}
+
+// debootstrap returns the arguments with which debootstrap takes packages from
+// Debian's archive. Without --force-check-gpg it goes on without a signature, or
+// turns to another mirror, where the machine has no keyring of Debian.
+func debootstrap(packages []string, root string, flags ...string) []string {
+	args := append([]string{"--force-check-gpg", "--variant=minbase"}, flags...)
+	return append(args, "--include="+strings.Join(packages, ","), suite, root)
 }
 
 // fillRootfs makes dir/rootfs.tar from Debian packages, whose signatures
@@ -66,7 +74,7 @@ func fillRootfs(ctx context.Context, dir string, log *os.File) error {
 		}
 		return nil
 	}
-	if err := run("debootstrap", "--variant=minbase", "--include="+strings.Join(packages(), ","), suite, root); err != nil {
+	if err := run("debootstrap", debootstrap(packages(), root)...); err != nil {
 		return err
 	}
 	for _, pattern := range unwanted() {
