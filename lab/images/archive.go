@@ -25,6 +25,11 @@ const (
 	archiveAPI   = "fedlab.dev/v1alpha1"
 	// manifestLimit is far more than a manifest has, in bytes.
 	manifestLimit = 1 << 20
+	// partsLimit is four times what the parts of an archive have, in bytes.
+	partsLimit = 8 << 30
+	// archiveWindow is how far back a compressed archive may point, in bytes; an
+	// archive decides how much memory it takes to unpack it.
+	archiveWindow = 8 << 20
 )
 
 type manifest struct {
@@ -132,8 +137,9 @@ func packFolder(w io.Writer, folder string) error {
 }
 
 // unpackFolder writes what packFolder has packed below a folder, and nothing
-// anywhere else.
-func unpackFolder(r io.Reader, folder string) (err error) {
+// anywhere else. Files that hold more than limit bytes are refused: in a tar
+// archive, a file may be larger than the archive.
+func unpackFolder(r io.Reader, folder string, limit int64) (err error) {
 	root, err := os.OpenRoot(folder)
 	if err != nil {
 		return err
@@ -147,6 +153,9 @@ func unpackFolder(r io.Reader, folder string) (err error) {
 		}
 		if err != nil {
 			return err
+		}
+		if limit -= h.Size; limit < 0 {
+			return fmt.Errorf("%s has %d bytes, more than the archive that holds it", h.Name, h.Size)
 		}
 		name := filepath.FromSlash(strings.TrimSuffix(h.Name, "/"))
 		switch h.Typeflag {

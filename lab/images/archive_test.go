@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -179,7 +180,17 @@ func refuses(t *testing.T, s *stand, archive []byte) {
 		"somebody else's image":     {edited(func(e *edit) { e.manifest.Images[0].Reference = "debian:12" }), "its manifest is wrong: image debian:12 is not the node image of this fedlab"},
 		"no node image":             {edited(func(e *edit) { e.manifest.Images = e.manifest.Images[1:] }), "its manifest is wrong: it has no image fedlab.local/"},
 		"node image of another key": {edited(func(e *edit) { e.manifest.Node = "other" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
-		"unknown source":            {edited(func(e *edit) { e.manifest.Source, e.manifest.Node = "web", "" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
+		"a part of another size": {edited(func(e *edit) {
+			e.files["artifacts/quotes-demo1.tar"] = append(e.files["artifacts/quotes-demo1.tar"], make([]byte, 512)...)
+		}), "the archive is damaged: artifacts/quotes-demo1.tar has 3072 bytes, want 2560"},
+		"a part too large":         {edited(func(e *edit) { e.manifest.Parts[0].Size = partsLimit }), "its manifest is wrong: with "},
+		"a part of less than none": {edited(func(e *edit) { e.manifest.Parts[0].Size = -1 }), "its manifest is wrong: with -1 bytes of artifacts/database-files-database1.tar, its parts have more than 8589934592"},
+		"a part for nothing": {edited(func(e *edit) {
+			e.manifest.Parts = append(e.manifest.Parts, part{Name: "blobs/more"})
+		}), "its manifest is wrong: nothing needs its blobs/more"},
+		"a manifest that does not end": {edited(func(e *edit) { e.padding = manifestLimit }), "it is not an archive of fedlab's images"},
+		"much memory":                  {compress(t, decompress(t, archive), zstd.WithWindowSize(2*archiveWindow)), "it is not an archive of fedlab's images: it is compressed in another way, and takes more memory"},
+		"unknown source":               {edited(func(e *edit) { e.manifest.Source, e.manifest.Node = "web", "" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
 	}
 	if err := clear(t.Context(), s.Engine, s.standIn.realm); err != nil {
 		t.Fatal(err)
@@ -207,6 +218,8 @@ type edit struct {
 	// names are those of the files in their order, the manifest in front.
 	names []string
 	files map[string][]byte
+	// padding is how many spaces follow the manifest.
+	padding int
 }
 
 // repack changes something in an archive.
@@ -234,7 +247,7 @@ func repack(t *testing.T, archive []byte, change func(*edit)) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.files[manifestName] = data
+	e.files[manifestName] = append(data, bytes.Repeat([]byte(" "), e.padding)...)
 	var buf bytes.Buffer
 	w := newTree(&buf)
 	for _, name := range e.names {
@@ -246,13 +259,18 @@ func repack(t *testing.T, archive []byte, change func(*edit)) []byte {
 	return compress(t, buf.Bytes())
 }
 
-func compress(t *testing.T, data []byte) []byte {
+func compress(t *testing.T, data []byte, options ...zstd.EOption) []byte {
 	t.Helper()
-	w, err := zstd.NewWriter(nil)
+	var packed bytes.Buffer
+	w, err := zstd.NewWriter(&packed, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return w.EncodeAll(data, nil)
+	_, err = w.Write(data)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return packed.Bytes()
 }
 
 func decompress(t *testing.T, data []byte) []byte {
@@ -308,6 +326,32 @@ func hasAManifest(t *testing.T, _ *stand, archive []byte) {
 	}
 }
 
+// A few bytes may stand for as many as there is room on the disk: a sparse file of
+// a tar archive is larger than the archive.
+func TestUnpackFolderWritesNoMoreThanItReads(t *testing.T) {
+	// 1 GiB of nothing, in the format of GNU tar.
+	header := make([]byte, 512)
+	copy(header, "large")
+	copy(header[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00        S")
+	copy(header[257:], "ustar  \x00")
+	copy(header[386:], "10000000000\x0000000000000\x00") // nothing at the end
+	copy(header[483:], "10000000000\x00")
+	sum := 0
+	for _, b := range header {
+		sum += int(b)
+	}
+	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
+	archive := append(header, make([]byte, 1024)...)
+	dir := t.TempDir()
+	err := unpackFolder(bytes.NewReader(archive), dir, int64(len(archive)))
+	if want := "large has 1073741824 bytes, more than the archive that holds it"; errorText(err) != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("folder has %v, error %v, want nothing", left, err)
+	}
+}
+
 func TestUnpackFolderStaysInside(t *testing.T) {
 	for _, name := range []string{"../evil", "/evil", "a/../../evil"} {
 		var buf bytes.Buffer
@@ -321,7 +365,7 @@ func TestUnpackFolderStaysInside(t *testing.T) {
 		if err := os.Mkdir(inner, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := unpackFolder(&buf, inner); err == nil {
+		if err := unpackFolder(&buf, inner, 1<<10); err == nil {
 			t.Errorf("%s was unpacked", name)
 		}
 		if left, err := os.ReadDir(outer); err != nil || len(left) != 1 {
@@ -334,7 +378,7 @@ func TestUnpackFolderStaysInside(t *testing.T) {
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := unpackFolder(&link, t.TempDir()); errorText(err) != "passwd is neither a file nor a folder" {
+	if err := unpackFolder(&link, t.TempDir(), 1<<10); errorText(err) != "passwd is neither a file nor a folder" {
 		t.Errorf("error %v, want the link refused", err)
 	}
 }

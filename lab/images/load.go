@@ -50,7 +50,7 @@ func (l *Library) Load(ctx context.Context, archive io.Reader) error {
 
 func (l *Library) load(ctx context.Context, r recipes, archive io.Reader) error {
 	packed := &source{Reader: until(ctx, archive)}
-	plain, err := zstd.NewReader(packed)
+	plain, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(archiveWindow))
 	if err != nil {
 		return packed.described(err)
 	}
@@ -105,6 +105,8 @@ func (s *source) described(err error) error {
 		return s.err
 	case errors.Is(err, zstd.ErrMagicMismatch):
 		return fmt.Errorf("%w: it is not compressed with zstd", errForeign)
+	case errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return fmt.Errorf("%w: it is compressed in another way, and takes more memory", errForeign)
 	case errors.Is(err, errForeign), errors.Is(err, errIncomplete), errors.As(err, &file):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
@@ -164,12 +166,28 @@ func (r recipes) check(m manifest) (flavour, []artifact, error) {
 	if !whole {
 		return flavour{}, nil, fmt.Errorf("%w: it has no image %s", errIncomplete, r.nodeReference(f))
 	}
+	return f, carried, m.checkParts(needed)
+}
+
+// checkParts compares the parts that a manifest lists with those that are needed.
+// It says how large they are, so what is written is known before.
+func (m manifest) checkParts(needed []string) error {
 	for _, name := range needed {
 		if !slices.ContainsFunc(m.Parts, func(p part) bool { return p.Name == name }) {
-			return flavour{}, nil, fmt.Errorf("%w: it has no %s", errIncomplete, name)
+			return fmt.Errorf("%w: it has no %s", errIncomplete, name)
 		}
 	}
-	return f, carried, nil
+	var sum int64
+	for _, p := range m.Parts {
+		if !slices.Contains(needed, p.Name) {
+			return fmt.Errorf("%w: nothing needs its %s", errIncomplete, p.Name)
+		}
+		if p.Size < 0 || p.Size > partsLimit-sum {
+			return fmt.Errorf("%w: with %d bytes of %s, its parts have more than %d", errIncomplete, p.Size, p.Name, int64(partsLimit))
+		}
+		sum += p.Size
+	}
+	return nil
 }
 
 // unpackParts writes the parts of an archive to a folder and compares them with
@@ -182,6 +200,9 @@ func unpackParts(archive *tar.Reader, parts []part, dir string) error {
 		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", p.Name, err)
+		}
+		if h.Size != p.Size {
+			return fmt.Errorf("%s has %d bytes, want %d", p.Name, h.Size, p.Size)
 		}
 		f, err := os.Create(partFile(dir, p.Name))
 		if err != nil {
@@ -215,7 +236,11 @@ func (l *Library) publish(ctx context.Context, a artifact, dir string) error {
 			return err
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
-		return unpackFolder(f, folder)
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		return unpackFolder(f, folder, info.Size())
 	})
 	if err != nil || !made {
 		return err

@@ -185,7 +185,7 @@ func (s *saving) write(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	compressed, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault))
+	compressed, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(archiveWindow))
 	if err != nil {
 		return err
 	}
