@@ -303,7 +303,7 @@ func TestPostgresRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := nodeMaker{engine: engine, realm: newRealm(t, engine), key: "postgres"}
+	n := nodeMaker{store: store, engine: engine, realm: newRealm(t, engine), key: "postgres"}
 	ref, err := n.load(t.Context(), img)
 	if err != nil {
 		t.Fatal(err)

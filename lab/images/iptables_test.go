@@ -42,7 +42,7 @@ func TestKubeProxyHasIPTables(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	n := nodeMaker{engine: engine, realm: newRealm(t, engine), key: "proxy"}
+	n := nodeMaker{store: store, engine: engine, realm: newRealm(t, engine), key: "proxy"}
 	ref, err := n.load(t.Context(), img)
 	if err != nil {
 		t.Fatal(err)

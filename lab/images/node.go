@@ -8,7 +8,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -23,6 +25,9 @@ import (
 const (
 	labelRole = "dev.fedlab.role"
 	labelKey  = "dev.fedlab.key"
+	// labelStore says whose build a container or image belongs to: a lock in one
+	// store says nothing of a build of another.
+	labelStore = "dev.fedlab.store"
 
 	// roleNode marks a node image. What kind makes of it has the label, too,
 	// so no container is ever removed by it.
@@ -71,7 +76,14 @@ func imageSlug(key string) string { return slug("image", key) }
 
 // labels are those of what is made on the way.
 func (n nodeMaker) labels() map[string]string {
-	return map[string]string{labelRole: n.realm + roleBuild, labelKey: n.key}
+	labels := n.store.buildLabels(n.realm)
+	labels[labelKey] = n.key
+	return labels
+}
+
+// buildLabels are those of all that is made on the way for a store.
+func (s *Store) buildLabels(realm string) map[string]string {
+	return map[string]string{labelRole: realm + roleBuild, labelStore: s.owner}
 }
 
 // make lets do make image ref unless it is there. Of several processes that
@@ -97,7 +109,8 @@ func (n nodeMaker) make(ctx context.Context, ref string, do func(n nodeMaker, re
 	return n.store.markLoaded(imageSlug(n.key), false)
 }
 
-// sweep removes the containers and images that are there only on the way. The
+// sweep removes the containers and images that are there only on the way, those
+// of this store: another user may be making the same node image just now. The
 // layers of those images live on below the node image; only the names go.
 func (n nodeMaker) sweep(ctx context.Context) error {
 	containers, err := n.engine.Containers(ctx, n.labels())
@@ -149,15 +162,29 @@ func (n nodeMaker) in(ctx context.Context, spec docker.ContainerSpec, do func(id
 	return do(id)
 }
 
+// labelLine is the line of a Dockerfile that gives an image labels.
+func labelLine(labels map[string]string) string {
+	var line strings.Builder
+	line.WriteString("LABEL")
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		fmt.Fprintf(&line, " %s=%q", name, labels[name])
+	}
+	return line.String()
+}
+
 // commit names what the container holds now.
 func (n nodeMaker) commit(ctx context.Context, id, ref string) error {
-	changes := append([]string{"LABEL " + labelRole + "=" + n.realm + roleNode + " " + labelKey + "=" + n.key}, nodeChanges()...)
+	// The image must not stand for a build any more.
+	labels := map[string]string{labelRole: n.realm + roleNode, labelKey: n.key, labelStore: ""}
+	changes := append([]string{labelLine(labels)}, nodeChanges()...)
 	_, err := n.engine.Commit(ctx, id, ref, changes)
 	return err
 }
 
 // scratch is what an image is called from which the node image is made.
-func (n nodeMaker) scratch() string { return "fedlab.local/" + n.realm + "node-scratch:" + n.key }
+func (n nodeMaker) scratch() string {
+	return "fedlab.local/" + n.realm + "node-scratch:" + n.key + "-" + n.store.owner
+}
 
 // load gives the engine an image to start from, and returns its name.
 func (n nodeMaker) load(ctx context.Context, img v1.Image) (string, error) {
@@ -201,7 +228,7 @@ func (n nodeMaker) build(ctx context.Context, rootfs, kindFiles, kubernetesBin, 
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	// The engine's client would close a file that it is given.
-	if err := n.engine.Import(ctx, io.NopCloser(f), n.scratch(), []string{"LABEL " + labelRole + "=" + n.realm + roleBuild + " " + labelKey + "=" + n.key}); err != nil {
+	if err := n.engine.Import(ctx, io.NopCloser(f), n.scratch(), []string{labelLine(n.labels())}); err != nil {
 		return err
 	}
 	return n.in(ctx, docker.ContainerSpec{Image: n.scratch(), Volumes: []string{scratchRoot}}, func(id string) error {

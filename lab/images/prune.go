@@ -18,8 +18,8 @@ type Pruned struct {
 }
 
 // Prune removes the artifacts and Docker images that this fedlab has no use
-// for, pulled and built ones alike, and what killed builds left. What a
-// container uses stays, and what is being made just now.
+// for, pulled and built ones alike, and what killed builds of this store left.
+// What a container uses stays, and what is being made just now.
 func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 	r, err := l.recipes()
 	if err != nil {
@@ -41,7 +41,7 @@ func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 
 // pruneContainers removes those in which a build worked that was killed.
 func (l *Library) pruneContainers(ctx context.Context, r recipes, done *Pruned) error {
-	left, err := l.Engine.Containers(ctx, map[string]string{labelRole: r.realm + roleBuild})
+	left, err := l.Engine.Containers(ctx, l.Store.buildLabels(r.realm))
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 	if err != nil {
 		return err
 	}
-	left, err := l.Engine.Images(ctx, map[string]string{labelRole: r.realm + roleBuild})
+	left, err := l.Engine.Images(ctx, l.Store.buildLabels(r.realm))
 	if err != nil {
 		return err
 	}

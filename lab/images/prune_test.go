@@ -37,9 +37,59 @@ func (s *stand) label(t *testing.T, ref, role, key string) {
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	label := "LABEL " + labelRole + "=" + s.standIn.realm + role + " " + labelKey + "=" + key
-	if err := s.Engine.Import(t.Context(), &small, ref, []string{label}); err != nil {
+	labels := s.Store.buildLabels(s.standIn.realm)
+	labels[labelRole], labels[labelKey] = s.standIn.realm+role, key
+	if err := s.Engine.Import(t.Context(), &small, ref, []string{labelLine(labels)}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Two users share an engine, and their locks know nothing of each other: neither
+// a build nor Prune of one removes what the other one's build works in.
+func TestBuildsOfOtherUsersStay(t *testing.T) {
+	t.Parallel()
+	engine := realEngine(t)
+	mine := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	mine.Source = Build
+	other := newStand(t, newStore(t), engine, mine.standIn.realm, "")
+	key := mine.standIn.flavour(Build).key
+	var rootfs bytes.Buffer
+	tr := newTree(&rootfs)
+	program, err := fakeNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.file("usr/bin/sleep", 0o755, program)
+	if err := tr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	from := "fedlab.local/" + mine.standIn.realm + "other:1"
+	if err := engine.Import(t.Context(), &rootfs, from, []string{labelLine(map[string]string{labelRole: mine.standIn.realm + roleDemo})}); err != nil {
+		t.Fatal(err)
+	}
+	working, image := other.leave(t, from, key)
+	stays := func(after string) {
+		t.Helper()
+		left, err := engine.Containers(t.Context(), other.Store.buildLabels(mine.standIn.realm))
+		if err != nil || len(left) != 1 || left[0].ID != working {
+			t.Errorf("after %s: left %v, error %v, want the container of the other one's build", after, left, err)
+		}
+		if _, there, err := engine.Image(t.Context(), image); !there || err != nil {
+			t.Errorf("after %s: image %s is gone, error %v", after, image, err)
+		}
+	}
+	mine.ensure(t)
+	stays("a build of the same image")
+	if _, err := mine.Prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stays("prune")
+	// The next build of the other one finds what a killed one left.
+	if err := other.nodeMaker(*other.standIn, key).sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := engine.Containers(t.Context(), map[string]string{labelRole: mine.standIn.realm + roleBuild}); err != nil || len(left) > 0 {
+		t.Errorf("left %v, error %v, want nothing", left, err)
 	}
 }
 

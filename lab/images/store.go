@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -18,10 +20,16 @@ import (
 // Store is the folder that keeps what was built: one folder per artifact, named
 // after what it is and the hash of its recipe, outside of any checkout. All of
 // it may be deleted at any time; what is needed again is built again.
-type Store struct{ root string }
+type Store struct {
+	root string
+	// owner tells it from the stores of other users and machines that share a
+	// Docker engine.
+	owner string
+}
 
 // OpenStore returns the store in root, or, where root is empty, in the user's
-// cache folder. It makes the folder.
+// cache folder. It makes the folder, and refuses one in which other users may
+// write: what is built there runs in the name of the caller.
 func OpenStore(root string) (*Store, error) {
 	if root == "" {
 		cache, err := os.UserCacheDir()
@@ -30,10 +38,29 @@ func OpenStore(root string) (*Store, error) {
 		}
 		root = filepath.Join(cache, "fedlab")
 	}
-	s := &Store{root: root}
+	s, err := openStore(root)
+	if err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	return s, nil
+}
+
+func openStore(root string) (*Store, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	machine, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{root: root, owner: hash(machine, strconv.Itoa(os.Getuid()), root)}
 	for _, dir := range []string{s.builds(), s.logs(), s.locks(), s.loaded()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, fmt.Errorf("open image store: %w", err)
+			return nil, err
+		}
+		if err := private(dir); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
@@ -153,16 +180,22 @@ func (s *Store) lock(ctx context.Context, name string) (unlock func() error, err
 		return unlock, err
 	}
 	plan.Note(ctx, "another process is at it; waits for that")
-	lock := flock.New(filepath.Join(s.locks(), name))
+	lock := s.flock(name)
 	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("wait for another process that makes %s: %w", name, err)
 	}
 	return lock.Unlock, nil
 }
 
+// flock is the lock of that name. A symbolic link in its place, planted when the
+// folder was not yet as private as it is now, is not followed.
+func (s *Store) flock(name string) *flock.Flock {
+	return flock.New(filepath.Join(s.locks(), name), flock.SetFlag(os.O_CREATE|os.O_RDONLY|syscall.O_NOFOLLOW))
+}
+
 // tryLock takes a lock unless somebody else holds it.
 func (s *Store) tryLock(name string) (unlock func() error, free bool, err error) {
-	lock := flock.New(filepath.Join(s.locks(), name))
+	lock := s.flock(name)
 	free, err = lock.TryLock()
 	if err != nil {
 		return nil, false, fmt.Errorf("lock %s: %w", name, err)
