@@ -74,7 +74,9 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 func bringUp(ctx context.Context) {
 	GinkgoHelper()
 	// Apart from the rest, so that no kill hits a compiler.
-	Expect(under.fedlab(ctx, "images", "build")).To(endWell())
+	built := under.fedlab(ctx, "images", "build", "-o", "json")
+	Expect(built).To(endWell())
+	Expect(built.Stdout).To(MatchRegexp(`"kind": ?"ImageSet"[^}]*,\s*"nodeImage": ?"fedlab\.local/node:[0-9a-f]+"`), "images build prints its result")
 	Expect(under.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
 	var err error
 	left, err = tracesNow(ctx, under)

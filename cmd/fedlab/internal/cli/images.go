@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -67,8 +66,11 @@ has.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
 				set, err := d.Library.Ensure(cmd.Context(), images.All)
-				if err != nil || c.output == "json" {
+				if err != nil {
 					return err
+				}
+				if c.output == "json" {
+					return c.json("ImageSet", map[string]any{"nodeImage": set.NodeImage, "demos": set.Demos})
 				}
 				c.printf("all images are there: %s (%s)\n", set.NodeImage, brief(time.Since(p.began)))
 				return nil
@@ -145,6 +147,9 @@ func (c *cmd) imagesSave() *cobra.Command {
 missing with 'fedlab images build' first.`,
 		Args: oneArg("the archive's file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := replaceable(args[0]); err != nil {
+				return usage(cmd, err)
+			}
 			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
 				size, err := writeWhole(args[0], func(w io.Writer) error { return d.Library.Save(cmd.Context(), w) })
 				if err != nil {
@@ -158,27 +163,6 @@ missing with 'fedlab images build' first.`,
 			})
 		},
 	}
-}
-
-// writeWhole writes a file that has its name only when all of it is written.
-func writeWhole(path string, write func(io.Writer) error) (size int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return 0, fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	if err := errors.Join(write(f), f.Sync(), f.Chmod(0o644)); err != nil {
-		return 0, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Close())
-	}
-	info, err := f.Stat()
-	if err := errors.Join(err, f.Close()); err != nil {
-		return 0, fmt.Errorf("write %s: %w", path, err)
-	}
-	return info.Size(), os.Rename(f.Name(), path)
 }
 
 func (c *cmd) imagesLoad() *cobra.Command {

@@ -25,6 +25,11 @@ kubeconfig instead; it holds a private key.`,
 			if cluster != "" && path != "" {
 				return usage(cmd, errors.New("--cluster prints and --file writes: want one of them"))
 			}
+			if path != "" {
+				if err := editable(path); err != nil {
+					return usage(cmd, err)
+				}
+			}
 			if t, err := c.topology(); err == nil && cluster != "" {
 				if _, err := t.Cluster(cluster); err != nil {
 					return usage(cmd, err)

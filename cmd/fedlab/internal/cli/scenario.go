@@ -350,10 +350,7 @@ func writeReports(html, junit string, records []scenarios.Record) error {
 		if to.name == "" {
 			continue
 		}
-		f, err := os.Create(to.name)
-		if err == nil {
-			err = errors.Join(to.write(f, records), f.Close())
-		}
+		_, err := writeWhole(to.name, func(w io.Writer) error { return to.write(w, records) })
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -435,7 +432,12 @@ func (c *cmd) scenarioReport() *cobra.Command {
 from what the record has seen, and shows them. It needs no lab. The exit code is 0
 only when every claim holds, and 3 otherwise.`,
 		Args: oneArg("a folder with records, or one record"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, path := range []string{html, junit} {
+				if err := replaceable(path); path != "" && err != nil {
+					return usage(cmd, err)
+				}
+			}
 			records, err := report.Read(args[0])
 			if err != nil {
 				return err
