@@ -127,9 +127,9 @@ func TestFindings(t *testing.T) {
 		"no keys": {"Debian's keys", func(m *fakeMachine) { delete(m.files, debianKeyring) },
 			Finding{Level: Missing, Seen: "not found", Need: debianKeyring, Cure: "as root: apt-get install --no-install-recommends debian-archive-keyring", Remedies: []Remedy{packages{"debian-archive-keyring"}}}},
 		"no debootstrap on another distribution": {"debootstrap", func(m *fakeMachine) { delete(m.programs, "debootstrap"); m.files["/etc/os-release"] = "ID=arch" },
-			Finding{Level: Missing, Seen: "not found", Need: "debootstrap", Cure: "install what Debian calls debootstrap"}},
+			Finding{Level: Missing, Seen: "not found", Need: "debootstrap", Cure: "install what Debian calls debootstrap; " + instead}},
 		"builds without root": {"user", func(m *fakeMachine) { m.uid = 1000 },
-			Finding{Level: Missing, Seen: "not root", Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root, or load images from an archive"}},
+			Finding{Level: Missing, Seen: "not root", Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root; " + instead}},
 		"inotify of another machine": {"inotify watches", func(m *fakeMachine) { m.endpoint = "tcp://10.0.0.1:2375" }, Finding{}},
 	}
 	for name, test := range tests {
@@ -161,6 +161,24 @@ func TestFindingsAskForBuildToolsOnlyToBuild(t *testing.T) {
 	}
 	if err := Lacks(seen.Findings(Needs{Clusters: 2})); err != nil {
 		t.Error(err)
+	}
+}
+
+// Where a registry has the node image, nobody needs root or a C compiler; Go
+// makes the demo programs there, too.
+func TestFindingsAskForGoAloneToCompile(t *testing.T) {
+	m := readyMachine()
+	m.uid = 1000
+	for _, name := range []string{"go", "gcc", "debootstrap"} {
+		delete(m.programs, name)
+	}
+	seen, err := Survey(t.Context(), m.system(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Lacks(seen.Findings(Needs{Clusters: 2, Compile: true}))
+	if want := "this machine lacks Go (no go in PATH; needs Go, to compile what runs in the clusters)"; err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
 	}
 }
 

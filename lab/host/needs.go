@@ -9,7 +9,10 @@ import (
 type Needs struct {
 	// Clusters is how many run at the same time.
 	Clusters int
-	// BuildImages says that images are built here, neither pulled nor loaded.
+	// Compile says that programs and charts are made here, with Go.
+	Compile bool
+	// BuildImages says that the node image is built here, neither pulled nor
+	// loaded.
 	BuildImages bool
 	// Browser says that the tests of the demo's page run here.
 	Browser bool
@@ -50,6 +53,9 @@ func (m Machine) Findings(needs Needs) []Finding {
 	}
 	findings = append(findings, m.cgroup(), m.memory(needs))
 	findings = append(findings, m.space(needs)...)
+	if needs.Compile || needs.BuildImages {
+		findings = append(findings, m.compiler())
+	}
 	if needs.BuildImages {
 		findings = append(findings, m.build()...)
 	}
@@ -172,14 +178,23 @@ func room(subject string, space Space, need uint64, cure string) Finding {
 	return f
 }
 
+// compiler looks for what makes fedlab's own programs, wherever the node image
+// comes from.
+func (m Machine) compiler() Finding {
+	f := Finding{Subject: "Go", Seen: m.Programs["go"]}
+	if f.Seen == "" {
+		f.Level, f.Seen, f.Need = Missing, "no go in PATH", "Go, to compile what runs in the clusters"
+		f.Cure = installGo
+	}
+	return f
+}
+
+// instead is what a person may do who does not want to build the node image.
+const instead = "or build no node image: with --source pull it comes from a registry (--mirror names another one), with --archive from a file"
+
 // build looks at what it takes to make the node image and the programs in it.
 func (m Machine) build() []Finding {
-	compiler := Finding{Subject: "Go", Seen: m.Programs["go"]}
-	if compiler.Seen == "" {
-		compiler.Level, compiler.Seen, compiler.Need = Missing, "no go in PATH", "Go, to compile what runs in the clusters"
-		compiler.Cure = installGo
-	}
-	findings := []Finding{compiler,
+	findings := []Finding{
 		m.tool("C compiler", m.Programs["gcc"], "gcc", "gcc"),
 		m.tool("static C library", libcSeen(m), staticLibc, "libc6-dev"),
 		m.tool("debootstrap", m.Programs["debootstrap"], "debootstrap", "debootstrap"),
@@ -187,7 +202,12 @@ func (m Machine) build() []Finding {
 		m.tool("Debian's keys", keyringSeen(m), debianKeyring, "debian-archive-keyring")}
 	if !m.Root {
 		findings = append(findings, Finding{Subject: "user", Level: Missing, Seen: "not root",
-			Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root, or load images from an archive"})
+			Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root"})
+	}
+	for i := range findings {
+		if f := &findings[i]; f.Level == Missing && len(f.Remedies) == 0 {
+			f.Cure += "; " + instead
+		}
 	}
 	return findings
 }

@@ -39,9 +39,9 @@ func (l *Library) plan(ctx context.Context, r recipes, f flavour, need Need) (*p
 	var ingredients []plan.ID
 	for _, a := range r.artifacts {
 		switch {
-		case node && (a.only == f.source || r.inNode(a)):
+		case node && r.goesIntoNode(a, f):
 			ingredients = append(ingredients, m.artifact(a)...)
-		case a.only == "", a.foundation && a.only == f.source && need&Foundations != 0:
+		case r.wanted(a, f, need):
 			m.artifact(a)
 		}
 	}
@@ -52,6 +52,14 @@ func (l *Library) plan(ctx context.Context, r recipes, f flavour, need Need) (*p
 		}))
 	}
 	return m.plan, errors.Join(m.errs...)
+}
+
+// goesIntoNode tells whether a node image of that flavour is made of an artifact.
+func (r recipes) goesIntoNode(a artifact, f flavour) bool { return a.only == f.source || r.inNode(a) }
+
+// wanted tells whether a set has an artifact beside its node image.
+func (r recipes) wanted(a artifact, f flavour, need Need) bool {
+	return a.only == "" || a.foundation && a.only == f.source && need&Foundations != 0
 }
 
 // making is a plan being made; its errors are those of Plan.Add.

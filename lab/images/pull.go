@@ -55,6 +55,7 @@ func (p puller) artifact(img Image) artifact {
 		name: pulledName(img), title: "upstream image " + img.Reference, version: img.Reference,
 		kind: Ingredient, typical: 20 * time.Second, only: Pull,
 		fill: func(ctx context.Context, dir string, log *os.File) error { return p.fill(ctx, img, dir, log) },
+		ask:  func(ctx context.Context) error { return p.ask(ctx, img) },
 	}
 }
 
@@ -67,6 +68,18 @@ func (p puller) fill(ctx context.Context, img Image, dir string, log io.Writer) 
 		return err
 	}
 	if err := p.pull(ctx, ref, filepath.Join(dir, pulledFile)); err != nil {
+		return &SourceError{Source: Pull, Err: fmt.Errorf("pull %s: %w", ref, err)}
+	}
+	return nil
+}
+
+// ask returns nil when the registry has an image, of which no layer is fetched.
+func (p puller) ask(ctx context.Context, img Image) error {
+	ref, err := p.reference(img)
+	if err != nil {
+		return fmt.Errorf("pull %s: %w", img.Reference, err)
+	}
+	if err := p.open(ctx, ref, func(v1.Image) error { return nil }); err != nil {
 		return &SourceError{Source: Pull, Err: fmt.Errorf("pull %s: %w", ref, err)}
 	}
 	return nil
@@ -102,7 +115,20 @@ func (p puller) reference(img Image) (name.Reference, error) {
 
 // pull writes an image to a file. Each of its parts is checked against the
 // digest that the one before it gives, up to that of the reference.
-func (p puller) pull(ctx context.Context, ref name.Reference, file string) (err error) {
+func (p puller) pull(ctx context.Context, ref name.Reference, file string) error {
+	return p.open(ctx, ref, func(img v1.Image) error {
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		return errors.Join(tarball.Write(ref, img, f), f.Close())
+	})
+}
+
+// open calls do with an image for this platform as its registry describes it;
+// what do reads of the image is fetched then. The registry has contactBound to
+// answer, and may stand still for stallBound afterwards.
+func (p puller) open(ctx context.Context, ref name.Reference, do func(v1.Image) error) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// What was cancelled says only that; why is what counts.
@@ -142,11 +168,7 @@ func (p puller) pull(ctx context.Context, ref name.Reference, file string) (err 
 	if config.Architecture != platform.Architecture {
 		return fmt.Errorf("the image is for %s, want %s", config.Architecture, platform.Architecture)
 	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	return errors.Join(tarball.Write(ref, img, f), f.Close())
+	return do(img)
 }
 
 // transport tells of each byte that comes.

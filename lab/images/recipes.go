@@ -1,6 +1,7 @@
 package images
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,6 +17,9 @@ type artifact struct {
 	key     string
 	typical time.Duration
 	fill    fillFunc
+	// ask returns nil when a registry has it, and fetches nothing; nil for what
+	// is made here.
+	ask func(context.Context) error
 	// only says with which source the node image needs it; where it is empty,
 	// every set needs it.
 	only Source

@@ -255,23 +255,12 @@ func read(conn net.Conn, request *http.Request) (_ []byte, err error) {
 	return data, err
 }
 
-// BuildsImages reports whether a lab with these options may have images to
-// build: those that are not there, and that no archive promises to have. Where
-// Docker does not answer yet, none are there.
-func BuildsImages(ctx context.Context, o Options) (_ bool, err error) {
-	if o.Source != images.Build && (o.Source != images.Auto || o.Archive != "") {
-		return false, nil
-	}
-	o.Source = images.Present
+// Work says what a lab with these options has still to make on this machine.
+func Work(ctx context.Context, o Options) (_ images.Work, err error) {
 	d, err := New(o)
 	if err != nil {
-		return false, err
+		return images.Work{}, err
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
-	_, err = d.Library.Ensure(ctx, images.Node)
-	unreachable, missing := (*docker.UnreachableError)(nil), (*images.MissingError)(nil)
-	if errors.As(err, &unreachable) || errors.As(err, &missing) {
-		return true, nil
-	}
-	return false, err
+	return d.Library.Work(ctx, images.Node)
 }

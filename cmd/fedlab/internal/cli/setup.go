@@ -19,10 +19,11 @@ func (c *cmd) setup() *cobra.Command {
 		GroupID: "machine",
 		Short:   "Make this machine fit for labs, or say what a person has to do",
 		Long: `setup looks at what a lab needs of this machine: Docker, kernel settings, memory,
-disk, and, where images have to be built, compilers. As root on Debian or Ubuntu
-it installs and starts what is missing, and says so before it does. Elsewhere it
-says what to do, and ends with exit code 4. It changes nothing when nothing is
-missing.`,
+disk, and, where images have to be built, compilers. Whether they have to be
+built it finds out as up does: where an image is missing, it asks the registry.
+As root on Debian or Ubuntu it installs and starts what is missing, and says so
+before it does. Elsewhere it says what to do, and ends with exit code 4. It
+changes nothing when nothing is missing.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := c.topology()
@@ -33,12 +34,12 @@ missing.`,
 			if err != nil {
 				return err
 			}
-			build, err := local.BuildsImages(cmd.Context(), options)
+			work, err := local.Work(cmd.Context(), options)
 			if err != nil {
 				return err
 			}
 			s := &setupReport{cmd: c, look: look, changes: []string{}}
-			needs := host.Needs{Clusters: len(t.Clusters), BuildImages: build, Browser: forTests, Postgres: forTests}
+			needs := host.Needs{Clusters: len(t.Clusters), Compile: work.Compile, BuildImages: work.Build, Browser: forTests, Postgres: forTests}
 			cache, err := local.Cache()
 			if err != nil {
 				return err
