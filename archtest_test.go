@@ -78,7 +78,7 @@ func layers() []layer {
 		{"lab/evidence", library(sync), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
 
 		{"lab/sidecar", []string{"lab/check", "github.com/testcontainers/testcontainers-go", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
-		{"lab/docker", []string{"github.com/moby/moby", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
+		{"lab/docker", []string{"github.com/docker/cli", "github.com/moby/moby", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kindcluster", []string{"sigs.k8s.io/kind", "go.yaml.in/yaml/v3"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kube", []string{"k8s.io", "github.com/go-logr/logr"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/helmrelease", []string{"helm.sh/helm/v3", "k8s.io"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
@@ -102,6 +102,7 @@ func gates() []gate {
 		{"helm.sh/helm", []string{"lab/helmrelease"}, []string{"charts"}, "Helm takes minutes to compile; the tests of the charts render with it"},
 		{"k8s.io/client-go", []string{"lab/kube", "lab/helmrelease"}, []string{"charts"}, "client-go takes minutes to compile; Helm's configuration is made of it; the tests of the charts apply what they render to its fake"},
 		{"github.com/testcontainers", []string{"lab/sidecar"}, nil, "its settings are read once in a process, and one place sees to them"},
+		{"github.com/docker", []string{"lab/docker"}, nil, "which engine all parts use is found in one place"},
 		{"github.com/moby", []string{"lab/docker"}, nil, "which versions of Docker's API are spoken is decided in one place"},
 		{"github.com/google/go-containerregistry", []string{"lab/images"}, nil, "what an image is made of is known in one place"},
 		{"github.com/spiffe/spire-api-sdk", []string{"lab/spire"}, []string{"lab"}, "all else speaks of SPIRE in domain types; the tests of the driver serve the API"},

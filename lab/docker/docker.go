@@ -20,24 +20,37 @@ import (
 
 // Client is a connection to one Docker engine. It is safe for concurrent use.
 type Client struct {
-	api *client.Client
+	api    *client.Client
+	engine Engine
 	// occupied lists what this machine's own network uses.
 	occupied func() ([]netip.Prefix, error)
+	// addresses lists those of this machine.
+	addresses func() ([]netip.Addr, error)
 }
 
-// New makes a client for the engine that DOCKER_HOST, DOCKER_TLS_VERIFY and
-// DOCKER_CERT_PATH name, the local one by default. It connects to nothing yet;
-// see [Client.Ping]. The docker command's contexts are not read: where one is
-// in use, DOCKER_HOST must name the same engine.
+// New makes a client for the engine that [Find] finds. It connects to nothing
+// yet; see [Client.Ping]. The error is an [*UnreachableError] when Docker's
+// configuration names no engine.
 //
 // The caller closes the client.
 func New() (*Client, error) {
-	api, err := client.New(client.FromEnv, client.WithUserAgent("fedlab"))
+	engine, err := Find()
+	if err != nil {
+		return nil, &UnreachableError{Err: err}
+	}
+	options, err := engine.options()
+	if err != nil {
+		return nil, &UnreachableError{Host: engine.Host, Err: err}
+	}
+	api, err := client.New(append(options, client.WithUserAgent("fedlab"))...)
 	if err != nil {
 		return nil, fmt.Errorf("configure docker client: %w", err)
 	}
-	return &Client{api: api, occupied: occupied}, nil
+	return &Client{api: api, engine: engine, occupied: occupied, addresses: addresses}, nil
 }
+
+// Engine says where the engine is.
+func (c *Client) Engine() Engine { return c.engine }
 
 // Close gives up idle connections.
 func (c *Client) Close() error { return c.api.Close() }
@@ -51,13 +64,17 @@ func (c *Client) Ping(ctx context.Context) error {
 	return nil
 }
 
-// UnreachableError says that no Docker engine answers at an address.
+// UnreachableError says that no Docker engine answers at an address. Host is
+// empty where Docker's configuration names none.
 type UnreachableError struct {
 	Host string
 	Err  error
 }
 
 func (e *UnreachableError) Error() string {
+	if e.Host == "" {
+		return e.Err.Error()
+	}
 	return fmt.Sprintf("docker engine at %s does not answer: %v", e.Host, e.Err)
 }
 
@@ -71,7 +88,7 @@ func (c *Client) failed(err error, format string, args ...any) error {
 		if dial := (*net.OpError)(nil); errors.As(err, &dial) {
 			err = dial
 		}
-		err = &UnreachableError{Host: c.api.DaemonHost(), Err: err}
+		err = &UnreachableError{Host: c.engine.Host, Err: err}
 	}
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }

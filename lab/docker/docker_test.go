@@ -27,6 +27,10 @@ type operation struct {
 
 func operations() map[string]operation {
 	return map[string]operation{
+		"Reach": {
+			do:   func(ctx context.Context, c *Client) error { return c.Reach(ctx) },
+			want: "",
+		},
 		"Network": {
 			do:   func(ctx context.Context, c *Client) error { _, _, err := c.Network(ctx, "lab"); return err },
 			want: "list networks: ",

@@ -26,6 +26,8 @@ type engine struct {
 	failAt     int
 	apiVersion string
 
+	info       string
+	version    string
 	networks   []network.Summary
 	containers []container.Summary
 	volumes    []string
@@ -61,7 +63,7 @@ type engine struct {
 
 func newEngine(t *testing.T) *engine {
 	t.Helper()
-	return &engine{apiVersion: "1.41", progress: `{"status":"done"}`}
+	return &engine{apiVersion: "1.41", progress: `{"status":"done"}`, info: "{}", version: "{}"}
 }
 
 // connect serves e and returns a client that found it through the environment.
@@ -107,6 +109,8 @@ func (e *engine) handler() http.Handler {
 	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Api-Version", e.apiVersion)
 	})
+	handle("GET /info", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, e.info) })
+	handle("GET /version", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, e.version) })
 	e.handleNetworks(handle)
 	e.handleContainers(handle)
 	e.handleImages(handle)

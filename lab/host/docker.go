@@ -34,6 +34,11 @@ func surveyDocker(ctx context.Context, sys System, m Machine) (Docker, error) {
 			d.Problem = err.Error()
 		}
 	}
+	if d.Answers && sys.Reach != nil {
+		if err := sys.Reach(ctx); err != nil {
+			d.OutOfReach = err.Error()
+		}
+	}
 	if !d.Local {
 		return d, nil
 	}

@@ -50,6 +50,18 @@ func (m Machine) dockerDaemon() Finding {
 	return m.mend(f, start{m.Systemd})
 }
 
+// dockerReach judges whether what runs in Docker can be connected to: up, status
+// and scenarios do.
+func (m Machine) dockerReach() Finding {
+	f := Finding{Subject: "docker network", Seen: "reached from here"}
+	if m.Docker.OutOfReach != "" {
+		f.Level, f.Seen = Missing, m.Docker.OutOfReach
+		f.Need = "a Docker on this machine itself"
+		f.Cure = "choose one: 'docker context ls' lists them, 'docker context use' chooses; or name its socket in DOCKER_HOST"
+	}
+	return f
+}
+
 // dockerPackages are those that a working Docker still lacks here. A daemon
 // that answers has its iptables, wherever it runs.
 func (m Machine) dockerPackages() []string {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -205,6 +206,21 @@ func TestFindingsMeasureTwoFileSystemsApart(t *testing.T) {
 	findings := m.space(Needs{BuildImages: true})
 	if len(findings) != 2 || Lacks(findings) != nil {
 		t.Errorf("findings are %+v", findings)
+	}
+}
+
+// Docker answers, and what runs in it cannot be connected to.
+func TestFindingsOfADockerOutOfReach(t *testing.T) {
+	m := readyMachine()
+	sys := m.system()
+	sys.Reach = func(context.Context) error { return errors.New("it is a rootless Docker") }
+	seen, err := Survey(t.Context(), sys, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Lacks(seen.Findings(Needs{Clusters: 2}))
+	if want := "this machine lacks docker network (it is a rootless Docker; needs a Docker on this machine itself)"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 

@@ -61,6 +61,9 @@ type Docker struct {
 	// Answers says that the daemon does; Problem says why it does not.
 	Answers bool
 	Problem string
+	// OutOfReach says why this machine cannot connect to its containers; empty
+	// where it can, and where that is not known.
+	OutOfReach string
 	// PID is the process of the daemon on this machine, 0 when none runs.
 	PID int
 	// Config is the content of daemon.json, nil when there is none.

@@ -64,7 +64,9 @@ func Cache() (string, error) {
 	return filepath.Join(cache, "fedlab"), nil
 }
 
-// New puts a driver together. It connects to nothing yet; see Ping.
+// New puts a driver together. It connects to nothing yet; see Ping. The
+// variables of this process name the Docker engine afterwards, so that all parts
+// use the same one.
 func New(o Options) (*Driver, error) {
 	log := o.Log
 	if log == nil {
@@ -81,6 +83,10 @@ func New(o Options) (*Driver, error) {
 	engine, err := docker.New()
 	if err != nil {
 		return nil, err
+	}
+	// kind runs the docker command, and testcontainers-go reads variables.
+	if err := engine.Engine().Export(); err != nil {
+		return nil, errors.Join(err, engine.Close())
 	}
 	library := &images.Library{
 		Store: store, Engine: engine, Code: fedlab.Source, Demos: programs(),
@@ -124,6 +130,10 @@ func programs() []string {
 // Ping returns nil when Docker answers; else the error is a
 // *docker.UnreachableError.
 func (d *Driver) Ping(ctx context.Context) error { return d.engine.Ping(ctx) }
+
+// Reach returns nil when this machine can connect to what runs in Docker; else
+// the error is a *docker.OutOfReachError.
+func (d *Driver) Reach(ctx context.Context) error { return d.engine.Reach(ctx) }
 
 // NodeName returns the name of the container that is a cluster's node.
 func NodeName(lab, cluster string) string { return kindcluster.NodeName(kindName(lab, cluster)) }
@@ -253,6 +263,19 @@ func read(conn net.Conn, request *http.Request) (_ []byte, err error) {
 		err = fmt.Errorf("the answer has more than %d bytes", servedLimit)
 	}
 	return data, err
+}
+
+// Reach is Reach of a driver that is made for this question.
+func Reach(ctx context.Context) (err error) {
+	d, err := New(Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := d.Ping(ctx); err != nil {
+		return err
+	}
+	return d.Reach(ctx)
 }
 
 // Work says what a lab with these options has still to make on this machine.

@@ -24,27 +24,47 @@ var silent = log.NewNoopLogger()
 const reaperOff = "TESTCONTAINERS_RYUK_DISABLED"
 
 // settle gives testcontainers-go its settings, which it reads once in a process.
-// The variable is put back, since nobody else should see it.
+// HOME is gone meanwhile: a file there could name another engine, and goes before
+// the variables by which all of fedlab finds its own. Both variables are put
+// back, since nobody else should see that.
 var settle = sync.OnceValue(func() error {
 	log.SetDefault(silent)
-	before, set := os.LookupEnv(reaperOff)
-	err := os.Setenv(reaperOff, "true")
-	off := testcontainers.ReadConfig().Config.RyukDisabled
-	if set {
-		err = errors.Join(err, os.Setenv(reaperOff, before))
-	} else {
-		err = errors.Join(err, os.Unsetenv(reaperOff))
-	}
-	if err == nil && !off {
+	restore, err := setenv(map[string]string{reaperOff: "true", "HOME": ""})
+	read := testcontainers.ReadConfig().Config
+	err = errors.Join(err, restore())
+	if err == nil && (!read.RyukDisabled || read.TestcontainersHost != "" || read.Host != "") {
 		err = errors.New("somebody has read its settings before")
 	}
 	if err != nil {
-		return fmt.Errorf("switch off the reaper of testcontainers-go: %w", err)
+		return fmt.Errorf("give testcontainers-go its settings: %w", err)
 	}
 	return nil
 })
 
-// engine is the Docker engine as testcontainers-go finds it.
+// setenv sets variables and returns what puts them back.
+func setenv(variables map[string]string) (restore func() error, err error) {
+	var undo []func() error
+	for name, value := range variables {
+		before, existed := os.LookupEnv(name)
+		undo = append(undo, func() error {
+			if existed {
+				return os.Setenv(name, before)
+			}
+			return os.Unsetenv(name)
+		})
+		err = errors.Join(err, os.Setenv(name, value))
+	}
+	return func() error {
+		var errs []error
+		for _, put := range undo {
+			errs = append(errs, put())
+		}
+		return errors.Join(errs...)
+	}, err
+}
+
+// engine is the Docker engine as testcontainers-go finds it: by the variables of
+// this process.
 type engine struct {
 	provider *testcontainers.DockerProvider
 }

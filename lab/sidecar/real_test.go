@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/testcontainers/testcontainers-go"
+
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 )
@@ -25,10 +27,38 @@ import (
 // helper.
 const helped = "FEDLAB_SIDECAR_TEST"
 
+// settles asks this process what settings testcontainers-go has.
+const settles = "FEDLAB_SIDECAR_SETTLES"
+
+// TestSettlesForOneEngine: a file of the user's may name another engine than the
+// one that all of fedlab uses.
+func TestSettlesForOneEngine(t *testing.T) {
+	home := t.TempDir()
+	if err := os.WriteFile(filepath.Join(home, ".testcontainers.properties"), []byte("tc.host=tcp://127.0.0.1:1\ndocker.host=tcp://127.0.0.1:2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), self)
+	command.Env = append(os.Environ(), settles+"=true", "HOME="+home)
+	out, err := command.CombinedOutput()
+	if want := `<nil> "" "" true HOME=` + home; err != nil || string(out) != want {
+		t.Errorf("settings %s, error %v, want %s", out, err, want)
+	}
+}
+
 func TestMain(m *testing.M) {
 	// What somebody may have asked testcontainers-go for.
 	if err := os.Setenv(reaperOff, "false"); err != nil {
 		panic(err)
+	}
+	if os.Getenv(settles) != "" {
+		err := settle()
+		read := testcontainers.ReadConfig().Config
+		fmt.Printf("%v %q %q %t HOME=%s", err, read.TestcontainersHost, read.Host, read.RyukDisabled, os.Getenv("HOME"))
+		os.Exit(0)
 	}
 	if name := os.Getenv(helped); name != "" {
 		if _, err := Run(context.Background(), specOf(name)); err != nil {

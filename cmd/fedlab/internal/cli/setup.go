@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/local"
 )
 
@@ -35,6 +37,10 @@ changes nothing when nothing is missing.`,
 				return err
 			}
 			work, err := local.Work(cmd.Context(), options)
+			if is[*docker.UnreachableError](err) {
+				// Docker's configuration names no engine, as will be found below.
+				work, err = images.Work{}, nil
+			}
 			if err != nil {
 				return err
 			}
@@ -44,7 +50,9 @@ changes nothing when nothing is missing.`,
 			if err != nil {
 				return err
 			}
-			err = host.Setup(cmd.Context(), host.Local(), needs, cache, s)
+			machine := host.Local()
+			machine.Reach = local.Reach
+			err = host.Setup(cmd.Context(), machine, needs, cache, s)
 			if errors.Is(err, errLook) {
 				err = host.Lacks(s.findings)
 			}

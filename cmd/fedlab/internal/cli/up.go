@@ -34,6 +34,9 @@ Progress goes to standard error, the addresses of pages to standard output. With
 			c.events = true
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
 				p.typical = remembered(t.Name)
+				if err := d.Reach(cmd.Context()); err != nil {
+					return err
+				}
 				if err := d.Up(cmd.Context(), t); err != nil {
 					return err
 				}
