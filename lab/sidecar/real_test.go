@@ -307,7 +307,7 @@ func TestRunFails(t *testing.T) {
 func TestRunEnds(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
 	_, err := Run(ctx, with(f.spec, "DO", "idle"))
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), ":8080: connect: connection refused") {
