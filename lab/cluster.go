@@ -27,6 +27,16 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("lab %s runs and is not what its file asks for: %s", e.Lab, strings.Join(e.Differences, "; "))
 }
 
+// BootError says that a cluster that was just made does not come up.
+type BootError struct {
+	// Pulled says that its node image is of upstream's images; else it was built.
+	Pulled bool
+	Err    error
+}
+
+func (e *BootError) Error() string { return e.Err.Error() }
+func (e *BootError) Unwrap() error { return e.Err }
+
 // NoKubeconfigError says that the node of a cluster runs and has no kubeconfig.
 // Under the lab's lock nobody is making it: it was left half-made.
 type NoKubeconfigError struct{ Cluster string }
@@ -333,7 +343,7 @@ func (u *up) create(ctx context.Context, c topology.Cluster) error {
 		Pods: c.PodSubnet, Services: c.ServiceSubnet, Ports: ports(u.topology, c.Name),
 	})
 	if err != nil {
-		return err
+		return &BootError{Pulled: images.DefaultCNI, Err: err}
 	}
 	access, err := u.reach(c)
 	if err != nil {

@@ -467,6 +467,28 @@ func TestUpRefusesATakenPortBeforeImagesAreMade(t *testing.T) {
 	})
 }
 
+// A node that does not boot may be the image's fault: the error says which one it
+// was.
+func TestUpSaysWhichImageDoesNotBoot(t *testing.T) {
+	for _, pulled := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.pulled = pulled
+			w.fault = func(call string) verdict {
+				if strings.HasPrefix(call, "Nodes.Create ") {
+					return fail
+				}
+				return pass
+			}
+			err := w.up(t, w.driver(t), quotes(t))
+			var boot *lab.BootError
+			if !errors.As(err, &boot) || boot.Pulled != pulled || !errors.Is(err, errInjected) {
+				t.Errorf("pulled %t: error %v, want one that says so", pulled, err)
+			}
+		})
+	}
+}
+
 // TestUpBringsAChangedDemo: a demo program that was edited goes to the cluster
 // that runs it, without a node image.
 func TestUpBringsAChangedDemo(t *testing.T) {

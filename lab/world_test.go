@@ -34,6 +34,8 @@ type world struct {
 	contexts map[string]bool
 	// taken are the addresses that some other program listens on.
 	taken map[netip.AddrPort]bool
+	// pulled says that the node image is of upstream's images.
+	pulled bool
 	// built tells which images are there.
 	built struct{ parts, node bool }
 	// edits counts how often the source of a program was edited.
@@ -554,6 +556,7 @@ func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err er
 		}
 		w.built.parts, w.built.node = true, w.built.node || node
 		set = lab.ImageSet{
+			DefaultCNI:   w.pulled,
 			MetalLBChart: metallbChart,
 			CRDs:         []any{crd("ClusterFederatedTrustDomain"), crd("ClusterSPIFFEID")},
 			Demos:        map[string]string{},

@@ -8,9 +8,13 @@
 package images
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 )
 
@@ -90,6 +94,30 @@ func Catalogue() []Image {
 func kindNode() Image {
 	reference, digest, _ := strings.Cut(defaults.Image, "@")
 	return Image{Name: "kind-node", Reference: "docker.io/" + reference, Digest: digest}
+}
+
+// Pulled lists the upstream images that source Pull fetches: kind's own node image
+// first, then those that it lacks.
+func Pulled() []Image {
+	all := []Image{kindNode()}
+	for _, img := range Catalogue() {
+		if !img.Kubernetes {
+			all = append(all, img)
+		}
+	}
+	for _, program := range slices.Sorted(maps.Keys(foundations())) {
+		all = append(all, foundations()[program].Image)
+	}
+	return all
+}
+
+// otherKindNode is a node image of kind's kind that a person has.
+func otherKindNode(reference string) (Image, error) {
+	if _, err := name.ParseReference(reference); err != nil {
+		return Image{}, fmt.Errorf("read the reference of a node image, want NAME:TAG or NAME:TAG@DIGEST: %w", err)
+	}
+	tagged, digest, _ := strings.Cut(reference, "@")
+	return Image{Name: kindNode().Name, Reference: tagged, Digest: digest}, nil
 }
 
 // foundations are what the images of fedlab's own programs stand on, by the

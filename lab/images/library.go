@@ -34,6 +34,10 @@ type Library struct {
 	// reference says. Plain HTTP is spoken to loopback and private addresses
 	// only.
 	Mirror string
+	// KindNode replaces the node image that kind was published with, by
+	// NAME:TAG or NAME:TAG@DIGEST; empty, it is kind's own, of which the digest is
+	// known.
+	KindNode string
 	// Version says which fedlab this is; it stands in archives.
 	Version string
 	// Observe is told what is being made; it may be nil.

@@ -95,6 +95,33 @@ func pulls(t *testing.T, p puller, img Image) (*Store, string, error) {
 	return s, dir, err
 }
 
+// A mirror that has rebuilt kind's node image has another digest of it.
+func TestOtherKindNode(t *testing.T) {
+	digest := kindNode().Digest
+	for _, tt := range []struct{ reference, want, err string }{
+		{"", "127.0.0.1:5000/kindest/node@" + digest, ""},
+		{"docker.io/kindest/node:ours", "127.0.0.1:5000/kindest/node:ours", ""},
+		{"nodes.example/kind:v9@" + digest, "127.0.0.1:5000/kind@" + digest, ""},
+		{"kindest/node:ours@sha256:12", "", "read the reference of a node image, want NAME:TAG or NAME:TAG@DIGEST: "},
+		{"http://nodes.example/kind", "", "read the reference of a node image, want NAME:TAG or NAME:TAG@DIGEST: "},
+	} {
+		r, err := (&Library{KindNode: tt.reference}).recipes()
+		if tt.err != "" {
+			if !strings.HasPrefix(errorText(err), tt.err) {
+				t.Errorf("%s: error %v, want %s", tt.reference, err, tt.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, err := puller{mirror: "127.0.0.1:5000"}.reference(r.kind)
+		if err != nil || ref.String() != tt.want {
+			t.Errorf("%s: pulls %v, error %v, want %s", tt.reference, ref, err, tt.want)
+		}
+	}
+}
+
 func TestPull(t *testing.T) {
 	host := serve(t, nil)
 	img, other := randomImage(t, runtime.GOARCH), randomImage(t, "s390x")

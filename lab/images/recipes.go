@@ -117,6 +117,12 @@ func (l *Library) recipes() (recipes, error) {
 	}
 	r := recipes{kind: kindNode(), images: Catalogue()}
 	var errs []error
+	if l.KindNode != "" {
+		var err error
+		if r.kind, err = otherKindNode(l.KindNode); err != nil {
+			return recipes{}, err
+		}
+	}
 	add := func(a artifact, key string, err error) {
 		a.key = key
 		r.artifacts = append(r.artifacts, a)

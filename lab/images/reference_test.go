@@ -45,13 +45,9 @@ func reference() []byte {
 	b.WriteString("\nThe same pins and the same Go release make the same digest, of all but pause and the SPIRE programs, whose C compiler is the machine's, and kube-proxy, which has Debian's iptables.\n")
 
 	kind := kindNode()
-	b.WriteString("\n## Images in a node that was pulled\n\nkind's own node image brings Kubernetes, etcd, CoreDNS, pause and a network in the versions that this release of kind was published with. Where upstream's digest is not known the registry vouches for the tag; each layer is checked against the manifest in any case.\n\n| image | upstream reference | digest |\n|---|---|---|\n")
+	fmt.Fprintf(&b, "\n## Images in a node that was pulled\n\nkind's own node image brings Kubernetes, etcd, CoreDNS, pause and a network in the versions that this release of kind was published with. `--kind-node` names another one, such as what a mirror has rebuilt under a digest of its own; it must bring kubeadm and images that fit kind %s. Where upstream's digest is not known the registry vouches for the tag; each layer is checked against the manifest in any case.\n\n| image | upstream reference | digest |\n|---|---|---|\n", kindVersion)
 	fmt.Fprintf(&b, "| %s | `%s` | `%s`, named by kind %s |\n", kind.Name, kind.Reference, kind.Digest, kindVersion)
-	pulled := slices.DeleteFunc(Catalogue(), func(img Image) bool { return img.Kubernetes })
-	for _, name := range slices.Sorted(maps.Keys(foundations())) {
-		pulled = append(pulled, foundations()[name].Image)
-	}
-	for _, img := range pulled {
+	for _, img := range Pulled()[1:] {
 		fmt.Fprintf(&b, "| %s | `%s` | %s |\n", img.Name, img.Reference, digestText(img))
 	}
 

@@ -36,10 +36,10 @@ type Options struct {
 	// Builds is told about the steps of image builds, which run inside of a step
 	// of a lab or on their own.
 	Builds func(plan.Event)
-	// Source, Archive, Mirror, Version and Say are as in images.Library.
-	Source                   images.Source
-	Archive, Mirror, Version string
-	Say                      func(string)
+	// Source, Archive, Mirror, KindNode, Version and Say are as in images.Library.
+	Source                             images.Source
+	Archive, Mirror, KindNode, Version string
+	Say                                func(string)
 	// Log takes what kind says; nil discards it.
 	Log *slog.Logger
 }
@@ -90,7 +90,7 @@ func New(o Options) (*Driver, error) {
 	}
 	library := &images.Library{
 		Store: store, Engine: engine, Code: fedlab.Source, Demos: programs(),
-		Source: o.Source, Archive: o.Archive, Mirror: o.Mirror, Version: o.Version, Observe: o.Builds, Say: o.Say,
+		Source: o.Source, Archive: o.Archive, Mirror: o.Mirror, KindNode: o.KindNode, Version: o.Version, Observe: o.Builds, Say: o.Say,
 	}
 	kind := kindcluster.New(log)
 	return &Driver{

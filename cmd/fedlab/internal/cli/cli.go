@@ -48,8 +48,8 @@ type cmd struct {
 	Streams
 	lab    string
 	output string
-	// source, archive and mirror say where images come from.
-	source, archive, mirror string
+	// source, archive, mirror and kindNode say where images come from.
+	source, archive, mirror, kindNode string
 	// path is the command that runs: "fedlab up".
 	path string
 	// events says that the command prints events, one a line.

@@ -220,6 +220,7 @@ func (c *cmd) printError(ctx context.Context, err error) {
 // hint returns what a person may do about an error, where that is known.
 func hint(err error) string {
 	var wrong *usageError
+	var boot *lab.BootError
 	switch {
 	case is[*namelessError](err):
 		return "'fedlab down --lab NAME' needs no file, only the name that the lab has"
@@ -241,6 +242,10 @@ func hint(err error) string {
 		return "'fedlab down' removes the lab, and 'fedlab up' then makes it as the file says"
 	case is[*lab.HeldError](err):
 		return "wait until it has ended, or end that process; the next command goes on from there"
+	case errors.As(err, &boot) && boot.Pulled:
+		return "the node image was pulled; where its nodes do not boot on this machine, 'fedlab up --source build' makes another one here"
+	case errors.As(err, &boot):
+		return "the node image was built; where its nodes do not boot on this machine, 'fedlab up --source pull' takes upstream's"
 	case is[*check.TimeoutError](err):
 		return "'fedlab status' shows how far the lab is; 'fedlab up' goes on from there"
 	}

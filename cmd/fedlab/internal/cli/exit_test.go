@@ -87,6 +87,16 @@ func TestPrintError(t *testing.T) {
 			false, "fedlab up", fmt.Errorf("take images that are present: %w", &images.MissingError{What: []string{"chart", "node image"}}),
 			"fedlab: take images that are present: missing: chart, node image\nhint: 'fedlab images build' makes it, and 'fedlab images load FILE' takes it from an archive\n",
 		},
+		"a pulled node that does not boot": {
+			false, "fedlab up", fmt.Errorf("cluster/market: %w", &lab.BootError{Pulled: true, Err: errors.New("create cluster quotes-market: exit status 1")}),
+			"fedlab: cluster/market: create cluster quotes-market: exit status 1\n" +
+				"hint: the node image was pulled; where its nodes do not boot on this machine, 'fedlab up --source build' makes another one here\n",
+		},
+		"a built node that does not boot in time": {
+			false, "fedlab up", &lab.BootError{Err: &check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")}},
+			"fedlab: wait until the node is ready: not after 0s and 0 tries; last seen: NotReady\n" +
+				"hint: the node image was built; where its nodes do not boot on this machine, 'fedlab up --source pull' takes upstream's\n",
+		},
 		"a wait that ended": {
 			false, "fedlab up", &check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")},
 			"fedlab: wait until the node is ready: not after 0s and 0 tries; last seen: NotReady\nhint: 'fedlab status' shows how far the lab is; 'fedlab up' goes on from there\n",

@@ -20,6 +20,7 @@ func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
 	flags.StringVar(&c.source, "source", os.Getenv("FEDLAB_SOURCE"), "where images come from that are not there: auto, present, archive, pull or build; $FEDLAB_SOURCE is the default")
 	flags.StringVar(&c.archive, "archive", os.Getenv("FEDLAB_ARCHIVE"), "an archive of 'fedlab images save' to take images from; $FEDLAB_ARCHIVE is the default")
 	flags.StringVar(&c.mirror, "mirror", os.Getenv("FEDLAB_MIRROR"), "a registry that has the upstream images under their own names; $FEDLAB_MIRROR is the default")
+	flags.StringVar(&c.kindNode, "kind-node", os.Getenv("FEDLAB_KIND_NODE"), "a node image to pull in place of kind's own, as NAME:TAG or NAME:TAG@DIGEST; $FEDLAB_KIND_NODE is the default")
 	before := command.PreRunE
 	command.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if _, err := images.ParseSource(c.source); err != nil {
@@ -36,7 +37,7 @@ func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
 // options returns how this command wants its driver.
 func (c *cmd) options() (local.Options, error) {
 	source, err := images.ParseSource(c.source)
-	return local.Options{Source: source, Archive: c.archive, Mirror: c.mirror, Version: versionText(), Say: func(line string) { c.printf("%s\n", line) }}, err
+	return local.Options{Source: source, Archive: c.archive, Mirror: c.mirror, KindNode: c.kindNode, Version: versionText(), Say: func(line string) { c.printf("%s\n", line) }}, err
 }
 
 func (c *cmd) images() *cobra.Command {
