@@ -191,6 +191,12 @@ func TestRuntimeIsBuiltFromWhatIsEmbedded(t *testing.T) {
 		}
 	}
 	programs := Local().Programs
+	// What somebody has told the go command to build is another matter.
+	env := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(env, []byte("GOOS=plan9\nGOEXPERIMENT=nosuch\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOENV", env)
 	if _, err := programs.Run(t.Context(), theRuntime().compile(source, program)); err != nil {
 		t.Fatal(err)
 	}

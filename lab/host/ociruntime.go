@@ -84,7 +84,7 @@ func (r ociRuntime) compile(source, program string) Command {
 	return Command{
 		Program: "go",
 		Args:    []string{"build", "-trimpath", "-ldflags=-s -w -X main.missing=" + r.drop, "-o", program, source},
-		Env:     []string{"CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=", "GOTOOLCHAIN=local", "GOOS=", "GOARCH="},
+		Env:     []string{"CGO_ENABLED=0", "GO111MODULE=off", "GOFLAGS=", "GOTOOLCHAIN=local", "GOENV=off", "GOOS=", "GOARCH=", "GOEXPERIMENT="},
 	}
 }
 

@@ -1,6 +1,9 @@
 package images
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -163,7 +166,48 @@ func TestToolchain(t *testing.T) {
 			t.Errorf("toolchain(%q) = %s, want %s", version, got, want)
 		}
 	}
-	if !slices.Contains(goEnviron("", false), "GOARCH="+runtime.GOARCH) {
-		t.Error("a person's GOARCH would change what is built")
+}
+
+// What a person has told the go command to build, by its environment or by
+// 'go env -w', is not what an image is built of; where modules come from is.
+func TestBuildsIgnoreWhatAPersonBuildsWith(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	text := "GOOS=plan9\nGOARCH=mips\nGOEXPERIMENT=nosuch\nGOFLAGS=-tags=nosuch\nCGO_ENABLED=1\nGOPROXY=https://modules.example\nGOPRIVATE=example.test\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range map[string]string{
+		"GOENV": file, "GOAMD64": "v4", "GOFLAGS": "-mod=vendor", "GOEXPERIMENT": "nosuch", "CC": "/nowhere/cc", "CGO_CFLAGS": "-DNOSUCH", "CPATH": "/nowhere",
+		"GOPROXY": "", "GOPRIVATE": "other.test",
+	} {
+		t.Setenv(name, value)
+	}
+	tmp := t.TempDir()
+	env, err := goEnviron("", false, tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[string]string{}
+	for _, setting := range env {
+		name, value, _ := strings.Cut(setting, "=")
+		last[name] = value
+	}
+	for name, want := range map[string]string{
+		"GOENV": "off", "GOOS": "linux", "GOARCH": runtime.GOARCH, "GOAMD64": "v1", "GOFLAGS": "-mod=readonly", "GOEXPERIMENT": "", "CC": "", "CGO_CFLAGS": "", "CPATH": "",
+		"CGO_ENABLED": "0", "GOPROXY": "https://modules.example", "GOPRIVATE": "other.test", "GOTMPDIR": tmp, "TMPDIR": tmp,
+	} {
+		if last[name] != want {
+			t.Errorf("%s=%s, want %s", name, last[name], want)
+		}
+	}
+
+	s, m := newStore(t), greeter(publishGreeter(t))
+	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), programPath(dir, "greeter")).CombinedOutput()
+	if err != nil || string(out) != "hello from v1.2.3\n" {
+		t.Errorf("the program says %q, error %v, want its version", out, err)
 	}
 }

@@ -140,7 +140,9 @@ var fakeNode = sync.OnceValues(func() ([]byte, error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	out := filepath.Join(dir, "fakenode")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/fakenode")
-	cmd.Env = append(os.Environ(), goEnviron("linux", false)...)
+	if cmd.Env, err = goEnviron("linux", false, dir); err != nil {
+		return nil, err
+	}
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build fakenode: %w: %s", err, strings.TrimSpace(string(text)))
 	}

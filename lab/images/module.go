@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -166,11 +167,30 @@ func (b build) build(ctx context.Context, ldflags, output string, packages ...st
 	return b.run(ctx, "go", append(args, packages...)...)
 }
 
+// command returns a program that runs in the generated module. What a build that
+// is killed leaves of temporary files goes with that module.
+func (b build) command(ctx context.Context, cgo bool, name string, args ...string) (*exec.Cmd, error) {
+	// The go command takes no package from a folder whose name starts like this.
+	tmp := filepath.Join(b.src, "_tmp")
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
+		return nil, err
+	}
+	env, err := goEnviron(b.os, cgo, tmp)
+	if err != nil {
+		return nil, err
+	}
+	cmd := command(ctx, name, args...)
+	cmd.Dir, cmd.Env = b.src, env
+	return cmd, nil
+}
+
 // run runs a program in the generated module, its output in the log.
 func (b build) run(ctx context.Context, name string, args ...string) error {
-	cmd := command(ctx, name, args...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = b.src, b.log, b.log
-	cmd.Env = append(cmd.Env, goEnviron(b.os, b.cgo)...)
+	cmd, err := b.command(ctx, b.cgo, name, args...)
+	if err != nil {
+		return err
+	}
+	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if _, err := fmt.Fprintf(b.log, "+ %s %s\n", name, strings.Join(args, " ")); err != nil {
 		return err
 	}
@@ -183,9 +203,11 @@ func (b build) run(ctx context.Context, name string, args ...string) error {
 // moduleDir returns where the Go module cache keeps a module; it is fetched,
 // and checked against go.sum, where it is not there.
 func (b build) moduleDir(ctx context.Context, path string) (string, error) {
-	cmd := command(ctx, "go", "mod", "download", "-json", path)
-	cmd.Dir, cmd.Stderr = b.src, b.log
-	cmd.Env = append(cmd.Env, goEnviron(b.os, false)...)
+	cmd, err := b.command(ctx, false, "go", "mod", "download", "-json", path)
+	if err != nil {
+		return "", err
+	}
+	cmd.Stderr = b.log
 	out, err := cmd.Output()
 	// Where the go command fails it says why in its answer, too.
 	var found struct{ Dir, Error string }

@@ -105,12 +105,13 @@ func helpModule(ctx context.Context, args []string) error {
 func TestModuleTakesUpAKilledBuild(t *testing.T) {
 	s, source, bin := newStore(t), publishGreeter(t), t.TempDir()
 	pidFile := filepath.Join(bin, "pid")
-	script := "#!/bin/sh\necho half > \"$PWD/../bin/cmd\"\necho $$ > " + pidFile + ".new\nmv " + pidFile + ".new " + pidFile + "\nexec sleep 1000\n"
+	script := "#!/bin/sh\nmkdir \"${GOTMPDIR:-$TMPDIR}/go-build1\"\necho half > \"$PWD/../bin/cmd\"\necho $$ > " + pidFile + ".new\nmv " + pidFile + ".new " + pidFile + "\nexec sleep 1000\n"
 	if err := os.WriteFile(filepath.Join(bin, "go"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	half := helper(t, "module", s.Root(), source)
-	half.Env = append(half.Env, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	tmp := t.TempDir()
+	half.Env = append(half.Env, "TMPDIR="+tmp, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	if err := half.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +142,9 @@ func TestModuleTakesUpAKilledBuild(t *testing.T) {
 	entries, err := os.ReadDir(s.builds())
 	if err != nil || len(entries) != 1 {
 		t.Errorf("store has %v, error %v, want the artifact alone", entries, err)
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("the compiler has left %v, error %v, in the folder for temporary files", left, err)
 	}
 }
 
