@@ -2,10 +2,8 @@ package report
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
@@ -53,14 +51,13 @@ type drawing struct {
 
 	axis axis
 	y    float64
-	// colours are the classes of authorities: an authority has one colour
-	// wherever it is met.
-	colours map[string]string
+	// authorities are numbered in the order in which they are drawn.
+	authorities map[string]int
 }
 
 // draw lays out the timeline of a record.
 func draw(r scenarios.Record) *drawing {
-	d := &drawing{Width: width, axis: axisOf(r, gutter, width-margin), colours: map[string]string{}}
+	d := &drawing{Width: width, axis: axisOf(r, gutter, width-margin), authorities: map[string]int{}}
 	d.marks(r.Marks)
 	top := d.y
 	d.steps(r.Steps)
@@ -304,9 +301,9 @@ func (d *drawing) signers(calls []traffic.Call) {
 	d.gutter("server's CA")
 	for _, s := range stretches(samples) {
 		from, until := d.axis.x(s.from), d.axis.x(s.until)
-		d.path(d.colour(s.what), rect(from, d.y+7, max(thin, until-from), bar-6), "the server's SVID is signed by "+s.what)
+		d.authority(s.what, "", rect(from, d.y+7, max(thin, until-from), bar-6), "the server's SVID is signed by "+s.what)
 		if text := short(s.what); until-from > textWidth(text)+2*pad {
-			d.word("on code", from+pad, d.y+20, text)
+			d.word("on code "+d.look(s.what).colour, from+pad, d.y+20, text)
 		}
 	}
 	d.y += row
@@ -345,15 +342,15 @@ func (d *drawing) bundle(b bundle) {
 	for _, a := range authorities(b.looks) {
 		d.word("quiet", 0, d.y+21, string(a.kind))
 		d.word("code end", gutter-2*pad, d.y+21, short(a.id))
-		class := d.colour(a.id)
+		more := ""
 		if a.kind == federation.JWT {
-			class += " jwt"
+			more = " jwt"
 			d.key("authority jwt", rect(1, 4, 26, 12), "JWT authority")
 		}
-		d.key("authority", rect(0, 4, 28, 12), "X.509 authority, coloured by its ID")
+		d.key("authority", rect(0, 4, 28, 12), "X.509 authority; each has a colour and a pattern of its own")
 		for _, s := range a.when {
 			from, until := d.axis.x(s.from), d.axis.x(s.until)
-			d.path(class, rect(from, d.y+7, max(thin, until-from), bar-6),
+			d.authority(a.id, more, rect(from, d.y+7, max(thin, until-from), bar-6),
 				fmt.Sprintf("%s authority %s, seen from %s until %s", a.kind, a.id, d.at(s.from), d.at(s.until)))
 		}
 		d.y += row - 4
@@ -446,92 +443,3 @@ func (d *drawing) outcomeKey(o traffic.Outcome) {
 
 // at writes a time as the axis counts it.
 func (d *drawing) at(t time.Time) string { return seconds(t.Sub(d.axis.from)) }
-
-// palette is how many colours authorities have; the next one has the first again,
-// and its ID beside it all the same.
-const palette = 6
-
-func (d *drawing) colour(authority string) string {
-	if d.colours[authority] == "" {
-		d.colours[authority] = fmt.Sprintf("authority a%d", len(d.colours)%palette)
-	}
-	return d.colours[authority]
-}
-
-// classOf is the class of an outcome, which the style sheet counts.
-func classOf(o traffic.Outcome) string { return fmt.Sprintf("call o%d", severity(o)) }
-
-// glyphs are the shapes above calls that were not answered, by their severity
-// less one, as corners about 0: who cannot tell their colours can tell them.
-func glyphs() [][]float64 {
-	return [][]float64{
-		{0, -1, .7, -.7, 1, 0, .7, .7, 0, 1, -.7, .7, -1, 0, -.7, -.7}, // a disc
-		{-1, -1, 1, -1, -1, 1, 1, 1},                                   // an hourglass
-		{0, -1, 1, 0, 0, 1, -1, 0},                                     // a diamond
-		{0, -1, 1, .9, -1, .9},                                         // a triangle
-		{-1, -.9, 1, -.9, 0, 1},                                        // one on its head
-		{-.9, -.9, .9, -.9, .9, .9, -.9, .9},                           // a square
-		{-1, -.4, 1, -.4, 1, .4, -1, .4},                               // a bar
-		{-1, -.6, -.6, -1, 0, -.4, .6, -1, 1, -.6, .4, 0, 1, .6, .6, 1, 0, .4, -.6, 1, -1, .6, -.4, 0},                       // a cross
-		{-.35, -1, .35, -1, .35, -.35, 1, -.35, 1, .35, .35, .35, .35, 1, -.35, 1, -.35, .35, -1, .35, -1, -.35, -.35, -.35}, // a plus
-		{0, -1, .3, -.3, 1, -.2, .45, .25, .6, 1, 0, .55, -.6, 1, -.45, .25, -1, -.2, -.3, -.3},                              // a star
-	}
-}
-
-// glyph draws an outcome's shape about a point.
-func glyph(o traffic.Outcome, x, y, size float64) string {
-	all := glyphs()
-	corners := all[(severity(o)-1)%len(all)]
-	var b strings.Builder
-	for i := 0; i < len(corners); i += 2 {
-		command := "L"
-		if i == 0 {
-			command = "M"
-		}
-		b.WriteString(command + number(x+corners[i]*size) + " " + number(y+corners[i+1]*size))
-	}
-	return b.String() + "Z"
-}
-
-func rect(x, y, w, h float64) string {
-	return "M" + number(x) + " " + number(y) + "h" + number(w) + "v" + number(h) + "h" + number(-w) + "Z"
-}
-
-func line(x1, y1, x2, y2 float64) string {
-	return "M" + number(x1) + " " + number(y1) + "L" + number(x2) + " " + number(y2)
-}
-
-// number writes a length as short as it can be told on a screen.
-func number(f float64) string { return strconv.FormatFloat(math.Round(f*10)/10, 'f', -1, 64) }
-
-// letter is how wide a letter of the picture's text is, on the safe side.
-const letter = 12.0
-
-func textWidth(s string) float64 {
-	w := 0.0
-	for _, r := range s {
-		w += letter
-		if r >= 0x1100 { // from here on are scripts with letters of twice the width
-			w += letter
-		}
-	}
-	return w
-}
-
-// cut shortens a text to what has the room.
-func cut(s string, room float64) string {
-	if textWidth(s) <= room {
-		return s
-	}
-	letters := []rune(s)
-	for len(letters) > 0 && textWidth(string(letters))+letter > room {
-		letters = letters[:len(letters)-1]
-	}
-	return strings.TrimRight(string(letters), " ") + "…"
-}
-
-// short is as much of an authority's ID as people compare.
-func short(id string) string {
-	letters := []rune(id)
-	return string(letters[:min(len(letters), 8)])
-}

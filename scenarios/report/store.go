@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,8 +23,9 @@ import (
 const recordKind = "ScenarioRecord"
 
 // Read returns the record in a file, or those of a folder: of all its *.json
-// files, in the order of their names. It refuses what is no record, and a record
-// of a version that it does not know, and names the file.
+// files, in the order of their names. It refuses what is no record, a record of a
+// version that it does not know, and one that is too large or too wrong to be
+// judged and drawn; the error names the file and the field.
 func Read(path string) ([]scenarios.Record, error) {
 	files, err := filesOf(path)
 	if err != nil {
@@ -60,7 +62,7 @@ func filesOf(path string) ([]string, error) {
 }
 
 func read(file string) (r scenarios.Record, err error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file)
 	if err != nil {
 		return r, err
 	}
@@ -79,7 +81,25 @@ func read(file string) (r scenarios.Record, err error) {
 	if head.APIVersion != scenarios.RecordVersion {
 		return r, fmt.Errorf("its version is %q, and this fedlab reads %s", head.APIVersion, scenarios.RecordVersion)
 	}
-	return r, json.Unmarshal(data, &r)
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, err
+	}
+	return r, check(r)
+}
+
+// readFile reads a file that is not longer than fileLimit, whatever its folder
+// says of its size.
+func readFile(name string) (data []byte, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	data, err = io.ReadAll(io.LimitReader(f, fileLimit+1))
+	if err == nil && len(data) > fileLimit {
+		err = fmt.Errorf("the file has more than %d MiB, which no record of a run has", fileLimit>>20)
+	}
+	return data, err
 }
 
 // Write writes each record into a file of its own in dir, which it makes where

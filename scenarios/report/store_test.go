@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -74,6 +75,16 @@ func TestReadRefuses(t *testing.T) {
 		})
 	}
 	dir := t.TempDir()
+	long := filepath.Join(dir, "long.json")
+	if err := errors.Join(os.WriteFile(long, nil, 0o644), os.Truncate(long, fileLimit+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(long); err == nil || err.Error() != "read record "+long+": the file has more than 32 MiB, which no record of a run has" {
+		t.Errorf("error of a long file is %v", err)
+	}
+	if err := os.Remove(long); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
 		dir:                         "read records: " + dir + " has no file *.json",
 		filepath.Join(dir, "x.txt"): "read records: stat " + filepath.Join(dir, "x.txt") + ": no such file or directory",

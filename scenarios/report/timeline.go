@@ -65,9 +65,9 @@ func ticks(span time.Duration, most int) []time.Duration {
 	for i := 0; int(span/step) >= most; i++ {
 		step = roundStep(i)
 	}
-	var all []time.Duration
-	for t := time.Duration(0); t <= span; t += step {
-		all = append(all, t)
+	all := make([]time.Duration, 0, most)
+	for i := range int(span/step) + 1 { // counted, since a sum of steps may overflow
+		all = append(all, time.Duration(i)*step)
 	}
 	return all
 }
@@ -179,16 +179,17 @@ func authorities(looks []scenarios.Holding) []held {
 		id   string
 	}
 	var order []key
-	seen := map[key][]bool{} // by look
+	seen := map[key][]int{} // the looks that saw it
 	for i, look := range looks {
 		note := func(kind federation.Kind, ids []string) {
 			for _, id := range ids {
 				k := key{kind, id}
 				if seen[k] == nil {
-					seen[k] = make([]bool, len(looks))
 					order = append(order, k)
 				}
-				seen[k][i] = true
+				if n := len(seen[k]); n == 0 || seen[k][n-1] != i {
+					seen[k] = append(seen[k], i)
+				}
 			}
 		}
 		note(federation.X509, look.X509)
@@ -197,15 +198,15 @@ func authorities(looks []scenarios.Holding) []held {
 	slices.SortStableFunc(order, func(a, b key) int { return -cmp.Compare(a.kind, b.kind) }) // X.509, then JWT
 	var all []held
 	for _, k := range order {
-		samples := make([]sample, len(looks))
-		for i, look := range looks {
-			samples[i].at = look.At
-			if seen[k][i] {
-				samples[i].what = k.id
+		h := held{kind: k.kind, id: k.id}
+		for n, i := range seen[k] {
+			if n == 0 || seen[k][n-1] != i-1 {
+				h.when = append(h.when, stretch{what: k.id, from: looks[i].At})
 			}
+			s := &h.when[len(h.when)-1]
+			s.last, s.until, s.count = looks[i].At, looks[min(i+1, len(looks)-1)].At, s.count+1
 		}
-		when := slices.DeleteFunc(stretches(samples), func(s stretch) bool { return s.what != k.id })
-		all = append(all, held{k.kind, k.id, when})
+		all = append(all, h)
 	}
 	return all
 }

@@ -28,6 +28,7 @@ func TestTicks(t *testing.T) {
 		{time.Hour, 14, 500 * time.Second, 8},
 		{10 * time.Second, 2, 10 * time.Second, 2},
 		{10 * time.Second, 1, 20 * time.Second, 1},
+		{math.MaxInt64, 14, 1e9 * time.Second, 10},
 	} {
 		got := ticks(tt.span, tt.most)
 		want := make([]time.Duration, tt.want)
@@ -284,18 +285,67 @@ func TestTallies(t *testing.T) {
 	}
 }
 
-func TestAnAuthorityHasOneColour(t *testing.T) {
+func TestAnAuthorityLooksTheSameWhereverItIsMet(t *testing.T) {
 	d := draw(rotation())
-	colours := map[string][]string{}
+	looks := map[string][]string{}
 	for _, p := range d.Paths {
 		for _, id := range []string{oldX509, newX509, oldJWT} {
-			if strings.Contains(p.Title, id) && !slices.Contains(colours[id], p.Class) {
-				colours[id] = append(colours[id], p.Class)
+			if strings.Contains(p.Title, id) && !slices.Contains(looks[id], p.Class) {
+				looks[id] = append(looks[id], p.Class)
 			}
 		}
 	}
-	want := map[string][]string{oldX509: {"authority a0"}, newX509: {"authority a1"}, oldJWT: {"authority a2 jwt"}}
-	if !reflect.DeepEqual(colours, want) {
-		t.Errorf("got %v, want %v", colours, want)
+	want := map[string][]string{
+		oldX509: {"authority a0"}, newX509: {"authority a1", "pattern p0"}, oldJWT: {"authority a2 jwt", "pattern p1 jwt"},
+	}
+	if !reflect.DeepEqual(looks, want) {
+		t.Errorf("got %v, want %v", looks, want)
+	}
+}
+
+// TestNoTwoAuthoritiesLookAlike draws as many as a record may have.
+func TestNoTwoAuthoritiesLookAlike(t *testing.T) {
+	r := record("a/b", "", 10)
+	for i := range looksOfAuthorities {
+		r.Holdings = append(r.Holdings, scenarios.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{fmt.Sprintf("authority-%d", i)}})
+	}
+	if err := check(r); err != nil {
+		t.Fatal(err)
+	}
+	looks, shapes := map[string][]string{}, map[string]bool{}
+	for _, p := range draw(r).Paths {
+		if id, _, ok := strings.Cut(strings.TrimPrefix(p.Title, "X.509 authority "), ","); ok {
+			looks[id] = append(looks[id], p.Class)
+			for _, class := range strings.Fields(p.Class) {
+				shapes[class] = true
+			}
+		}
+	}
+	owners, patterns := map[string]string{}, map[string]string{}
+	for i := range looksOfAuthorities {
+		id := fmt.Sprintf("authority-%d", i)
+		look := strings.Join(looks[id], ", ")
+		if other := owners[look]; other != "" || look == "" {
+			t.Errorf("%s looks as %s does: %s", id, other, look)
+		}
+		owners[look] = id
+		_, pattern, _ := strings.Cut(look, ", ")
+		if other := patterns[pattern]; i < authorityColours && other != "" {
+			t.Errorf("without colours %s looks as %s does: %q", id, other, pattern)
+		}
+		patterns[pattern] = id
+	}
+	if want := 2 + authorityColours + singlePatterns; len(shapes) != want {
+		t.Errorf("the shapes have %d classes, want %d", len(shapes), want)
+	}
+	for class := range shapes {
+		if !strings.Contains(pageText, "."+class+" {") {
+			t.Errorf("the page has no rule for .%s", class)
+		}
+	}
+
+	r.Holdings = append(r.Holdings, scenarios.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{"one more"}})
+	if err, want := check(r), "holdings and streams name 225 different authorities: want at most 224, which a picture can tell apart"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
