@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	if err != nil {
 		return err
 	}
-	listener, err := process.Listen(ctx, s.listen)
+	listener, err := process.Listen(ctx, s.listen, log)
 	if err != nil {
 		return fmt.Errorf("open -listen: %w", err)
 	}

@@ -58,7 +58,7 @@ func runTunnel(ctx context.Context, args []string, env func(string) string, stde
 	if err != nil {
 		return err
 	}
-	listener, err := process.Listen(ctx, s.listen)
+	listener, err := process.Listen(ctx, s.listen, log)
 	if err != nil {
 		return fmt.Errorf("open -listen: %w", err)
 	}

@@ -28,7 +28,7 @@ const questionLimit = 64 << 10
 // serveControl takes orders from the start on: why there is no identity yet is
 // asked for here.
 func serveControl(ctx context.Context, address string, handler http.Handler, log *slog.Logger) error {
-	listener, err := process.Listen(ctx, address)
+	listener, err := process.Listen(ctx, address, log)
 	if err != nil {
 		return fmt.Errorf("open the control port: %w", err)
 	}

@@ -96,7 +96,7 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	health, err := process.Listen(ctx, s.health)
+	health, err := process.Listen(ctx, s.health, log)
 	if err != nil {
 		return fmt.Errorf("open the health port: %w", err)
 	}

@@ -161,7 +161,7 @@ func start(t *testing.T, market, broker *apptest.CA, reauthenticate time.Duratio
 // startWith serves quotes to spiffe://cluster2.com/client until the test ends.
 func startWith(t *testing.T, holder identity.Holder, reauthenticate time.Duration) string {
 	t.Helper()
-	listener, err := process.Listen(t.Context(), "127.0.0.1:0")
+	listener, err := process.Listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,11 +70,11 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	if err != nil {
 		return err
 	}
-	bundle, err := process.Listen(ctx, s.bundle)
+	bundle, err := process.Listen(ctx, s.bundle, log)
 	if err != nil {
 		return fmt.Errorf("open the port of the bundle endpoint: %w", err)
 	}
-	control, err := process.Listen(ctx, s.control)
+	control, err := process.Listen(ctx, s.control, log)
 	if err != nil {
 		return fmt.Errorf("open the port of the control: %w", err)
 	}

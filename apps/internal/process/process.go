@@ -119,12 +119,6 @@ func Probes(mux *http.ServeMux, ready func() error) {
 	})
 }
 
-// Listen opens a TCP listener on address (":8080").
-func Listen(ctx context.Context, address string) (net.Listener, error) {
-	var config net.ListenConfig
-	return config.Listen(ctx, "tcp", address)
-}
-
 // Server is something that serves until it is stopped: gracefully, which may
 // take for ever, or at once.
 type Server struct {

@@ -101,7 +101,7 @@ func TestProbes(t *testing.T) {
 func TestHTTPFinishesWhatItIsDoingAndStopsWhatHangs(t *testing.T) {
 	for name, test := range map[string]struct{ hangs bool }{"a short answer": {false}, "one that never ends": {true}} {
 		t.Run(name, func(t *testing.T) {
-			listener, err := process.Listen(t.Context(), "127.0.0.1:0")
+			listener, err := process.Listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,7 +162,7 @@ func get(ctx context.Context, url string) string {
 func TestTCPWaitsForWhatIsOpenAndEndsWhatHangs(t *testing.T) {
 	for name, hangs := range map[string]bool{"a short conversation": false, "one that never ends": true} {
 		t.Run(name, func(t *testing.T) {
-			listener, err := process.Listen(t.Context(), "127.0.0.1:0")
+			listener, err := process.Listen(t.Context(), "127.0.0.1:0", slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

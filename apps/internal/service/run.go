@@ -52,7 +52,7 @@ type Port struct {
 // there is an identity: open before, they would only answer with failed
 // handshakes.
 func (p Program) Run(ctx context.Context) error {
-	health, err := process.Listen(ctx, p.Health)
+	health, err := process.Listen(ctx, p.Health, p.Log)
 	if err != nil {
 		return fmt.Errorf("open the health port: %w", err)
 	}
@@ -78,7 +78,7 @@ func (p Program) Run(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			}
-			listener, err := process.Listen(ctx, port.Address)
+			listener, err := process.Listen(ctx, port.Address, p.Log)
 			if err != nil {
 				return fmt.Errorf("open the port of %s: %w", port.Name, err)
 			}
