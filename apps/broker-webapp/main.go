@@ -16,6 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
 	"github.com/fedlab-dev/fedlab/apps/internal/feed"
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
+	"github.com/fedlab-dev/fedlab/apps/internal/page"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -31,6 +32,7 @@ type settings struct {
 	address        string
 	server         spiffeid.ID
 	reauthenticate time.Duration
+	names          page.Names
 }
 
 // words is how the page speaks of the call for quotes.
@@ -50,6 +52,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 		return err
 	})
 	flags.DurationVar(&s.reauthenticate, "reauthenticate", 5*time.Second, "how long one handshake stands for; 0 makes one for each call")
+	flags.Var(&s.names, "names", "host names by which browsers reach the page, separated by commas; it always answers to localhost and to addresses")
 	if err := process.Parse(flags, "BROKER", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
 		return s, err
 	}

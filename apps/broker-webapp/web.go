@@ -44,7 +44,7 @@ func newHandler(feed *feed.Feed[answer], own identity.Own, s settings, now func(
 	mux.HandleFunc("GET /api/quotes", func(w http.ResponseWriter, r *http.Request) {
 		service.JSON(w, http.StatusOK, viewOf(feed.Look(r.Context()), own, s, now()))
 	})
-	return page.Secure(mux)
+	return page.Secure(mux, s.names)
 }
 
 func viewOf(st feed.State[answer], own identity.Own, s settings, now time.Time) view {

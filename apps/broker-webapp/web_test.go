@@ -24,13 +24,20 @@ import (
 func get(t *testing.T, handler http.Handler, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	r.Host = "localhost:30080"
+	handler.ServeHTTP(w, r)
 	return w
 }
 
 func TestPages(t *testing.T) {
 	p := newPair(t)
 	handler := newHandler(feed.New("quotes", p.caller(t, &apptest.Log{}).call, time.Now, slog.New(slog.DiscardHandler)), p.client, p.settings, time.Now)
+	stranger := httptest.NewRecorder() // httptest asks for example.com
+	handler.ServeHTTP(stranger, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/quotes", nil))
+	if stranger.Code != http.StatusMisdirectedRequest {
+		t.Errorf("a request for another host is answered %d", stranger.Code)
+	}
 	for path, want := range map[string]struct {
 		code        int
 		contentType string

@@ -16,11 +16,18 @@ import (
 
 func TestPages(t *testing.T) {
 	aws := apptest.NewCA(t, "aws.company.com")
-	handler := newHandler(nil, apptest.NewHolder(aws.Issue(t, "/frontend"), aws.Bundle()), time.Now, slog.New(slog.DiscardHandler))
+	handler := newHandler(nil, nil, apptest.NewHolder(aws.Issue(t, "/frontend"), aws.Bundle()), time.Now, slog.New(slog.DiscardHandler))
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+		r.Host = "localhost:30081"
+		handler.ServeHTTP(w, r)
 		return w
+	}
+	stranger := httptest.NewRecorder() // httptest asks for example.com
+	handler.ServeHTTP(stranger, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/calls", nil))
+	if stranger.Code != http.StatusMisdirectedRequest {
+		t.Errorf("a request for another host is answered %d", stranger.Code)
 	}
 	for path, want := range map[string]struct {
 		code        int

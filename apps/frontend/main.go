@@ -34,6 +34,7 @@ type settings struct {
 	listen string
 	socket string
 	calls  calls.Targets
+	names  page.Names
 }
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
@@ -43,6 +44,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
 	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.Var(&s.calls, "calls", "JSON array of the calls to make; required")
+	flags.Var(&s.names, "names", "host names by which browsers reach the page, separated by commas; it always answers to localhost and to addresses")
 	if err := process.Parse(flags, "FRONTEND", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
 		return s, err
 	}
@@ -71,15 +73,15 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return source.Run(ctx) })
 	group.Go(func() error {
-		handler := newHandler(s.calls, source, time.Now, log)
+		handler := newHandler(s.calls, s.names, source, time.Now, log)
 		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
 	})
 	return group.Wait()
 }
 
-func newHandler(targets []calls.Target, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {
+func newHandler(targets []calls.Target, names page.Names, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {
 	mux := page.Mux(files, "federation")
 	process.Probes(mux, func() error { return identity.Check(own, now()) })
 	mux.Handle("GET /api/calls", calls.NewWatch(targets, own, now, log))
-	return page.Secure(mux)
+	return page.Secure(mux, names)
 }
