@@ -1,6 +1,6 @@
 // Shows the broker's quotes, who gave them, and why that is believed.
 
-import { byId, clock, live, set, showLife, showPeer, showProblem, showSelf, showSince, showState, span, trend } from "./live.js";
+import { byId, clock, live, set, showFacts, showLife, showPeer, showProblem, showSelf, showSince, showState, span, trend } from "./live.js";
 
 const history = 60; // prices in the line of the last minute
 const money = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
@@ -15,6 +15,7 @@ live({
     shown = answer;
     showPeer(answer.peer);
     showSelf(answer.self);
+    showFacts(answer.self, [answer.server.id.split("/")[2]]);
     showProblem(answer.error);
     showState(answer.error ? "stale" : "live", answer.error ? "No new quotes" : "Live");
     set("peer-title", answer.error ? "Who answered last" : "Who answered");

@@ -2,7 +2,7 @@
 // and each call with what became of it as a list.
 
 import { domainOf, drawMap, ownFirst } from "./map.js";
-import { byId, element, live, set, showLife, showPeer, showProblem, showSelf, showSince, showState, spelled, trend } from "./live.js";
+import { byId, element, live, named, set, showFacts, showLife, showPeer, showProblem, showSelf, showSince, showState, spelled, trend } from "./live.js";
 
 const history = 60; // latencies in the line of the last minute
 
@@ -19,8 +19,10 @@ live({
     drawMap(answer.calls, answer.self?.trustDomain, millis);
     showChosen();
     showSelf(answer.self);
+    const ours = answer.calls.filter((call) => !call.reported);
+    showFacts(answer.self, ours.map((call) => domainOf(call.server)), ours.filter((call) => call.expect === "not-federated").map((call) => domainOf(call.server)));
     const failed = answer.calls.filter((call) => call.state === "failed");
-    showProblem(failed[0]?.problem);
+    showProblem(failed.find((call) => call.problem)?.problem);
     if (failed.length) showState("trouble", failed.length === 1 ? "One call fails" : `${failed.length} calls fail`);
     else showState("live", "Live");
   },
@@ -59,9 +61,9 @@ function list(calls, own) {
   byId("calls").replaceChildren(...callers.map((caller) => {
     const group = document.createElement("li"), head = element("h2", caller === own ? "own" : "");
     const items = element("ul", "");
-    head.append(element("b", "", caller), " calls");
+    head.append(named("b", caller, own), " calls");
     for (const call of calls.filter((call) => domainOf(call.caller) === caller)) {
-      items.append(entry(call, before.get(keyOf(call))?.values).item);
+      items.append(entry(call, own, before.get(keyOf(call))?.values).item);
     }
     group.append(head, items);
     return group;
@@ -69,12 +71,12 @@ function list(calls, own) {
   if (!entries.has(chosen)) chosen = calls.length ? keyOf(calls[0]) : null;
 }
 
-function entry(call, values = []) {
+function entry(call, own, values = []) {
   const key = keyOf(call), item = element("li", "call"), button = element("button", ""), name = element("span", "name");
   const made = { item, button, values, took: element("span", "took"), why: element("span", "why"), line: trend(history), details: null };
   button.type = "button";
   item.dataset.call = call.name;
-  name.append(element("b", "", call.name), " ", element("i", "", `→ ${domainOf(call.server)}`));
+  name.append(element("b", "", call.name), " → ", named("i", domainOf(call.server), own));
   button.append(name, made.line.box, made.took, made.why);
   button.addEventListener("click", () => {
     chosen = key;
@@ -90,7 +92,7 @@ function showCall(entry, call) {
   entry.item.dataset.state = call.state;
   set(entry.took, { answered: millis(call.millis ?? 0), refused: "refused", failed: "fails" }[call.state] ?? "…");
   set(entry.why, call.problem?.what ?? "");
-  entry.values.push(ended ? call.millis : 0);
+  entry.values.push(ended ? (call.millis ?? 0) : 0);
   if (entry.values.length > history) entry.values.shift();
   entry.line.draw(entry.values, 0);
 }
@@ -128,12 +130,16 @@ function showChosen() {
   showPeer(call.peer);
 }
 
+// classOf is why a call did not come through. A program that reports its calls may
+// leave it out.
+const classOf = (call) => call.problem?.class || "no reason given";
+
 function answerOf(call) {
   const told = call.reported ? ", as its caller tells" : "";
   switch (call.state) {
     case "answered": return [call.type, call.records && `${call.records.toLocaleString("en")} records`].filter(Boolean).join(", ") || "yes" + told;
-    case "refused": return `${call.problem.class}, as it should be${told}`;
-    case "failed": return call.problem.class + told;
+    case "refused": return `${classOf(call)}, as it should be${told}`;
+    case "failed": return classOf(call) + told;
     default: return "not known";
   }
 }

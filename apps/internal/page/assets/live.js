@@ -25,7 +25,7 @@ export function live({ url, show, lost, words, tick }) {
       const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(patience) });
       if (!response.ok) throw new Error(`the program answered ${response.status}`);
       answer = await response.json();
-      pause = Math.max(250, answer.nextInMillis + 15);
+      pause = Math.max(250, (answer.nextInMillis || 0) + 15);
       offset = Date.parse(answer.now) - Date.now();
       since = null;
     } catch (error) {
@@ -69,20 +69,69 @@ export function showSince(now) {
 export function showPeer(peer) {
   showIdentity("peer", peer);
   if (!peer) return;
-  set("peer-bundle", peer.verifiedBy.trustDomain);
-  set("peer-authority", peer.verifiedBy.subjectKeyID);
-  set("peer-authority-subject", peer.verifiedBy.subject);
+  set("peer-bundle", peer.verifiedBy?.trustDomain ?? "");
+  set("peer-authority", peer.verifiedBy?.subjectKeyID ?? "");
+  set("peer-authority-subject", peer.verifiedBy?.subject ?? "");
 }
 
 export function showSelf(self) {
   showIdentity("self", self);
-  if (!self || byId("self-bundles").textContent === self.bundles.join(", ")) return;
-  const names = self.bundles.map((name) => {
-    const domain = element("span", name === self.trustDomain ? "domain" : "domain other", name);
+  const bundles = self?.bundles ?? [];
+  if (!self || byId("self-bundles").textContent === bundles.join(", ")) return;
+  const names = bundles.map((name) => {
+    const domain = named("span", name, self.trustDomain);
     domain.dataset.bundle = name;
     return domain;
   });
   byId("self-bundles").replaceChildren(...names.flatMap((name, i) => (i ? [", ", name] : [name])));
+}
+
+// showFacts says of each of the three facts that a call across trust domains rests
+// on whether it holds, as far as a workload can know. The Workload API hands out
+// the bundle of another trust domain when the registration entry federates with it
+// and the SPIRE server holds the bundle: who has it knows both, who has it not
+// knows only that one of them is missing. What a server does to renew a bundle, no
+// workload sees. domains are those that are called; expected are those among them
+// that are not to be federated.
+export function showFacts(self, domains, expected = []) {
+  const own = self?.trustDomain, others = [...new Set(domains)].filter((domain) => domain && domain !== own).sort();
+  const told = JSON.stringify([own, self?.bundles, others, expected]);
+  if (byId("facts").dataset.told === told) return;
+  byId("facts").dataset.told = told;
+  const held = others.filter((domain) => self?.bundles?.includes(domain)), absent = others.filter((domain) => !held.includes(domain));
+  const refused = absent.filter((domain) => expected.includes(domain)), missing = absent.filter((domain) => !expected.includes(domain));
+  const say = (id, ...facts) => byId(id).replaceChildren(...facts.filter(([, , domains]) => domains.length).map(([state, text, domains]) => {
+    const fact = element("li", "fact", `${text}: `);
+    fact.dataset.state = state;
+    fact.append(...domains.flatMap((domain, i) => (i ? [", ", named("b", domain, own)] : [named("b", domain, own)])));
+    return fact;
+  }));
+  const unknown = "not known without an identity";
+  say("fact-relationship", ["unknown", "cannot be seen from here", others]);
+  if (!self) {
+    say("fact-bundle", ["unknown", unknown, others]);
+    say("fact-federates", ["unknown", unknown, others]);
+    return;
+  }
+  say("fact-bundle", ["holds", "handed out", held], ["refused", "none, as it should be", refused], ["missing", "not handed out", missing]);
+  say("fact-federates", ["holds", "yes, since the bundle came", held], ["refused", "none is needed", refused], ["unknown", "not known, since no bundle came", missing]);
+}
+
+// named returns an element with the name of a trust domain and its colour.
+export function named(kind, domain, own) {
+  const name = element(kind, "domain-name", domain);
+  name.style.setProperty("--hue", hueOf(domain, own));
+  return name;
+}
+
+// hueOf returns the hue of a trust domain, which it keeps as long as the page is
+// open: our own has the first, and no two have the same.
+const hues = new Map();
+export function hueOf(domain, own) {
+  if (domain === own) return 310;
+  // Steps of the golden angle leave the largest gaps between any number of them.
+  if (!hues.has(domain)) hues.set(domain, Math.round(310 + 137.5 * (hues.size + 1)) % 360);
+  return hues.get(domain);
 }
 
 function showIdentity(who, svid) {
