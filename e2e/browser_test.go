@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -30,7 +31,9 @@ type page struct {
 	PeerTitle, PeerID string
 	// Error is the error box, empty while it is hidden.
 	Error, ErrorClass string
-	Background        string
+	// Facts are how relationship, bundle and federatesWith stand.
+	Facts      []string
+	Background string
 }
 
 func (p page) prices() []int64 {
@@ -52,6 +55,7 @@ const read = `(() => {
 		})),
 		PeerTitle: text("peer-title"), PeerID: text("peer-id"),
 		Error: text("error-what"), ErrorClass: document.getElementById("error").hidden ? "" : text("error-class"),
+		Facts: [...document.querySelectorAll(".fact")].map((fact) => fact.dataset.state),
 		Background: getComputedStyle(document.body).backgroundColor,
 	};
 })()`
@@ -70,7 +74,7 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 		return tab, show, said
 	}
 
-	It("shows quotes that change, and who answered", func(ctx SpecContext) {
+	It("shows quotes that change, and who answered", Label("picture"), func(ctx SpecContext) {
 		p := under.pair()
 		tab, show, said := visit(ctx, p)
 		server, err := under.topology.SPIFFEID(p.server)
@@ -87,6 +91,7 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 		Expect(first.PeerID).To(Equal(server.String()))
 		Expect(first.PeerTitle).To(Equal("Who answered"))
 		Expect(first.ErrorClass).To(BeEmpty())
+		Expect(first.Facts).To(Equal([]string{"unknown", "holds", "holds"}), "what the broker can know of the federation")
 		var shown []string
 		for _, row := range first.Rows {
 			shown = append(shown, row.Symbol)
@@ -106,6 +111,9 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 			Expect(err).NotTo(HaveOccurred())
 			backgrounds[now.Background] = scheme
 			Expect(screenshot(tab, "quotes-"+scheme)).To(Succeed())
+			if scheme == "light" {
+				Expect(picture(tab, "quotes")).To(Succeed())
+			}
 		}
 		Expect(backgrounds).To(HaveLen(2), "both schemes have the same background")
 		Expect(said.all()).To(BeEmpty())
@@ -215,6 +223,35 @@ func browser(ctx context.Context, origin string) (context.Context, *complaints) 
 	})
 	Expect(err).NotTo(HaveOccurred(), "'fedlab setup --for-tests' installs a browser")
 	return tab, said
+}
+
+// update has the pictures of the README made anew, of the lab that runs:
+//
+//	FEDLAB_E2E_LAB=quotes go tool ginkgo run --label-filter=picture ./e2e -- -update
+var update = flag.Bool("update", false, "rewrite the pictures of the pages in docs/img")
+
+// pictureLimit is the most that a picture of the README may have, in bytes.
+const pictureLimit = 300 << 10
+
+// picture is a screenshot that is also in the README.
+func picture(tab context.Context, name string) error {
+	png, err := chromedp.Run(tab, chromedp.CaptureScreenshot())
+	if err != nil {
+		return fmt.Errorf("take screenshot: %w", err)
+	}
+	if len(png) > pictureLimit {
+		return fmt.Errorf("the picture %s has %d bytes: want at most %d", name, len(png), pictureLimit)
+	}
+	if !*update {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(root, "docs", "img", name+".png"), png, 0o644)
+}
+
+// sized gives a tab a size, for pages that need more than the usual room.
+func sized(tab context.Context, width, height int64) error {
+	_, err := chromedp.Call(tab, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1})
+	return err
 }
 
 // screenshot keeps what a tab shows, for people.

@@ -22,6 +22,7 @@
 // those in which one thing is wrong on purpose. "again" is for their second pass.
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
-// evidence, guide, enterprise, profile, modes, registration. "own" is above;
+// evidence, guide, enterprise, profile, modes, registration. Those with "picture"
+// also make the pictures of the README, with the flag -update. "own" is above;
 // "slow" takes more than half a minute, of scenarios more than two.
 package e2e

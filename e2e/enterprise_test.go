@@ -19,6 +19,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -101,6 +102,33 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			HaveKeyWithValue("onprem.company.com gcp.company.com", "https_spiffe"),
 		))
 		Expect(refused).To(BeNumerically(">", 0))
+	}, NodeTimeout(2*time.Minute))
+
+	It("shows it in a browser", Label("page", "browser", "picture"), func(ctx SpecContext) {
+		Eventually(c.asItShould).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
+		w, _ := c.workload("frontend")
+		tab, said := browser(ctx, w.URL())
+		Expect(sized(tab, 1400, 1200)).To(Succeed())
+		Expect(chromedp.Do(tab, chromedp.Navigate(w.URL()))).To(Succeed())
+		type shown struct {
+			State  string
+			Arrows int
+			Facts  []string
+		}
+		Eventually(func() (shown, error) {
+			return chromedp.Run(tab, chromedp.Evaluate[shown](`({
+				State: document.body.dataset.state,
+				Arrows: document.querySelectorAll("#map .edge:is([data-state=answered], [data-state=refused]) .words").length,
+				Facts: [...document.querySelectorAll(".fact")].map((fact) => fact.dataset.state + " " + fact.querySelectorAll(".domain-name").length),
+			})`))
+		}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(And(
+			HaveField("State", "live"),
+			HaveField("Arrows", 6),
+			// Relationships cannot be seen; bundles of two trust domains came.
+			HaveField("Facts", []string{"unknown 2", "holds 2", "holds 2"})))
+		Expect(screenshot(tab, "federation")).To(Succeed())
+		Expect(picture(tab, "federation")).To(Succeed())
+		Expect(said.all()).To(BeEmpty())
 	}, NodeTimeout(2*time.Minute))
 
 	It("gives aggregates to aws, raw records to onprem, and nothing to anybody else", Label("auth"), func(ctx SpecContext) {
