@@ -194,3 +194,22 @@ func TestAnswersThatAreNone(t *testing.T) {
 		})
 	}
 }
+
+// TestAnAnswerWithoutAnEndIsNotReadOn: an answer that would be right if it were
+// read to its end, and is longer than any record.
+func TestAnAnswerWithoutAnEndIsNotReadOn(t *testing.T) {
+	const limit = 64 << 20
+	spaces := strings.Repeat(" ", 1<<20)
+	p := served(t, func(w http.ResponseWriter, _ *http.Request) {
+		for range limit / len(spaces) {
+			if _, err := io.WriteString(w, spaces); err != nil {
+				return // the probe's client has gone
+			}
+		}
+		_, _ = io.WriteString(w, "{}")
+	})
+	_, err := p.Stream(t.Context(), "a")
+	if want := `read stream "a": read the probe's answer: it is longer than 67108864 bytes`; err == nil || err.Error() != want {
+		t.Errorf("error is %v\nwant %s", err, want)
+	}
+}

@@ -159,6 +159,23 @@ func TestReadJSON(t *testing.T) {
 	}
 }
 
+// TestALongAnswerIsNotReadOn: answers that would be right if they were read to
+// their ends.
+func TestALongAnswerIsNotReadOn(t *testing.T) {
+	for status, want := range map[int]string{
+		http.StatusOK:        "read answer: unexpected end of JSON input",
+		http.StatusForbidden: "answer is 403 forbidden",
+	} {
+		recorded := httptest.NewRecorder()
+		recorded.WriteHeader(status)
+		_, _ = recorded.WriteString(`{"error":"forbidden","rule":"` + strings.Repeat("x", 4<<20) + `"}`)
+		var got any
+		if err := service.ReadJSON(recorded.Result(), &got); err == nil || err.Error() != want {
+			t.Errorf("%d: error is %.80v, want %s", status, err, want)
+		}
+	}
+}
+
 func TestHealth(t *testing.T) {
 	gcp := apptest.NewCA(t, "gcp.test")
 	holder := apptest.NewHolder(gcp.Issue(t, "/server"), gcp.Bundle())
