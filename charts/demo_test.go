@@ -61,9 +61,8 @@ func demos() map[string]any {
 			"calls": []target{call("raw records", "https://10.192.1.2:8443/api/process-data", dataID, nil)}},
 		"api-gateway": target{"image": "example.com/api-gateway:1", "allowed": allowed(nil), "service": service,
 			"upstreams": []target{call("gcp", "https://10.192.1.2:8443", dataID, nil)}},
-		"probe":           target{"image": "example.com/probe:1", "allowedTrustDomains": []string{"cluster1.com", "synthetic.test"}, "service": service},
-		"postgres":        target{"image": "example.com/postgres:15"},
-		"database-client": target{"images": target{"tunnel": "example.com/legacy-bridge:1", "psql": "example.com/postgres:15"}},
+		"probe":    target{"image": "example.com/probe:1", "allowedTrustDomains": []string{"cluster1.com", "synthetic.test"}, "service": service},
+		"postgres": target{"image": "example.com/postgres:15"},
 	}
 }
 
@@ -100,7 +99,7 @@ func driven(t *testing.T) map[string][]installed {
 }
 
 func TestChartsTakeWhatTheDriverSets(t *testing.T) {
-	rendered := map[string]bool{"database-client": true, "probe": true} // the suite's and the scenarios', not the driver's
+	rendered := map[string]bool{"probe": true} // of the scenarios, not of the driver
 	for lab, releases := range driven(t) {
 		for _, r := range releases {
 			rendered[r.Chart] = true
@@ -175,7 +174,6 @@ func TestProgramsTakeWhatTheChartsSet(t *testing.T) {
 			all[r.Chart] = append(all[r.Chart], r.Values)
 		}
 	}
-	delete(all, "database-client") // its programs are those of others
 	delete(all, "spire")
 	for name, tries := range all {
 		t.Run(name, func(t *testing.T) {
