@@ -13,7 +13,7 @@ live({
   show(answer) {
     if (answer.changed !== shown?.changed) showQuotes(answer.quotes);
     shown = answer;
-    showPeer(answer.peer);
+    showPeer(answer.peer, answer.self?.trustDomain);
     showSelf(answer.self);
     showFacts(answer.self, [answer.server.id.split("/")[2]]);
     showProblem(answer.error);

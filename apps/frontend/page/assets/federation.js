@@ -127,7 +127,7 @@ function showChosen() {
     }));
   }
   set("peer-title", call.state === "failed" ? "Who answered last" : `Who answered “${call.name}”`);
-  showPeer(call.peer);
+  showPeer(call.peer, shown.self?.trustDomain);
 }
 
 // classOf is why a call did not come through. A program that reports its calls may

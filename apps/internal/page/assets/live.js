@@ -66,9 +66,11 @@ export function showSince(now) {
   if (since) set("error-since", `${clock.format(Date.parse(since))}, for ${span(now - Date.parse(since))}`);
 }
 
-export function showPeer(peer) {
+// showPeer shows who answered, in the colour of their trust domain; own is ours.
+export function showPeer(peer, own) {
   showIdentity("peer", peer);
   if (!peer) return;
+  byId("peer").style.setProperty("--hue", hueOf(peer.trustDomain, own));
   set("peer-bundle", peer.verifiedBy?.trustDomain ?? "");
   set("peer-authority", peer.verifiedBy?.subjectKeyID ?? "");
   set("peer-authority-subject", peer.verifiedBy?.subject ?? "");
