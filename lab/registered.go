@@ -48,18 +48,18 @@ type registrar struct {
 		ParentID  string   `json:"parentID"`
 		Selectors []string `json:"selectors"`
 	} `json:"spec"`
-	// Status is nil until the controller manager has looked at it. What 0.7.0 writes
-	// is in its api/v1alpha1. The field "set" of a ClusterStaticEntry is left out: it
-	// is true in the one round in which the entry is made, and false ever after (its
-	// pkg/spireentry/by.go).
+	// Status is what the controller manager 0.7.0 writes (its api/v1alpha1), and nil as
+	// long as all of it would be zero: also for a ClusterStaticEntry of which it cannot
+	// make an entry (its pkg/spireentry/reconciler.go). The fields "rendered" and "set"
+	// of such a one are left out: the first says no more than its spec, and the second
+	// is true only in the round in which the entry is made.
 	Status *struct {
 		Stats struct {
 			PodEntryRenderFailures int `json:"podEntryRenderFailures"`
 			EntriesMasked          int `json:"entriesMasked"`
 			EntryFailures          int `json:"entryFailures"`
 		} `json:"stats"`
-		Rendered bool `json:"rendered"`
-		Masked   bool `json:"masked"`
+		Masked bool `json:"masked"`
 	} `json:"status"`
 }
 
@@ -260,10 +260,10 @@ func (r registry) failure(x registrar) string {
 	switch {
 	case x.Spec.ClassName != "":
 		return fmt.Sprintf("it has the class %q, and the controller manager serves none: nothing comes of it", x.Spec.ClassName)
+	case x.Kind == clusterStaticEntry && fault(x) != "":
+		return "the controller manager cannot make an entry of it: " + fault(x)
 	case x.Status == nil:
 		return ""
-	case x.Kind == clusterStaticEntry && !x.Status.Rendered:
-		return "the controller manager cannot make an entry of it" + fault(x)
 	case x.Kind == clusterStaticEntry && x.Status.Masked:
 		return "it is passed over: an older resource asks for the same entry"
 	case x.Kind == clusterStaticEntry && !slices.ContainsFunc(r.entries, x.madeStatic):
@@ -282,16 +282,22 @@ func (r registry) failure(x registrar) string {
 	return strings.Join(all, "; ")
 }
 
-// fault says what is wrong in a ClusterStaticEntry.
+// fault says what is wrong in a ClusterStaticEntry, of which no webhook says it;
+// empty when nothing is.
 func fault(x registrar) string {
 	for _, field := range []struct{ name, id string }{{"spiffeID", x.Spec.SPIFFEID}, {"parentID", x.Spec.ParentID}} {
 		if _, err := spiffeid.FromString(field.id); err != nil {
-			return fmt.Sprintf(": its %s %q is no SPIFFE ID: %v", field.name, field.id, err)
+			return fmt.Sprintf("its %s %q is no SPIFFE ID: %v", field.name, field.id, err)
 		}
 	}
 	for _, s := range x.Spec.Selectors {
 		if kind, value, found := strings.Cut(s, ":"); !found || kind == "" || value == "" {
-			return fmt.Sprintf(": its selector %q is not of the form type:value", s)
+			return fmt.Sprintf("its selector %q is not of the form type:value", s)
+		}
+	}
+	for _, name := range x.Spec.FederatesWith {
+		if _, err := spiffeid.TrustDomainFromString(name); err != nil {
+			return fmt.Sprintf("it federates with %q, which is no trust domain: %v", name, err)
 		}
 	}
 	return ""

@@ -108,16 +108,19 @@ func TestStatusNamesResources(t *testing.T) {
 		},
 		"what is no entry": {
 			spoil: func(n *node) {
-				none := map[string]any{"rendered": false}
-				n.add("ClusterStaticEntry", "no-id", static("cluster2.com/x", agent, "k8s:ns:demo"), none)
-				n.add("ClusterStaticEntry", "no-parent", static(id, "", "k8s:ns:demo"), none)
-				n.add("ClusterStaticEntry", "no-selector", static(id, agent, "demo"), none)
-				n.add("ClusterStaticEntry", "not-seen-yet", static("", ""), nil)
+				n.add("ClusterStaticEntry", "no-id", static("cluster2.com/x", agent, "k8s:ns:demo"), nil)
+				n.add("ClusterStaticEntry", "no-parent", static(id, "", "k8s:ns:demo"), nil)
+				n.add("ClusterStaticEntry", "no-selector", static(id, agent, "demo"), nil)
+				spec := static(id, agent, "k8s:ns:other")
+				n.add("ClusterStaticEntry", "not-seen-yet", spec, nil)
+				spec["federatesWith"] = []string{"Partner Test"}
+				n.add("ClusterStaticEntry", "with-nobody", spec, nil)
 			},
 			about: []string{
 				`broker ClusterStaticEntry no-id: the controller manager cannot make an entry of it: its spiffeID "cluster2.com/x" is no SPIFFE ID: scheme is missing or invalid`,
 				`broker ClusterStaticEntry no-parent: the controller manager cannot make an entry of it: its parentID "" is no SPIFFE ID: cannot be empty`,
 				`broker ClusterStaticEntry no-selector: the controller manager cannot make an entry of it: its selector "demo" is not of the form type:value`,
+				`broker ClusterStaticEntry with-nobody: the controller manager cannot make an entry of it: it federates with "Partner Test", which is no trust domain: trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores`,
 			},
 		},
 		"a class that nobody serves": {
