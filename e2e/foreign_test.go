@@ -99,6 +99,35 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 			return []map[string]any{resource}
 		}, "they federate with partner.test, of which it holds no bundle", SpecTimeout(3*time.Minute)),
 	)
+
+	It("end an up that waits for an entry which an older one keeps away", func(ctx SpecContext) {
+		p := under.pair()
+		Expect(under.well(ctx)).To(Succeed())
+		cluster, err := under.cluster(p.broker.Cluster)
+		Expect(err).NotTo(HaveOccurred())
+		own, err := spire.WorkloadIdentity(under.topology, p.broker)
+		Expect(err).NotTo(HaveOccurred())
+		spec, ok := own.Spec.(spire.WorkloadIdentitySpec)
+		Expect(ok).To(BeTrue())
+		spec.FederatesWith = nil
+		elder := spire.Resource{APIVersion: own.APIVersion, Kind: own.Kind, Metadata: spire.Metadata{Name: "e2e-elder"}, Spec: spec}
+		under.restored(rollout, func(ctx context.Context) error {
+			return errors.Join(cluster.Delete(ctx, elder), under.mended(ctx))
+		})
+		Expect(cluster.Delete(ctx, own)).To(Succeed())
+		Expect(cluster.Apply(ctx, elder)).To(Succeed())
+
+		// Its creation is told in seconds: the lab's own must not be of the same one.
+		Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed())
+		up := under.fedlab(ctx, "up", "-o", "json")
+		Expect(up.Code).To(Equal(1), "a wait that is in vain is no time limit")
+		Expect(up.Stderr).To(ContainSubstring("ClusterSPIFFEID e2e-elder asks for the same entry and is older"))
+		AddReportEntry("ended after", up.Took.String(), ReportEntryVisibilityAlways)
+		found, code, err := under.status(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(Equal(3))
+		Expect(found.Problems()).To(And(HaveLen(2), HaveEach(ContainSubstring("ClusterSPIFFEID e2e-elder asks for the same entry and is older"))))
+	}, SpecTimeout(4*time.Minute))
 })
 
 func clusterSPIFFEID(name, template string) map[string]any {
