@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
@@ -238,6 +239,58 @@ func TestUpRestoresWhatWasEmptied(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUpRemakesAnEmptiedSecret: a Secret that lacks a file is none.
+func TestUpRemakesAnEmptiedSecret(t *testing.T) {
+	files := []string{spire.SecretCertificate, spire.SecretKey, spire.SecretBundle}
+	for name, wanted := range map[string][]string{spire.WebCASecret: files[:2], spire.UpstreamAuthoritySecret: files} {
+		for _, file := range wanted {
+			t.Run(name+" without "+file, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					d := w.driver(t)
+					if err := w.up(t, d, enterprise(t)); err != nil {
+						t.Fatal(err)
+					}
+					n := w.nodes[nodeName{"enterprise", "onprem"}]
+					key := lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}
+					object := decode[map[string]any](n.objects[key])
+					object["data"].(map[string]any)[file] = ""
+					n.objects[key] = string(encode(object))
+					if err := w.up(t, d, enterprise(t)); err != nil {
+						t.Fatal(err)
+					}
+					for _, file := range wanted {
+						if len(n.secret(name)[file]) == 0 {
+							t.Errorf("it has no %s", file)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestUpRemakesTheEmptiedSecretOfSpeakers: MetalLB's would not start without it.
+func TestUpRemakesTheEmptiedSecretOfSpeakers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		n := w.nodes[nodeName{"quotes", "market"}]
+		key := lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: metallb.Namespace, Name: metallb.SecretName}
+		n.objects[key] = `{"metadata":{},"data":{}}`
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		if len(decode[struct{ Data map[string][]byte }](n.objects[key]).Data[metallb.SecretKey]) == 0 {
+			t.Error("it is empty")
+		}
+	})
 }
 
 // classify gives a ClusterSPIFFEID of the lab a class.

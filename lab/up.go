@@ -293,14 +293,18 @@ func (u *up) metallb(ctx context.Context, c topology.Cluster) error {
 	}})
 }
 
-// memberSecret makes the secret of MetalLB's speakers where there is none.
+// memberSecret makes the secret of MetalLB's speakers where there is none, or an empty
+// one.
 func memberSecret(ctx context.Context, objects Objects) error {
-	there, err := objects.Object(ctx, ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: metallb.Namespace, Name: metallb.SecretName}, &struct{}{})
-	if err != nil || there {
+	var is struct {
+		Data map[string][]byte `json:"data"`
+	}
+	key := ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: metallb.Namespace, Name: metallb.SecretName}
+	if _, err := objects.Object(ctx, key, &is); err != nil || len(is.Data[metallb.SecretKey]) > 0 {
 		return err
 	}
 	plan.Did(ctx)
-	_, err = objects.Apply(ctx, namespace(metallb.Namespace), metallb.MemberSecret())
+	_, err := objects.Apply(ctx, namespace(metallb.Namespace), metallb.MemberSecret())
 	return err
 }
 

@@ -185,7 +185,7 @@ func (n objects) Apply(ctx context.Context, all ...any) (did bool, err error) {
 			if err := n.refuses(key); err != nil {
 				return err
 			}
-			text := applied(n.objects[key], string(encode(o)))
+			text := applied(n.objects[key], stored(o))
 			if n.objects[key] == text {
 				continue
 			}
@@ -196,6 +196,22 @@ func (n objects) Apply(ctx context.Context, all ...any) (did bool, err error) {
 		return nil
 	})
 	return did, err
+}
+
+// stored is the text of an object as the API has it.
+func stored(object any) string {
+	text := string(encode(object))
+	if !strings.Contains(text, `"stringData"`) {
+		return text
+	}
+	fields := decode[map[string]any](text)
+	data := map[string][]byte{}
+	for key, value := range fields["stringData"].(map[string]any) {
+		data[key] = []byte(value.(string))
+	}
+	delete(fields, "stringData")
+	fields["data"] = data
+	return string(encode(fields))
 }
 
 // applied is what a resource of the controller manager becomes: its status stays, and

@@ -18,6 +18,9 @@ const Namespace = "metallb-system"
 // SecretName is what the chart calls the Secret of MemberSecret.
 const SecretName = "metallb-memberlist"
 
+// SecretKey is the key of that Secret's data.
+const SecretKey = "secretkey"
+
 // Objects returns the pool of addresses from first to last, and the
 // advertisement that lets the node answer for them on the container network.
 // Each encodes to the JSON of a Kubernetes object. The pools of clusters on one
@@ -44,7 +47,7 @@ func MemberSecret() any {
 	return map[string]any{
 		"apiVersion": "v1", "kind": "Secret",
 		"metadata":   map[string]any{"name": SecretName, "namespace": Namespace},
-		"stringData": map[string]any{"secretkey": rand.Text() + rand.Text()},
+		"stringData": map[string]any{SecretKey: rand.Text() + rand.Text()},
 	}
 }
 
