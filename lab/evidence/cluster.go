@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 )
 
 // Cluster is what is read of one Kubernetes cluster.
@@ -20,40 +21,25 @@ type Cluster interface {
 // logs all it does.
 const logLines = 3000
 
-// kinds are the kinds of objects that are kept. Secrets are not among them, nor
-// must they ever be.
-func kinds() []struct{ apiVersion, kind string } {
-	return []struct{ apiVersion, kind string }{
-		{"v1", "Node"},
-		{"v1", "Event"},
-		{"v1", "Service"},
-		{"v1", "ConfigMap"},
-		{"v1", "PersistentVolumeClaim"},
-		{"discovery.k8s.io/v1", "EndpointSlice"},
-		{"apps/v1", "Deployment"},
-		{"apps/v1", "StatefulSet"},
-		{"apps/v1", "DaemonSet"},
-		{"metallb.io/v1beta1", "IPAddressPool"},
-		{"metallb.io/v1beta1", "L2Advertisement"},
-		{"spire.spiffe.io/v1alpha1", "ClusterFederatedTrustDomain"},
-		{"spire.spiffe.io/v1alpha1", "ClusterSPIFFEID"},
-		{"spire.spiffe.io/v1alpha1", "ClusterStaticEntry"},
-	}
-}
-
-// OfCluster returns the pieces of one cluster: its objects, and the logs of each
-// container with those of its run before. It asks for the pods at once; where
-// they cannot be had, the piece that holds them says why.
-func OfCluster(ctx context.Context, name string, c Cluster) []Piece {
+// OfCluster returns the pieces of one cluster: of each kind the objects that have
+// no namespace or one of namespaces, and the logs of each container in these with
+// those of its run before. Of an object only some fields are collected, and
+// nothing at all of what somebody else keeps in the cluster. OfCluster asks for
+// the pods at once; where it has no answer, the piece that holds the pods says
+// why.
+func OfCluster(ctx context.Context, name string, c Cluster, namespaces []string) []Piece {
 	ctx, cancel := context.WithTimeout(ctx, pieceBound)
 	defer cancel()
-	pods, err := objects(ctx, c, "v1", "Pod")
-	pieces := []Piece{{Path: path.Join(name, "Pod.json"), Read: func(context.Context) (any, error) { return pods, err }}}
+	var pieces []Piece
+	var pods []map[string]any
 	for _, k := range kinds() {
-		pieces = append(pieces, Piece{
-			Path: path.Join(name, k.kind+".json"),
-			Read: func(ctx context.Context) (any, error) { return objects(ctx, c, k.apiVersion, k.kind) },
-		})
+		read := func(ctx context.Context) (any, error) { return objects(ctx, c, k, namespaces) }
+		if k.name == "Pod" {
+			var err error
+			pods, err = objects(ctx, c, k, namespaces)
+			read = func(context.Context) (any, error) { return pods, err }
+		}
+		pieces = append(pieces, Piece{Path: path.Join(name, k.name+".json"), Read: read})
 	}
 	ran, unread := containers(pods)
 	if unread != nil {
@@ -76,19 +62,27 @@ func OfCluster(ctx context.Context, name string, c Cluster) []Piece {
 	return pieces
 }
 
-// objects lists without what the API server notes about who wrote which field,
-// which is most of an object and tells nothing here.
-func objects(ctx context.Context, c Cluster, apiVersion, kind string) ([]map[string]any, error) {
-	list, err := c.Objects(ctx, apiVersion, kind, "")
+// objects lists what of the objects of a kind is collected.
+func objects(ctx context.Context, c Cluster, k kind, namespaces []string) ([]map[string]any, error) {
+	list, err := c.Objects(ctx, k.apiVersion, k.name, "")
 	if err != nil {
 		return nil, err
 	}
+	ours := []map[string]any{}
 	for _, object := range list {
-		if metadata, ok := object["metadata"].(map[string]any); ok {
-			delete(metadata, "managedFields")
+		at := "metadata"
+		if k.name == "Event" {
+			at = "involvedObject" // a node's is in the namespace "default"
+		}
+		of, _ := object[at].(map[string]any)
+		if namespace, _ := of["namespace"].(string); namespace != "" && !slices.Contains(namespaces, namespace) {
+			continue
+		}
+		if picked, ok := k.fields.pick(object).(map[string]any); ok {
+			ours = append(ours, picked)
 		}
 	}
-	return list, nil
+	return ours, nil
 }
 
 // container is one container of a pod that has run.

@@ -1,10 +1,11 @@
 // Package evidence keeps what a lab has to say for itself when something went
 // wrong: logs, events, objects, bundles and entries, as files of one folder.
 //
-// Whoever gets the folder may read all of it: secrets are taken out of each file
-// before it is written, and Kubernetes Secrets are never asked for. The package
-// refuses to judge what it gathers, and knows no adapter: it is handed pieces
-// that read themselves.
+// The folder may be passed on. Two nets keep secrets out of it: only named fields
+// of named kinds of objects are collected, of the lab's own namespaces, Kubernetes
+// Secrets never among them; and package redact removes from each file what is a
+// secret all the same. This package refuses to judge what it gathers, and knows no
+// adapter: it is handed pieces that read themselves.
 package evidence
 
 import (
@@ -22,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/fedlab-dev/fedlab/lab/evidence/redact"
 )
 
 const (
@@ -32,6 +35,9 @@ const (
 	// sideBySide is how many pieces are read at once. It is few because each is
 	// a request to an API that may be in trouble already.
 	sideBySide = 8
+	// longest is how much of one text is kept, its end: more than any log of
+	// logLines that somebody would read. It bounds what redacting may take.
+	longest = 8 << 20
 )
 
 // Piece is one file of the folder.
@@ -86,7 +92,7 @@ func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 			defer mu.Unlock()
 			switch {
 			case err != nil:
-				s.Problems = append(s.Problems, Problem{Path: p.Path, Reason: string(Redact([]byte(err.Error())))})
+				s.Problems = append(s.Problems, Problem{Path: p.Path, Reason: reason(err)})
 			case text != nil:
 				s.Files = append(s.Files, p.Path)
 			}
@@ -121,34 +127,54 @@ func (p Piece) text(ctx context.Context) ([]byte, error) {
 	if err != nil || content == nil {
 		return nil, err
 	}
+	var text []byte
 	switch c := content.(type) {
 	case []byte:
-		return Redact(c), nil
+		text = end(c)
 	case string:
-		return Redact([]byte(c)), nil
+		text = end([]byte(c))
+	default:
+		if text, err = encode(content); err != nil {
+			return nil, err
+		}
 	}
-	return redactJSON(content)
+	clean, err := redact.Text(ctx, text)
+	if err != nil {
+		return nil, fmt.Errorf("remove secrets from %d bytes: %w", len(text), err)
+	}
+	return clean, nil
 }
 
-// redactJSON takes the secrets out of what a value encodes to.
-func redactJSON(value any) ([]byte, error) {
-	encoded, err := json.Marshal(value)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
+// end returns the end of a text that is too long to keep, from a line's begin on.
+func end(text []byte) []byte {
+	cut := len(text) - longest
+	if cut <= 0 {
+		return text
 	}
-	// Numbers keep the digits they have.
-	decoder := json.NewDecoder(bytes.NewReader(encoded))
-	decoder.UseNumber()
-	var tree any
-	if err := decoder.Decode(&tree); err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
+	if i := bytes.IndexByte(text[cut:], '\n'); i >= 0 {
+		cut += i + 1
 	}
+	return append(fmt.Appendf(nil, "[removed: the first %d bytes]\n", cut), text[cut:]...)
+}
+
+func encode(value any) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
-	err = encoder.Encode(redactTree(tree))
-	return out.Bytes(), err
+	if err := encoder.Encode(value); err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// reason returns the words of an error without secrets.
+func reason(err error) string {
+	text, unread := redact.Text(context.Background(), end([]byte(err.Error())))
+	if unread != nil {
+		return unread.Error()
+	}
+	return string(text)
 }
 
 // empty makes a folder where there is none, and refuses one that holds

@@ -1,7 +1,10 @@
 package evidence
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"os"
@@ -10,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func piece(path string, content any, err error) Piece {
@@ -54,7 +59,7 @@ func TestWrite(t *testing.T) {
 	for path, want := range map[string]string{
 		"z/pod.log":    "all is well\n",
 		"a.txt":        "text",
-		"list.json":    "[\n  {\n    \"big\": 9007199254740993,\n    \"name\": \"x\"\n  }\n]\n",
+		"list.json":    "[\n  {\n    \"name\": \"x\",\n    \"big\": 9007199254740993\n  }\n]\n",
 		"problems.txt": "bad.json: encode: json: unsupported type: func()\ngone.json: read gone: password=[removed: secret] refused\n",
 	} {
 		if got := contentOf(t, dir, path); got != want {
@@ -101,33 +106,132 @@ func TestWriteStaysInItsFolder(t *testing.T) {
 	}
 }
 
-// TestNoSecretInTheFolder plants secrets wherever a lab could leak one, and
-// looks for them in every file.
-func TestNoSecretInTheFolder(t *testing.T) {
-	planted := keys(t)["EC in PKCS #8"]
-	c := &fakeCluster{
-		objects: map[string][]map[string]any{
-			"Pod": {pod("demo", "web", 1)},
-			"Deployment": {{
-				"metadata": map[string]any{"name": "db", "managedFields": []any{map[string]any{"manager": "x"}}, "annotations": map[string]any{"note": planted.pem}},
-				"spec": map[string]any{
-					"env":  []any{map[string]any{"name": "POSTGRES_PASSWORD", "value": "hunter2"}, map[string]any{"name": "POSTGRES_USER", "value": "postgres"}},
-					"args": []any{"--svid=" + token, "-key", planted.pem},
+// TestPieceBound: a piece that does not come, or that takes too long to read, is a
+// problem of its own, and the others are there.
+func TestPieceBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		slow := Piece{Path: "slow.log", Read: func(ctx context.Context) (any, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		late := Piece{Path: "late.log", Read: func(ctx context.Context) (any, error) {
+			<-ctx.Done()
+			return "it is too late", nil
+		}}
+		s, err := Write(t.Context(), filepath.Join(t.TempDir(), "new"), []Piece{slow, late, piece("quick.log", "x", nil)})
+		if err != nil || !slices.Equal(s.Files, []string{"quick.log"}) {
+			t.Errorf("files %q, error %v", s.Files, err)
+		}
+		want := []Problem{
+			{"late.log", "remove secrets from 14 bytes: context deadline exceeded"},
+			{"slow.log", "context deadline exceeded"},
+		}
+		if !slices.Equal(s.Problems, want) {
+			t.Errorf("problems are %+v", s.Problems)
+		}
+		if took := time.Since(began); took != 30*time.Second {
+			t.Errorf("it takes %s", took)
+		}
+	})
+}
+
+// TestLongText: of a text that is too long its end is kept.
+func TestLongText(t *testing.T) {
+	line := strings.Repeat("x", 99) + "\n"
+	dir := filepath.Join(t.TempDir(), "new")
+	text := "the first\n" + strings.Repeat(line, longest/len(line)) + "end\n"
+	if _, err := Write(t.Context(), dir, []Piece{piece("a.log", text, nil)}); err != nil {
+		t.Fatal(err)
+	}
+	got := contentOf(t, dir, "a.log")
+	first, rest, _ := strings.Cut(got, "\n")
+	if first != "[removed: the first 10 bytes]" || rest != text[10:] {
+		t.Errorf("it begins %q, and %d of %d bytes follow", first, len(rest), len(text))
+	}
+}
+
+// canary is a secret that nothing knows by its form, and token a JWT.
+const (
+	canary = "Tr0ub4dor"
+	token  = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+)
+
+// careless is a cluster in which secrets are wherever somebody could put one.
+func careless() *fakeCluster {
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, _ = w.Write([]byte(canary)) // into memory
+	_ = w.Close()
+	encoded := base64.StdEncoding.EncodeToString(zipped.Bytes())
+	meta := func(namespace, name string) map[string]any {
+		return map[string]any{
+			"name": name, "namespace": namespace, "managedFields": []any{map[string]any{"manager": canary}},
+			"annotations": map[string]any{
+				"note": canary, "release": encoded, "port": "8443", "deployment.kubernetes.io/revision": "3",
+				"kubectl.kubernetes.io/last-applied-configuration": `{"spec":{"x":"` + canary + `"}}`,
+			},
+		}
+	}
+	spec := func() map[string]any {
+		probe := map[string]any{
+			"httpGet": map[string]any{"path": "/healthz?key=" + canary, "port": 8080, "httpHeaders": []any{map[string]any{"name": "X-Key", "value": canary}}},
+			"exec":    map[string]any{"command": []any{"/bin/check", canary}}, "periodSeconds": 1,
+		}
+		return map[string]any{
+			"nodeName": "market",
+			"containers": []any{map[string]any{
+				"name": "main", "image": "fedlab.local/x:1", "livenessProbe": probe, "lifecycle": map[string]any{"preStop": probe},
+				"command": []any{"/opt/x", canary},
+				"args":    []any{"-allow=spiffe://cluster2.com/client," + canary, "--opaque", canary, "--listen=0.0.0.0:8443", canary + "=x"},
+				"env": []any{
+					map[string]any{"name": "OPAQUE", "value": canary}, map[string]any{"name": "SOCKET", "value": "unix:///run/agent.sock"},
+					map[string]any{"name": "DB_PASSWORD", "valueFrom": map[string]any{"secretKeyRef": map[string]any{"name": "db", "key": "password"}}},
 				},
 			}},
-			"Event": {{"message": "failed: token=hunter2"}},
-		},
-		log: prefixed(planted.pem) + "jwt " + token + "\n",
+			"volumes": []any{
+				map[string]any{"name": "keys", "secret": map[string]any{"secretName": "db", "defaultMode": 288}},
+				map[string]any{"name": "foreign", "iscsi": map[string]any{"x": canary}},
+			},
+		}
 	}
-	jwk := map[string]any{"keys": []any{map[string]any{"kty": "EC", "kid": "k1", "x": "public", "d": "hunter2"}}}
+	careless := pod("demo", "web", 1)
+	careless["metadata"], careless["spec"] = meta("demo", "web"), spec()
+	foreign := pod("theirs", "web-of-theirs", 1)
+	foreign["note"] = canary
+	return &fakeCluster{
+		objects: map[string][]map[string]any{
+			"Pod":        {careless, foreign},
+			"Deployment": {{"metadata": meta("demo", "db"), "spec": map[string]any{"template": map[string]any{"metadata": meta("", ""), "spec": spec()}}, "data": canary}},
+			"Event": {
+				{"involvedObject": map[string]any{"namespace": "demo"}, "message": "failed: token=" + canary + " at spiffe://cluster1.com/web", "annotations": canary},
+				{"involvedObject": map[string]any{"kind": "Node", "name": "market"}, "message": "the node is ready"},
+				{"involvedObject": map[string]any{"namespace": "theirs"}, "message": canary},
+			},
+			"ConfigMap": {
+				{"metadata": meta("spire", "server"), "data": map[string]any{"server.conf": "trust_domain = \"cluster1.com\"\npassword = \"" + canary + "\"\n", "notes": canary}, "binaryData": map[string]any{"x": encoded}},
+				{"metadata": meta("kube-public", "cluster-info"), "data": map[string]any{"server.conf": canary}},
+			},
+			"ClusterSPIFFEID": {{"metadata": map[string]any{"name": "broad"}, "spec": map[string]any{"spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/x"}}},
+		},
+		log: "starts as spiffe://cluster1.com/web\nsvid " + token + "\nwith {\"password\":\"" + canary + "\"}\n",
+	}
+}
+
+// TestNoSecretInTheFolder plants secrets wherever a lab could leak one, and
+// looks for them in every file. What a reader needs is there.
+func TestNoSecretInTheFolder(t *testing.T) {
+	jwk := map[string]any{"keys": []any{map[string]any{"kty": "EC", "kid": "k1", "x": "public", "d": canary}}}
 	dir := filepath.Join(t.TempDir(), "new")
-	s, err := Write(t.Context(), dir, append(OfCluster(t.Context(), "market", c), piece("bundle.json", jwk, nil), piece("failed", nil, errors.New(planted.pem))))
+	pieces := append(OfCluster(t.Context(), "market", careless(), []string{"demo", "spire"}),
+		piece("bundle.json", jwk, nil), piece("failed", nil, errors.New("dial https://u:"+canary+"@host/x: refused")))
+	s, err := Write(t.Context(), dir, pieces)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range append(s.Files, "problems.txt") {
 		text := contentOf(t, dir, path)
-		for _, secret := range append(planted.fragments(), "hunter2", token[len(token)-20:]) {
+		for _, secret := range []string{canary, "H4sI", token[len(token)-20:]} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s holds %q:\n%s", path, secret, text)
 			}
@@ -135,24 +239,29 @@ func TestNoSecretInTheFolder(t *testing.T) {
 		if strings.HasSuffix(path, ".json") && !json.Valid([]byte(text)) {
 			t.Errorf("%s is no JSON:\n%s", path, text)
 		}
+		if strings.Contains(text+path, "theirs") {
+			t.Errorf("%s tells of what is not the lab's:\n%s", path, text)
+		}
 	}
-	var deployment []struct {
-		Metadata map[string]any `json:"metadata"`
-		Spec     struct {
-			Env []struct{ Name, Value string } `json:"env"`
-		} `json:"spec"`
-	}
-	if err := json.Unmarshal([]byte(contentOf(t, dir, "market/Deployment.json")), &deployment); err != nil {
-		t.Fatal(err)
-	}
-	if env := deployment[0].Spec.Env; env[0].Value != "[removed: secret]" || env[1].Value != "postgres" {
-		t.Errorf("the variables are %+v", env)
-	}
-	if _, there := deployment[0].Metadata["managedFields"]; there {
-		t.Error("managed fields were kept")
-	}
-	if got := contentOf(t, dir, "bundle.json"); !strings.Contains(got, `"x": "public"`) {
-		t.Errorf("the public part of the key is gone: %s", got)
+	for path, wants := range map[string][]string{
+		"market/Pod.json": {
+			`"/opt/x"`, `"-allow=spiffe://cluster2.com/client,[removed: value]"`, `"--listen=0.0.0.0:8443"`, `"unix:///run/agent.sock"`, `"OPAQUE"`,
+			`"secretName": "db"`, `"key": "password"`, `"periodSeconds": 1`, `"deployment.kubernetes.io/revision": "3"`, `"port": "8443"`, `"restartCount": 1`,
+		},
+		"market/Deployment.json":        {`"--opaque"`, `"image": "fedlab.local/x:1"`},
+		"market/Event.json":             {"at spiffe://cluster1.com/web", "the node is ready"},
+		"market/ConfigMap.json":         {`trust_domain = \"cluster1.com\"`},
+		"market/ClusterSPIFFEID.json":   {"spiffe://{{ .TrustDomain }}/x"},
+		"market/logs/demo/web/main.log": {"starts as spiffe://cluster1.com/web", "[removed: token]"},
+		"bundle.json":                   {`"x": "public"`},
+		"problems.txt":                  {"failed: dial https://[removed: secret]@host/x: refused"},
+	} {
+		text := contentOf(t, dir, path)
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s lacks %s:\n%s", path, want, text)
+			}
+		}
 	}
 }
 
@@ -190,7 +299,7 @@ func (c *fakeCluster) Logs(context.Context, string, string, string, bool, int64)
 func TestOfClusterKeepsLogsOfBothRuns(t *testing.T) {
 	c := &fakeCluster{objects: map[string][]map[string]any{"Pod": {pod("demo", "fresh", 0), pod("spire-system", "restarted", 2)}}}
 	var logs []string
-	for _, p := range OfCluster(t.Context(), "market", c) {
+	for _, p := range OfCluster(t.Context(), "market", c, []string{"demo", "spire-system"}) {
 		if strings.HasPrefix(p.Path, "market/logs/") {
 			logs = append(logs, p.Path)
 		}
@@ -207,7 +316,7 @@ func TestOfClusterKeepsLogsOfBothRuns(t *testing.T) {
 
 func TestOfClusterNeverAsksForSecrets(t *testing.T) {
 	c := &fakeCluster{}
-	if _, err := Write(t.Context(), filepath.Join(t.TempDir(), "new"), OfCluster(t.Context(), "market", c)); err != nil {
+	if _, err := Write(t.Context(), filepath.Join(t.TempDir(), "new"), OfCluster(t.Context(), "market", c, nil)); err != nil {
 		t.Fatal(err)
 	}
 	if len(c.asked) < 10 || slices.Contains(c.asked, "Secret") {
@@ -217,7 +326,7 @@ func TestOfClusterNeverAsksForSecrets(t *testing.T) {
 
 func TestOfClusterThatDoesNotAnswer(t *testing.T) {
 	c := &fakeCluster{err: errors.New("connection refused")}
-	s, err := Write(t.Context(), filepath.Join(t.TempDir(), "new"), OfCluster(t.Context(), "market", c))
+	s, err := Write(t.Context(), filepath.Join(t.TempDir(), "new"), OfCluster(t.Context(), "market", c, nil))
 	if err != nil || len(s.Files) > 0 {
 		t.Errorf("got %q, error %v", s.Files, err)
 	}

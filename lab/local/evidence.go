@@ -14,6 +14,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/evidence"
 	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -68,7 +69,7 @@ func (d *Driver) ofCluster(ctx context.Context, t topology.Topology, c topology.
 	if err != nil {
 		return append(pieces, failed(folder, err)), nothing
 	}
-	pieces = append(pieces, evidence.OfCluster(ctx, folder, cluster)...)
+	pieces = append(pieces, evidence.OfCluster(ctx, folder, cluster, namespaces(t))...)
 
 	// A lab of this cluster alone: its servers can be asked even where others
 	// are gone.
@@ -86,6 +87,15 @@ func (d *Driver) ofCluster(ctx context.Context, t topology.Topology, c topology.
 		}
 	}
 	return pieces, l.Close
+}
+
+// namespaces are those in which only fedlab and kind put anything.
+func namespaces(t topology.Topology) []string {
+	all := []string{"kube-system", "local-path-storage", metallb.Namespace, spire.Namespace, topology.Probe().Namespace}
+	for _, w := range t.Workloads {
+		all = append(all, w.App.Namespace)
+	}
+	return all
 }
 
 func nothing() error { return nil }
