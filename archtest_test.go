@@ -75,7 +75,8 @@ func layers() []layer {
 		{"lab/pki", nil, "certificates of the web are made without knowing what they are for"},
 		{"lab/images", library("lab/docker", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/mod", kindDefaults, sync, flock), "images know Docker and not labs, so that they are built before any"},
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
-		{"lab/evidence", library(sync), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
+		{"lab/plain", nil, "foreign text is made plain wherever it is written, whatever it means"},
+		{"lab/evidence", library(sync, "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
 
 		{"lab/sidecar", []string{"lab/check", "github.com/testcontainers/testcontainers-go", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/docker", []string{"github.com/docker/cli", "github.com/moby/moby", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},

@@ -4,7 +4,7 @@
 // The folder may be passed on. Two nets keep secrets out of it: only named fields
 // of named kinds of objects are collected, of the lab's own namespaces, Kubernetes
 // Secrets never among them; and package redact removes from each file what is a
-// secret all the same. This package refuses to judge what it gathers, and knows no
+// secret all the same. Nor does a terminal that shows a file obey it. This package refuses to judge what it gathers, and knows no
 // adapter: it is handed pieces that read themselves.
 package evidence
 
@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fedlab-dev/fedlab/lab/evidence/redact"
+	"github.com/fedlab-dev/fedlab/lab/plain"
 )
 
 const (
@@ -142,7 +143,7 @@ func (p Piece) text(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remove secrets from %d bytes: %w", len(text), err)
 	}
-	return clean, nil
+	return plain.Bytes(clean), nil
 }
 
 // end returns the end of a text that is too long to keep, from a line's begin on.
@@ -174,7 +175,7 @@ func reason(err error) string {
 	if unread != nil {
 		return unread.Error()
 	}
-	return string(text)
+	return string(plain.Bytes(text))
 }
 
 // empty makes a folder where there is none, and refuses one that holds

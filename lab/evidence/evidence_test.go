@@ -33,7 +33,7 @@ func contentOf(t *testing.T, dir, path string) string {
 func TestWrite(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	s, err := Write(t.Context(), dir, []Piece{
-		piece("z/pod.log", []byte("all is well\n"), nil),
+		piece("z/pod.log", []byte("\x1b[2Jall is well\r\n"), nil),
 		piece("a.txt", "text", nil),
 		piece("list.json", []struct {
 			Name string `json:"name"`
@@ -57,7 +57,7 @@ func TestWrite(t *testing.T) {
 		t.Errorf("problems are %+v", s.Problems)
 	}
 	for path, want := range map[string]string{
-		"z/pod.log":    "all is well\n",
+		"z/pod.log":    `\u001b[2Jall is well\u000d` + "\n",
 		"a.txt":        "text",
 		"list.json":    "[\n  {\n    \"name\": \"x\",\n    \"big\": 9007199254740993\n  }\n]\n",
 		"problems.txt": "bad.json: encode: json: unsupported type: func()\ngone.json: read gone: password=[removed: secret] refused\n",

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/plain"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -30,7 +31,7 @@ type Streams struct {
 
 // Run runs fedlab with arguments. It prints the error that it returns, once.
 func Run(ctx context.Context, args []string, streams Streams) error {
-	c := &cmd{Streams: streams}
+	c := newCmd(streams)
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -40,14 +41,26 @@ func Run(ctx context.Context, args []string, streams Streams) error {
 	return err
 }
 
+// newCmd returns what all commands share. Whatever a command writes passes one
+// filter: no foreign text in it may reach a terminal as an order.
+func newCmd(streams Streams) *cmd {
+	return &cmd{
+		Streams:    Streams{In: streams.In, Out: plain.Writer(streams.Out), Err: plain.Writer(streams.Err)},
+		unfiltered: streams,
+	}
+}
+
 // apiVersion is that of all results and events.
 const apiVersion = "fedlab.dev/v1alpha1"
 
 // cmd is what all commands share.
 type cmd struct {
 	Streams
-	lab    string
-	output string
+	// unfiltered is for colours of our own, and for who looks whether there is a
+	// terminal.
+	unfiltered Streams
+	lab        string
+	output     string
 	// source, archive, mirror and kindNode say where images come from.
 	source, archive, mirror, kindNode string
 	// path is the command that runs: "fedlab up".

@@ -366,8 +366,7 @@ func (c *cmd) told(e scenarios.Event) {
 	}
 	switch {
 	case e.Record != nil:
-		_ = report.Console(c.Out, *e.Record, colour(c.Out))
-		_, _ = fmt.Fprintln(c.Out)
+		_ = c.summary(*e.Record)
 	case e.Step != nil && e.Ended && e.Step.Error != "":
 		c.printf("FAIL %7s  %s: %s\n", brief(e.Step.Took), e.Step.Name, e.Step.Error)
 	case e.Step != nil && e.Ended:
@@ -384,6 +383,20 @@ func (c *cmd) told(e scenarios.Event) {
 func firstLine(text string) string {
 	line, _, _ := strings.Cut(text, "\n")
 	return line
+}
+
+// summary shows how a run went. The colours are the report's own, which lets none
+// of the record's through.
+func (c *cmd) summary(r scenarios.Record) error {
+	out, coloured := c.Out, colour(c.unfiltered.Out)
+	if coloured {
+		out = c.unfiltered.Out
+	}
+	err := report.Console(out, r, coloured)
+	if err == nil {
+		_, err = fmt.Fprintln(out)
+	}
+	return err
 }
 
 // colour reports whether what is written is looked at on a terminal by somebody
@@ -449,10 +462,9 @@ only when every claim holds, and 3 otherwise.`,
 					held++
 				}
 				if c.output == "text" {
-					if err := report.Console(c.Out, records[i], colour(c.Out)); err != nil {
+					if err := c.summary(records[i]); err != nil {
 						return err
 					}
-					_, _ = fmt.Fprintln(c.Out)
 				}
 			}
 			if c.output == "json" {
