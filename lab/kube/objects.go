@@ -204,9 +204,13 @@ func decode(object any) (*unstructured.Unstructured, error) {
 	if err := json.Unmarshal(encoded, &o.Object); err != nil {
 		return nil, fmt.Errorf("object is not a JSON object: %w", err)
 	}
-	for field, value := range map[string]string{"apiVersion": o.GetAPIVersion(), "kind": o.GetKind(), "metadata.name": o.GetName()} {
-		if value == "" {
-			return nil, fmt.Errorf("object %s without %s", encoded, field)
+	for _, field := range []struct{ name, value string }{
+		{"apiVersion", o.GetAPIVersion()}, {"kind", o.GetKind()}, {"metadata.name", o.GetName()},
+	} {
+		if field.value == "" {
+			// Without its content: it may be a Secret.
+			return nil, fmt.Errorf("object (apiVersion %q, kind %q, namespace %q, name %q) has no %s",
+				o.GetAPIVersion(), o.GetKind(), o.GetNamespace(), o.GetName(), field.name)
 		}
 	}
 	return &o, nil

@@ -50,9 +50,13 @@ func TestApplyRefuses(t *testing.T) {
 		object any
 		err    string
 	}{
-		"not JSON":   {func() {}, "apply: encode object: json: unsupported type: func()"},
-		"no object":  {[]string{"a"}, "apply: object is not a JSON object: json: cannot unmarshal array into Go value of type map[string]interface {}"},
-		"no name":    {map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}, `apply: object {"apiVersion":"v1","kind":"ConfigMap"} without metadata.name`},
+		"not JSON":  {func() {}, "apply: encode object: json: unsupported type: func()"},
+		"no object": {[]string{"a"}, "apply: object is not a JSON object: json: cannot unmarshal array into Go value of type map[string]interface {}"},
+		"no name":   {map[string]any{"apiVersion": "v1", "kind": "ConfigMap"}, `apply: object (apiVersion "v1", kind "ConfigMap", namespace "", name "") has no metadata.name`},
+		"a secret without a name": {
+			map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"namespace": "demo"}, "stringData": map[string]any{"password": "hunter2"}},
+			`apply: object (apiVersion "v1", kind "Secret", namespace "demo", name "") has no metadata.name`,
+		},
 		"no place":   {map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "a"}}, "apply ConfigMap a: namespace is missing"},
 		"no version": {map[string]any{"apiVersion": "a/b/c", "kind": "ConfigMap", "metadata": map[string]any{"name": "a"}}, "apply ConfigMap a: unexpected GroupVersion string: a/b/c"},
 		"wrong place": {

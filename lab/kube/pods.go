@@ -1,15 +1,19 @@
 package kube
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 )
 
 // Pod is a pod as it stands.
@@ -70,11 +74,49 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, 
 // those of its last run before the present one.
 func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string, previous bool, lines int64) ([]byte, error) {
 	options := &corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines}
-	text, err := c.typed.CoreV1().Pods(namespace).GetLogs(pod, options).DoRaw(ctx)
+	text, err := logEnd(ctx, c.typed.CoreV1().Pods(namespace).GetLogs(pod, options), longestLog)
 	if err != nil {
 		return nil, fmt.Errorf("read log of %s/%s, container %s: %w", namespace, pod, container, err)
 	}
 	return text, nil
+}
+
+// longestLog is how much of a log is read at most, its end: lines have no limit of
+// their own.
+const longestLog = 8 << 20
+
+// logEnd returns the last lines of a log, of at most limit bytes.
+func logEnd(ctx context.Context, request *rest.Request, limit int) (_ []byte, err error) {
+	stream, err := request.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, stream.Close()) }()
+	return lastLines(stream, limit)
+}
+
+// lastLines reads a text and returns its last lines, of at most limit bytes, with no
+// more than three times as much in memory.
+func lastLines(from io.Reader, limit int) ([]byte, error) {
+	var text bytes.Buffer
+	cut := false
+	for {
+		n, err := io.CopyN(&text, from, int64(limit))
+		if over := text.Len() - limit; over > 0 {
+			text.Next(over)
+			cut = true
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil || n == 0 {
+			return nil, err
+		}
+	}
+	if cut {
+		_, _ = text.ReadBytes('\n') // the rest of a line, of which the begin is gone
+	}
+	return text.Bytes(), nil
 }
 
 // Events lists the events of a namespace, or of all when it is empty, the
