@@ -78,6 +78,15 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 	}, SpecTimeout(3*time.Minute))
 })
 
+var _ = Describe("Evidence of several labs", Label("evidence"), func() {
+	It("is in a folder of its own for each lab", func() {
+		one, other := &subject{}, &subject{}
+		one.topology.Name, other.topology.Name = "one", "other"
+		Expect(one.evidenceOf("a spec: that fails")).To(HaveSuffix(filepath.Join("one", "a-spec-that-fails")))
+		Expect(other.evidenceOf("a spec: that fails")).To(HaveSuffix(filepath.Join("other", "a-spec-that-fails")))
+	})
+})
+
 // newSecret makes a private key and a token as somebody may leak them, in one
 // text, and fragments of each form that must not be seen anywhere.
 func newSecret() (text string, fragments []string, err error) {

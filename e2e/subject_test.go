@@ -296,7 +296,7 @@ func convert(from, to any) error {
 
 // gather writes evidence of what is wrong with the lab just now.
 func (s *subject) gather(ctx context.Context, about string) {
-	dir := filepath.Join(evidenceFolder(), regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(about, "-"))
+	dir := s.evidenceOf(about)
 	err := os.RemoveAll(dir)
 	if err == nil {
 		_, err = s.run(ctx, "evidence", "--lab", s.file, dir)
@@ -304,6 +304,13 @@ func (s *subject) gather(ctx context.Context, about string) {
 	// The spec has failed already; that there is no evidence is not what it
 	// failed of.
 	AddReportEntry("evidence", fmt.Sprintf("%s (%v)", dir, err), ReportEntryVisibilityFailureOrVerbose)
+}
+
+// evidenceOf returns the folder for evidence of this lab: several labs are up at
+// once, and each gathers when a spec fails.
+func (s *subject) evidenceOf(about string) string {
+	GinkgoHelper()
+	return filepath.Join(evidenceFolder(), s.topology.Name, regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(about, "-"))
 }
 
 // evidenceFolder returns where evidence and screenshots go.
