@@ -22,8 +22,9 @@ relationships, agents and entries, into DIR, which must be new or empty. Without
 DIR it makes a folder below ./evidence. The lab may be broken: what cannot be had
 is listed.
 
-The folder may be passed on. Private keys, tokens and passwords are taken out of
-each file, and Kubernetes Secrets are never read.`,
+The folder may be passed on. Only the lab's own namespaces are read, of objects
+only named fields, and never a Secret. Private keys, tokens and passwords are
+removed from each file, also where one is inside of JSON, YAML or base64.`,
 		Args: atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
