@@ -20,7 +20,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.yaml.in/yaml/v3"
-	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
@@ -34,16 +33,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// render returns the manifests of an embedded chart, which finds nothing in its
-// cluster, by the names of their templates.
+// render returns the manifests of an embedded chart by the names of their
+// templates.
 func render(name, namespace string, values any) (map[string]string, error) {
-	return renderWith(engine.Render, name, namespace, values)
-}
-
-// renderer is what engine.Render is.
-type renderer func(*chart.Chart, chartutil.Values) (map[string]string, error)
-
-func renderWith(render renderer, name, namespace string, values any) (map[string]string, error) {
 	var files []*loader.BufferedFile
 	err := fs.WalkDir(charts.FS, name, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -73,7 +65,7 @@ func renderWith(render renderer, name, namespace string, values any) (map[string
 	if err != nil {
 		return nil, err
 	}
-	rendered, err := render(loaded, toRender)
+	rendered, err := engine.Render(loaded, toRender)
 	if err != nil {
 		return nil, err
 	}

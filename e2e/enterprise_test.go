@@ -196,7 +196,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		cluster, err := c.cluster("onprem")
 		Expect(err).NotTo(HaveOccurred())
 		w, _ := c.workload("legacy-bridge")
-		object, found, err := cluster.Object(ctx, "v1", "Secret", w.App.Namespace, w.App.Database+"-password")
+		object, found, err := cluster.Object(ctx, "v1", "Secret", w.App.Namespace, w.App.Database+"-login")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(found).To(BeTrue())
 		var secret struct {

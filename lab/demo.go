@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -48,25 +49,6 @@ func (u *up) deploy(ctx context.Context, name string) error {
 // may change: Helm gives no release the objects of another one.
 func demoRelease(w topology.Workload) Release {
 	return Release{Name: w.App.Name, Namespace: w.App.Namespace, Chart: w.App.Name}
-}
-
-// database runs a PostgreSQL in a cluster, with one database and its owner.
-func (u *up) database(ctx context.Context, cluster, namespace, release, name, user string) error {
-	loaded, err := u.Parts.Images.LoadDemo(ctx, u.topology.Name, cluster, postgres)
-	if err != nil {
-		return err
-	}
-	changed, err := u.access(cluster).Releases.Apply(ctx, Release{
-		Name: release, Namespace: namespace, Chart: postgres,
-		Values: postgresValues{Image: u.images.Demos[postgres], Database: name, User: user},
-	})
-	if err != nil {
-		return err
-	}
-	if loaded || changed {
-		plan.Did(ctx)
-	}
-	return nil
 }
 
 // page looks at a workload's page as a browser on this machine does.
@@ -242,5 +224,15 @@ func ask(ctx context.Context, pods Pods, w topology.Workload, path string, answe
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("ask %s for %s: %s", w.Name, path, response.Status)
 	}
-	return json.NewDecoder(response.Body).Decode(answer)
+	text, err := io.ReadAll(io.LimitReader(response.Body, longestAnswer+1))
+	if err != nil {
+		return fmt.Errorf("read the answer of %s to %s: %w", w.Name, path, err)
+	}
+	if len(text) > longestAnswer {
+		return fmt.Errorf("the answer of %s to %s is longer than %d bytes", w.Name, path, longestAnswer)
+	}
+	return json.Unmarshal(text, answer)
 }
+
+// longestAnswer is more than a page of a demo program says of some hundred calls.
+const longestAnswer = 1 << 20

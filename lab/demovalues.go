@@ -63,6 +63,7 @@ type (
 		Image    string `json:"image"`
 		Database string `json:"database"`
 		User     string `json:"user"`
+		Login    string `json:"login"`
 	}
 
 	serviceValue struct {
@@ -207,7 +208,7 @@ func (v *valuesOf) page() servicePort {
 
 func (v *valuesOf) database() databaseValue {
 	return databaseValue{
-		Address: v.App.Database + ":5432", Name: databaseName, User: databaseName, Secret: v.App.Database + "-password",
+		Address: v.App.Database + ":5432", Name: databaseName, User: databaseName, Secret: loginSecret(v.App.Database),
 	}
 }
 

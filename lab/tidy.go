@@ -62,7 +62,7 @@ func (u *up) programs(ctx context.Context, cluster string) error {
 			releases = append(releases, demoRelease(w), Release{Namespace: w.App.Namespace, Name: w.App.Database})
 		}
 	}
-	return removeReleases(ctx, u.access(cluster).Releases, releases)
+	return removeReleases(ctx, u.access(cluster), releases)
 }
 
 // tidy takes out of a trust domain's cluster what the file does not ask for, or
@@ -169,9 +169,10 @@ func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiff
 	return fmt.Errorf("the controller manager has not removed the relationship with %s yet", trusted.Name())
 }
 
-// removeReleases uninstalls what fedlab has installed, except these.
-func removeReleases(ctx context.Context, releases Releases, keep []Release) error {
-	list, err := releases.List(ctx)
+// removeReleases uninstalls what fedlab has installed, except these, and removes
+// the Secret with its password before each, as long as something tells of it.
+func removeReleases(ctx context.Context, access Access, keep []Release) error {
+	list, err := access.Releases.List(ctx)
 	if err != nil {
 		return err
 	}
@@ -181,7 +182,10 @@ func removeReleases(ctx context.Context, releases Releases, keep []Release) erro
 		}
 		plan.Did(ctx)
 		plan.Note(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
-		if err := releases.Remove(ctx, r.Namespace, r.Name); err != nil {
+		if err := access.Objects.Delete(ctx, ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: loginSecret(r.Name)}); err != nil {
+			return err
+		}
+		if err := access.Releases.Remove(ctx, r.Namespace, r.Name); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -97,6 +98,9 @@ func (n *node) start() {
 	}
 }
 
+// madeAtRandom tells one password from another.
+var madeAtRandom = regexp.MustCompile(`"login":"[0-9a-f]+"`)
+
 func (n *node) dump(add func(string, ...any)) {
 	add("node of %s, running %t, ports %v", n.spec.Image, n.running, n.spec.Ports)
 	for key, object := range n.objects {
@@ -105,11 +109,13 @@ func (n *node) dump(add func(string, ...any)) {
 			object, _, _ = strings.Cut(object, `"trustDomainBundle"`)
 		case "Secret":
 			object = "" // made at random
+		case "Namespace":
+			continue // made when something is put there, and never removed
 		}
 		add("%s %s %s", key.Kind, key.Name, n.readable(object))
 	}
 	for _, r := range n.releases {
-		add("release %s %s", r.Name, n.readable(r.text))
+		add("release %s %s", r.Name, n.readable(madeAtRandom.ReplaceAllString(r.text, "")))
 	}
 	if n.spire != nil {
 		n.spire.dump(add)
@@ -645,6 +651,7 @@ func needsOf(r *release) (all needs) {
 			all.database = values.Datastore.Postgres.Release
 		}
 	case r.Chart == "postgres":
+		all.secrets = append(all.secrets, r.Name+"-login")
 		all.images = append(all.images, decode[struct{ Values struct{ Image string } }](r.text).Values.Image)
 	case isDemo(r.Chart):
 		all.images = append(all.images, r.demo.Image)
