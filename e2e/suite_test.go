@@ -15,10 +15,8 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/format"
 
-	"github.com/gofrs/flock"
-
 	"github.com/fedlab-dev/fedlab/lab/config"
-	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/lock"
 )
 
 func TestEndToEnd(t *testing.T) {
@@ -149,14 +147,9 @@ func scratch() string {
 // the same name.
 func alone() {
 	GinkgoHelper()
-	cache, err := local.Cache()
-	Expect(err).NotTo(HaveOccurred())
-	Expect(os.MkdirAll(filepath.Join(cache, "locks"), 0o755)).To(Succeed())
-	lock := flock.New(filepath.Join(cache, "locks", "e2e-suite.lock"))
-	free, err := lock.TryLock()
-	Expect(err).NotTo(HaveOccurred())
-	Expect(free).To(BeTrue(), "another run of this suite is under way on this machine")
-	DeferCleanup(lock.Unlock)
+	release, err := lock.Take("e2e-suite", "the end-to-end suite")
+	Expect(err).NotTo(HaveOccurred(), "another run of this suite is under way on this machine")
+	DeferCleanup(release)
 }
 
 // labFile writes the file of a lab of the suite's own: a preset under another

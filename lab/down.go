@@ -14,11 +14,11 @@ import (
 // reports whether there was anything. The error is a *HeldError when another
 // process is changing the lab.
 func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
-	release, err := d.hold(lab, "down")
+	held, err := d.Hold(ctx, lab, "down")
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, release()) }()
+	defer func() { err = errors.Join(err, held.Release()) }()
 
 	nodes, err := d.Parts.Nodes.List(ctx, lab)
 	if err != nil {

@@ -424,11 +424,11 @@ type Mended struct {
 // The error is a *HeldError when another process changes the lab. What was set
 // before an error is returned with it.
 func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err error) {
-	release, err := d.hold(t.Name, "drift --mend")
+	held, err := d.Hold(ctx, t.Name, "drift --mend")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, release()) }()
+	defer func() { err = errors.Join(err, held.Release()) }()
 	v, err := d.look(ctx, t)
 	if err != nil {
 		return nil, err

@@ -3,10 +3,27 @@ package lab
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
+
+// HeldError says that another command is changing the lab.
+type HeldError struct {
+	Lab string
+	// Holder says in words which command it is, and of whom; it is empty where
+	// that is not known.
+	Holder string
+}
+
+func (e *HeldError) Error() string {
+	text := fmt.Sprintf("lab %s is being changed by another command", e.Lab)
+	if e.Holder != "" {
+		text += ": " + e.Holder
+	}
+	return text
+}
 
 // Hold is the right to change a lab, which one process at a time has.
 type Hold struct {
@@ -14,12 +31,16 @@ type Hold struct {
 	release func() error
 }
 
-// Hold makes this process the only one that changes a lab until Release; command
-// is what others are told. The error is a *HeldError when another process has it.
-func (d *Driver) Hold(lab, command string) (*Hold, error) {
-	release, err := d.hold(lab, command)
+// Hold makes this process the only one that changes a lab, until Release or the
+// end of the process. The command is what others are told. The error is a
+// *HeldError when another process holds the lab.
+func (d *Driver) Hold(ctx context.Context, lab, command string) (*Hold, error) {
+	release, err := d.Parts.Locks.Hold(ctx, lab, command)
+	if held := (*HeldError)(nil); errors.As(err, &held) {
+		return nil, held
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("hold lab %s: %w", lab, err)
 	}
 	return &Hold{driver: d, release: release}, nil
 }
@@ -27,7 +48,7 @@ func (d *Driver) Hold(lab, command string) (*Hold, error) {
 // Release lets others change the lab.
 func (h *Hold) Release() error { return h.release() }
 
-// Up is Driver.Up for who holds the lab already.
+// Up is Driver.Up for a caller that holds the lab.
 func (h *Hold) Up(ctx context.Context, t topology.Topology) (err error) {
 	p, up, err := h.driver.plan(t)
 	if err != nil {

@@ -24,9 +24,6 @@ import (
 // Driver brings labs up and down.
 type Driver struct {
 	Parts Parts
-	// Locks is the folder of the locks that keep two commands from changing
-	// one lab at the same time.
-	Locks string
 	// Observe is told about each step; it may be nil.
 	Observe func(plan.Event)
 }

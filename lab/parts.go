@@ -14,6 +14,7 @@ import (
 // Parts are what a driver drives. Package local has the real ones: Docker,
 // kind, Kubernetes and Helm on this machine.
 type Parts struct {
+	Locks       Locks
 	Images      Images
 	Networks    Networks
 	Nodes       Nodes
@@ -32,6 +33,15 @@ type Parts struct {
 	Served func(ctx context.Context, url string, verify func(chain []*x509.Certificate) error) ([]byte, error)
 	// Page returns nil when this machine gets a page at a URL.
 	Page func(ctx context.Context, url string) error
+}
+
+// Locks keeps two commands from changing one lab at the same time, whoever runs
+// them.
+type Locks interface {
+	// Hold makes this process the holder of a lab until release is called or the
+	// process ends, however it ends. The command is what others are told. The error
+	// is a *HeldError when another process holds the lab.
+	Hold(ctx context.Context, lab, command string) (release func() error, err error)
 }
 
 // ImageSet names what a lab runs on.

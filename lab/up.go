@@ -41,7 +41,7 @@ func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
 // process is changing the lab, and a *MismatchError when clusters run that
 // cannot become what t asks for.
 func (d *Driver) Up(ctx context.Context, t topology.Topology) (err error) {
-	held, err := d.Hold(t.Name, "up")
+	held, err := d.Hold(ctx, t.Name, "up")
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,10 @@ type world struct {
 	taken map[netip.AddrPort]bool
 	// pulled says that the node image is of upstream's images.
 	pulled bool
+	// noLocks is why no lock can be had.
+	noLocks error
+	// held are the commands that change a lab, by its name.
+	held map[string]string
 	// built tells which images are there.
 	built struct{ parts, node bool }
 	// edits counts how often the source of a program was edited.
@@ -81,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{}, sidecars: map[nodeName]bool{},
-		contexts: map[string]bool{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
+		contexts: map[string]bool{}, held: map[string]string{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
 	}
 	t.Cleanup(func() {
 		close(w.over)
@@ -155,7 +159,8 @@ func (w *world) up(t *testing.T, d *lab.Driver, top topology.Topology) error {
 // driver returns a driver of the world.
 func (w *world) driver(t *testing.T) *lab.Driver {
 	t.Helper()
-	return &lab.Driver{Locks: t.TempDir(), Parts: lab.Parts{
+	return &lab.Driver{Parts: lab.Parts{
+		Locks:       locks{w},
 		Images:      images{w},
 		Networks:    networks{w},
 		Nodes:       nodes{w},
@@ -343,6 +348,28 @@ var (
 func (n nodeName) String() string { return n.lab + "/" + n.cluster }
 
 func (n nodeName) compare(other nodeName) int { return strings.Compare(n.String(), other.String()) }
+
+type locks struct{ *world }
+
+// Hold is what the kernel does: it knows no failure but that somebody else has it,
+// and takes a lock back from who was killed.
+func (w locks) Hold(_ context.Context, name, command string) (func() error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.noLocks != nil {
+		return nil, w.noLocks
+	}
+	if by, taken := w.held[name]; taken {
+		return nil, &lab.HeldError{Lab: name, Holder: by}
+	}
+	w.held[name] = "'fedlab " + command + "', process 4711"
+	return func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.held, name)
+		return nil
+	}, nil
+}
 
 type networks struct{ *world }
 

@@ -116,7 +116,7 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if g.hold, err = r.Driver.Hold(r.Topology.Name, "scenario run"); err != nil {
+	if g.hold, err = r.Driver.Hold(ctx, r.Topology.Name, "scenario run"); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	if g.access, err = accessTo(l); err == nil {

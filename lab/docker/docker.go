@@ -8,6 +8,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,3 +105,13 @@ func filters(labels map[string]string) client.Filters {
 
 // gone reports that what a call was about does not exist.
 func gone(err error) bool { return errdefs.IsNotFound(err) }
+
+// ID returns what tells the engine from all others, or its address where it has no
+// ID of its own.
+func (c *Client) ID(ctx context.Context) (string, error) {
+	info, err := c.api.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return "", c.failed(err, "ask docker engine who it is")
+	}
+	return cmp.Or(info.Info.ID, c.api.DaemonHost()), nil
+}

@@ -96,6 +96,7 @@ func New(o Options) (*Driver, error) {
 	return &Driver{
 		Driver: lab.Driver{
 			Parts: lab.Parts{
+				Locks:        locks{engine},
 				Images:       imageParts{library},
 				Networks:     networks{engine},
 				Nodes:        nodes{engine: engine, kind: kind},
@@ -108,7 +109,6 @@ func New(o Options) (*Driver, error) {
 				Served:       endpoint{within: servedBound}.served,
 				Page:         page,
 			},
-			Locks:   filepath.Join(cache, "locks"),
 			Observe: o.Observe,
 		},
 		Library: library,

@@ -71,8 +71,8 @@ func TestPrintError(t *testing.T) {
 	}{
 		"any": {false, "fedlab up", errors.New("no room"), "fedlab: no room\n"},
 		"held": {
-			false, "fedlab up", &lab.HeldError{Lab: "quotes"},
-			"fedlab: lab quotes is being changed by another fedlab\nhint: wait until it has ended, or end that process; the next command goes on from there\n",
+			false, "fedlab up", &lab.HeldError{Lab: "quotes", Holder: "'fedlab up', process 4711, user root"},
+			"fedlab: lab quotes is being changed by another command: 'fedlab up', process 4711, user root\nhint: wait until it has ended, or end that process; the next command goes on from there\n",
 		},
 		"not up": {
 			false, "fedlab status", &lab.NotUpError{Lab: "quotes", What: "it has no network"},
