@@ -99,7 +99,7 @@ func (c *Client) EnsureNetwork(ctx context.Context, name string, labels map[stri
 			return Network{}, c.failed(err, "create network %s on %s", name, subnet)
 		}
 	}
-	return Network{}, fmt.Errorf("create network %s: none of %d subnets is free: %s", name, len(candidates), summary(refused))
+	return Network{}, &NoSubnetError{Network: name, Refused: refused}
 }
 
 // RemoveNetwork removes each network of that name; none is not an error.
@@ -220,9 +220,28 @@ func (c *Client) taken(all []network.Summary) ([]occupant, error) {
 	}
 	own, err := c.occupied()
 	for _, prefix := range own {
-		taken = append(taken, occupant{prefix, "an address or route of this machine"})
+		if !everythingElse(prefix) {
+			taken = append(taken, occupant{prefix, "an address or route of this machine"})
+		}
 	}
 	return taken, err
+}
+
+// everythingElse reports whether a route is one of those that together say
+// "everything else", as a VPN has them that leaves the default route in its place:
+// 0.0.0.0/1 and 128.0.0.0/1, or smaller parts. No network of one's own is wider
+// than the widest private range, 10.0.0.0/8.
+func everythingElse(route netip.Prefix) bool { return route.Addr().Is4() && route.Bits() < 8 }
+
+// NoSubnetError says that no subnet is left for a network.
+type NoSubnetError struct {
+	Network string
+	// Refused says of each candidate what is in its way.
+	Refused []string
+}
+
+func (e *NoSubnetError) Error() string {
+	return fmt.Sprintf("create network %s: none of %d subnets is free: %s", e.Network, len(e.Refused), summary(e.Refused))
 }
 
 // occupied lists the subnets of this machine's interfaces and its routes.

@@ -60,6 +60,17 @@ func TestEnsureNetwork(t *testing.T) {
 			host:   []netip.Prefix{netip.MustParsePrefix("10.192.0.0/17")},
 			subnet: "10.192.128.0/18", left: []string{"new"},
 		},
+		"a VPN for everything else": {
+			host: []netip.Prefix{
+				netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1"), netip.MustParsePrefix("8.0.0.0/5"),
+			},
+			subnet: "10.192.0.0/18", left: []string{"new"},
+		},
+		"a VPN for the whole private range": {
+			host: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			err: "create network lab: none of 3 subnets is free: 10.192.0.0/18 overlaps an address or route of this machine (10.0.0.0/8); " +
+				"10.192.64.0/18 overlaps an address or route of this machine (10.0.0.0/8); 10.192.128.0/18 overlaps an address or route of this machine (10.0.0.0/8)",
+		},
 		"it exists": {
 			networks: []network.Summary{existing("old", "lab", "10.192.64.0/18", ours)},
 			subnet:   "10.192.64.0/18", left: []string{"old"},

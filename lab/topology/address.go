@@ -107,6 +107,32 @@ func NetworkCandidates() []netip.Prefix {
 	return candidates
 }
 
+// RangeVariable is the variable of the environment that names the range in which
+// the networks of labs are, where the usual one is taken: the machine decides that,
+// not the lab.
+const RangeVariable = "FEDLAB_NETWORK_RANGE"
+
+// NetworkCandidatesIn returns the subnets that a lab's container network may take
+// in a range, which must not meet those inside of clusters.
+func NetworkCandidatesIn(text string) ([]netip.Prefix, error) {
+	const want = "want an IPv4 range of /18 or wider, such as 172.24.0.0/14"
+	within, err := netip.ParsePrefix(text)
+	if err != nil || !within.Addr().Is4() || within.Bits() > NetworkBits {
+		return nil, fmt.Errorf("%s: %q is not a range for networks: %s", RangeVariable, text, want)
+	}
+	for _, inside := range []string{"10.64.0.0/10", "10.128.0.0/10"} {
+		if within.Overlaps(netip.MustParsePrefix(inside)) {
+			return nil, fmt.Errorf("%s: %s overlaps %s, which pods and Services of the clusters have: %s", RangeVariable, within, inside, want)
+		}
+	}
+	first := within.Masked().Addr()
+	candidates := make([]netip.Prefix, min(len(NetworkCandidates()), 1<<(NetworkBits-within.Bits())))
+	for i := range candidates {
+		candidates[i] = netip.PrefixFrom(offset(first, i<<(32-NetworkBits)), NetworkBits)
+	}
+	return candidates, nil
+}
+
 // Addresses says which part of a lab's container network belongs to whom.
 // It is a pure function of the network and the topology, so that each address
 // can be named before the thing that has it exists.

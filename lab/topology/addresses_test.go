@@ -209,3 +209,34 @@ func TestAddressesOfStrangers(t *testing.T) {
 		}
 	}
 }
+
+// TestNetworkCandidatesIn: a range of another kind is refused with what would be
+// right.
+func TestNetworkCandidatesIn(t *testing.T) {
+	const want = ": want an IPv4 range of /18 or wider, such as 172.24.0.0/14"
+	for text, tt := range map[string]struct {
+		n           int
+		first, last string
+		err         string
+	}{
+		"172.24.0.0/14":  {16, "172.24.0.0/18", "172.27.192.0/18", ""},
+		"172.24.5.7/18":  {1, "172.24.0.0/18", "172.24.0.0/18", ""},
+		"192.168.0.0/16": {4, "192.168.0.0/18", "192.168.192.0/18", ""},
+		"100.64.0.0/8":   {128, "100.0.0.0/18", "100.31.192.0/18", ""},
+		"172.24.0.0/19":  {err: `FEDLAB_NETWORK_RANGE: "172.24.0.0/19" is not a range for networks` + want},
+		"fd00::/8":       {err: `FEDLAB_NETWORK_RANGE: "fd00::/8" is not a range for networks` + want},
+		"nonsense":       {err: `FEDLAB_NETWORK_RANGE: "nonsense" is not a range for networks` + want},
+		"10.0.0.0/8":     {err: "FEDLAB_NETWORK_RANGE: 10.0.0.0/8 overlaps 10.64.0.0/10, which pods and Services of the clusters have" + want},
+		"10.130.0.0/16":  {err: "FEDLAB_NETWORK_RANGE: 10.130.0.0/16 overlaps 10.128.0.0/10, which pods and Services of the clusters have" + want},
+	} {
+		got, err := NetworkCandidatesIn(text)
+		switch {
+		case tt.err != "":
+			if err == nil || err.Error() != tt.err {
+				t.Errorf("%s: error %v, want %s", text, err, tt.err)
+			}
+		case err != nil || len(got) != tt.n || got[0].String() != tt.first || got[len(got)-1].String() != tt.last:
+			t.Errorf("%s: got %v, error %v", text, got, err)
+		}
+	}
+}
