@@ -371,7 +371,10 @@ func TestUpWithAnotherFileAfterADisaster(t *testing.T) {
 		"one is stopped":               {"a cluster more", stopped("gcp")},
 		"one is half-made":             {"the first cluster less", func(w *world) { w.renew(nodeName{"company", "gcp"}) }},
 		"one is gone":                  {"the first cluster less", func(w *world) { delete(w.nodes, nodeName{"company", "gcp"}) }},
-		"one does not answer":          {"relationships less", func(w *world) { w.nodes[nodeName{"company", "gcp"}].state = deaf }},
+		"one is half-made, and silent": {"relationships less", func(w *world) {
+			w.renew(nodeName{"company", "gcp"})
+			w.nodes[nodeName{"company", "gcp"}].state = deaf
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

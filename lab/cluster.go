@@ -45,10 +45,51 @@ func (e *NoKubeconfigError) Error() string {
 	return fmt.Sprintf("cluster %s has no kubeconfig: it is being made, or was left half-made", e.Cluster)
 }
 
+// SilentError says that a cluster does not answer that has been whole. What it
+// holds may be wanted: no command removes it without being asked.
+type SilentError struct {
+	Lab, Cluster string
+	// Err is what was seen.
+	Err error
+}
+
+func (e *SilentError) Error() string {
+	return fmt.Sprintf("cluster %s was complete once and does not answer now, and up removes no such cluster: %v", e.Cluster, e.Err)
+}
+
+func (e *SilentError) Unwrap() error { return e.Err }
+
+// settleBound is how long Docker may go on with what a killed command asked for.
+// Making a node takes some seconds, removing one up to ten.
+const settleBound = time.Minute
+
+// settle waits until nothing is on its way any more that a killed command asked
+// for: it would come after the look at what is there.
+func (d *Driver) settle(ctx context.Context, lab string) error {
+	underWay, err := d.Parts.Networks.Unsettled(ctx, lab)
+	if err != nil || len(underWay) == 0 {
+		return err
+	}
+	return wait(ctx, settleBound, check.Check{Name: "Docker has done what a killed command asked for", Probe: func(ctx context.Context) error {
+		underWay, err := d.Parts.Networks.Unsettled(ctx, lab)
+		if err == nil && len(underWay) > 0 {
+			err = errors.New(strings.Join(underWay, "; "))
+		}
+		return err
+	}})
+}
+
 // survey looks at the clusters that are there before anything is changed, and
 // gives those of the file that are there the places that they have.
 func (u *up) survey(ctx context.Context) (err error) {
+	if err := u.settle(ctx, u.topology.Name); err != nil {
+		return err
+	}
 	if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+		return err
+	}
+	// Better now than when images have been built for minutes.
+	if err := u.namesFree(ctx); err != nil {
 		return err
 	}
 	before, err := u.remember(ctx)
@@ -69,36 +110,31 @@ func (u *up) survey(ctx context.Context) (err error) {
 		return mismatch
 	}
 	u.topology = u.topology.Placed(before)
-	// Better now than when images have been built for minutes.
-	return u.missingPorts(ctx)
+	return u.missingPorts()
 }
 
-// lateBound is how long after an up was killed a cluster may still come that it
-// had asked Docker for. It has its ports before it is listed.
-const lateBound = 3 * time.Second
-
-// missingPorts returns nil when the ports of the clusters that are not there can
-// be had.
-func (u *up) missingPorts(ctx context.Context) error {
-	var taken error
-	err := wait(ctx, lateBound, check.Check{Name: "the ports are free", Probe: func(ctx context.Context) error {
-		nodes, err := u.Parts.Nodes.List(ctx, u.topology.Name)
-		if err != nil {
-			return err
+// namesFree returns nil when the clusters that are not there can have their names:
+// two labs may make the same name of other parts.
+func (u *up) namesFree(ctx context.Context) error {
+	var errs []error
+	for _, c := range u.topology.Clusters {
+		if _, there := node(u.nodes, c.Name); !there {
+			errs = append(errs, u.Parts.NameFree(ctx, u.topology.Name, c.Name))
 		}
-		var errs []error
-		for _, c := range u.topology.Clusters {
-			if _, there := node(nodes, c.Name); !there {
-				errs = append(errs, u.portsFree(c, u.going()))
-			}
-		}
-		taken = errors.Join(errs...)
-		return taken
-	}})
-	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && taken != nil {
-		return taken
 	}
-	return err
+	return errors.Join(errs...)
+}
+
+// missingPorts returns nil when the ports are free that clusters are to have which
+// do not run.
+func (u *up) missingPorts() error {
+	var errs []error
+	for _, c := range u.topology.Clusters {
+		if n, there := node(u.nodes, c.Name); !there || !n.Running {
+			errs = append(errs, u.portsFree(c, u.going()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // going returns the ports of the clusters that the file no longer has.
@@ -113,20 +149,28 @@ func (u *up) going() map[netip.AddrPort]int {
 }
 
 // remember recalls what the clusters that are there were meant to be. Where all
-// of them are stopped, they are started for it, as they would be anyway.
+// of them are stopped, they are started for it, as they would be anyway. Where one
+// has been whole and none tells, nothing can be done without losing it.
 func (u *up) remember(ctx context.Context) (before topology.Topology, err error) {
 	before, err = u.recall(ctx, u.topology.Name, u.nodes)
 	if err != nil || len(before.Clusters) > 0 || len(u.nodes) == 0 {
 		return before, err
 	}
 	bound := time.Nanosecond // they run, and do not know
+	var whole string
 	for _, n := range u.nodes {
+		marked, err := u.Parts.Marks.Whole(ctx, u.topology.Name, n.Cluster)
+		if err != nil {
+			return before, err
+		}
+		if marked {
+			bound, whole = max(bound, answerBound), n.Cluster
+		}
 		if n.Running {
 			continue
 		}
-		plan.Did(ctx)
 		bound = apiBound
-		if err := u.Parts.Nodes.Start(ctx, u.topology.Name, n.Cluster); err != nil {
+		if err := u.start(ctx, n); err != nil {
 			return before, err
 		}
 	}
@@ -139,10 +183,41 @@ func (u *up) remember(ctx context.Context) (before topology.Topology, err error)
 		}
 		return err
 	}})
-	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) || halfMade(err) {
-		err = nil // they were left half-made
+	if timeout := (*check.TimeoutError)(nil); !errors.As(err, &timeout) && !halfMade(err) {
+		return before, err
 	}
-	return before, err
+	if whole != "" {
+		return before, &SilentError{Lab: u.topology.Name, Cluster: whole, Err: err}
+	}
+	return before, nil // they were left half-made
+}
+
+// start starts a stopped node. What it needs of this machine may have gone while
+// it was stopped: its network, and its ports.
+func (u *up) start(ctx context.Context, n Node) error {
+	plan.Did(ctx)
+	_, networked, err := u.Parts.Networks.Find(ctx, u.topology.Name)
+	if err != nil {
+		return err
+	}
+	if !networked {
+		plan.Note(ctx, "the lab's network is gone: makes it again")
+		if _, _, err := u.Parts.Networks.Ensure(ctx, u.topology.Name); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for addr := range n.Ports {
+		errs = append(errs, u.Parts.PortFree(addr))
+	}
+	if n.API.IsValid() && u.Parts.PortFree(n.API) != nil {
+		errs = append(errs, fmt.Errorf("port %d of this machine is taken, and the API of cluster %s had it: stop what listens on %s",
+			n.API.Port(), n.Cluster, n.API))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return u.Parts.Nodes.Start(ctx, u.topology.Name, n.Cluster)
 }
 
 // mute says that no cluster tells what the lab is meant to be, and whether one
@@ -259,7 +334,7 @@ func (u *up) cluster(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// What a killed up had asked Docker for may have come since the survey.
+	// The survey was before images were made, perhaps minutes ago.
 	nodes, err := u.Parts.Nodes.List(ctx, u.topology.Name)
 	if err != nil {
 		return err
@@ -282,24 +357,26 @@ func (u *up) cluster(ctx context.Context, name string) error {
 		if err := u.create(ctx, c); err != nil {
 			return err
 		}
-		return u.mark(ctx, c)
 	}
-	if err := u.mark(ctx, c); err != nil {
+	if err := u.nobodyJoins(ctx, c.Name); err != nil {
+		return err
+	}
+	if err := u.mark(ctx, c); err != nil || !whole {
 		return err
 	}
 	return u.programs(ctx, c.Name)
 }
 
 // adopt takes a cluster that is there into the bring-up, started where it was
-// stopped. It returns false for one that was never finished.
+// stopped. It returns false for one that was never finished, and a *SilentError for
+// one that was and does not answer.
 func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool, err error) {
 	// An API that was up answers at once; one that never came up never does, and
 	// is waited for only where it may have been.
 	bound := answerBound
 	if !n.Running {
 		bound = apiBound
-		plan.Did(ctx)
-		if err := u.Parts.Nodes.Start(ctx, u.topology.Name, c.Name); err != nil {
+		if err := u.start(ctx, n); err != nil {
 			return false, err
 		}
 	}
@@ -314,11 +391,21 @@ func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool,
 		whole, err = access.Objects.Object(ctx, mark, &struct{}{})
 		return err
 	}})
-	if timeout := (*check.TimeoutError)(nil); halfMade(err) || errors.As(err, &timeout) && u.neverReady(ctx, c) {
-		return false, nil
-	}
-	if err != nil || !whole {
+	timeout := (*check.TimeoutError)(nil)
+	silent := halfMade(err) || errors.As(err, &timeout) && u.neverReady(ctx, c)
+	if err != nil && !silent {
 		return false, err
+	}
+	if !whole {
+		marked, markErr := u.Parts.Marks.Whole(ctx, u.topology.Name, c.Name)
+		switch {
+		case markErr != nil:
+			return false, errors.Join(markErr, err)
+		case marked && silent:
+			return false, &SilentError{Lab: u.topology.Name, Cluster: c.Name, Err: err}
+		case !marked:
+			return false, nil
+		}
 	}
 	return true, u.nodeReady(ctx, c)
 }
@@ -362,6 +449,36 @@ func (u *up) create(ctx context.Context, c topology.Cluster) error {
 		"spec":     map[string]any{"publishNotReadyAddresses": true},
 	})
 	return err
+}
+
+// invitation is what lets further nodes join a cluster of kind: a token that is the
+// same in all of them, and written in kind's source, and what kubeadm signed with
+// it. A pod of one cluster could become a node of another with it, and read that
+// one's Secrets. kubeadm's own controllers forget the token after a day only.
+func invitation() []ObjectKey {
+	return []ObjectKey{
+		{APIVersion: "v1", Kind: "Secret", Namespace: "kube-system", Name: "bootstrap-token-abcdef"},
+		{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-public", Name: "cluster-info"},
+	}
+}
+
+// nobodyJoins takes the invitation out of a cluster, which has its one node.
+func (u *up) nobodyJoins(ctx context.Context, cluster string) error {
+	objects := u.access(cluster).Objects
+	for _, key := range invitation() {
+		there, err := objects.Object(ctx, key, &struct{}{})
+		if err != nil {
+			return err
+		}
+		if !there {
+			continue
+		}
+		plan.Did(ctx)
+		if err := objects.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // nodeImages returns the images with that of the node, which the step before

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
@@ -20,15 +22,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 	}
 	defer func() { err = errors.Join(err, held.Release()) }()
 
-	nodes, err := d.Parts.Nodes.List(ctx, lab)
-	if err != nil {
-		return false, err
-	}
-	sidecars, err := d.Parts.Sidecars.List(ctx, lab)
-	if err != nil {
-		return false, err
-	}
-	_, network, err := d.Parts.Networks.Find(ctx, lab)
+	left, err := d.left(ctx, lab)
 	if err != nil {
 		return false, err
 	}
@@ -43,7 +37,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		errs = append(errs, p.Add(plan.Step{Name: name, Title: title, Do: do, After: after}))
 	}
 	var clusters []plan.ID
-	for _, n := range nodes {
+	for _, n := range left.nodes {
 		clusters = append(clusters, clusterStep(n.Cluster))
 		step(clusterStep(n.Cluster), "remove cluster "+n.Cluster, func(ctx context.Context) error {
 			did(ctx)
@@ -51,7 +45,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		})
 	}
 	last := []plan.ID{kubeconfigStep(lab)}
-	for _, program := range sidecars {
+	for _, program := range left.sidecars {
 		last = append(last, sidecarStep(program))
 		step(sidecarStep(program), "remove "+program+" beside the clusters", func(ctx context.Context) error {
 			did(ctx)
@@ -59,14 +53,14 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		})
 	}
 	step(kubeconfigStep(lab), "remove contexts from the kubeconfig file", func(ctx context.Context) error {
-		had, err := d.Parts.Kubeconfigs.Remove(ctx, lab, "")
+		had, err := d.Parts.Kubeconfigs.Remove(ctx, lab, nil, "")
 		if had {
 			did(ctx)
 		}
-		return err
+		return without(ctx, "goes on and leaves the lab's contexts where they are", err)
 	}, clusters...)
 	// The network goes last: no container of it can be without it.
-	if network {
+	if left.network {
 		step(networkStep(lab), "remove the lab's network", func(ctx context.Context) error {
 			did(ctx)
 			return d.Parts.Networks.Remove(ctx, lab)
@@ -77,4 +71,51 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 	}
 	err = plan.Runner{Observe: d.Observe}.Run(ctx, p)
 	return removed.Load(), err
+}
+
+// remains is what there is of a lab.
+type remains struct {
+	nodes    []Node
+	sidecars []string
+	network  bool
+}
+
+// lateBound is how long a network may take to come that a killed up asked Docker
+// for. Docker makes one in 0.1 to 0.3 s, and lists it at the end of that.
+const lateBound = time.Second
+
+// left returns what there is of a lab when nothing of it is on its way any more.
+// Where there is nothing it looks again for a while: the network is the first that
+// an up asks for.
+func (d *Driver) left(ctx context.Context, lab string) (r remains, err error) {
+	if err := d.settle(ctx, lab); err != nil {
+		return r, err
+	}
+	if r, err = d.remains(ctx, lab); err != nil || !r.nothing() {
+		return r, err
+	}
+	errNothing := errors.New("there is nothing")
+	err = check.Until(ctx, check.Bound{Within: lateBound, Every: pace}, check.Check{Name: "something is there", Probe: func(ctx context.Context) (err error) {
+		if r, err = d.remains(ctx, lab); err == nil && r.nothing() {
+			err = errNothing
+		}
+		return err
+	}})
+	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && errors.Is(err, errNothing) {
+		err = nil
+	}
+	return r, err
+}
+
+func (r remains) nothing() bool { return len(r.nodes) == 0 && len(r.sidecars) == 0 && !r.network }
+
+func (d *Driver) remains(ctx context.Context, lab string) (r remains, err error) {
+	if r.nodes, err = d.Parts.Nodes.List(ctx, lab); err != nil {
+		return r, err
+	}
+	if r.sidecars, err = d.Parts.Sidecars.List(ctx, lab); err != nil {
+		return r, err
+	}
+	_, r.network, err = d.Parts.Networks.Find(ctx, lab)
+	return r, err
 }

@@ -36,7 +36,16 @@ func (u *up) mark(ctx context.Context, c topology.Cluster) error {
 	if changed {
 		plan.Did(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// The node says it, too, for the day that its cluster does not answer.
+	marked, err := u.Parts.Marks.Whole(ctx, u.topology.Name, c.Name)
+	if err != nil || marked {
+		return err
+	}
+	plan.Did(ctx)
+	return u.Parts.Marks.SetWhole(ctx, u.topology.Name, c.Name)
 }
 
 // Topology returns what a lab that runs is meant to be, as the last up was told;

@@ -18,6 +18,7 @@ type Parts struct {
 	Images      Images
 	Networks    Networks
 	Nodes       Nodes
+	Marks       Marks
 	Sidecars    Sidecars
 	Hands       Hands
 	Kubeconfigs Kubeconfigs
@@ -25,6 +26,9 @@ type Parts struct {
 	Connect func(kubeconfig []byte) (Access, error)
 	// PortFree returns nil when nobody listens on an address of this machine.
 	PortFree func(netip.AddrPort) error
+	// NameFree returns nil when no container has the name that the node of a cluster
+	// is to have; the error says whose it is.
+	NameFree func(ctx context.Context, lab, cluster string) error
 	// Certificates returns the chain that a TLS server shows to this machine.
 	Certificates func(ctx context.Context, server netip.AddrPort) ([]*x509.Certificate, error)
 	// Served returns what a bundle endpoint answers to this machine, once verify
@@ -81,7 +85,11 @@ type Networks interface {
 	Ensure(ctx context.Context, lab string) (netip.Prefix, bool, error)
 	// Find returns the subnet of the lab's network if there is one.
 	Find(ctx context.Context, lab string) (netip.Prefix, bool, error)
-	// Remove removes the lab's network; none is not an error.
+	// Unsettled says which containers are on their way to the lab's network, or from
+	// it, for a command that was killed. The caller holds the lab.
+	Unsettled(ctx context.Context, lab string) ([]string, error)
+	// Remove removes the lab's network, and what killed commands left of nodes that
+	// were on it; none is not an error.
 	Remove(ctx context.Context, lab string) error
 }
 
@@ -93,6 +101,9 @@ type Node struct {
 	// Ports leads from addresses of this machine to ports of the node, as it was
 	// made; a container's ports never change.
 	Ports map[netip.AddrPort]int
+	// API is the address of this machine that leads to the cluster's API, as the
+	// node was made with it.
+	API netip.AddrPort
 }
 
 // NodeSpec is what a cluster is made from.
@@ -113,13 +124,23 @@ type Nodes interface {
 	List(ctx context.Context, lab string) ([]Node, error)
 	// Create makes a cluster; when it fails, or ctx ends, nothing of it is left.
 	Create(ctx context.Context, spec NodeSpec) error
-	// Start starts a stopped node.
+	// Start starts a stopped node. Where the lab's network was made again since the
+	// node was made, the node joins the new one.
 	Start(ctx context.Context, lab, cluster string) error
 	// Reach returns nil when a TLS server answers at an address that a cluster's
 	// node connects to; who it is does not matter.
 	Reach(ctx context.Context, lab, cluster string, server netip.AddrPort) error
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
+}
+
+// Marks says of a cluster that it has been whole, where that is read also when the
+// cluster does not run or answer. A mark goes with its node.
+type Marks interface {
+	// Whole reports whether a cluster that is there has the mark.
+	Whole(ctx context.Context, lab, cluster string) (bool, error)
+	// SetWhole gives a cluster the mark.
+	SetWhole(ctx context.Context, lab, cluster string) error
 }
 
 // Hands do to a cluster's node what a person at that machine would do to it. The
@@ -159,11 +180,13 @@ type Kubeconfigs interface {
 	Kubeconfig(lab, cluster string) ([]byte, error)
 	// Export writes the clusters' contexts to the person's kubeconfig file, and
 	// reports whether they were not there yet as they are. An empty path is the
-	// usual file.
+	// usual file. The error is a *KubeconfigFileError where that file is in the way.
 	Export(ctx context.Context, lab string, clusters []string, path string) (bool, error)
-	// Remove takes the contexts of a lab whose clusters are gone out again, and
-	// reports whether there were any.
-	Remove(ctx context.Context, lab, path string) (bool, error)
+	// Remove takes out again the contexts of a lab that Export has written, but for
+	// those of the clusters to keep, and whatever else killed commands left that
+	// leads into a cluster. It reports whether there were contexts to remove. The
+	// error is a *KubeconfigFileError where the file is in the way.
+	Remove(ctx context.Context, lab string, keep []string, path string) (bool, error)
 	// Context returns the name of a cluster's context.
 	Context(lab, cluster string) string
 }

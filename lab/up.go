@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -312,20 +313,37 @@ func namespace(name string) any {
 	return map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}
 }
 
+// KubeconfigFileError says that a kubeconfig file of the person cannot be read or
+// written. A lab needs no such file.
+type KubeconfigFileError struct{ Err error }
+
+func (e *KubeconfigFileError) Error() string { return e.Err.Error() }
+func (e *KubeconfigFileError) Unwrap() error { return e.Err }
+
 // exportKubeconfig writes the contexts of the clusters, and takes out those of
 // clusters that are gone, now or in an earlier up that was killed.
 func (u *up) exportKubeconfig(ctx context.Context) error {
-	names := make([]string, len(u.topology.Clusters))
+	names, contexts := make([]string, len(u.topology.Clusters)), make([]string, len(u.topology.Clusters))
 	for i, c := range u.topology.Clusters {
-		names[i] = c.Name
+		names[i], contexts[i] = c.Name, u.Parts.Kubeconfigs.Context(u.topology.Name, c.Name)
 	}
-	removed, err := u.Parts.Kubeconfigs.Remove(ctx, u.topology.Name, "")
-	if err != nil {
-		return err
+	removed, err := u.Parts.Kubeconfigs.Remove(ctx, u.topology.Name, names, "")
+	changed := false
+	if err == nil {
+		changed, err = u.Parts.Kubeconfigs.Export(ctx, u.topology.Name, names, "")
 	}
-	changed, err := u.Parts.Kubeconfigs.Export(ctx, u.topology.Name, names, "")
 	if removed || changed {
 		plan.Did(ctx)
+	}
+	return without(ctx, "goes on without the contexts "+strings.Join(contexts, ", "), err)
+}
+
+// without goes on where only a kubeconfig file is in the way, and says what is
+// missing for it.
+func without(ctx context.Context, what string, err error) error {
+	if file := (*KubeconfigFileError)(nil); errors.As(err, &file) && ctx.Err() == nil {
+		plan.Note(ctx, fmt.Sprintf("%s: %v", what, file))
+		return nil
 	}
 	return err
 }

@@ -90,6 +90,9 @@ func (v *visit) cluster(ctx context.Context, c topology.Cluster) ClusterStatus {
 	}
 	if s.State = state(n); !n.Running {
 		s.Problem = "its node is stopped"
+		if !v.networked {
+			s.Problem = "its node is stopped, and the lab's network is gone: 'fedlab up' makes the network again and starts the node"
+		}
 		return s
 	}
 	access, err := v.Driver.access(v.topology.Name, c.Name)

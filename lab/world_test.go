@@ -32,10 +32,15 @@ type world struct {
 	sidecars map[nodeName]bool
 	// contexts are those in the person's kubeconfig file.
 	contexts map[string]bool
+	// late are networks and nodes that Docker is making for who was killed, with the
+	// time when they are there. The node of a network has no cluster.
+	late map[nodeName]time.Time
 	// taken are the addresses that some other program listens on.
 	taken map[netip.AddrPort]bool
 	// pulled says that the node image is of upstream's images.
 	pulled bool
+	// noFiles is why the person's kubeconfig files cannot be read.
+	noFiles error
 	// noLocks is why no lock can be had.
 	noLocks error
 	// held are the commands that change a lab, by its name.
@@ -85,7 +90,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{}, sidecars: map[nodeName]bool{},
-		contexts: map[string]bool{}, held: map[string]string{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
+		contexts: map[string]bool{}, held: map[string]string{}, late: map[nodeName]time.Time{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
 	}
 	t.Cleanup(func() {
 		close(w.over)
@@ -107,6 +112,7 @@ func (w *world) do(ctx context.Context, call string, effect func(changed func())
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	w.arrive()
 	w.calls = append(w.calls, call)
 	decided := pass
 	if w.fault != nil {
@@ -137,6 +143,22 @@ func (w *world) do(ctx context.Context, call string, effect func(changed func())
 	return err
 }
 
+// arrive has what is late be there when its time has come.
+func (w *world) arrive() {
+	for name, at := range w.late {
+		switch {
+		case time.Now().Before(at):
+			continue
+		case name.cluster == "":
+			w.networks[name.lab] = topology.NetworkCandidates()[len(w.networks)]
+		default:
+			w.nodes[name] = newNode(w, name, lab.NodeSpec{})
+			w.nodes[name].state = noKubeconfig
+		}
+		delete(w.late, name)
+	}
+}
+
 func (w *world) die() error {
 	w.killed = true
 	w.kill(errKilled)
@@ -164,6 +186,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Images:      images{w},
 		Networks:    networks{w},
 		Nodes:       nodes{w},
+		Marks:       marks{w},
 		Sidecars:    sidecars{w},
 		Kubeconfigs: kubeconfigs{w},
 		Connect:     w.connect,
@@ -171,6 +194,16 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 			return w.do(context.Background(), "PortFree", func(func()) error {
 				if w.taken[addr] {
 					return fmt.Errorf("port %d of this machine is taken", addr.Port())
+				}
+				return nil
+			})
+		},
+		NameFree: func(ctx context.Context, name, cluster string) error {
+			return w.do(ctx, "NameFree "+cluster, func(func()) error {
+				for n := range w.nodes {
+					if n.lab != name && n.lab+"-"+n.cluster == name+"-"+cluster {
+						return fmt.Errorf("container of %s is another lab's: %s", cluster, n)
+					}
 				}
 				return nil
 			})
@@ -393,6 +426,19 @@ func (w networks) Find(ctx context.Context, name string) (subnet netip.Prefix, f
 	return subnet, found, err
 }
 
+// Unsettled knows only of containers.
+func (w networks) Unsettled(ctx context.Context, name string) (underWay []string, err error) {
+	err = w.do(ctx, "Networks.Unsettled", func(func()) error {
+		for n := range w.late {
+			if n.lab == name && n.cluster != "" {
+				underWay = append(underWay, "docker makes container "+n.String())
+			}
+		}
+		return nil
+	})
+	return underWay, err
+}
+
 func (w networks) Remove(ctx context.Context, name string) error {
 	return w.do(ctx, "Networks.Remove", func(changed func()) error {
 		for n := range w.nodes {
@@ -417,7 +463,7 @@ func (w nodes) List(ctx context.Context, name string) (list []lab.Node, err erro
 	err = w.do(ctx, "Nodes.List", func(func()) error {
 		for n, made := range w.nodes {
 			if n.lab == name {
-				list = append(list, lab.Node{Cluster: n.cluster, Running: made.running, Ports: made.spec.Ports})
+				list = append(list, lab.Node{Cluster: n.cluster, Running: made.running, Ports: made.spec.Ports, API: made.address})
 			}
 		}
 		slices.SortFunc(list, func(a, b lab.Node) int { return strings.Compare(a.Cluster, b.Cluster) })
@@ -430,17 +476,15 @@ func (w nodes) Create(ctx context.Context, s lab.NodeSpec) error {
 	return w.do(ctx, "Nodes.Create "+s.Cluster, func(changed func()) error {
 		name := nodeName{s.Lab, s.Cluster}
 		switch {
-		case w.nodes[name] != nil:
+		case w.nodes[name] != nil, !w.late[name].IsZero():
 			return fmt.Errorf("create cluster %s: it exists already", name)
 		case !w.networks[s.Lab].IsValid():
 			return fmt.Errorf("create cluster %s: there is no network", name)
 		case s.Image != "node:1" || !w.built.node:
 			return fmt.Errorf("create cluster %s: there is no image %q", name, s.Image)
 		}
-		for addr := range s.Ports {
-			if w.taken[addr] {
-				return fmt.Errorf("create cluster %s: address %s is in use", name, addr)
-			}
+		if err := w.bind(s.Ports, netip.AddrPort{}); err != nil {
+			return fmt.Errorf("create cluster %s: %w", name, err)
 		}
 		w.nodes[name] = newNode(w.world, name, s)
 		changed()
@@ -454,10 +498,26 @@ func (w nodes) Start(ctx context.Context, name, cluster string) error {
 		if n == nil {
 			return errors.New("no such container")
 		}
+		if !w.networks[name].IsValid() {
+			return fmt.Errorf("network of %s not found", name)
+		}
+		if err := w.bind(n.spec.Ports, n.address); err != nil {
+			return err
+		}
 		n.start()
 		changed()
 		return nil
 	})
+}
+
+// bind fails as Docker does where a port of this machine is taken.
+func (w *world) bind(ports map[netip.AddrPort]int, api netip.AddrPort) error {
+	for addr := range w.taken {
+		if _, wanted := ports[addr]; wanted || addr == api {
+			return fmt.Errorf("driver failed programming external connectivity: %s is in use", addr)
+		}
+	}
+	return nil
 }
 
 func (w nodes) Reach(ctx context.Context, name, cluster string, server netip.AddrPort) error {
@@ -478,6 +538,32 @@ func (w nodes) Delete(ctx context.Context, name, cluster string) error {
 			n.running = false
 		}
 		delete(w.nodes, nodeName{name, cluster})
+		changed()
+		return nil
+	})
+}
+
+type marks struct{ *world }
+
+func (w marks) Whole(ctx context.Context, name, cluster string) (whole bool, err error) {
+	err = w.do(ctx, "Marks.Whole "+cluster, func(func()) error {
+		n := w.nodes[nodeName{name, cluster}]
+		if n == nil {
+			return errors.New("no such container")
+		}
+		whole = n.whole
+		return nil
+	})
+	return whole, err
+}
+
+func (w marks) SetWhole(ctx context.Context, name, cluster string) error {
+	return w.do(ctx, "Marks.SetWhole "+cluster, func(changed func()) error {
+		n := w.nodes[nodeName{name, cluster}]
+		if n == nil {
+			return errors.New("no such container")
+		}
+		n.whole = true
 		changed()
 		return nil
 	})
@@ -539,6 +625,9 @@ func (w kubeconfigs) Kubeconfig(name, cluster string) (config []byte, err error)
 
 func (w kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) (wrote bool, err error) {
 	err = w.do(ctx, "Kubeconfigs.Export", func(changed func()) error {
+		if w.noFiles != nil {
+			return &lab.KubeconfigFileError{Err: w.noFiles}
+		}
 		for _, c := range clusters {
 			if key := w.Context(name, c); !w.contexts[key+path] {
 				w.contexts[key+path], wrote = true, true
@@ -552,10 +641,13 @@ func (w kubeconfigs) Export(ctx context.Context, name string, clusters []string,
 	return wrote, err
 }
 
-func (w kubeconfigs) Remove(ctx context.Context, name, path string) (removed bool, err error) {
+func (w kubeconfigs) Remove(ctx context.Context, name string, keep []string, path string) (removed bool, err error) {
 	err = w.do(ctx, "Kubeconfigs.Remove", func(changed func()) error {
+		if w.noFiles != nil {
+			return &lab.KubeconfigFileError{Err: w.noFiles}
+		}
 		for key := range w.contexts {
-			if cluster, of := strings.CutPrefix(key, w.Context(name, "")); of && w.nodes[nodeName{name, cluster}] == nil {
+			if cluster, of := strings.CutPrefix(key, w.Context(name, "")); of && !slices.Contains(keep, cluster) {
 				delete(w.contexts, key+path)
 				removed = true
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -31,6 +32,10 @@ type node struct {
 	name    nodeName
 	spec    lab.NodeSpec
 	running bool
+	// whole is the mark in its container.
+	whole bool
+	// address is where its API is on this machine.
+	address netip.AddrPort
 	state   nodeState
 	// ready is when the node runs.
 	ready    time.Time
@@ -84,11 +89,22 @@ func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 		world: w, name: name, spec: spec,
 		objects: map[lab.ObjectKey]string{}, releases: map[releaseName]*release{}, images: map[string]bool{},
 	}
+	for _, key := range kubeadmLeaves() {
+		n.objects[key] = "{}"
+	}
 	for _, program := range programs() {
 		n.images[w.demoImage(program)] = true // as the node image has them
 	}
 	n.start()
 	return n
+}
+
+// kubeadmLeaves are the objects of a cluster by which further nodes join it.
+func kubeadmLeaves() []lab.ObjectKey {
+	return []lab.ObjectKey{
+		{APIVersion: "v1", Kind: "Secret", Namespace: "kube-system", Name: "bootstrap-token-abcdef"},
+		{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-public", Name: "cluster-info"},
+	}
 }
 
 func (n *node) start() {
@@ -102,7 +118,7 @@ func (n *node) start() {
 var madeAtRandom = regexp.MustCompile(`"login":"[0-9a-f]+"`)
 
 func (n *node) dump(add func(string, ...any)) {
-	add("node of %s, running %t, ports %v", n.spec.Image, n.running, n.spec.Ports)
+	add("node of %s, running %t, whole %t, ports %v", n.spec.Image, n.running, n.whole, n.spec.Ports)
 	for key, object := range n.objects {
 		switch key.Kind {
 		case "ClusterFederatedTrustDomain":

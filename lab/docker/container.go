@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +26,8 @@ type Container struct {
 	// ImageID is the image that it was made from, whatever that is called now.
 	ImageID string
 	Labels  map[string]string
+	// Networks are the names of those that it is on.
+	Networks []string
 	// State is Docker's word: created, running, paused, exited and so on.
 	State   string
 	Running bool
@@ -60,6 +64,9 @@ func (c *Client) containers(ctx context.Context, f client.Filters, wanted func(c
 			continue
 		}
 		one := Container{ID: s.ID, Image: s.Image, ImageID: s.ImageID, Labels: s.Labels, State: string(s.State), Running: s.State == container.StateRunning}
+		if s.NetworkSettings != nil {
+			one.Networks = slices.Sorted(maps.Keys(s.NetworkSettings.Networks))
+		}
 		if len(s.Names) > 0 {
 			one.Name = strings.TrimPrefix(s.Names[0], "/")
 		}

@@ -31,7 +31,13 @@ type engine struct {
 	networks   []network.Summary
 	containers []container.Summary
 	volumes    []string
-	images     []string
+	// volumeLabels are those of volumes that have any.
+	volumeLabels map[string]map[string]string
+	// mounts are what /containers/{id}/json answers.
+	mounts []container.MountPoint
+	// making are the containers that are listed and cannot be inspected yet.
+	making []string
+	images []string
 
 	// created is the last request for a network, a container, a commit's or
 	// an import's query.
@@ -149,9 +155,26 @@ func (e *engine) handleNetworks(handle register) {
 	handle("GET /volumes", func(w http.ResponseWriter, _ *http.Request) {
 		var list volume.ListResponse
 		for _, name := range e.volumes {
-			list.Volumes = append(list.Volumes, volume.Volume{Name: name})
+			list.Volumes = append(list.Volumes, volume.Volume{Name: name, Labels: e.volumeLabels[name]})
 		}
 		answer(w, http.StatusOK, list)
+	})
+	handle("POST /volumes/create", func(w http.ResponseWriter, r *http.Request) {
+		var req volume.CreateRequest
+		decode(r, &req)
+		if !slices.Contains(e.volumes, req.Name) {
+			e.volumes = append(e.volumes, req.Name)
+		}
+		e.volumeLabels = map[string]map[string]string{req.Name: req.Labels}
+		answer(w, http.StatusCreated, volume.Volume{Name: req.Name, Labels: req.Labels})
+	})
+	handle("POST /networks/{id}/disconnect", func(w http.ResponseWriter, _ *http.Request) {
+		delete(e.joined, "lab")
+		w.WriteHeader(http.StatusOK)
+	})
+	handle("POST /networks/{id}/connect", func(w http.ResponseWriter, r *http.Request) {
+		e.joined["lab"] = &network.EndpointSettings{NetworkID: r.PathValue("id")}
+		w.WriteHeader(http.StatusOK)
 	})
 	handle("DELETE /volumes/{name}", func(w http.ResponseWriter, r *http.Request) {
 		e.volumes = slices.DeleteFunc(e.volumes, func(v string) bool { return v == r.PathValue("name") })
@@ -165,7 +188,7 @@ func (e *engine) handleContainers(handle register) {
 		answer(w, http.StatusOK, e.containers)
 	})
 	handle("GET /containers/{id}/json", func(w http.ResponseWriter, r *http.Request) {
-		if !slices.ContainsFunc(e.containers, func(s container.Summary) bool { return s.ID == r.PathValue("id") }) {
+		if slices.Contains(e.making, r.PathValue("id")) || !slices.ContainsFunc(e.containers, func(s container.Summary) bool { return s.ID == r.PathValue("id") }) {
 			answer(w, http.StatusNotFound, map[string]string{"message": "no such container"})
 			return
 		}
@@ -175,7 +198,7 @@ func (e *engine) handleContainers(handle register) {
 		}
 		answer(w, http.StatusOK, container.InspectResponse{
 			State: &container.State{ExitCode: e.exitCode}, HostConfig: &container.HostConfig{PortBindings: e.ports},
-			NetworkSettings: settings,
+			NetworkSettings: settings, Mounts: e.mounts,
 		})
 	})
 	handle("POST /containers/create", func(w http.ResponseWriter, r *http.Request) {

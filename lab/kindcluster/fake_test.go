@@ -25,8 +25,6 @@ type fakeKind struct {
 	// create runs in place of a node's appearance.
 	create func(k *fakeKind, config *v1alpha4.Cluster, kubeconfig string) error
 	calls  []string
-	// existing are the clusters that List returns.
-	existing []string
 	// kubeconfigs holds the path that each call got.
 	kubeconfigs []string
 	// network is what the environment said during the last create.
@@ -38,6 +36,7 @@ func (k *fakeKind) provider() *Provider {
 		clusters:    func(*slog.Logger) clusters { return k },
 		kubeconfigs: k,
 		log:         slog.New(slog.DiscardHandler),
+		proc:        "/proc",
 	}
 }
 
@@ -75,8 +74,6 @@ func (k *fakeKind) Delete(_, kubeconfig string) error {
 	return err
 }
 
-func (k *fakeKind) List() ([]string, error) { return k.existing, k.call("List", "") }
-
 func (k *fakeKind) ListNodes(string) ([]nodes.Node, error) {
 	err := k.call("ListNodes", "")
 	k.mu.Lock()
@@ -99,10 +96,6 @@ func kubeconfig(name string) string {
 	return fmt.Sprintf("clusters: [{name: kind-%[1]s, cluster: {server: 'https://127.0.0.1:%[2]d'}}]\n"+
 		"users: [{name: kind-%[1]s, user: {client-key-data: key-of-%[1]s}}]\n"+
 		"contexts: [{name: kind-%[1]s, context: {cluster: kind-%[1]s, user: kind-%[1]s}}]\n", name, 6000+len(name))
-}
-
-func (k *fakeKind) ExportKubeConfig(name, path string, _ bool) error {
-	return k.call("ExportKubeConfig "+name, path)
 }
 
 // fakeNode embeds nodes.Node for the methods that are never called.

@@ -11,11 +11,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
@@ -43,14 +43,12 @@ const ClusterLabel = "io.x-k8s.kind.cluster"
 type clusters interface {
 	Create(config *v1alpha4.Cluster, kubeconfig string) error
 	Delete(name, kubeconfig string) error
-	List() ([]string, error)
 	ListNodes(name string) ([]nodes.Node, error)
 }
 
 // kubeconfigs is what Provider asks of kind about kubeconfigs.
 type kubeconfigs interface {
 	KubeConfig(name string, internal bool) (string, error)
-	ExportKubeConfig(name, path string, internal bool) error
 }
 
 // Provider makes and removes clusters. It is safe for concurrent use. A process
@@ -62,8 +60,9 @@ type Provider struct {
 	clusters    func(*slog.Logger) clusters
 	kubeconfigs kubeconfigs
 	log         *slog.Logger
-	network     networkGate
-	userFile    sync.Mutex
+	// proc is where the kernel shows processes.
+	proc    string
+	network networkGate
 }
 
 // New returns a Provider that lets kind log to log.
@@ -74,6 +73,7 @@ func New(log *slog.Logger) *Provider {
 		},
 		kubeconfigs: cluster.NewProvider(cluster.ProviderWithDocker(), cluster.ProviderWithLogger(logger{log})),
 		log:         log,
+		proc:        "/proc",
 	}
 }
 
@@ -115,7 +115,7 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 	if len(existing) > 0 {
 		return fmt.Errorf("node %s exists already", existing[0])
 	}
-	if err := sweep(spec.Name); err != nil {
+	if err := p.Sweep(); err != nil {
 		return err
 	}
 	release, err := p.network.hold(ctx, spec.Network)
@@ -123,7 +123,7 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 		return err
 	}
 
-	return inPrivate(spec.Name, func(kubeconfig string) error {
+	return inPrivate(func(kubeconfig string) error {
 		var err error
 		done := make(chan struct{})
 		go func() {
@@ -149,59 +149,66 @@ func abort(kind clusters, name string, done <-chan struct{}) error {
 	defer bound.Stop()
 	tick := time.NewTicker(abortTick)
 	defer tick.Stop()
-	for {
+	for works := true; ; {
 		// That kind fails now is what was wanted; what stands of the cluster
-		// when it is done counts.
+		// when it is done counts. kind removes it as well, and Docker refuses the
+		// second of two removals.
 		err := remove(kind, name)
+		if !works && err == nil {
+			return nil
+		}
 		select {
 		case <-done:
-			return remove(kind, name)
+			works, done = false, nil
 		case <-bound.C:
-			return errors.Join(fmt.Errorf("kind still works on cluster %s after %s", name, abortBound), err)
+			if works {
+				err = errors.Join(fmt.Errorf("kind still works on cluster %s after %s", name, abortBound), err)
+			}
+			return err
 		case <-tick.C:
 		}
 	}
 }
 
-// Delete removes a cluster's containers and their volumes. A cluster that does
-// not exist is not an error. The user's kubeconfig is not touched; see
-// [Provider.RemoveKubeconfig].
-func (p *Provider) Delete(name string) error {
-	return remove(p.clusters(p.log), name)
-}
-
+// remove takes away the containers of a cluster, with their volumes.
 func remove(kind clusters, name string) error {
-	err := inPrivate(name, func(kubeconfig string) error { return kind.Delete(name, kubeconfig) })
-	if err := errors.Join(err, sweep(name)); err != nil {
+	err := inPrivate(func(kubeconfig string) error { return kind.Delete(name, kubeconfig) })
+	if err != nil {
 		return fmt.Errorf("delete cluster %s: %w", name, described(err))
 	}
 	return nil
 }
 
-// private is how the names of the folders start that hold a cluster's kubeconfig
-// for a moment. No cluster's name has the last character.
-func private(cluster string) string { return "fedlab-kubeconfig-" + cluster + "@" }
-
-// inPrivate calls do with the path of a kubeconfig that nobody else sees and
-// that is gone afterwards. kind insists on writing one.
-func inPrivate(cluster string, do func(kubeconfig string) error) (err error) {
-	dir, err := os.MkdirTemp("", private(cluster))
+// Asking names the nodes on a network that a docker command is asking the engine
+// for just now. kind starts such a command, which goes on when its parent is
+// killed. Processes are seen where there is a /proc; elsewhere there are none.
+func (p *Provider) Asking(network string) ([]string, error) {
+	all, err := filepath.Glob(filepath.Join(p.proc, "[0-9]*", "cmdline"))
 	if err != nil {
-		return fmt.Errorf("make folder for kubeconfig: %w", err)
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return do(filepath.Join(dir, "config"))
-}
-
-// sweep removes the kubeconfigs that killed processes left of a cluster. They
-// hold keys to it.
-func sweep(cluster string) error {
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), private(cluster)+"*"))
-	for _, dir := range left {
-		// What another person left is theirs.
-		if removed := os.RemoveAll(dir); !errors.Is(removed, fs.ErrPermission) {
-			err = errors.Join(err, removed)
+	var names []string
+	for _, path := range all {
+		line, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		words := strings.Split(string(line), "\x00")
+		if filepath.Base(words[0]) != "docker" || !slices.Contains(words, "run") || after(words, "--net") != network {
+			continue
+		}
+		if name := after(words, "--name"); name != "" {
+			names = append(names, name)
 		}
 	}
-	return err
+	return names, nil
+}
+
+// after returns the word that follows a flag.
+func after(words []string, flag string) string {
+	i := slices.Index(words, flag)
+	if i < 0 || i+1 == len(words) {
+		return ""
+	}
+	return words[i+1]
 }

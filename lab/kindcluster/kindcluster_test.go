@@ -186,37 +186,58 @@ func TestCreateOnTwoNetworks(t *testing.T) {
 	})
 }
 
-func TestDelete(t *testing.T) {
-	k := &fakeKind{}
-	p := k.provider()
-	if err := p.Delete("quotes-market"); err != nil {
+// TestSweep: what a killed process left holds a key. What a process still needs,
+// of whatever cluster, stays.
+func TestSweep(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	p := (&fakeKind{}).provider()
+	left := filepath.Join(os.TempDir(), private+"1")
+	if err := errors.Join(os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, "config"), []byte("key"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if dir := filepath.Dir(k.kubeconfigs[0]); !strings.HasPrefix(filepath.Base(dir), "fedlab-kubeconfig-") {
-		t.Errorf("deleted with kubeconfig %s", k.kubeconfigs[0])
+	err := inPrivate(func(kubeconfig string) error {
+		if err := os.WriteFile(kubeconfig, []byte("key"), 0o600); err != nil {
+			return err
+		}
+		if err := p.Sweep(); err != nil {
+			return err
+		}
+		_, err := os.Stat(kubeconfig)
+		return err
+	})
+	if err != nil {
+		t.Errorf("what a process needs: %v", err)
 	}
-	k.failures = map[string]error{"Delete": commandFailed("no docker")}
-	if err := p.Delete("a"); message(err) != `delete cluster a: command "docker run" failed with error: exit status 1: no docker` {
-		t.Errorf("delete: %v", err)
+	files, err := os.ReadDir(os.TempDir())
+	if err != nil || len(files) > 0 {
+		t.Errorf("left: %v, error %v", files, err)
 	}
 }
 
-func TestDeleteSweepsUpAfterAKilledCreate(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir())
-	p := (&fakeKind{}).provider()
-	left, anothers := filepath.Join(os.TempDir(), private("quotes-market")+"1"), filepath.Join(os.TempDir(), private("quotes-market-2")+"1")
-	for _, dir := range []string{left, anothers} {
-		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "config"), []byte("key"), 0o600)); err != nil {
+// TestAsking has processes that make nodes of this network and of others, and that
+// do something else.
+func TestAsking(t *testing.T) {
+	proc := t.TempDir()
+	for pid, line := range map[string]string{
+		"1": "/sbin/init",
+		"2": "docker run --name quotes-market-control-plane --label a=b --net fedlab-quotes image",
+		"3": "/usr/bin/docker run --detach --net fedlab-quotes --name quotes-broker-control-plane image",
+		"4": "docker run --name quotes-2-market-control-plane --net fedlab-quotes-2 image",
+		"5": "docker logs --name x --net fedlab-quotes",
+		"6": "sh -c docker run --name x --net fedlab-quotes",
+		"7": "", // a zombie
+		"8": "docker run --name x --net",
+	} {
+		dir := filepath.Join(proc, pid)
+		line = strings.ReplaceAll(line, " ", "\x00") + "\x00"
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(dir, "cmdline"), []byte(line), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Delete("quotes-market"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what the killed one left: %v", err)
-	}
-	if _, err := os.Stat(anothers); err != nil {
-		t.Errorf("what another cluster has: %v", err)
+	p := (&fakeKind{}).provider()
+	p.proc = proc
+	got, err := p.Asking("fedlab-quotes")
+	if want := []string{"quotes-market-control-plane", "quotes-broker-control-plane"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, error %v, want %q", got, err, want)
 	}
 }

@@ -1,10 +1,14 @@
 package local
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -24,15 +29,28 @@ func networkName(lab string) string { return "fedlab-" + lab }
 // kindName is what kind calls a cluster of a lab.
 func kindName(lab, cluster string) string { return lab + "-" + cluster }
 
-type networks struct{ engine *docker.Client }
+type networks struct {
+	engine *docker.Client
+	kind   *kindcluster.Provider
+}
 
 func (n networks) Ensure(ctx context.Context, name string) (netip.Prefix, bool, error) {
-	_, found, err := n.engine.Network(ctx, networkName(name))
+	there, found, err := n.engine.Network(ctx, networkName(name))
 	if err != nil {
 		return netip.Prefix{}, false, err
 	}
+	candidates := topology.NetworkCandidates()
+	if within := os.Getenv(topology.RangeVariable); within != "" {
+		if candidates, err = topology.NetworkCandidatesIn(within); err != nil {
+			return netip.Prefix{}, false, err
+		}
+	}
+	if found && there.Subnet.Bits() == topology.NetworkBits {
+		// It was made when another range was chosen, and stays where it is.
+		candidates = append(candidates, there.Subnet)
+	}
 	labels := map[string]string{labelLab: name}
-	network, err := n.engine.EnsureNetwork(ctx, networkName(name), labels, topology.NetworkCandidates(), topology.Containers)
+	network, err := n.engine.EnsureNetwork(ctx, networkName(name), labels, candidates, topology.Containers)
 	return network.Subnet, !found, err
 }
 
@@ -44,8 +62,26 @@ func (n networks) Find(ctx context.Context, name string) (netip.Prefix, bool, er
 	return network.Subnet, found, err
 }
 
+// Remove removes before the network what killed commands left of the lab's nodes.
 func (n networks) Remove(ctx context.Context, name string) error {
+	if err := n.engine.FinishDisposals(ctx, map[string]string{labelLab: name}); err != nil {
+		return err
+	}
 	return n.engine.RemoveNetwork(ctx, networkName(name))
+}
+
+// Unsettled looks at what the engine is doing, and before it at the docker commands
+// that have yet to ask the engine: what they ask for is listed when they end.
+func (n networks) Unsettled(ctx context.Context, name string) ([]string, error) {
+	asking, err := n.kind.Asking(networkName(name))
+	if err != nil {
+		return nil, err
+	}
+	for i, node := range asking {
+		asking[i] = "a docker command makes container " + node
+	}
+	unsettled, err := n.engine.Unsettled(ctx, networkName(name))
+	return append(asking, unsettled...), err
 }
 
 // nodes are the containers on a lab's network that kind made.
@@ -70,7 +106,7 @@ func (n nodes) List(ctx context.Context, name string) ([]lab.Node, error) {
 			return nil, err
 		}
 		if found {
-			list = append(list, lab.Node{Cluster: cluster, Running: c.Running, Ports: exposed(bindings)})
+			list = append(list, lab.Node{Cluster: cluster, Running: c.Running, Ports: exposed(bindings), API: api(bindings)})
 		}
 	}
 	return list, nil
@@ -87,6 +123,28 @@ func exposed(bindings map[netip.AddrPort]uint16) map[netip.AddrPort]int {
 	return ports
 }
 
+// api returns the way to the cluster's API.
+func api(bindings map[netip.AddrPort]uint16) netip.AddrPort {
+	for addr, port := range bindings {
+		if port == kindcluster.APIPort {
+			return addr
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// nameFree looks for a container that has the label that kind gives to the node of
+// a cluster, on whatever network. The names of lab and cluster are joined by a
+// hyphen, which both may have.
+func (n nodes) nameFree(ctx context.Context, name, cluster string) error {
+	containers, err := n.engine.Containers(ctx, map[string]string{kindcluster.ClusterLabel: kindName(name, cluster)})
+	if err != nil || len(containers) == 0 {
+		return err
+	}
+	return fmt.Errorf("cluster %s of lab %s needs the container name %s, and another lab or kind cluster has it (on network %s): give the lab or the cluster another name, or remove that container",
+		cluster, name, containers[0].Name, strings.Join(containers[0].Networks, " and "))
+}
+
 func (n nodes) Create(ctx context.Context, s lab.NodeSpec) error {
 	spec := kindcluster.Spec{
 		Name: kindName(s.Lab, s.Cluster), Image: s.Image, Network: networkName(s.Lab),
@@ -98,8 +156,13 @@ func (n nodes) Create(ctx context.Context, s lab.NodeSpec) error {
 	return n.kind.Create(ctx, spec)
 }
 
+// Start puts a node on the lab's network first, where that was made again.
 func (n nodes) Start(ctx context.Context, name, cluster string) error {
-	return n.engine.StartContainer(ctx, kindcluster.NodeName(kindName(name, cluster)))
+	node := NodeName(name, cluster)
+	if err := n.engine.Rejoin(ctx, node, networkName(name)); err != nil {
+		return err
+	}
+	return n.engine.StartContainer(ctx, node)
 }
 
 // Reach asks by curl, which kind's nodes have.
@@ -116,21 +179,57 @@ func (n nodes) Reach(ctx context.Context, name, cluster string, server netip.Add
 const removeBound = 2 * time.Minute
 
 func (n nodes) Delete(ctx context.Context, name, cluster string) error {
-	kind := kindName(name, cluster)
-	return check.Until(ctx, check.Bound{Within: removeBound, Every: time.Second}, check.Check{
+	left := map[string]string{labelLab: name, kindcluster.ClusterLabel: kindName(name, cluster)}
+	return check.Until(ctx, check.Bound{Within: removeBound, Every: 250 * time.Millisecond}, check.Check{
 		Name: "cluster " + cluster + " is removed",
 		Probe: func(ctx context.Context) error {
-			err := n.kind.Delete(kind)
-			if err == nil {
-				return nil
+			containers, err := n.of(ctx, name, cluster)
+			for _, c := range containers {
+				if failed := n.engine.Dispose(ctx, c.ID, left); failed != nil {
+					err = errors.Join(err, failed, n.engine.Thaw(c.ID))
+				}
 			}
-			left, listErr := n.engine.Containers(ctx, map[string]string{kindcluster.ClusterLabel: kind})
-			for _, c := range left {
-				err = errors.Join(err, n.engine.Thaw(c.ID))
+			if err = errors.Join(err, n.engine.FinishDisposals(ctx, left)); err != nil {
+				return err
 			}
-			return errors.Join(err, listErr)
+			if containers, err = n.of(ctx, name, cluster); err == nil && len(containers) > 0 {
+				err = fmt.Errorf("container %s is still there", containers[0].Name)
+			}
+			return err
 		},
 	})
+}
+
+// of lists the containers of a cluster. Another lab's cluster may have the same
+// name in kind, and is on another network.
+func (n nodes) of(ctx context.Context, name, cluster string) ([]docker.Container, error) {
+	all, err := n.engine.ContainersOn(ctx, networkName(name))
+	return slices.DeleteFunc(all, func(c docker.Container) bool {
+		return c.Labels[kindcluster.ClusterLabel] != kindName(name, cluster)
+	}), err
+}
+
+// wholeFile is in a node's container when the cluster has been whole: it is read
+// also while the cluster does not answer, and goes with the container.
+const (
+	wholeFolder = "/etc"
+	wholeFile   = "fedlab-whole"
+)
+
+type marks struct{ engine *docker.Client }
+
+func (m marks) Whole(ctx context.Context, name, cluster string) (bool, error) {
+	return m.engine.HasFile(ctx, NodeName(name, cluster), wholeFolder+"/"+wholeFile)
+}
+
+func (m marks) SetWhole(ctx context.Context, name, cluster string) error {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	err := w.WriteHeader(&tar.Header{Name: wholeFile, Mode: 0o644})
+	if err := errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	return m.engine.CopyTo(ctx, NodeName(name, cluster), wholeFolder, &archive)
 }
 
 type hands struct{ engine *docker.Client }
@@ -167,15 +266,36 @@ func halfMade(cluster string, err error) error {
 }
 
 func (k kubeconfigs) Export(ctx context.Context, name string, clusters []string, path string) (bool, error) {
-	names := make([]string, len(clusters))
+	configs := make([][]byte, len(clusters))
 	for i, c := range clusters {
-		names[i] = kindName(name, c)
+		config, err := k.Kubeconfig(name, c)
+		if err != nil {
+			return false, err
+		}
+		configs[i] = config
 	}
-	return k.kind.ExportKubeconfig(ctx, path, names...)
+	changed, err := kube.ExportContexts(ctx, path, name, configs...)
+	return changed, filesError(err)
 }
 
-func (k kubeconfigs) Remove(ctx context.Context, name, path string) (bool, error) {
-	return k.kind.RemoveKubeconfig(ctx, path, kindName(name, ""))
+// Remove removes first what killed commands left of kubeconfigs in the folder for
+// temporary files.
+func (k kubeconfigs) Remove(ctx context.Context, name string, keep []string, path string) (bool, error) {
+	if err := k.kind.Sweep(); err != nil {
+		return false, err
+	}
+	removed, err := kube.RemoveContexts(ctx, path, name, func(context string) bool {
+		return slices.ContainsFunc(keep, func(cluster string) bool { return context == k.Context(name, cluster) })
+	})
+	return removed, filesError(err)
+}
+
+// filesError says that it was the person's own files that were in the way.
+func filesError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &lab.KubeconfigFileError{Err: err}
 }
 
 func (k kubeconfigs) Context(name, cluster string) string {

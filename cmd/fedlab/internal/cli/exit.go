@@ -16,6 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
@@ -240,6 +241,10 @@ func hint(err error) string {
 		return "'fedlab up' brings it up"
 	case is[*lab.MismatchError](err):
 		return "'fedlab down' removes the lab, and 'fedlab up' then makes it as the file says"
+	case is[*docker.NoSubnetError](err):
+		return "with " + topology.RangeVariable + "=172.24.0.0/14, say, the network is taken from another range"
+	case is[*lab.SilentError](err):
+		return "'docker restart' of its node may bring it back; 'fedlab down' removes the lab with all that it holds, and 'fedlab up' then makes it again"
 	case is[*lab.HeldError](err):
 		return "wait until it has ended, or end that process; the next command goes on from there"
 	case errors.As(err, &boot) && boot.Pulled:

@@ -74,6 +74,11 @@ func TestPrintError(t *testing.T) {
 			false, "fedlab up", &lab.HeldError{Lab: "quotes", Holder: "'fedlab up', process 4711, user root"},
 			"fedlab: lab quotes is being changed by another command: 'fedlab up', process 4711, user root\nhint: wait until it has ended, or end that process; the next command goes on from there\n",
 		},
+		"silent": {
+			false, "fedlab up", &lab.SilentError{Lab: "quotes", Cluster: "market", Err: &check.TimeoutError{Check: "the API answers", LastSeen: errors.New("refused")}},
+			"fedlab: cluster market was complete once and does not answer now, and up removes no such cluster: wait until the API answers: not after 0s and 0 tries; last seen: refused\n" +
+				"hint: 'docker restart' of its node may bring it back; 'fedlab down' removes the lab with all that it holds, and 'fedlab up' then makes it again\n",
+		},
 		"not up": {
 			false, "fedlab status", &lab.NotUpError{Lab: "quotes", What: "it has no network"},
 			"fedlab: lab quotes is not up: it has no network\nhint: 'fedlab up' brings it up\n",

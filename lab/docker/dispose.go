@@ -1,0 +1,148 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/client"
+)
+
+// labelLeft is the label of a note: the names of the volumes that a container
+// leaves. A note is itself a volume, the smallest thing that an engine keeps.
+const labelLeft = "dev.fedlab.left"
+
+// Unsettled lists, in words, the containers on a network that the engine is still
+// making or removing. It goes on with both when the caller is gone.
+func (c *Client) Unsettled(ctx context.Context, network string) ([]string, error) {
+	all, err := c.ContainersOn(ctx, network)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, one := range all {
+		if one.State == string(container.StateRemoving) {
+			list = append(list, fmt.Sprintf("docker removes container %s", one.Name))
+			continue
+		}
+		// What is being made is listed before it can be inspected, or removed.
+		_, err := c.api.ContainerInspect(ctx, one.ID, client.ContainerInspectOptions{})
+		switch {
+		case gone(err):
+			list = append(list, fmt.Sprintf("docker makes container %s", one.Name))
+		case err != nil:
+			return nil, c.failed(err, "inspect container %s", one.Name)
+		}
+	}
+	return list, nil
+}
+
+// Dispose removes a container and its anonymous volumes. An engine removes the
+// volumes when it no longer lists the container; who is killed meanwhile would
+// leave volumes that nobody knows. So a note with these labels is written first,
+// by which FinishDisposals finds them.
+//
+// A container that is being made cannot be removed yet, which is not an error: it
+// stays listed.
+func (c *Client) Dispose(ctx context.Context, id string, labels map[string]string) error {
+	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return c.failed(err, "inspect container %.12s", id)
+	}
+	var volumes []string
+	for _, m := range detail.Container.Mounts {
+		if m.Type == mount.TypeVolume && anonymous(m.Name) {
+			volumes = append(volumes, m.Name)
+		}
+	}
+	if volumes == nil {
+		return c.RemoveContainer(ctx, id)
+	}
+	note := maps.Clone(labels)
+	note[labelLeft] = strings.Join(volumes, ",")
+	name := fmt.Sprintf("fedlab-left-%.12s", id)
+	if _, err := c.api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: name, Labels: note}); err != nil {
+		return c.failed(err, "note the volumes of container %.12s", id)
+	}
+	if err := c.RemoveContainer(ctx, id); err != nil {
+		return err
+	}
+	return c.finish(ctx, name, volumes)
+}
+
+// anonymous reports whether the engine made up the name of a volume.
+func anonymous(name string) bool {
+	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// FinishDisposals removes the volumes that are named in notes with these labels,
+// and the notes.
+func (c *Client) FinishDisposals(ctx context.Context, labels map[string]string) error {
+	list, err := c.api.VolumeList(ctx, client.VolumeListOptions{Filters: filters(labels)})
+	if err != nil {
+		return c.failed(err, "list volumes")
+	}
+	var errs []error
+	for _, v := range list.Items {
+		if left, noted := v.Labels[labelLeft]; noted {
+			errs = append(errs, c.finish(ctx, v.Name, strings.Split(left, ",")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// finish removes volumes, and then the note that names them.
+func (c *Client) finish(ctx context.Context, note string, volumes []string) error {
+	for _, name := range append(volumes, note) {
+		if _, err := c.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !gone(err) {
+			return c.failed(err, "remove volume %s", name)
+		}
+	}
+	return nil
+}
+
+// Rejoin gives a stopped container the network that has a name now, where it was
+// made for another one of that name, which is gone.
+func (c *Client) Rejoin(ctx context.Context, id, name string) error {
+	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return c.failed(err, "inspect container %.12s", id)
+	}
+	now, found, err := c.Network(ctx, name)
+	if err != nil {
+		return err
+	}
+	settings := detail.Container.NetworkSettings
+	if !found || settings == nil || settings.Networks[name] == nil {
+		return nil
+	}
+	if was := settings.Networks[name].NetworkID; was == "" || was == now.ID {
+		return nil
+	}
+	if _, err := c.api.NetworkDisconnect(ctx, name, client.NetworkDisconnectOptions{Container: id, Force: true}); err != nil {
+		return c.failed(err, "take container %.12s from network %s, which is gone", id, name)
+	}
+	if _, err := c.api.NetworkConnect(ctx, now.ID, client.NetworkConnectOptions{Container: id}); err != nil {
+		return c.failed(err, "put container %.12s on network %s", id, name)
+	}
+	return nil
+}
+
+// HasFile reports whether there is a file in a container, which need not run.
+func (c *Client) HasFile(ctx context.Context, id, path string) (bool, error) {
+	_, err := c.api.ContainerStatPath(ctx, id, client.ContainerStatPathOptions{Path: path})
+	if gone(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, c.failed(err, "look for %s in container %.12s", path, id)
+	}
+	return true, nil
+}
