@@ -40,7 +40,7 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 
 .PHONY: e2e-all
 e2e-all: build ## Run all scenarios twice, and what must break them, on one lab of its own
-	@$(E2E) --timeout=120m --label-filter=scenario ./e2e
+	@$(E2E) --timeout=180m --label-filter=scenario ./e2e
 
 .PHONY: bench
 bench: ## Measure the lab against bare kind clusters

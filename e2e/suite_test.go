@@ -79,6 +79,16 @@ func bringUp(ctx context.Context) {
 	var err error
 	left, err = tracesNow(ctx, under)
 	Expect(err).NotTo(HaveOccurred())
+	// What is asked of Docker where all begins is the hardest to find again.
+	dice := dice()
+	for range submitted {
+		Expect(under.killedWithin(ctx, dice, early, "up")).To(Succeed())
+		under.cleared(ctx, left)
+	}
+	// And the same command again.
+	for range submitted {
+		Expect(under.killedWithin(ctx, dice, early, "up")).To(Succeed())
+	}
 	if err := under.upThroughKills(ctx); err != nil {
 		under.gather(context.WithoutCancel(ctx), "bring-up")
 		Expect(err).NotTo(HaveOccurred())
@@ -103,6 +113,7 @@ var _ = AfterSuite(func(ctx SpecContext) {
 		}
 	}
 	if under.own {
+		Expect(under.downThroughKills(ctx)).To(Succeed())
 		began := time.Now()
 		Expect(under.fedlab(ctx, "down")).To(endWell())
 		AddReportEntry("down", time.Since(began).Round(100*time.Millisecond))
