@@ -325,6 +325,30 @@ func TestUpEndsWhereSomebodyElseIsRegistered(t *testing.T) {
 	})
 }
 
+// TestUpSaysWhyAWorkloadHasNoIdentity: that its pod is not ready is not why.
+func TestUpSaysWhyAWorkloadHasNoIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		n := w.nodes[nodeName{"quotes", "broker"}]
+		n.editOwn("broker-webapp", stats("entryFailures", 1))
+		n.release("broker-webapp").identified = false
+		w.fault = func(string) verdict {
+			delete(n.spire.entries, "spiffe://cluster2.com/client")
+			return pass
+		}
+		err := w.up(t, d, quotes(t))
+		want := "last seen: 0 of 1 pods are ready: no identity yet: no entry has the SPIFFE ID spiffe://cluster2.com/client: " +
+			"the workload gets no identity: ClusterSPIFFEID broker-webapp: the server does not take 1 of its entries"
+		if err == nil || !strings.HasPrefix(err.Error(), "runs/broker-webapp: wait until broker-webapp runs: not after 4m") || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("error %v\nwants %s", err, want)
+		}
+	})
+}
+
 // TestUpIsNotMisledByAnotherIdentity: it is up as it was, and changes nothing.
 func TestUpIsNotMisledByAnotherIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
