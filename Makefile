@@ -36,11 +36,11 @@ E2E = FEDLAB=$(FEDLAB) go tool ginkgo run $(if $(SEED),--seed=$(SEED)) --randomi
 
 .PHONY: e2e
 e2e: build ## Run the end-to-end suite on a lab of its own
-	@$(E2E) --timeout=60m --label-filter='!scenario || ci' ./e2e
+	@$(E2E) --timeout=60m --label-filter='(!scenario || ci) && !newcomer' ./e2e
 
 .PHONY: e2e-all
-e2e-all: build ## Run all scenarios twice, and what must break them, on one lab of its own
-	@$(E2E) --timeout=180m --label-filter=scenario ./e2e
+e2e-all: build ## Run all scenarios twice, what must break them, and a newcomer's first hour
+	@$(E2E) --timeout=200m --label-filter='scenario || newcomer' ./e2e
 
 .PHONY: bench
 bench: ## Measure the lab against bare kind clusters

@@ -21,6 +21,9 @@
 // its own labels; "ci" is for those that each submission runs, and "mutation" for
 // those in which one thing is wrong on purpose. "again" is for their second pass.
 //
+// "newcomer" is for what an ordinary user does on this machine, who is made and
+// removed by the spec; it takes a registry full of images, and is for the night.
+//
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
 // evidence, guide, enterprise, profile, modes, registration. Those with "picture"
 // also make the pictures of the README, with the flag -update. "own" is above;
