@@ -142,8 +142,8 @@ func (p *person) link(to, from string) error {
 		case d.Type()&fs.ModeSymlink != 0:
 			target, err := os.Readlink(path)
 			return errors.Join(err, os.Symlink(target, at))
-		case filepath.Ext(path) == ".lock" || d.Name() == "lock":
-			return nil // the person makes locks of its own
+		case strings.HasPrefix(below, "cache"+string(filepath.Separator)) && (d.Name() == "lock" || filepath.Ext(path) == ".lock"):
+			return nil // of the module cache; the person makes locks of its own
 		}
 		if os.Link(path, at) == nil {
 			return nil
