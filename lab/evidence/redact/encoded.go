@@ -19,7 +19,7 @@ func isBase64(c byte) bool { return isAlphanumeric(c) || c == '+' || c == '/' ||
 // runs calls do with each run of base64 and where it stands. Its slashes may be
 // escaped, as JSON allows.
 func runs(text []byte, do func(run []byte, start, end int)) {
-	for at := 0; at < len(text); at++ {
+	for at := 0; at < len(text); {
 		start, slashes := at, 0
 		for at < len(text) {
 			if text[at] == '\\' && at+1 < len(text) && text[at+1] == '/' {
@@ -30,6 +30,7 @@ func runs(text []byte, do func(run []byte, start, end int)) {
 			at++
 		}
 		if at-start < shortest {
+			at++
 			continue
 		}
 		run := text[start:at]

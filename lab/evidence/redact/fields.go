@@ -176,7 +176,7 @@ func (f *finder) separator() {
 	for end > 0 && f.at-end < 4 && f.text[end-1] == ' ' {
 		end--
 	}
-	if end < f.at && f.text[f.at] == ':' && (end == 0 || f.text[end-1] != '"') {
+	if end < f.at && f.text[f.at] == ':' && !(end > 0 && f.text[end-1] == '"' && f.quoteFollows()) {
 		return // words and a colon
 	}
 	name, start := f.name(end)
@@ -226,6 +226,12 @@ func (f *finder) nameOfPair(start int) {
 	if value := string(f.text[before.start:before.end]); f.together(before.end, start) && !harmless(value) {
 		f.edits = append(f.edits, before)
 	}
+}
+
+// quoteFollows reports whether a value in quotes is next, after the separator.
+func (f *finder) quoteFollows() bool {
+	rest := bytes.TrimLeft(f.text[f.at+1:min(len(f.text), f.at+8)], " \\")
+	return len(rest) > 0 && rest[0] == '"'
 }
 
 // together reports whether two ends of a text belong to one pair of a name and a

@@ -34,7 +34,7 @@ func isSecret(name string) bool {
 
 // isPhrase reports whether what a name names may have spaces in it.
 func isPhrase(name string) bool {
-	return endsWith(normal(name), secretWords[:10]) || lastWord(name) == "pass"
+	return endsWith(normal(name), secretWords[:6]) || lastWord(name) == "pass"
 }
 
 // isHeader reports whether a name is that of an HTTP header whose whole value is

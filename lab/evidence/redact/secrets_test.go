@@ -153,6 +153,7 @@ func TestCanaries(t *testing.T) {
 		"numbers by Go":            fmt.Sprintf("key %v", k.der),
 		"base64 behind a path":     "key/" + base64.StdEncoding.EncodeToString(k.der),
 		"base64 behind a name":     "data-" + base64.RawURLEncoding.EncodeToString(k.der),
+		"base64 behind base64":     "x " + strings.Repeat("QUJD", 8) + "==" + base64.StdEncoding.EncodeToString(k.der),
 		"PEM in base64 behind one": "x/" + base64.StdEncoding.EncodeToString([]byte(k.pem)),
 		"wrapped, key on line 3":   broken(base64.StdEncoding.EncodeToString([]byte(strings.Repeat("clusters: []\n", 9)+"client-key-data: "+base64.StdEncoding.EncodeToString([]byte(k.pem)))), 76),
 		"PGP":                      pgp + "-----END PGP PRIVATE KEY BLOCK-----",
