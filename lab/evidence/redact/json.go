@@ -85,7 +85,7 @@ func (w *walker) value() value {
 	case '[':
 		v.refers = w.array()
 	case '"':
-		w.text0()
+		w.quotedText()
 	default:
 		for w.at < len(w.text) && strings.IndexByte(" \t\r\n,]}", w.text[w.at]) < 0 {
 			w.at++
@@ -95,8 +95,8 @@ func (w *walker) value() value {
 	return v
 }
 
-// text0 reads a string, and cleans what it holds.
-func (w *walker) text0() {
+// quotedText reads a string, and cleans what it holds.
+func (w *walker) quotedText() {
 	start := w.at
 	w.at++
 	for w.text[w.at] != '"' {
