@@ -20,7 +20,7 @@ var secretWords = []string{
 
 // secretNames are whole names.
 var secretNames = []string{
-	"pass", "psk", "priv", "privateexponent", "prime1", "prime2", "exponent1", "exponent2", "coefficient",
+	"psk", "priv", "privateexponent", "prime1", "prime2", "exponent1", "exponent2", "coefficient",
 }
 
 // written are what names end with that tell how a secret is written.
