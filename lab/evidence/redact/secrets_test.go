@@ -57,6 +57,7 @@ func TestCanaries(t *testing.T) {
 		"JSON without its begin":           strings.TrimPrefix(escaped(escaped(inner)), `"\"{`),
 		"JSON by slog":                     logged("body", inner),
 		"JSON by slog, twice":              logged("body", escaped(inner)),
+		"YAML by slog":                     logged("config", "tokens:\n  - one\n  - "+canary+"\nuser: x"),
 		"JSON below a secret key":          `{"credentials":{"a":["` + canary + `"],"b":{"c":"` + canary + `"}}}`,
 		"JSON, broken, below a secret key": `x {"credentials":{"a":["` + canary + `"],"b":{"c":"` + canary + `"}}, oops`,
 		"JSON, number":                     `{"password":` + strings.Repeat("73", 8) + `}` + strings.Repeat(" ", 0),
