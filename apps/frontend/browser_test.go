@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -91,9 +92,7 @@ func enterprise(aws, gcp, onprem, partner string) object {
 			"name": name, "caller": "spiffe://" + from + "/ns/demo/service/frontend", "server": "spiffe://" + to + "/ns/demo/service/data-processing/version/v2",
 			"url": "https://10.192.1.2:8443/", "profile": profile, "state": state, "millis": 12.4, "peer": document(to, "/ns/demo/service/data-processing/version/v2"),
 		}
-		for k, v := range more {
-			made[k] = v
-		}
+		maps.Copy(made, more)
 		calls = append(calls, made)
 	}
 	problem := func(class string) object {

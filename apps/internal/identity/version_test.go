@@ -51,7 +51,7 @@ func TestNothingOlderThanTLS13(t *testing.T) {
 	servers := map[string]string{
 		"HTTPS": https(t, server),
 		"Accept": each(func(raw net.Conn) {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if _, _, err := identity.Accept(ctx, raw, func(spiffeid.ID) error { return nil }, server, quiet); err == nil {
 				t.Error("Accept took a client of TLS 1.2")
@@ -83,7 +83,7 @@ func TestNothingOlderThanTLS13(t *testing.T) {
 		config := tlsconfig.MTLSServerConfig(server, server, tlsconfig.AuthorizeAny())
 		config.MaxVersion, config.NextProtos = tls.VersionTLS12, []string{"h2"}
 		conn := tls.Server(raw, config)
-		if conn.Handshake() == nil {
+		if conn.HandshakeContext(t.Context()) == nil {
 			_, _ = conn.Write([]byte("x"))
 		}
 	})
