@@ -118,6 +118,51 @@ func TestDemoGolden(t *testing.T) {
 	}
 }
 
+// TestServicesTakeNoNodePorts: what MetalLB gives an address to is reached there,
+// and takes no port of the nodes beside it.
+func TestServicesTakeNoNodePorts(t *testing.T) {
+	balanced := 0
+	check := func(name string, values any) {
+		t.Helper()
+		manifests, err := render(name, "demo", values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range manifests {
+			for manifest := range strings.SplitSeq(text, "\n---\n") {
+				var service struct {
+					Kind string
+					Spec struct {
+						Type     string
+						Allocate *bool `yaml:"allocateLoadBalancerNodePorts"`
+					}
+				}
+				if err := yaml.Unmarshal([]byte(manifest), &service); err != nil {
+					t.Fatalf("%s of %s: %v", file, name, err)
+				}
+				if service.Kind != "Service" || service.Spec.Type != "LoadBalancer" {
+					continue
+				}
+				balanced++
+				if service.Spec.Allocate == nil || *service.Spec.Allocate {
+					t.Errorf("%s of %s takes node ports", file, name)
+				}
+			}
+		}
+	}
+	for name, values := range demos() {
+		check(name, values)
+	}
+	for _, releases := range driven(t) {
+		for _, r := range releases {
+			check(r.Chart, r.Values)
+		}
+	}
+	if balanced < 6 {
+		t.Errorf("only %d Services of type LoadBalancer were looked at", balanced)
+	}
+}
+
 func TestDemosRefuseValues(t *testing.T) {
 	for name, test := range map[string]struct {
 		chart string
