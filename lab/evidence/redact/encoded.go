@@ -58,6 +58,10 @@ func keyWord(line []byte) (start, end int, ok bool) {
 	for start > 0 && isBase64(line[start-1]) {
 		start--
 	}
+	if sum := start - 1; sum >= 0 && line[sum] == '=' && end-start == 4 && signs == 0 {
+		start = sum // the sum that ends PGP's armor
+		return start, end, start == 0 || line[start-1] == ' ' || line[start-1] == '\t'
+	}
 	long := end-start-signs >= 16 || signs > 0 && end-start > signs
 	return start, end, long && (start == 0 || line[start-1] == ' ' || line[start-1] == '\t')
 }

@@ -183,6 +183,33 @@ func TestCanaries(t *testing.T) {
 	}
 }
 
+// TestArmor has keys whose content shows nothing: only the lines around it tell
+// what it is.
+func TestArmor(t *testing.T) {
+	content := strings.Repeat("abcDEF0123456789", 4) + "\n"
+	pgp := "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\n" + content + content + "=AbCd\n"
+	locked := "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n" + content + content
+	const pgpEnd, lockedEnd = "-----END PGP PRIVATE KEY BLOCK-----\n", "-----END RSA PRIVATE KEY-----\n"
+	for name, text := range map[string]string{
+		"PGP":                pgp + pgpEnd,
+		"PGP, no tail":       pgp,
+		"PGP, no head":       content + content + "=AbCd\n" + pgpEnd,
+		"locked":             locked + lockedEnd,
+		"locked, no tail":    locked,
+		"locked, no head":    content + content + lockedEnd,
+		"locked, prefixed":   prefixed(locked + lockedEnd),
+		"locked in a line":   "key " + strings.ReplaceAll(locked+lockedEnd, "\n", `\n`) + "\n",
+		"locked, one by one": locked + locked + lockedEnd,
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := string(textOf([]byte("before it.\n" + text + "it goes on.\n")))
+			if strings.Contains(got, "abcDEF") || strings.Contains(got, "AbCd") || !strings.HasPrefix(got, "before it.\n") || !strings.HasSuffix(got, "it goes on.\n") {
+				t.Errorf("got\n%s", got)
+			}
+		})
+	}
+}
+
 // TestEachSecretWord has the end of each name whose value is secret.
 func TestEachSecretWord(t *testing.T) {
 	for _, name := range []string{
