@@ -60,7 +60,7 @@ func layers() []layer {
 		{"scenarios", library("lab", "lab/fault", "lab/traffic", "lab/synthetic", "lab/spire", goSPIFFE), "a scenario returns errors and asserts nothing; it is given a lab, and knows neither Ginkgo nor an adapter"},
 		{"scenarios/report", []string{"scenarios", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
 
-		{"lab", library("lab/spire", "lab/metallb", "lab/pki", goSPIFFE, sync), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
+		{"lab", library("lab/spire", "lab/metallb", "lab/pki", goSPIFFE, sync, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
 		{"lab/topology", []string{goSPIFFE}, "intent is values: who reads them need not know what runs"},
 		{"lab/config", []string{"lab/topology", goSPIFFE, "go.yaml.in/yaml/v3", "github.com/google/jsonschema-go"}, "the lab file is one way to write intent down; nothing but that is known here"},

@@ -67,6 +67,15 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			}
 			return remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(trusted.Name))
 		}}, SpecTimeout(4*time.Minute)),
+		Entry("a relationship, by a class that nobody serves", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
+			return rewritten(ctx, p, func(s *spire.FederatedTrustDomainSpec) { s.ClassName = "theirs" })
+		}}, SpecTimeout(4*time.Minute)),
+		Entry("a relationship, by a path that the endpoint does not serve", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
+			return rewritten(ctx, p, func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL += "/bundle" })
+		}}, SpecTimeout(4*time.Minute)),
+		Entry("a relationship, by a copy with another port that is older", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
+			return replacedBy(ctx, p, "partner", spire.Owned(), otherPort)
+		}}, SpecTimeout(4*time.Minute)),
 		Entry("a registration", spoiled{kinds: []string{"register"}, take: func(ctx context.Context, p pair) error {
 			identity, err := spire.WorkloadIdentity(under.topology, p.broker)
 			if err != nil {

@@ -477,7 +477,10 @@ func TestUpForgetsWhatAResourceDoesNotStandBehind(t *testing.T) {
 				key := lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "a-partner"}
 				aws.objects[key] = string(encode(map[string]any{
 					"metadata": map[string]any{"name": key.Name},
-					"spec":     map[string]any{"trustDomain": onprem.td.Name(), "className": class},
+					"spec": spire.FederatedTrustDomainSpec{
+						TrustDomain: onprem.td.Name(), BundleEndpointURL: "https://10.192.3.1:8443",
+						BundleEndpointProfile: spire.EndpointProfile{Type: topology.HTTPSWeb}, ClassName: class,
+					},
 				}))
 				// A relationship is removed some time after its resource.
 				aws.spire.held[onprem.td], aws.spire.relationships[onprem.td] = onprem.bundle(), &relationship{profile: topology.HTTPSWeb}

@@ -2,20 +2,14 @@ package lab
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"slices"
-	"strconv"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
-	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -36,6 +30,8 @@ const (
 	WrongProfile Cause = "wrong profile"
 	// WrongEndpointID: the endpoint shows an X509-SVID of another SPIFFE ID.
 	WrongEndpointID Cause = "wrong endpointSPIFFEID"
+	// NotServed: the endpoint answers, and not with a bundle.
+	NotServed Cause = "no bundle served"
 	// ExpiredCertificate: what the endpoint shows is not valid now.
 	ExpiredCertificate Cause = "expired certificate"
 	// MisnamedCertificate: it is not for the name or address in the URL.
@@ -112,6 +108,9 @@ func (v *visit) relationship(ctx context.Context, r topology.Relationship) Relat
 	if err == nil {
 		err = v.receives(r)
 	}
+	if f, there := v.servers[r.Truster].federated.followed[r.Trusted]; err != nil && r.Mode == topology.CRD && there && !f.ours() {
+		err = fmt.Errorf("%w; its server follows %s, which is not the lab's own", err, f)
+	}
 	s.Health, s.Cause = health(err), causeOf(err)
 	return s
 }
@@ -136,39 +135,17 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if err != nil {
 		return err
 	}
-	endpoint, err := v.reached(ctx, is)
+	o, err := v.outlook(r.Truster)
 	if err != nil {
 		return err
 	}
-	chain, err := v.Parts.Certificates(ctx, endpoint)
-	if err != nil {
-		return because(EndpointUnreachable, "the bundle endpoint %s shows no certificate: %w", is.URL, err)
-	}
-	if is.Profile == topology.HTTPSWeb {
-		return v.verifiesWeb(ctx, r.Truster, endpoint.Addr().String(), chain)
-	}
-	return v.verifiesSPIFFE(is, chain)
+	return o.accepts(ctx, is)
 }
 
-// reached returns where a relationship fetches from, if the truster's node gets
-// through to there.
-func (v *visit) reached(ctx context.Context, r spire.Relationship) (netip.AddrPort, error) {
-	at, err := url.Parse(r.URL)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	endpoint, err := hostPort(at)
-	if err != nil {
-		return netip.AddrPort{}, because(EndpointUnreachable, "%s: %w", r.URL, err)
-	}
-	truster, err := v.topology.TrustDomain(r.Truster)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	if err := v.Parts.Nodes.Reach(ctx, v.topology.Name, truster.Cluster, endpoint); err != nil {
-		return netip.AddrPort{}, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", truster.Cluster, r.URL, err)
-	}
-	return endpoint, nil
+// outlook returns how the server of a trust domain sees bundle endpoints.
+func (v *visit) outlook(of spiffeid.TrustDomain) (outlook, error) {
+	td, err := v.topology.TrustDomain(of)
+	return outlook{nodes: v.Parts.Nodes, lab: v.topology.Name, cluster: td.Cluster, access: v.access[td.Cluster], held: v.servers[of].held}, err
 }
 
 // asConfigured returns a relationship as the truster's server has it.
@@ -177,7 +154,8 @@ func (v *visit) asConfigured(r topology.Relationship) (spire.Relationship, error
 		all := v.servers[r.Truster].relationships
 		i := slices.IndexFunc(all, func(is spire.Relationship) bool { return is.Trusted == r.Trusted })
 		if i < 0 {
-			return spire.Relationship{}, because(NoRelationship, "the server of %s has no relationship with %s: nothing will refresh its bundle", r.Truster.Name(), r.Trusted.Name())
+			return spire.Relationship{}, because(NoRelationship, "the server of %s has no relationship with %s: nothing will refresh its bundle%s",
+				r.Truster.Name(), r.Trusted.Name(), v.servers[r.Truster].federated.unmade(r.Trusted))
 		}
 		return all[i], nil
 	}
@@ -190,97 +168,6 @@ func (v *visit) asConfigured(r topology.Relationship) (spire.Relationship, error
 	return spire.Relationship{
 		Relationship: r, URL: spire.BundleEndpointURL(trusted.BundleEndpoint, address), EndpointID: spire.ServerID(r.Trusted),
 	}, err
-}
-
-// hostPort returns where a URL leads; labs have addresses in them.
-func hostPort(at *url.URL) (netip.AddrPort, error) {
-	port := at.Port()
-	if port == "" {
-		port = "443"
-	}
-	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	address, err := netip.ParseAddr(at.Hostname())
-	return netip.AddrPortFrom(address, uint16(number)), err
-}
-
-// verifiesSPIFFE says why a truster does not accept the chain of an endpoint by
-// https_spiffe.
-func (v *visit) verifiesSPIFFE(r spire.Relationship, chain []*x509.Certificate) error {
-	id, err := x509svid.IDFromCert(chain[0])
-	if err != nil {
-		return because(WrongProfile, "the relationship is %s, and the endpoint shows a certificate without SPIFFE ID, as with %s", topology.HTTPSSPIFFE, topology.HTTPSWeb)
-	}
-	if id != r.EndpointID {
-		return because(WrongEndpointID, "the relationship wants %s, and the endpoint shows %s", r.EndpointID, id)
-	}
-	held := v.servers[r.Truster].held[id.TrustDomain()]
-	switch {
-	case held == nil && id.TrustDomain() == r.Trusted:
-		return nil // to be told of the bundle itself
-	case held == nil:
-		return because(MissingBundle, "no bundle of %s is held that could verify the endpoint", id.TrustDomain().Name())
-	}
-	_, _, err = x509svid.Verify(chain, held)
-	return certificateProblem(err)
-}
-
-// verifiesWeb says why a truster does not accept the chain of an endpoint by
-// https_web.
-func (v *visit) verifiesWeb(ctx context.Context, truster spiffeid.TrustDomain, host string, chain []*x509.Certificate) error {
-	if id, err := x509svid.IDFromCert(chain[0]); err == nil {
-		return because(WrongProfile, "the relationship is %s, and the endpoint shows the X509-SVID of %s, as with %s", topology.HTTPSWeb, id, topology.HTTPSSPIFFE)
-	}
-	td, err := v.topology.TrustDomain(truster)
-	if err != nil {
-		return err
-	}
-	var roots struct {
-		Data map[string]string `json:"data"`
-	}
-	key := ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
-	if _, err := v.access[td.Cluster].Objects.Object(ctx, key, &roots); err != nil {
-		return err
-	}
-	var known []*x509.Certificate
-	for _, pem := range roots.Data {
-		certificates, err := pki.Parse([]byte(pem))
-		if err != nil {
-			return fmt.Errorf("read the web roots of %s: %w", td.Cluster, err)
-		}
-		known = append(known, certificates...)
-	}
-	return certificateProblem(verifyWeb(chain, host, known))
-}
-
-// verifyWeb returns nil for a chain that is for this host, and that one of these
-// roots verifies.
-func verifyWeb(chain []*x509.Certificate, host string, roots []*x509.Certificate) error {
-	known, above := x509.NewCertPool(), x509.NewCertPool()
-	for _, c := range roots {
-		known.AddCert(c)
-	}
-	for _, c := range chain[1:] {
-		above.AddCert(c)
-	}
-	_, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: known, Intermediates: above})
-	return err
-}
-
-// certificateProblem classifies what crypto/x509 says.
-func certificateProblem(err error) error {
-	if err == nil {
-		return nil
-	}
-	cause := UnknownRoot
-	if invalid := (x509.CertificateInvalidError{}); errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		cause = ExpiredCertificate
-	} else if misnamed := (x509.HostnameError{}); errors.As(err, &misnamed) {
-		cause = MisnamedCertificate
-	}
-	return because(cause, "what the bundle endpoint shows is not accepted: %w", err)
 }
 
 // bundleProblem says why a held bundle is not what it should be.

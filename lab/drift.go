@@ -287,7 +287,7 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 		h.Unpolled = noRelationship
 	default:
 		if unfetched = s.err; unfetched == nil {
-			_, unfetched = v.reached(ctx, is)
+			unfetched = v.fetches(ctx, is)
 		}
 		h.polls(now, federation.NextPoll(held, s.bundle))
 	}
@@ -334,6 +334,19 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 		h.State, h.Problem = c.State, strings.Join(append([]string{c.String()}, more...), "; ")
 	}
 	return h
+}
+
+// fetches returns nil when a truster gets an answer from where it fetches.
+func (v *visit) fetches(ctx context.Context, r spire.Relationship) error {
+	o, err := v.outlook(r.Truster)
+	if err != nil {
+		return err
+	}
+	answer, err := o.reached(ctx, r)
+	if err != nil {
+		return err
+	}
+	return mayBeBundle(r, answer)
 }
 
 // noRelationship is why a server does not fetch that has none.

@@ -197,12 +197,12 @@ func drifted() map[string]struct {
 		},
 		"an endpoint that a truster does not reach": {
 			file:  company(federated("between: [aws.company.com, gcp.company.com]")),
-			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = always("Nodes.Reach from gcp", fail) },
+			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = always("Nodes.Get from gcp", fail) },
 			want: []string{
-				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Reach from gcp: injected fault; what is held is in sync",
+				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault; what is held is in sync",
 			},
 			mended: []string{
-				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Reach from gcp: injected fault; what is held is in sync",
+				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault; what is held is in sync",
 			},
 		},
 		"an endpoint that shows another's SVID": {

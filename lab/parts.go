@@ -117,6 +117,12 @@ type NodeSpec struct {
 	Ports map[netip.AddrPort]int
 }
 
+// Answer is what an HTTPS server answers: the status, and the chain that it shows.
+type Answer struct {
+	Status int
+	Chain  []*x509.Certificate
+}
+
 // Nodes has the clusters of a lab as containers.
 type Nodes interface {
 	// List returns the nodes of a lab, also half-made ones, and those whose
@@ -127,9 +133,9 @@ type Nodes interface {
 	// Start starts a stopped node. Where the lab's network was made again since the
 	// node was made, the node joins the new one.
 	Start(ctx context.Context, lab, cluster string) error
-	// Reach returns nil when a TLS server answers at an address that a cluster's
-	// node connects to; who it is does not matter.
-	Reach(ctx context.Context, lab, cluster string, server netip.AddrPort) error
+	// Get asks for an https URL from a cluster's node, which connects to an address
+	// and does not look up the host in the URL. Whoever answers is believed.
+	Get(ctx context.Context, lab, cluster, url string, at netip.Addr) (Answer, error)
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
 }

@@ -145,9 +145,11 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 			s.Clusters = append(s.Clusters, ClusterStatus{Name: n.Cluster, State: state(n), Health: health(fits(t, n))})
 		}
 	}
+	v.readFederated(ctx)
 	for _, td := range t.TrustDomains {
 		s.TrustDomains = append(s.TrustDomains, v.trustDomain(ctx, td))
 		s.Resources = append(s.Resources, v.remarks(td)...)
+		s.Resources = append(s.Resources, v.servers[td.Name].federated.remarks(td.Cluster)...)
 	}
 	s.Relationships = v.relationships(ctx)
 	for _, w := range t.Workloads {

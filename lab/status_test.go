@@ -157,7 +157,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 		},
 		"no relationship": {
 			func(w *world) { clear(w.nodes[market].spire.relationships) },
-			[]string{"cluster1.com->cluster2.com: the server of cluster1.com has no relationship with cluster2.com: nothing will refresh its bundle"},
+			[]string{"cluster1.com->cluster2.com: the server of cluster1.com has no relationship with cluster2.com: nothing will refresh its bundle; the controller manager has not made it of ClusterFederatedTrustDomain cluster2.com yet"},
 		},
 		"no bundle": {
 			func(w *world) { clear(w.nodes[market].spire.held) },
@@ -374,7 +374,7 @@ func TestStatusNamesCauses(t *testing.T) {
 			func(_ *testing.T, _ *world, server func(string) *spireServer) {
 				delete(server("aws").relationships, gcp)
 			},
-			[]string{"aws.company.com->gcp.company.com: no relationship: the server of aws.company.com has no relationship with gcp.company.com: nothing will refresh its bundle"},
+			[]string{"aws.company.com->gcp.company.com: no relationship: the server of aws.company.com has no relationship with gcp.company.com: nothing will refresh its bundle; the controller manager has not made it of ClusterFederatedTrustDomain gcp.company.com yet"},
 		},
 		"nobody listens": {
 			company(),
@@ -386,11 +386,11 @@ func TestStatusNamesCauses(t *testing.T) {
 		"no way there": {
 			company(),
 			func(_ *testing.T, w *world, _ func(string) *spireServer) {
-				w.fault = always("Nodes.Reach from gcp", fail)
+				w.fault = always("Nodes.Get from gcp", fail)
 			},
 			[]string{
-				"gcp.company.com->aws.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Reach from gcp: injected fault",
-				"gcp.company.com->onprem.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.3.1:8443: Nodes.Reach from gcp: injected fault",
+				"gcp.company.com->aws.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault",
+				"gcp.company.com->onprem.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.3.1:8443: Nodes.Get from gcp: injected fault",
 			},
 		},
 		"https_web where it is https_spiffe": {

@@ -141,30 +141,15 @@ func (u *up) forget(ctx context.Context, td topology.TrustDomain) error {
 	}})
 }
 
-// unowned returns nil for a relationship with a resource that fedlab has not
-// made, and an error for one that is about to go.
+// unowned returns nil for a relationship that the controller manager makes of a
+// resource that fedlab has not made, and an error for one that is about to go.
 func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiffeid.TrustDomain) error {
-	// Who has made a resource calls it as they please.
-	names, err := u.access(td.Cluster).Objects.Named(ctx, relationshipKey(trusted), nil)
+	r, err := readFederated(ctx, u.access(td.Cluster).Objects, td.Name)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		key := relationshipKey(trusted)
-		key.Name = name
-		var resource struct {
-			Spec struct {
-				spire.FederatedTrustDomainSpec
-				// The controller manager passes over what is of a class.
-				ClassName string `json:"className"`
-			} `json:"spec"`
-		}
-		if _, err := u.access(td.Cluster).Objects.Object(ctx, key, &resource); err != nil {
-			return err
-		}
-		if resource.Spec.TrustDomain == trusted.Name() && resource.Spec.ClassName == "" {
-			return nil
-		}
+	if _, there := r.followed[trusted]; there {
+		return nil
 	}
 	return fmt.Errorf("the controller manager has not removed the relationship with %s yet", trusted.Name())
 }

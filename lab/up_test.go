@@ -12,6 +12,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -566,13 +567,15 @@ func TestUpWantsTheEndpointToWork(t *testing.T) {
 		if err := w.up(t, d, quotes(t)); err != nil {
 			t.Fatal(err)
 		}
-		broker := w.nodes[nodeName{"quotes", "broker"}].spire
-		for td, r := range broker.relationships {
-			broker.held[td].RemoveJWTAuthority("jwt-of-cluster1.com")
-			r.url = "https://10.192.1.1:9999"
+		market, broker := w.nodes[nodeName{"quotes", "market"}].spire, w.nodes[nodeName{"quotes", "broker"}].spire
+		broker.held[market.td].RemoveJWTAuthority("jwt-of-cluster1.com")
+		stranger, err := broker.svid(spire.ServerID(broker.td))
+		if err != nil {
+			t.Fatal(err)
 		}
-		err := w.up(t, d, quotes(t))
-		for _, want := range []string{"federate/cluster2.com->cluster1.com: wait until cluster2.com holds the bundle of cluster1.com: not after 3m", "connection refused"} {
+		market.shown = stranger.Certificates
+		err = w.up(t, d, quotes(t))
+		for _, want := range []string{"federate/cluster2.com->cluster1.com: wait until cluster2.com holds the bundle of cluster1.com: not after 3m", "unexpected SPIFFE ID spiffe://cluster2.com/spire/server"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v lacks %q", err, want)
 			}

@@ -41,6 +41,10 @@ type asked struct {
 	bundle        *spiffebundle.Bundle
 	relationships []spire.Relationship
 	registry
+	// federated is what its cluster has of resources for relationships; unread says
+	// why they cannot be read.
+	federated federated
+	unread    error
 	// silent is set when something of this could not be asked, and nothing can
 	// be said about what depends on it.
 	silent error
@@ -216,7 +220,7 @@ func (v *visit) trustDomain(ctx context.Context, td topology.TrustDomain) TrustD
 	a := v.servers[td.Name]
 	err := a.silent
 	if err == nil {
-		err = errors.Join(v.published(ctx, td.Cluster, a), a.agentsProblem)
+		err = errors.Join(v.published(ctx, td.Cluster, a), a.agentsProblem, a.unread)
 	}
 	if err == nil {
 		err = v.webhook(ctx, td.Cluster, a.bundle)

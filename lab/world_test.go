@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -35,6 +38,8 @@ type world struct {
 	// late are networks and nodes that Docker is making for who was killed, with the
 	// time when they are there. The node of a network has no cluster.
 	late map[nodeName]time.Time
+	// names are those that the DNS of each cluster knows beside its Services.
+	names map[string]netip.Addr
 	// taken are the addresses that some other program listens on.
 	taken map[netip.AddrPort]bool
 	// pulled says that the node image is of upstream's images.
@@ -520,17 +525,30 @@ func (w *world) bind(ports map[netip.AddrPort]int, api netip.AddrPort) error {
 	return nil
 }
 
-func (w nodes) Reach(ctx context.Context, name, cluster string, server netip.AddrPort) error {
-	return w.do(ctx, "Nodes.Reach from "+cluster, func(func()) error {
+func (w nodes) Get(ctx context.Context, name, cluster, address string, at netip.Addr) (answer lab.Answer, err error) {
+	err = w.do(ctx, "Nodes.Get from "+cluster, func(func()) error {
 		if n := w.nodes[nodeName{name, cluster}]; n == nil || !n.running {
 			return errors.New("no such container")
 		}
-		if w.at("https://"+server.String()) == nil {
+		u, err := url.Parse(address)
+		if err != nil {
+			return err
+		}
+		s := w.at("https://" + net.JoinHostPort(at.String(), u.Port()))
+		if s == nil {
 			return errors.New("connection refused")
 		}
-		return nil
+		if answer.Status = http.StatusOK; !root(u) {
+			answer.Status = http.StatusNotFound
+		}
+		answer.Chain, err = s.shows()
+		return err
 	})
+	return answer, err
 }
+
+// root reports whether a URL has the one path at which SPIRE serves a bundle.
+func root(u *url.URL) bool { return u.Path == "" || u.Path == "/" }
 
 func (w nodes) Delete(ctx context.Context, name, cluster string) error {
 	return w.do(ctx, "Nodes.Delete "+cluster, func(changed func()) error {

@@ -38,8 +38,11 @@ type node struct {
 	address netip.AddrPort
 	state   nodeState
 	// ready is when the node runs.
-	ready    time.Time
-	objects  map[lab.ObjectKey]string
+	ready   time.Time
+	objects map[lab.ObjectKey]string
+	// made tells in which order objects were made, and counted how many were.
+	made     map[lab.ObjectKey]int
+	counted  int
 	releases map[releaseName]*release
 	images   map[string]bool
 	// installed counts releases.
@@ -87,7 +90,7 @@ type release struct {
 func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 	n := &node{
 		world: w, name: name, spec: spec,
-		objects: map[lab.ObjectKey]string{}, releases: map[releaseName]*release{}, images: map[string]bool{},
+		objects: map[lab.ObjectKey]string{}, made: map[lab.ObjectKey]int{}, releases: map[releaseName]*release{}, images: map[string]bool{},
 	}
 	for _, key := range kubeadmLeaves() {
 		n.objects[key] = "{}"
@@ -211,6 +214,10 @@ func (n objects) Apply(ctx context.Context, all ...any) (did bool, err error) {
 			if n.objects[key] == text {
 				continue
 			}
+			if _, there := n.objects[key]; !there {
+				n.counted++
+				n.made[key] = n.counted
+			}
 			n.objects[key], did = text, true
 			changed()
 			n.reconcile(key, text)
@@ -237,7 +244,7 @@ func stored(object any) string {
 }
 
 // applied is what a resource of the controller manager becomes: its status stays, and
-// so does a class that somebody else has given it.
+// so does a class that somebody else has given it, unless it is given another.
 func applied(was, text string) string {
 	if was == "" {
 		return text
@@ -246,6 +253,10 @@ func applied(was, text string) string {
 	old := decode[fields](was)
 	spec, _ := old["spec"].(fields)
 	class, classed := spec["className"]
+	if asked, _ := decode[fields](text)["spec"].(fields); classed {
+		_, given := asked["className"]
+		classed = !given // a field that is given is taken over
+	}
 	if status, there := old["status"]; there || classed {
 		made := decode[fields](text)
 		if made["status"] = status; !there {
@@ -284,7 +295,7 @@ func (n *node) refuses(key lab.ObjectKey) error {
 func (n *node) reconcile(key lab.ObjectKey, text string) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
-		n.spire.federate(specOf[spire.FederatedTrustDomainSpec](text))
+		n.spire.manage()
 	case "ClusterSPIFFEID":
 		n.spire.register()
 	case "Deployment", "StatefulSet":
@@ -295,17 +306,10 @@ func (n *node) reconcile(key lab.ObjectKey, text string) {
 }
 
 // unreconcile is what the controller manager does about a resource that is gone.
-func (n *node) unreconcile(key lab.ObjectKey, text string) {
+func (n *node) unreconcile(key lab.ObjectKey) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
-		gone := specOf[spire.FederatedTrustDomainSpec](text).TrustDomain
-		for other, text := range n.objects {
-			if spec := specOf[spire.FederatedTrustDomainSpec](text); other.Kind == key.Kind && spec.TrustDomain == gone {
-				n.spire.federate(spec)
-				return
-			}
-		}
-		delete(n.spire.relationships, spiffeid.RequireTrustDomainFromString(gone))
+		n.spire.manage()
 	case "ClusterSPIFFEID":
 		n.spire.register()
 	}
@@ -321,10 +325,19 @@ func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found
 		if pod := n.demoPods(key.Namespace, nil)[key.Name]; key.Kind == "Pod" && pod != nil {
 			text, there = string(encode(pod)), true
 		}
-		if found = there; found {
-			return json.Unmarshal([]byte(text), into)
+		if found = there; !found {
+			return nil
 		}
-		return nil
+		if key.Kind == spire.FederatedTrustDomainKind {
+			object := decode[map[string]any](text)
+			metadata, ok := object["metadata"].(map[string]any)
+			if !ok {
+				return fmt.Errorf("%s has no metadata", key.Name)
+			}
+			metadata["creationTimestamp"] = time.Unix(int64(n.made[key]), 0).UTC()
+			text = string(encode(object))
+		}
+		return json.Unmarshal([]byte(text), into)
 	})
 	return found, err
 }
@@ -378,10 +391,10 @@ func (n objects) Delete(ctx context.Context, key lab.ObjectKey) error {
 			n.spire.staleWebhook, n.spire.since = false, time.Now()
 			changed()
 		}
-		if text, there := n.objects[key]; there {
+		if _, there := n.objects[key]; there {
 			delete(n.objects, key)
 			changed()
-			n.unreconcile(key, text)
+			n.unreconcile(key)
 		}
 		return nil
 	})
@@ -695,6 +708,12 @@ func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv .
 
 func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn net.Conn, err error) {
 	err = n.api(ctx, fmt.Sprintf("Pods.Dial %d", port), func(func()) error {
+		if namespace == "kube-system" && pod == dnsPod && port == 53 {
+			near, far := net.Pipe()
+			go n.resolve(far)
+			conn = near
+			return nil
+		}
 		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.APIPort && n.serves() == nil {
 			conn, err = n.spire.listener.DialContext(ctx)
 			return err
@@ -746,6 +765,9 @@ func (n pods) Ready(ctx context.Context, key lab.ObjectKey) error {
 
 func (n pods) Named(ctx context.Context, namespace string, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Pods.Named", func(func()) error {
+		if namespace == "kube-system" && labels["k8s-app"] == "kube-dns" {
+			names = append(names, dnsPod)
+		}
 		for _, r := range n.releases {
 			if isDemo(r.Chart) && r.Namespace == namespace && hasAll(podLabels(r), labels) && n.runs(r) == nil {
 				names = append(names, r.Chart+"-0")

@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -324,13 +325,21 @@ func (s *spireServer) bundle() *spiffebundle.Bundle {
 
 // at returns the server whose bundle endpoint has a URL, if it answers.
 func (w *world) at(endpoint string) *spireServer {
+	u, err := url.Parse(endpoint)
+	if err != nil || !root(u) {
+		return nil
+	}
+	host := u.Hostname()
+	if address, there := w.names[host]; there {
+		host = address.String()
+	}
 	for _, n := range w.nodes {
 		r := n.release("spire")
 		if r == nil || n.answers() != nil || n.objects[poolKey] == "" {
 			continue
 		}
 		values, _ := r.Values.(spire.Values)
-		if endpoint == fmt.Sprintf("https://%s:%d", values.BundleEndpoint.Address, values.BundleEndpoint.Port) && n.runs(r) == nil {
+		if host == values.BundleEndpoint.Address && u.Port() == strconv.Itoa(values.BundleEndpoint.Port) && n.runs(r) == nil {
 			return n.spire
 		}
 	}
@@ -439,6 +448,26 @@ func (w *world) authority(of string, td spiffeid.TrustDomain) *spireServer {
 var poolKey = keyOf(map[string]any{
 	"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": map[string]any{"name": "lab", "namespace": "metallb-system"},
 })
+
+// manage makes relationships of what stands in the cluster: of the oldest resource
+// for each trust domain that has no class.
+func (s *spireServer) manage() {
+	oldest := map[spiffeid.TrustDomain]lab.ObjectKey{}
+	for key, text := range s.node.objects {
+		if key.Kind != spire.FederatedTrustDomainKind {
+			continue
+		}
+		spec := specOf[spire.FederatedTrustDomainSpec](text)
+		td := spiffeid.RequireTrustDomainFromString(spec.TrustDomain)
+		if other, twice := oldest[td]; spec.ClassName == "" && (!twice || s.node.made[key] < s.node.made[other]) {
+			oldest[td] = key
+		}
+	}
+	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return oldest[td].Kind == "" })
+	for _, key := range oldest {
+		s.federate(specOf[spire.FederatedTrustDomainSpec](s.node.objects[key]))
+	}
+}
 
 // federate is what a new or changed ClusterFederatedTrustDomain comes to: only
 // with a new endpoint is its bundle read.

@@ -121,7 +121,8 @@ func (t *Trial) CutEndpoint(ctx context.Context, of, peer Domain) (*Breakage, er
 	at := netip.AddrPortFrom(address, uint16(of.BundleEndpoint.Port))
 	g := t.ground
 	reach := func(ctx context.Context) error {
-		return g.driver.Parts.Nodes.Reach(ctx, g.topology.Name, peer.Cluster, at)
+		_, err := g.driver.Parts.Nodes.Get(ctx, g.topology.Name, peer.Cluster, "https://"+at.String(), at.Addr())
+		return err
 	}
 	cut.injected = cutOff{cut.injected, check.Check{Name: fmt.Sprintf("%s gets through to the bundle endpoint of %s", peer, of), Probe: reach}}
 	return cut, t.until(ctx, check.Check{Name: fmt.Sprintf("%s does not get through to the bundle endpoint of %s", peer, of), Probe: func(ctx context.Context) error {

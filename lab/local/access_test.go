@@ -13,10 +13,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/pki"
 )
 
 // cluster serves these answers, by path, as a Kubernetes API server does, and
@@ -126,12 +128,16 @@ func TestPodsStarted(t *testing.T) {
 	}
 }
 
-// TestNodesReach has an engine in whose container the command ends with a code.
-func TestNodesReach(t *testing.T) {
+// TestNodesGet has an engine in whose container the command ends with a code.
+func TestNodesGet(t *testing.T) {
 	var mu sync.Mutex
 	var container string
 	var asked struct{ Cmd []string }
 	var exitCode atomic.Int32
+	ca, err := pki.NewRoot("of nobody", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
 	mux.HandleFunc("POST /v1.41/containers/{id}/exec", func(w http.ResponseWriter, r *http.Request) {
@@ -160,7 +166,12 @@ func TestNodesReach(t *testing.T) {
 			complaint := "curl: (7) Failed to connect"
 			frame := append([]byte{2, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(complaint)))...) // to stderr
 			_, _ = conn.Write(append(frame, complaint...))
+			return
 		}
+		// As curl writes it, with what it has read of the certificate before it.
+		out := "404\nSubject:CN = nobody\nVersion:2\n" + string(ca.CertificatePEM())
+		frame := append([]byte{1, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(out)))...) // to stdout
+		_, _ = conn.Write(append(frame, out...))
 	})
 	mux.HandleFunc("GET /v1.41/exec/exec/json", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode.Load())
@@ -178,23 +189,25 @@ func TestNodesReach(t *testing.T) {
 	t.Cleanup(func() { _ = engine.Close() })
 
 	n := nodes{engine: engine}
-	endpoint := netip.MustParseAddrPort("10.192.1.1:8443")
-	if err := n.Reach(t.Context(), "quotes", "market", endpoint); err != nil {
-		t.Error(err)
+	const endpoint = "https://endpoint.test:8443/"
+	at := netip.MustParseAddr("10.192.1.1")
+	answer, err := n.Get(t.Context(), "quotes", "market", endpoint, at)
+	if err != nil || answer.Status != http.StatusNotFound || len(answer.Chain) != 1 || !answer.Chain[0].Equal(ca.Certificate) {
+		t.Errorf("answer %v, error %v", answer, err)
 	}
 	mu.Lock()
 	if container != "quotes-market-control-plane" {
 		t.Errorf("asked in container %s", container)
 	}
 	// Whoever answers will do, with any certificate; but not for ever.
-	for _, word := range []string{"curl", "--insecure", "--connect-timeout", "--max-time", "https://10.192.1.1:8443"} {
+	for _, word := range []string{"curl", "--insecure", "--connect-timeout", "--max-time", "::10.192.1.1:", endpoint} {
 		if !slices.Contains(asked.Cmd, word) {
 			t.Errorf("the command %q lacks %s", asked.Cmd, word)
 		}
 	}
 	mu.Unlock()
 	exitCode.Store(7)
-	if err := n.Reach(t.Context(), "quotes", "market", endpoint); err == nil || !strings.Contains(err.Error(), "curl: (7) Failed to connect") {
+	if _, err := n.Get(t.Context(), "quotes", "market", endpoint, at); err == nil || !strings.Contains(err.Error(), "curl: (7) Failed to connect") {
 		t.Errorf("when nobody answers: error %v", err)
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -165,13 +168,51 @@ func (n nodes) Start(ctx context.Context, name, cluster string) error {
 	return n.engine.StartContainer(ctx, node)
 }
 
-// Reach asks by curl, which kind's nodes have.
-func (n nodes) Reach(ctx context.Context, name, cluster string, server netip.AddrPort) error {
-	_, err := n.engine.Exec(ctx, kindcluster.NodeName(kindName(name, cluster)), []string{
-		"curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null", "--connect-timeout", "2", "--max-time", "5",
-		"https://" + server.String(),
+// Get asks by curl, which kind's nodes have. It writes the certificates in PEM
+// since version 7.88.
+func (n nodes) Get(ctx context.Context, name, cluster, url string, at netip.Addr) (lab.Answer, error) {
+	out, err := n.engine.Exec(ctx, kindcluster.NodeName(kindName(name, cluster)), []string{
+		"curl", "--silent", "--show-error", "--insecure", "--globoff", "--noproxy", "*", "--output", "/dev/null",
+		"--connect-timeout", "2", "--max-time", "5", "--connect-to", "::" + bracketed(at) + ":", "--write-out", "%{http_code}\n%{certs}", "--", url,
 	}, nil)
-	return err
+	if err != nil {
+		return lab.Answer{}, err
+	}
+	status, certificates, _ := strings.Cut(string(out), "\n")
+	answer := lab.Answer{}
+	if answer.Status, err = strconv.Atoi(status); err != nil {
+		return lab.Answer{}, fmt.Errorf("get %s: read the status: %w", url, err)
+	}
+	if certificates = strings.TrimSpace(certificates); certificates == "" {
+		return answer, nil
+	}
+	if answer.Chain, err = chainOf(certificates); err != nil {
+		return lab.Answer{}, fmt.Errorf("get %s: read the chain: %w", url, err)
+	}
+	return answer, nil
+}
+
+// bracketed is an address as it stands in a URL.
+func bracketed(at netip.Addr) string {
+	if at.Is4() {
+		return at.String()
+	}
+	return "[" + at.String() + "]"
+}
+
+// chainOf reads what stands in PEM between lines of other text.
+func chainOf(text string) (chain []*x509.Certificate, err error) {
+	for rest := []byte(text); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return chain, nil
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		chain = append(chain, certificate)
+	}
 }
 
 // removeBound is how long Docker may fail to remove a node: it gives up on each

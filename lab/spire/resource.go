@@ -45,6 +45,9 @@ type FederatedTrustDomainSpec struct {
 	BundleEndpointURL     string          `json:"bundleEndpointURL"`
 	BundleEndpointProfile EndpointProfile `json:"bundleEndpointProfile"`
 	TrustDomainBundle     string          `json:"trustDomainBundle"`
+	// ClassName is written also where it is empty: what is not written stays as
+	// somebody else has set it.
+	ClassName string `json:"className"`
 }
 
 // EndpointProfile says how the bundle endpoint is authenticated.
@@ -105,7 +108,7 @@ func FederatedTrustDomain(r topology.Relationship, endpoint topology.BundleEndpo
 	}
 	return Resource{
 		APIVersion: ResourceAPIVersion,
-		Kind:       "ClusterFederatedTrustDomain",
+		Kind:       FederatedTrustDomainKind,
 		Metadata:   Metadata{Name: ResourceName(r.Trusted), Labels: Owned()},
 		Spec: FederatedTrustDomainSpec{
 			TrustDomain:           r.Trusted.Name(),

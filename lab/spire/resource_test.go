@@ -71,7 +71,8 @@ func TestFederatedTrustDomain(t *testing.T) {
       "type": "https_spiffe",
       "endpointSPIFFEID": "spiffe://cluster1.com/spire/server"
     },
-    "trustDomainBundle": "…"
+    "trustDomainBundle": "…",
+    "className": ""
   }
 }`)
 }

@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fedlab-dev/fedlab/lab/spire"
+)
+
+// federated is what a cluster has of ClusterFederatedTrustDomains.
+type federated struct {
+	// followed are those that the server follows.
+	followed map[spiffeid.TrustDomain]followed
+	// passed are those that the controller manager makes nothing of.
+	passed []spire.PassedOver
+}
+
+// followed is a resource that a server follows.
+type followed struct{ spire.Followed }
+
+func (f followed) String() string { return spire.FederatedTrustDomainKind + " " + f.Resource }
+
+// ours reports whether a resource has the name of the lab's own.
+func (f followed) ours() bool { return f.Resource == spire.ResourceName(f.Trusted) }
+
+// readFederated reads the resources for relationships of the cluster of a trust
+// domain, whoever made them.
+func readFederated(ctx context.Context, objects Objects, of spiffeid.TrustDomain) (federated, error) {
+	all, err := readAll(ctx, objects)
+	return follow(of, all), err
+}
+
+// readFederated reads those of all clusters side by side.
+func (v *visit) readFederated(ctx context.Context) {
+	domains := v.topology.TrustDomains
+	read, errs := make([]federated, len(domains)), make([]error, len(domains))
+	var group errgroup.Group
+	for i, td := range domains {
+		if v.servers[td.Name].silent != nil {
+			continue // there may be nobody to ask, and no use for the answer
+		}
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, statusBound)
+			defer cancel()
+			read[i], errs[i] = readFederated(ctx, v.access[td.Cluster].Objects, td.Name)
+			return nil
+		})
+	}
+	// Each has its own error.
+	_ = group.Wait()
+	for i, td := range domains {
+		a := v.servers[td.Name]
+		a.federated, a.unread = read[i], errs[i]
+		v.servers[td.Name] = a
+	}
+}
+
+func follow(of spiffeid.TrustDomain, all []spire.FederatedTrustDomainResource) federated {
+	r := federated{followed: map[spiffeid.TrustDomain]followed{}}
+	served, passed := spire.Follow(of, all)
+	for td, f := range served {
+		r.followed[td] = followed{f}
+	}
+	r.passed = passed
+	return r
+}
+
+// readAll reads all ClusterFederatedTrustDomains of a cluster.
+func readAll(ctx context.Context, objects Objects) ([]spire.FederatedTrustDomainResource, error) {
+	key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}
+	names, err := objects.Named(ctx, key, nil)
+	if err != nil {
+		return nil, err
+	}
+	var all []spire.FederatedTrustDomainResource
+	for _, key.Name = range names {
+		var one spire.FederatedTrustDomainResource
+		there, err := objects.Object(ctx, key, &one)
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			all = append(all, one)
+		}
+	}
+	return all, nil
+}
+
+// unmade says why there is no relationship with a trust domain, in words that
+// follow others; empty where no resource stands for it.
+func (r federated) unmade(trusted spiffeid.TrustDomain) string {
+	if f, there := r.followed[trusted]; there {
+		return fmt.Sprintf("; the controller manager has not made it of %s yet", f)
+	}
+	var b strings.Builder
+	for _, p := range r.passed {
+		if p.Trusted == trusted {
+			_, _ = fmt.Fprintf(&b, "; the controller manager passes over %s %s: %s", spire.FederatedTrustDomainKind, p.Resource, p.Why)
+		}
+	}
+	return b.String()
+}
+
+// remarks lists the resources that the controller manager passes over.
+func (r federated) remarks(cluster string) []ResourceStatus {
+	var all []ResourceStatus
+	for _, p := range r.passed {
+		why := p.Why.Error()
+		if unserved := (*spire.UnservedClassError)(nil); !errors.As(p.Why, &unserved) {
+			why = "it is passed over: " + why
+		}
+		all = append(all, ResourceStatus{Cluster: cluster, Kind: spire.FederatedTrustDomainKind, Name: p.Resource, Problem: why})
+	}
+	return all
+}

@@ -1,0 +1,93 @@
+package spire_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// TestFollow: which resources count is what spire-controller-manager v0.7.0 makes
+// of them (its pkg/spirefederationrelationship/reconciler.go).
+func TestFollow(t *testing.T) {
+	spiffe := func(td string) spire.FederatedTrustDomainSpec {
+		return spire.FederatedTrustDomainSpec{
+			TrustDomain: td, BundleEndpointURL: "https://10.192.1.1:8443",
+			BundleEndpointProfile: spire.EndpointProfile{Type: topology.HTTPSSPIFFE, EndpointSPIFFEID: "spiffe://cluster1.com/spire/server"},
+		}
+	}
+	resource := func(name string, created int64, spec spire.FederatedTrustDomainSpec) spire.FederatedTrustDomainResource {
+		r := spire.FederatedTrustDomainResource{Spec: spec}
+		r.Metadata.Name, r.Metadata.UID, r.Metadata.Created = name, "uid-of-"+name, time.Unix(created, 0)
+		return r
+	}
+	with := func(change func(*spire.FederatedTrustDomainSpec)) spire.FederatedTrustDomainSpec {
+		spec := spiffe("cluster1.com")
+		change(&spec)
+		return spec
+	}
+	for name, tt := range map[string]struct {
+		resources []spire.FederatedTrustDomainResource
+		// counts is the resource for cluster1.com; passed are the others.
+		counts string
+		passed []string
+	}{
+		"one":              {[]spire.FederatedTrustDomainResource{resource("a", 1, spiffe("cluster1.com"))}, "a", nil},
+		"with its scheme":  {[]spire.FederatedTrustDomainResource{resource("a", 1, spiffe("spiffe://cluster1.com"))}, "a", nil},
+		"of another":       {[]spire.FederatedTrustDomainResource{resource("a", 1, spiffe("cluster3.com"))}, "", nil},
+		"the older of two": {[]spire.FederatedTrustDomainResource{resource("a", 2, spiffe("cluster1.com")), resource("b", 1, spiffe("spiffe://cluster1.com"))}, "b", []string{"a: the older ClusterFederatedTrustDomain b stands for cluster1.com, too, and counts"}},
+		"of one second":    {[]spire.FederatedTrustDomainResource{resource("b", 1, spiffe("cluster1.com")), resource("a", 1, spiffe("cluster1.com"))}, "a", []string{"b: the older ClusterFederatedTrustDomain a stands for cluster1.com, too, and counts"}},
+		"an older one with a class": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.ClassName = "theirs" })), resource("b", 2, spiffe("cluster1.com"))},
+			"b", []string{`a: it has the class "theirs", and the controller manager serves none: nothing comes of it`},
+		},
+		"an older one that is refused": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL = "http://10.192.1.1:8443" })), resource("b", 2, spiffe("cluster1.com"))},
+			"b", []string{`a: bundleEndpointURL "http://10.192.1.1:8443": want https`},
+		},
+		"without a host": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL = "https:///bundle" }))},
+			"", []string{`a: bundleEndpointURL "https:///bundle": it names no host`},
+		},
+		"with a user": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL = "https://me@10.192.1.1" }))},
+			"", []string{`a: bundleEndpointURL "https://me@10.192.1.1": it has a user in it`},
+		},
+		"no SPIFFE ID": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointProfile.EndpointSPIFFEID = "cluster1.com" }))},
+			"", []string{`a: endpointSPIFFEID "cluster1.com": scheme is missing or invalid`},
+		},
+		"a SPIFFE ID with https_web": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointProfile.Type = topology.HTTPSWeb }))},
+			"", []string{`a: endpointSPIFFEID "spiffe://cluster1.com/spire/server": profile https_web has none`},
+		},
+		"an unknown profile": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointProfile.Type = "acme" }))},
+			"", []string{`a: unknown profile "acme"`},
+		},
+		"no trust domain": {
+			[]spire.FederatedTrustDomainResource{resource("a", 1, spiffe("Cluster1"))},
+			"", []string{`a: trustDomain "Cluster1": trust domain characters are limited to lowercase letters, numbers, dots, dashes, and underscores`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			followed, passed := spire.Follow(broker, tt.resources)
+			f := followed[market]
+			if f.Resource != tt.counts || f.Resource != "" && (f.Truster != broker || f.EndpointID != spiffeid.RequireFromString("spiffe://cluster1.com/spire/server")) {
+				t.Errorf("%s counts, as %+v; want %q", f.Resource, f, tt.counts)
+			}
+			var got []string
+			for _, p := range passed {
+				got = append(got, fmt.Sprintf("%s: %s", p.Resource, p.Why))
+			}
+			if strings.Join(got, "\n") != strings.Join(tt.passed, "\n") {
+				t.Errorf("passed over\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.passed, "\n"))
+			}
+		})
+	}
+}
