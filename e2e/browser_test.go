@@ -101,6 +101,13 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 		Eventually(show).WithContext(ctx).WithTimeout(10 * time.Second).WithPolling(poll).
 			Should(WithTransform(page.prices, Not(Equal(first.prices()))))
 
+		if *update {
+			// The lines of the last minute are to be seen in the picture.
+			Eventually(func() (int, error) {
+				return chromedp.Run(tab, chromedp.Evaluate[int](`document.querySelector("#quotes polyline").points.length`))
+			}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(BeNumerically(">=", 30))
+		}
+
 		By("in light and in dark")
 		backgrounds := map[string]string{}
 		for _, scheme := range []string{"light", "dark"} {
