@@ -39,7 +39,7 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 	@$(E2E) --timeout=60m --label-filter='(!scenario || ci) && !newcomer' ./e2e
 
 .PHONY: e2e-all
-e2e-all: build ## Run all scenarios twice, what must break them, and a newcomer's first hour
+e2e-all: build ## Run all scenarios twice, what must break them, a newcomer's first hour, and random kills
 	@$(E2E) --timeout=200m --label-filter='scenario || newcomer' ./e2e
 
 .PHONY: bench
