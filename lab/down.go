@@ -70,6 +70,10 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		return false, err
 	}
 	err = plan.Runner{Observe: d.Observe}.Run(ctx, p)
+	if err == nil && !left.network {
+		// Notes of volumes are there without it as well.
+		err = d.Parts.Networks.Remove(ctx, lab)
+	}
 	return removed.Load(), err
 }
 

@@ -296,3 +296,21 @@ func TestALabNeedsNoKubeconfigFile(t *testing.T) {
 		}
 	})
 }
+
+// TestDownRemovesVolumesThatWereLeft by a down that was killed, also where somebody
+// has removed the network since.
+func TestDownRemovesVolumesThatWereLeft(t *testing.T) {
+	for _, networked := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.notes["quotes"] = true
+			if networked {
+				w.networks["quotes"] = topology.NetworkCandidates()[0]
+			}
+			if _, err := w.down(t, w.driver(t)); err != nil {
+				t.Fatal(err)
+			}
+			w.want(t, "")
+		})
+	}
+}

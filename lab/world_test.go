@@ -44,6 +44,8 @@ type world struct {
 	taken map[netip.AddrPort]bool
 	// pulled says that the node image is of upstream's images.
 	pulled bool
+	// notes are the labs of which a killed command left volumes.
+	notes map[string]bool
 	// noFiles is why the person's kubeconfig files cannot be read.
 	noFiles error
 	// noLocks is why no lock can be had.
@@ -95,7 +97,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{}, sidecars: map[nodeName]bool{},
-		contexts: map[string]bool{}, held: map[string]string{}, late: map[nodeName]time.Time{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
+		contexts: map[string]bool{}, held: map[string]string{}, notes: map[string]bool{}, late: map[nodeName]time.Time{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
 	}
 	t.Cleanup(func() {
 		close(w.over)
@@ -293,6 +295,9 @@ func (w *world) dump() string {
 	for name, subnet := range w.networks {
 		add("network %s %s", name, subnet)
 	}
+	for name := range w.notes {
+		add("volumes of %s", name)
+	}
 	for name := range w.sidecars {
 		add("sidecar %s", name)
 	}
@@ -456,8 +461,11 @@ func (w networks) Remove(ctx context.Context, name string) error {
 				return fmt.Errorf("network of %s has active endpoints", name)
 			}
 		}
+		if w.networks[name].IsValid() || w.notes[name] {
+			changed()
+		}
 		delete(w.networks, name)
-		changed()
+		delete(w.notes, name)
 		return nil
 	})
 }
