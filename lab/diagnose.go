@@ -139,7 +139,19 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if err != nil {
 		return err
 	}
-	return o.accepts(ctx, is)
+	err = o.accepts(ctx, is)
+	if causeOf(err) != EndpointUnreachable {
+		return err
+	}
+	trusted, failed := v.topology.TrustDomain(r.Trusted)
+	if failed != nil {
+		return failed
+	}
+	address, failed := v.addresses.Server(trusted)
+	if failed != nil {
+		return failed
+	}
+	return elsewhere(ctx, v.access[trusted.Cluster].Objects, trusted, address, err)
 }
 
 // outlook returns how the server of a trust domain sees bundle endpoints.

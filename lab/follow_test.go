@@ -280,3 +280,34 @@ func TestUpDoesNotWaitForWhatNobodyMakes(t *testing.T) {
 		}
 	})
 }
+
+// TestEndpointWithAnotherAddress: MetalLB has not given the Service what it asks for.
+// Both name it; another Service may give the address up while up waits.
+func TestEndpointWithAnotherAddress(t *testing.T) {
+	for name, tt := range map[string]struct{ ingress, want string }{
+		"another": {`[{"ip":"10.192.1.7"}]`, "; the Service spire-bundle-endpoint of cluster market has the address 10.192.1.7, and should have 10.192.1.1"},
+		"none":    {`[]`, "; the Service spire-bundle-endpoint of cluster market has no address, and should have 10.192.1.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts()["all of it"](t, w, d)
+				key := lab.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
+				w.nodes[nodeName{"quotes", "market"}].objects[key] = `{"status":{"loadBalancer":{"ingress":` + tt.ingress + `}}}`
+				w.fault = always("Nodes.Get from broker", fail)
+				s, err := d.Status(t.Context(), quotes(t))
+				if got := saysOf(s, "cluster2.com", "cluster1.com"); err != nil || !strings.HasSuffix(got, tt.want) {
+					t.Errorf("error %v; status says %s, want %s", err, got, tt.want)
+				}
+				if err := (objects{w.nodes[nodeName{"quotes", "broker"}]}).Delete(t.Context(), ownKey); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.up(t, d, quotes(t)); err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("up says %v, want %s", err, tt.want)
+				}
+			})
+		})
+	}
+}
