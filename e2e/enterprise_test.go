@@ -123,7 +123,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			})`))
 		}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(And(
 			HaveField("State", "live"),
-			HaveField("Arrows", 6),
+			HaveField("Arrows", 4),
 			// Relationships cannot be seen; bundles of two trust domains came.
 			HaveField("Facts", []string{"unknown 2", "holds 2", "holds 2"})))
 		Expect(screenshot(tab, "federation")).To(Succeed())

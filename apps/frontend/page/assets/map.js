@@ -79,11 +79,12 @@ function lay(domains, own, words, { width, height }) {
     w: Math.max(7 * rem, ...names.map((name) => name.getBBox().width)) + 1.6 * rem,
     h: (1.25 * lines + 2.3) * rem,
   };
-  // Our own is at the left, or at the upper left where four have the corners.
+  // Our own is at the left; two others have the corners at the right, and three all
+  // corners with it.
   // Around them is room for the words of arrows that swerve outwards.
   const first = Math.PI * (domains.length === 4 ? 1.25 : 1), margin = { x: width > 2 * box.w + 14 * rem ? 3.5 * rem : 0, y: 5.5 * rem };
   const at = new Map(domains.map((domain, i) => {
-    const angle = first + (2 * Math.PI * i) / domains.length, x = Math.cos(angle), y = Math.sin(angle);
+    const angle = domains.length === 3 ? Math.PI * [1, 1.75, 0.25][i] : first + (2 * Math.PI * i) / domains.length, x = Math.cos(angle), y = Math.sin(angle);
     const out = domains.length === 1 ? 0 : 1 / Math.max(Math.abs(x), Math.abs(y));
     return [domain, { x: width / 2 + (x * out * (width - box.w - margin.x)) / 2, y: height / 2 + (y * out * (height - box.h - margin.y)) / 2 }];
   }));
