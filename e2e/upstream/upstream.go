@@ -11,6 +11,7 @@ package upstream
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
@@ -142,7 +142,7 @@ func program(library *images.Library, upstream images.Image) (v1.Image, error) {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
-	return image(v1.Config{Entrypoint: []string{upstream.Path}}, static.NewLayer(layer.Bytes(), types.DockerUncompressedLayer))
+	return image(v1.Config{Entrypoint: []string{upstream.Path}}, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
 }
 
 // foundation makes the image of what a demo program stands on of the files of
@@ -156,18 +156,21 @@ func foundation(store *images.Store, entries []images.Entry, artifact string) (v
 	if err != nil {
 		return nil, err
 	}
-	files, err := os.ReadFile(filepath.Join(dir, "files.tar"))
-	if err != nil {
-		return nil, err
-	}
-	return image(v1.Config{}, static.NewLayer(files, types.DockerUncompressedLayer))
+	return image(v1.Config{}, func() (io.ReadCloser, error) { return os.Open(filepath.Join(dir, "files.tar")) })
 }
 
-// image makes an image of layers that are not compressed: they travel on loopback.
-func image(config v1.Config, layers ...v1.Layer) (v1.Image, error) {
-	img, err := mutate.AppendLayers(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.DockerManifestSchema2), types.DockerConfigJSON), layers...)
-	if err != nil {
-		return nil, err
+// image makes an image of layers. They are in the format of gzip, as upstream's are,
+// and not made smaller: to compress gigabytes for loopback takes minutes.
+func image(config v1.Config, contents ...tarball.Opener) (v1.Image, error) {
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.DockerManifestSchema2), types.DockerConfigJSON)
+	for _, content := range contents {
+		layer, err := tarball.LayerFromOpener(content, tarball.WithCompressionLevel(gzip.NoCompression))
+		if err == nil {
+			img, err = mutate.AppendLayers(img, layer)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	file, err := img.ConfigFile()
 	if err != nil {
@@ -245,27 +248,11 @@ func kindNode(ctx context.Context, built, dir string) (_ v1.Image, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range layers {
-		layers[i] = plain{layers[i]}
+	var contents []tarball.Opener
+	for _, layer := range layers {
+		contents = append(contents, layer.Uncompressed)
 	}
-	return image(config.Config, layers...)
-}
-
-// plain is a layer that is sent as it is: to compress gigabytes for loopback takes
-// minutes.
-type plain struct{ v1.Layer }
-
-func (p plain) Compressed() (io.ReadCloser, error)  { return p.Uncompressed() }
-func (p plain) Digest() (v1.Hash, error)            { return p.DiffID() }
-func (p plain) MediaType() (types.MediaType, error) { return types.DockerUncompressedLayer, nil }
-
-func (p plain) Size() (size int64, err error) {
-	content, err := p.Uncompressed()
-	if err != nil {
-		return 0, err
-	}
-	size, err = io.Copy(io.Discard, content)
-	return size, errors.Join(err, content.Close())
+	return image(config.Config, contents...)
 }
 
 // docker runs Docker's command.
