@@ -68,14 +68,13 @@ func tell(listener *net.UnixListener, answer []byte) {
 
 // ask returns who listens at an address. It fails when nobody does any more.
 func ask(address *net.UnixAddr) (h Holder, err error) {
-	conn, err := net.DialTimeout("unix", address.String(), answerBound)
+	// The kernel decides at once: a holder need not be awake to be connected to.
+	conn, err := net.DialUnix("unix", nil, address)
 	if err != nil {
 		return h, err
 	}
 	defer func() { _ = conn.Close() }()
-	if unix, ok := conn.(*net.UnixConn); ok {
-		h = peer(unix)
-	}
+	h = peer(conn)
 	// Whoever is connected exists; that it does not answer is no error.
 	_ = conn.SetDeadline(time.Now().Add(answerBound))
 	data, _ := io.ReadAll(io.LimitReader(conn, answerLimit))
