@@ -106,13 +106,15 @@ func TestTenMegabytes(t *testing.T) {
 		runtime.ReadMemStats(&after)
 		return ended - began, after.TotalAlloc - before.TotalAlloc
 	}
-	short, _ := took(1 << 20)
+	short, less := took(1 << 20)
 	long, memory := took(10 << 20)
 	if long > 30*short {
 		t.Errorf("1 MB takes %s, 10 MB take %s", short, long)
 	}
-	if memory > 64*10<<20 {
-		t.Errorf("10 MB take %d bytes of memory", memory)
+	// What is allocated in all, most of it for a moment; the race detector adds
+	// to it.
+	if memory > 40*less {
+		t.Errorf("1 MB takes %d bytes of memory, 10 MB take %d", less, memory)
 	}
 }
 
