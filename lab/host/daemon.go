@@ -73,12 +73,7 @@ func (r reload) Apply(ctx context.Context, sys System) error {
 	if err := sys.Programs.Signal(r.pid, syscall.SIGHUP); err != nil {
 		return err
 	}
-	return withLog(sys.Files, await(ctx, sys, reloadBound, nil, func(d Docker) error {
-		if d.DefaultRuntime != runtimeName {
-			return fmt.Errorf("its default runtime is %s", d.DefaultRuntime)
-		}
-		return nil
-	}))
+	return withLog(sys.Files, await(ctx, sys, reloadBound, nil, hasDefault(runtimeName)))
 }
 
 // withLog adds to an error what the daemon logged last, where it was started

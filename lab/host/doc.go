@@ -11,15 +11,11 @@
 // beyond whether they are built here. It downloads nothing but Debian's own
 // packages.
 //
-// What Setup leaves behind, for there is no way back but by hand:
-//
-//   - the packages it installed, as apt-get's log names them;
-//   - /usr/local/lib/fedlab, with the OCI runtime and its source, and the
-//     entries "runtimes"."fedlab" and "default-runtime" in
-//     /etc/docker/daemon.json, where capabilities are missing. Take the entries
-//     out before the folder: containers made with the runtime need it to stop;
-//   - a dockerd that runs on, and its log /var/log/fedlab-dockerd.log, where no
-//     init system starts it. SIGTERM to the process in /var/run/docker.pid
-//     stops it;
-//   - higher inotify limits, until the next boot.
+// Setup notes what it changes in /usr/local/lib/fedlab/setup.json, and Undo puts
+// it back: the entries in /etc/docker/daemon.json, the OCI runtime and its
+// source, and kernel settings, which last until the next boot anyway. Two things
+// stay for a person to undo: the packages that it installed, as apt-get's log
+// names them, and a dockerd that it started where no init system does, with its
+// log /var/log/fedlab-dockerd.log. SIGTERM to the process in /var/run/docker.pid
+// stops it.
 package host

@@ -47,7 +47,11 @@ func surveyDocker(ctx context.Context, sys System, m Machine) (Docker, error) {
 		return Docker{}, err
 	}
 	d.Config = config
-	d.PID, err = running(sys.Files, daemonPID, "dockerd")
+	if d.PID, err = running(sys.Files, daemonPID, "dockerd"); err != nil || d.PID == 0 {
+		return d, err
+	}
+	line, _, err := read(sys.Files, fmt.Sprintf("/proc/%d/cmdline", d.PID))
+	d.Flags = strings.Split(line, "\x00")
 	return d, err
 }
 

@@ -103,13 +103,17 @@ func (m Machine) capabilities() Finding {
 	case err != nil:
 		f.Level, f.Seen, f.Cure = Missing, f.Seen+"; "+err.Error(), "mend "+daemonConfig
 		return f
+	case !registered && m.Docker.conflict() != "":
+		f.Level, f.Seen = Missing, f.Seen+"; dockerd was started with "+m.Docker.conflict()
+		f.Cure = "start dockerd without that flag, and say the same in " + daemonConfig
+		return f
 	case !registered && m.Programs["go"] == "":
 		f.Level, f.Seen = Missing, f.Seen+"; no go in PATH"
 		f.Cure = installGo
 		return f
 	case !registered:
 		f.Level, f.Cure = Missing, "as root, on Debian or Ubuntu: fedlab setup"
-		return m.mend(f, append([]Remedy{r}, m.reload()...)...)
+		return m.mend(f, append(append([]Remedy{r}, m.reload()...), prove{})...)
 	case m.Docker.Answers && m.Docker.DefaultRuntime != runtimeName:
 		f.Level, f.Seen = Missing, f.Seen+"; Docker has not read "+daemonConfig
 		f.Cure = "as root: systemctl reload docker, or send dockerd the signal HUP"
@@ -117,6 +121,19 @@ func (m Machine) capabilities() Finding {
 	}
 	f.Seen, f.Need = f.Seen+"; Docker's default runtime does without", ""
 	return f
+}
+
+// conflict returns the flag of a daemon that runs by which daemon.json cannot
+// choose its runtime: what is said in both keeps it from starting again.
+func (d Docker) conflict() string {
+	for _, flag := range d.Flags {
+		for _, taken := range []string{"--default-runtime", "--add-runtime", "--config-file"} {
+			if name, value, _ := strings.Cut(flag, "="); name == taken && value != daemonConfig {
+				return flag
+			}
+		}
+	}
+	return ""
 }
 
 // reload makes a daemon that runs read its settings; one that does not run

@@ -28,6 +28,11 @@ type fakeMachine struct {
 	exits       error  // how dockerd ends when it is started; nil: it stays
 	aptFailures int    // installations that fail before one succeeds
 	deaf        bool   // a daemon that ignores SIGHUP
+	validates   bool   // dockerd knows --validate
+	refuses     string // and refuses a file that holds this
+	unproven    bool   // a privileged container does not start
+	// containers are the runtimes of those that are there, by their names.
+	containers map[string]string
 
 	calls   int
 	failAt  int  // the call that fails, counted from 1; 0: none
@@ -176,9 +181,11 @@ func (m *fakeMachine) readDaemonConfig() {
 			panic(err)
 		}
 	}
-	m.runtime = "runc"
+	// As Docker does: a file that does not say it leaves a daemon that runs alone.
 	if config.Default != "" {
 		m.runtime = config.Default
+	} else if m.runtime == "" {
+		m.runtime = "runc"
 	}
 }
 
@@ -216,6 +223,24 @@ func (m *fakeMachine) run(command Command) ([]byte, error) {
 		}
 		return json.Marshal(map[string]any{"ServerVersion": "20.10.24", "DockerRootDir": "/var/lib/docker",
 			"Driver": "overlay2", "DefaultRuntime": m.runtime, "MemTotal": 4 << 30, "CgroupVersion": "1"})
+	case line == "docker ps --all --quiet --no-trunc":
+		return []byte(strings.Join(slices.Sorted(maps.Keys(m.containers)), "\n")), nil
+	case strings.HasPrefix(line, "docker inspect"):
+		name := command.Args[len(command.Args)-1]
+		return []byte(m.containers[name] + " /" + name + "\n"), nil
+	case strings.HasPrefix(line, "docker run") && m.unproven:
+		m.change("%s", line)
+		return nil, errors.New("exit status 126")
+	case line == "dockerd --help":
+		if m.validates {
+			return []byte("      --validate   Validate daemon configuration and exit\n"), nil
+		}
+		return nil, nil
+	case strings.HasPrefix(line, "dockerd --validate"):
+		if m.refuses != "" && strings.Contains(m.files[command.Args[2]], m.refuses) {
+			return nil, errors.New("exit status 1: unable to configure")
+		}
+		return nil, nil
 	case strings.HasPrefix(line, "gcc"):
 		if m.programs["libc6-dev"] == "" {
 			return []byte("libc.a\n"), nil

@@ -31,6 +31,7 @@ func TestFindings(t *testing.T) {
 	registered := func(m *fakeMachine) {
 		lacking(m)
 		m.files[theRuntime().path()] = "program"
+		m.files[theRuntime().path()+sumSuffix] = sumOf([]byte("program")) + "\n"
 		m.files[daemonConfig] = `{"default-runtime": "fedlab", "runtimes": {"fedlab": {"path": "` + theRuntime().path() + `"}}}`
 	}
 	down := func(m *fakeMachine) {
@@ -78,10 +79,10 @@ func TestFindings(t *testing.T) {
 			Finding{Level: Note, Seen: "not known: the daemon is not among the processes seen here"}},
 		"capabilities of a daemon that does not run": {"capabilities", func(m *fakeMachine) { down(m); m.files["/proc/self/status"] = "CapBnd: 1fffeffffff" },
 			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE", Need: "an OCI runtime that does without, as Docker's default",
-				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime()}}},
+				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime(), prove{}}}},
 		"capabilities lack, daemon runs": {"capabilities", lacking,
 			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE", Need: "an OCI runtime that does without, as Docker's default",
-				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime(), reload{4711}}}},
+				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime(), reload{4711}, prove{}}}},
 		"capabilities lack, no Go": {"capabilities", func(m *fakeMachine) { lacking(m); delete(m.programs, "go") },
 			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE; no go in PATH", Need: "an OCI runtime that does without, as Docker's default",
 				Cure: installGo}},
@@ -96,7 +97,22 @@ func TestFindings(t *testing.T) {
 			Finding{Seen: "the bounding set lacks CAP_SYS_RESOURCE; Docker's default runtime does without"}},
 		"capabilities lack, runtime in use is gone": {"capabilities", func(m *fakeMachine) { registered(m); m.runtime = runtimeName; delete(m.files, theRuntime().path()) },
 			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE", Need: "an OCI runtime that does without, as Docker's default",
-				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime(), reload{4711}}}},
+				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime(), reload{4711}, prove{}}}},
+		"capabilities lack, runtime in use was cut short": {"capabilities", func(m *fakeMachine) { registered(m); m.runtime = runtimeName; m.files[theRuntime().path()] = "" },
+			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE", Need: "an OCI runtime that does without, as Docker's default",
+				Cure: "as root, on Debian or Ubuntu: fedlab setup", Remedies: []Remedy{theRuntime(), reload{4711}, prove{}}}},
+		"capabilities lack, a flag of dockerd chooses": {"capabilities", func(m *fakeMachine) {
+			lacking(m)
+			m.files["/proc/4711/cmdline"] = "/usr/bin/dockerd\x00--default-runtime=crun\x00"
+		},
+			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE; dockerd was started with --default-runtime=crun",
+				Need: "an OCI runtime that does without, as Docker's default", Cure: "start dockerd without that flag, and say the same in /etc/docker/daemon.json"}},
+		"capabilities lack, dockerd reads another file": {"capabilities", func(m *fakeMachine) {
+			lacking(m)
+			m.files["/proc/4711/cmdline"] = "dockerd\x00--config-file=/etc/other.json\x00"
+		},
+			Finding{Level: Missing, Seen: "the bounding set lacks CAP_SYS_RESOURCE; dockerd was started with --config-file=/etc/other.json",
+				Need: "an OCI runtime that does without, as Docker's default", Cure: "start dockerd without that flag, and say the same in /etc/docker/daemon.json"}},
 		"forwarding was switched off": {"ip forwarding", func(m *fakeMachine) { m.files[sysctlFile(ipForward)] = "0\n" },
 			Finding{Level: Missing, Seen: "net.ipv4.ip_forward = 0", Need: "at least 1", Cure: "as root: sysctl -w net.ipv4.ip_forward=1", Remedies: []Remedy{setting{ipForward, 1}}}},
 		"forwarding is the daemon's to switch on": {"ip forwarding", down, Finding{}},

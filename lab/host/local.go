@@ -22,8 +22,30 @@ func Local() System {
 type localFiles struct{}
 
 func (localFiles) ReadFile(name string) ([]byte, error) { return os.ReadFile(name) }
-func (localFiles) Rename(from, to string) error         { return os.Rename(from, to) }
 func (localFiles) Remove(name string) error             { return os.Remove(name) }
+
+// Rename lets the content reach the disk before the name does.
+func (localFiles) Rename(from, to string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(to))
+}
+
+func syncFolder(name string) error {
+	dir, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
 
 func (localFiles) WriteFile(name string, data []byte, mode fs.FileMode) error {
 	if strings.HasPrefix(name, "/proc/") {
@@ -61,7 +83,10 @@ func replace(name string, data []byte, mode fs.FileMode) (err error) {
 	if err = errors.Join(err, next.Chmod(mode), next.Sync(), next.Close()); err != nil {
 		return err
 	}
-	return os.Rename(next.Name(), name)
+	if err := os.Rename(next.Name(), name); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(name))
 }
 
 type localPrograms struct{}

@@ -66,6 +66,8 @@ type Docker struct {
 	OutOfReach string
 	// PID is the process of the daemon on this machine, 0 when none runs.
 	PID int
+	// Flags are those that the daemon was started with.
+	Flags []string
 	// Config is the content of daemon.json, nil when there is none.
 	Config []byte
 	// What the daemon says of itself when it answers.
@@ -205,8 +207,10 @@ func (m *Machine) readCapabilities(sys System) error {
 		return err
 	}
 	if len(m.MissingCapabilities) > 0 {
-		_, err := sys.Programs.Look(runtimeWithout(m.MissingCapabilities).path())
-		m.RuntimeBuilt = err == nil
+		m.RuntimeBuilt, err = runtimeWithout(m.MissingCapabilities).built(sys.Files)
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ type Remedy interface {
 	// Apply makes the change.
 	Apply(ctx context.Context, sys System) error
 	// turn sorts remedies: settings before the packages whose daemon reads
-	// them, and the daemon last.
+	// them, the daemon after them, and the proof that it works last.
 	turn() turn
 }
 
@@ -30,6 +30,7 @@ const (
 	turnRuntime
 	turnPackages
 	turnDaemon
+	turnProof
 )
 
 // Remedies returns what the findings ask for, in the order it must be applied
@@ -74,7 +75,30 @@ func (s setting) String() string {
 }
 
 func (s setting) Apply(_ context.Context, sys System) error {
-	return sys.Files.WriteFile(sysctlFile(s.name), []byte(strconv.Itoa(s.value)+"\n"), 0o644)
+	before, err := readSetting(sys.Files, s.name)
+	if err != nil {
+		return err
+	}
+	if err := noteSetting(sys.Files, s.name, settingChange{Before: before, After: s.value}); err != nil {
+		return err
+	}
+	return writeSetting(sys.Files, s.name, s.value)
+}
+
+func readSetting(files Files, name string) (int, error) {
+	text, _, err := read(files, sysctlFile(name))
+	if err != nil {
+		return 0, err
+	}
+	value, err := strconv.Atoi(text)
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	return value, nil
+}
+
+func writeSetting(files Files, name string, value int) error {
+	return files.WriteFile(sysctlFile(name), []byte(strconv.Itoa(value)+"\n"), 0o644)
 }
 
 // packages are installed from the distribution's archive.

@@ -36,12 +36,12 @@ func TestRemediesAreOrderedAndMerged(t *testing.T) {
 	got := Remedies([]Finding{
 		{Remedies: []Remedy{packages{"docker.io", "iptables"}, start{}}},
 		{Remedies: []Remedy{packages{"iptables"}, start{}}},
-		{Remedies: []Remedy{theRuntime(), reload{7}}},
+		{Remedies: []Remedy{theRuntime(), prove{}, reload{7}}},
 		{Remedies: []Remedy{setting{ipForward, 1}}},
 		{},
 	})
 	want := []string{setting{ipForward, 1}.String(), theRuntime().String(), "install docker.io and iptables with apt-get",
-		start{}.String(), "make the Docker daemon (process 7) read its settings; no container is touched"}
+		start{}.String(), "make the Docker daemon (process 7) read its settings; no container is touched", prove{}.String()}
 	var words []string
 	for _, remedy := range got {
 		words = append(words, remedy.String())

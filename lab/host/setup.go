@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -22,7 +23,8 @@ type Observer interface {
 // nothing is missing, nor by anybody but root on Debian or Ubuntu. What then
 // still is missing comes back as a *MissingError. cache is as in Survey.
 //
-// Stopped at any moment, Setup ends what was begun when it is run again.
+// Where a change fails, daemon.json is put back as it was. Stopped at any
+// moment, Setup ends what was begun when it is run again.
 func Setup(ctx context.Context, sys System, needs Needs, cache string, observe Observer) error {
 	findings, err := look(ctx, sys, needs, cache, observe)
 	if err != nil {
@@ -35,10 +37,15 @@ func Setup(ctx context.Context, sys System, needs Needs, cache string, observe O
 	if err := observe.Announced(remedies); err != nil {
 		return err
 	}
+	before, err := takeSnapshot(sys.Files)
+	if err != nil {
+		return err
+	}
 	for _, remedy := range remedies {
 		observe.Applying(remedy)
 		if err := remedy.Apply(ctx, sys); err != nil {
-			return fmt.Errorf("%s: %w", remedy, err)
+			// A daemon that cannot use the new file must find the old one.
+			return errors.Join(fmt.Errorf("%s: %w", remedy, err), before.restore(context.WithoutCancel(ctx), sys))
 		}
 	}
 	if findings, err = look(ctx, sys, needs, cache, observe); err != nil {

@@ -53,6 +53,7 @@ func TestSetupMendsABareMachine(t *testing.T) {
 			"/etc/docker/daemon.json; it does without CAP_SYS_RESOURCE",
 		"install docker.io, iptables, gcc, libc6-dev, debootstrap, gpgv and debian-archive-keyring with apt-get",
 		"start the Docker daemon in the background, its log in /var/log/fedlab-dockerd.log",
+		"start a privileged container to see that the OCI runtime works, and remove it with its image",
 	}
 	if !slices.Equal(r.announced, want) {
 		t.Errorf("announced\n%s\nwant\n%s", strings.Join(r.announced, "\n"), strings.Join(want, "\n"))
@@ -63,14 +64,28 @@ func TestSetupMendsABareMachine(t *testing.T) {
 	program := theRuntime().path()
 	const apt = "apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends --no-remove "
 	wantChanges := []string{
+		"write " + recordFile,
 		"write /proc/sys/fs/inotify/max_user_instances",
+		"write " + recordFile,
 		"write /proc/sys/fs/inotify/max_user_watches",
+		"write " + recordFile,
 		"write " + program + ".go",
 		"build " + program + ".partial",
+		"write " + program + ".sha256",
 		"rename " + program + ".partial " + program,
+		"write " + recordFile,
 		"write /etc/docker/daemon.json",
 		apt + "docker.io iptables gcc libc6-dev debootstrap gpgv debian-archive-keyring",
 		"start dockerd, log in /var/log/fedlab-dockerd.log",
+		"write " + proofProgram + ".go",
+		"build " + proofProgram,
+		"write " + proofArchive,
+		"docker import " + proofArchive + " " + proofImage,
+		"docker run --rm --privileged --network none " + proofImage + " /proof",
+		"docker image rm --force " + proofImage,
+		"remove " + proofProgram,
+		"remove " + proofProgram + ".go",
+		"remove " + proofArchive,
 	}
 	if !slices.Equal(m.changes, wantChanges) {
 		t.Errorf("changed\n%s\nwant\n%s", strings.Join(m.changes, "\n"), strings.Join(wantChanges, "\n"))
@@ -216,7 +231,7 @@ func TestSetupReportsWhatRemains(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}
-	if !slices.Equal(m.changes, []string{"write /proc/sys/fs/inotify/max_user_instances"}) {
+	if !slices.Equal(m.changes, []string{"write " + recordFile, "write /proc/sys/fs/inotify/max_user_instances"}) {
 		t.Errorf("changed %q", m.changes)
 	}
 }

@@ -28,6 +28,7 @@ type Files interface {
 	// the mode of a file that is there and gives a new one mode. Files under
 	// /proc are written in place.
 	WriteFile(name string, data []byte, mode fs.FileMode) error
+	// Rename puts a file in its place; a power cut leaves all of it or nothing.
 	Rename(from, to string) error
 	Remove(name string) error
 }

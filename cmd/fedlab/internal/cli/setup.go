@@ -15,7 +15,7 @@ import (
 )
 
 func (c *cmd) setup() *cobra.Command {
-	var look, forTests bool
+	var look, forTests, undo bool
 	command := &cobra.Command{
 		Use:     "setup",
 		GroupID: "machine",
@@ -25,9 +25,17 @@ disk, and, where images have to be built, compilers. Whether they have to be
 built it finds out as up does: where an image is missing, it asks the registry.
 As root on Debian or Ubuntu it installs and starts what is missing, and says so
 before it does. Elsewhere it says what to do, and ends with exit code 4. It
-changes nothing when nothing is missing.`,
+changes nothing when nothing is missing. Where a change fails, Docker's
+daemon.json is put back as it was.
+
+--undo puts back what setup has changed: Docker's daemon.json, the OCI runtime,
+and kernel settings. What somebody else has changed since stays as it is, and so
+do packages, and a Docker daemon that setup has started.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if undo {
+				return c.undoSetup(cmd, look, forTests)
+			}
 			t, err := c.topology()
 			if err != nil {
 				return err
@@ -74,7 +82,32 @@ changes nothing when nothing is missing.`,
 	}
 	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
 	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser and PostgreSQL")
+	command.Flags().BoolVar(&undo, "undo", false, "put back what setup has changed; with --check, say what that is")
 	return c.sourceFlags(command)
+}
+
+func (c *cmd) undoSetup(cmd *cobra.Command, look, forTests bool) error {
+	if forTests {
+		return usage(cmd, errors.New("--undo does not go with --for-tests"))
+	}
+	s := &setupReport{cmd: c, look: look, undo: true, changes: []string{}}
+	err := host.Undo(cmd.Context(), host.Local(), s)
+	missing := (*host.MissingError)(nil)
+	switch {
+	case errors.Is(err, errLook):
+		return nil
+	case errors.As(err, &missing):
+		return errors.Join(printFindings(c.Out, missing.Findings), &shownError{missing})
+	case err != nil:
+		return err
+	case c.output == "json":
+		return c.json("Setup", map[string]any{"findings": []host.Finding{}, "changes": s.changes})
+	case len(s.changes) > 0:
+		c.printf("the machine is as it was before setup\n")
+	default:
+		c.printf("setup has changed nothing that could be put back\n")
+	}
+	return nil
 }
 
 // errLook ends a set-up that is only to look.
@@ -93,6 +126,7 @@ func (e *shownError) Unwrap() error { return e.missing }
 type setupReport struct {
 	cmd      *cmd
 	look     bool
+	undo     bool
 	findings []host.Finding
 	changes  []string
 }
@@ -100,11 +134,14 @@ type setupReport struct {
 func (s *setupReport) Surveyed(findings []host.Finding) { s.findings = findings }
 
 func (s *setupReport) Announced(remedies []host.Remedy) error {
-	will := "setup will change this machine:\n"
-	if s.look {
-		will = "without --check, setup would change this machine:\n"
+	what, will := "setup", "will"
+	if s.undo {
+		what = "setup --undo"
 	}
-	s.cmd.printf("%s", will)
+	if s.look {
+		what, will = "without --check, "+what, "would"
+	}
+	s.cmd.printf("%s %s change this machine:\n", what, will)
 	for _, r := range remedies {
 		s.cmd.printf("  - %s\n", r)
 	}
