@@ -64,8 +64,20 @@ func (p *Plan) Add(s Step) error {
 			return fmt.Errorf("add step %s: it comes after %s, which is not in the plan", s.Name, id)
 		}
 	}
+	s.After = distinct(s.After)
 	p.steps = append(p.steps, s)
 	return nil
+}
+
+// distinct returns each ID once, in the order given.
+func distinct(ids []ID) []ID {
+	var once []ID
+	for _, id := range ids {
+		if !slices.Contains(once, id) {
+			once = append(once, id)
+		}
+	}
+	return once
 }
 
 func (p *Plan) has(id ID) bool {

@@ -43,6 +43,14 @@ func TestAddRefuses(t *testing.T) {
 	}
 }
 
+// TestAddNamesEachDependencyOnce: two reasons to come after a step are one.
+func TestAddNamesEachDependencyOnce(t *testing.T) {
+	p := planOf(t, lasting("runs/a", 0), lasting("runs/b", 0), lasting("verify/a", 0, "runs/b", "runs/a", "runs/b"))
+	if got, want := p.Steps()[2].After, []plan.ID{"runs/b", "runs/a"}; !slices.Equal(got, want) {
+		t.Errorf("it comes after %v, want %v", got, want)
+	}
+}
+
 func TestRunDoesIndependentStepsSideBySide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := planOf(t,
