@@ -44,7 +44,7 @@ func layers() []layer {
 	)
 	library := func(more ...string) []string { return append(slices.Clone(core), more...) }
 	return []layer{
-		{".", nil, "the root holds the source that the command carries along, and nothing else"},
+		{".", nil, "the root holds the files that the command carries along, and nothing else"},
 		{"cmd/fedlab", []string{anything}, "the command puts everything together"},
 		{"e2e", []string{anything}, "the suite looks at real labs from all sides"},
 		{"docs", []string{anything}, "the documents are held against what they speak of"},
@@ -74,6 +74,7 @@ func layers() []layer {
 		{"lab/metallb", nil, "address pools as values"},
 		{"lab/pki", nil, "certificates of the web are made without knowing what they are for"},
 		{"lab/images", library("lab/docker", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/mod", kindDefaults, sync, flock), "images know Docker and not labs, so that they are built before any"},
+		{"lab/troubles", nil, "what goes wrong is told in a document: finding an entry needs no lab"},
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/plain", nil, "foreign text is made plain wherever it is written, whatever it means"},
 		{"lab/evidence", library(sync, "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},

@@ -1,5 +1,6 @@
-// Package fedlab holds the source of the demo programs, so that the command can
-// build their images wherever it runs. The library is in package lab.
+// Package fedlab holds what the command carries along from the checkout: the
+// source of the demo programs, to build their images wherever it runs, and the
+// document on troubles. The library is in package lab.
 package fedlab
 
 import "embed"
@@ -9,3 +10,8 @@ import "embed"
 //
 //go:embed go.mod go.sum apps lab/synthetic/*.go lab/traffic/*.go
 var Source embed.FS
+
+// Troubles is the document on what goes wrong and what to do about it.
+//
+//go:embed docs/troubleshooting.md
+var Troubles string
