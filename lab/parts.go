@@ -22,6 +22,9 @@ type Parts struct {
 	Sidecars    Sidecars
 	Hands       Hands
 	Kubeconfigs Kubeconfigs
+	// Labs returns the labs of which a network, a node, or a program beside the
+	// nodes is there.
+	Labs func(context.Context) ([]Found, error)
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
 	Connect func(kubeconfig []byte) (Access, error)
 	// PortFree returns nil when nobody listens on an address of this machine.
@@ -202,6 +205,8 @@ type Access struct {
 	Objects  Objects
 	Pods     Pods
 	Releases Releases
+	// Terminals may be nil where no person is connected.
+	Terminals Terminals
 }
 
 // ObjectKey names a Kubernetes object. Namespace is empty for those of the

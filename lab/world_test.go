@@ -196,6 +196,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Marks:       marks{w},
 		Sidecars:    sidecars{w},
 		Kubeconfigs: kubeconfigs{w},
+		Labs:        w.labs,
 		Connect:     w.connect,
 		PortFree: func(addr netip.AddrPort) error {
 			return w.do(context.Background(), "PortFree", func(func()) error {

@@ -90,23 +90,30 @@ func Find(name string) (Scenario, error) {
 	return all[i], nil
 }
 
+// Labels returns the labels that scenarios have, in the order of the catalogue.
+func Labels() []string {
+	var all []string
+	for _, s := range Catalogue() {
+		for _, l := range s.AllLabels() {
+			if !slices.Contains(all, l) {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
 // Labelled returns the scenarios that have a label. The error is an
 // *UnknownError when none has.
 func Labelled(label string) ([]Scenario, error) {
 	var found []Scenario
-	unknown := &UnknownError{What: "label", Name: label}
 	for _, s := range Catalogue() {
 		if slices.Contains(s.AllLabels(), label) {
 			found = append(found, s)
 		}
-		for _, l := range s.AllLabels() {
-			if !slices.Contains(unknown.Known, l) {
-				unknown.Known = append(unknown.Known, l)
-			}
-		}
 	}
 	if found == nil {
-		return nil, unknown
+		return nil, &UnknownError{What: "label", Name: label, Known: Labels()}
 	}
 	return found, nil
 }

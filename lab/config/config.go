@@ -47,12 +47,11 @@ func Presets() []string {
 }
 
 // Init returns the commented lab file to start from: the preset of that name.
-// Its comments show each optional setting with its default. The error of an
-// unknown name wraps fs.ErrNotExist.
+// Its comments show each optional setting with its default.
 func Init(preset string) ([]byte, error) {
 	data, err := presets.ReadFile(path.Join("presets", preset+".yaml"))
 	if err != nil {
-		return nil, fmt.Errorf("find preset %q: %w: %s", preset, fs.ErrNotExist, choose(preset, Presets()))
+		return nil, fmt.Errorf("there is no preset %q: %s", preset, choose(preset, Presets()))
 	}
 	return data, nil
 }
@@ -68,8 +67,8 @@ type File struct {
 
 // Open reads the preset of that name or else the file at that path; a file that
 // has the name of a preset is reached as "./name". The error wraps
-// fs.ErrNotExist when there is neither, and is of type Problems when the file is
-// wrong.
+// fs.ErrNotExist when there is neither and ErrFolder when it is a folder, and is
+// of type Problems when the file is wrong.
 func Open(nameOrPath string) (File, error) {
 	if data, err := Init(nameOrPath); err == nil {
 		return Read(data, nameOrPath)
@@ -84,12 +83,19 @@ func Open(nameOrPath string) (File, error) {
 	return Read(data, nameOrPath)
 }
 
+// ErrFolder says that what should be a lab file is a folder.
+var ErrFolder = errors.New("it is a folder, want a file")
+
 // readFile reads one byte more than a lab file may have, so that Read sees that
 // it is too large, and nothing can make it read forever.
 func readFile(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		_ = f.Close() // there is nothing to lose
+		return nil, fmt.Errorf("read %s: %w", name, ErrFolder)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {

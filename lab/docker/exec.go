@@ -27,54 +27,69 @@ const (
 // the command fails. When ctx ends, Exec returns at once and the command loses
 // its input and output, but Docker has no call that kills it.
 func (c *Client) Exec(ctx context.Context, id string, argv []string, stdin io.Reader) ([]byte, error) {
-	stdout, err := c.exec(ctx, id, argv, stdin)
+	var stdout, stderr bytes.Buffer
+	err := c.Run(ctx, id, argv, Streams{In: stdin, Out: &stdout, Err: &stderr})
+	if exit := (*ExitError)(nil); errors.As(err, &exit) {
+		exit.Stderr = end(stderr.String(), stderrTail)
+	}
+	return stdout.Bytes(), err
+}
+
+// Streams are what a command reads and writes. In may be nil.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Run is Exec with streams: the error of a command that fails has no Stderr.
+func (c *Client) Run(ctx context.Context, id string, argv []string, s Streams) error {
+	err := c.run(ctx, id, argv, s)
 	var exit *ExitError
 	switch {
 	case err == nil:
-		return stdout, nil
+		return nil
 	case ctx.Err() != nil:
 		// Closing the connection is how a cancel gets through; what the
 		// connection says about it is no news.
 		err = context.Cause(ctx)
 	case errors.As(err, &exit):
-		return stdout, fmt.Errorf("container %.12s: %w", id, err)
+		return fmt.Errorf("container %.12s: %w", id, err)
 	}
-	return stdout, c.failed(err, "run %s in container %.12s", argv[0], id)
+	return c.failed(err, "run %s in container %.12s", argv[0], id)
 }
 
-func (c *Client) exec(ctx context.Context, id string, argv []string, stdin io.Reader) ([]byte, error) {
+func (c *Client) run(ctx context.Context, id string, argv []string, s Streams) error {
 	made, err := c.api.ExecCreate(ctx, id, client.ExecCreateOptions{
-		Cmd: argv, AttachStdin: stdin != nil, AttachStdout: true, AttachStderr: true,
+		Cmd: argv, AttachStdin: s.In != nil, AttachStdout: true, AttachStderr: true,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	attached, err := c.attach(ctx, made.ID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer attached.Close()
 	defer context.AfterFunc(ctx, attached.Close)()
 
-	input := feed(&attached.HijackedResponse, stdin)
-	var stdout, stderr bytes.Buffer
-	if _, err := stdcopy.StdCopy(&stdout, &stderr, attached.Reader); err != nil {
-		return stdout.Bytes(), fmt.Errorf("read output: %w", err)
+	input := feed(&attached.HijackedResponse, s.In)
+	if _, err := stdcopy.StdCopy(s.Out, s.Err, attached.Reader); err != nil {
+		return fmt.Errorf("read output: %w", err)
 	}
 	// The source of the input is waited for no longer than the command ran:
 	// a command may end without reading it all.
 	select {
 	case err := <-input:
 		if err != nil {
-			return stdout.Bytes(), fmt.Errorf("read input: %w", err)
+			return fmt.Errorf("read input: %w", err)
 		}
 	default:
 	}
 	code, err := c.exitCode(ctx, made.ID)
 	if err == nil && code != 0 {
-		err = &ExitError{Command: argv, Code: code, Stderr: end(stderr.String(), stderrTail)}
+		err = &ExitError{Command: argv, Code: code}
 	}
-	return stdout.Bytes(), err
+	return err
 }
 
 // attach starts a command and takes over its connection. An engine that does not

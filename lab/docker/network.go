@@ -42,6 +42,16 @@ func (c *Client) Network(ctx context.Context, name string) (Network, bool, error
 	return asNetwork(same[0]), true, nil
 }
 
+// Networks lists all networks.
+func (c *Client) Networks(ctx context.Context) ([]Network, error) {
+	all, err := c.networks(ctx)
+	list := make([]Network, len(all))
+	for i, n := range all {
+		list[i] = asNetwork(n)
+	}
+	return list, err
+}
+
 // EnsureNetwork returns the network of that name, and makes it when there is
 // none: a bridge with these labels on the first candidate that overlaps neither
 // a Docker network nor an address or route of this machine. Docker gives

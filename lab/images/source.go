@@ -29,13 +29,15 @@ const (
 	Build Source = "build"
 )
 
+// Sources returns all sources.
+func Sources() []Source { return []Source{Auto, Present, Archive, Pull, Build} }
+
 // ParseSource reads the name of a source; no name is Auto.
 func ParseSource(name string) (Source, error) {
-	all := []Source{Auto, Present, Archive, Pull, Build}
 	switch s := Source(name); {
 	case s == "":
 		return Auto, nil
-	case slices.Contains(all, s):
+	case slices.Contains(Sources(), s):
 		return s, nil
 	}
 	return "", fmt.Errorf("unknown source of images %q, want auto, present, archive, pull or build", name)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -52,6 +53,31 @@ func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, ar
 	}
 	// client-go may still write to the buffers when ctx has ended.
 	return nil, fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
+}
+
+// Streams are what a command reads and writes. In may be nil.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Run runs a command in a container with streams. The error is an [*ExitError],
+// without Stderr, when the command fails. When ctx ends, Run returns and the
+// command goes on.
+func (c *Cluster) Run(ctx context.Context, namespace, pod, container string, s Streams, argv ...string) error {
+	err := c.exec(ctx, namespace, pod, remotecommand.StreamOptions{Stdin: s.In, Stdout: s.Out, Stderr: s.Err}, &corev1.PodExecOptions{
+		Container: container, Command: argv, Stdin: s.In != nil, Stdout: true, Stderr: true,
+	})
+	var exit clientexec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.As(err, &exit):
+		err = &ExitError{Command: argv, Code: exit.ExitStatus()}
+	}
+	return fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
 }
 
 func (c *Cluster) exec(ctx context.Context, namespace, pod string, streams remotecommand.StreamOptions, options *corev1.PodExecOptions) error {

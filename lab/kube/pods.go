@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +118,35 @@ func lastLines(from io.Reader, limit int) ([]byte, error) {
 		_, _ = text.ReadBytes('\n') // the rest of a line, of which the begin is gone
 	}
 	return text.Bytes(), nil
+}
+
+// LogOptions say which part of a log is wanted.
+type LogOptions struct {
+	// Follow goes on until ctx ends.
+	Follow bool
+	// Since leaves out what is older, to the second; zero is the beginning.
+	Since time.Duration
+}
+
+// CopyLogs copies what a container has written to out.
+func (c *Cluster) CopyLogs(ctx context.Context, namespace, pod, container string, o LogOptions, out io.Writer) (err error) {
+	options := &corev1.PodLogOptions{Container: container, Follow: o.Follow}
+	if o.Since > 0 {
+		seconds := int64(math.Ceil(o.Since.Seconds()))
+		options.SinceSeconds = &seconds
+	}
+	log, err := c.typed.CoreV1().Pods(namespace).GetLogs(pod, options).Stream(ctx)
+	if err == nil {
+		_, err = io.Copy(out, log)
+		err = errors.Join(err, log.Close())
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("read log of %s/%s, container %s: %w", namespace, pod, container, err)
+	}
+	return nil
 }
 
 // Events lists the events of a namespace, or of all when it is empty, the

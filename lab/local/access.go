@@ -70,7 +70,7 @@ func connect(kubeconfig []byte) (lab.Access, error) {
 	if err != nil {
 		return lab.Access{}, err
 	}
-	return lab.Access{Objects: objects{cluster}, Pods: pods{cluster}, Releases: releases{helm}}, nil
+	return lab.Access{Objects: objects{cluster}, Pods: pods{cluster}, Releases: releases{helm}, Terminals: terminals{cluster}}, nil
 }
 
 type objects struct{ cluster *kube.Cluster }

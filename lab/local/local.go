@@ -49,6 +49,7 @@ type Driver struct {
 	lab.Driver
 	Library *images.Library
 	engine  *docker.Client
+	kind    *kindcluster.Provider
 }
 
 // Cache returns the folder that holds what may be deleted at any time, whether
@@ -104,6 +105,7 @@ func New(o Options) (*Driver, error) {
 				Sidecars:     sidecars{engine, library},
 				Hands:        hands{engine},
 				Kubeconfigs:  kubeconfigs{kind},
+				Labs:         labs{engine}.list,
 				Connect:      connect,
 				PortFree:     portFree,
 				NameFree:     nodes{engine: engine, kind: kind}.nameFree,
@@ -115,6 +117,7 @@ func New(o Options) (*Driver, error) {
 		},
 		Library: library,
 		engine:  engine,
+		kind:    kind,
 	}, nil
 }
 

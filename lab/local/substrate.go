@@ -53,6 +53,12 @@ func (n networks) Ensure(ctx context.Context, name string) (netip.Prefix, bool, 
 		candidates = append(candidates, there.Subnet)
 	}
 	labels := map[string]string{labelLab: name}
+	// Whoever runs up again does not become the owner.
+	if !found {
+		labels[labelOwner] = owner()
+	} else if by := there.Labels[labelOwner]; by != "" {
+		labels[labelOwner] = by
+	}
 	network, err := n.engine.EnsureNetwork(ctx, networkName(name), labels, candidates, topology.Containers)
 	return network.Subnet, !found, err
 }

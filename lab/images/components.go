@@ -1,0 +1,28 @@
+package images
+
+// Component is something that runs in a lab, and its version.
+type Component struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// Components returns what the images of a lab hold, with the versions that the
+// catalogue pins.
+func Components() []Component {
+	// A node image that was pulled stands on kind's own, and one that was built on
+	// Debian: neither names its versions of these before it is there.
+	const ofNode = "of Debian " + suite + " in a built node image, of kind's in a pulled one"
+	return []Component{
+		{"Kubernetes", kubernetesVersion},
+		{"kind", kindVersion},
+		{"etcd", etcdVersion},
+		{"CoreDNS", corednsVersion},
+		{"pause", pauseVersion},
+		{"containerd", ofNode},
+		{"runc", ofNode},
+		{"MetalLB", metallbVersion},
+		{"SPIRE", spireVersion},
+		{"SPIRE Controller Manager", controllerManagerVersion},
+		{"PostgreSQL", postgresVersion + " of Debian " + suite},
+	}
+}

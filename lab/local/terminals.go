@@ -1,0 +1,71 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+type terminals struct{ cluster *kube.Cluster }
+
+func (t terminals) Run(ctx context.Context, namespace, pod, container string, s lab.Streams, argv ...string) error {
+	err := t.cluster.Run(ctx, namespace, pod, container, kube.Streams(s), argv...)
+	if ended := (*kube.ExitError)(nil); errors.As(err, &ended) {
+		return &lab.EndedError{Program: argv[0], Code: ended.Code}
+	}
+	return err
+}
+
+func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o lab.LogOptions, out io.Writer) error {
+	return t.cluster.CopyLogs(ctx, namespace, pod, container, kube.LogOptions(o), out)
+}
+
+// kubectl is the program's name, here and on the node.
+const kubectl = "kubectl"
+
+// Kubectl runs kubectl for a cluster of a lab: this machine's, with a kubeconfig of
+// that cluster alone, or that of the cluster's node, which sees the files of the
+// node and has no terminal. The error is a *lab.EndedError when kubectl ends with
+// another code than 0, and a *lab.NotUpError when the cluster does not run.
+func (d *Driver) Kubectl(ctx context.Context, t topology.Topology, cluster string, s lab.Streams, args ...string) error {
+	if err := d.Runs(ctx, t.Name, cluster); err != nil {
+		return err
+	}
+	program, err := exec.LookPath(kubectl)
+	if err != nil {
+		return d.kubectlOfNode(ctx, t, cluster, s, args)
+	}
+	return d.kind.Lend(kindName(t.Name, cluster), func(kubeconfig string) error {
+		return runKubectl(ctx, program, kubeconfig, s, args)
+	})
+}
+
+func runKubectl(ctx context.Context, program, kubeconfig string, s lab.Streams, args []string) error {
+	command := exec.CommandContext(ctx, program, args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
+	command.Stdin, command.Stdout, command.Stderr = s.In, s.Out, s.Err
+	// It cleans up after itself, as after Ctrl-C.
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
+	err := command.Run()
+	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) && ended.Exited() {
+		return &lab.EndedError{Program: kubectl, Code: ended.ExitCode()}
+	}
+	return err
+}
+
+func (d *Driver) kubectlOfNode(ctx context.Context, t topology.Topology, cluster string, s lab.Streams, args []string) error {
+	argv := append([]string{kubectl, "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)
+	err := d.engine.Run(ctx, NodeName(t.Name, cluster), argv, docker.Streams(s))
+	if ended := (*docker.ExitError)(nil); errors.As(err, &ended) {
+		return &lab.EndedError{Program: kubectl, Code: ended.Code}
+	}
+	return err
+}
