@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/plain"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -29,13 +30,14 @@ type Streams struct {
 	Out, Err io.Writer
 }
 
-// Run runs fedlab with arguments. It prints the error that it returns, once.
+// Run runs fedlab with arguments. It prints the error that it returns, once; that
+// of a program in the lab, the program has printed.
 func Run(ctx context.Context, args []string, streams Streams) error {
 	c := newCmd(streams)
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil {
+	if err != nil && !is[*lab.EndedError](err) {
 		c.printError(ctx, err)
 	}
 	return err
@@ -79,6 +81,7 @@ trust domains, and runs demo workloads that call each other over mTLS.
   fedlab setup && fedlab up      from a bare machine to a running lab
   fedlab status                  is all of it well?
   fedlab down                    leave no trace`,
+		Version:       versionText(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
@@ -88,11 +91,9 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	root.SetOut(c.Out)
 	root.SetErr(c.Err)
 	root.SetFlagErrorFunc(flagError)
-	lab := os.Getenv("LAB")
-	if lab == "" {
-		lab = config.DefaultPreset
-	}
-	root.PersistentFlags().StringVar(&c.lab, "lab", lab, "the lab: a preset or the path of a lab file; $LAB is the default")
+	root.SetVersionTemplate("fedlab {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version; 'fedlab version' also lists the components")
+	root.PersistentFlags().StringVar(&c.lab, "lab", defaultLab(), "the lab: a preset or the path of a lab file; $LAB is the default")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		c.path = cmd.CommandPath()
@@ -101,12 +102,12 @@ trust domains, and runs demo workloads that call each other over mTLS.
 		}
 		return nil
 	}
-	_ = root.RegisterFlagCompletionFunc("lab", cobra.FixedCompletions(config.Presets(), cobra.ShellCompDirectiveDefault))
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = root.RegisterFlagCompletionFunc("lab", completeLab)
+	completes(root, "output", func() []string { return []string{"text", "json"} })
 	root.AddGroup(&cobra.Group{ID: "lab", Title: "Labs:"}, &cobra.Group{ID: "machine", Title: "The machine:"}, &cobra.Group{ID: "file", Title: "Lab files:"})
 	root.AddCommand(
-		c.up(), c.status(), c.drift(), c.scenario(), c.down(), c.plan(), c.openOffer(), c.kubeconfig(), c.evidence(),
-		c.setup(), c.images(),
+		c.up(), c.status(), c.drift(), c.scenario(), c.down(), c.list(), c.plan(), c.openOffer(), c.kubeconfig(), c.kubectl(), c.spire(), c.logs(), c.evidence(),
+		c.explain(), c.setup(), c.images(),
 		c.init(), c.config(),
 		c.version(), exitCodesTopic(),
 	)
@@ -116,13 +117,26 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	return root
 }
 
-// open reads the lab file that --lab names. That there is none is wrong usage.
+// defaultLab is the lab where --lab names none.
+func defaultLab() string {
+	if lab := os.Getenv("LAB"); lab != "" {
+		return lab
+	}
+	return config.DefaultPreset
+}
+
+// open reads the lab file that --lab names. That it cannot be read is wrong usage.
 func (c *cmd) open() (config.File, error) {
 	f, err := config.Open(c.lab)
-	if errors.Is(err, fs.ErrNotExist) {
+	if is[*fs.PathError](err) || errors.Is(err, config.ErrFolder) {
 		err = &usageError{command: c.path, err: err}
 	}
 	return f, err
+}
+
+// noFile reports whether opening a lab file failed because there is none.
+func noFile(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, config.ErrFolder)
 }
 
 // topology reads the lab that --lab names.
@@ -135,7 +149,7 @@ func (c *cmd) topology() (topology.Topology, error) {
 // gone: then it is the name itself.
 func (c *cmd) labName() (string, error) {
 	t, err := c.topology()
-	if errors.Is(err, fs.ErrNotExist) && c.labIsBareName() {
+	if noFile(err) && c.labIsBareName() {
 		return c.lab, nil
 	}
 	return t.Name, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,15 +17,15 @@ func (c *cmd) config() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "config",
 		GroupID: "file",
-		Short:   "Look at lab files",
+		Short:   "Check and print lab files",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	command.AddCommand(
 		&cobra.Command{
 			Use:   "validate",
-			Short: "Say all that is wrong with a lab file",
-			Args:  noArgs,
+			Short: "Check a lab file, and list every problem in it",
+			Args:  noArgsButLab,
 			RunE: func(*cobra.Command, []string) error {
 				f, err := c.open()
 				problems := config.Problems{}
@@ -41,8 +42,8 @@ func (c *cmd) config() *cobra.Command {
 		},
 		&cobra.Command{
 			Use:   "defaults",
-			Short: "Print a lab file with every default written out",
-			Args:  noArgs,
+			Short: "Print a lab file with every default filled in",
+			Args:  noArgsButLab,
 			RunE: func(*cobra.Command, []string) error {
 				f, err := c.open()
 				if err != nil {
@@ -81,8 +82,9 @@ func (c *cmd) init() *cobra.Command {
 		Use:     "init [FILE]",
 		GroupID: "file",
 		Short:   "Write a commented lab file to start from",
-		Long:    "init writes a lab file to FILE, lab.yaml where none is given. A file that exists is left alone.",
-		Args:    atMostOneArg,
+		Long: `init writes a lab file to FILE, or to lab.yaml where no FILE is given. It never
+changes a file that exists. With - it prints the lab file.`,
+		Args: atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			path := "lab.yaml"
 			if len(args) == 1 {
@@ -91,6 +93,10 @@ func (c *cmd) init() *cobra.Command {
 			data, err := config.Init(preset)
 			if err != nil {
 				return usage(cmd, err)
+			}
+			if path == "-" {
+				_, err = c.Out.Write(data)
+				return err
 			}
 			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 			if errors.Is(err, fs.ErrExist) {
@@ -107,6 +113,7 @@ func (c *cmd) init() *cobra.Command {
 			return nil
 		},
 	}
-	command.Flags().StringVar(&preset, "preset", config.DefaultPreset, "the preset to start from")
+	command.Flags().StringVar(&preset, "preset", config.DefaultPreset, "the preset to start from: "+strings.Join(config.Presets(), " or "))
+	completes(command, "preset", config.Presets)
 	return command
 }

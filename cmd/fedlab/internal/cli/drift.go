@@ -24,7 +24,7 @@ func (c *cmd) drift() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "drift",
 		GroupID: "lab",
-		Short:   "Compare each bundle that is held with what its source serves",
+		Short:   "Compare each held bundle with the bundle that its trust domain serves",
 		Long: `drift asks each server which bundles it holds, fetches from each bundle endpoint
 what that serves, and compares the two, for each relationship of the lab: in sync,
 behind, differing, foreign, empty or missing; unreachable where no bundle is to be
@@ -40,7 +40,7 @@ server from fetching stays as it is; 'fedlab status' names it.
 
 With --watch it looks on until it is interrupted, and prints a line when something
 changes; with -o json an object.`,
-		Args: noArgs,
+		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if mend && watch {
 				return usage(cmd, errors.New("--mend sets bundles and --watch only looks: want one of them"))

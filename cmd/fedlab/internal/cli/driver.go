@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -36,7 +35,7 @@ func (c *cmd) withDriver(cmd *cobra.Command, do func(*local.Driver, *progress) e
 // none, as the running lab of that name knows itself.
 func (c *cmd) withLab(cmd *cobra.Command, do func(*local.Driver, topology.Topology) error) error {
 	t, unread := c.topology()
-	if unread != nil && (!errors.Is(unread, fs.ErrNotExist) || !c.labIsBareName()) {
+	if unread != nil && (!noFile(unread) || !c.labIsBareName()) {
 		return unread
 	}
 	return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {

@@ -15,7 +15,7 @@ func (c *cmd) evidence() *cobra.Command {
 	return &cobra.Command{
 		Use:     "evidence [DIR]",
 		GroupID: "lab",
-		Short:   "Gather what a lab has to say for itself into a folder",
+		Short:   "Collect logs, events and SPIRE's state into a folder",
 		Long: `evidence writes the status of the lab, the logs of all pods, also of their runs
 before, events, objects, and what each SPIRE server has, its bundles,
 relationships, agents and entries, into DIR, which must be new or empty. Without

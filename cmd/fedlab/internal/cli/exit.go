@@ -79,6 +79,15 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unexpected argument %q", args[0])
 }
 
+// noArgsButLab is noArgs for commands on the lab that --lab names: an argument of
+// such a command is most likely the lab.
+func noArgsButLab(cmd *cobra.Command, args []string) error {
+	if err := noArgs(cmd, args); err != nil {
+		return fmt.Errorf("%w: did you mean --lab %s?", err, args[0])
+	}
+	return nil
+}
+
 func atMostOneArg(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return fmt.Errorf("unexpected argument %q", args[1])
@@ -104,7 +113,36 @@ func flagError(cmd *cobra.Command, err error) error {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 		err = fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
 	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		f := invalid.GetFlag()
+		err = fmt.Errorf("invalid value %q of --%s: want %s", invalid.GetValue(), f.Name, wanted(f.Value.Type()))
+	}
 	return usage(cmd, err)
+}
+
+// oneOf names the word that another one may have meant, or else all that there
+// are.
+func oneOf(word string, known []string) string {
+	if near := didYouMean(word, known); near != "" {
+		return near
+	}
+	return ": want one of " + listing(known)
+}
+
+// wanted says what a flag of a type takes.
+func wanted(kind string) string {
+	switch kind {
+	case "bool":
+		return "true or false"
+	case "duration":
+		return "a duration, such as 30s or 5m"
+	case "int":
+		return "a whole number"
+	case "uint64":
+		return "a whole number that is not negative"
+	}
+	return "a " + kind
 }
 
 func didYouMean(word string, candidates []string) string {
@@ -166,11 +204,14 @@ func helpCommand() *cobra.Command {
 
 // ExitCode returns the exit code for what Run returned.
 func ExitCode(err error) int {
+	var ended *lab.EndedError
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, ErrInterrupted):
 		return Interrupted
+	case errors.As(err, &ended):
+		return ended.Code
 	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errClaim), is[*scenarios.NotWellError](err):
 		return NotWell
 	case is[*usageError](err), is[config.Problems](err), is[*scenarios.NeedsError](err):
@@ -227,6 +268,8 @@ func hint(err error) string {
 		return "'fedlab down --lab NAME' needs no file, only the name that the lab has"
 	case errors.As(err, &wrong):
 		return fmt.Sprintf("'%s --help' shows how it is used", wrong.command)
+	case errors.Is(err, errNotWell):
+		return "'fedlab explain' and the words after NOT WELL say what is wrong and what to do"
 	case errors.Is(err, errDrifted):
 		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --mend' sets the bundles in its place"
 	case is[*scenarios.NotWellError](err):
@@ -268,7 +311,7 @@ func count(n int, what string) string {
 func exitCodesTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "exit-codes",
-		Short: "What the exit codes mean",
+		Short: "Show what the exit codes mean",
 		Long: `  0    done, and all is well
   1    failed
   2    used wrongly: an unknown flag or argument, or a lab file that is not there
@@ -276,6 +319,8 @@ func exitCodesTopic() *cobra.Command {
   3    a check or a claim does not hold: part of the lab is not well
   4    something is missing on this machine
   5    a time limit was reached
-  130  interrupted`,
+  130  interrupted
+
+The commands spire and kubectl end with the exit code of the program that they run.`,
 	}
 }

@@ -38,6 +38,7 @@ func TestExitCode(t *testing.T) {
 		"Docker elsewhere":    {&docker.OutOfReachError{Host: "tcp://x:1", Cause: "remote"}, 4},
 		"a wait that ended":   {&check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")}, 5},
 		"a deadline":          {context.DeadlineExceeded, 5},
+		"a program inside":    {&lab.EndedError{Program: "kubectl", Code: 17}, 17},
 		"interrupted":         {ErrInterrupted, 130},
 		"interrupted waiting": {fmt.Errorf("wait until x: %w; last seen: %w", ErrInterrupted, errNotWell), 130},
 	} {

@@ -21,6 +21,7 @@ func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
 	flags.StringVar(&c.archive, "archive", os.Getenv("FEDLAB_ARCHIVE"), "an archive of 'fedlab images save' to take images from; $FEDLAB_ARCHIVE is the default")
 	flags.StringVar(&c.mirror, "mirror", os.Getenv("FEDLAB_MIRROR"), "a registry that has the upstream images under their own names; $FEDLAB_MIRROR is the default")
 	flags.StringVar(&c.kindNode, "kind-node", os.Getenv("FEDLAB_KIND_NODE"), "a node image to pull in place of kind's own, as NAME:TAG or NAME:TAG@DIGEST; $FEDLAB_KIND_NODE is the default")
+	completes(command, "source", sources)
 	before := command.PreRunE
 	command.PreRunE = func(cmd *cobra.Command, args []string) error {
 		if _, err := images.ParseSource(c.source); err != nil {
@@ -34,6 +35,14 @@ func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
 	return command
 }
 
+func sources() []string {
+	var all []string
+	for _, s := range images.Sources() {
+		all = append(all, string(s))
+	}
+	return all
+}
+
 // options returns how this command wants its driver.
 func (c *cmd) options() (local.Options, error) {
 	source, err := images.ParseSource(c.source)
@@ -44,7 +53,7 @@ func (c *cmd) images() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "images",
 		GroupID: "machine",
-		Short:   "Build, list, carry and remove the images that labs run on",
+		Short:   "Build, list, save, load and remove the images of labs",
 		Long: `A lab runs on one node image that holds Kubernetes, SPIRE and MetalLB, and on
 demo programs. What is not there is taken from an archive where one is named,
 pulled where a registry answers, or else built from Go modules and Debian
@@ -59,7 +68,7 @@ packages. Labs need no registry and no network once it is there.`,
 func (c *cmd) imagesBuild() *cobra.Command {
 	return c.sourceFlags(&cobra.Command{
 		Use:   "build",
-		Short: "Make every image that is not there yet",
+		Short: "Build or fetch every missing image",
 		Long: `build makes what is missing. It may be stopped at any moment: the next one takes
 up what was finished, and of what was being compiled, what the Go build cache
 has.`,
@@ -83,7 +92,7 @@ has.`,
 func (c *cmd) imagesList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
-		Short: "List all images, charts and programs: what is there, from where, and its size",
+		Short: "List all images, charts and programs, with origin and size",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
@@ -142,7 +151,7 @@ func mebibytes(bytes int64) string {
 func (c *cmd) imagesSave() *cobra.Command {
 	return &cobra.Command{
 		Use:   "save FILE",
-		Short: "Write all that labs run on to one archive, for a room without network",
+		Short: "Save all that labs need to one archive, for a machine without network",
 		Long: `save writes the node image, charts and demo programs to FILE. On another machine
 'fedlab images load FILE' takes them, and labs then need no network. Make what is
 missing with 'fedlab images build' first.`,
@@ -169,7 +178,7 @@ missing with 'fedlab images build' first.`,
 func (c *cmd) imagesLoad() *cobra.Command {
 	return &cobra.Command{
 		Use:   "load FILE",
-		Short: "Take all that labs run on from an archive of 'fedlab images save'",
+		Short: "Load all that labs need from an archive of 'fedlab images save'",
 		Args:  oneArg("the archive's file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, _ *progress) (err error) {
@@ -224,7 +233,7 @@ builds in the cache folder and images in Docker. What a container uses stays.`,
 func (c *cmd) imagesPath() *cobra.Command {
 	return &cobra.Command{
 		Use:   "path PROGRAM",
-		Short: "Print where a program lies that was built for the images, such as spire-server",
+		Short: "Print the path of a program that was built for the images, such as spire-server",
 		Args:  oneArg("a program's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {

@@ -20,7 +20,7 @@ func (c *cmd) kubeconfig() *cobra.Command {
 		Long: `kubeconfig writes a context for each cluster of the lab to the kubeconfig file
 that kubectl uses, or to --file. With --cluster it prints that cluster's own
 kubeconfig instead; it holds a private key.`,
-		Args: noArgs,
+		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cluster != "" && path != "" {
 				return usage(cmd, errors.New("--cluster prints and --file writes: want one of them"))
@@ -32,7 +32,7 @@ kubeconfig instead; it holds a private key.`,
 			}
 			if t, err := c.topology(); err == nil && cluster != "" {
 				if _, err := t.Cluster(cluster); err != nil {
-					return usage(cmd, err)
+					return usage(cmd, fmt.Errorf("%w%s", err, oneOf(cluster, clusterNames(t))))
 				}
 			}
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
@@ -44,13 +44,17 @@ kubeconfig instead; it holds a private key.`,
 		},
 	}
 	command.Flags().StringVar(&cluster, "cluster", "", "print the kubeconfig of this cluster")
+	completes(command, "cluster", func() []string {
+		t, _ := c.topology() // a file that cannot be read completes nothing
+		return clusterNames(t)
+	})
 	command.Flags().StringVar(&path, "file", "", "the kubeconfig file to write to")
 	return command
 }
 
 func (c *cmd) printKubeconfig(ctx context.Context, d *local.Driver, t topology.Topology, cluster string) error {
 	if _, err := t.Cluster(cluster); err != nil {
-		return err
+		return fmt.Errorf("%w%s", err, oneOf(cluster, clusterNames(t)))
 	}
 	if err := isUp(ctx, d, t); err != nil {
 		return err

@@ -21,7 +21,7 @@ func (c *cmd) openOffer() *cobra.Command {
 	return &cobra.Command{
 		Use:     "open [WORKLOAD]",
 		GroupID: "lab",
-		Short:   "List what a lab offers, or open a workload's page in a browser",
+		Short:   "List pages, services and bundle endpoints, or open a page in a browser",
 		Long: `open lists the pages, services and bundle endpoints of a lab that runs, with
 where each is found and what proves who it is. With the name of a workload that
 has a page, it opens that page in the browser: $BROWSER, or what this machine

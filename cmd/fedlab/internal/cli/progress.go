@@ -37,6 +37,8 @@ type progress struct {
 
 // track is how far one plan has come.
 type track struct {
+	// began is when the first step of the plan did.
+	began     time.Time
 	ended, of int
 	running   []running
 }
@@ -88,7 +90,7 @@ func (p *progress) take(t *track, e plan.Event) {
 	switch e.State {
 	case plan.Started:
 		if e.Number == 1 {
-			t.ended = 0 // another plan than before
+			t.began, t.ended = time.Now(), 0 // another plan than before
 		}
 		t.of = e.Of
 		t.running = append(t.running, running{event: e, began: time.Now()})
@@ -123,12 +125,17 @@ func (p *progress) line(t *track, e plan.Event) {
 	p.cmd.printf("%s %s %7s  %s\n", mark, p.position(), brief(e.Took), title)
 }
 
+// outer is the plan that others run inside of.
+func (p *progress) outer() track {
+	if p.steps.of == 0 {
+		return p.builds
+	}
+	return p.steps
+}
+
 // position says how many steps of how many are done, at equal width.
 func (p *progress) position() string {
-	t := p.steps
-	if t.of == 0 {
-		t = p.builds
-	}
+	t := p.outer()
 	return fmt.Sprintf("[%*d/%d]", len(fmt.Sprint(t.of)), t.ended, t.of)
 }
 
@@ -155,7 +162,7 @@ func (p *progress) heartbeat() {
 	if left := p.typical - time.Since(p.clusters); left > 0 && !p.clusters.IsZero() {
 		text += "; about " + brief(left.Round(time.Second)) + " to go"
 	}
-	p.cmd.printf("...  %s %7s  %s\n", p.position(), brief(time.Since(p.began)), text)
+	p.cmd.printf("...  %s %7s  %s\n", p.position(), brief(time.Since(p.outer().began)), text)
 }
 
 func (r running) String() string {
@@ -181,23 +188,25 @@ func shortened(note string) string {
 	return note
 }
 
-// event is a plan.Event as programs see it.
+// event is a plan.Event as programs see it. The reference of events is made of
+// what each field says.
 type event struct {
-	APIVersion string     `json:"apiVersion"`
-	Kind       string     `json:"kind"`
-	Step       plan.ID    `json:"step"`
-	Title      string     `json:"title"`
-	Number     int        `json:"number"`
-	Of         int        `json:"of"`
-	State      plan.State `json:"state"`
-	Seconds    float64    `json:"seconds,omitempty"`
-	Note       string     `json:"note,omitempty"`
-	Error      string     `json:"error,omitempty"`
+	APIVersion string     `json:"apiVersion" says:"the version of this format, \x60fedlab.dev/v1alpha1\x60"`
+	Kind       string     `json:"kind" says:"\x60Event\x60"`
+	Time       time.Time  `json:"time" says:"when it happened, by the clock of this machine"`
+	Step       plan.ID    `json:"step" says:"the step, such as \x60cluster/market\x60; \x60fedlab plan\x60 lists those of a lab"`
+	Title      string     `json:"title" says:"what the step makes true"`
+	Number     int        `json:"number" says:"the place of the step in its plan, from 1"`
+	Of         int        `json:"of" says:"how many steps the plan has"`
+	State      plan.State `json:"state" says:"what happened: see below"`
+	Seconds    float64    `json:"seconds,omitempty" says:"how long the step took, once it has ended"`
+	Note       string     `json:"note,omitempty" says:"what the step waits for, where the state is \x60noted\x60"`
+	Error      string     `json:"error,omitempty" says:"why the step failed, where the state is \x60failed\x60"`
 }
 
 func (p *progress) json(e plan.Event) {
 	shown := event{
-		APIVersion: apiVersion, Kind: "Event",
+		APIVersion: apiVersion, Kind: "Event", Time: time.Now(),
 		Step: e.Step, Title: e.Title, Number: e.Number, Of: e.Of, State: e.State, Seconds: e.Took.Seconds(), Note: e.Note,
 	}
 	if e.Err != nil {

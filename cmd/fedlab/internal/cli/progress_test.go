@@ -77,6 +77,27 @@ func TestProgress(t *testing.T) {
 	})
 }
 
+// TestProgressOfASecondPlan: its seconds count from its own first step, not from
+// that of a plan before it in the same process.
+func TestProgressOfASecondPlan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var err bytes.Buffer
+		p := (&cmd{Streams: Streams{Out: io.Discard, Err: &err}, output: "text"}).progress()
+		survey := plan.Event{Step: "survey/quotes", Title: "survey", Number: 1, Of: 2, State: plan.Started}
+		p.Observe(survey)
+		survey.State = plan.Unchanged
+		p.Observe(survey)
+		<-time.After(time.Minute - time.Second)
+		survey.State = plan.Started
+		p.Observe(survey)
+		<-time.After(2 * time.Second)
+		p.end()
+		if want := "...  [0/2]    1.0s  survey\n"; err.String() != want {
+			t.Errorf("got %q, want %q", err.String(), want)
+		}
+	})
+}
+
 // TestProgressOfABuildAlone has no lab's plan around it.
 func TestProgressOfABuildAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -106,9 +127,12 @@ func TestEventsForPrograms(t *testing.T) {
 		e.State, e.Note, e.Took, e.Err = plan.Failed, "", 1500*time.Millisecond, errors.New("no room")
 		p.Observe(e)
 		p.end()
-		want := `{"apiVersion":"fedlab.dev/v1alpha1","kind":"Event","step":"cluster/market","title":"cluster market","number":3,"of":20,"state":"started"}
-{"apiVersion":"fedlab.dev/v1alpha1","kind":"Event","step":"cluster/market","title":"cluster market","number":3,"of":20,"state":"noted","note":"waits"}
-{"apiVersion":"fedlab.dev/v1alpha1","kind":"Event","step":"cluster/market","title":"cluster market","number":3,"of":20,"state":"failed","seconds":1.5,"error":"no room"}
+		at := func(after time.Duration) string {
+			return p.began.Add(after).Format(time.RFC3339Nano)
+		}
+		want := `{"apiVersion":"fedlab.dev/v1alpha1","kind":"Event","time":"` + at(0) + `","step":"cluster/market","title":"cluster market","number":3,"of":20,"state":"started"}
+{"apiVersion":"fedlab.dev/v1alpha1","kind":"Event","time":"` + at(time.Minute) + `","step":"cluster/market","title":"cluster market","number":3,"of":20,"state":"noted","note":"waits"}
+{"apiVersion":"fedlab.dev/v1alpha1","kind":"Event","time":"` + at(time.Minute) + `","step":"cluster/market","title":"cluster market","number":3,"of":20,"state":"failed","seconds":1.5,"error":"no room"}
 `
 		if out.String() != want || err.Len() > 0 {
 			t.Errorf("got\n%s%s\nwant\n%s", out.String(), err.String(), want)

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-var update = flag.Bool("update", false, "write docs/reference/cli.md anew")
+var update = flag.Bool("update", false, "write docs/reference/cli.md and events.md again")
 
 // tree returns all commands as Run makes them, with those that cobra adds, on a
 // machine where no variable says anything.
@@ -46,6 +49,66 @@ func TestReference(t *testing.T) {
 	}
 }
 
+// TestEventsReference says when docs/reference/events.md is stale; -update writes
+// it.
+func TestEventsReference(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`# Events
+
+<!-- Made from the command: go test ./cmd/fedlab/internal/cli -run TestEventsReference -update -->
+
+With ` + "`-o json`, `fedlab up`, `fedlab down` and `fedlab images build`" + ` print each event of their plan as one JSON object on one line of standard output. The result of ` + "`up` and `down`" + ` comes last, and its ` + "`kind` is `Up` or `Down`" + `.
+
+| field | type | what it says |
+|---|---|---|
+`)
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[event]()) {
+		name, optional, _ := strings.Cut(f.Tag.Get("json"), ",")
+		says := f.Tag.Get("says")
+		if says == "" {
+			t.Fatalf("nothing is said of the field %s", name)
+		}
+		kind := map[string]string{"string": "string", "float64": "number", "int": "number", "struct": "RFC 3339 time"}[f.Type.Kind().String()]
+		if kind == "" {
+			t.Fatalf("the reference has no word for the type of %s", name)
+		}
+		if optional != "" {
+			kind += ", may be absent"
+		}
+		fmt.Fprintf(&b, "| \x60%s\x60 | %s | %s |\n", name, kind, says)
+	}
+	b.WriteString("\n| state | what happened |\n|---|---|\n")
+	for _, s := range []struct {
+		state plan.State
+		says  string
+	}{
+		{plan.Started, "the step began"},
+		{plan.Noted, "the step told what it waits for"},
+		{plan.Unchanged, "the step ended and had nothing to change"},
+		{plan.Changed, "the step ended and changed something"},
+		{plan.Failed, "the step ended with an error"},
+		{plan.Cancelled, "the step was stopped, because of another step or an interruption"},
+	} {
+		fmt.Fprintf(&b, "| \x60%s\x60 | %s |\n", s.state, s.says)
+	}
+	b.WriteString(`
+An image build may run inside of the step ` + "`images/…`" + `: the events of its steps come between those of the lab, with numbers of their own.
+`)
+	path := filepath.Join("..", "..", "..", "..", "docs", "reference", "events.md")
+	if *update {
+		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != b.String() {
+		t.Error("docs/reference/events.md is not what the command prints: go test ./cmd/fedlab/internal/cli -run TestEventsReference -update")
+	}
+}
+
 func reference(root *cobra.Command) []byte {
 	var b bytes.Buffer
 	b.WriteString("# The command\n\n<!-- Made from the commands: go test ./cmd/fedlab/internal/cli -run TestReference -update -->\n\n")
@@ -62,6 +125,9 @@ func refer(b *bytes.Buffer, c *cobra.Command) {
 	}
 	if c.Runnable() && !c.HasAvailableSubCommands() {
 		fmt.Fprintf(b, "\n```text\n%s\n```\n", c.UseLine())
+	}
+	if ours && c.Example != "" {
+		b.WriteString("\nFor example:\n\n```sh\n" + strings.ReplaceAll(strings.Trim(c.Example, "\n")[2:], "\n  ", "\n") + "\n```\n")
 	}
 	if c.HasAvailableSubCommands() && ours {
 		b.WriteString("\n| command | what it does |\n|---|---|\n")

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +25,7 @@ func (c *cmd) scenario() *cobra.Command {
 	group := &cobra.Command{
 		Use:     "scenario",
 		GroupID: "lab",
-		Short:   "Break a lab on purpose, and see what holds",
+		Short:   "Break a lab on purpose, and check what still works",
 		Long: `A scenario breaks one thing in a lab that is up, and claims one thing of what
 comes of it. Calls across the federation go on meanwhile and are recorded; the
 verdict is computed from the record. Each scenario puts the lab back as it was.`,
@@ -44,7 +43,7 @@ type listed struct {
 	Sources []string `json:"sources,omitempty"`
 }
 
-func list(s scenarios.Scenario) listed {
+func asListed(s scenarios.Scenario) listed {
 	l := listed{Name: s.Name, Claim: s.Claim, Labels: s.AllLabels(), Sources: s.Sources}
 	if s.Needs != nil {
 		l.Needs = s.Needs.What
@@ -69,26 +68,33 @@ func (c *cmd) scenarioList() *cobra.Command {
 			if c.output == "json" {
 				shown := make([]listed, len(all))
 				for i, s := range all {
-					shown[i] = list(s)
+					shown[i] = asListed(s)
 				}
 				return c.json("Scenarios", map[string]any{"scenarios": shown})
 			}
-			w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-			_, _ = fmt.Fprintln(w, "NAME\tLABELS\tCLAIM")
-			for _, s := range all {
-				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, strings.Join(s.AllLabels(), ","), s.Claim)
-			}
-			return w.Flush()
+			return printScenarios(c.Out, all)
 		},
 	}
 	cmd.Flags().StringVar(&label, "label", "", "only those with this label: a group, such as rotation, or slow, or ci")
+	completes(cmd, "label", scenarios.Labels)
 	return cmd
+}
+
+// printScenarios prints the name and labels of each scenario on a line, and its
+// claim below.
+func printScenarios(out io.Writer, all []scenarios.Scenario) error {
+	var b strings.Builder
+	for _, s := range all {
+		fmt.Fprintf(&b, "%s (%s)\n%s\n", s.Name, listing(s.AllLabels()), wrapped(s.Claim, "    "))
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
 }
 
 func (c *cmd) scenarioShow() *cobra.Command {
 	return &cobra.Command{
 		Use:               "show NAME",
-		Short:             "Show what a scenario claims, and where that is written down",
+		Short:             "Show the claim of a scenario, and the sources of that claim",
 		Args:              oneArg("the name of a scenario"),
 		ValidArgsFunction: scenarioNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -97,7 +103,7 @@ func (c *cmd) scenarioShow() *cobra.Command {
 				return c.unknown(cmd, err)
 			}
 			if c.output == "json" {
-				return c.json("Scenario", list(s))
+				return c.json("Scenario", asListed(s))
 			}
 			lines := []string{s.Name, "", "  " + s.Claim, "", "labels: " + strings.Join(s.AllLabels(), ", ")}
 			if s.Needs != nil {
@@ -120,14 +126,25 @@ func scenarioNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompD
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-// unknown makes wrong usage of a name that the catalogue does not have, and tells
-// the nearest one that it has.
+// unknown makes wrong usage of a name that the catalogue does not have, and says
+// which one may have been meant, or else which ones there are.
 func (c *cmd) unknown(cmd *cobra.Command, err error) error {
 	unknown := (*scenarios.UnknownError)(nil)
 	if !errors.As(err, &unknown) {
 		return err
 	}
-	return usage(cmd, fmt.Errorf("%w%s", err, didYouMean(unknown.Name, unknown.Known)))
+	labels := scenarios.Labels()
+	switch near := didYouMean(unknown.Name, unknown.Known); {
+	case near != "":
+		err = fmt.Errorf("%w%s", err, near)
+	case unknown.What == "scenario" && slices.Contains(labels, unknown.Name):
+		err = fmt.Errorf("%w: it is a label: did you mean --label %s?", err, unknown.Name)
+	case unknown.What == "scenario":
+		err = fmt.Errorf("%w: want one of\n  %s", err, strings.Join(unknown.Known, "\n  "))
+	default:
+		err = fmt.Errorf("%w: want one of %s", err, listing(unknown.Known))
+	}
+	return usage(cmd, err)
 }
 
 // scenarioRun is what 'fedlab scenario run' was told.
@@ -145,7 +162,7 @@ func (c *cmd) scenarioRun() *cobra.Command {
 	var r scenarioRun
 	cmd := &cobra.Command{
 		Use:   "run NAME... | --label LABEL | --all",
-		Short: "Run scenarios on a lab that is up",
+		Short: "Run scenarios on a running lab",
 		Long: `run needs a lab that is up and well, and gives each cluster a probe, the program
 that makes the calls; they are taken away afterwards. Several scenarios run one
 after the other, in an order that --seed decides; it is printed, and the same seed
@@ -166,7 +183,7 @@ when every claim holds, and 3 otherwise.`,
 				return err
 			}
 			if r.mutation != "" && !slices.Contains(scenarios.Mutations(), scenarios.Mutation(r.mutation)) {
-				return usage(cmd, fmt.Errorf("there is no mutation %q: want one of %v", r.mutation, scenarios.Mutations()))
+				return usage(cmd, fmt.Errorf("there is no mutation %q%s", r.mutation, oneOf(r.mutation, mutations())))
 			}
 			if err := vacant(r.records); err != nil {
 				return usage(cmd, err)
@@ -190,16 +207,18 @@ when every claim holds, and 3 otherwise.`,
 	flags.BoolVar(&r.pause, "pause", false, "wait for Enter before each step, and say what comes and where to look")
 	flags.BoolVar(&r.keep, "keep", false, "leave the probes in the lab; the next 'fedlab up' removes them")
 	flags.StringVar(&r.records, "records", "", "folder for the records and the report, new or empty; below ./records where it is not given")
-	flags.StringVar(&r.mutation, "mutate", "", "make one thing wrong on purpose, so that what is claimed must not hold: "+mutations())
+	flags.StringVar(&r.mutation, "mutate", "", "make one thing wrong on purpose, so that what is claimed must not hold: "+listing(mutations()))
+	completes(cmd, "label", scenarios.Labels)
+	completes(cmd, "mutate", mutations)
 	return cmd
 }
 
-func mutations() string {
+func mutations() []string {
 	var all []string
 	for _, m := range scenarios.Mutations() {
 		all = append(all, string(m))
 	}
-	return strings.Join(all, ", ")
+	return all
 }
 
 // chosen returns the scenarios that arguments and flags name, each once.
@@ -440,7 +459,7 @@ func (c *cmd) scenarioReport() *cobra.Command {
 	var html, junit string
 	cmd := &cobra.Command{
 		Use:   "report PATH",
-		Short: "Judge stored records again, and make reports of them",
+		Short: "Judge stored records again, and write reports",
 		Long: `report reads the records of a run, a folder or one file, computes each verdict anew
 from what the record has seen, and shows them. It needs no lab. The exit code is 0
 only when every claim holds, and 3 otherwise.`,

@@ -19,7 +19,7 @@ func (c *cmd) setup() *cobra.Command {
 	command := &cobra.Command{
 		Use:     "setup",
 		GroupID: "machine",
-		Short:   "Make this machine fit for labs, or say what a person has to do",
+		Short:   "Prepare this machine for labs, or say what you have to do",
 		Long: `setup looks at what a lab needs of this machine: Docker, kernel settings, memory,
 disk, and, where images have to be built, compilers. Whether they have to be
 built it finds out as up does: where an image is missing, it asks the registry.

@@ -18,17 +18,17 @@ func (c *cmd) status() *cobra.Command {
 	return &cobra.Command{
 		Use:     "status",
 		GroupID: "lab",
-		Short:   "Show how a lab is: clusters, servers, relationships, workloads",
+		Short:   "Show whether a lab is well: clusters, servers, relationships, workloads",
 		Long: `status asks the clusters and the SPIRE servers each time. For each relationship it
 compares the bundle that the truster holds with the one that the trusted has
 (in sync, behind, differing, foreign, empty or missing) and looks at the bundle
-endpoint as the truster does. What does not work is named, and each name has its
-cure in docs/troubleshooting.md. Resources of the controller manager that come to
-nothing, or to more than the lab asks for, are listed with a remark. The exit code is 0 only when all of the lab is
-well, and 3 otherwise.
+endpoint as the truster does. What does not work is named; 'fedlab explain NAME'
+says what each name means, and what to do. Resources of the controller manager that
+come to nothing, or to more than the lab asks for, are listed with a remark. The
+exit code is 0 only when all of the lab is well, and 3 otherwise.
 
 --lab may be the bare name of a lab that runs and whose file is not at hand.`,
-		Args: noArgs,
+		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
 				s, err := d.Status(cmd.Context(), t)

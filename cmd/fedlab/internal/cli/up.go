@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -13,19 +15,21 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
 func (c *cmd) up() *cobra.Command {
 	return c.sourceFlags(&cobra.Command{
 		Use:     "up",
 		GroupID: "lab",
-		Short:   "Bring a lab up, or put right what of it is not",
+		Short:   "Start a lab, or repair a running one",
 		Long: `up runs the plan that 'fedlab plan' prints. Each step looks before it acts: on a
-lab that is up it changes nothing, and an up that was interrupted goes on.
+lab that is up and well it changes nothing, and after an interruption the next up
+goes on.
 
 Progress goes to standard error, the addresses of pages to standard output. With
--o json, standard output has an object a line: events, and the result at last.`,
-		Args: noArgs,
+-o json, standard output has one object a line: the events, and then the result.`,
+		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := c.topology()
 			if err != nil {
@@ -71,15 +75,46 @@ func (c *cmd) upDone(t topology.Topology, p *progress) error {
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
 		_, _ = fmt.Fprintf(c.Out, "%s: %s\n", name, pages[name])
 	}
+	c.printf("\nto try next:\n")
+	for _, command := range c.next(t) {
+		c.printf("  %s\n", command)
+	}
 	return nil
 }
+
+// next returns the three commands to try in a lab that is new: is it well, what
+// does it have, and what happens when something breaks.
+func (c *cmd) next(t topology.Topology) []string {
+	fedlab, lab := os.Args[0], ""
+	if !strings.Contains(fedlab, "/") || filepath.IsAbs(fedlab) {
+		fedlab = "fedlab"
+	}
+	if c.lab != defaultLab() {
+		lab = " --lab " + c.lab
+	}
+	show := "open"
+	if names := pages(t); len(names) > 0 {
+		show += " " + names[0]
+	}
+	breaks := "drift"
+	for _, s := range scenarios.Catalogue() {
+		if s.Name == firstScenario && s.RunsOn(t) == nil {
+			breaks = "scenario run " + s.Name + " --pause"
+		}
+	}
+	return []string{fedlab + " status" + lab, fedlab + " " + show + lab, fedlab + " " + breaks + lab}
+}
+
+// firstScenario is the one to begin with: what it breaks is easy to see, and is
+// back after a minute.
+const firstScenario = "drift/deleted"
 
 func (c *cmd) plan() *cobra.Command {
 	return &cobra.Command{
 		Use:     "plan",
 		GroupID: "lab",
-		Short:   "Print the steps that up runs, and what each comes after",
-		Args:    noArgs,
+		Short:   "Print the steps of up, and which steps each one follows",
+		Args:    noArgsButLab,
 		RunE: func(*cobra.Command, []string) error {
 			t, err := c.topology()
 			if err != nil {
