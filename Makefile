@@ -17,7 +17,8 @@ lab-up: build ## Set up this machine, and bring the lab up
 	@$(FEDLAB) setup && $(FEDLAB) up
 
 .PHONY: lab-down
-lab-down: build ## Remove the lab and all traces of it
+lab-down: ## Remove the lab and all traces of it
+	@[ -x $(FEDLAB) ] || $(MAKE) --no-print-directory build
 	@$(FEDLAB) down
 
 .PHONY: status

@@ -97,7 +97,7 @@ func (c *cmd) spire() *cobra.Command {
 		Long: `spire runs the program spire-server of a trust domain's own SPIRE server, in its
 container, with the arguments that follow. Standard input, output and errors, and
 the exit code, are those of the program. The container has no files of this
-machine: write - where a file is wanted, and give it on standard input.`,
+machine: give the program a file on standard input.`,
 		Example: `  fedlab spire cluster1.com -- bundle list
   fedlab spire cluster2.com -- entry show
   fedlab spire cluster2.com -- bundle set -id spiffe://cluster1.com -format spiffe < bundle.json`,
