@@ -74,7 +74,7 @@ func printTitles(out io.Writer, entries []troubles.Entry) error {
 func printEntriesWhole(out io.Writer, entries []troubles.Entry) error {
 	texts := make([]string, len(entries))
 	for i, e := range entries {
-		texts[i] = e.Title + "\n\n" + plain(e.Text) + "\n"
+		texts[i] = e.Title + "\n\n" + readable(e.Text) + "\n"
 	}
 	_, err := io.WriteString(out, strings.Join(texts, "\n"))
 	return err
@@ -82,9 +82,9 @@ func printEntriesWhole(out io.Writer, entries []troubles.Entry) error {
 
 var link = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 
-// plain makes of Markdown what a terminal shows: links without where they lead,
+// readable makes of Markdown what a terminal shows: links without where they lead,
 // and paragraphs and the items of lists as lines of some width.
-func plain(text string) string {
+func readable(text string) string {
 	text = strings.ReplaceAll(link.ReplaceAllString(text, "$1"), "bin/fedlab", "fedlab")
 	var parts []string
 	for line := range strings.SplitSeq(text, "\n") {
