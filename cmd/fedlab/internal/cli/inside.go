@@ -124,7 +124,8 @@ on standard input (-f -), and it has no terminal.`,
 		Args: atLeast(2, "a cluster, and arguments of kubectl such as get pods"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withPlace(cmd, args[0], "cluster", clusterNames, func(d *local.Driver, t topology.Topology) error {
-				return d.Kubectl(cmd.Context(), t, args[0], c.streams(), rest(args[1:])...)
+				// It may want the terminal itself, and what it copies may be no text.
+				return d.Kubectl(cmd.Context(), t, args[0], lab.Streams(c.unfiltered), rest(args[1:])...)
 			})
 		},
 	}, clusterNames))
