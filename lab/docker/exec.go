@@ -28,11 +28,11 @@ const (
 // its input and output, but Docker has no call that kills it.
 func (c *Client) Exec(ctx context.Context, id string, argv []string, stdin io.Reader) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
-	err := c.Run(ctx, id, argv, Streams{In: stdin, Out: &stdout, Err: &stderr})
+	err := c.run(ctx, id, argv, Streams{In: stdin, Out: &stdout, Err: &stderr})
 	if exit := (*ExitError)(nil); errors.As(err, &exit) {
 		exit.Stderr = end(stderr.String(), stderrTail)
 	}
-	return stdout.Bytes(), err
+	return stdout.Bytes(), c.ended(ctx, err, id, argv)
 }
 
 // Streams are what a command reads and writes. In may be nil.
@@ -43,7 +43,11 @@ type Streams struct {
 
 // Run is Exec with streams: the error of a command that fails has no Stderr.
 func (c *Client) Run(ctx context.Context, id string, argv []string, s Streams) error {
-	err := c.run(ctx, id, argv, s)
+	return c.ended(ctx, c.run(ctx, id, argv, s), id, argv)
+}
+
+// ended says how a command ended.
+func (c *Client) ended(ctx context.Context, err error, id string, argv []string) error {
 	var exit *ExitError
 	switch {
 	case err == nil:

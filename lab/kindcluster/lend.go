@@ -12,7 +12,7 @@ func (p *Provider) Lend(name string, do func(path string) error) error {
 	if err != nil {
 		return err
 	}
-	return inPrivate(name, func(path string) error {
+	return inPrivate(func(path string) error {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			return fmt.Errorf("write kubeconfig of cluster %s: %w", name, err)
 		}
