@@ -18,9 +18,10 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(svid.Or(run)) }
 
 // settings are what flags and environment say.
 type settings struct {

@@ -19,11 +19,12 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/page"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(svid.Or(run)) }
 
 // settings are what flags and environment say.
 type settings struct {

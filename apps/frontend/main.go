@@ -21,13 +21,14 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/page"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 	"golang.org/x/sync/errgroup"
 )
 
 //go:embed page
 var files embed.FS
 
-func main() { process.Main(run) }
+func main() { process.Main(svid.Or(run)) }
 
 // settings are what flags and environment say.
 type settings struct {

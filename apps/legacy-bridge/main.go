@@ -21,15 +21,16 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
 func main() {
-	process.Main(func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+	process.Main(svid.Or(func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
 		if len(args) > 0 && args[0] == "tunnel" {
 			return runTunnel(ctx, args[1:], env, stderr)
 		}
 		return run(ctx, args, env, stderr)
-	})
+	}))
 }
 
 // settings are what flags and environment say.

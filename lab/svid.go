@@ -1,0 +1,238 @@
+package lab
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// SVIDs is what the agent gives to a workload, without any private key.
+type SVIDs struct {
+	Workload string `json:"workload"`
+	Cluster  string `json:"cluster"`
+	// Bundles names the trust domains whose bundles the workload is given.
+	Bundles []string   `json:"bundles"`
+	X509    []X509SVID `json:"x509"`
+	// JWT is empty unless an audience was named.
+	JWT []JWTSVID `json:"jwt,omitempty"`
+}
+
+// X509SVID is an X509-SVID of a workload.
+type X509SVID struct {
+	SPIFFEID string        `json:"spiffeID"`
+	Hint     string        `json:"hint,omitempty"`
+	Chain    []Certificate `json:"chain"`
+	// Verified says which bundles verify the chain.
+	Verified []Verification `json:"verified"`
+}
+
+// Certificate is one of a chain.
+type Certificate struct {
+	Serial string `json:"serial"`
+	// SubjectKeyID and AuthorityKeyID name the key of the certificate, and the key
+	// that signed it.
+	SubjectKeyID   string    `json:"subjectKeyID"`
+	AuthorityKeyID string    `json:"authorityKeyID"`
+	NotBefore      time.Time `json:"notBefore"`
+	NotAfter       time.Time `json:"notAfter"`
+	DNSNames       []string  `json:"dnsNames,omitempty"`
+}
+
+// JWTSVID is a JWT-SVID of a workload.
+type JWTSVID struct {
+	SPIFFEID string    `json:"spiffeID"`
+	Audience []string  `json:"audience"`
+	Expiry   time.Time `json:"expiry"`
+	Claims   any       `json:"claims"`
+	// Token is a credential until Expiry.
+	Token    string         `json:"token"`
+	Verified []Verification `json:"verified"`
+}
+
+// Verification is what one server's bundle of the workload's trust domain says of
+// an SVID.
+type Verification struct {
+	// Holder is the trust domain whose server has the bundle: the workload's own,
+	// or one that trusts it.
+	Holder string `json:"holder"`
+	// Problem is why the bundle does not verify the SVID; empty when it does.
+	Problem string `json:"problem,omitempty"`
+}
+
+// SVIDs returns what the agent gives to a workload, as a process in the
+// workload's own container is given it; with an audience, JWT-SVIDs as well. Each
+// is verified by the bundle of its trust domain, and by what the trust domains
+// that trust it hold.
+func (d *Driver) SVIDs(ctx context.Context, t topology.Topology, w topology.Workload, audience string) (_ SVIDs, err error) {
+	l, err := d.Open(ctx, t)
+	if err != nil {
+		return SVIDs{}, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	held, err := l.held(ctx, w, audience)
+	if err != nil {
+		return SVIDs{}, err
+	}
+	bundles, err := l.bundlesOf(ctx, w)
+	if err != nil {
+		return SVIDs{}, err
+	}
+	return judged(w, held, bundles, audience)
+}
+
+// heldSVIDs is what a demo program prints of itself.
+type heldSVIDs struct {
+	X509 []struct {
+		Hint  string   `json:"hint"`
+		Chain [][]byte `json:"chain"`
+	} `json:"x509"`
+	Bundles []string `json:"bundles"`
+	JWT     []string `json:"jwt"`
+}
+
+// held asks in the container of a workload.
+func (l *Lab) held(ctx context.Context, w topology.Workload, audience string) (held heldSVIDs, err error) {
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	access, err := l.Cluster(w.Cluster)
+	if err != nil {
+		return held, err
+	}
+	names, err := access.Pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+	if err != nil {
+		return held, err
+	}
+	if len(names) == 0 {
+		return held, fmt.Errorf("%s has no ready pod: 'fedlab status' says why", w.Name)
+	}
+	argv := []string{"/" + w.App.Name, "svid"}
+	if audience != "" {
+		argv = append(argv, "-audience="+audience)
+	}
+	out, err := access.Pods.Exec(ctx, w.App.Namespace, names[0], w.App.Name, argv...)
+	if err != nil {
+		return held, err
+	}
+	if err := json.Unmarshal(out, &held); err != nil {
+		return held, fmt.Errorf("read what %s says of its SVIDs: %w", w.Name, err)
+	}
+	return held, nil
+}
+
+// holding is the bundle of a workload's trust domain as one server has it.
+type holding struct {
+	holder spiffeid.TrustDomain
+	bundle *spiffebundle.Bundle
+	err    error
+}
+
+// bundlesOf returns the bundle of a workload's trust domain as its own server has
+// it, and then as the servers have it that trust it.
+func (l *Lab) bundlesOf(ctx context.Context, w topology.Workload) ([]holding, error) {
+	td, err := l.Topology.TrustDomainOf(w.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	own, err := l.Server(ctx, td.Name)
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := own.Bundle(ctx)
+	all := []holding{{td.Name, bundle, err}}
+	for _, r := range l.Topology.Relationships {
+		if r.Trusted != td.Name {
+			continue
+		}
+		h := holding{holder: r.Truster, err: errors.New("its server holds no such bundle")}
+		server, err := l.Server(ctx, r.Truster)
+		var held []*spiffebundle.Bundle
+		if err == nil {
+			held, err = server.HeldBundles(ctx)
+		}
+		if err != nil {
+			h.err = err
+		}
+		if i := slices.IndexFunc(held, func(b *spiffebundle.Bundle) bool { return b.TrustDomain() == td.Name }); i >= 0 {
+			h.bundle, h.err = held[i], nil
+		}
+		all = append(all, h)
+	}
+	return all, nil
+}
+
+// verified asks each bundle.
+func verified(bundles []holding, by func(*spiffebundle.Bundle) error) []Verification {
+	var all []Verification
+	for _, h := range bundles {
+		err := h.err
+		if err == nil {
+			err = by(h.bundle)
+		}
+		v := Verification{Holder: h.holder.Name()}
+		if err != nil {
+			v.Problem = err.Error()
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+func judged(w topology.Workload, held heldSVIDs, bundles []holding, audience string) (SVIDs, error) {
+	s := SVIDs{Workload: w.Name, Cluster: w.Cluster, Bundles: append([]string{}, held.Bundles...)}
+	for _, x := range held.X509 {
+		one := X509SVID{Hint: x.Hint}
+		var chain []*x509.Certificate
+		for _, der := range x.Chain {
+			c, err := x509.ParseCertificate(der)
+			if err != nil {
+				return s, fmt.Errorf("read a certificate of %s: %w", w.Name, err)
+			}
+			chain = append(chain, c)
+			one.Chain = append(one.Chain, Certificate{
+				Serial: c.SerialNumber.String(), SubjectKeyID: hex.EncodeToString(c.SubjectKeyId), AuthorityKeyID: hex.EncodeToString(c.AuthorityKeyId),
+				NotBefore: c.NotBefore, NotAfter: c.NotAfter, DNSNames: c.DNSNames,
+			})
+		}
+		if len(chain) == 0 {
+			return s, fmt.Errorf("read an X509-SVID of %s: it has no certificate", w.Name)
+		}
+		id, err := x509svid.IDFromCert(chain[0])
+		if err != nil {
+			return s, fmt.Errorf("read an X509-SVID of %s: %w", w.Name, err)
+		}
+		one.SPIFFEID = id.String()
+		one.Verified = verified(bundles, func(b *spiffebundle.Bundle) error {
+			_, _, err := x509svid.Verify(chain, b)
+			return err
+		})
+		s.X509 = append(s.X509, one)
+	}
+	for _, token := range held.JWT {
+		claims, err := jwtsvid.ParseInsecure(token, []string{audience})
+		if err != nil {
+			return s, fmt.Errorf("read a JWT-SVID of %s: %w", w.Name, err)
+		}
+		s.JWT = append(s.JWT, JWTSVID{
+			SPIFFEID: claims.ID.String(), Audience: claims.Audience, Expiry: claims.Expiry, Claims: claims.Claims, Token: token,
+			Verified: verified(bundles, func(b *spiffebundle.Bundle) error {
+				_, err := jwtsvid.ParseAndValidate(token, b, []string{audience})
+				return err
+			}),
+		})
+	}
+	return s, nil
+}
