@@ -364,6 +364,9 @@ func (u *up) cluster(ctx context.Context, name string) error {
 	if err := u.mark(ctx, c); err != nil || !whole {
 		return err
 	}
+	if err := u.connected(ctx, c.Name); err != nil || !whole {
+		return err
+	}
 	return u.programs(ctx, c.Name)
 }
 

@@ -24,6 +24,9 @@ const (
 	Silent Cause = "server does not answer"
 	// NoRelationship: nothing refreshes the bundle.
 	NoRelationship Cause = "no relationship"
+	// CutOff: this machine gets no connection to the lab's addresses, and what it
+	// would ask there nobody knows.
+	CutOff Cause = "this machine is cut off"
 	// EndpointUnreachable: the truster's node does not get through.
 	EndpointUnreachable Cause = "endpoint unreachable"
 	// WrongProfile: the endpoint shows a certificate of the other profile.

@@ -84,6 +84,9 @@ const (
 	// Hanging: the endpoint takes requests and does not answer. It holds a server
 	// that fetches for good (SPIRE waits without bound).
 	Hanging federation.State = "hanging"
+	// CutOffHere: this machine gets no connection to the lab's addresses. It is
+	// not the truster that has none.
+	CutOffHere federation.State = "cut off here"
 	// Unknown: a server cannot be asked.
 	Unknown federation.State = "unknown"
 )
@@ -224,6 +227,9 @@ func (v *visit) fetched(ctx context.Context, td topology.TrustDomain, own *spiff
 		s.err = err
 		return s
 	}
+	if s.err = v.cutOff(td.Name); s.err != nil {
+		return s
+	}
 	document, err := v.Parts.Served(ctx, endpoint, func(chain []*x509.Certificate) error {
 		s.chain = chain
 		return verify(chain)
@@ -291,7 +297,10 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 		}
 		h.polls(now, federation.NextPoll(held, s.bundle))
 	}
-	if hanging := (*HangingError)(nil); errors.As(unfetched, &hanging) {
+	cut, hanging := (*CutOffError)(nil), (*HangingError)(nil)
+	if errors.As(unfetched, &cut) {
+		h.State = CutOffHere
+	} else if errors.As(unfetched, &hanging) {
 		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "held by the endpoint", 0, time.Time{}
 	} else if unfetched != nil {
 		h.State = Unreachable

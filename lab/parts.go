@@ -32,6 +32,9 @@ type Parts struct {
 	// NameFree returns nil when no container has the name that the node of a cluster
 	// is to have; the error says whose it is.
 	NameFree func(ctx context.Context, lab, cluster string) error
+	// Connected returns nil when this machine gets a connection to a node that
+	// runs, by the node's address on the lab's network.
+	Connected func(ctx context.Context, lab, cluster string) error
 	// Certificates returns the chain that a TLS server shows to this machine.
 	Certificates func(ctx context.Context, server netip.AddrPort) ([]*x509.Certificate, error)
 	// Served returns what a bundle endpoint answers to this machine, once verify

@@ -27,6 +27,9 @@ type visit struct {
 	// clusters are those of the topology.
 	clusters []ClusterStatus
 	access   map[string]Access
+	// unconnected says of a cluster that answers why this machine gets no
+	// connection to its addresses, as a *CutOffError.
+	unconnected map[string]error
 	// marks is what clusters tell that the lab is meant to be.
 	marks   map[string]topology.Topology
 	servers map[spiffeid.TrustDomain]asked
@@ -55,7 +58,7 @@ type asked struct {
 // look looks at what of a lab is there and asks its servers. The caller closes
 // the visit.
 func (d *Driver) look(ctx context.Context, t topology.Topology) (_ *visit, err error) {
-	v := &visit{Driver: d, access: map[string]Access{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{}, workloads: map[string]identified{}}
+	v := &visit{Driver: d, access: map[string]Access{}, unconnected: map[string]error{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{}, workloads: map[string]identified{}}
 	if v.network, v.networked, err = d.Parts.Networks.Find(ctx, t.Name); err != nil {
 		return nil, err
 	}
@@ -108,6 +111,10 @@ func (v *visit) cluster(ctx context.Context, c topology.Cluster) ClusterStatus {
 	if err == nil {
 		v.access[c.Name] = access
 		err = fits(v.topology, n)
+		if failed := v.Parts.Connected(ctx, v.topology.Name, c.Name); failed != nil {
+			v.unconnected[c.Name] = &CutOffError{Cluster: c.Name, Err: failed}
+			err = errors.Join(err, v.unconnected[c.Name])
+		}
 	}
 	s.Health = health(err)
 	return s
@@ -298,6 +305,9 @@ func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStat
 	}
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
+	}
+	if err == nil && w.App.Page == "" && v.unconnected[w.Cluster] != nil {
+		err = because(CutOff, "nobody can say what it presents: %w", v.unconnected[w.Cluster])
 	}
 	if err == nil && v.networked {
 		err = server.because(is, v.checkSVID(ctx, access, v.addresses, w, id, server.bundle))

@@ -28,6 +28,8 @@ import (
 // would hold. Every call of a part goes through do, where it can be made to fail
 // or to be the last one before a kill.
 type world struct {
+	// walled: this machine gets no connection to the lab's addresses.
+	walled   bool
 	mu       sync.Mutex
 	networks map[string]netip.Prefix
 	nodes    map[nodeName]*node
@@ -216,6 +218,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 				return nil
 			})
 		},
+		Connected:    w.connected,
 		Certificates: w.certificates,
 		Served:       w.served,
 		Page:         w.page,

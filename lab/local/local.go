@@ -109,6 +109,7 @@ func New(o Options) (*Driver, error) {
 				Connect:      connect,
 				PortFree:     portFree,
 				NameFree:     nodes{engine: engine, kind: kind}.nameFree,
+				Connected:    nodes{engine: engine, kind: kind}.connected,
 				Certificates: certificates,
 				Served:       endpoint{within: servedBound}.served,
 				Page:         page,

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -219,6 +220,24 @@ func chainOf(text string) (chain []*x509.Certificate, err error) {
 		}
 		chain = append(chain, certificate)
 	}
+}
+
+// connected connects to the node's API, which its published port leads to as
+// well: not to get an answer, but to see whether there is a way.
+func (n nodes) connected(ctx context.Context, name, cluster string) (err error) {
+	address, found, err := n.engine.Address(ctx, NodeName(name, cluster), networkName(name))
+	if err == nil && !found {
+		err = fmt.Errorf("the node has no address on network %s", networkName(name))
+	}
+	if err != nil {
+		return err
+	}
+	dialer := net.Dialer{Timeout: servedBound}
+	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, kindcluster.APIPort).String())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 // removeBound is how long Docker may fail to remove a node: it gives up on each
