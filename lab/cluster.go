@@ -110,7 +110,21 @@ func (u *up) survey(ctx context.Context) (err error) {
 		return mismatch
 	}
 	u.topology = u.topology.Placed(before)
+	if err := u.watchers(); err != nil {
+		return err
+	}
 	return u.missingPorts()
+}
+
+// watchers returns nil when the clusters that are to be made or started find what
+// they need of the kernel. Those that run have it.
+func (u *up) watchers() error {
+	for _, c := range u.topology.Clusters {
+		if n, there := node(u.nodes, c.Name); !there || !n.Running {
+			return u.Parts.Watchers(len(u.topology.Clusters))
+		}
+	}
+	return nil
 }
 
 // namesFree returns nil when the clusters that are not there can have their names:

@@ -27,6 +27,9 @@ type Parts struct {
 	Labs func(context.Context) ([]Found, error)
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
 	Connect func(kubeconfig []byte) (Access, error)
+	// Watchers returns nil when the kernel lets that many clusters watch their
+	// files; clusters that run are among them.
+	Watchers func(clusters int) error
 	// PortFree returns nil when nobody listens on an address of this machine.
 	PortFree func(netip.AddrPort) error
 	// NameFree returns nil when no container has the name that the node of a cluster

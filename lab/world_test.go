@@ -200,6 +200,14 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Kubeconfigs: kubeconfigs{w},
 		Labs:        w.labs,
 		Connect:     w.connect,
+		Watchers: func(clusters int) error {
+			return w.do(context.Background(), "Watchers", func(func()) error {
+				if w.watchers > 0 && clusters > w.watchers {
+					return fmt.Errorf("no watchers for %d clusters", clusters)
+				}
+				return nil
+			})
+		},
 		PortFree: func(addr netip.AddrPort) error {
 			return w.do(context.Background(), "PortFree", func(func()) error {
 				if w.taken[addr] {

@@ -219,6 +219,12 @@ func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, e
 	for _, v := range spec.Volumes {
 		volumes = append(volumes, mount.Mount{Type: mount.TypeVolume, Target: v})
 	}
+	// As kind does for its nodes: where the daemon remaps users, a privileged
+	// container has to be told to keep those of the machine.
+	users := container.UsernsMode("")
+	if spec.Privileged {
+		users = "host"
+	}
 	made, err := c.api.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Name: spec.Name,
 		Config: &container.Config{
@@ -231,6 +237,7 @@ func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, e
 		},
 		HostConfig: &container.HostConfig{
 			Privileged:  spec.Privileged,
+			UsernsMode:  users,
 			NetworkMode: container.NetworkMode(spec.Network),
 			Mounts:      volumes,
 		},

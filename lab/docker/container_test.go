@@ -145,10 +145,21 @@ func TestRunDetached(t *testing.T) {
 		t.Fatalf("id %q, error %v", id, err)
 	}
 	req := e.created.(container.CreateRequest)
-	if !req.HostConfig.Privileged || req.HostConfig.NetworkMode != "lab" || req.Image != "node" ||
+	if !req.HostConfig.Privileged || req.HostConfig.UsernsMode != "host" || req.HostConfig.NetworkMode != "lab" || req.Image != "node" ||
 		!reflect.DeepEqual([]string(req.Entrypoint), []string{"sleep"}) || !reflect.DeepEqual([]string(req.Cmd), []string{"inf"}) ||
 		!reflect.DeepEqual(req.Env, []string{"A=b"}) || !reflect.DeepEqual(req.Labels, ours) {
 		t.Errorf("asked for %+v, %+v", req.Config, req.HostConfig)
+	}
+}
+
+// Only a privileged container is given the users of the machine.
+func TestRunDetachedKeepsUsersApart(t *testing.T) {
+	e := newEngine(t)
+	if _, err := connect(t, e).RunDetached(t.Context(), ContainerSpec{Image: "node"}); err != nil {
+		t.Fatal(err)
+	}
+	if users := e.created.(container.CreateRequest).HostConfig.UsernsMode; users != "" {
+		t.Errorf("user namespace %q, want Docker's own choice", users)
 	}
 }
 

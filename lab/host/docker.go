@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -76,7 +77,7 @@ func (d *Docker) askDaemon(ctx context.Context, sys System) error {
 	}
 	var info struct {
 		ServerVersion, DockerRootDir, Driver, DefaultRuntime string
-		ServerErrors                                         []string
+		ServerErrors, SecurityOptions                        []string
 		MemTotal                                             uint64
 		CgroupVersion                                        string
 	}
@@ -89,6 +90,10 @@ func (d *Docker) askDaemon(ctx context.Context, sys System) error {
 	}
 	d.Answers, d.Version = true, info.ServerVersion
 	d.RootDir, d.StorageDriver, d.DefaultRuntime = info.DockerRootDir, info.Driver, info.DefaultRuntime
+	d.UserNamespaces = slices.ContainsFunc(info.SecurityOptions, func(option string) bool {
+		name, _, _ := strings.Cut(option, ",")
+		return name == "name=userns"
+	})
 	d.memory, d.cgroupVersion = info.MemTotal, info.CgroupVersion
 	return nil
 }

@@ -23,14 +23,15 @@ type fakeMachine struct {
 	endpoint string
 
 	up, hangs   bool
-	runtime     string // the default runtime that the daemon has read
-	asksLeft    int    // questions until a daemon that was started answers
-	exits       error  // how dockerd ends when it is started; nil: it stays
-	aptFailures int    // installations that fail before one succeeds
-	deaf        bool   // a daemon that ignores SIGHUP
-	validates   bool   // dockerd knows --validate
-	refuses     string // and refuses a file that holds this
-	unproven    bool   // a privileged container does not start
+	runtime     string   // the default runtime that the daemon has read
+	asksLeft    int      // questions until a daemon that was started answers
+	exits       error    // how dockerd ends when it is started; nil: it stays
+	aptFailures int      // installations that fail before one succeeds
+	deaf        bool     // a daemon that ignores SIGHUP
+	validates   bool     // dockerd knows --validate
+	refuses     string   // and refuses a file that holds this
+	security    []string // what the daemon says of its security
+	unproven    bool     // a privileged container does not start
 	// containers are the runtimes of those that are there, by their names.
 	containers map[string]string
 
@@ -222,7 +223,7 @@ func (m *fakeMachine) run(command Command) ([]byte, error) {
 			return nil, errors.New("still starting")
 		}
 		return json.Marshal(map[string]any{"ServerVersion": "20.10.24", "DockerRootDir": "/var/lib/docker",
-			"Driver": "overlay2", "DefaultRuntime": m.runtime, "MemTotal": 4 << 30, "CgroupVersion": "1"})
+			"Driver": "overlay2", "DefaultRuntime": m.runtime, "MemTotal": 4 << 30, "CgroupVersion": "1", "SecurityOptions": m.security})
 	case line == "docker ps --all --quiet --no-trunc":
 		return []byte(strings.Join(slices.Sorted(maps.Keys(m.containers)), "\n")), nil
 	case strings.HasPrefix(line, "docker inspect"):

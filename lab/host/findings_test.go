@@ -147,6 +147,17 @@ func TestFindings(t *testing.T) {
 			Finding{Level: Missing, Seen: "not found", Need: "debootstrap", Cure: "install what Debian calls debootstrap; " + instead}},
 		"builds without root": {"user", func(m *fakeMachine) { m.uid = 1000 },
 			Finding{Level: Missing, Seen: "not root", Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root; " + instead}},
+		"inotify for few":      {"inotify instances", func(*fakeMachine) {}, Finding{Seen: "fs.inotify.max_user_instances = 512"}},
+		"a cache that is fine": {"cache", func(*fakeMachine) {}, Finding{Seen: "on a file system that a node image can be built on"}},
+		"a cache where nothing starts": {"cache", func(m *fakeMachine) { m.space.NoPrograms = true },
+			Finding{Level: Missing, Seen: "on a file system with noexec", Need: "one of this machine, without noexec and nodev: debootstrap makes devices and starts programs there",
+				Cure: "name another folder in FEDLAB_CACHE; " + instead}},
+		"a cache on NFS": {"cache", func(m *fakeMachine) { m.space.NoDevices, m.space.Remote = true, "NFS" },
+			Finding{Level: Missing, Seen: "on a file system with nodev and NFS", Need: "one of this machine, without noexec and nodev: debootstrap makes devices and starts programs there",
+				Cure: "name another folder in FEDLAB_CACHE; " + instead}},
+		"users of this machine": {"user namespaces", func(*fakeMachine) {}, Finding{Seen: "those of this machine"}},
+		"users of their own": {"user namespaces", func(m *fakeMachine) { m.security = []string{"name=seccomp,profile=default", "name=userns"} },
+			Finding{Level: Note, Seen: "dockerd has userns-remap: nodes and builds are given this machine's users, as kind does"}},
 		"inotify of another machine": {"inotify watches", func(m *fakeMachine) { m.endpoint = "tcp://10.0.0.1:2375" }, Finding{}},
 	}
 	for name, test := range tests {
@@ -237,6 +248,29 @@ func TestFindingsOfADockerOutOfReach(t *testing.T) {
 	err = Lacks(seen.Findings(Needs{Clusters: 2}))
 	if want := "this machine lacks docker network (it is a rootless Docker; needs a Docker on this machine itself)"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+// What the kernel lets be watched has to grow with the clusters, for setup and
+// for up.
+func TestWatchersGrowWithTheClusters(t *testing.T) {
+	m := readyMachine()
+	const lacks = "this machine lacks inotify instances (fs.inotify.max_user_instances = 512; needs at least 1792), inotify watches (fs.inotify.max_user_watches = 524288; needs at least 917504)"
+	for clusters, want := range map[int]string{2: "", 4: "", 14: lacks} {
+		if err := Watchers(m.system(), clusters); text(err) != want {
+			t.Errorf("%d clusters: error %v, want %s", clusters, err, want)
+		}
+	}
+	if got := find(t, m, Needs{Clusters: 14}, "inotify instances"); len(got.Remedies) != 1 || got.Remedies[0] != (setting{inotifyInstances, 1792}) {
+		t.Errorf("finding %+v", got)
+	}
+	m.files[sysctlFile(inotifyInstances)] = "128\n"
+	if err := Watchers(m.system(), 2); text(err) != "this machine lacks inotify instances (fs.inotify.max_user_instances = 128; needs at least 512)" {
+		t.Errorf("after a reboot: %v", err)
+	}
+	clear(m.files)
+	if err := Watchers(m.system(), 14); err != nil {
+		t.Errorf("without such limits: %v", err)
 	}
 }
 

@@ -184,7 +184,8 @@ func localSpace(path string) (Space, error) {
 		if err := syscall.Statfs(path, &stat); err != nil {
 			return Space{}, fmt.Errorf("measure %s: %w", path, err)
 		}
-		space := Space{Free: stat.Bavail * uint64(stat.Bsize)}
+		space := Space{Free: uint64(stat.Bavail) * uint64(stat.Bsize)}
+		mounted(&space, &stat)
 		if file, ok := info.Sys().(*syscall.Stat_t); ok {
 			space.Device = uint64(file.Dev)
 		}

@@ -70,6 +70,8 @@ type Docker struct {
 	Flags []string
 	// Config is the content of daemon.json, nil when there is none.
 	Config []byte
+	// UserNamespaces says that containers have users of their own.
+	UserNamespaces bool
 	// What the daemon says of itself when it answers.
 	Version, RootDir, StorageDriver, DefaultRuntime string
 	memory                                          uint64

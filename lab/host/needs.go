@@ -31,9 +31,13 @@ const (
 	// Compiling Kubernetes, SPIRE and MetalLB fills Go's cache; the results
 	// are kept.
 	buildSpace = 8 * gib
-	// kind's known limits for a few clusters on one machine.
-	leastInstances = 512
-	leastWatches   = 524288
+	// kind's known limits for a few clusters on one machine, and what each
+	// cluster may take of them: the kernel counts all that root has opened, and
+	// the programs of every node are root's.
+	leastInstances   = 512
+	leastWatches     = 524288
+	clusterInstances = 128
+	clusterWatches   = 65536
 )
 
 const installGo = `install Go, https://go.dev/doc/install, and put it in PATH; sudo drops it from there: sudo env "PATH=$PATH" fedlab`
@@ -46,9 +50,8 @@ func (m Machine) Findings(needs Needs) []Finding {
 		findings = append(findings, m.dockerReach())
 	}
 	if m.Linux && m.Docker.Local {
-		findings = append(findings, m.capabilities(), m.storage(),
-			m.setting("inotify instances", inotifyInstances, leastInstances),
-			m.setting("inotify watches", inotifyWatches, leastWatches))
+		findings = append(findings, m.capabilities(), m.storage(), m.userNamespaces())
+		findings = append(findings, m.inotify(needs)...)
 		if m.Docker.Answers {
 			// The daemon switches it on when it starts.
 			findings = append(findings, m.setting("ip forwarding", ipForward, 1))
@@ -136,6 +139,40 @@ func (m Machine) setting(subject, name string, least int) Finding {
 	return m.mend(f, setting{name, least})
 }
 
+// inotify judges what the kernel lets root watch.
+func (m Machine) inotify(needs Needs) []Finding {
+	return []Finding{
+		m.setting("inotify instances", inotifyInstances, max(leastInstances, needs.Clusters*clusterInstances)),
+		m.setting("inotify watches", inotifyWatches, max(leastWatches, needs.Clusters*clusterWatches)),
+	}
+}
+
+// Watchers returns nil when the kernel of this machine lets that many clusters
+// watch their files, else a *MissingError. It reads two files and needs no
+// rights; where the kernel has no such limits, it says nothing.
+func Watchers(sys System, clusters int) error {
+	m := Machine{Kernel: map[string]int{}}
+	for _, name := range []string{inotifyInstances, inotifyWatches} {
+		_, there, err := read(sys.Files, sysctlFile(name))
+		if err != nil || !there {
+			return err
+		}
+		if m.Kernel[name], err = readSetting(sys.Files, name); err != nil {
+			return err
+		}
+	}
+	return Lacks(m.inotify(Needs{Clusters: clusters}))
+}
+
+// userNamespaces tells of a daemon that gives containers users of their own.
+func (m Machine) userNamespaces() Finding {
+	f := Finding{Subject: "user namespaces", Seen: "those of this machine"}
+	if m.Docker.UserNamespaces {
+		f.Level, f.Seen = Note, "dockerd has userns-remap: nodes and builds are given this machine's users, as kind does"
+	}
+	return f
+}
+
 func (m Machine) memory(needs Needs) Finding {
 	need := uint64(needs.Clusters+1) * clusterMemory
 	f := Finding{Subject: "memory", Seen: inGiB(m.MemoryTotal)}
@@ -203,6 +240,7 @@ func (m Machine) build() []Finding {
 		m.tool("debootstrap", m.Programs["debootstrap"], "debootstrap", "debootstrap"),
 		m.tool("gpgv", m.Programs["gpgv"], "gpgv, to verify Debian's packages", "gpgv"),
 		m.tool("Debian's keys", keyringSeen(m), debianKeyring, "debian-archive-keyring")}
+	findings = append(findings, m.cacheMount()...)
 	if !m.Root {
 		findings = append(findings, Finding{Subject: "user", Level: Missing, Seen: "not root",
 			Need: "root: debootstrap makes a root file system", Cure: "run fedlab as root"})
@@ -213,6 +251,31 @@ func (m Machine) build() []Finding {
 		}
 	}
 	return findings
+}
+
+// cacheMount judges whether a root file system can be made in the cache:
+// debootstrap makes devices there and starts programs, as root.
+func (m Machine) cacheMount() []Finding {
+	if m.CacheSpace == nil {
+		return nil
+	}
+	f := Finding{Subject: "cache", Seen: "on a file system that a node image can be built on"}
+	var seen []string
+	if m.CacheSpace.NoPrograms {
+		seen = append(seen, "noexec")
+	}
+	if m.CacheSpace.NoDevices {
+		seen = append(seen, "nodev")
+	}
+	if m.CacheSpace.Remote != "" {
+		seen = append(seen, m.CacheSpace.Remote)
+	}
+	if len(seen) > 0 {
+		f.Level, f.Seen = Missing, "on a file system with "+list(seen)
+		f.Need = "one of this machine, without noexec and nodev: debootstrap makes devices and starts programs there"
+		f.Cure = "name another folder in FEDLAB_CACHE"
+	}
+	return []Finding{f}
 }
 
 // browser returns the path of a browser of Chromium's kin.

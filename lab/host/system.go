@@ -62,4 +62,10 @@ type Space struct {
 	Device uint64
 	// Free is what is left, in bytes.
 	Free uint64
+	// NoPrograms and NoDevices say that it is mounted so that no program there
+	// can be started, and no device there be used.
+	NoPrograms, NoDevices bool
+	// Remote is the protocol by which another machine serves it; empty for a file
+	// system of this machine.
+	Remote string
 }

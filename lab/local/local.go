@@ -23,6 +23,7 @@ import (
 	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -107,6 +108,7 @@ func New(o Options) (*Driver, error) {
 				Kubeconfigs:  kubeconfigs{kind},
 				Labs:         labs{engine}.list,
 				Connect:      connect,
+				Watchers:     func(clusters int) error { return host.Watchers(host.Local(), clusters) },
 				PortFree:     portFree,
 				NameFree:     nodes{engine: engine, kind: kind}.nameFree,
 				Connected:    nodes{engine: engine, kind: kind}.connected,
