@@ -29,7 +29,9 @@ import (
 // or to be the last one before a kill.
 type world struct {
 	// walled: this machine gets no connection to the lab's addresses.
-	walled   bool
+	walled bool
+	// watchers is for how many clusters the kernel has watchers; 0 is any number.
+	watchers int
 	mu       sync.Mutex
 	networks map[string]netip.Prefix
 	nodes    map[nodeName]*node
