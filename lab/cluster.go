@@ -375,7 +375,7 @@ func (u *up) cluster(ctx context.Context, name string) error {
 	if err := u.nobodyJoins(ctx, c.Name); err != nil {
 		return err
 	}
-	if err := u.mark(ctx, c); err != nil || !whole {
+	if err := u.mark(ctx, c); err != nil {
 		return err
 	}
 	if err := u.connected(ctx, c.Name); err != nil || !whole {
