@@ -66,6 +66,9 @@ plugins {
 	NodeAttestor "join_token" { plugin_data {} }
 	{{.Plugins}}
 }
+{{if .Metrics}}telemetry {
+	Prometheus { host = "127.0.0.1" port = {{.MetricsPort}} }
+}{{end}}
 `))
 
 const agentConfig = `agent {
@@ -117,6 +120,8 @@ type Config struct {
 	Datastore string
 	// Plugins are further plugins.
 	Plugins string
+	// Metrics has the server show its metrics.
+	Metrics bool
 	// Env is added to the environment, as NAME=value.
 	Env []string
 }
@@ -129,6 +134,8 @@ type Server struct {
 	// BundleEndpoint is the URL of its bundle endpoint, with a refresh hint of a
 	// minute. It names the address 127.0.0.1.
 	BundleEndpoint string
+	// Metrics is the URL of its metrics, where Config asks for them.
+	Metrics string
 
 	program, socket string
 	log             *log
@@ -147,13 +154,16 @@ func Start(t *testing.T, c Config) *Server {
 	t.Helper()
 	program := Program(t, ServerVariable)
 	dir := t.TempDir()
-	ports := freePorts(t, 2)
+	ports := freePorts(t, 3)
 	s := &Server{
 		TrustDomain:    c.TrustDomain,
 		API:            fmt.Sprintf("127.0.0.1:%d", ports[0]),
 		BundleEndpoint: fmt.Sprintf("https://127.0.0.1:%d", ports[1]),
 		program:        program,
 		socket:         filepath.Join(dir, "api.sock"),
+	}
+	if c.Metrics {
+		s.Metrics = fmt.Sprintf("http://127.0.0.1:%d", ports[2])
 	}
 	if c.Profile == "" {
 		c.Profile = `profile "https_spiffe" {}`
@@ -164,9 +174,9 @@ func Start(t *testing.T, c Config) *Server {
 	var config strings.Builder
 	err := serverConfig.Execute(&config, struct {
 		Config
-		Dir, Socket           string
-		APIPort, EndpointPort int
-	}{c, dir, s.socket, ports[0], ports[1]})
+		Dir, Socket                        string
+		APIPort, EndpointPort, MetricsPort int
+	}{c, dir, s.socket, ports[0], ports[1], ports[2]})
 	if err != nil {
 		t.Fatal(err)
 	}
