@@ -41,7 +41,8 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 
 .PHONY: e2e-all
 e2e-all: build ## Run all scenarios twice, what must break them, a newcomer's first hour, and random kills
-	@$(E2E) --timeout=200m --label-filter='scenario || newcomer' ./e2e
+	@$(E2E) --timeout=100m --label-filter='scenario && !kills' ./e2e
+	@$(E2E) --timeout=100m --label-filter='kills || newcomer' ./e2e
 
 .PHONY: bench
 bench: ## Measure the lab against bare kind clusters
