@@ -43,8 +43,12 @@ func newPerson(ctx context.Context, name string) *person {
 	}
 	must("useradd", "--create-home", "--groups", "docker", "--shell", "/bin/sh", name)
 	DeferCleanup(func(ctx SpecContext) {
-		out, err := exec.CommandContext(ctx, "userdel", "--remove", name).CombinedOutput()
+		found, err := user.Lookup(name)
+		Expect(err).NotTo(HaveOccurred())
+		// With --remove, userdel fails for want of a mailbox.
+		out, err := exec.CommandContext(ctx, "userdel", name).CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))
+		Expect(os.RemoveAll(found.HomeDir)).To(Succeed())
 	}, NodeTimeout(2*time.Minute))
 	found, err := user.Lookup(name)
 	Expect(err).NotTo(HaveOccurred())
