@@ -45,7 +45,7 @@ func newPerson(ctx context.Context, name string) *person {
 	DeferCleanup(func(ctx SpecContext) {
 		found, err := user.Lookup(name)
 		Expect(err).NotTo(HaveOccurred())
-		// With --remove, userdel fails for want of a mailbox.
+		// With --remove, userdel also looks for a mailbox, which nobody has made.
 		out, err := exec.CommandContext(ctx, "userdel", name).CombinedOutput()
 		Expect(err).NotTo(HaveOccurred(), string(out))
 		Expect(os.RemoveAll(found.HomeDir)).To(Succeed())
