@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -95,9 +96,16 @@ func (s *subject) noteVolumes(ctx context.Context) error {
 	if err != nil || len(containers) == 0 {
 		return err
 	}
-	volumes, err := docker(ctx, append([]string{"inspect", "--format", `{{range .Mounts}}{{if .Name}}{{println .Name}}{{end}}{{end}}`}, containers...)...)
-	s.volumes = append(s.volumes, volumes...)
-	return err
+	for _, container := range containers {
+		volumes, err := docker(ctx, "inspect", "--format", `{{range .Mounts}}{{if .Name}}{{println .Name}}{{end}}{{end}}`, container)
+		// What the engine is still making, or has removed meanwhile, cannot be
+		// inspected. Volumes of it that stay are new ones that nobody uses.
+		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+			return err
+		}
+		s.volumes = append(s.volumes, volumes...)
+	}
+	return nil
 }
 
 // contexts reads the kubeconfig files that kubectl reads.
