@@ -42,27 +42,33 @@ func TestArticles(t *testing.T) {
 		try  func(*testing.T)
 	}{
 		{"`bundle show -trustDomain`", func(t *testing.T) {
+			t.Helper()
 			refused(t, server, "flag provided but not defined: -trustDomain", "bundle", "show", "-trustDomain", "a.test")
 			knows(t, server, "-id", "bundle", "list", "-help")
 		}},
 		{"`bundle refresh`", func(t *testing.T) {
+			t.Helper()
 			refused(t, server, "one of the subcommands below", "bundle", "refresh")
 			knows(t, server, "-id", "federation", "refresh", "-help")
 		}},
 		{"`validate-jwt-svid`", func(t *testing.T) {
+			t.Helper()
 			refused(t, server, "Usage: spire-server", "validate-jwt-svid")
 			knows(t, agent, "-audience", "api", "validate", "jwt", "-help")
 		}},
 		{"`spire-agent bundle show`", func(t *testing.T) {
+			t.Helper()
 			refused(t, agent, "Usage: spire-agent", "bundle", "show")
 			knows(t, agent, "-socketPath", "api", "fetch", "x509", "-help")
 		}},
 		{"`-ttl 300`", func(t *testing.T) {
+			t.Helper()
 			refused(t, server, "flag provided but not defined: -ttl", "entry", "create", "-ttl", "300")
 			knows(t, server, "-x509SVIDTTL", "entry", "create", "-help")
 			knows(t, server, "-jwtSVIDTTL", "entry", "create", "-help")
 		}},
 		{"trust domains `trustdomainA` and `trustdomainB`", func(t *testing.T) {
+			t.Helper()
 			file := saved(t, a.Run(t, "bundle", "show", "-format", "spiffe"))
 			if _, err := a.Exec(t.Context(), "bundle", "set", "-format", "spiffe", "-id", "spiffe://trustdomainB", "-path", file); err == nil || !strings.Contains(err.Error(), "trust domain characters are limited to lowercase") {
 				t.Errorf("bundle set of spiffe://trustdomainB: %v", err)
@@ -70,9 +76,11 @@ func TestArticles(t *testing.T) {
 			a.Run(t, "bundle", "set", "-format", "spiffe", "-id", "spiffe://trustdomain-b", "-path", file)
 		}},
 		{"the bundle is saved as `trust-bundleB.pem`", func(t *testing.T) {
+			t.Helper()
 			keysOf(t, a.Run(t, "bundle", "show", "-format", "spiffe"))
 		}},
 		{"`bundle set` without `-format`", func(t *testing.T) {
+			t.Helper()
 			file := saved(t, a.Run(t, "bundle", "show", "-format", "spiffe"))
 			if _, err := a.Exec(t.Context(), "bundle", "set", "-id", "spiffe://other.test", "-path", file); err == nil {
 				t.Error("bundle set takes JSON without -format spiffe")
@@ -80,6 +88,7 @@ func TestArticles(t *testing.T) {
 			a.Run(t, "bundle", "set", "-id", "spiffe://other.test", "-path", saved(t, a.Run(t, "bundle", "show")))
 		}},
 		{"`federates_with { \"gcp.company.com\" { … } }` with `type = \"https_spiffe\"`", func(t *testing.T) {
+			t.Helper()
 			invalid(t, server, `federates_with {
 				"gcp.company.com" {
 					bundle_endpoint_url = "https://spire-bundle.gcp.company.com:8443"
@@ -89,11 +98,13 @@ func TestArticles(t *testing.T) {
 			valid(t, server, peer(""))
 		}},
 		{"`trust_level` and `additional_validation` of a peer, `transitive_trust` beside the peers", func(t *testing.T) {
+			t.Helper()
 			valid(t, server, peer(`trust_level = "high"`))
 			valid(t, server, peer(`additional_validation { certificate_transparency = true }`))
 			valid(t, server, peer("")+` transitive_trust { max_chain_length = 3 }`)
 		}},
 		{"`time_restrictions`, `ip_restrictions`, `emergency_access`, `geographic_restrictions`", func(t *testing.T) {
+			t.Helper()
 			for _, block := range []string{
 				`time_restrictions { allowed_hours = ["09:00-17:00"] }`, `ip_restrictions { allowed_cidrs = ["203.0.113.0/24"] }`,
 				`emergency_access { max_duration = "4h" }`, `geographic_restrictions { allowed_regions = ["eu-west-1"] }`,
@@ -102,19 +113,26 @@ func TestArticles(t *testing.T) {
 			}
 		}},
 		{"`refresh_hint` in `federates_with`", func(t *testing.T) {
+			t.Helper()
 			valid(t, server, peer(`refresh_hint = "3600s"`))
 			// It is not read: a word that is no duration is taken just as well.
 			valid(t, server, peer(`refresh_hint = "soon"`))
 		}},
-		{"`bundles_path`", func(t *testing.T) { valid(t, server, `bundles_path = "/bundles"`) }},
+		{"`bundles_path`", func(t *testing.T) {
+			t.Helper()
+			valid(t, server, `bundles_path = "/bundles"`)
+		}},
 		{"`bundle_endpoint { address profile }` inside `federates_with`", func(t *testing.T) {
+			t.Helper()
 			invalid(t, server, `federates_with "other.domain.com" { bundle_endpoint { address = "spire-server-other:8443" profile = "https_web" } }`)
 		}},
 		{"selectors `k8s:cluster`, `k8s:agent_sa`, `k8s:pod_uid`, `k8s:namespace`", func(t *testing.T) {
+			t.Helper()
 			a.Run(t, "entry", "create", "-spiffeID", "spiffe://a.test/my-app", "-parentID", "spiffe://a.test/node",
 				"-selector", "k8s:cluster:cluster-a", "-selector", "k8s:agent_sa:spire-agent", "-selector", "k8s:pod_uid:a1b2", "-selector", "k8s:namespace:default")
 		}},
 		{"`refresh_hint` in the bundle, `use: x509-svid` keys alone", func(t *testing.T) {
+			t.Helper()
 			served := served(t, a.BundleEndpoint)
 			if !bytes.Contains(served, []byte(`"spiffe_refresh_hint"`)) || bytes.Contains(served, []byte(`"refresh_hint"`)) {
 				t.Errorf("the endpoint serves %s", served)
@@ -128,6 +146,7 @@ func TestArticles(t *testing.T) {
 			}
 		}},
 		{"\"transitive\" trust", func(t *testing.T) {
+			t.Helper()
 			// A is handed the bundle of B. What A's endpoint tells others is A's own.
 			before := served(t, a.BundleEndpoint)
 			b := spiretest.StartServer(t, spiffeid.RequireTrustDomainFromString("b.test"), spiffeid.RequireFromString("spiffe://b.test/admin"))
@@ -142,6 +161,7 @@ func TestArticles(t *testing.T) {
 		}},
 		{"`spire_server_bundle_expiry_timestamp_seconds` and the six other metric names", metrics},
 		{"`spiffe.workload.Workload/FetchX509SVID`", func(t *testing.T) {
+			t.Helper()
 			address := a.StartAgent(t)
 			if code := call(t, address, "/spiffe.workload.Workload/FetchX509SVID"); code != codes.Unimplemented {
 				t.Errorf("as the article has it: %s", code)
@@ -151,10 +171,12 @@ func TestArticles(t *testing.T) {
 			}
 		}},
 		{"`spiffeid.Must`", func(t *testing.T) {
+			t.Helper()
 			refused(t, "go", "no symbol Must in package", "doc", "github.com/spiffe/go-spiffe/v2/spiffeid", "Must")
 			knows(t, "go", "func FromSegments(", "doc", "github.com/spiffe/go-spiffe/v2/spiffeid", "FromSegments")
 		}},
 		{"`tlsconfig.MTLSServerConfig(client, client, …)` with a `workloadapi.Client`", func(t *testing.T) {
+			t.Helper()
 			if _, ok := any((*workloadapi.Client)(nil)).(x509svid.Source); ok {
 				t.Error("a workloadapi.Client is a source of X509-SVIDs")
 			}
@@ -308,6 +330,7 @@ func call(t *testing.T, address, method string) codes.Code {
 
 // metrics looks for the article's metrics on a server that federates.
 func metrics(t *testing.T) {
+	t.Helper()
 	trusted := spiretest.StartServer(t, spiffeid.RequireTrustDomainFromString("trusted.test"), spiffeid.RequireFromString("spiffe://trusted.test/admin"))
 	truster := spiretest.Start(t, spiretest.Config{
 		TrustDomain: spiffeid.RequireTrustDomainFromString("truster.test"), AdminID: spiffeid.RequireFromString("spiffe://truster.test/admin"), Metrics: true,

@@ -62,7 +62,7 @@ func catalogue() string {
 // names the package of the test, and its function or the name of the case.
 func TestEachRowIsShown(t *testing.T) {
 	const document = "docs/troubleshooting.md"
-	rows := regexp.MustCompile("(?m)^\\| [^|]+ \\| [^|]+ \\| [^|]+ \\| ([^|]+) \\|$").FindAllStringSubmatch(section(t, document, "\n## What you change by hand\n", "\n## "), -1)
+	rows := regexp.MustCompile(`(?m)^\| [^|]+ \| [^|]+ \| [^|]+ \| ([^|]+) \|$`).FindAllStringSubmatch(section(t, document, "\n## What you change by hand\n", "\n## "), -1)
 	if len(rows) < 2 {
 		t.Fatalf("%s has no table of changes", document)
 	}

@@ -125,7 +125,7 @@ func TestResourcesThatAPersonChanged(t *testing.T) {
 				before := w.dump()
 				w.edit(t, tt.change, tt.name, tt.labels)
 				// The server fetches from where it is told to.
-				time.Sleep(time.Second)
+				<-time.After(time.Second) // of the bubble
 				s, err := d.Status(t.Context(), quotes(t))
 				if err != nil {
 					t.Fatal(err)

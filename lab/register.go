@@ -85,7 +85,7 @@ type awaited struct {
 // what is wrong with the registration. Once something has outranked that for longer
 // than a change needs to take effect, waiting is in vain.
 func (a *awaited) registered(ctx context.Context, seen error) error {
-	td, err := a.up.topology.TrustDomainOf(a.Cluster)
+	td, err := a.topology.TrustDomainOf(a.Cluster)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 	if err != nil {
 		return errors.Join(seen, err)
 	}
-	is, err := identify(ctx, a.up.topology, objects, a.Workload)
+	is, err := identify(ctx, a.topology, objects, a.Workload)
 	if err = errors.Join(err, is.unseen); err != nil {
 		return errors.Join(seen, err)
 	}

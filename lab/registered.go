@@ -69,12 +69,12 @@ const (
 	clusterStaticEntry = "ClusterStaticEntry"
 )
 
-func (r registrar) String() string { return r.Kind + " " + r.Metadata.Name }
+func (x registrar) String() string { return x.Kind + " " + x.Metadata.Name }
 
 // owned reports whether fedlab has made it.
-func (r registrar) owned() bool {
+func (x registrar) owned() bool {
 	for label, value := range spire.Owned() {
-		if r.Metadata.Labels[label] != value {
+		if x.Metadata.Labels[label] != value {
 			return false
 		}
 	}

@@ -305,7 +305,7 @@ func (n *node) refuses(key lab.ObjectKey) error {
 }
 
 // reconcile is what controllers do about an object that is new or another one.
-func (n *node) reconcile(key lab.ObjectKey, text string) {
+func (n *node) reconcile(key lab.ObjectKey, _ string) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()

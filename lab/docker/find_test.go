@@ -87,9 +87,11 @@ func TestFindRefused(t *testing.T) {
 	}{
 		"a context that is not there": {func(*testing.T, string) {}, `find docker engine: context "chosen": context not found: `},
 		"a context without a host": {func(t *testing.T, dir string) {
+			t.Helper()
 			addContext(t, dir, "chosen", endpoint.EndpointMeta{}, nil)
 		}, `find docker engine: context "chosen": it names no host`},
 		"a configuration that is not JSON": {func(t *testing.T, dir string) {
+			t.Helper()
 			if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{"), 0o600); err != nil {
 				t.Fatal(err)
 			}

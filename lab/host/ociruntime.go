@@ -139,7 +139,7 @@ func goBuild(link, source, program string) Command {
 // so (from version 23 on).
 func validate(ctx context.Context, sys System, config []byte) (err error) {
 	if _, err := sys.Programs.Look("dockerd"); err != nil {
-		return nil //nolint:nilerr // it is installed later, and reads the file when it starts
+		return nil // it is installed later, and reads the file when it starts
 	}
 	help, err := sys.Programs.Run(ctx, Command{Program: "dockerd", Args: []string{"--help"}})
 	if err != nil || !strings.Contains(string(help), "--validate") {

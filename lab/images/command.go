@@ -82,7 +82,7 @@ func goSettings() ([]string, error) {
 	if file == "" {
 		folder, err := os.UserConfigDir()
 		if err != nil {
-			return nil, nil // so the go command has no such file either
+			return nil, nil //nolint:nilerr // so the go command has no such file either
 		}
 		file = filepath.Join(folder, "go", "env")
 	}

@@ -72,7 +72,7 @@ func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
 func (l *Library) lacking(r recipes, f flavour, node bool, need Need) ([]artifact, error) {
 	var missing []artifact
 	for _, a := range r.artifacts {
-		if !(node && r.goesIntoNode(a, f)) && !r.wanted(a, f, need) {
+		if (!node || !r.goesIntoNode(a, f)) && !r.wanted(a, f, need) {
 			continue
 		}
 		_, there, err := l.Store.Path(a.name, a.key)

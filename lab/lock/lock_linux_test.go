@@ -25,10 +25,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if _, err := lock.Take(name, "fedlab up"); err != nil {
-		fmt.Println(err)
+		_, _ = fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println("held")
+	_, _ = fmt.Fprintln(os.Stdout, "held")
 	select {}
 }
 

@@ -57,7 +57,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(settles) != "" {
 		err := settle()
 		read := testcontainers.ReadConfig().Config
-		fmt.Printf("%v %q %q %t HOME=%s", err, read.TestcontainersHost, read.Host, read.RyukDisabled, os.Getenv("HOME"))
+		_, _ = fmt.Fprintf(os.Stdout, "%v %q %q %t HOME=%s", err, read.TestcontainersHost, read.Host, read.RyukDisabled, os.Getenv("HOME"))
 		os.Exit(0)
 	}
 	if name := os.Getenv(helped); name != "" {

@@ -78,7 +78,7 @@ func TestPrintRefuses(t *testing.T) {
 // TestOr: the program runs unless somebody asks what it has.
 func TestOr(t *testing.T) {
 	ran := errors.New("the program ran")
-	run := svid.Or(func(_ context.Context, args []string, _ func(string) string, _ io.Writer) error { return ran })
+	run := svid.Or(func(_ context.Context, _ []string, _ func(string) string, _ io.Writer) error { return ran })
 	for _, args := range [][]string{nil, {"-listen", "svid"}} {
 		if err := run(t.Context(), args, environment(""), io.Discard); !errors.Is(err, ran) {
 			t.Errorf("%q: error %v", args, err)

@@ -71,7 +71,7 @@ func (f *finder) separator() {
 	for end > 0 && f.at-end < 4 && f.text[end-1] == ' ' {
 		end--
 	}
-	if end < f.at && f.text[f.at] == ':' && !(end > 0 && f.text[end-1] == '"' && f.quoteFollows()) {
+	if end < f.at && f.text[f.at] == ':' && (end == 0 || f.text[end-1] != '"' || !f.quoteFollows()) {
 		return // words and a colon
 	}
 	name, start := f.name(end)
@@ -158,7 +158,7 @@ func (f *finder) lineStart(start int) (bool, int) {
 		if i == 0 || f.text[i-1] == '\n' {
 			return true, start - i
 		}
-		if c := f.text[i-1]; c != ' ' && c != '\t' && !(c == '-' && i < start && f.text[i] == ' ') {
+		if c := f.text[i-1]; c != ' ' && c != '\t' && (c != '-' || i >= start || f.text[i] != ' ') {
 			return false, 0
 		}
 	}
@@ -248,12 +248,12 @@ func (f *finder) value(name string, lineStart bool, column int) edit {
 // closes something around it.
 func (f *finder) word(at int) int {
 	for ; at < len(f.text); at++ {
-		switch c := f.text[at]; {
-		case c == '[':
+		switch f.text[at] {
+		case '[':
 			at += max(1, markLength(f.text[at:])) - 1
-		case c == ' ', c == '\t', c == '\r', c == '\n':
+		case ' ', '\t', '\r', '\n':
 			return at
-		case c == '"' || c == '\'' || c == '`':
+		case '"', '\'', '`':
 			if after := at + 1; after == len(f.text) || strings.IndexByte(" \t\r\n,;:)]}\\", f.text[after]) >= 0 {
 				for at > 0 && f.text[at-1] == '\\' {
 					at--

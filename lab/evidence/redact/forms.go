@@ -163,7 +163,7 @@ func keyLinesAfter(text []byte, at, limit int) int {
 		next := lineEnd(text, end+1)
 		line := text[end+1 : next]
 		isKey := isKeyLine(line)
-		if !isKey && !(head && armorHead.Match(line)) {
+		if !isKey && (!head || !armorHead.Match(line)) {
 			break
 		}
 		head = head && !isKey

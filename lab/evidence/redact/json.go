@@ -193,7 +193,7 @@ func (w *walker) array() (refers bool) {
 		// An argument after its flag, or a name and its value.
 		name := w.content(v)
 		flag := strings.HasPrefix(name, "-")
-		if isSecret(name) && (flag || len(elements) == 2) && !(flag && strings.HasPrefix(w.content(elements[i+1]), "-")) {
+		if isSecret(name) && (flag || len(elements) == 2) && (!flag || !strings.HasPrefix(w.content(elements[i+1]), "-")) {
 			w.remove(elements[i+1])
 		}
 	}
