@@ -113,14 +113,16 @@ func (u *up) survey(ctx context.Context) (err error) {
 	if err := u.watchers(); err != nil {
 		return err
 	}
-	return u.missingPorts()
+	return u.missingPorts(ctx)
 }
 
 // watchers returns nil when the clusters that are to be made or started find what
 // they need of the kernel. Those that run have it.
 func (u *up) watchers() error {
 	for _, c := range u.topology.Clusters {
-		if n, there := node(u.nodes, c.Name); !there || !n.Running {
+		// A node that was made and never started is removed, and with it what Docker
+		// may be giving it just now: the ports.
+		if n, there := node(u.nodes, c.Name); !there || !n.Running && !n.Unstarted {
 			return u.Parts.Watchers(len(u.topology.Clusters))
 		}
 	}
@@ -139,12 +141,39 @@ func (u *up) namesFree(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// missingPorts returns nil when the ports are free that clusters are to have which
-// do not run.
-func (u *up) missingPorts() error {
+// portBound is how long a container of a killed command may have its ports and not
+// be seen yet, neither by itself nor by the docker command that asks for it.
+const portBound = 3 * time.Second
+
+// missingPorts returns nil when the ports of the clusters that are not there, or are
+// stopped, can be had.
+func (u *up) missingPorts(ctx context.Context) error {
+	taken := u.portsTaken()
+	if taken == nil {
+		return nil
+	}
+	err := wait(ctx, portBound, check.Check{Name: "the ports are free", Probe: func(ctx context.Context) (err error) {
+		if err := u.settle(ctx, u.topology.Name); err != nil {
+			return err
+		}
+		if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+			return err
+		}
+		taken = u.portsTaken()
+		return taken
+	}})
+	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && taken != nil {
+		return taken
+	}
+	return err
+}
+
+// portsTaken says which ports cannot be had. A node that was made and never started
+// is removed, and with it what Docker may be giving it just now: they do not count.
+func (u *up) portsTaken() error {
 	var errs []error
 	for _, c := range u.topology.Clusters {
-		if n, there := node(u.nodes, c.Name); !there || !n.Running {
+		if n, there := node(u.nodes, c.Name); !there || !n.Running && !n.Unstarted {
 			errs = append(errs, u.portsFree(c, u.going()))
 		}
 	}

@@ -230,6 +230,24 @@ func TestUpNamesAPortThatWasTakenFromAStoppedNode(t *testing.T) {
 	}
 }
 
+// TestUpLooksAgainAtATakenPort: a container of a killed up has its ports a moment
+// before anybody can see it.
+func TestUpLooksAgainAtATakenPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		page := netip.MustParseAddrPort("127.0.0.1:8080")
+		w.taken[page] = true
+		time.AfterFunc(2*time.Second, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			delete(w.taken, page)
+		})
+		if err := w.up(t, w.driver(t), quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestUpMakesANetworkAgain that was removed while all nodes were stopped.
 func TestUpMakesANetworkAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -105,8 +105,9 @@ type Networks interface {
 // Node is the one node of a cluster, as it stands.
 type Node struct {
 	Cluster string
-	// Running is false for a node that was stopped.
-	Running bool
+	// Running is false for a node that was stopped, and for one that is Unstarted:
+	// made and not started yet, as an up leaves it that was killed.
+	Running, Unstarted bool
 	// Ports leads from addresses of this machine to ports of the node, as it was
 	// made; a container's ports never change.
 	Ports map[netip.AddrPort]int

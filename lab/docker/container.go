@@ -35,6 +35,9 @@ type Container struct {
 	ExitCode int
 }
 
+// StateCreated is the state of a container that was made and not started yet.
+const StateCreated = string(container.StateCreated)
+
 // Containers lists the containers, running or not, that carry all of the labels.
 func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]Container, error) {
 	return c.containers(ctx, filters(labels), func(container.Summary) bool { return true })

@@ -116,7 +116,7 @@ func (n nodes) List(ctx context.Context, name string) ([]lab.Node, error) {
 			return nil, err
 		}
 		if found {
-			list = append(list, lab.Node{Cluster: cluster, Running: c.Running, Ports: exposed(bindings), API: api(bindings)})
+			list = append(list, lab.Node{Cluster: cluster, Running: c.Running, Unstarted: c.State == docker.StateCreated, Ports: exposed(bindings), API: api(bindings)})
 		}
 	}
 	return list, nil
