@@ -63,7 +63,9 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 				Expect(err).NotTo(HaveOccurred())
 				Expect(v.Self.ID).To(Equal(client.String()))
 			}
-			Expect(named(ctx, problem, names)).To(Succeed())
+			// The old pod may take a moment to go, and the new one to be ready.
+			Eventually(func(ctx context.Context) error { return named(ctx, problem, names) }).WithContext(ctx).
+				WithTimeout(rollout).WithPolling(time.Second).Should(Succeed())
 
 			By("up has nothing to do")
 			up := under.fedlab(ctx, "up", "-o", "json")
