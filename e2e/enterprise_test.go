@@ -108,7 +108,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Eventually(c.asItShould).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
 		w, _ := c.workload("frontend")
 		tab, said := browser(ctx, w.URL())
-		Expect(sized(tab, 1400, 1200)).To(Succeed())
+		Expect(sized(tab, 1400, 1000)).To(Succeed())
 		Expect(chromedp.Do(tab, chromedp.Navigate(w.URL()))).To(Succeed())
 		type shown struct {
 			State  string
