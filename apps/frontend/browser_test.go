@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +176,14 @@ const measured = `(() => {
 	return faults;
 })()`
 
+// showing is the report that the page is given, which a test changes while the page
+// asks.
+type showing struct{ report atomic.Pointer[any] }
+
+func (s *showing) set(report any) { s.report.Store(&report) }
+
+func (s *showing) get() any { return *s.report.Load() }
+
 func TestThePageIsReadable(t *testing.T) {
 	forty := func(name string) string { return (name + "-" + strings.Repeat("department-", 4))[:28] + ".example.com" }
 	dotless := func(name string) string { return (name + "-" + strings.Repeat("department-", 4))[:40] }
@@ -185,10 +194,11 @@ func TestThePageIsReadable(t *testing.T) {
 		"long-in-the-lab": without(enterprise(forty("aws"), forty("gcp"), forty("onprem"), forty("partner")), forty("partner")),
 		"dotless":         enterprise(dotless("aws"), dotless("gcp"), dotless("onprem"), dotless("partner")),
 	}
-	current := reports["enterprise"]
-	tab, url := browse(t, func() any { return current })
+	var current showing
+	current.set(reports["enterprise"])
+	tab, url := browse(t, current.get)
 	for name, report := range reports {
-		current = report
+		current.set(report)
 		domain, _, _ := strings.Cut(strings.TrimPrefix(report["self"].(object)["id"].(string), "spiffe://"), "/")
 		if !strings.HasSuffix(domain, ".company.com") && len(domain) != 40 {
 			t.Fatalf("%q has %d letters, not 40", domain, len(domain))
@@ -256,8 +266,9 @@ func TestThePageShowsWhatItKnows(t *testing.T) {
 	}
 	nobody := object{"calls": poor["calls"], "now": time.Now()}
 	fresh := object{"self": object{"id": "spiffe://" + aws + "/x", "trustDomain": aws, "notBefore": time.Now(), "notAfter": time.Now(), "bundles": nil}, "calls": poor["calls"], "now": time.Now()}
-	current := poor
-	tab, url := browse(t, func() any { return current })
+	var current showing
+	current.set(poor)
+	tab, url := browse(t, current.get)
 	if err := chromedp.Do(tab, chromedp.Navigate(url+"/federation")); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +292,7 @@ func TestThePageShowsWhatItKnows(t *testing.T) {
 			"refused: none is needed: " + partner, "unknown: not known, since no bundle came: " + gcp + ", " + onprem,
 		}},
 	} {
-		current = test.report
+		current.set(test.report)
 		var got seen
 		apptest.Await(t, fmt.Sprintf("facts %q", test.facts), func() bool {
 			var err error
