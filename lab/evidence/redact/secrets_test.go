@@ -144,7 +144,7 @@ func TestCanaries(t *testing.T) {
 		}
 		return b.String()
 	}
-	secrets := append(k.fragments(), der[8:40], der[80:120], colons(1000)[90:120], fmt.Sprint(k.der)[60:90], `\x30\x81`)
+	secrets := append(k.fragments(), der[8:40], der[80:120], colons(1000)[90:120], fmt.Sprintf("%d", k.der)[60:90], `\x30\x81`)
 	for name, shape := range map[string]string{
 		"hex":                      "key " + der,
 		"hex in capitals":          "key=0x" + strings.ToUpper(der),
