@@ -177,7 +177,7 @@ func (s *subject) objects(ctx context.Context) (map[string]string, error) {
 			{"apiextensions.k8s.io/v1", "CustomResourceDefinition"}, {"metallb.io/v1beta1", "IPAddressPool"},
 			{spire.ResourceAPIVersion, "ClusterFederatedTrustDomain"}, {spire.ResourceAPIVersion, "ClusterSPIFFEID"},
 		} {
-			list, err := cluster.Objects(ctx, kind.apiVersion, kind.kind, "")
+			list, err := cluster.Objects(ctx, kind.apiVersion, kind.kind, "", "")
 			if err != nil {
 				return nil, err
 			}

@@ -38,7 +38,7 @@ func (s *subject) containers(ctx context.Context) ([]containerState, error) {
 		if err != nil {
 			return nil, err
 		}
-		pods, err := cluster.Objects(ctx, "v1", "Pod", "")
+		pods, err := cluster.Objects(ctx, "v1", "Pod", "", "")
 		if err != nil {
 			return nil, err
 		}

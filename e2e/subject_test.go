@@ -248,7 +248,7 @@ func (s *subject) podsOf(ctx context.Context, w topology.Workload) ([]string, er
 	if err != nil {
 		return nil, err
 	}
-	pods, err := cluster.Objects(ctx, "v1", "Pod", w.App.Namespace)
+	pods, err := cluster.Objects(ctx, "v1", "Pod", w.App.Namespace, "")
 	if err != nil {
 		return nil, err
 	}

@@ -72,23 +72,9 @@ func follow(of spiffeid.TrustDomain, all []spire.FederatedTrustDomainResource) f
 
 // readAll reads all ClusterFederatedTrustDomains of a cluster.
 func readAll(ctx context.Context, objects Objects) ([]spire.FederatedTrustDomainResource, error) {
-	key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}
-	names, err := objects.Named(ctx, key, nil)
-	if err != nil {
-		return nil, err
-	}
 	var all []spire.FederatedTrustDomainResource
-	for _, key.Name = range names {
-		var one spire.FederatedTrustDomainResource
-		there, err := objects.Object(ctx, key, &one)
-		if err != nil {
-			return nil, err
-		}
-		if there {
-			all = append(all, one)
-		}
-	}
-	return all, nil
+	err := objects.List(ctx, ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}, nil, &all)
+	return all, err
 }
 
 // unmade says why there is no relationship with a trust domain, in words that

@@ -233,6 +233,10 @@ type Objects interface {
 	// Named returns the names of the objects of a kind with these labels; none
 	// where the cluster does not know the kind. The name of the key is not used.
 	Named(ctx context.Context, kind ObjectKey, labels map[string]string) ([]string, error)
+	// List reads the objects of a kind with these labels into a slice of something
+	// that JSON fits into, by one question; none where the cluster does not know the
+	// kind. The name of the key is not used, and without a namespace all count.
+	List(ctx context.Context, kind ObjectKey, labels map[string]string, into any) error
 	// Delete removes an object; none is not an error.
 	Delete(ctx context.Context, key ObjectKey) error
 	// NodeReady returns nil when the API answers and the node is ready.

@@ -114,43 +114,20 @@ func readRegistry(ctx context.Context, td spiffeid.TrustDomain, server *spire.Se
 // registrars reads the resources of a cluster that entries are made of.
 func registrars(ctx context.Context, objects Objects) (all []registrar, err error) {
 	for _, kind := range []string{clusterSPIFFEID, clusterStaticEntry} {
-		key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
-		names, err := objects.Named(ctx, key, nil)
-		if err != nil {
+		var some []registrar
+		if err := objects.List(ctx, ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}, nil, &some); err != nil {
 			return nil, err
 		}
-		for _, key.Name = range names {
-			r := registrar{}
-			there, err := objects.Object(ctx, key, &r)
-			if err != nil {
-				return nil, err
-			}
-			if r.Kind, r.Metadata.Name = kind, key.Name; there {
-				all = append(all, r)
-			}
-		}
+		all = append(all, some...)
 	}
 	return all, nil
 }
 
 // podsOf reads the pods of a workload that are not about to go.
 func podsOf(ctx context.Context, objects Objects, w topology.Workload) (all []spire.Pod, err error) {
-	key := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.App.Namespace}
-	names, err := objects.Named(ctx, key, map[string]string{spire.ProgramLabel: w.App.Name})
-	if err != nil {
-		return nil, err
-	}
-	for _, key.Name = range names {
-		var pod spire.Pod
-		there, err := objects.Object(ctx, key, &pod)
-		if err != nil {
-			return nil, err
-		}
-		if there && pod.Metadata.DeletionTimestamp == "" {
-			all = append(all, pod)
-		}
-	}
-	return all, nil
+	pods := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.App.Namespace}
+	err = objects.List(ctx, pods, map[string]string{spire.ProgramLabel: w.App.Name}, &all)
+	return slices.DeleteFunc(all, func(p spire.Pod) bool { return p.Metadata.DeletionTimestamp != "" }), err
 }
 
 // given returns the entries that a pod's program gets. While no agent has attested

@@ -334,54 +334,79 @@ func specOf[T any](object string) T {
 
 func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found bool, err error) {
 	err = n.api(ctx, "Objects.Object "+key.Kind, func(func()) error {
-		text, there := n.objects[key]
-		if pod := n.demoPods(key.Namespace, nil)[key.Name]; key.Kind == "Pod" && pod != nil {
-			text, there = string(encode(pod)), true
-		}
+		text, there := n.read(key)
 		if found = there; !found {
 			return nil
-		}
-		if key.Kind == spire.FederatedTrustDomainKind {
-			object := decode[map[string]any](text)
-			metadata, ok := object["metadata"].(map[string]any)
-			if !ok {
-				return fmt.Errorf("%s has no metadata", key.Name)
-			}
-			metadata["creationTimestamp"] = time.Unix(int64(n.made[key]), 0).UTC()
-			text = string(encode(object))
 		}
 		return json.Unmarshal([]byte(text), into)
 	})
 	return found, err
 }
 
+// read returns an object as the API has it.
+func (n objects) read(key lab.ObjectKey) (text string, there bool) {
+	text, there = n.objects[key]
+	if pod := n.demoPods(key.Namespace, nil)[key.Name]; key.Kind == "Pod" && pod != nil {
+		return string(encode(pod)), true
+	}
+	if there && key.Kind == spire.FederatedTrustDomainKind {
+		object := decode[map[string]any](text)
+		metadata, ok := object["metadata"].(map[string]any)
+		if !ok {
+			panic(key.Name + " has no metadata")
+		}
+		metadata["creationTimestamp"] = time.Unix(int64(n.made[key]), 0).UTC()
+		text = string(encode(object))
+	}
+	return text, there
+}
+
 const agentPod = "spire-agent-x7k2p"
 
 func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Objects.Named "+kind.Kind, func(func()) error {
-		if kind.Kind == "Pod" && labels[spire.ProgramLabel] == spire.AgentDaemonSet {
-			names = append(names, agentPod)
-			return nil
+		for _, key := range n.keys(kind, labels) {
+			names = append(names, key.Name)
 		}
-		if kind.Kind == "Pod" {
-			names = slices.Sorted(maps.Keys(n.demoPods(kind.Namespace, labels)))
-			return nil
-		}
-		for key, text := range n.objects {
-			if key.APIVersion != kind.APIVersion || key.Kind != kind.Kind || key.Namespace != kind.Namespace {
-				continue
-			}
-			has := decode[struct {
-				Metadata struct{ Labels map[string]string }
-			}](text).Metadata.Labels
-			if hasAll(has, labels) {
-				names = append(names, key.Name)
-			}
-		}
-		slices.Sort(names)
 		return nil
 	})
 	return names, err
+}
+
+func (n objects) List(ctx context.Context, kind lab.ObjectKey, labels map[string]string, into any) error {
+	return n.api(ctx, "Objects.List "+kind.Kind, func(func()) error {
+		all := []json.RawMessage{}
+		for _, key := range n.keys(kind, labels) {
+			if text, there := n.read(key); there {
+				all = append(all, json.RawMessage(text))
+			}
+		}
+		return json.Unmarshal(encode(all), into)
+	})
+}
+
+// keys returns those of the objects of a kind with these labels.
+func (n objects) keys(kind lab.ObjectKey, labels map[string]string) (keys []lab.ObjectKey) {
+	if kind.Kind == "Pod" {
+		names := slices.Sorted(maps.Keys(n.demoPods(kind.Namespace, labels)))
+		if labels[spire.ProgramLabel] == spire.AgentDaemonSet {
+			names = []string{agentPod}
+		}
+		for _, kind.Name = range names {
+			keys = append(keys, kind)
+		}
+		return keys
+	}
+	for key, text := range n.objects {
+		has := decode[struct {
+			Metadata struct{ Labels map[string]string }
+		}](text).Metadata.Labels
+		if key.APIVersion == kind.APIVersion && key.Kind == kind.Kind && (kind.Namespace == "" || key.Namespace == kind.Namespace) && hasAll(has, labels) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b lab.ObjectKey) int { return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name) })
+	return keys
 }
 
 // hasAll holds when labels has all those of a selector.

@@ -11,7 +11,7 @@ import (
 // Cluster is what is read of one Kubernetes cluster.
 type Cluster interface {
 	// Objects lists the objects of a kind, in all namespaces when it is empty.
-	Objects(ctx context.Context, apiVersion, kind, namespace string) ([]map[string]any, error)
+	Objects(ctx context.Context, apiVersion, kind, namespace, selector string) ([]map[string]any, error)
 	// Logs returns the last lines of a container, of its run before the present
 	// one if previous.
 	Logs(ctx context.Context, namespace, pod, container string, previous bool, lines int64) ([]byte, error)
@@ -64,7 +64,7 @@ func OfCluster(ctx context.Context, name string, c Cluster, namespaces []string)
 
 // objects lists what of the objects of a kind is collected.
 func objects(ctx context.Context, c Cluster, k kind, namespaces []string) ([]map[string]any, error) {
-	list, err := c.Objects(ctx, k.apiVersion, k.name, "")
+	list, err := c.Objects(ctx, k.apiVersion, k.name, "", "")
 	if err != nil {
 		return nil, err
 	}

@@ -285,7 +285,7 @@ func pod(namespace, name string, restarts int) map[string]any {
 	}
 }
 
-func (c *fakeCluster) Objects(_ context.Context, _, kind, _ string) ([]map[string]any, error) {
+func (c *fakeCluster) Objects(_ context.Context, _, kind, _, _ string) ([]map[string]any, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = append(c.asked, kind)

@@ -94,7 +94,7 @@ func operations() map[string]operation {
 		},
 		"Objects": {
 			do: func(ctx context.Context, c *Cluster) error {
-				_, err := c.Objects(ctx, "v1", "ConfigMap", "")
+				_, err := c.Objects(ctx, "v1", "ConfigMap", "", "")
 				return err
 			},
 			want: "list ConfigMap: ",

@@ -102,6 +102,31 @@ func (c *Cluster) Object(ctx context.Context, apiVersion, kind, namespace, name 
 // it is empty, that a label selector selects. A kind that the cluster does not
 // know has none.
 func (c *Cluster) Named(ctx context.Context, apiVersion, kind, namespace, selector string) ([]string, error) {
+	list, err := c.list(ctx, apiVersion, kind, namespace, selector)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(list))
+	for i, item := range list {
+		names[i] = item.GetName()
+	}
+	return names, nil
+}
+
+// Objects reads the objects that Named names.
+func (c *Cluster) Objects(ctx context.Context, apiVersion, kind, namespace, selector string) ([]map[string]any, error) {
+	list, err := c.list(ctx, apiVersion, kind, namespace, selector)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]map[string]any, len(list))
+	for i, item := range list {
+		objects[i] = item.Object
+	}
+	return objects, nil
+}
+
+func (c *Cluster) list(ctx context.Context, apiVersion, kind, namespace, selector string) ([]unstructured.Unstructured, error) {
 	resource, _, err := c.kinds.find(ctx, apiVersion, kind)
 	if absent(err) {
 		return nil, nil
@@ -113,29 +138,7 @@ func (c *Cluster) Named(ctx context.Context, apiVersion, kind, namespace, select
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind, err)
 	}
-	names := make([]string, len(list.Items))
-	for i, item := range list.Items {
-		names[i] = item.GetName()
-	}
-	return names, nil
-}
-
-// Objects reads the objects of a kind: those of one namespace, or all of them
-// when it is empty.
-func (c *Cluster) Objects(ctx context.Context, apiVersion, kind, namespace string) ([]map[string]any, error) {
-	resource, _, err := c.kinds.find(ctx, apiVersion, kind)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", kind, err)
-	}
-	list, err := c.dynamic.Resource(resource).Namespace(namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", kind, err)
-	}
-	objects := make([]map[string]any, len(list.Items))
-	for i, item := range list.Items {
-		objects[i] = item.Object
-	}
-	return objects, nil
+	return list.Items, nil
 }
 
 // ConfigMap reads the data of a ConfigMap.

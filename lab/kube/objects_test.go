@@ -136,7 +136,7 @@ func TestObjects(t *testing.T) {
 		}
 	}
 	for _, namespace := range []string{"", "metallb-system"} {
-		if list, err := c.Objects(t.Context(), "metallb.io/v1beta1", "IPAddressPool", namespace); err != nil || len(list) != 2 {
+		if list, err := c.Objects(t.Context(), "metallb.io/v1beta1", "IPAddressPool", namespace, ""); err != nil || len(list) != 2 {
 			t.Errorf("in namespace %q: %v, error %v", namespace, list, err)
 		}
 	}

@@ -133,6 +133,14 @@ func (o objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[strin
 	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
 }
 
+func (o objects) List(ctx context.Context, kind lab.ObjectKey, labels map[string]string, into any) error {
+	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
+	if err != nil {
+		return err
+	}
+	return convert(all, into)
+}
+
 func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
 
 func keyOf(object any) (lab.ObjectKey, error) {
