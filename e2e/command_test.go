@@ -25,6 +25,8 @@ import (
 // command is the fedlab command and where it may leave temporary files.
 type command struct {
 	program, scratch string
+	// group is the one that it runs in; zero is that of the suite.
+	group uint32
 }
 
 // ended is a command that has ended.
@@ -52,6 +54,9 @@ func (c command) prepare(ctx context.Context, args ...string) (*exec.Cmd, error)
 	cmd.Env = append(os.Environ(), "TMPDIR="+c.tmp(), "NO_COLOR=1")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
+	if c.group != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Gid: c.group}}
+	}
 	return cmd, nil
 }
 

@@ -154,7 +154,7 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if failed != nil {
 		return failed
 	}
-	return elsewhere(ctx, v.access[trusted.Cluster].Objects, trusted, address, err)
+	return endpointAt(trusted, address).elsewhere(ctx, v.access[trusted.Cluster].Objects, err)
 }
 
 // outlook returns how the server of a trust domain sees bundle endpoints.

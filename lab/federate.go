@@ -268,7 +268,7 @@ func (u *up) reachable(ctx context.Context, r topology.Relationship) error {
 		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", r.Trusted.Name(), truster.Cluster),
 		Probe: func(ctx context.Context) error {
 			_, err := u.Parts.Nodes.Get(ctx, u.topology.Name, truster.Cluster, "https://"+endpoint.String(), address)
-			return elsewhere(ctx, u.access(trusted.Cluster).Objects, trusted, address, err)
+			return endpointAt(trusted, address).elsewhere(ctx, u.access(trusted.Cluster).Objects, err)
 		},
 	})
 }

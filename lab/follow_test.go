@@ -1,6 +1,8 @@
 package lab_test
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -282,11 +284,18 @@ func TestUpDoesNotWaitForWhatNobodyMakes(t *testing.T) {
 }
 
 // TestEndpointWithAnotherAddress: MetalLB has not given the Service what it asks for.
-// Both name it; another Service may give the address up while up waits.
+// Both name it, and up ends at once where another Service has the address.
 func TestEndpointWithAnotherAddress(t *testing.T) {
-	for name, tt := range map[string]struct{ ingress, want string }{
-		"another": {`[{"ip":"10.192.1.7"}]`, "; the Service spire-bundle-endpoint of cluster market has the address 10.192.1.7, and should have 10.192.1.1"},
-		"none":    {`[]`, "; the Service spire-bundle-endpoint of cluster market has no address, and should have 10.192.1.1"},
+	for name, tt := range map[string]struct {
+		ingress, other, want string
+		atOnce               bool
+	}{
+		"another": {ingress: `[{"ip":"10.192.1.7"}]`, want: "; the Service spire-bundle-endpoint of cluster market has the address 10.192.1.7, and should have 10.192.1.1"},
+		"none":    {ingress: `[]`, want: "; the Service spire-bundle-endpoint of cluster market has no address, and should have 10.192.1.1"},
+		"taken": {
+			ingress: `[]`, other: `[{"ip":"10.192.1.1"}]`, atOnce: true,
+			want: "; the Service spire-bundle-endpoint of cluster market should have the address 10.192.1.1, and the Service theirs in the namespace shop has it: delete that one, or give it another address",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -294,8 +303,14 @@ func TestEndpointWithAnotherAddress(t *testing.T) {
 				w := newWorld(t)
 				d := w.driver(t)
 				starts()["all of it"](t, w, d)
-				key := lab.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
-				w.nodes[nodeName{"quotes", "market"}].objects[key] = `{"status":{"loadBalancer":{"ingress":` + tt.ingress + `}}}`
+				serves := func(namespace, name, ingress string) {
+					w.nodes[nodeName{"quotes", "market"}].objects[lab.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name}] = fmt.Sprintf(
+						`{"metadata":{"namespace":%q,"name":%q},"status":{"loadBalancer":{"ingress":%s}}}`, namespace, name, ingress)
+				}
+				serves(spire.Namespace, spire.BundleEndpointService, tt.ingress)
+				if tt.other != "" {
+					serves("shop", "theirs", tt.other)
+				}
 				w.fault = always("Nodes.Get from broker", fail)
 				s, err := d.Status(t.Context(), quotes(t))
 				if got := saysOf(s, "cluster2.com", "cluster1.com"); err != nil || !strings.HasSuffix(got, tt.want) {
@@ -304,8 +319,56 @@ func TestEndpointWithAnotherAddress(t *testing.T) {
 				if err := (objects{w.nodes[nodeName{"quotes", "broker"}]}).Delete(t.Context(), ownKey); err != nil {
 					t.Fatal(err)
 				}
+				began := time.Now()
 				if err := w.up(t, d, quotes(t)); err == nil || !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("up says %v, want %s", err, tt.want)
+				}
+				if took := time.Since(began); took < time.Minute != tt.atOnce {
+					t.Errorf("up ends after %s", took)
+				}
+			})
+		})
+	}
+}
+
+// TestWorkloadWhoseAddressIsTaken: what another program shows at the address says
+// nothing of the workload, and no agent is started again for it.
+func TestWorkloadWhoseAddressIsTaken(t *testing.T) {
+	const want = "the Service stock-quotes-service of cluster market should have the address 10.192.1.101, and the Service theirs in the namespace shop has it: delete that one, or give it another address"
+	for name, shown := range map[string]string{"it shows nothing": "10.192.9.9:8090", "it shows the X509-SVID of another trust domain": "10.192.2.1:8443"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts()["all of it"](t, w, d)
+				market := w.nodes[nodeName{"quotes", "market"}].objects
+				for of, ingress := range map[[2]string]string{{"demo", "stock-quotes-service"}: `[]`, {"shop", "theirs"}: `[{"ip":"10.192.1.101"}]`} {
+					market[lab.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: of[0], Name: of[1]}] = fmt.Sprintf(
+						`{"metadata":{"namespace":%q,"name":%q},"status":{"loadBalancer":{"ingress":%s}}}`, of[0], of[1], ingress)
+				}
+				d.Parts.Certificates = func(ctx context.Context, at netip.AddrPort) ([]*x509.Certificate, error) {
+					if at.String() == "10.192.1.101:8090" {
+						at = netip.MustParseAddrPort(shown)
+					}
+					return w.certificates(ctx, at)
+				}
+				s, err := d.Status(t.Context(), quotes(t))
+				if got := strings.Join(s.Problems(), "\n"); err != nil || !strings.Contains(got, want) {
+					t.Errorf("error %v; status says %s, want %s", err, got, want)
+				}
+				w.fault = func(call string) verdict {
+					if call == "Objects.Delete Pod" {
+						t.Error("a pod is deleted")
+					}
+					return pass
+				}
+				began := time.Now()
+				if err := w.up(t, d, quotes(t)); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("up says %v, want %s", err, want)
+				}
+				if took := time.Since(began); took > time.Minute {
+					t.Errorf("up ends after %s", took)
 				}
 			})
 		})

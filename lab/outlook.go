@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -155,34 +154,4 @@ func certificateProblem(err error) error {
 		cause = MisnamedCertificate
 	}
 	return because(cause, "what the bundle endpoint shows is not accepted: %w", err)
-}
-
-// elsewhere adds to why a bundle endpoint is not reached that its Service has not the
-// address that it should have. MetalLB gives no address that another Service has.
-func elsewhere(ctx context.Context, objects Objects, of topology.TrustDomain, want netip.Addr, err error) error {
-	if err == nil {
-		return nil
-	}
-	var service struct {
-		Status struct {
-			LoadBalancer struct {
-				Ingress []struct {
-					IP string `json:"ip"`
-				} `json:"ingress"`
-			} `json:"loadBalancer"`
-		} `json:"status"`
-	}
-	key := ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
-	there, failed := objects.Object(ctx, key, &service)
-	switch ingress := service.Status.LoadBalancer.Ingress; {
-	case failed != nil:
-		return errors.Join(err, failed)
-	case !there:
-		return err
-	case len(ingress) == 0:
-		return fmt.Errorf("%w; the Service %s of cluster %s has no address, and should have %s", err, key.Name, of.Cluster, want)
-	case ingress[0].IP != want.String():
-		return fmt.Errorf("%w; the Service %s of cluster %s has the address %s, and should have %s", err, key.Name, of.Cluster, ingress[0].IP, want)
-	}
-	return err
 }

@@ -98,9 +98,17 @@ func (d *Driver) presentedID(ctx context.Context, access Access, addresses topol
 	port := netip.AddrPortFrom(address, uint16(w.App.Port))
 	chain, err := d.Parts.Certificates(ctx, port)
 	if err != nil {
-		return spiffeid.ID{}, fmt.Errorf("%s shows no X509-SVID: %w", port, err)
+		err = fmt.Errorf("%s shows no X509-SVID: %w", port, err)
+		return spiffeid.ID{}, workloadAt(w, address).elsewhere(ctx, access.Objects, err)
 	}
-	return verifySVID(chain, bundle, cure)
+	presented, err := verifySVID(chain, bundle, cure)
+	if err != nil {
+		// What another program shows there says nothing of the workload's SVID.
+		if why := workloadAt(w, address).lacks(ctx, access.Objects); why != nil {
+			err = fmt.Errorf("%s shows another X509-SVID: %w", port, why)
+		}
+	}
+	return presented, err
 }
 
 // self is what a program with a page tells of its own identity.

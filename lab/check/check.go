@@ -72,7 +72,8 @@ func Until(ctx context.Context, b Bound, c Check) error {
 			return nil
 		}
 		if never := (*neverError)(nil); errors.As(err, &never) {
-			return fmt.Errorf("wait until %s: %w", c.Name, never.err)
+			// With what stands around it: that says what is in vain.
+			return fmt.Errorf("wait until %s: %w", c.Name, err)
 		}
 		// A probe that was cut off by the end of the wait saw nothing new. A
 		// server that was told of the deadline may say so before ctx does.

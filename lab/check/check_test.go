@@ -44,6 +44,11 @@ func TestUntil(t *testing.T) {
 			probe: func(n int) error { return check.Never(seen(n)) },
 			want:  "wait until all are ready: only 1 of 3 are ready",
 		},
+		{
+			name:  "can no longer hold, for a reason that is told with more",
+			probe: func(n int) error { return fmt.Errorf("no answer; %w", check.Never(seen(n))) },
+			want:  "wait until all are ready: no answer; only 1 of 3 are ready",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

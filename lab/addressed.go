@@ -1,0 +1,92 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// service is a Service of Kubernetes, as far as its addresses go.
+type service struct {
+	Metadata struct {
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
+	} `json:"metadata"`
+	Status struct {
+		LoadBalancer struct {
+			Ingress []struct {
+				IP string `json:"ip"`
+			} `json:"ingress"`
+		} `json:"loadBalancer"`
+	} `json:"status"`
+}
+
+// address returns the one that MetalLB has given the Service; empty for none.
+func (s service) address() string {
+	if ingress := s.Status.LoadBalancer.Ingress; len(ingress) > 0 {
+		return ingress[0].IP
+	}
+	return ""
+}
+
+// addressed is what the lab reaches at an address of its own.
+type addressed struct {
+	cluster string
+	service ObjectKey
+	address netip.Addr
+}
+
+// endpointAt is the bundle endpoint of a trust domain.
+func endpointAt(td topology.TrustDomain, address netip.Addr) addressed {
+	return addressed{td.Cluster, ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}, address}
+}
+
+// workloadAt is a workload that others call.
+func workloadAt(w topology.Workload, address netip.Addr) addressed {
+	return addressed{w.Cluster, ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: w.App.Namespace, Name: w.App.Deployment}, address}
+}
+
+// elsewhere adds to why something is not reached that its Service has not the address
+// that it should have.
+func (a addressed) elsewhere(ctx context.Context, objects Objects, err error) error {
+	if err == nil {
+		return nil
+	}
+	if why := a.lacks(ctx, objects); why != nil {
+		return fmt.Errorf("%w; %w", err, why)
+	}
+	return err
+}
+
+// lacks says why a Service that is there has not the address that it should have; nil
+// where it has it. MetalLB gives an address to one Service alone: where another one
+// has it, waiting is in vain.
+func (a addressed) lacks(ctx context.Context, objects Objects) error {
+	var all []service
+	if err := objects.List(ctx, ObjectKey{APIVersion: a.service.APIVersion, Kind: a.service.Kind}, nil, &all); err != nil {
+		return err
+	}
+	var own, holder *service
+	for i, s := range all {
+		switch {
+		case s.Metadata.Namespace == a.service.Namespace && s.Metadata.Name == a.service.Name:
+			own = &all[i]
+		case s.address() == a.address.String():
+			holder = &all[i]
+		}
+	}
+	switch {
+	case own == nil || own.address() == a.address.String():
+		return nil
+	case holder != nil:
+		return check.Never(fmt.Errorf("the Service %s of cluster %s should have the address %s, and the Service %s in the namespace %s has it: delete that one, or give it another address",
+			a.service.Name, a.cluster, a.address, holder.Metadata.Name, holder.Metadata.Namespace))
+	case own.address() == "":
+		return fmt.Errorf("the Service %s of cluster %s has no address, and should have %s", a.service.Name, a.cluster, a.address)
+	}
+	return fmt.Errorf("the Service %s of cluster %s has the address %s, and should have %s", a.service.Name, a.cluster, own.address(), a.address)
+}
