@@ -57,12 +57,20 @@ func (c *Client) Engine() Engine { return c.engine }
 func (c *Client) Close() error { return c.api.Close() }
 
 // Ping agrees on an API version with the engine. The error is an
-// [*UnreachableError] when nothing answers.
+// [*UnreachableError] when nothing answers on this machine, and an
+// [*OutOfReachError] when nothing answers on another one: an answer from there would
+// be of no use to a lab.
 func (c *Client) Ping(ctx context.Context) error {
-	if _, err := c.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return c.failed(err, "reach docker engine")
+	_, err := c.api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
+	if err == nil {
+		return nil
 	}
-	return nil
+	if own, unknown := c.addresses(); unknown == nil {
+		if cause := c.engine.elsewhere(ctx, own); cause != "" {
+			return &OutOfReachError{Host: c.engine.Host, Cause: fmt.Sprintf("%s, and does not answer (%v)", cause, err)}
+		}
+	}
+	return c.failed(err, "reach docker engine")
 }
 
 // UnreachableError says that no Docker engine answers at an address. Host is

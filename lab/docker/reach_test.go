@@ -2,7 +2,9 @@ package docker
 
 import (
 	"errors"
+	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/network"
@@ -65,5 +67,21 @@ func TestElsewhere(t *testing.T) {
 		if got := (Engine{Host: host}).elsewhere(t.Context(), own); got != want {
 			t.Errorf("%s: %q, want %q", host, got, want)
 		}
+	}
+}
+
+// TestPingOfAnEngineElsewhere: nothing answers there, and if it did, a lab could not be
+// reached.
+func TestPingOfAnEngineElsewhere(t *testing.T) {
+	server := httptest.NewServer(nil)
+	address := server.Listener.Addr().String()
+	server.Close()
+	c := dial(t, address)
+	c.addresses = func() ([]netip.Addr, error) { return nil, nil }
+	c.engine.Host = "tcp://192.0.2.7:2376"
+	err := c.Ping(t.Context())
+	var out *OutOfReachError
+	if want := "containers of the docker engine at tcp://192.0.2.7:2376 cannot be reached from here: the engine runs on another machine, 192.0.2.7, and does not answer ("; !errors.As(err, &out) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }

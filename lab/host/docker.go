@@ -35,7 +35,8 @@ func surveyDocker(ctx context.Context, sys System, m Machine) (Docker, error) {
 			d.Problem = err.Error()
 		}
 	}
-	if d.Answers && sys.Reach != nil {
+	// Of a daemon on another machine that says more than that it does not answer.
+	if (d.Answers || d.Endpoint != "" && !d.Local) && sys.Reach != nil {
 		if err := sys.Reach(ctx); err != nil {
 			d.OutOfReach = err.Error()
 		}

@@ -251,6 +251,22 @@ func TestFindingsOfADockerOutOfReach(t *testing.T) {
 	}
 }
 
+// The daemon is on another machine and does not answer: starting it would not help.
+func TestFindingsOfASilentDockerElsewhere(t *testing.T) {
+	m := readyMachine()
+	m.up, m.endpoint = false, "ssh://10.0.0.1"
+	sys := m.system()
+	sys.Reach = func(context.Context) error { return errors.New("the engine runs on another machine") }
+	seen, err := Survey(t.Context(), sys, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Lacks(seen.Findings(Needs{Clusters: 2}))
+	if want := "docker network (the engine runs on another machine; needs a Docker on this machine itself)"; !strings.Contains(text(err), want) {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 // What the kernel lets be watched has to grow with the clusters, for setup and
 // for up.
 func TestWatchersGrowWithTheClusters(t *testing.T) {

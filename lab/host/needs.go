@@ -46,7 +46,7 @@ const installGo = `install Go, https://go.dev/doc/install, and put it in PATH; s
 // and never changes. It looks at nothing but m.
 func (m Machine) Findings(needs Needs) []Finding {
 	findings := []Finding{m.system(), m.dockerClient(), m.dockerDaemon()}
-	if m.Docker.Answers {
+	if m.Docker.Answers || m.Docker.OutOfReach != "" {
 		findings = append(findings, m.dockerReach())
 	}
 	if m.Linux && m.Docker.Local {

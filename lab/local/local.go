@@ -136,7 +136,8 @@ func programs() []string {
 }
 
 // Ping returns nil when Docker answers; else the error is a
-// *docker.UnreachableError.
+// *docker.UnreachableError, or a *docker.OutOfReachError where it is on another
+// machine.
 func (d *Driver) Ping(ctx context.Context) error { return d.engine.Ping(ctx) }
 
 // Reach returns nil when this machine can connect to what runs in Docker; else
