@@ -164,6 +164,22 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
+var _ = Describe("The report of a scenario", Label("scenario", "browser", "picture", "slow"), func() {
+	It("draws what happened, and loads nothing", func(ctx SpecContext) {
+		records := filepath.Join(GinkgoT().TempDir(), "records")
+		Expect(under.fedlab(ctx, "scenario", "run", "drift/stale-bootstrap-deadlock", "--records", records)).To(endWell())
+		tab, said := browser(ctx, "file:///")
+		Expect(sized(tab, 1280, 1000)).To(Succeed())
+		Expect(chromedp.Do(tab, chromedp.Navigate("file://"+filepath.Join(records, "report.html")))).To(Succeed())
+		drawn := func() (bool, error) {
+			return chromedp.Run(tab, chromedp.Evaluate[bool](`document.querySelector("svg.picture").getBoundingClientRect().width > 900`))
+		}
+		Eventually(drawn).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(BeTrue())
+		Expect(said.all()).To(BeEmpty())
+		Expect(picture(tab, "report")).To(Succeed())
+	}, SpecTimeout(5*time.Minute))
+})
+
 // complaints are what a browser finds fault with: errors that scripts throw or
 // log, what the page's own security policy refuses, and requests to anywhere but
 // where the page came from.
@@ -232,7 +248,7 @@ func browser(ctx context.Context, origin string) (context.Context, *complaints) 
 	return tab, said
 }
 
-// update has the pictures of the README made anew, of the lab that runs:
+// update makes the pictures of the documents again, of the lab that runs:
 //
 //	FEDLAB_E2E_LAB=quotes go tool ginkgo run --label-filter=picture ./e2e -- -update
 var update = flag.Bool("update", false, "rewrite the pictures of the pages in docs/img")
