@@ -6,23 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-const (
-	// lockTick and lockBound pace the wait for the lock of a kubeconfig file, which
-	// kubectl takes for moments.
-	lockTick  = 100 * time.Millisecond
-	lockBound = 5 * time.Second
-	// ownerExtension is what a context has that ExportContexts has written: a name
-	// alone does not say who made it.
-	ownerExtension = "dev.fedlab"
-)
+// ownerExtension is what a context has that ExportContexts has written: a name
+// alone does not say who made it.
+const ownerExtension = "dev.fedlab"
 
 // owned is what the extension says.
 type owned struct {
@@ -35,12 +27,21 @@ type owned struct {
 // that is there with the same way to the same cluster is left alone. The current
 // context is left alone as well, but where there is none. It reports whether it
 // wrote anything.
+//
+// A process that is killed leaves each file as it was or as it should be, and may
+// leave a lock, which the next ExportContexts or RemoveContexts takes over. So one
+// process of a machine at a time may call them.
 func ExportContexts(ctx context.Context, path, owner string, kubeconfigs ...[]byte) (changed bool, err error) {
-	return edit(ctx, path, func(files *clientcmdapi.Config) (changed bool, err error) {
+	access := clientcmd.NewDefaultPathOptions()
+	paths, usual := access.GetLoadingPrecedence(), access.GetDefaultFilename()
+	if path != "" {
+		paths, usual = []string{path}, path
+	}
+	return edit(ctx, paths, func(files configFiles) error {
 		for _, kubeconfig := range kubeconfigs {
 			one, err := clientcmd.Load(kubeconfig)
 			if err != nil {
-				return false, fmt.Errorf("read kubeconfig: %w", err)
+				return fmt.Errorf("read kubeconfig: %w", err)
 			}
 			for name, c := range one.Contexts {
 				if same(files, one, name, owner) {
@@ -48,43 +49,37 @@ func ExportContexts(ctx context.Context, path, owner string, kubeconfigs ...[]by
 				}
 				mark, err := json.Marshal(owned{Owner: owner})
 				if err != nil {
-					return false, err
+					return err
 				}
 				c.Extensions = map[string]runtime.Object{ownerExtension: &runtime.Unknown{Raw: mark, ContentType: runtime.ContentTypeJSON}}
-				put(files.Contexts, name, c, func(of *clientcmdapi.Context) *string { return &of.LocationOfOrigin })
-				put(files.Clusters, c.Cluster, one.Clusters[c.Cluster], func(of *clientcmdapi.Cluster) *string { return &of.LocationOfOrigin })
-				put(files.AuthInfos, c.AuthInfo, one.AuthInfos[c.AuthInfo], func(of *clientcmdapi.AuthInfo) *string { return &of.LocationOfOrigin })
-				changed = true
+				put(files, usual, contexts, name, c)
+				put(files, usual, clusters, c.Cluster, one.Clusters[c.Cluster])
+				put(files, usual, users, c.AuthInfo, one.AuthInfos[c.AuthInfo])
 			}
-			if files.CurrentContext == "" {
-				files.CurrentContext, changed = one.CurrentContext, true
+			if files.current() == "" {
+				at := files.at(usual)
+				at.config.CurrentContext, at.changed = one.CurrentContext, true
 			}
 		}
-		return changed, nil
+		return nil
 	})
-}
-
-// put replaces an entry in the file that it is in.
-func put[T any](entries map[string]*T, name string, entry *T, origin func(*T) *string) {
-	*origin(entry) = ""
-	if was := entries[name]; was != nil {
-		*origin(entry) = *origin(was)
-	}
-	entries[name] = entry
 }
 
 // same reports whether a context of the files leads where one of a kubeconfig
 // does, and is the owner's.
-func same(files, one *clientcmdapi.Config, name, owner string) bool {
-	was, is := files.Contexts[name], one.Contexts[name]
+func same(files configFiles, one *clientcmdapi.Config, name, owner string) bool {
+	_, was := find(files, contexts, name)
+	is := one.Contexts[name]
 	if was == nil || ownerOf(was) != owner || was.Cluster != is.Cluster || was.AuthInfo != is.AuthInfo {
 		return false
 	}
-	cluster, wanted := files.Clusters[was.Cluster], one.Clusters[is.Cluster]
+	_, cluster := find(files, clusters, was.Cluster)
+	wanted := one.Clusters[is.Cluster]
 	if cluster == nil || wanted == nil || cluster.Server != wanted.Server || !bytes.Equal(cluster.CertificateAuthorityData, wanted.CertificateAuthorityData) {
 		return false
 	}
-	user, asked := files.AuthInfos[was.AuthInfo], one.AuthInfos[is.AuthInfo]
+	_, user := find(files, users, was.AuthInfo)
+	asked := one.AuthInfos[is.AuthInfo]
 	return user != nil && asked != nil && bytes.Equal(user.ClientKeyData, asked.ClientKeyData) &&
 		bytes.Equal(user.ClientCertificateData, asked.ClientCertificateData)
 }
@@ -103,70 +98,31 @@ func ownerOf(c *clientcmdapi.Context) string {
 // RemoveContexts takes the owner's contexts, with their clusters and users, out of
 // the kubeconfig file at path, or out of each file that kubectl reads when path is
 // empty; those that keep names stay. It reports whether there were any. A file that
-// cannot be read keeps the others from nothing.
+// cannot be read keeps the others from nothing. See ExportContexts for what a
+// process that is killed leaves.
 func RemoveContexts(ctx context.Context, path, owner string, keep func(name string) bool) (removed bool, err error) {
 	paths := []string{path}
 	if path == "" {
 		paths = clientcmd.NewDefaultPathOptions().GetLoadingPrecedence()
 	}
 	for _, path := range paths {
-		changed, failed := edit(ctx, path, func(file *clientcmdapi.Config) (changed bool, err error) {
-			for name, c := range file.Contexts {
+		changed, failed := edit(ctx, []string{path}, func(files configFiles) error {
+			file := files[0]
+			for name, c := range file.config.Contexts {
 				if ownerOf(c) != owner || keep(name) {
 					continue
 				}
-				delete(file.Contexts, name)
-				delete(file.Clusters, c.Cluster)
-				delete(file.AuthInfos, c.AuthInfo)
-				if file.CurrentContext == name {
-					file.CurrentContext = ""
+				delete(file.config.Contexts, name)
+				delete(file.config.Clusters, c.Cluster)
+				delete(file.config.AuthInfos, c.AuthInfo)
+				if file.config.CurrentContext == name {
+					file.config.CurrentContext = ""
 				}
-				changed = true
+				file.changed = true
 			}
-			return changed, nil
+			return nil
 		})
 		removed, err = removed || changed, errors.Join(err, failed)
 	}
 	return removed, err
-}
-
-// edit reads the files, and writes what change has changed in them.
-func edit(ctx context.Context, path string, change func(*clientcmdapi.Config) (bool, error)) (changed bool, err error) {
-	access := clientcmd.NewDefaultPathOptions()
-	access.LoadingRules.ExplicitPath = path
-	// A file that is not there is no reason to warn.
-	access.LoadingRules.WarnIfAllMissing = false
-	files, err := access.GetStartingConfig()
-	if err != nil {
-		return false, fmt.Errorf("read kubeconfig files: %w", err)
-	}
-	if changed, err = change(files); err != nil || !changed {
-		return false, err
-	}
-	if err := whileLocked(ctx, func() error { return clientcmd.ModifyConfig(access, *files, false) }); err != nil {
-		return false, fmt.Errorf("write kubeconfig files: %w", err)
-	}
-	return true, nil
-}
-
-// whileLocked repeats write as long as somebody else holds the lock of a file,
-// which is a file of which the error says that it exists.
-func whileLocked(ctx context.Context, write func() error) error {
-	bound := time.NewTimer(lockBound)
-	defer bound.Stop()
-	tick := time.NewTicker(lockTick)
-	defer tick.Stop()
-	for {
-		err := write()
-		if !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the kubeconfig's lock: %w; last seen: %w", context.Cause(ctx), err)
-		case <-bound.C:
-			return fmt.Errorf("kubeconfig stayed locked for %s, perhaps by a program that was killed: %w", lockBound, err)
-		case <-tick.C:
-		}
-	}
 }

@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -192,4 +197,146 @@ func TestContextsLocked(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	want(t, paths[0], "work/work")
+}
+
+// TestContextsOfAKilledWriter: what it left is taken away by whoever comes next, also
+// where there is nothing else to do.
+func TestContextsOfAKilledWriter(t *testing.T) {
+	text, err := lockText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, next := range map[string]func(context.Context) (bool, error){
+		"removes": func(ctx context.Context) (bool, error) { return RemoveContexts(ctx, "", "a", none) },
+		"exports": func(ctx context.Context) (bool, error) {
+			return ExportContexts(ctx, "", "a", kubeconfigOf("a-x", oneKey))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			paths := files(t, theirs)
+			if err := errors.Join(os.Symlink(text, lockName(paths[0])), os.WriteFile(unfinished(paths[0]), []byte("half"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if changed, err := next(t.Context()); err != nil || changed != (name == "exports") {
+				t.Errorf("changed %t, error %v", changed, err)
+			}
+			left, err := os.ReadDir(filepath.Dir(paths[0]))
+			if err != nil || len(left) != 1 {
+				t.Errorf("left are %v, error %v", left, err)
+			}
+		})
+	}
+}
+
+// TestContextsKeepTheFile: its mode stays, and a link to it stays one.
+func TestContextsKeepTheFile(t *testing.T) {
+	paths := files(t, theirs)
+	link := paths[0] + "-link"
+	if err := errors.Join(os.Chmod(paths[0], 0o640), os.Symlink(paths[0], link)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ExportContexts(t.Context(), link, "a", kubeconfigOf("a-x", oneKey)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, paths[0], "kind-a-x work/work")
+	if to, err := os.Readlink(link); err != nil || to != paths[0] {
+		t.Errorf("the link leads to %q, error %v", to, err)
+	}
+	if info, err := os.Stat(paths[0]); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("its mode is %v, error %v", info.Mode(), err)
+	}
+}
+
+// TestContextsLockedByOthers: the lock of a kubectl, or of a fedlab on another
+// machine, is nobody's to take away.
+func TestContextsLockedByOthers(t *testing.T) {
+	for name, lock := range map[string]func(name string) error{
+		"kubectl":         func(name string) error { return os.WriteFile(name, nil, 0) },
+		"another machine": func(name string) error { return os.Symlink("fedlab@elsewhere", name) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			paths := files(t, theirs)
+			if err := lock(lockName(paths[0])); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				_, err := ExportContexts(t.Context(), "", "a", kubeconfigOf("a-x", oneKey))
+				if err == nil || !strings.Contains(err.Error(), lockName(paths[0])+" has been there for 5s") {
+					t.Errorf("error %v", err)
+				}
+			})
+			want(t, paths[0], "work/work")
+			if _, err := os.Lstat(lockName(paths[0])); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// killed is set in the process that TestContextsOfAKilledProcess kills.
+const killed = "FEDLAB_TEST_KILLED"
+
+// TestContextsOfAKilledProcess: at no moment is what others have in the file at
+// stake.
+func TestContextsOfAKilledProcess(t *testing.T) {
+	if os.Getenv(killed) != "" {
+		for {
+			_, exported := ExportContexts(t.Context(), "", "a", kubeconfigOf("a-x", oneKey), kubeconfigOf("a-y", oneKey))
+			_, removed := RemoveContexts(t.Context(), "", "a", none)
+			if err := errors.Join(exported, removed); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	dice := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // no secret
+	paths := files(t, theirs)
+	for range 20 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), killed+"=yes")
+		said, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// It is under way when it has changed the file.
+		before, err := os.Stat(paths[0])
+		for began := time.Now(); err == nil; {
+			if time.Since(began) > time.Minute {
+				t.Fatal("it does not write the file")
+			}
+			var now os.FileInfo
+			if now, err = os.Stat(paths[0]); err == nil && !os.SameFile(before, now) {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Duration(dice.Int64N(int64(5 * time.Millisecond))))
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil || strings.Contains(string(text), "FAIL") {
+			t.Fatalf("it ended with %v: %s", err, text)
+		}
+		if got := contents(t, paths[0]); !strings.Contains(got, "work") || !strings.HasSuffix(got, "/work") || strings.Contains(got, "?") {
+			t.Fatalf("the file has %q", got)
+		}
+		if _, err := RemoveContexts(t.Context(), "", "a", none); err != nil {
+			t.Fatal(err)
+		}
+		want(t, paths[0], "work/work")
+		left, err := os.ReadDir(filepath.Dir(paths[0]))
+		if err != nil || len(left) != 1 {
+			t.Fatalf("left are %v, error %v", left, err)
+		}
+	}
 }

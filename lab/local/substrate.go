@@ -21,6 +21,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/lock"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -340,8 +341,37 @@ func (k kubeconfigs) Export(ctx context.Context, name string, clusters []string,
 		}
 		configs[i] = config
 	}
-	changed, err := kube.ExportContexts(ctx, path, name, configs...)
+	changed := false
+	err := alone(ctx, func() (err error) {
+		changed, err = kube.ExportContexts(ctx, path, name, configs...)
+		return err
+	})
 	return changed, filesError(err)
+}
+
+// filesBound is how long other commands may have the kubeconfig files, each for
+// moments.
+const filesBound = 10 * time.Second
+
+// alone does something to kubeconfig files that one process of fedlab's at a time
+// may do, whichever lab it is for.
+func alone(ctx context.Context, do func() error) (err error) {
+	var release func() error
+	err = check.Until(ctx, check.Bound{Within: filesBound, Every: 50 * time.Millisecond}, check.Check{
+		Name: "no other command has the kubeconfig files",
+		Probe: func(context.Context) (err error) {
+			release, err = lock.Take("kubeconfig", "fedlab")
+			if held := (*lock.HeldError)(nil); err != nil && !errors.As(err, &held) {
+				err = check.Never(err)
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	return do()
 }
 
 // Remove removes first what killed commands left of kubeconfigs in the folder for
@@ -350,8 +380,12 @@ func (k kubeconfigs) Remove(ctx context.Context, name string, keep []string, pat
 	if err := k.kind.Sweep(); err != nil {
 		return false, err
 	}
-	removed, err := kube.RemoveContexts(ctx, path, name, func(context string) bool {
-		return slices.ContainsFunc(keep, func(cluster string) bool { return context == k.Context(name, cluster) })
+	removed := false
+	err := alone(ctx, func() (err error) {
+		removed, err = kube.RemoveContexts(ctx, path, name, func(context string) bool {
+			return slices.ContainsFunc(keep, func(cluster string) bool { return context == k.Context(name, cluster) })
+		})
+		return err
 	})
 	return removed, filesError(err)
 }
