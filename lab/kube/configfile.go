@@ -125,7 +125,7 @@ func readFiles(paths []string) (configFiles, error) {
 }
 
 // write replaces the file at once: who reads it, and who is killed, finds the old
-// content or the new one. A link is followed.
+// content or the new one. A link is followed. A file in which nothing is left goes.
 func (f *configFile) write() error {
 	content, err := clientcmd.Write(*f.config)
 	if err != nil {
@@ -137,6 +137,9 @@ func (f *configFile) write() error {
 	}
 	if err != nil {
 		return err
+	}
+	if path == f.path && f.empty() {
+		return os.Remove(path)
 	}
 	next := unfinished(path)
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -171,6 +174,12 @@ func alike(f *os.File, other fs.FileInfo) error {
 		return nil
 	}
 	return f.Chown(int(want.Uid), int(want.Gid))
+}
+
+// empty reports whether the file says no more than one that is not there.
+func (f *configFile) empty() bool {
+	c := f.config
+	return len(c.Contexts)+len(c.Clusters)+len(c.AuthInfos)+len(c.Extensions)+len(c.Preferences.Extensions) == 0 && c.CurrentContext == "" && !c.Preferences.Colors
 }
 
 // unfinished is where the next content of a file is written. Only who has the lock
