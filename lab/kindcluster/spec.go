@@ -79,7 +79,7 @@ func (s Spec) config() (*v1alpha4.Cluster, error) {
 			ServiceSubnet:     s.ServiceSubnet.String(),
 			DisableDefaultCNI: !s.DefaultCNI,
 		},
-		KubeadmConfigPatches: []string{leanControlPlane, kubeletAnywhere},
+		KubeadmConfigPatches: []string{leanControlPlane, kubeletAnywhere, promptProxy},
 	}, nil
 }
 
@@ -117,5 +117,12 @@ kind: KubeletConfiguration
 failCgroupV1: false
 crashLoopBackOff:
   maxContainerRestartPeriod: 1s
+`
+	// promptProxy: kind lets kube-proxy act once in a second. A SPIRE agent that asks for
+	// its server in that second is refused, and asks again only five seconds later.
+	promptProxy = `
+kind: KubeProxyConfiguration
+iptables:
+  minSyncPeriod: 100ms
 `
 )

@@ -65,6 +65,9 @@ func TestPatches(t *testing.T) {
 		CrashLoopBackOff struct {
 			MaxContainerRestartPeriod string `yaml:"maxContainerRestartPeriod"`
 		} `yaml:"crashLoopBackOff"`
+		IPTables struct {
+			MinSyncPeriod string `yaml:"minSyncPeriod"`
+		} `yaml:"iptables"`
 	}
 	for _, patch := range config.KubeadmConfigPatches {
 		decoder := yaml.NewDecoder(strings.NewReader(patch))
@@ -83,6 +86,9 @@ func TestPatches(t *testing.T) {
 	}
 	if period, err := time.ParseDuration(got.CrashLoopBackOff.MaxContainerRestartPeriod); err != nil || period != time.Second {
 		t.Errorf("containers are started again after %s (%v), want 1s, the least that kubelet takes", period, err)
+	}
+	if period, err := time.ParseDuration(got.IPTables.MinSyncPeriod); err != nil || period > 100*time.Millisecond {
+		t.Errorf("kube-proxy lets %s (%v) pass before it acts again, want 100ms at most", period, err)
 	}
 }
 
