@@ -24,11 +24,11 @@ const (
 	endpointCache = time.Second
 	// entryCache is how old the entries may be that a server shows to agents:
 	// charts/spire sets cache_reload_interval, which is 5 s by itself.
-	entryCache = 2 * time.Second
+	entryCache = time.Second
 	// agentSync is how long an agent waits between two calls, with its jitter of
 	// a tenth (pkg/common/backoff/backoff.go): charts/spire sets sync_interval,
 	// which is 5 s by itself.
-	agentSync = 2200 * time.Millisecond
+	agentSync = 1100 * time.Millisecond
 
 	// backDating is how long before its issue a certificate begins to be valid
 	// (pkg/server/credtemplate/builder.go, NotBeforeCushion).

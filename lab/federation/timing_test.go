@@ -70,8 +70,8 @@ func TestNextPoll(t *testing.T) {
 
 func TestPropagationBound(t *testing.T) {
 	tests := []struct{ hint, want time.Duration }{
-		{time.Minute, 20200 * time.Millisecond},
-		{5 * time.Minute, 80200 * time.Millisecond},
+		{time.Minute, 18100 * time.Millisecond},
+		{5 * time.Minute, 78100 * time.Millisecond},
 	}
 	for _, test := range tests {
 		if got := federation.PropagationBound(federation.PollInterval(test.hint, day)); got != test.want {
@@ -81,7 +81,7 @@ func TestPropagationBound(t *testing.T) {
 }
 
 func TestRegistrationBound(t *testing.T) {
-	if got, want := federation.RegistrationBound(), 4200*time.Millisecond; got != want {
+	if got, want := federation.RegistrationBound(), 2100*time.Millisecond; got != want {
 		t.Errorf("the bound is %s, want %s", got, want)
 	}
 }
