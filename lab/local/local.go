@@ -192,17 +192,32 @@ func page(ctx context.Context, url string) (err error) {
 func certificates(ctx context.Context, server netip.AddrPort) (_ []*x509.Certificate, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pageBound)
 	defer cancel()
-	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the caller says what is wrong with them
-	conn, err := dialer.DialContext(ctx, "tcp", server.String())
+	raw, err := connectAgain(ctx, server)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	shown, ok := conn.(*tls.Conn)
-	if !ok {
-		return nil, fmt.Errorf("connect to %s: no TLS", server)
+	defer func() { err = errors.Join(err, raw.Close()) }()
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the caller says what is wrong with them
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, err
 	}
-	return shown.ConnectionState().PeerCertificates, nil
+	return conn.ConnectionState().PeerCertificates, nil
+}
+
+// firstTry is how long the first try for a connection may take.
+const firstTry = 250 * time.Millisecond
+
+// connectAgain begins again while nobody answers, each time for twice as long. The
+// kernel sends the first packet of a connection again only after one second, and then
+// after two; a Service whose node has just learned of it answers the next packet.
+func connectAgain(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	for within := firstTry; ; within *= 2 {
+		dialer := net.Dialer{Timeout: within}
+		conn, err := dialer.DialContext(ctx, "tcp", to.String())
+		if silent := net.Error(nil); err == nil || ctx.Err() != nil || !errors.As(err, &silent) || !silent.Timeout() {
+			return conn, err
+		}
+	}
 }
 
 const (

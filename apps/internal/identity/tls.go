@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
@@ -129,7 +130,19 @@ func Accept(ctx context.Context, raw net.Conn, authorize func(spiffeid.ID) error
 	return conn, peer, nil
 }
 
+// firstTry is how long the first try for a connection may take.
+const firstTry = 250 * time.Millisecond
+
+// connect begins again while nobody answers, each time for twice as long, up to
+// ConnectBound. The kernel sends the first packet of a connection again only after
+// one second, and then after two; a Service whose node has just learned of it answers
+// the next packet.
 func connect(ctx context.Context, address string) (net.Conn, error) {
-	var dialer net.Dialer
-	return dialer.DialContext(ctx, "tcp", address)
+	for within := firstTry; ; within *= 2 {
+		dialer := net.Dialer{Timeout: within}
+		conn, err := dialer.DialContext(ctx, "tcp", address)
+		if silent := net.Error(nil); err == nil || ctx.Err() != nil || within >= ConnectBound || !errors.As(err, &silent) || !silent.Timeout() {
+			return conn, err
+		}
+	}
 }
