@@ -72,6 +72,10 @@ func (l *leftIn) Named(context.Context, lab.ObjectKey, map[string]string) ([]str
 	return nil, errors.New("nobody is to list anything")
 }
 
+func (l *leftIn) List(context.Context, lab.ObjectKey, map[string]string, any) error {
+	return errors.New("nobody is to list anything")
+}
+
 func (l *leftIn) NodeReady(context.Context) error { return errors.New("nobody is to look at a node") }
 
 func (l *leftover) ground(stays int) *ground {
