@@ -69,6 +69,33 @@ func (p *Plan) Add(s Step) error {
 	return nil
 }
 
+// Then appends the steps of another plan. Those that come after none there come after
+// the last ones of p: those that no step of p comes after. It refuses what Add does.
+func (p *Plan) Then(next *Plan) error {
+	last := p.last()
+	for _, s := range next.steps {
+		if len(s.After) == 0 {
+			s.After = last
+		}
+		if err := p.Add(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// last returns the steps that none comes after.
+func (p *Plan) last() []ID {
+	var ids []ID
+	for _, s := range p.steps {
+		ids = append(ids, s.Name)
+	}
+	for _, s := range p.steps {
+		ids = slices.DeleteFunc(ids, func(id ID) bool { return slices.Contains(s.After, id) })
+	}
+	return ids
+}
+
 // distinct returns each ID once, in the order given.
 func distinct(ids []ID) []ID {
 	var once []ID

@@ -264,3 +264,47 @@ func lasting(name plan.ID, d time.Duration, after ...plan.ID) plan.Step {
 		}
 	}}
 }
+
+// TestThen: another plan follows as a whole, and is refused where a step has the name
+// of one that is there.
+func TestThen(t *testing.T) {
+	p := planOf(t, lasting("survey/a", 0), lasting("network/a", 0, "survey/a"), lasting("hold/a", 0))
+	next := planOf(t, lasting("images/a", 0), lasting("cluster/a", 0, "images/a"))
+	if err := p.Then(next); err != nil {
+		t.Fatal(err)
+	}
+	after := map[plan.ID][]plan.ID{}
+	for _, s := range p.Steps() {
+		after[s.Name] = s.After
+	}
+	want := map[plan.ID][]plan.ID{
+		"survey/a": nil, "network/a": {"survey/a"}, "hold/a": nil, "images/a": {"network/a", "hold/a"}, "cluster/a": {"images/a"},
+	}
+	if !maps.EqualFunc(after, want, slices.Equal[[]plan.ID]) {
+		t.Errorf("steps come after %v, want %v", after, want)
+	}
+	if got := next.Steps()[0].After; got != nil {
+		t.Errorf("the other plan has changed: its first step comes after %v", got)
+	}
+	if err := p.Then(next); err == nil || err.Error() != "add step images/a: the plan has a step of that name" {
+		t.Errorf("twice: error %v", err)
+	}
+}
+
+// TestPlansCountAsOne: what was run before and what is still to come are in the
+// numbers that an observer sees.
+func TestPlansCountAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []string
+		r := plan.Runner{Before: 2, Of: 9, Observe: func(e plan.Event) {
+			seen = append(seen, fmt.Sprintf("%s %s %d/%d", e.Step, e.State, e.Number, e.Of))
+		}}
+		if err := r.Run(t.Context(), planOf(t, lasting("a/a", 0), lasting("b/b", 0, "a/a"))); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"a/a started 3/9", "a/a unchanged 3/9", "b/b started 4/9", "b/b unchanged 4/9"}
+		if !slices.Equal(seen, want) {
+			t.Errorf("seen %v, want %v", seen, want)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ type Event struct {
 	Step  ID
 	Title string
 	// Number counts the steps as they start, from 1; Of is how many the plan
-	// has.
+	// has (see Runner.Before and Runner.Of).
 	Number, Of int
 	State      State
 	// Typical is the step's.
@@ -50,6 +51,9 @@ type Runner struct {
 	Limit int
 	// Now is the clock; time.Now where it is nil.
 	Now func() time.Time
+	// Before and Of make one plan of several for the observer: Before is how many
+	// steps were run before, and Of how many there are in all; 0 counts the plan's own.
+	Before, Of int
 }
 
 // Run does each step as soon as those that it comes after are done, independent
@@ -69,12 +73,12 @@ func (r Runner) Run(ctx context.Context, p *Plan) error {
 	ended := make(chan result)
 	waiting := p.Steps()
 	done := make(map[ID]bool, len(waiting))
-	running, number := 0, 0
+	running, number := 0, r.Before
 	var errs []error
 
 	observe := func(e Event) {
 		if r.Observe != nil {
-			e.Of = p.Len()
+			e.Of = cmp.Or(r.Of, p.Len())
 			r.Observe(e)
 		}
 	}
