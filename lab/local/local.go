@@ -26,6 +26,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -192,16 +193,12 @@ func page(ctx context.Context, url string) (err error) {
 func certificates(ctx context.Context, server netip.AddrPort) (_ []*x509.Certificate, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pageBound)
 	defer cancel()
-	raw, err := connectAgain(ctx, server)
+	conn, err := connectAgain(ctx, server)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, raw.Close()) }()
-	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the caller says what is wrong with them
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	return conn.ConnectionState().PeerCertificates, nil
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	return pki.Presented(ctx, conn)
 }
 
 // firstTry is how long the first try for a connection may take.
