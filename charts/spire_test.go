@@ -87,34 +87,35 @@ func mustRender(t *testing.T, values spire.Values) map[string]string {
 	return manifests
 }
 
-// trustDomain is one with everything that a lab file may ask for in the plainest
-// of labs.
-func trustDomain() topology.TrustDomain {
-	return topology.TrustDomain{
-		Name:    spiffeid.RequireTrustDomainFromString("cluster1.com"),
-		Cluster: "market",
-		BundleEndpoint: topology.BundleEndpoint{
-			Profile:     topology.HTTPSSPIFFE,
-			Port:        8443,
-			RefreshHint: time.Minute,
-		},
-		CATTL:             24 * time.Hour,
-		X509SVIDTTL:       time.Hour,
-		JWTSVIDTTL:        5 * time.Minute,
-		CASubject:         topology.CASubject{Country: "US", Organization: "Company Corp", CommonName: "SPIRE Server CA - Market"},
-		JWTIssuer:         "https://oidc.cluster1.com",
-		LogLevel:          "info",
-		Datastore:         topology.SQLite,
-		UpstreamAuthority: topology.SelfSigned,
+// server is that of a trust domain with everything that a lab file may ask for in the
+// plainest of labs.
+func server() *topology.Server {
+	return &topology.Server{
+		Place:   topology.Place{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}},
+		Address: netip.MustParseAddr("10.192.1.1"),
+		Domain: &topology.Domain{Name: spiffeid.RequireTrustDomainFromString("cluster1.com"), Settings: topology.Settings{
+			BundleEndpoint: topology.BundleEndpoint{
+				Profile:     topology.HTTPSSPIFFE,
+				Port:        8443,
+				RefreshHint: time.Minute,
+			},
+			CATTL:             24 * time.Hour,
+			X509SVIDTTL:       time.Hour,
+			JWTSVIDTTL:        5 * time.Minute,
+			CASubject:         topology.CASubject{Country: "US", Organization: "Company Corp", CommonName: "SPIRE Server CA - Market"},
+			JWTIssuer:         "https://oidc.cluster1.com",
+			LogLevel:          "info",
+			Datastore:         topology.SQLite,
+			UpstreamAuthority: topology.SelfSigned,
+		}},
 	}
 }
 
-// values returns those of trustDomain, once change has been made to what they
+// values returns those of server, once change has been made to what they
 // are made of.
 func values(change func(*spire.Settings)) spire.Values {
 	settings := spire.Settings{
-		TrustDomain: trustDomain(),
-		Address:     netip.MustParseAddr("10.192.1.1"),
+		Server: server(),
 		Images: spire.Images{
 			Server:            "example.com/spire-server:1.15.3",
 			Agent:             "example.com/spire-agent:1.15.3",
@@ -139,8 +140,8 @@ func plain() spire.Values {
 // web is a trust domain with an https_web endpoint.
 func web() spire.Values {
 	return values(func(s *spire.Settings) {
-		s.TrustDomain.BundleEndpoint.Profile = topology.HTTPSWeb
-		s.TrustDomain.BundleEndpoint.ServingCert = topology.ServingCert{TTL: time.Hour, FileSyncInterval: 30 * time.Second}
+		s.Server.Domain.BundleEndpoint.Profile = topology.HTTPSWeb
+		s.Server.Domain.BundleEndpoint.ServingCert = topology.ServingCert{TTL: time.Hour, FileSyncInterval: 30 * time.Second}
 	})
 }
 
@@ -148,12 +149,15 @@ func web() spire.Values {
 // profile, and the web CA of one of them.
 func peers() spire.Values {
 	return values(func(s *spire.Settings) {
-		truster := s.TrustDomain.Name
 		for i, profile := range []topology.EndpointProfile{topology.HTTPSSPIFFE, topology.HTTPSWeb} {
-			trusted := spiffeid.RequireTrustDomainFromString(fmt.Sprintf("cluster%d.com", i+2))
-			r := topology.Relationship{Truster: truster, Trusted: trusted, Profile: profile, Mode: topology.Static}
-			endpoint := topology.BundleEndpoint{Profile: profile, Port: 8443}
-			s.Static = append(s.Static, spire.StaticRelationship(r, endpoint, netip.AddrFrom4([4]byte{10, 192, byte(i + 2), 1})))
+			trusted := &topology.Domain{
+				Name:     spiffeid.RequireTrustDomainFromString(fmt.Sprintf("cluster%d.com", i+2)),
+				Settings: topology.Settings{BundleEndpoint: topology.BundleEndpoint{Profile: profile, Port: 8443}},
+			}
+			trusted.Servers = []*topology.Server{{Domain: trusted, Address: netip.AddrFrom4([4]byte{10, 192, byte(i + 2), 1})}}
+			s.Static = append(s.Static, spire.StaticRelationship(&topology.Trust{
+				Truster: s.Server.Domain, Trusted: trusted, RelationshipSpec: topology.RelationshipSpec{Profile: profile, Mode: topology.Static},
+			}))
 		}
 		s.WebRoots = []string{webRoot}
 	})
@@ -162,8 +166,8 @@ func peers() spire.Values {
 // company is a trust domain as an enterprise runs it.
 func company() spire.Values {
 	return values(func(s *spire.Settings) {
-		s.TrustDomain.Datastore = topology.Postgres
-		s.TrustDomain.UpstreamAuthority = topology.Disk
+		s.Server.Domain.Datastore = topology.Postgres
+		s.Server.Domain.UpstreamAuthority = topology.Disk
 	})
 }
 
@@ -491,7 +495,7 @@ func TestSPIRETakesTextAsItIs(t *testing.T) {
 	if !found || !end {
 		t.Fatalf("no ca_subject in\n%s", config)
 	}
-	td := trustDomain().Name
+	td := server().Domain.Name
 	server := spiretest.Start(t, spiretest.Config{TrustDomain: td, AdminID: spire.AdminID(td), Server: "ca_subject {" + subject + "}\n"})
 	authorities, err := pki.Parse(server.Run(t, "bundle", "show"))
 	if err != nil {
@@ -511,9 +515,17 @@ func TestDemosArePodsOfTheirIdentities(t *testing.T) {
 			if !ok {
 				t.Fatal("no chart of that name")
 			}
-			w := topology.Workload{Name: app.Name, App: app, Cluster: "cloud"}
+			g, err := topology.Resolve(topology.Topology{
+				Clusters:     []topology.ClusterSpec{topology.NewCluster("cloud", 0)},
+				TrustDomains: []topology.TrustDomainSpec{{Name: spiffeid.RequireTrustDomainFromString("cluster1.com"), Cluster: "cloud"}},
+				Workloads:    []topology.WorkloadSpec{{Name: app.Name, App: app, Cluster: "cloud"}},
+			}, netip.Prefix{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := g.Workloads[0]
 			if app.Regional {
-				values["region"] = w.Cluster
+				values["region"] = w.Cluster().Name
 			}
 			manifests, err := render(app.Name, app.Namespace, values)
 			if err != nil {
@@ -551,7 +563,7 @@ func TestSPIREKeepsItsEntriesInPostgres(t *testing.T) {
 	if !found || !end || !strings.Contains(datastore, where) {
 		t.Fatalf("no connection to spire-database in\n%s", config)
 	}
-	td := trustDomain().Name
+	td := server().Domain.Name
 	settings := spiretest.Config{TrustDomain: td, AdminID: spire.AdminID(td), Datastore: datastore, Env: []string{"PGPASSWORD=" + password}}
 	create := []string{"entry", "create", "-spiffeID", "spiffe://cluster1.com/server", "-parentID", "spiffe://cluster1.com/agent", "-selector", "unix:uid:1000"}
 	t.Run("the first", func(t *testing.T) { spiretest.Start(t, settings).Run(t, create...) })

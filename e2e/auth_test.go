@@ -45,13 +45,12 @@ var _ = Describe("A workload without federatesWith", Label("auth", "slow"), func
 	bound := federation.RegistrationBound() + handshakeLife + machine
 
 	DescribeTable("is refused, and accepted once it has it",
-		func(ctx SpecContext, which func(pair) topology.Workload, class string) {
+		func(ctx SpecContext, which func(pair) *topology.Workload, class string) {
 			p := under.pair()
 			w := which(p)
-			cluster, err := under.cluster(w.Cluster)
+			cluster, err := under.cluster(w.Cluster().Name)
 			Expect(err).NotTo(HaveOccurred())
-			with, err := spire.WorkloadIdentity(under.topology, w)
-			Expect(err).NotTo(HaveOccurred())
+			with := spire.WorkloadIdentity(w)
 			spec, ok := with.Spec.(spire.WorkloadIdentitySpec)
 			Expect(ok).To(BeTrue())
 			Expect(spec.FederatesWith).NotTo(BeEmpty())
@@ -82,7 +81,7 @@ var _ = Describe("A workload without federatesWith", Label("auth", "slow"), func
 			measured("accepted after", began)
 			Expect(under.podsOf(ctx, w)).To(Equal(pods), "no pod had to be started anew")
 		},
-		Entry("where it is called: it cannot verify its client", func(p pair) topology.Workload { return p.server }, "refused-by-server", SpecTimeout(4*time.Minute)),
+		Entry("where it is called: it cannot verify its client", func(p pair) *topology.Workload { return p.server }, "refused-by-server", SpecTimeout(4*time.Minute)),
 	)
 })
 
@@ -91,24 +90,16 @@ var _ = Describe("A client", Label("auth"), func() {
 		address        string
 		server, client spiffeid.ID
 		bundle         *spiffebundle.Bundle
-		issuer         lab.Access
+		issuer         *lab.Site
 	)
 	BeforeEach(func(ctx SpecContext) {
 		p := under.pair()
-		l := under.open(ctx)
-		ip, err := l.Addresses.Workload(p.server)
+		called, err := under.open(ctx).Graph.FindWorkload(p.server.Name)
 		Expect(err).NotTo(HaveOccurred())
-		address = net.JoinHostPort(ip.String(), fmt.Sprint(p.server.App.Port))
-		server, err = under.topology.SPIFFEID(p.server)
+		address, server, client = called.Port().String(), p.server.ID, p.broker.ID
+		bundle, err = under.site(ctx, p.server.Domain().Name).API.Bundle(ctx)
 		Expect(err).NotTo(HaveOccurred())
-		client, err = under.topology.SPIFFEID(p.broker)
-		Expect(err).NotTo(HaveOccurred())
-		owner, err := l.Server(ctx, server.TrustDomain())
-		Expect(err).NotTo(HaveOccurred())
-		bundle, err = owner.Bundle(ctx)
-		Expect(err).NotTo(HaveOccurred())
-		issuer, err = l.Cluster(p.broker.Cluster)
-		Expect(err).NotTo(HaveOccurred())
+		issuer = under.site(ctx, p.broker.Domain().Name)
 
 		By("the same client, with the broker's SVID, gets quotes")
 		svid, err := mint(ctx, issuer, client)
@@ -138,8 +129,8 @@ var _ = Describe("A client", Label("auth"), func() {
 
 // mint lets a trust domain's server sign an SVID for an identity. The private key
 // is in memory only.
-func mint(ctx context.Context, access lab.Access, id spiffeid.ID) (*x509svid.SVID, error) {
-	out, err := access.Pods.Exec(ctx, spire.Namespace, spire.ServerPod, spire.ServerContainer,
+func mint(ctx context.Context, issuer *lab.Site, id spiffeid.ID) (*x509svid.SVID, error) {
+	out, err := issuer.Pods.Exec(ctx, issuer.Place.Namespace, spire.ServerPod, spire.ServerContainer,
 		spire.ServerProgram, "x509", "mint", "-spiffeID", id.String(), "-ttl", "5m", "-output", "json")
 	if err != nil {
 		return nil, err

@@ -23,28 +23,24 @@ func (s *subject) moments() []moment {
 	return []moment{
 		{name: "clusters are created", kind: "cluster", reached: func(ctx context.Context, step string) (bool, error) {
 			_, cluster, _ := strings.Cut(step, "/")
-			running, err := docker(ctx, "ps", "--quiet", "--filter", "name=^/"+local.NodeName(s.topology.Name, cluster)+"$")
+			running, err := docker(ctx, "ps", "--quiet", "--filter", "name=^/"+local.NodeName(s.graph.Name, cluster)+"$")
 			return len(running) > 0, err
 		}},
 		{name: "SPIRE is installed", kind: "server", reached: func(ctx context.Context, step string) (bool, error) {
 			_, name, _ := strings.Cut(step, "/")
-			for _, td := range s.topology.TrustDomains {
-				if td.Name.Name() == name {
-					return s.there(ctx, td.Cluster, "v1", "ServiceAccount", spire.Namespace, "spire-server")
+			for _, td := range s.graph.Domains {
+				if td.String() == name {
+					return s.there(ctx, td.Server().Place.Cluster.Name, "v1", "ServiceAccount", spire.Namespace, "spire-server")
 				}
 			}
 			return false, fmt.Errorf("no trust domain %s", name)
 		}},
 		{name: "trust domains are federated", kind: "federate", reached: func(ctx context.Context, step string) (bool, error) {
-			for _, r := range s.topology.Relationships {
+			for _, r := range s.graph.Trusts {
 				if step != "federate/"+r.ID() {
 					continue
 				}
-				truster, err := s.topology.TrustDomain(r.Truster)
-				if err != nil {
-					return false, err
-				}
-				return s.there(ctx, truster.Cluster, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(r.Trusted))
+				return s.there(ctx, r.Truster.Server().Place.Cluster.Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(r.Trusted.Name))
 			}
 			return false, fmt.Errorf("no relationship has the step %s", step)
 		}},
@@ -131,14 +127,14 @@ var _ = Describe("An up that is killed with SIGKILL", Label("own", "up"), func()
 	}, SpecTimeout(time.Minute))
 
 	It("loses nothing that was finished", func(SpecContext) {
-		clusters := len(under.topology.Clusters)
+		clusters := len(under.graph.Clusters)
 		install, federate := under.kills[1], under.kills[2]
 		Expect(ofKind(install.Steps, "cluster")).To(ContainElement("changed"), "the up after the first kill makes clusters anew")
 		// The second kill came as soon as one cluster stood: the others may have
 		// been half made. After the third all stood.
 		Expect(ofKind(federate.Steps, "cluster")).To(HaveLen(clusters))
 		Expect(ofKind(under.up, "cluster")).To(Equal(slices.Repeat([]string{"unchanged"}, clusters)))
-		Expect(ofKind(under.up, "server")).To(Equal(slices.Repeat([]string{"unchanged"}, len(under.topology.TrustDomains))))
+		Expect(ofKind(under.up, "server")).To(Equal(slices.Repeat([]string{"unchanged"}, len(under.graph.Domains))))
 	}, SpecTimeout(time.Minute))
 })
 
@@ -166,7 +162,7 @@ var _ = Describe("A second up", Label("up"), func() {
 // changes when somebody changes or replaces it.
 func (s *subject) objects(ctx context.Context) (map[string]string, error) {
 	found := map[string]string{}
-	for _, c := range s.topology.Clusters {
+	for _, c := range s.graph.Clusters {
 		cluster, err := s.cluster(c.Name)
 		if err != nil {
 			return nil, err

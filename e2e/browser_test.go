@@ -77,8 +77,7 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 	It("shows quotes that change, and who answered", Label("picture"), func(ctx SpecContext) {
 		p := under.pair()
 		tab, show, said := visit(ctx, p)
-		server, err := under.topology.SPIFFEID(p.server)
-		Expect(err).NotTo(HaveOccurred())
+		server := p.server.ID
 		v, err := ask(ctx, p.broker)
 		Expect(err).NotTo(HaveOccurred())
 		var symbols []string
@@ -129,7 +128,7 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 	It("keeps the last quotes and says why there are no new ones, and heals", Label("slow"), func(ctx SpecContext) {
 		p := under.pair()
 		tab, show, said := visit(ctx, p)
-		cluster, err := under.cluster(p.server.Cluster)
+		cluster, err := under.cluster(p.server.Cluster().Name)
 		Expect(err).NotTo(HaveOccurred())
 		scale := func(ctx context.Context, replicas int32) error {
 			return cluster.Scale(ctx, "Deployment", p.server.App.Namespace, p.server.App.Deployment, replicas)

@@ -39,11 +39,8 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 		Expect(under.well(ctx)).To(Succeed())
 		own, cluster, err := ownRelationship(ctx, p)
 		Expect(err).NotTo(HaveOccurred())
-		_, trusted, err := domains(p)
-		Expect(err).NotTo(HaveOccurred())
-		l := under.open(ctx)
-		address, err := l.Addresses.Server(trusted)
-		Expect(err).NotTo(HaveOccurred())
+		trusted := p.server.Domain()
+		address := under.running(ctx, trusted.Name).Server().Address
 
 		// It is held by name soon, and by address soon after.
 		under.restored(rollout, func(ctx context.Context) error {
@@ -70,14 +67,13 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 		p := under.pair()
 		Expect(under.well(ctx)).To(Succeed())
 		under.restored(rollout, func(ctx context.Context) error {
-			return errors.Join(remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "partner"), under.mended(ctx))
+			return errors.Join(remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "partner"), under.mended(ctx))
 		})
 		Expect(replacedBy(ctx, p, "partner", nil, otherPort)).To(Succeed())
 		const says = "its server follows ClusterFederatedTrustDomain partner, which is not the lab's own"
 		Eventually(func(ctx context.Context) (string, error) {
 			found, _, err := under.status(ctx)
-			truster, trusted, domainsErr := domains(p)
-			return relationshipOf(found, truster.Name.Name(), trusted.Name.Name()).Problem, errors.Join(err, domainsErr)
+			return relationshipOf(found, p.broker.Domain().String(), p.server.Domain().String()).Problem, err
 		}).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).Should(HaveSuffix(says))
 
 		up := under.fedlab(ctx, "up")
@@ -89,13 +85,13 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 	It("is nobody's business where it is with a partner", func(ctx SpecContext) {
 		p := under.pair()
 		Expect(under.well(ctx)).To(Succeed())
-		cluster, err := under.cluster(p.broker.Cluster)
+		cluster, err := under.cluster(p.broker.Cluster().Name)
 		Expect(err).NotTo(HaveOccurred())
 		// up forgets the bundle.
 		under.restored(rollout, func(ctx context.Context) error {
 			var errs []error
 			for _, name := range []string{"partner", "partner-of-others"} {
-				errs = append(errs, remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, name))
+				errs = append(errs, remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, name))
 			}
 			return errors.Join(append(errs, under.upAgain(ctx))...)
 		})
@@ -117,7 +113,7 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 		Expect(err).NotTo(HaveOccurred())
 		Expect(code).To(Equal(0))
 		Expect(found.Resources).To(ConsistOf(lab.ResourceStatus{
-			Cluster: p.broker.Cluster, Kind: spire.FederatedTrustDomainKind, Name: "partner-of-others",
+			Cluster: p.broker.Cluster().Name, Kind: spire.FederatedTrustDomainKind, Name: "partner-of-others",
 			Problem: `it has the class "theirs", and the controller manager serves none: nothing comes of it`,
 		}))
 	}, SpecTimeout(5*time.Minute))
@@ -127,7 +123,7 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 var _ = Describe("A machine whose firewall keeps it from the lab", Label("up"), func() {
 	It("is named at once", func(ctx SpecContext) {
 		Expect(under.well(ctx)).To(Succeed())
-		ranges, err := docker(ctx, "network", "inspect", "fedlab-"+under.topology.Name, "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}")
+		ranges, err := docker(ctx, "network", "inspect", "fedlab-"+under.graph.Name, "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(ranges).To(HaveLen(1))
 		walled := *under
@@ -158,30 +154,15 @@ var _ = Describe("A machine whose firewall keeps it from the lab", Label("up"), 
 	}, SpecTimeout(5*time.Minute))
 })
 
-// domains returns the trust domains of the broker, which trusts, and of the
-// server.
-func domains(p pair) (truster, trusted topology.TrustDomain, err error) {
-	truster, err = under.topology.TrustDomainOf(p.broker.Cluster)
-	if err != nil {
-		return truster, trusted, err
-	}
-	trusted, err = under.topology.TrustDomainOf(p.server.Cluster)
-	return truster, trusted, err
-}
-
 // ownRelationship returns the resource by which the broker's trust domain trusts
 // that of the server, and the cluster that it is in.
 func ownRelationship(ctx context.Context, p pair) (spire.Resource, *kube.Cluster, error) {
 	own := spire.Resource{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}
-	_, trusted, err := domains(p)
+	cluster, err := under.cluster(p.broker.Cluster().Name)
 	if err != nil {
 		return own, nil, err
 	}
-	cluster, err := under.cluster(p.broker.Cluster)
-	if err != nil {
-		return own, nil, err
-	}
-	own.Metadata = spire.Metadata{Name: spire.ResourceName(trusted.Name), Labels: spire.Owned()}
+	own.Metadata = spire.Metadata{Name: spire.ResourceName(p.server.Domain().Name), Labels: spire.Owned()}
 	object, found, err := cluster.Object(ctx, own.APIVersion, own.Kind, "", own.Metadata.Name)
 	if err == nil && !found {
 		err = fmt.Errorf("there is no %s %s", own.Kind, own.Metadata.Name)
@@ -215,7 +196,7 @@ func replacedBy(ctx context.Context, p pair, name string, labels map[string]stri
 	if err != nil {
 		return err
 	}
-	if err := remove(ctx, p.broker.Cluster, own.APIVersion, own.Kind, own.Metadata.Name); err != nil {
+	if err := remove(ctx, p.broker.Cluster().Name, own.APIVersion, own.Kind, own.Metadata.Name); err != nil {
 		return err
 	}
 	spec, _ := own.Spec.(spire.FederatedTrustDomainSpec)

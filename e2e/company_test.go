@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -90,19 +90,18 @@ func (c *company) become(ctx context.Context, change func(*config.Lab)) ended {
 	Expect(c.write(c.file, change)).To(Succeed())
 	up := c.fedlab(ctx, "up")
 	if changed, err := config.Open(c.file); err == nil {
-		c.topology = changed.Topology
+		c.graph, err = topology.Resolve(changed.Topology, netip.Prefix{})
+		Expect(err).NotTo(HaveOccurred())
 	}
 	return up
 }
 
 // workload returns a workload of the preset with its SPIFFE ID.
-func (c *company) workload(name string) (topology.Workload, spiffeid.ID) {
+func (c *company) workload(name string) (*topology.Workload, spiffeid.ID) {
 	GinkgoHelper()
-	w, err := c.topology.Workload(name)
+	w, err := c.graph.FindWorkload(name)
 	Expect(err).NotTo(HaveOccurred())
-	id, err := c.topology.SPIFFEID(w)
-	Expect(err).NotTo(HaveOccurred())
-	return w, id
+	return w, w.ID
 }
 
 // door is a service of the lab as a client of this process meets it.
@@ -115,25 +114,20 @@ type door struct {
 // door returns how to call a workload.
 func (c *company) door(ctx context.Context, name string) door {
 	GinkgoHelper()
-	w, id := c.workload(name)
 	l := c.open(ctx)
-	ip, err := l.Addresses.Workload(w)
+	w, err := l.Graph.FindWorkload(name)
 	Expect(err).NotTo(HaveOccurred())
-	owner, err := l.Server(ctx, id.TrustDomain())
+	owner, err := l.Site(ctx, w.Member.Server)
 	Expect(err).NotTo(HaveOccurred())
-	bundle, err := owner.Bundle(ctx)
+	bundle, err := owner.API.Bundle(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	return door{net.JoinHostPort(ip.String(), fmt.Sprint(w.App.Port)), id, bundle}
+	return door{w.Port().String(), w.ID, bundle}
 }
 
 // mint lets the server of an identity's trust domain sign an SVID for it.
 func (c *company) mint(ctx context.Context, id spiffeid.ID) *x509svid.SVID {
 	GinkgoHelper()
-	td, err := c.topology.TrustDomain(id.TrustDomain())
-	Expect(err).NotTo(HaveOccurred())
-	access, err := c.open(ctx).Cluster(td.Cluster)
-	Expect(err).NotTo(HaveOccurred())
-	svid, err := mint(ctx, access, id)
+	svid, err := mint(ctx, c.site(ctx, id.TrustDomain()), id)
 	Expect(err).NotTo(HaveOccurred())
 	return svid
 }
@@ -188,7 +182,7 @@ type callsReport struct {
 
 // told asks the frontend, as its page does.
 func (c *company) told(ctx context.Context) (r callsReport, err error) {
-	w, err := c.topology.Workload("frontend")
+	w, err := c.graph.FindWorkload("frontend")
 	if err != nil {
 		return r, err
 	}

@@ -340,9 +340,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		}, NodeTimeout(3*time.Minute))
 
 		It("names a missing and a differing bundle, and an entry without federatesWith", func(ctx SpecContext) {
-			l := c.open(ctx)
-			holder, err := l.Server(ctx, aws)
-			Expect(err).NotTo(HaveOccurred())
+			holder := c.site(ctx, aws).API
 			held, err := holder.HeldBundle(ctx, gcp)
 			Expect(err).NotTo(HaveOccurred())
 			c.restored(federation.ReconcileBound()+federation.RegistrationBound()+machine, func(ctx context.Context) error { return holder.SetBundle(ctx, held) })
@@ -360,10 +358,9 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 
 		It("names an entry that does not ask for the bundle", func(ctx SpecContext) {
 			w, _ := c.workload("frontend")
-			cluster, err := c.cluster(w.Cluster)
+			cluster, err := c.cluster(w.Cluster().Name)
 			Expect(err).NotTo(HaveOccurred())
-			with, err := spire.WorkloadIdentity(c.topology, w)
-			Expect(err).NotTo(HaveOccurred())
+			with := spire.WorkloadIdentity(w)
 			spec, ok := with.Spec.(spire.WorkloadIdentitySpec)
 			Expect(ok).To(BeTrue())
 			spec.FederatesWith = []string{onprem.Name()}
@@ -379,8 +376,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			// certificate does not have.
 			cluster, err := c.cluster("onprem")
 			Expect(err).NotTo(HaveOccurred())
-			_, last, err := c.open(ctx).Addresses.Pool("onprem")
-			Expect(err).NotTo(HaveOccurred())
+			last := c.running(ctx, onprem).Server().Place.Cluster.Pool.Last
 			service := map[string]any{
 				"apiVersion": "v1", "kind": "Service",
 				"metadata": map[string]any{
@@ -446,8 +442,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			found, _, err := c.status(ctx)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(found.Problems()).To(BeEmpty())
-			holder, err := c.open(ctx).Server(ctx, gcp)
-			Expect(err).NotTo(HaveOccurred())
+			holder := c.site(ctx, gcp).API
 			held, err := holder.HeldBundles(ctx)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(held).To(HaveLen(1))
@@ -504,8 +499,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(c.become(ctx, func(*config.Lab) {})).To(endWell())
 			measured("fourth domain removed in", began)
 			for _, td := range []spiffeid.TrustDomain{aws, gcp, onprem} {
-				holder, err := c.open(ctx).Server(ctx, td)
-				Expect(err).NotTo(HaveOccurred())
+				holder := c.site(ctx, td).API
 				held, err := holder.HeldBundles(ctx)
 				Expect(err).NotTo(HaveOccurred())
 				Expect(held).To(HaveLen(2), td.Name())
@@ -553,11 +547,7 @@ func without(a, b spiffeid.TrustDomain) func(*config.Lab) {
 // endpoint returns where a trust domain's bundle is.
 func (c *company) endpoint(ctx context.Context, name spiffeid.TrustDomain) netip.AddrPort {
 	GinkgoHelper()
-	td, err := c.topology.TrustDomain(name)
-	Expect(err).NotTo(HaveOccurred())
-	address, err := c.open(ctx).Addresses.Server(td)
-	Expect(err).NotTo(HaveOccurred())
-	return netip.AddrPortFrom(address, uint16(td.BundleEndpoint.Port))
+	return c.running(ctx, name).Server().Endpoint()
 }
 
 // signed makes an SVID for an identity with the authority above a SPIRE server,

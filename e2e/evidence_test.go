@@ -18,12 +18,14 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 var _ = Describe("Evidence", Label("evidence"), func() {
 	It("holds logs, events, bundles and entries, and no secret", func(ctx SpecContext) {
 		p := under.pair()
-		cluster, err := under.cluster(p.server.Cluster)
+		cluster, err := under.cluster(p.server.Cluster().Name)
 		Expect(err).NotTo(HaveOccurred())
 		key, fragments, err := newSecret()
 		Expect(err).NotTo(HaveOccurred())
@@ -52,7 +54,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 			files[strings.TrimPrefix(path, dir+string(filepath.Separator))] = data
 			return err
 		})).To(Succeed())
-		in := "clusters/" + p.server.Cluster
+		in := "clusters/" + p.server.Cluster().Name
 		Expect(files).NotTo(HaveKey("problems.txt"), "%s", files["problems.txt"])
 		Expect(string(files[in+"/logs/"+p.server.App.Namespace+"/"+name+"/"+name+".log"])).To(ContainSubstring("[removed: "))
 		Expect(string(files[in+"/Pod.json"])).To(And(ContainSubstring(name), ContainSubstring("[removed: ")))
@@ -60,12 +62,8 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 		Expect(string(files[in+"/ClusterSPIFFEID.json"])).To(ContainSubstring(p.server.App.IDTemplate))
 		Expect(files).To(HaveKey(in + "/node.log"))
 		Expect(files).To(HaveKey(in + "/logs/spire-system/spire-server-0/spire-server.log"))
-		td, err := under.topology.TrustDomainOf(p.server.Cluster)
-		Expect(err).NotTo(HaveOccurred())
-		id, err := under.topology.SPIFFEID(p.server)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(string(files["servers/"+td.Name.Name()+"/entries.json"])).To(ContainSubstring(id.String()))
-		Expect(string(files["servers/"+td.Name.Name()+"/bundle.json"])).To(ContainSubstring(`"x5c"`))
+		Expect(string(files["servers/"+p.server.Domain().String()+"/entries.json"])).To(ContainSubstring(p.server.ID.String()))
+		Expect(string(files["servers/"+p.server.Domain().String()+"/bundle.json"])).To(ContainSubstring(`"x5c"`))
 		Expect(string(files["status.json"])).To(ContainSubstring(`"well": true`))
 
 		By("no file holds any part of the secrets, nor any other private key")
@@ -80,8 +78,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 
 var _ = Describe("Evidence of several labs", Label("evidence"), func() {
 	It("is in a folder of its own for each lab", func() {
-		one, other := &subject{}, &subject{}
-		one.topology.Name, other.topology.Name = "one", "other"
+		one, other := &subject{graph: &topology.Graph{Name: "one"}}, &subject{graph: &topology.Graph{Name: "other"}}
 		Expect(one.evidenceOf("a spec: that fails")).To(HaveSuffix(filepath.Join("one", "a-spec-that-fails")))
 		Expect(other.evidenceOf("a spec: that fails")).To(HaveSuffix(filepath.Join("other", "a-spec-that-fails")))
 	})
@@ -112,7 +109,7 @@ func newSecret() (text string, fragments []string, err error) {
 // careless returns a pod of the quotes server's image that is called wrongly: it
 // says so in its log, with what it was given, and ends.
 func (s *subject) careless(ctx context.Context, p pair, name, argument string) (map[string]any, error) {
-	cluster, err := s.cluster(p.server.Cluster)
+	cluster, err := s.cluster(p.server.Cluster().Name)
 	if err != nil {
 		return nil, err
 	}

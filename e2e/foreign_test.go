@@ -23,21 +23,19 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 	const hint = "the demo programs present the one with the hint"
 
 	DescribeTable("leave the lab well",
-		func(ctx SpecContext, make func(td topology.TrustDomain, client string) []map[string]any, problem string) {
+		func(ctx SpecContext, make func(td *topology.Domain, client string) []map[string]any, problem string) {
 			p := under.pair()
 			Expect(under.well(ctx)).To(Succeed())
-			client, err := under.topology.SPIFFEID(p.broker)
-			Expect(err).NotTo(HaveOccurred())
 			var names []string
-			for _, td := range under.topology.TrustDomains {
-				cluster, err := under.cluster(td.Cluster)
+			for _, td := range under.graph.Domains {
+				cluster, err := under.cluster(td.Server().Place.Cluster.Name)
 				Expect(err).NotTo(HaveOccurred())
-				for _, resource := range make(td, client.String()) {
+				for _, resource := range make(td, p.broker.ID.String()) {
 					under.restored(machine, func(ctx context.Context) error { return cluster.Delete(ctx, resource) })
 					Expect(cluster.Apply(ctx, resource)).To(Succeed())
 					if meta, err := metadataOf(resource); problem != "" {
 						Expect(err).NotTo(HaveOccurred())
-						names = append(names, td.Cluster+" "+meta.Name)
+						names = append(names, td.Server().Place.Cluster.Name+" "+meta.Name)
 					}
 				}
 			}
@@ -49,7 +47,7 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 			By("a pod that starts now presents its own identity")
 			before, err := under.podsOf(ctx, p.broker)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(byHand(ctx, p.broker.Cluster, "--namespace="+p.broker.App.Namespace, "delete", "pod", "--wait=false",
+			Expect(byHand(ctx, p.broker.Cluster().Name, "--namespace="+p.broker.App.Namespace, "delete", "pod", "--wait=false",
 				"--selector="+spire.ProgramLabel+"="+p.broker.App.Name)).To(Succeed())
 			Eventually(func(ctx context.Context) error {
 				now, err := under.podsOf(ctx, p.broker)
@@ -61,7 +59,7 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 			for range 5 { // chance would show
 				v, err := ask(ctx, p.broker)
 				Expect(err).NotTo(HaveOccurred())
-				Expect(v.Self.ID).To(Equal(client.String()))
+				Expect(v.Self.ID).To(Equal(p.broker.ID.String()))
 			}
 			// The old pod may take a moment to go, and the new one to be ready.
 			Eventually(func(ctx context.Context) error { return named(ctx, problem, names) }).WithContext(ctx).
@@ -76,10 +74,10 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 				Expect(e.State).NotTo(Equal("changed"), e.Step)
 			}
 		},
-		Entry("a second identity for all pods", func(topology.TrustDomain, string) []map[string]any {
+		Entry("a second identity for all pods", func(*topology.Domain, string) []map[string]any {
 			return []map[string]any{clusterSPIFFEID("e2e-everybody", "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}")}
 		}, hint, SpecTimeout(3*time.Minute)),
-		Entry("entries of the same ID for other programs", func(td topology.TrustDomain, client string) []map[string]any {
+		Entry("entries of the same ID for other programs", func(td *topology.Domain, client string) []map[string]any {
 			if !strings.HasPrefix(client, td.Name.IDString()+"/") {
 				return nil
 			}
@@ -92,10 +90,10 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 			}
 			return all
 		}, "", SpecTimeout(3*time.Minute)),
-		Entry("a template of another trust domain", func(topology.TrustDomain, string) []map[string]any {
+		Entry("a template of another trust domain", func(*topology.Domain, string) []map[string]any {
 			return []map[string]any{clusterSPIFFEID("e2e-elsewhere", "spiffe://nsm.cluster1/{{ .PodMeta.Name }}")}
 		}, "its templates come to no entry for", SpecTimeout(3*time.Minute)),
-		Entry("a trust domain that nobody knows", func(topology.TrustDomain, string) []map[string]any {
+		Entry("a trust domain that nobody knows", func(*topology.Domain, string) []map[string]any {
 			resource := clusterSPIFFEID("e2e-partner", "spiffe://{{ .TrustDomain }}/partner")
 			resource["spec"].(map[string]any)["federatesWith"] = []any{"partner.test"}
 			return []map[string]any{resource}
@@ -105,10 +103,9 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 	It("end an up that waits for an entry which an older one keeps away", func(ctx SpecContext) {
 		p := under.pair()
 		Expect(under.well(ctx)).To(Succeed())
-		cluster, err := under.cluster(p.broker.Cluster)
+		cluster, err := under.cluster(p.broker.Cluster().Name)
 		Expect(err).NotTo(HaveOccurred())
-		own, err := spire.WorkloadIdentity(under.topology, p.broker)
-		Expect(err).NotTo(HaveOccurred())
+		own := spire.WorkloadIdentity(p.broker)
 		spec, ok := own.Spec.(spire.WorkloadIdentitySpec)
 		Expect(ok).To(BeTrue())
 		spec.FederatesWith = nil

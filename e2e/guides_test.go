@@ -52,11 +52,11 @@ var _ = Describe("The guide", Label("guide", "slow"), func() {
 				// A person types in a shell that no make has started, and commands
 				// leave their traces where those of other specs do.
 				Env:    []string{"LAB=" + file, "KUBECONFIG=" + filepath.Join(checkout, "kubeconfig"), "TMPDIR=" + under.tmp(), "MAKEFLAGS=", "MAKELEVEL=", "NO_COLOR=1"},
-				Rename: renamed(preset, shown.Topology, file, lesson.topology),
+				Rename: renamed(preset, shown.Topology, file, lesson.graph.Intent()),
 				Log:    GinkgoWriter,
 			})).To(Succeed())
 			measured("the guide takes", began)
-			Expect(docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+lesson.topology.Name+"-")).To(BeEmpty(), "a guide takes down what it brings up")
+			Expect(docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+lesson.graph.Name+"-")).To(BeEmpty(), "a guide takes down what it brings up")
 		}, SpecTimeout(15*time.Minute))
 	}
 })
@@ -88,7 +88,7 @@ func renamed(preset string, shown topology.Topology, file string, own topology.T
 	for _, c := range shown.Clusters {
 		pairs = append(pairs, shown.Name+"-"+c.Name, own.Name+"-"+c.Name)
 	}
-	address := func(w topology.Workload) string { return strings.TrimSuffix(w.URL(), w.App.Page) }
+	address := func(w topology.WorkloadSpec) string { return strings.TrimSuffix(w.URL(), w.App.Page) }
 	for i, w := range shown.Workloads { // own has them in the same order
 		if w.URL() != "" {
 			pairs = append(pairs, address(w), address(own.Workloads[i]))

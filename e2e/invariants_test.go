@@ -33,7 +33,7 @@ type containerStatus struct {
 // containers lists the containers of all pods that have run.
 func (s *subject) containers(ctx context.Context) ([]containerState, error) {
 	var all []containerState
-	for _, c := range s.topology.Clusters {
+	for _, c := range s.graph.Clusters {
 		cluster, err := s.cluster(c.Name)
 		if err != nil {
 			return nil, err

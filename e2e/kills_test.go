@@ -113,7 +113,7 @@ var _ = Describe("A lab whose Docker is killed with SIGKILL", Label("scenario", 
 		Expect(err).NotTo(HaveOccurred(), "dockerd runs here")
 		pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
 		Expect(err).NotTo(HaveOccurred(), "there is one dockerd")
-		for _, c := range under.topology.Clusters {
+		for _, c := range under.graph.Clusters {
 			DeferCleanup(under.explain, c.Name, NodeTimeout(rollout))
 		}
 		under.restored(rollout, under.mended)
@@ -131,7 +131,7 @@ var _ = Describe("A lab whose Docker is killed with SIGKILL", Label("scenario", 
 var _ = Describe("The bootstrap token that kind gives every cluster", Label("up"), func() {
 	It("opens no cluster of a lab", func(ctx SpecContext) {
 		const token = "abcdef.0123456789abcdef" //nolint:gosec // everybody knows it
-		for _, c := range under.topology.Clusters {
+		for _, c := range under.graph.Clusters {
 			for _, invitation := range [][2]string{{"Secret", "kube-system/bootstrap-token-abcdef"}, {"ConfigMap", "kube-public/cluster-info"}} {
 				namespace, name, _ := strings.Cut(invitation[1], "/")
 				there, err := under.there(ctx, c.Name, "v1", invitation[0], namespace, name)
@@ -147,7 +147,7 @@ var _ = Describe("The bootstrap token that kind gives every cluster", Label("up"
 // answersTo returns how the API of a cluster answers whoever has a token and asks
 // what a node asks first.
 func (s *subject) answersTo(ctx context.Context, cluster, token string) (status int, err error) {
-	kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.topology.Name, cluster)
+	kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.graph.Name, cluster)
 	if err != nil {
 		return 0, err
 	}

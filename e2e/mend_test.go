@@ -38,7 +38,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			p := under.pair()
 			Expect(under.well(ctx)).To(Succeed())
 			if s.restarts {
-				DeferCleanup(under.explain, p.server.Cluster, NodeTimeout(rollout))
+				DeferCleanup(under.explain, p.server.Cluster().Name, NodeTimeout(rollout))
 			}
 			under.restored(rollout, under.mended)
 			Expect(s.take(ctx, p)).To(Succeed())
@@ -61,11 +61,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			Expect(flowing(p.broker)(ctx)).To(Succeed())
 		},
 		Entry("a relationship", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
-			trusted, err := under.topology.TrustDomainOf(p.server.Cluster)
-			if err != nil {
-				return err
-			}
-			return remove(ctx, p.broker.Cluster, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(trusted.Name))
+			return remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(p.server.Domain().Name))
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a relationship, by a class that nobody serves", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
 			return rewritten(ctx, p, func(s *spire.FederatedTrustDomainSpec) { s.ClassName = "theirs" })
@@ -77,30 +73,24 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			return replacedBy(ctx, p, "partner", spire.Owned(), otherPort)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a registration", spoiled{kinds: []string{"register"}, take: func(ctx context.Context, p pair) error {
-			identity, err := spire.WorkloadIdentity(under.topology, p.broker)
-			if err != nil {
-				return err
-			}
-			return remove(ctx, p.broker.Cluster, identity.APIVersion, identity.Kind, identity.Metadata.Name)
+			identity := spire.WorkloadIdentity(p.broker)
+			return remove(ctx, p.broker.Cluster().Name, identity.APIVersion, identity.Kind, identity.Metadata.Name)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a registration, given a class", spoiled{kinds: []string{"register"}, take: func(ctx context.Context, p pair) error {
-			identity, err := spire.WorkloadIdentity(under.topology, p.broker)
-			if err != nil {
-				return err
-			}
-			return byHand(ctx, p.broker.Cluster, "patch", "clusterspiffeid", identity.Metadata.Name, "--type=merge", `--patch={"spec":{"className":"theirs"}}`)
+			identity := spire.WorkloadIdentity(p.broker)
+			return byHand(ctx, p.broker.Cluster().Name, "patch", "clusterspiffeid", identity.Metadata.Name, "--type=merge", `--patch={"spec":{"className":"theirs"}}`)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("the bundle that agents start with", spoiled{kinds: []string{"server"}, take: func(ctx context.Context, p pair) error {
-			err := byHand(ctx, p.broker.Cluster, "--namespace="+spire.Namespace, "delete", "configmap", spire.BundleConfigMap)
+			err := byHand(ctx, p.broker.Cluster().Name, "--namespace="+spire.Namespace, "delete", "configmap", spire.BundleConfigMap)
 			if err != nil {
 				return err
 			}
 			// It waits for what is gone.
-			return byHand(ctx, p.broker.Cluster, "--namespace="+spire.Namespace, "delete", "pod", "--wait=false",
+			return byHand(ctx, p.broker.Cluster().Name, "--namespace="+spire.Namespace, "delete", "pod", "--wait=false",
 				"--selector="+spire.ProgramLabel+"="+spire.AgentDaemonSet)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a Helm release", spoiled{kinds: []string{"deploy"}, take: func(ctx context.Context, p pair) error {
-			kubeconfig, err := under.driver.Parts.Kubeconfigs.Kubeconfig(under.topology.Name, p.server.Cluster)
+			kubeconfig, err := under.driver.Parts.Kubeconfigs.Kubeconfig(under.graph.Name, p.server.Cluster().Name)
 			if err != nil {
 				return err
 			}
@@ -112,7 +102,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("an authority, revoked in a hurry", spoiled{kinds: []string{"presents", "server"}, take: revokedInAHurry}, SpecTimeout(6*time.Minute)),
 		Entry("a node that was stopped", spoiled{kinds: []string{"cluster"}, restarts: true, take: func(ctx context.Context, p pair) error {
-			_, err := docker(ctx, "stop", "--time", "30", local.NodeName(under.topology.Name, p.server.Cluster))
+			_, err := docker(ctx, "stop", "--time", "30", local.NodeName(under.graph.Name, p.server.Cluster().Name))
 			return err
 		}}, SpecTimeout(6*time.Minute)),
 	)
@@ -122,24 +112,17 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 // leaves nobody the time to replace what the old one has signed, but for the peer,
 // which has fetched both the new one and the revocation.
 func revokedInAHurry(ctx context.Context, p pair) (err error) {
-	l, err := under.driver.Open(ctx, under.topology)
+	l, err := under.driver.Open(ctx, under.graph.Intent())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	own, err := under.topology.TrustDomainOf(p.server.Cluster)
+	own, other := p.server.Domain(), p.broker.Domain()
+	server, err := serverIn(ctx, l, own)
 	if err != nil {
 		return err
 	}
-	other, err := under.topology.TrustDomainOf(p.broker.Cluster)
-	if err != nil {
-		return err
-	}
-	server, err := l.Server(ctx, own.Name)
-	if err != nil {
-		return err
-	}
-	peer, err := l.Server(ctx, other.Name)
+	peer, err := serverIn(ctx, l, other)
 	if err != nil {
 		return err
 	}
@@ -188,7 +171,7 @@ func (s *subject) mended(ctx context.Context) error {
 
 // byHand does to a cluster what a person does with kubectl, which is on its node.
 func byHand(ctx context.Context, cluster string, args ...string) error {
-	_, err := docker(ctx, append([]string{"exec", local.NodeName(under.topology.Name, cluster), "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)...)
+	_, err := docker(ctx, append([]string{"exec", local.NodeName(under.graph.Name, cluster), "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)...)
 	return err
 }
 

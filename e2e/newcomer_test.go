@@ -262,6 +262,6 @@ var _ = Describe("An ordinary user in the group docker", Label("newcomer", "slow
 		Expect(do(ctx, "bin/fedlab", "images", "list").Stdout).To(MatchRegexp(`(?m)^node image +node +\S+ +pull `), "the node image was pulled")
 		Expect(do(ctx, "bin/fedlab", "scenario", "run", "auth/impersonation-across-domains")).To(endWell())
 		Expect(do(ctx, "make", "lab-down")).To(endWell())
-		Expect(docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+lesson.topology.Name+"-")).To(BeEmpty())
+		Expect(docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+lesson.graph.Name+"-")).To(BeEmpty())
 	}, SpecTimeout(40*time.Minute))
 })

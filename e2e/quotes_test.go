@@ -21,10 +21,8 @@ import (
 var _ = Describe("Quotes", Label("quotes"), func() {
 	It("flow between two workloads of which each knows who the other is", func(ctx SpecContext) {
 		p := under.pair()
-		server, err := under.topology.SPIFFEID(p.server)
-		Expect(err).NotTo(HaveOccurred())
-		client, err := under.topology.SPIFFEID(p.broker)
-		Expect(err).NotTo(HaveOccurred())
+		server := p.server.ID
+		client := p.broker.ID
 
 		Eventually(flowing(p.broker)).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
 		// They flow over an open connection also while a bundle, put back by the
@@ -38,9 +36,7 @@ var _ = Describe("Quotes", Label("quotes"), func() {
 		Expect(v.Self.Bundles).To(ConsistOf(server.TrustDomain().Name(), client.TrustDomain().Name()))
 
 		By("verified with a bundle that the other's own server has")
-		owner, err := under.open(ctx).Server(ctx, server.TrustDomain())
-		Expect(err).NotTo(HaveOccurred())
-		bundle, err := owner.Bundle(ctx)
+		bundle, err := under.site(ctx, p.server.Domain().Name).API.Bundle(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		var authorities []string
 		for _, a := range bundle.X509Authorities() {
@@ -70,8 +66,8 @@ var _ = Describe("Quotes", Label("quotes"), func() {
 
 // logged returns the lines with a message that a workload's pods have logged,
 // each as its fields.
-func (s *subject) logged(ctx context.Context, w topology.Workload, message string) (found []map[string]string, err error) {
-	cluster, err := s.cluster(w.Cluster)
+func (s *subject) logged(ctx context.Context, w *topology.Workload, message string) (found []map[string]string, err error) {
+	cluster, err := s.cluster(w.Cluster().Name)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +121,7 @@ func logfmt(line string) (map[string]string, error) {
 }
 
 // names returns nil when a broker's quotes name a company.
-func names(broker topology.Workload, company string) func(context.Context) error {
+func names(broker *topology.Workload, company string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		v, err := ask(ctx, broker)
 		if err != nil {

@@ -48,7 +48,7 @@ var _ = Describe("The article's ClusterSPIFFEIDs", Label("registration"), func()
 			document := asWritten()[name]
 			Expect(document).NotTo(BeNil())
 			spec := document["spec"].(map[string]any)
-			cluster, err := under.cluster(under.topology.Clusters[0].Name)
+			cluster, err := under.cluster(under.graph.Clusters[0].Name)
 			Expect(err).NotTo(HaveOccurred())
 			DeferCleanup(func(ctx SpecContext) { Expect(cluster.Delete(ctx, document)).To(Succeed()) }, NodeTimeout(time.Minute))
 			for _, refusal := range refusals {

@@ -82,7 +82,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		records = map[string][]scenarios.Record{}
 	)
 	BeforeAll(func(ctx SpecContext) {
-		runner = &scenarios.Runner{Driver: &under.driver.Driver, Topology: under.topology, Observe: told}
+		runner = &scenarios.Runner{Driver: &under.driver.Driver, Topology: under.graph.Intent(), Observe: told}
 		var err error
 		session, err = runner.Open(ctx)
 		Expect(err).NotTo(HaveOccurred())
@@ -108,7 +108,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		}
 		// What was switched off or killed has started its containers again.
 		for _, w := range record.Windows {
-			for _, c := range under.topology.Clusters {
+			for _, c := range under.graph.Clusters {
 				if strings.HasSuffix(w.Name, "/"+c.Name) {
 					Expect(under.explain(ctx, c.Name)).To(Succeed())
 				}
@@ -119,7 +119,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 
 	holds := func(ctx SpecContext, s scenarios.Scenario, folder string) {
 		GinkgoHelper()
-		if err := s.RunsOn(under.topology); err != nil {
+		if err := s.RunsOn(under.graph); err != nil {
 			Skip(err.Error()) // the enterprise lab has what it needs
 		}
 		record := run(ctx, s.Name, "", folder)
@@ -171,10 +171,7 @@ var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
 
 var _ = Describe("A rotation that somebody has begun", Label("scenario", "rotation"), func() {
 	It("is finished before a scenario begins, as a run leaves it that is killed", func(ctx SpecContext) {
-		at := under.pair().server.Cluster
-		i := slices.IndexFunc(under.topology.TrustDomains, func(td topology.TrustDomain) bool { return td.Cluster == at })
-		server, err := under.open(ctx).Server(ctx, under.topology.TrustDomains[i].Name)
-		Expect(err).NotTo(HaveOccurred())
+		server := under.site(ctx, under.pair().server.Domain().Name).API
 		before, err := server.Bundle(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		var old []string
@@ -229,7 +226,7 @@ var _ = Describe("A scenario is not run", Label("status"), func() {
 	It("on a lab that lacks what it alone needs", func(ctx SpecContext) {
 		needs := "it needs a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one"
 		Expect(under.fedlab(ctx, "scenario", "run", "outage/datastore")).To(And(HaveField("Code", 2),
-			HaveField("Stderr", ContainSubstring("lab "+under.topology.Name+" is not one that outage/datastore can run on: "+needs))))
+			HaveField("Stderr", ContainSubstring("lab "+under.graph.Name+" is not one that outage/datastore can run on: "+needs))))
 	}, SpecTimeout(time.Minute))
 
 	It("on a lab that is half up, and changes nothing there", func(ctx SpecContext) {

@@ -32,13 +32,9 @@ var _ = Describe("Status", Label("status"), func() {
 
 	It("ends with 3 and names the bundle that is missing", func(ctx SpecContext) {
 		p := under.pair()
-		truster, err := under.topology.TrustDomainOf(p.broker.Cluster)
-		Expect(err).NotTo(HaveOccurred())
-		trusted, err := under.topology.TrustDomainOf(p.server.Cluster)
-		Expect(err).NotTo(HaveOccurred())
-		l := under.open(ctx)
-		holder, err := l.Server(ctx, truster.Name)
-		Expect(err).NotTo(HaveOccurred())
+		truster := p.broker.Domain()
+		trusted := p.server.Domain()
+		holder := under.site(ctx, truster.Name).API
 		bundle, err := holder.HeldBundle(ctx, trusted.Name)
 		Expect(err).NotTo(HaveOccurred())
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,11 +16,13 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -36,9 +39,10 @@ const (
 type subject struct {
 	command
 	// file is what --lab names.
-	file     string
-	topology topology.Topology
-	driver   *local.Driver
+	file string
+	// graph is what the file asks for, in no network.
+	graph  *topology.Graph
+	driver *local.Driver
 	// own is true for a lab that the suite has made and takes down.
 	own bool
 	// kills are the bring-ups that were killed, and up the one that was not.
@@ -56,11 +60,15 @@ func existing(c command, name string) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
+	g, err := topology.Resolve(f.Topology, netip.Prefix{})
+	if err != nil {
+		return nil, err
+	}
 	driver, err := local.New(local.Options{})
 	if err != nil {
 		return nil, err
 	}
-	return &subject{command: c, file: name, topology: f.Topology, driver: driver}, nil
+	return &subject{command: c, file: name, graph: g, driver: driver}, nil
 }
 
 func (s *subject) close() error { return s.driver.Close() }
@@ -104,10 +112,10 @@ func (s *subject) restored(within time.Duration, undo func(ctx context.Context) 
 }
 
 // withoutServer stops the called workload of the pair until the spec ends.
-func (s *subject) withoutServer(ctx context.Context) (topology.Workload, *kube.Cluster) {
+func (s *subject) withoutServer(ctx context.Context) (*topology.Workload, *kube.Cluster) {
 	GinkgoHelper()
 	w := s.pair().server
-	cluster, err := s.cluster(w.Cluster)
+	cluster, err := s.cluster(w.Cluster().Name)
 	Expect(err).NotTo(HaveOccurred())
 	scale := func(ctx context.Context, replicas int32) error {
 		return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
@@ -119,7 +127,7 @@ func (s *subject) withoutServer(ctx context.Context) (topology.Workload, *kube.C
 
 // cluster connects to a cluster of the lab.
 func (s *subject) cluster(name string) (*kube.Cluster, error) {
-	kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.topology.Name, name)
+	kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.graph.Name, name)
 	if err != nil {
 		return nil, err
 	}
@@ -129,28 +137,59 @@ func (s *subject) cluster(name string) (*kube.Cluster, error) {
 // open returns a handle on the lab that the spec's end closes.
 func (s *subject) open(ctx context.Context) *lab.Lab {
 	GinkgoHelper()
-	l, err := s.driver.Open(ctx, s.topology)
+	l, err := s.driver.Open(ctx, s.graph.Intent())
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(l.Close)
 	return l
 }
 
+// running returns a trust domain as it is in the lab that runs, with its addresses.
+func (s *subject) running(ctx context.Context, name spiffeid.TrustDomain) *topology.Domain {
+	GinkgoHelper()
+	of, err := s.open(ctx).Graph.FindDomain(name.Name())
+	Expect(err).NotTo(HaveOccurred())
+	return of
+}
+
+// site returns a connection to the server of a trust domain that the spec's end
+// closes.
+func (s *subject) site(ctx context.Context, name spiffeid.TrustDomain) *lab.Site {
+	GinkgoHelper()
+	l := s.open(ctx)
+	of, err := l.Graph.FindDomain(name.Name())
+	Expect(err).NotTo(HaveOccurred())
+	site, err := l.Site(ctx, of.Server())
+	Expect(err).NotTo(HaveOccurred())
+	return site
+}
+
+// serverIn returns the API of a trust domain's server in a lab that is open.
+func serverIn(ctx context.Context, l *lab.Lab, of *topology.Domain) (*spire.Server, error) {
+	there, err := l.Graph.FindDomain(of.String())
+	if err != nil {
+		return nil, err
+	}
+	site, err := l.Site(ctx, there.Server())
+	if err != nil {
+		return nil, err
+	}
+	return site.API, nil
+}
+
 // pair is a workload with a page and the one that it calls.
-type pair struct{ broker, server topology.Workload }
+type pair struct{ broker, server *topology.Workload }
 
 // pair returns the lab's broker and its quotes server; the spec is skipped in a
 // lab that has none.
 func (s *subject) pair() pair {
 	GinkgoHelper()
-	for _, w := range s.topology.Workloads {
+	for _, w := range s.graph.Workloads {
 		if w.App.Name != "broker-webapp" || w.URL() == "" || len(w.Calls) == 0 {
 			continue
 		}
-		server, err := s.topology.Workload(w.Calls[0])
-		Expect(err).NotTo(HaveOccurred())
-		return pair{broker: w, server: server}
+		return pair{broker: w, server: w.Calls[0]}
 	}
-	Skip("lab " + s.topology.Name + " has no broker whose page is exposed")
+	Skip("lab " + s.graph.Name + " has no broker whose page is exposed")
 	return pair{}
 }
 
@@ -180,7 +219,7 @@ func (v view) prices() []int64 {
 }
 
 // ask asks a broker for quotes, through its exposed port as a browser would.
-func ask(ctx context.Context, broker topology.Workload) (v view, err error) {
+func ask(ctx context.Context, broker *topology.Workload) (v view, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second) // the broker's own call ends before
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+broker.Expose.String()+"/api/quotes", nil)
@@ -199,7 +238,7 @@ func ask(ctx context.Context, broker topology.Workload) (v view, err error) {
 }
 
 // flowing returns nil when a broker gets quotes.
-func flowing(broker topology.Workload) func(context.Context) error {
+func flowing(broker *topology.Workload) func(context.Context) error {
 	return func(ctx context.Context) error {
 		v, err := ask(ctx, broker)
 		switch {
@@ -215,7 +254,7 @@ func flowing(broker topology.Workload) func(context.Context) error {
 }
 
 // holds returns nil when a broker has received the bundle of a trust domain.
-func holds(broker topology.Workload, trustDomain string) func(context.Context) error {
+func holds(broker *topology.Workload, trustDomain string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		v, err := ask(ctx, broker)
 		if err == nil && (v.Self == nil || !slices.Contains(v.Self.Bundles, trustDomain)) {
@@ -226,7 +265,7 @@ func holds(broker topology.Workload, trustDomain string) func(context.Context) e
 }
 
 // refused returns nil when a broker gets no quotes for a reason of this class.
-func refused(broker topology.Workload, class string) func(context.Context) error {
+func refused(broker *topology.Workload, class string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		v, err := ask(ctx, broker)
 		switch {
@@ -243,8 +282,8 @@ func refused(broker topology.Workload, class string) func(context.Context) error
 
 // podsOf returns the UIDs of a workload's pods, but for those that are on their
 // way out.
-func (s *subject) podsOf(ctx context.Context, w topology.Workload) ([]string, error) {
-	cluster, err := s.cluster(w.Cluster)
+func (s *subject) podsOf(ctx context.Context, w *topology.Workload) ([]string, error) {
+	cluster, err := s.cluster(w.Cluster().Name)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +349,7 @@ func (s *subject) gather(ctx context.Context, about string) {
 // once, and each gathers when a spec fails.
 func (s *subject) evidenceOf(about string) string {
 	GinkgoHelper()
-	return filepath.Join(evidenceFolder(), s.topology.Name, regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(about, "-"))
+	return filepath.Join(evidenceFolder(), s.graph.Name, regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(about, "-"))
 }
 
 // evidenceFolder returns where evidence and screenshots go.

@@ -119,7 +119,7 @@ var _ = AfterSuite(func(ctx SpecContext) {
 		AddReportEntry("down", time.Since(began).Round(100*time.Millisecond))
 		Eventually(func() error { return leftBehind(ctx, under, left) }).WithContext(ctx).
 			WithTimeout(30*time.Second).WithPolling(time.Second).Should(Succeed(), "down leaves nothing")
-		Expect(under.fedlab(ctx, "down")).To(And(endWell(), HaveField("Stderr", ContainSubstring("there is no lab "+under.topology.Name))))
+		Expect(under.fedlab(ctx, "down")).To(And(endWell(), HaveField("Stderr", ContainSubstring("there is no lab "+under.graph.Name))))
 	}
 	Expect(err).NotTo(HaveOccurred())
 }, NodeTimeout(5*time.Minute))

@@ -62,13 +62,13 @@ func leftBehind(ctx context.Context, s *subject, before traces) error {
 		// What was there and is gone now was perhaps another's to remove, but
 		// never the suite's.
 		for _, name := range before {
-			if strings.Contains(name, s.topology.Name) && !slices.Contains(now, name) {
+			if strings.Contains(name, s.graph.Name) && !slices.Contains(now, name) {
 				errs = append(errs, fmt.Errorf("%s %s was there before and is gone", what, name))
 			}
 		}
 	}
 	nobody := func(string) bool { return false }
-	another := func(name string) bool { return !strings.Contains(name, s.topology.Name) }
+	another := func(name string) bool { return !strings.Contains(name, s.graph.Name) }
 	inUse := func(volume string) bool {
 		users, err := docker(ctx, "ps", "--all", "--quiet", "--filter", "volume="+volume)
 		errs = append(errs, err)
@@ -92,7 +92,7 @@ func leftBehind(ctx context.Context, s *subject, before traces) error {
 // noteVolumes remembers which volumes the lab's containers have: they have no
 // names by which they could be told later.
 func (s *subject) noteVolumes(ctx context.Context) error {
-	containers, err := docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+s.topology.Name+"-")
+	containers, err := docker(ctx, "ps", "--all", "--quiet", "--filter", "name=^/"+s.graph.Name+"-")
 	if err != nil || len(containers) == 0 {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -35,24 +36,24 @@ func (s service) address() string {
 
 // addressed is what the lab reaches at an address of its own.
 type addressed struct {
-	cluster string
-	service ObjectKey
+	cluster *topology.Cluster
+	service access.ObjectKey
 	address netip.Addr
 }
 
-// endpointAt is the bundle endpoint of a trust domain.
-func endpointAt(td topology.TrustDomain, address netip.Addr) addressed {
-	return addressed{td.Cluster, ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}, address}
+// endpointAt is the bundle endpoint of a server.
+func endpointAt(s *topology.Server) addressed {
+	return addressed{s.Place.Cluster, access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: s.Place.Namespace, Name: spire.BundleEndpointService}, s.Address}
 }
 
 // workloadAt is a workload that others call.
-func workloadAt(w topology.Workload, address netip.Addr) addressed {
-	return addressed{w.Cluster, ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: w.App.Namespace, Name: w.App.Deployment}, address}
+func workloadAt(w *topology.Workload) addressed {
+	return addressed{w.Cluster(), access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: w.App.Namespace, Name: w.App.Deployment}, w.Address}
 }
 
 // elsewhere adds to why something is not reached that its Service has not the address
 // that it should have.
-func (a addressed) elsewhere(ctx context.Context, objects Objects, err error) error {
+func (a addressed) elsewhere(ctx context.Context, objects access.Objects, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -65,9 +66,9 @@ func (a addressed) elsewhere(ctx context.Context, objects Objects, err error) er
 // lacks says why a Service that is there has not the address that it should have; nil
 // where it has it. MetalLB gives an address to one Service alone: where another one
 // has it, waiting is in vain.
-func (a addressed) lacks(ctx context.Context, objects Objects) error {
+func (a addressed) lacks(ctx context.Context, objects access.Objects) error {
 	var all []service
-	if err := objects.List(ctx, ObjectKey{APIVersion: a.service.APIVersion, Kind: a.service.Kind}, nil, &all); err != nil {
+	if err := objects.List(ctx, access.ObjectKey{APIVersion: a.service.APIVersion, Kind: a.service.Kind}, nil, &all); err != nil {
 		return err
 	}
 	var own, holder *service
@@ -84,9 +85,9 @@ func (a addressed) lacks(ctx context.Context, objects Objects) error {
 		return nil
 	case holder != nil:
 		return check.Never(fmt.Errorf("the Service %s of cluster %s should have the address %s, and the Service %s in the namespace %s has it: delete that one, or give it another address",
-			a.service.Name, a.cluster, a.address, holder.Metadata.Name, holder.Metadata.Namespace))
+			a.service.Name, a.cluster.Name, a.address, holder.Metadata.Name, holder.Metadata.Namespace))
 	case own.address() == "":
-		return fmt.Errorf("the Service %s of cluster %s has no address, and should have %s", a.service.Name, a.cluster, a.address)
+		return fmt.Errorf("the Service %s of cluster %s has no address, and should have %s", a.service.Name, a.cluster.Name, a.address)
 	}
-	return fmt.Errorf("the Service %s of cluster %s has the address %s, and should have %s", a.service.Name, a.cluster, own.address(), a.address)
+	return fmt.Errorf("the Service %s of cluster %s has the address %s, and should have %s", a.service.Name, a.cluster.Name, own.address(), a.address)
 }

@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // endless is a pod that answers with as much text as somebody reads.
 type endless struct {
-	Pods
+	access.Pods
 	written chan int
 }
 
@@ -40,7 +41,7 @@ func (e endless) Dial(context.Context, string, string, int) (net.Conn, error) {
 func TestAskIsBounded(t *testing.T) {
 	e := endless{written: make(chan int, 1)}
 	var answer string
-	err := ask(t.Context(), e, topology.Workload{Name: "web"}, "/api", &answer)
+	err := ask(t.Context(), e, &topology.Workload{Name: "web"}, "/api", &answer)
 	if want := "the answer of web to /api is longer than 1048576 bytes"; err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}

@@ -6,8 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -23,70 +22,72 @@ const (
 
 // needsAuthorities reports whether a trust domain has private authorities beside
 // SPIRE's own.
-func needsAuthorities(td topology.TrustDomain) bool {
-	return td.BundleEndpoint.Profile == topology.HTTPSWeb || td.UpstreamAuthority == topology.Disk
+func needsAuthorities(d *topology.Domain) bool {
+	return d.BundleEndpoint.Profile == topology.HTTPSWeb || d.UpstreamAuthority == topology.Disk
 }
 
-// authorities makes the private authorities of a trust domain where they are not
-// there yet. They stand in Secrets of the cluster, and nowhere else.
-func (u *up) authorities(ctx context.Context, td topology.TrustDomain) error {
-	objects := u.access(td.Cluster).Objects
-	if _, err := objects.Apply(ctx, namespace(spire.Namespace)); err != nil {
+// authorities makes the private authorities of a server where they are not there
+// yet. They stand in Secrets of the cluster, and nowhere else.
+func (u *up) authorities(ctx context.Context, s *topology.Server) error {
+	objects, d := u.in(s.Place.Cluster).Objects, s.Domain
+	if _, err := objects.Apply(ctx, namespace(s.Place.Namespace)); err != nil {
 		return err
 	}
-	if td.UpstreamAuthority == topology.Disk {
+	if d.UpstreamAuthority == topology.Disk {
 		files := []string{spire.SecretCertificate, spire.SecretKey, spire.SecretBundle}
-		if _, err := secret(ctx, objects, spire.UpstreamAuthoritySecret, files, func() (map[string][]byte, error) { return upstream(td.Name) }); err != nil {
+		made := func() (map[string][]byte, error) { return upstream(d) }
+		if _, err := secret(ctx, objects, secretKey(s.Place, spire.UpstreamAuthoritySecret), files, made); err != nil {
 			return err
 		}
 	}
-	if td.BundleEndpoint.Profile != topology.HTTPSWeb {
+	if d.BundleEndpoint.Profile != topology.HTTPSWeb {
 		return nil
 	}
-	data, err := secret(ctx, objects, spire.WebCASecret, []string{spire.SecretCertificate, spire.SecretKey}, func() (map[string][]byte, error) { return webCA(td.Name) })
+	files := []string{spire.SecretCertificate, spire.SecretKey}
+	data, err := secret(ctx, objects, secretKey(s.Place, spire.WebCASecret), files, func() (map[string][]byte, error) { return webCA(d) })
 	if err != nil {
 		return err
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.webRoots[td.Name] = string(data[spire.SecretCertificate])
+	u.webRoots[s] = string(data[spire.SecretCertificate])
 	return nil
 }
 
 // webRoot returns the root, in PEM, that verifies the https_web endpoint of a
-// trust domain.
-func (u *up) webRoot(td spiffeid.TrustDomain) string {
+// server.
+func (u *up) webRoot(s *topology.Server) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.webRoots[td]
+	return u.webRoots[s]
 }
 
-// secret returns the data of a Secret of SPIRE's namespace, which data makes where it
-// is not there or lacks one of these files.
-func secret(ctx context.Context, objects Objects, name string, files []string, data func() (map[string][]byte, error)) (map[string][]byte, error) {
+// secret returns the data of a Secret, which data makes where it is not there or
+// lacks one of these files.
+func secret(ctx context.Context, objects access.Objects, key access.ObjectKey, files []string, data func() (map[string][]byte, error)) (map[string][]byte, error) {
 	var s struct {
 		APIVersion string            `json:"apiVersion"`
 		Kind       string            `json:"kind"`
 		Metadata   map[string]any    `json:"metadata"`
 		Data       map[string][]byte `json:"data"`
 	}
-	there, err := objects.Object(ctx, ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}, &s)
+	there, err := objects.Object(ctx, key, &s)
 	lacks := slices.ContainsFunc(files, func(file string) bool { return len(s.Data[file]) == 0 })
 	if err != nil || there && !lacks {
 		return s.Data, err
 	}
 	if s.Data, err = data(); err != nil {
-		return nil, fmt.Errorf("make secret %s: %w", name, err)
+		return nil, fmt.Errorf("make secret %s: %w", key.Name, err)
 	}
 	plan.Did(ctx)
-	s.APIVersion, s.Kind, s.Metadata = "v1", "Secret", map[string]any{"name": name, "namespace": spire.Namespace}
+	s.APIVersion, s.Kind, s.Metadata = key.APIVersion, key.Kind, map[string]any{"name": key.Name, "namespace": key.Namespace}
 	_, err = objects.Apply(ctx, s)
 	return s.Data, err
 }
 
 // webCA makes the CA of an https_web endpoint.
-func webCA(td spiffeid.TrustDomain) (map[string][]byte, error) {
-	root, err := pki.NewRoot("Web CA of "+td.Name(), rootTTL)
+func webCA(d *topology.Domain) (map[string][]byte, error) {
+	root, err := pki.NewRoot("Web CA of "+d.String(), rootTTL)
 	if err != nil {
 		return nil, err
 	}
@@ -96,12 +97,12 @@ func webCA(td spiffeid.TrustDomain) (map[string][]byte, error) {
 
 // upstream makes the intermediate that signs a SPIRE server's authorities. The
 // key of the root above it is forgotten: nothing is to be signed by it again.
-func upstream(td spiffeid.TrustDomain) (map[string][]byte, error) {
-	root, err := pki.NewRoot("Root CA of "+td.Name(), rootTTL)
+func upstream(d *topology.Domain) (map[string][]byte, error) {
+	root, err := pki.NewRoot("Root CA of "+d.String(), rootTTL)
 	if err != nil {
 		return nil, err
 	}
-	intermediate, err := root.Intermediate("Intermediate CA of "+td.Name(), intermediateTTL)
+	intermediate, err := root.Intermediate("Intermediate CA of "+d.String(), intermediateTTL)
 	if err != nil {
 		return nil, err
 	}

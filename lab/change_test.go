@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -319,10 +320,10 @@ func (w *world) wantOpen(t *testing.T, d *lab.Driver, top topology.Topology) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, td := range top.TrustDomains {
-		address, err := l.Addresses.Server(td)
-		if place := w.places()["server in "+td.Cluster]; err != nil || address.String() != place {
-			t.Errorf("the server in %s is told to be at %s, error %v; it is at %s", td.Cluster, address, err, place)
+	for _, s := range l.Graph.Servers() {
+		in := s.Place.Cluster.Name
+		if place := w.places()["server in "+in]; s.Address.String() != place {
+			t.Errorf("the server in %s is told to be at %s; it is at %s", in, s.Address, place)
 		}
 	}
 	if err := l.Close(); err != nil {
@@ -422,7 +423,7 @@ func TestUpLeavesWhatOthersMade(t *testing.T) {
 		resource := func(kind, name string, spec any) any {
 			return map[string]any{"apiVersion": spire.ResourceAPIVersion, "kind": kind, "metadata": map[string]any{"name": name}, "spec": spec}
 		}
-		stranger := newRelease(lab.Release{Name: "stranger", Namespace: "demo", Chart: "stock-quotes", Values: map[string]any{"image": w.demoImage("stock-quotes")}})
+		stranger := newRelease(access.Release{Name: "stranger", Namespace: "demo", Chart: "stock-quotes", Values: map[string]any{"image": w.demoImage("stock-quotes")}})
 		stranger.foreign = true
 		aws.install(stranger)
 		_, err = objects{aws}.Apply(t.Context(),
@@ -474,7 +475,7 @@ func TestUpForgetsWhatAResourceDoesNotStandBehind(t *testing.T) {
 					t.Fatal(err)
 				}
 				aws, onprem := w.nodes[nodeName{"company", "aws"}], w.nodes[nodeName{"company", "onprem"}].spire
-				key := lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "a-partner"}
+				key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "a-partner"}
 				aws.objects[key] = string(encode(map[string]any{
 					"metadata": map[string]any{"name": key.Name},
 					"spec": spire.FederatedTrustDomainSpec{
@@ -571,7 +572,7 @@ func TestUpPutsBackWhatHelmMade(t *testing.T) {
 				}
 				want := w.dump()
 				n := w.nodes[nodeName{"company", tt.cluster}]
-				key := lab.ObjectKey{APIVersion: tt.apiVersion, Kind: tt.kind, Namespace: tt.namespace, Name: tt.name}
+				key := access.ObjectKey{APIVersion: tt.apiVersion, Kind: tt.kind, Namespace: tt.namespace, Name: tt.name}
 				before := n.objects[key]
 				if n.objects[key] = tt.do(before); before == "" || n.objects[key] == before {
 					t.Fatalf("nothing can be done to %s: %q", tt.name, before)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -45,61 +45,49 @@ func (e *SilentError) Unwrap() error { return e.Err }
 
 // start starts a stopped node. What it needs of this machine may have gone while
 // it was stopped: its network, and its ports.
-func (u *up) start(ctx context.Context, n Node) error {
+func (d *Driver) start(ctx context.Context, lab string, n Node) error {
 	plan.Did(ctx)
-	_, networked, err := u.Parts.Networks.Find(ctx, u.topology.Name)
+	_, networked, err := d.Parts.Networks.Find(ctx, lab)
 	if err != nil {
 		return err
 	}
 	if !networked {
 		plan.Note(ctx, "the lab's network is gone: makes it again")
-		if _, _, err := u.Parts.Networks.Ensure(ctx, u.topology.Name); err != nil {
+		if _, _, err := d.Parts.Networks.Ensure(ctx, lab); err != nil {
 			return err
 		}
 	}
 	var errs []error
 	for addr := range n.Ports {
-		errs = append(errs, u.Parts.PortFree(addr))
+		errs = append(errs, d.Parts.PortFree(addr))
 	}
-	if n.API.IsValid() && u.Parts.PortFree(n.API) != nil {
+	if n.API.IsValid() && d.Parts.PortFree(n.API) != nil {
 		errs = append(errs, fmt.Errorf("port %d of this machine is taken, and the API of cluster %s had it: stop what listens on %s",
 			n.API.Port(), n.Cluster, n.API))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return u.Parts.Nodes.Start(ctx, u.topology.Name, n.Cluster)
-}
-
-func node(nodes []Node, cluster string) (Node, bool) {
-	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Cluster == cluster })
-	if i < 0 {
-		return Node{}, false
-	}
-	return nodes[i], true
+	return d.Parts.Nodes.Start(ctx, lab, n.Cluster)
 }
 
 // cluster makes a cluster, or takes the one that is there, with those of its
 // programs that the file still has.
-func (u *up) cluster(ctx context.Context, name string) error {
-	c, err := u.topology.Cluster(name)
-	if err != nil {
-		return err
-	}
+func (u *up) cluster(ctx context.Context, c *topology.Cluster) error {
 	// The survey was before images were made, perhaps minutes ago.
-	nodes, err := u.Parts.Nodes.List(ctx, u.topology.Name)
+	nodes, err := u.Parts.Nodes.List(ctx, c.Lab)
 	if err != nil {
 		return err
 	}
 	whole := false
-	if n, there := node(nodes, c.Name); there {
+	if n, there := nodeOf(c, nodes); there {
 		if whole, err = u.adopt(ctx, c, n); err != nil {
 			return err
 		}
 		if !whole {
 			plan.Did(ctx)
 			plan.Note(ctx, "was left half-made by an earlier up: makes it anew")
-			if err := u.Parts.Nodes.Delete(ctx, u.topology.Name, c.Name); err != nil {
+			if err := u.Parts.Nodes.Delete(ctx, c.Lab, c.Name); err != nil {
 				return err
 			}
 		}
@@ -110,40 +98,40 @@ func (u *up) cluster(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if err := u.nobodyJoins(ctx, c.Name); err != nil {
+	if err := u.nobodyJoins(ctx, c); err != nil {
 		return err
 	}
 	if err := u.mark(ctx, c); err != nil {
 		return err
 	}
-	if err := u.connected(ctx, c.Name); err != nil || !whole {
+	if err := u.connected(ctx, c); err != nil || !whole {
 		return err
 	}
-	return u.programs(ctx, c.Name)
+	return u.programs(ctx, c)
 }
 
 // adopt takes a cluster that is there into the bring-up, started where it was
 // stopped. It returns false for one that was never finished, and a *SilentError for
 // one that was and does not answer.
-func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool, err error) {
+func (u *up) adopt(ctx context.Context, c *topology.Cluster, n Node) (whole bool, err error) {
 	// An API that was up answers at once; one that never came up never does, and
 	// is waited for only where it may have been.
 	bound := answerBound
 	if !n.Running {
 		bound = apiBound
-		if err := u.start(ctx, n); err != nil {
+		if err := u.start(ctx, c.Lab, n); err != nil {
 			return false, err
 		}
 	}
 	err = wait(ctx, bound, check.Check{Name: "the API answers", Probe: func(ctx context.Context) error {
-		access, err := u.reach(c)
+		in, err := u.enter(c)
 		switch {
 		case halfMade(err):
 			return check.Never(err)
 		case err != nil:
 			return err
 		}
-		whole, err = access.Objects.Object(ctx, mark, &struct{}{})
+		whole, err = in.Objects.Object(ctx, mark, &struct{}{})
 		return err
 	}})
 	timeout := (*check.TimeoutError)(nil)
@@ -152,27 +140,27 @@ func (u *up) adopt(ctx context.Context, c topology.Cluster, n Node) (whole bool,
 		return false, err
 	}
 	if !whole {
-		marked, markErr := u.Parts.Marks.Whole(ctx, u.topology.Name, c.Name)
+		marked, markErr := u.Parts.Marks.Whole(ctx, c.Lab, c.Name)
 		switch {
 		case markErr != nil:
 			return false, errors.Join(markErr, err)
 		case marked && silent:
-			return false, &SilentError{Lab: u.topology.Name, Cluster: c.Name, Err: err}
+			return false, &SilentError{Lab: c.Lab, Cluster: c.Name, Err: err}
 		case !marked:
 			return false, nil
 		}
 	}
-	return true, u.nodeReady(ctx, c)
+	return true, wait(ctx, apiBound, check.Check{Name: "the node is ready", Probe: u.in(c).Objects.NodeReady})
 }
 
 // neverReady is the second look at a cluster that does not tell whether it is
 // whole: one whose node is ready is not thrown away.
-func (u *up) neverReady(ctx context.Context, c topology.Cluster) bool {
-	access, err := u.reach(c)
-	return err != nil || access.Objects.NodeReady(ctx) != nil
+func (u *up) neverReady(ctx context.Context, c *topology.Cluster) bool {
+	in, err := u.enter(c)
+	return err != nil || in.Objects.NodeReady(ctx) != nil
 }
 
-func (u *up) create(ctx context.Context, c topology.Cluster) error {
+func (u *up) create(ctx context.Context, c *topology.Cluster) error {
 	images, err := u.nodeImages(ctx)
 	if err != nil {
 		return err
@@ -181,20 +169,20 @@ func (u *up) create(ctx context.Context, c topology.Cluster) error {
 		return err
 	}
 	err = u.Parts.Nodes.Create(ctx, NodeSpec{
-		Lab: u.topology.Name, Cluster: c.Name, Image: images.Node, DefaultCNI: images.DefaultCNI,
-		Pods: c.PodSubnet, Services: c.ServiceSubnet, Ports: ports(u.topology, c.Name),
+		Lab: c.Lab, Cluster: c.Name, Image: images.Node, DefaultCNI: images.DefaultCNI,
+		Pods: c.PodSubnet, Services: c.ServiceSubnet, Ports: c.Ports(),
 	})
 	if err != nil {
 		return &BootError{Pulled: images.DefaultCNI, Err: err}
 	}
-	access, err := u.reach(c)
+	in, err := u.enter(c)
 	if err != nil {
 		return err
 	}
 	// The node becomes ready while the next steps hand it their pods. One CoreDNS
 	// is enough for one node, and while it starts nobody else could answer: its
 	// Service need not wait for a probe.
-	_, err = access.Objects.Apply(ctx, map[string]any{
+	_, err = in.Objects.Apply(ctx, map[string]any{
 		"apiVersion": "apps/v1", "kind": "Deployment",
 		"metadata": map[string]any{"name": "coredns", "namespace": "kube-system"},
 		"spec":     map[string]any{"replicas": 1},
@@ -210,16 +198,16 @@ func (u *up) create(ctx context.Context, c topology.Cluster) error {
 // same in all of them, and written in kind's source, and what kubeadm signed with
 // it. A pod of one cluster could become a node of another with it, and read that
 // one's Secrets. kubeadm's own controllers forget the token after a day only.
-func invitation() []ObjectKey {
-	return []ObjectKey{
+func invitation() []access.ObjectKey {
+	return []access.ObjectKey{
 		{APIVersion: "v1", Kind: "Secret", Namespace: "kube-system", Name: "bootstrap-token-abcdef"},
 		{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-public", Name: "cluster-info"},
 	}
 }
 
 // nobodyJoins takes the invitation out of a cluster, which has its one node.
-func (u *up) nobodyJoins(ctx context.Context, cluster string) error {
-	objects := u.access(cluster).Objects
+func (u *up) nobodyJoins(ctx context.Context, c *topology.Cluster) error {
+	objects := u.in(c).Objects
 	for _, key := range invitation() {
 		there, err := objects.Object(ctx, key, &struct{}{})
 		if err != nil {
@@ -243,19 +231,4 @@ func (u *up) nodeImages(ctx context.Context) (ImageSet, error) {
 		return u.images, nil
 	}
 	return u.Parts.Images.Ensure(ctx, true)
-}
-
-func (u *up) nodeReady(ctx context.Context, c topology.Cluster) error {
-	return wait(ctx, apiBound, check.Check{Name: "the node is ready", Probe: u.access(c.Name).Objects.NodeReady})
-}
-
-func (u *up) reach(c topology.Cluster) (Access, error) {
-	access, err := u.Driver.access(u.topology.Name, c.Name)
-	if err != nil {
-		return Access{}, err
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.clusters[c.Name] = access
-	return access, nil
 }

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // CutOffError says that this machine gets no connection to the addresses of a
@@ -31,24 +30,14 @@ const connectBound = 3 * time.Second
 
 // connected returns nil when this machine gets through to a cluster that runs:
 // all that comes later in a bring-up connects to addresses beside the node's.
-func (u *up) connected(ctx context.Context, cluster string) error {
+func (u *up) connected(ctx context.Context, c *topology.Cluster) error {
 	var last error
 	err := wait(ctx, connectBound, check.Check{Name: "this machine gets through to the node", Probe: func(ctx context.Context) error {
-		last = u.Parts.Connected(ctx, u.topology.Name, cluster)
+		last = u.Parts.Connected(ctx, c.Lab, c.Name)
 		return last
 	}})
 	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) {
-		return &CutOffError{Cluster: cluster, Err: timeout.LastSeen}
+		return &CutOffError{Cluster: c.Name, Err: timeout.LastSeen}
 	}
 	return err
-}
-
-// cutOff returns nil when this machine gets through to the cluster that a trust
-// domain is in, as far as that is known.
-func (v *visit) cutOff(name spiffeid.TrustDomain) error {
-	td, err := v.topology.TrustDomain(name)
-	if err != nil {
-		return nil //nolint:nilerr // it is not of this lab
-	}
-	return v.unconnected[td.Cluster]
 }

@@ -6,22 +6,43 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// database runs a PostgreSQL in a cluster, with one database and its owner.
-func (u *up) database(ctx context.Context, cluster, namespace, release, name, user string) error {
-	loaded, err := u.Parts.Images.LoadDemo(ctx, u.topology.Name, cluster, postgres)
+// database is a PostgreSQL in a cluster, with one database and its owner.
+type database struct {
+	in                 *topology.Cluster
+	namespace, release string
+	name, user         string
+}
+
+// databaseOf is what a server keeps its entries in.
+func databaseOf(s *topology.Server) database {
+	return database{s.Place.Cluster, s.Place.Namespace, spire.DatabaseRelease, spire.DatabaseName, spire.DatabaseUser}
+}
+
+// demoDatabase is what runs beside a demo program.
+func demoDatabase(w *topology.Workload) database {
+	return database{w.Cluster(), w.App.Namespace, w.App.Database, databaseName, databaseName}
+}
+
+// database runs a PostgreSQL.
+func (u *up) database(ctx context.Context, d database) error {
+	in := u.in(d.in)
+	loaded, err := u.Parts.Images.LoadDemo(ctx, d.in.Lab, d.in.Name, postgres)
 	if err != nil {
 		return err
 	}
-	login, made, err := login(ctx, u.access(cluster).Objects, namespace, release)
+	login, made, err := login(ctx, in.Objects, d.namespace, d.release)
 	if err != nil {
 		return err
 	}
-	changed, err := u.access(cluster).Releases.Apply(ctx, Release{
-		Name: release, Namespace: namespace, Chart: postgres,
-		Values: postgresValues{Image: u.images.Demos[postgres], Database: name, User: user, Login: login},
+	changed, err := in.Releases.Apply(ctx, access.Release{
+		Name: d.release, Namespace: d.namespace, Chart: postgres,
+		Values: postgresValues{Image: u.images.Demos[postgres], Database: d.name, User: d.user, Login: login},
 	})
 	if err != nil {
 		return err
@@ -39,8 +60,8 @@ func loginSecret(release string) string { return release + "-login" }
 // returns what tells the password from another one. The Secret is no part of the
 // release: Helm keeps what its last revisions made, and with it each password. What
 // is told is no help to guess 260 random bits.
-func login(ctx context.Context, objects Objects, in, release string) (tells string, made bool, err error) {
-	key := ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: in, Name: loginSecret(release)}
+func login(ctx context.Context, objects access.Objects, in, release string) (tells string, made bool, err error) {
+	key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: in, Name: loginSecret(release)}
 	var secret struct {
 		Data struct {
 			Password []byte `json:"password"`

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // TestPasswordsAreInSecretsAlone: a database's password is in no release, whose
@@ -20,7 +20,7 @@ func TestPasswordsAreInSecretsAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		gcp := w.nodes[nodeName{"enterprise", "gcp"}]
-		key := lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: "distributed-app", Name: "data-database-login"}
+		key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: "distributed-app", Name: "data-database-login"}
 		password := func() string {
 			secret := decode[struct{ Data struct{ Password []byte } }](gcp.objects[key])
 			if len(secret.Data.Password) < 32 {

@@ -13,28 +13,23 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // deploy runs a demo program with the image made of the present source.
-func (u *up) deploy(ctx context.Context, name string) error {
-	w, err := u.topology.Workload(name)
-	if err != nil {
-		return err
-	}
-	loaded, err := u.Parts.Images.LoadDemo(ctx, u.topology.Name, w.Cluster, w.App.Name)
-	if err != nil {
-		return err
-	}
-	values, err := u.demoValues(w)
+func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
+	loaded, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, w.App.Name)
 	if err != nil {
 		return err
 	}
 	release := demoRelease(w)
-	release.Values = values
-	changed, err := u.access(w.Cluster).Releases.Apply(ctx, release)
+	if release.Values, err = demoValues(w, u.images.Demos[w.App.Name]); err != nil {
+		return err
+	}
+	changed, err := u.in(w.Cluster()).Releases.Apply(ctx, release)
 	if err != nil {
 		return err
 	}
@@ -47,45 +42,26 @@ func (u *up) deploy(ctx context.Context, name string) error {
 // demoRelease returns the release of a demo program, without its values. It has
 // the name of the app, as the objects in it have, and not the workload's, which
 // may change: Helm gives no release the objects of another one.
-func demoRelease(w topology.Workload) Release {
-	return Release{Name: w.App.Name, Namespace: w.App.Namespace, Chart: w.App.Name}
+func demoRelease(w *topology.Workload) access.Release {
+	return access.Release{Name: w.App.Name, Namespace: w.App.Namespace, Chart: w.App.Name}
 }
 
 // page looks at a workload's page as a browser on this machine does.
-func (u *up) page(ctx context.Context, w topology.Workload) error {
+func (u *up) page(ctx context.Context, w *topology.Workload) error {
 	return wait(ctx, callBound, check.Check{Name: "the page of " + w.Name + " answers", Probe: func(ctx context.Context) error {
 		return u.Parts.Page(ctx, w.URL())
 	}})
 }
 
-// witness returns the workload that tells how the calls of from go: itself, if it
-// has a page, or one with a page that calls it.
-func witness(t topology.Topology, from topology.Workload) (topology.Workload, bool) {
-	for _, w := range append([]topology.Workload{from}, t.Callers(from.Name)...) {
-		if w.App.Page != "" {
-			return w, true
-		}
-	}
-	return topology.Workload{}, false
-}
-
 // verify looks at what a teller says of the calls of one workload to another:
 // whom it met.
-func (u *up) verify(ctx context.Context, from, to topology.Workload, by *teller) error {
-	caller, err := u.topology.SPIFFEID(from)
-	if err != nil {
-		return err
-	}
-	called, err := u.topology.SPIFFEID(to)
-	if err != nil {
-		return err
-	}
+func (u *up) verify(ctx context.Context, from, to *topology.Workload, by *teller) error {
 	return wait(ctx, callBound, check.Check{Name: from.Name + " gets an answer from " + to.Name, Probe: func(ctx context.Context) error {
-		pods := u.access(by.Cluster).Pods
+		pods := u.in(by.Cluster()).Pods
 		if by.App.Name == broker {
-			return quoted(ctx, pods, by.Workload, called)
+			return quoted(ctx, pods, by.Workload, to.ID)
 		}
-		return by.reported(ctx, pods, caller, called)
+		return by.reported(ctx, pods, from.ID, to.ID)
 	}})
 }
 
@@ -101,7 +77,7 @@ func tellingPath(app topology.App) string {
 }
 
 // quoted returns nil when a broker has quotes from a server.
-func quoted(ctx context.Context, pods Pods, by topology.Workload, server spiffeid.ID) error {
+func quoted(ctx context.Context, pods access.Pods, by *topology.Workload, server spiffeid.ID) error {
 	var answer struct {
 		Peer *struct {
 			ID string `json:"id"`
@@ -126,7 +102,7 @@ func quoted(ctx context.Context, pods Pods, by topology.Workload, server spiffei
 // it says: those that look at the same time share one look, which goes through
 // the API server and the kubelet.
 type teller struct {
-	topology.Workload
+	*topology.Workload
 
 	mu     sync.Mutex
 	looked time.Time
@@ -144,7 +120,7 @@ type toldCall struct {
 }
 
 // look returns what the workload tells, no older than the pace of looking.
-func (t *teller) look(ctx context.Context, pods Pods) ([]toldCall, error) {
+func (t *teller) look(ctx context.Context, pods access.Pods) ([]toldCall, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if time.Since(t.looked) >= pace {
@@ -159,7 +135,7 @@ func (t *teller) look(ctx context.Context, pods Pods) ([]toldCall, error) {
 
 // reported returns nil when all calls of caller to called, of which the workload
 // knows, end as they should, and one of them with an answer.
-func (t *teller) reported(ctx context.Context, pods Pods, caller, called spiffeid.ID) error {
+func (t *teller) reported(ctx context.Context, pods access.Pods, caller, called spiffeid.ID) error {
 	calls, err := t.look(ctx, pods)
 	if err != nil {
 		return err
@@ -195,7 +171,7 @@ const oneCall = 15 * time.Second
 
 // ask gets JSON of a demo program in plain HTTP, through the Kubernetes API, so
 // that it works for programs that are not exposed, too.
-func ask(ctx context.Context, pods Pods, w topology.Workload, path string, answer any) (err error) {
+func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path string, answer any) (err error) {
 	names, err := pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
 		return err

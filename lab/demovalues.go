@@ -107,131 +107,87 @@ type (
 // server refuses to an identity that it knows.
 const notPermitted = "not-permitted"
 
-func (u *up) demoValues(w topology.Workload) (any, error) {
-	v := &valuesOf{up: u, Workload: w}
-	image := u.images.Demos[w.App.Name]
+// demoValues returns what the chart of a demo program is installed with.
+func demoValues(w *topology.Workload, image string) (any, error) {
+	v := valuesOf{w}
 	labels := w.PodLabels()
-	var values any
 	switch w.App.Name {
 	case "stock-quotes":
-		values = quotesValues{Image: image, AllowedClients: v.allowed().IDs, Service: v.service()}
+		return quotesValues{Image: image, AllowedClients: v.allowed().IDs, Service: v.service()}, nil
 	case "broker-webapp":
 		broker := brokerValues{Image: image, Service: v.page()}
-		for _, to := range v.calls() {
-			broker.Quotes = peer{Address: v.address(to), ID: v.id(to)}
+		for _, to := range w.Calls {
+			broker.Quotes = peer{Address: to.Port().String(), ID: to.ID.String()}
 		}
-		values = broker
+		return broker, nil
 	case "frontend":
-		values = frontendValues{Image: image, Calls: v.frontendCalls(), Service: v.page()}
+		return frontendValues{Image: image, Calls: v.frontendCalls(), Service: v.page()}, nil
 	case "data-service":
-		values = dataValues{
-			Image: image, Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: v.raw(w), Database: v.database(), Service: v.service(),
-		}
+		return dataValues{
+			Image: image, Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Service: v.service(),
+		}, nil
 	case "legacy-bridge":
 		bridge := bridgeValues{
 			Image: image, Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.database(),
 			Calls: []callValue{}, Service: v.service(),
 		}
-		for _, to := range v.calls() {
+		for _, to := range w.Calls {
 			// Whom it asks for data may look into its database (seed 000,
 			// LEGACY_DB_URL of the data service).
-			bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, v.id(to))
+			bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, to.ID.String())
 			bridge.Calls = append(bridge.Calls, v.call("raw records", to, "/api/process-data?type=raw"))
 		}
-		values = bridge
+		return bridge, nil
 	case "api-gateway":
 		gateway := gatewayValues{
 			Image: image, GatewayType: labels["gateway-type"], Region: labels["region"], Allowed: v.allowed(), Upstreams: []callValue{}, Service: v.service(),
 		}
-		for _, to := range v.calls() {
+		for _, to := range w.Calls {
 			gateway.Upstreams = append(gateway.Upstreams, v.call(to.Name, to, ""))
 		}
-		values = gateway
+		return gateway, nil
 	case topology.Probe().Name:
 		// Scenarios let the synthetic trust domain call, and take that away again:
 		// who is not federated does not come as far as this list.
-		values = probeValues{
+		return probeValues{
 			Image: image, AllowedTrustDomains: append(v.allowed().TrustDomains, topology.SyntheticTrustDomain),
 			Service: probeService{Address: v.service().Address},
-		}
-	default:
-		return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
+		}, nil
 	}
-	return values, v.err
+	return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
 }
 
-// valuesOf makes the parts of a workload's values. It keeps the first error.
-type valuesOf struct {
-	*up
-	topology.Workload
-	err error
+// valuesOf makes the parts of a workload's values.
+type valuesOf struct{ *topology.Workload }
+
+func (v valuesOf) service() serviceValue {
+	return serviceValue{Port: v.App.Port, Address: v.Address.String()}
 }
 
-func (v *valuesOf) keep(err error) {
-	if v.err == nil {
-		v.err = err
-	}
-}
-
-func (v *valuesOf) id(w topology.Workload) string {
-	id, err := v.topology.SPIFFEID(w)
-	v.keep(err)
-	return id.String()
-}
-
-func (v *valuesOf) address(w topology.Workload) string {
-	address, err := v.addresses.Workload(w)
-	v.keep(err)
-	return fmt.Sprintf("%s:%d", address, w.App.Port)
-}
-
-// trustDomain returns the name of a workload's trust domain.
-func (v *valuesOf) trustDomain(w topology.Workload) string {
-	td, err := v.topology.TrustDomainOf(w.Cluster)
-	v.keep(err)
-	return td.Name.Name()
-}
-
-func (v *valuesOf) service() serviceValue {
-	address, err := v.addresses.Workload(v.Workload)
-	v.keep(err)
-	return serviceValue{Port: v.App.Port, Address: address.String()}
-}
-
-func (v *valuesOf) page() servicePort {
+func (v valuesOf) page() servicePort {
 	page := servicePort{Port: v.App.Port}
 	if v.Expose.IsValid() {
-		page.NodePort = ports(v.topology, v.Cluster)[v.Expose]
+		page.NodePort = v.Cluster().Ports()[v.Expose]
 	}
 	return page
 }
 
-func (v *valuesOf) database() databaseValue {
+func (v valuesOf) database() databaseValue {
 	return databaseValue{
 		Address: v.App.Database + ":5432", Name: databaseName, User: databaseName, Secret: loginSecret(v.App.Database),
 	}
 }
 
-func (v *valuesOf) calls() []topology.Workload {
-	var called []topology.Workload
-	for _, name := range v.Calls {
-		to, err := v.topology.Workload(name)
-		v.keep(err)
-		called = append(called, to)
-	}
-	return called
-}
-
 // allowed lets those in who call the workload; where nobody does, only itself.
-func (v *valuesOf) allowed() allowedValue {
-	callers := v.topology.Callers(v.Name)
+func (v valuesOf) allowed() allowedValue {
+	callers := v.Callers
 	if len(callers) == 0 {
-		callers = []topology.Workload{v.Workload}
+		callers = []*topology.Workload{v.Workload}
 	}
 	var a allowedValue
 	for _, caller := range callers {
-		a.IDs = append(a.IDs, v.id(caller))
-		if td := v.trustDomain(caller); !slices.Contains(a.TrustDomains, td) {
+		a.IDs = append(a.IDs, caller.ID.String())
+		if td := caller.Domain().String(); !slices.Contains(a.TrustDomains, td) {
 			a.TrustDomains = append(a.TrustDomains, td)
 		}
 	}
@@ -240,10 +196,10 @@ func (v *valuesOf) allowed() allowedValue {
 
 // raw are the trust domains of the bridges that call a data service: legacy
 // systems want raw records (seed 000).
-func (v *valuesOf) raw(service topology.Workload) []string {
+func raw(service *topology.Workload) []string {
 	domains := []string{}
-	for _, caller := range v.topology.Callers(service.Name) {
-		if td := v.trustDomain(caller); caller.App.Name == "legacy-bridge" && !slices.Contains(domains, td) {
+	for _, caller := range service.Callers {
+		if td := caller.Domain().String(); caller.App.Name == "legacy-bridge" && !slices.Contains(domains, td) {
 			domains = append(domains, td)
 		}
 	}
@@ -251,22 +207,19 @@ func (v *valuesOf) raw(service topology.Workload) []string {
 }
 
 // call is a call of the workload to a path of another.
-func (v *valuesOf) call(name string, to topology.Workload, path string) callValue {
-	c := callValue{Name: name, URL: "https://" + v.address(to) + path, Server: v.id(to)}
-	own, other := v.trustDomain(v.Workload), v.trustDomain(to)
-	for _, r := range v.topology.Relationships {
-		if r.Truster.Name() == own && r.Trusted.Name() == other {
-			c.Profile = r.Profile
-		}
+func (v valuesOf) call(name string, to *topology.Workload, path string) callValue {
+	c := callValue{Name: name, URL: "https://" + to.Port().String() + path, Server: to.ID.String()}
+	if r := v.Domain().TrustIn(to.Domain()); r != nil {
+		c.Profile = r.Profile
 	}
 	return c
 }
 
 // refusedCall asks a data service for the type of data that the workload's trust
 // domain does not get: raw records, unless a bridge is of that domain, too.
-func (v *valuesOf) refusedCall(to topology.Workload) callValue {
+func (v valuesOf) refusedCall(to *topology.Workload) callValue {
 	c := v.call("raw records of "+to.Name, to, "/api/process-data?type=raw")
-	if slices.Contains(v.raw(to), v.trustDomain(v.Workload)) {
+	if slices.Contains(raw(to), v.Domain().String()) {
 		c = v.call("aggregates of "+to.Name, to, "/api/process-data?type=aggregated")
 	}
 	c.Expect = notPermitted
@@ -275,21 +228,21 @@ func (v *valuesOf) refusedCall(to topology.Workload) callValue {
 
 // frontendCalls are those that the frontend's page shows: one of each kind that
 // is answered, one that is refused, and what the others tell of theirs.
-func (v *valuesOf) frontendCalls() []callValue {
+func (v valuesOf) frontendCalls() []callValue {
 	var calls []callValue
 	through := false
-	for _, to := range v.calls() {
+	for _, to := range v.Calls {
 		switch to.App.Name {
 		case "data-service":
 			calls = append(calls, v.call("orders of "+to.Name, to, "/api/process-data"), v.refusedCall(to))
 		case "legacy-bridge":
 			calls = append(calls, v.call("ledger of "+to.Name, to, "/api/legacy-data"))
 		case "api-gateway":
-			if own := to.Cluster == v.Cluster; own && !through {
+			if own := to.Cluster() == v.Cluster(); own && !through {
 				for _, behind := range to.Calls {
-					if called, err := v.topology.Workload(behind); err == nil && called.App.Name == "data-service" {
+					if behind.App.Name == "data-service" {
 						through = true
-						calls = append(calls, v.call("orders through "+to.Name, to, "/"+behind+"/api/process-data"))
+						calls = append(calls, v.call("orders through "+to.Name, to, "/"+behind.Name+"/api/process-data"))
 					}
 				}
 			}

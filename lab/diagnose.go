@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -83,24 +80,18 @@ func because(cause Cause, format string, args ...any) error {
 
 // relationships looks at all relationships side by side.
 func (v *visit) relationships(ctx context.Context) []RelationshipStatus {
-	all := make([]RelationshipStatus, len(v.topology.Relationships))
-	var group errgroup.Group
-	for i, r := range v.topology.Relationships {
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, statusBound)
-			defer cancel()
-			all[i] = v.relationship(ctx, r)
-			return nil
-		})
-	}
-	// Each has its own error.
-	_ = group.Wait()
+	all := make([]RelationshipStatus, len(v.Trusts))
+	each(len(v.Trusts), func(i int) {
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		all[i] = v.relationship(ctx, v.Trusts[i])
+	})
 	return all
 }
 
-func (v *visit) relationship(ctx context.Context, r topology.Relationship) RelationshipStatus {
-	s := RelationshipStatus{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile), Mode: string(r.Mode)}
-	compared, err := v.compared(r.Truster, r.Trusted)
+func (v *visit) relationship(ctx context.Context, r *topology.Trust) RelationshipStatus {
+	s := RelationshipStatus{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Profile: string(r.Profile), Mode: string(r.Mode)}
+	compared, err := v.compared(r)
 	s.Bundle = compared.State
 	if err == nil {
 		err = v.related(ctx, r)
@@ -111,7 +102,7 @@ func (v *visit) relationship(ctx context.Context, r topology.Relationship) Relat
 	if err == nil {
 		err = v.receives(r)
 	}
-	if f, there := v.servers[r.Truster].federated.followed[r.Trusted]; err != nil && r.Mode == topology.CRD && there && !f.ours() {
+	if f, there := v.server(r.Truster).federated.followed[r.Trusted.Name]; err != nil && r.Mode == topology.CRD && there && !f.ours() {
 		err = fmt.Errorf("%w; its server follows %s, which is not the lab's own", err, f)
 	}
 	s.Health, s.Cause = health(err), causeOf(err)
@@ -120,17 +111,17 @@ func (v *visit) relationship(ctx context.Context, r topology.Relationship) Relat
 
 // compared compares the bundle that one server holds of another's trust domain
 // with the one that the other has itself.
-func (v *visit) compared(truster, trusted spiffeid.TrustDomain) (federation.Comparison, error) {
-	for _, td := range []spiffeid.TrustDomain{truster, trusted} {
-		if v.servers[td].silent != nil {
-			return federation.Comparison{}, because(Silent, "the server of %s does not answer", td.Name())
+func (v *visit) compared(r *topology.Trust) (federation.Comparison, error) {
+	for _, d := range []*topology.Domain{r.Truster, r.Trusted} {
+		if v.server(d).silent != nil {
+			return federation.Comparison{}, because(Silent, "the server of %s does not answer", d)
 		}
 	}
-	return federation.Compare(v.servers[truster].held[trusted], v.servers[trusted].bundle), nil
+	return federation.Compare(v.server(r.Truster).held[r.Trusted.Name], v.server(r.Trusted).bundle), nil
 }
 
 // related looks at how the truster fetches, from where it does.
-func (v *visit) related(ctx context.Context, r topology.Relationship) error {
+func (v *visit) related(ctx context.Context, r *topology.Trust) error {
 	if r.Mode == topology.Manual {
 		return nil // it does not
 	}
@@ -138,55 +129,38 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if err != nil {
 		return err
 	}
-	o, err := v.outlook(r.Truster)
-	if err != nil {
-		return err
-	}
-	err = o.accepts(ctx, is)
+	err = v.outlook(r.Truster).accepts(ctx, is)
 	if causeOf(err) != EndpointUnreachable {
 		return err
 	}
-	trusted, failed := v.topology.TrustDomain(r.Trusted)
-	if failed != nil {
-		return failed
-	}
-	address, failed := v.addresses.Server(trusted)
-	if failed != nil {
-		return failed
-	}
-	return endpointAt(trusted, address).elsewhere(ctx, v.access[trusted.Cluster].Objects, err)
+	return endpointAt(r.Trusted.Server()).elsewhere(ctx, v.server(r.Trusted).site.Objects, err)
 }
 
 // outlook returns how the server of a trust domain sees bundle endpoints.
-func (v *visit) outlook(of spiffeid.TrustDomain) (outlook, error) {
-	td, err := v.topology.TrustDomain(of)
-	return outlook{nodes: v.Parts.Nodes, lab: v.topology.Name, cluster: td.Cluster, access: v.access[td.Cluster], held: v.servers[of].held}, err
+func (v *visit) outlook(of *topology.Domain) outlook {
+	a := v.server(of)
+	return outlook{nodes: v.Parts.Nodes, place: a.site.Place, in: a.site.Cluster, held: a.held}
 }
 
 // asConfigured returns a relationship as the truster's server has it.
-func (v *visit) asConfigured(r topology.Relationship) (spire.Relationship, error) {
+func (v *visit) asConfigured(r *topology.Trust) (spire.Relationship, error) {
 	if r.Mode == topology.CRD {
-		all := v.servers[r.Truster].relationships
-		i := slices.IndexFunc(all, func(is spire.Relationship) bool { return is.Trusted == r.Trusted })
+		a := v.server(r.Truster)
+		i := slices.IndexFunc(a.relationships, func(is spire.Relationship) bool { return is.Trusted == r.Trusted.Name })
 		if i < 0 {
 			return spire.Relationship{}, because(NoRelationship, "the server of %s has no relationship with %s: nothing will refresh its bundle%s",
-				r.Truster.Name(), r.Trusted.Name(), v.servers[r.Truster].federated.unmade(r.Trusted))
+				r.Truster, r.Trusted, a.federated.unmade(r.Trusted.Name))
 		}
-		return all[i], nil
+		return a.relationships[i], nil
 	}
 	// SPIRE does not list what stands in a server's configuration.
-	trusted, err := v.topology.TrustDomain(r.Trusted)
-	if err != nil {
-		return spire.Relationship{}, err
-	}
-	address, err := v.addresses.Server(trusted)
 	return spire.Relationship{
-		Relationship: r, URL: spire.BundleEndpointURL(trusted.BundleEndpoint, address), EndpointID: spire.ServerID(r.Trusted),
-	}, err
+		RelationshipSpec: r.RelationshipSpec, URL: spire.BundleEndpointURL(r.Trusted.Server()), EndpointID: spire.ServerID(r.Trusted.Name),
+	}, nil
 }
 
 // bundleProblem says why a held bundle is not what it should be.
-func bundleProblem(r topology.Relationship, c federation.Comparison) error {
+func bundleProblem(r *topology.Trust, c federation.Comparison) error {
 	cure := ""
 	if r.Mode == topology.Manual {
 		cure = "; nothing refreshes it but another exchange, such as the next up"
@@ -202,18 +176,14 @@ func bundleProblem(r topology.Relationship, c federation.Comparison) error {
 
 // receives says which workload of the truster needs the bundle and does not
 // receive it.
-func (v *visit) receives(r topology.Relationship) error {
-	truster, err := v.topology.TrustDomain(r.Truster)
-	if err != nil {
-		return err
-	}
-	for _, w := range v.topology.Workloads {
-		is := v.workloads[w.Name]
-		if w.Cluster != truster.Cluster || is.unseen != nil || !slices.Contains(is.trusted, r.Trusted) {
+func (v *visit) receives(r *topology.Trust) error {
+	for _, w := range r.Truster.Workloads() {
+		is := *v.workloads[w]
+		if is.unseen != nil || !slices.Contains(is.trusted, r.Trusted) {
 			continue
 		}
-		is.trusted = []spiffeid.TrustDomain{r.Trusted}
-		if lacks := v.servers[r.Truster].registered(is); causeOf(lacks) == NoFederatesWith {
+		is.trusted = []*topology.Domain{r.Trusted}
+		if lacks := v.server(r.Truster).registered(is); causeOf(lacks) == NoFederatesWith {
 			return lacks
 		}
 	}

@@ -13,7 +13,8 @@ import (
 
 	"golang.org/x/net/dns/dnsmessage"
 
-	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // The DNS of a cluster, as kubeadm installs it, and what kubelet writes into
@@ -43,10 +44,10 @@ func (e *UnknownHostError) Error() string {
 	return fmt.Sprintf("the DNS of cluster %s knows no address of %s (%s)", e.Cluster, e.Host, e.Why)
 }
 
-// lookup returns the addresses that a pod of SPIRE in a cluster finds for a host.
+// lookup returns the addresses that a pod of SPIRE in a place finds for a host.
 // This machine, and the cluster's node, know other names than pods do. The error
 // is an *UnknownHostError where the DNS of the cluster says so.
-func lookup(ctx context.Context, pods Pods, cluster, host string) (_ []netip.Addr, err error) {
+func lookup(ctx context.Context, pods access.Pods, from topology.Place, host string) (_ []netip.Addr, err error) {
 	if address, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{address}, nil
 	}
@@ -55,7 +56,7 @@ func lookup(ctx context.Context, pods Pods, cluster, host string) (_ []netip.Add
 		return nil, err
 	}
 	if len(servers) == 0 {
-		return nil, fmt.Errorf("look up %s: no pod of the DNS of cluster %s is ready", host, cluster)
+		return nil, fmt.Errorf("look up %s: no pod of the DNS of cluster %s is ready", host, from.Cluster.Name)
 	}
 	conn, err := pods.Dial(ctx, dnsNamespace, servers[0], dnsPort)
 	if err != nil {
@@ -66,26 +67,26 @@ func lookup(ctx context.Context, pods Pods, cluster, host string) (_ []netip.Add
 		return nil, fmt.Errorf("look up %s: %w", host, err)
 	}
 	why := ""
-	for _, name := range candidates(host) {
+	for _, name := range candidates(from, host) {
 		addresses, said, err := addressesOf(conn, name)
 		if err != nil {
-			return nil, fmt.Errorf("look up %s in cluster %s: %w", host, cluster, err)
+			return nil, fmt.Errorf("look up %s in cluster %s: %w", host, from.Cluster.Name, err)
 		}
 		if len(addresses) > 0 {
 			return addresses, nil
 		}
 		why = said
 	}
-	return nil, &UnknownHostError{host, cluster, why}
+	return nil, &UnknownHostError{host, from.Cluster.Name, why}
 }
 
-// candidates returns the names that a pod asks about for a host, in order.
-func candidates(host string) []string {
+// candidates returns the names that a pod in a place asks about for a host, in order.
+func candidates(from topology.Place, host string) []string {
 	if strings.HasSuffix(host, ".") {
 		return []string{host}
 	}
 	host += "."
-	searched := []string{host + spire.Namespace + ".svc." + clusterZone, host + "svc." + clusterZone, host + clusterZone}
+	searched := []string{host + from.Namespace + ".svc." + clusterZone, host + "svc." + clusterZone, host + clusterZone}
 	if strings.Count(host, ".") > searchBelow {
 		return append([]string{host}, searched...)
 	}

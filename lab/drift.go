@@ -13,7 +13,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
@@ -117,33 +116,27 @@ func (e *HangingError) Error() string {
 // cannot be had is part of the answer; an error means that this machine could
 // not be asked, or, as a *NotUpError, that there is no lab.
 func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) {
-	v, err := d.look(ctx, t)
+	v, err := d.visit(ctx, t)
 	if err != nil {
 		return Drift{}, err
 	}
 	defer v.close()
-	if !v.networked {
+	if !v.networked() {
 		return Drift{}, &NotUpError{Lab: t.Name, What: "it has no network"}
 	}
 	served := v.askEndpoints(ctx)
-	drift := Drift{Lab: t.Name, Well: true, At: time.Now(), Held: make([]HeldBundle, len(v.topology.Relationships))}
+	drift := Drift{Lab: t.Name, Well: true, At: time.Now(), Held: make([]HeldBundle, len(v.Trusts))}
 	drift.Unasked = v.unasked(drift.At)
-	for _, td := range v.topology.TrustDomains {
-		if v.servers[td.Name].silent != nil {
-			drift.Silent = append(drift.Silent, td.Name.Name())
+	for _, d := range v.Domains {
+		if v.server(d).silent != nil {
+			drift.Silent = append(drift.Silent, d.String())
 		}
 	}
-	var group errgroup.Group
-	for i, r := range v.topology.Relationships {
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, statusBound)
-			defer cancel()
-			drift.Held[i] = v.held(ctx, r, served[r.Trusted], drift.At)
-			return nil
-		})
-	}
-	// Each has its own error.
-	_ = group.Wait()
+	each(len(v.Trusts), func(i int) {
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		drift.Held[i] = v.held(ctx, v.Trusts[i], served[v.Trusts[i].Trusted.Server()], drift.At)
+	})
 	if ctx.Err() != nil {
 		// What was asked last did not get to answer.
 		return Drift{}, context.Cause(ctx)
@@ -167,43 +160,29 @@ type served struct {
 
 // askEndpoints fetches side by side what all endpoints serve that somebody
 // fetches from.
-func (v *visit) askEndpoints(ctx context.Context) map[spiffeid.TrustDomain]served {
-	var sources []topology.TrustDomain
-	for _, td := range v.topology.TrustDomains {
-		fetched := slices.ContainsFunc(v.topology.Relationships, func(r topology.Relationship) bool {
-			return r.Trusted == td.Name && r.Mode != topology.Manual
-		})
-		if fetched && v.servers[td.Name].silent == nil {
-			sources = append(sources, td)
-		}
-	}
+func (v *visit) askEndpoints(ctx context.Context) map[*topology.Server]served {
+	sources := slices.DeleteFunc(v.Servers(), func(s *topology.Server) bool {
+		fetched := slices.ContainsFunc(s.Domain.TrustedBy, func(r *topology.Trust) bool { return r.Mode != topology.Manual })
+		return !fetched || v.servers[s].silent != nil
+	})
 	answers := make([]served, len(sources))
-	var group errgroup.Group
-	for i, td := range sources {
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, statusBound)
-			defer cancel()
-			answers[i] = v.askEndpoint(ctx, td)
-			return nil
-		})
-	}
-	// Each answer has its own error.
-	_ = group.Wait()
-	all := map[spiffeid.TrustDomain]served{}
-	for i, td := range sources {
-		all[td.Name] = answers[i]
-		source := v.servers[td.Name]
-		source.bundle, source.silent = answers[i].own, answers[i].silent
-		v.servers[td.Name] = source
+	each(len(sources), func(i int) {
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		answers[i] = v.askEndpoint(ctx, v.servers[sources[i]])
+	})
+	all := map[*topology.Server]served{}
+	for i, s := range sources {
+		all[s] = answers[i]
+		v.servers[s].bundle, v.servers[s].silent = answers[i].own, answers[i].silent
 	}
 	return all
 }
 
 // askEndpoint fetches what an endpoint serves. That may be a little older than
 // what the server has: where the two are not the same, both are asked once more.
-func (v *visit) askEndpoint(ctx context.Context, td topology.TrustDomain) served {
-	source := v.servers[td.Name]
-	s := v.fetched(ctx, td, source.bundle)
+func (v *visit) askEndpoint(ctx context.Context, source *asked) served {
+	s := v.fetched(ctx, source.site, source.bundle)
 	if s.err != nil || federation.Compare(s.bundle, s.own).State == federation.InSync {
 		return s
 	}
@@ -211,23 +190,24 @@ func (v *visit) askEndpoint(ctx context.Context, td topology.TrustDomain) served
 	case <-ctx.Done():
 	case <-time.After(federation.EndpointBound()):
 	}
-	own, err := source.server.Bundle(ctx)
+	own, err := source.site.API.Bundle(ctx)
 	if err != nil {
 		return served{silent: err}
 	}
-	return v.fetched(ctx, td, own)
+	return v.fetched(ctx, source.site, own)
 }
 
 // fetched fetches the bundle of a trust domain as a peer would that knows how its
 // endpoint proves who it is: by what its server has itself, or by its web CA.
-func (v *visit) fetched(ctx context.Context, td topology.TrustDomain, own *spiffebundle.Bundle) served {
+func (v *visit) fetched(ctx context.Context, of *Site, own *spiffebundle.Bundle) served {
 	s := served{own: own}
-	endpoint, verify, err := v.endpoint(ctx, td, own)
+	endpoint := spire.BundleEndpointURL(of.Server)
+	verify, err := verifies(ctx, of, own)
 	if err != nil {
 		s.err = err
 		return s
 	}
-	if s.err = v.cutOff(td.Name); s.err != nil {
+	if s.err = v.clusters[of.Place.Cluster].unconnected; s.err != nil {
 		return s
 	}
 	document, err := v.Parts.Served(ctx, endpoint, func(chain []*x509.Certificate) error {
@@ -235,7 +215,7 @@ func (v *visit) fetched(ctx context.Context, td topology.TrustDomain, own *spiff
 		return verify(chain)
 	})
 	if err == nil {
-		s.bundle, err = spiffebundle.Parse(td.Name, document)
+		s.bundle, err = spiffebundle.Parse(of.Domain.Name, document)
 	}
 	if err != nil {
 		s.err = fmt.Errorf("the bundle endpoint %s serves no bundle: %w", endpoint, err)
@@ -243,18 +223,13 @@ func (v *visit) fetched(ctx context.Context, td topology.TrustDomain, own *spiff
 	return s
 }
 
-// endpoint returns the URL of a trust domain's bundle endpoint, and what says why
-// the chain that it shows is not accepted.
-func (v *visit) endpoint(ctx context.Context, td topology.TrustDomain, own *spiffebundle.Bundle) (string, func([]*x509.Certificate) error, error) {
-	address, err := v.addresses.Server(td)
-	if err != nil {
-		return "", nil, err
-	}
-	endpoint := spire.BundleEndpointURL(td.BundleEndpoint, address)
-	if td.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
-		return endpoint, func(chain []*x509.Certificate) error {
+// verifies returns what says why the chain that a bundle endpoint shows is not
+// accepted.
+func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*x509.Certificate) error, error) {
+	if of.Domain.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
+		return func(chain []*x509.Certificate) error {
 			id, _, err := x509svid.Verify(chain, own)
-			if err == nil && id != spire.ServerID(td.Name) {
+			if err == nil && id != spire.ServerID(of.Domain.Name) {
 				err = fmt.Errorf("it shows the X509-SVID of %s", id)
 			}
 			return err
@@ -264,26 +239,26 @@ func (v *visit) endpoint(ctx context.Context, td topology.TrustDomain, own *spif
 	var ca struct {
 		Data map[string][]byte `json:"data"`
 	}
-	key := ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: spire.WebCASecret}
-	if _, err := v.access[td.Cluster].Objects.Object(ctx, key, &ca); err != nil {
-		return "", nil, err
+	if _, err := of.Objects.Object(ctx, secretKey(of.Place, spire.WebCASecret), &ca); err != nil {
+		return nil, err
 	}
 	roots, err := pki.Parse(ca.Data[spire.SecretCertificate])
 	if err != nil {
-		return "", nil, fmt.Errorf("read the web CA of %s: %w", td.Name.Name(), err)
+		return nil, fmt.Errorf("read the web CA of %s: %w", of.Domain, err)
 	}
-	return endpoint, func(chain []*x509.Certificate) error { return verifyWeb(chain, address.String(), roots) }, nil
+	return func(chain []*x509.Certificate) error { return verifyWeb(chain, of.Address.String(), roots) }, nil
 }
 
 // held says how the bundle of a relationship stands.
-func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now time.Time) HeldBundle {
-	h := HeldBundle{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Profile: string(r.Profile), Mode: string(r.Mode), State: Unknown}
-	c, silent := v.compared(r.Truster, r.Trusted)
-	if v.servers[r.Truster].silent != nil {
+func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.Time) HeldBundle {
+	h := HeldBundle{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Profile: string(r.Profile), Mode: string(r.Mode), State: Unknown}
+	c, silent := v.compared(r)
+	truster := v.server(r.Truster)
+	if truster.silent != nil {
 		h.Health = health(silent)
 		return h
 	}
-	held := v.servers[r.Truster].held[r.Trusted]
+	held := truster.held[r.Trusted.Name]
 	is, err := v.asConfigured(r)
 	var unfetched error
 	switch {
@@ -293,7 +268,7 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 		h.Unpolled = noRelationship
 	default:
 		if unfetched = s.err; unfetched == nil {
-			unfetched = v.fetches(ctx, is)
+			unfetched = v.fetches(ctx, r.Truster, is)
 		}
 		h.polls(now, federation.NextPoll(held, s.bundle))
 	}
@@ -328,7 +303,7 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 		}
 	}
 	h.stands(c)
-	if c.State == federation.Behind && v.issues(r.Trusted) {
+	if c.State == federation.Behind && issues(r.Trusted) {
 		h.Since = c.LackingSince()
 	}
 	switch {
@@ -337,7 +312,7 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 	case c.State == federation.InSync:
 		h.State, h.Well = c.State, true
 	default:
-		if v.lockedOut(is, s.chain) {
+		if truster.lockedOut(is, s.chain) {
 			more = append(more, "no fetch mends it, since what is held does not authenticate the endpoint")
 		}
 		h.State, h.Problem = c.State, strings.Join(append([]string{c.String()}, more...), "; ")
@@ -346,12 +321,8 @@ func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now
 }
 
 // fetches returns nil when a truster gets an answer from where it fetches.
-func (v *visit) fetches(ctx context.Context, r spire.Relationship) error {
-	o, err := v.outlook(r.Truster)
-	if err != nil {
-		return err
-	}
-	answer, err := o.reached(ctx, r)
+func (v *visit) fetches(ctx context.Context, truster *topology.Domain, r spire.Relationship) error {
+	answer, err := v.outlook(truster).reached(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -373,18 +344,15 @@ func (h *HeldBundle) stands(c federation.Comparison) {
 
 // issues reports whether the X.509 authorities of a trust domain come into its
 // bundle when they are issued.
-func (v *visit) issues(name spiffeid.TrustDomain) bool {
-	td, err := v.topology.TrustDomain(name)
-	return err == nil && td.UpstreamAuthority != topology.Disk
-}
+func issues(d *topology.Domain) bool { return d.UpstreamAuthority != topology.Disk }
 
 // lockedOut reports whether a truster does not accept what an endpoint shows,
 // because of what it holds itself.
-func (v *visit) lockedOut(r spire.Relationship, chain []*x509.Certificate) bool {
+func (a *asked) lockedOut(r spire.Relationship, chain []*x509.Certificate) bool {
 	if r.Profile != topology.HTTPSSPIFFE || chain == nil {
 		return false
 	}
-	held := v.servers[r.Truster].held[r.EndpointID.TrustDomain()]
+	held := a.held[r.EndpointID.TrustDomain()]
 	if held == nil {
 		return true
 	}
@@ -395,25 +363,24 @@ func (v *visit) lockedOut(r spire.Relationship, chain []*x509.Certificate) bool 
 // unasked returns what is held without a relationship of the lab.
 func (v *visit) unasked(now time.Time) []HeldBundle {
 	all := []HeldBundle{}
-	for _, td := range v.topology.TrustDomains {
-		a := v.servers[td.Name]
+	for _, d := range v.Domains {
+		a := v.server(d)
 		if a.silent != nil {
 			continue
 		}
-		asked := v.topology.TrustedBy(td.Name)
 		for _, trusted := range slices.SortedFunc(maps.Keys(a.held), spiffeid.TrustDomain.Compare) {
-			if slices.Contains(asked, trusted) {
+			if trusts(d, trusted) {
 				continue
 			}
-			h := HeldBundle{Truster: td.Name.Name(), Trusted: trusted.Name(), State: Unknown}
+			h := HeldBundle{Truster: d.String(), Trusted: trusted.Name(), State: Unknown}
 			if h.Unpolled = noRelationship; knows(a.relationships, trusted) {
 				h.Unpolled = ""
 				h.polls(now, federation.NextPoll(a.held[trusted], nil))
 			}
 			h.Problem = "no relationship of the lab asks for it"
-			if _, err := v.topology.TrustDomain(trusted); err == nil && v.servers[trusted].silent == nil {
+			if source := v.ofLab(trusted); source != nil && source.silent == nil {
 				h.ComparedWith = OwnServer
-				c := federation.Compare(a.held[trusted], v.servers[trusted].bundle)
+				c := federation.Compare(a.held[trusted], source.bundle)
 				h.stands(c)
 				h.State = c.State
 				h.Problem += "; it is " + c.String()
@@ -422,4 +389,15 @@ func (v *visit) unasked(now time.Time) []HeldBundle {
 		}
 	}
 	return all
+}
+
+// ofLab returns the server of a trust domain of which another server told; nil for
+// one that is not of the lab.
+func (v *visit) ofLab(told spiffeid.TrustDomain) *asked {
+	for _, d := range v.Domains {
+		if d.Name == told {
+			return v.server(d)
+		}
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -23,96 +23,89 @@ import (
 // is read from its own server over an authenticated path and handed to the
 // truster. Its server then fetches the bundle by itself from the bundle
 // endpoint, unless the relationship is a manual one.
-func (u *up) federate(ctx context.Context, r topology.Relationship) error {
+func (u *up) federate(ctx context.Context, r *topology.Trust) (err error) {
+	f := federating{up: u, Trust: r, truster: u.site(r.Truster.Server()), trusted: u.site(r.Trusted.Server())}
 	if r.Mode == topology.Manual {
-		return u.exchange(ctx, r)
+		return f.exchange(ctx)
 	}
-	truster, err := u.topology.TrustDomain(r.Truster)
-	if err != nil {
-		return err
-	}
-	trusted, err := u.topology.TrustDomain(r.Trusted)
-	if err != nil {
-		return err
-	}
-	s := &syncing{
-		Relationship: r, endpoint: trusted.BundleEndpoint, truster: u.server(r.Truster), trusted: u.server(r.Trusted),
-		objects: u.access(truster.Cluster).Objects, delay: fetchDelay,
-	}
+	s := &syncing{federating: f, delay: fetchDelay}
 	if r.Mode == topology.Static {
 		s.delay = staticFetchDelay
-		err = u.bootstrap(ctx, r)
+		err = f.bootstrap(ctx)
 	} else {
-		s.followed, err = u.relate(ctx, r)
+		s.followed, err = f.relate(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	return wait(ctx, apiBound, check.Check{Name: r.Truster.Name() + " holds the bundle of " + r.Trusted.Name(), Probe: s.probe})
+	return wait(ctx, apiBound, check.Check{Name: r.Truster.String() + " holds the bundle of " + r.Trusted.String(), Probe: s.probe})
+}
+
+// federating is a trust that is being made, with the servers of both sides.
+type federating struct {
+	*up
+	*topology.Trust
+	truster, trusted *Site
 }
 
 // exchange sets a bundle by hand, as it is now.
-func (u *up) exchange(ctx context.Context, r topology.Relationship) error {
-	source, err := u.server(r.Trusted).Bundle(ctx)
+func (f federating) exchange(ctx context.Context) error {
+	source, err := f.trusted.API.Bundle(ctx)
 	if err != nil {
 		return err
 	}
-	held, err := heldBundle(ctx, u.server(r.Truster), r.Trusted)
+	held, err := f.truster.API.HeldBundle(ctx, f.Trusted.Name)
 	if err != nil || federation.Compare(held, source).State == federation.InSync {
 		return err
 	}
 	plan.Did(ctx)
-	return u.server(r.Truster).SetBundle(ctx, source)
+	return f.truster.API.SetBundle(ctx, source)
 }
 
 // bootstrap hands a truster whose server has the relationship in its
 // configuration the bundle that it starts with, unless it holds one.
-func (u *up) bootstrap(ctx context.Context, r topology.Relationship) error {
-	held, err := heldBundle(ctx, u.server(r.Truster), r.Trusted)
+func (f federating) bootstrap(ctx context.Context) error {
+	held, err := f.truster.API.HeldBundle(ctx, f.Trusted.Name)
 	if err != nil || held != nil {
 		return err
 	}
 	plan.Did(ctx)
-	if err := u.reachable(ctx, r); err != nil {
+	if err := f.reachable(ctx); err != nil {
 		return err
 	}
-	trusted, err := u.topology.TrustDomain(r.Trusted)
+	source, err := f.trusted.API.Bundle(ctx)
 	if err != nil {
 		return err
 	}
-	source, err := u.server(r.Trusted).Bundle(ctx)
-	if err != nil {
-		return err
-	}
-	return u.server(r.Truster).SetBundle(ctx, spire.Pinned(trusted.BundleEndpoint, source))
+	return f.truster.API.SetBundle(ctx, spire.Pinned(f.Trusted.BundleEndpoint, source))
 }
 
 // relate makes the resource that the controller manager makes a relationship of,
 // unless the server follows one that works. It returns the relationship.
-func (u *up) relate(ctx context.Context, r topology.Relationship) (is spire.Relationship, err error) {
-	truster, err := u.topology.TrustDomain(r.Truster)
+func (f federating) relate(ctx context.Context) (is spire.Relationship, err error) {
+	truster, trusted := f.Truster.Name, f.Trusted.Name
+	bundle, err := f.trusted.API.Bundle(ctx)
 	if err != nil {
 		return is, err
 	}
-	objects := u.access(truster.Cluster).Objects
-	resource, err := u.relationship(ctx, r)
+	resource, err := spire.FederatedTrustDomain(f.Trust, bundle)
 	if err != nil {
 		return is, err
 	}
-	all, err := readAll(ctx, objects)
+	all, err := readAll(ctx, f.truster.Objects)
 	if err != nil {
 		return is, err
 	}
 	spec, _ := resource.Spec.(spire.FederatedTrustDomainSpec)
-	if is, err = spec.Relationship(r.Truster); err != nil {
+	if is, err = spec.Relationship(truster); err != nil {
 		return is, err
 	}
 	own := slices.IndexFunc(all, func(f spire.FederatedTrustDomainResource) bool { return f.Metadata.Name == resource.Metadata.Name })
 	why := errors.New("it is not there")
 	if own >= 0 {
-		found, invalid := all[own].Spec.Relationship(r.Truster)
+		found, invalid := all[own].Spec.Relationship(truster)
 		if why = invalid; why == nil {
-			if why, err = u.differs(ctx, r, found, is); err != nil {
+			if why, err = f.differs(ctx, found, is); err != nil {
 				return is, err
 			}
 		}
@@ -122,27 +115,25 @@ func (u *up) relate(ctx context.Context, r topology.Relationship) (is spire.Rela
 		// As it will be.
 		all[own].Spec = spec
 	}
-	f, there := follow(r.Truster, all).followed[r.Trusted]
-	foreign := there && !f.ours()
-	if foreign && !f.Owned {
-		if err := u.works(ctx, r, f); err != nil || own < 0 {
-			return f.Relationship, err
+	other, there := follow(f.Truster, all).followed[trusted]
+	foreign := there && !other.ours()
+	if foreign && !other.Owned {
+		if err := f.works(ctx, other); err != nil || own < 0 {
+			return other.Relationship, err
 		}
-		is = f.Relationship
+		is = other.Relationship
 	}
 	if why != nil {
-		if err := u.apply(ctx, r, objects, resource, own >= 0, why); err != nil {
+		if err := f.apply(ctx, resource, own >= 0, why); err != nil {
 			return is, err
 		}
 	}
-	if foreign && f.Owned {
+	if foreign && other.Owned {
 		// It has fedlab's label, so that fedlab may remove it. The lab's own is there:
 		// the relationship does not go in between.
 		plan.Did(ctx)
-		plan.Note(ctx, fmt.Sprintf("%s stands in the way of the lab's own in cluster %s: removes it", f, truster.Cluster))
-		key := relationshipKey(r.Trusted)
-		key.Name = f.Resource
-		return is, objects.Delete(ctx, key)
+		plan.Note(ctx, fmt.Sprintf("%s stands in the way of the lab's own in cluster %s: removes it", other, f.truster.Place.Cluster.Name))
+		return is, f.truster.Objects.Delete(ctx, access.ObjectKey{APIVersion: resource.APIVersion, Kind: resource.Kind, Name: other.Resource})
 	}
 	return is, nil
 }
@@ -150,16 +141,16 @@ func (u *up) relate(ctx context.Context, r topology.Relationship) (is spire.Rela
 // apply makes a relationship's resource. It counts when the relationship is made,
 // or when its endpoint changes (facts: the controller manager ignores other
 // edits), so that it is not called for one that is right.
-func (u *up) apply(ctx context.Context, r topology.Relationship, objects Objects, resource spire.Resource, there bool, why error) error {
+func (f federating) apply(ctx context.Context, resource spire.Resource, there bool, why error) error {
 	plan.Did(ctx)
 	if there {
 		plan.Note(ctx, fmt.Sprintf("%s %s is not as it should be: %s: writes it again", resource.Kind, resource.Metadata.Name, why))
 	}
-	if err := u.reachable(ctx, r); err != nil {
+	if err := f.reachable(ctx); err != nil {
 		return err
 	}
 	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the relationship", Probe: func(ctx context.Context) error {
-		_, err := objects.Apply(ctx, resource)
+		_, err := f.truster.Objects.Apply(ctx, resource)
 		return err
 	}})
 }
@@ -168,7 +159,7 @@ func (u *up) apply(ctx context.Context, r topology.Relationship, objects Objects
 // Another URL is right where a server that authenticates the endpoint by its
 // SPIFFE ID gets its bundle there. With https_web whoever answers for a name may
 // serve any bundle: there the address counts.
-func (u *up) differs(ctx context.Context, r topology.Relationship, found, wanted spire.Relationship) (why, err error) {
+func (f federating) differs(ctx context.Context, found, wanted spire.Relationship) (why, err error) {
 	switch {
 	case found == wanted:
 		return nil, nil
@@ -181,47 +172,37 @@ func (u *up) differs(ctx context.Context, r topology.Relationship, found, wanted
 	case found.Profile == topology.HTTPSWeb:
 		return fmt.Errorf("its bundleEndpointURL is %s", found.URL), nil
 	}
-	return u.seen(ctx, r, found)
+	return f.seen(ctx, found)
 }
 
 // works returns nil when a server gets the bundle of a trust domain by a resource
 // that fedlab has not made.
-func (u *up) works(ctx context.Context, r topology.Relationship, f followed) error {
-	why, err := u.seen(ctx, r, f.Relationship)
+func (f federating) works(ctx context.Context, other followed) error {
+	why, err := f.seen(ctx, other.Relationship)
 	if err != nil || why == nil {
 		return err
 	}
-	truster, err := u.topology.TrustDomain(r.Truster)
-	if err != nil {
-		return err
-	}
+	c := f.truster.Place.Cluster
 	return fmt.Errorf("%w; the server of %s follows %s, which is not the lab's own: correct it, or delete it with 'kubectl --context %s delete %s %s', and run up again",
-		why, r.Truster.Name(), f, u.Parts.Kubeconfigs.Context(u.topology.Name, truster.Cluster), strings.ToLower(spire.FederatedTrustDomainKind), f.Resource)
+		why, f.Truster, other, f.Parts.Kubeconfigs.Context(c.Lab, c.Name), strings.ToLower(spire.FederatedTrustDomainKind), other.Resource)
 }
 
 // seen says why the truster's server gets no bundle from where a relationship
 // says, once all is up that the lab itself has on the way; nil where it gets one.
-func (u *up) seen(ctx context.Context, r topology.Relationship, is spire.Relationship) (why, err error) {
-	if err := u.reachable(ctx, r); err != nil {
+func (f federating) seen(ctx context.Context, is spire.Relationship) (why, err error) {
+	if err := f.reachable(ctx); err != nil {
 		return nil, err
 	}
-	truster, err := u.topology.TrustDomain(r.Truster)
+	held, err := f.truster.API.HeldBundles(ctx)
 	if err != nil {
 		return nil, err
 	}
-	held, err := u.server(r.Truster).HeldBundles(ctx)
-	if err != nil {
-		return nil, err
-	}
-	o := outlook{
-		nodes: u.Parts.Nodes, lab: u.topology.Name, cluster: truster.Cluster, access: u.access(truster.Cluster),
-		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{},
-	}
+	o := outlook{nodes: f.Parts.Nodes, place: f.truster.Place, in: f.truster.Cluster, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
 	for _, b := range held {
 		o.held[b.TrustDomain()] = b
 	}
 	// A held bundle that is too old is put right later, and says nothing here.
-	if o.held[r.Trusted], err = u.server(r.Trusted).Bundle(ctx); err != nil {
+	if o.held[f.Trusted.Name], err = f.trusted.API.Bundle(ctx); err != nil {
 		return nil, err
 	}
 	err = wait(ctx, apiBound, check.Check{Name: "it can be told whether " + is.URL + " serves a bundle", Probe: func(ctx context.Context) error {
@@ -234,61 +215,18 @@ func (u *up) seen(ctx context.Context, r topology.Relationship, is spire.Relatio
 	return why, err
 }
 
-func relationshipKey(trusted spiffeid.TrustDomain) ObjectKey {
-	return ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind, Name: spire.ResourceName(trusted)}
-}
-
-// heldBundle returns nil for a bundle that is not held.
-func heldBundle(ctx context.Context, server *spire.Server, td spiffeid.TrustDomain) (*spiffebundle.Bundle, error) {
-	held, err := server.HeldBundle(ctx, td)
-	if missing := (*spire.NotFoundError)(nil); errors.As(err, &missing) {
-		return nil, nil
-	}
-	return held, err
-}
-
 // reachable waits until the truster's node gets through to the bundle endpoint
 // of the trusted: a server fetches as soon as it has the relationship, and after
 // a failure comes back only at its next poll.
-func (u *up) reachable(ctx context.Context, r topology.Relationship) error {
-	truster, err := u.topology.TrustDomain(r.Truster)
-	if err != nil {
-		return err
-	}
-	trusted, err := u.topology.TrustDomain(r.Trusted)
-	if err != nil {
-		return err
-	}
-	address, err := u.addresses.Server(trusted)
-	if err != nil {
-		return err
-	}
-	endpoint := netip.AddrPortFrom(address, uint16(trusted.BundleEndpoint.Port))
+func (f federating) reachable(ctx context.Context) error {
+	from, to := f.truster.Place.Cluster, f.trusted.Server
 	return wait(ctx, apiBound, check.Check{
-		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", r.Trusted.Name(), truster.Cluster),
+		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", f.Trusted, from.Name),
 		Probe: func(ctx context.Context) error {
-			_, err := u.Parts.Nodes.Get(ctx, u.topology.Name, truster.Cluster, "https://"+endpoint.String(), address)
-			return endpointAt(trusted, address).elsewhere(ctx, u.access(trusted.Cluster).Objects, err)
+			_, err := f.Parts.Nodes.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(to), to.Address)
+			return endpointAt(to).elsewhere(ctx, f.trusted.Objects, err)
 		},
 	})
-}
-
-// relationship returns the resource that makes a relationship, with the bundle
-// that the trusted server has now.
-func (u *up) relationship(ctx context.Context, r topology.Relationship) (spire.Resource, error) {
-	trusted, err := u.topology.TrustDomain(r.Trusted)
-	if err != nil {
-		return spire.Resource{}, err
-	}
-	address, err := u.addresses.Server(trusted)
-	if err != nil {
-		return spire.Resource{}, err
-	}
-	bundle, err := u.server(r.Trusted).Bundle(ctx)
-	if err != nil {
-		return spire.Resource{}, err
-	}
-	return spire.FederatedTrustDomain(r, trusted.BundleEndpoint, address, bundle)
 }
 
 // fetchDelay is how long a server that has a relationship is left to fetch by
@@ -305,13 +243,9 @@ const staticFetchDelay = 2 * time.Second
 // syncing brings a held bundle in sync with its source, and no sooner than
 // needed.
 type syncing struct {
-	topology.Relationship
+	federating
 	// followed is what the controller manager makes, in mode crd.
-	followed         spire.Relationship
-	endpoint         topology.BundleEndpoint
-	truster, trusted *spire.Server
-	// objects are those of the truster's cluster.
-	objects Objects
+	followed spire.Relationship
 	// delay is how long the truster is left to fetch by itself.
 	delay time.Duration
 	// since is when the truster was first seen to have the relationship, or was
@@ -326,11 +260,11 @@ type syncing struct {
 func (s *syncing) probe(ctx context.Context) error {
 	// A bundle that is in sync may have been so before there was a relationship.
 	if s.Mode == topology.CRD {
-		relationships, err := s.truster.Relationships(ctx)
+		relationships, err := s.truster.API.Relationships(ctx)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(relationships, func(r spire.Relationship) bool { return r.Trusted == s.Trusted })
+		i := slices.IndexFunc(relationships, func(r spire.Relationship) bool { return r.Trusted == s.Trusted.Name })
 		if i < 0 {
 			s.since = time.Time{}
 			return s.unmade(ctx)
@@ -340,11 +274,11 @@ func (s *syncing) probe(ctx context.Context) error {
 			return fmt.Errorf("its server fetches from %s by %s, and not yet from %s by %s", is.URL, is.Profile, s.followed.URL, s.followed.Profile)
 		}
 	}
-	source, err := s.trusted.Bundle(ctx)
+	source, err := s.trusted.API.Bundle(ctx)
 	if err != nil {
 		return err
 	}
-	held, err := heldBundle(ctx, s.truster, s.Trusted)
+	held, err := s.truster.API.HeldBundle(ctx, s.Trusted.Name)
 	if err != nil {
 		return err
 	}
@@ -368,12 +302,12 @@ func (s *syncing) probe(ctx context.Context) error {
 // unmade says why the truster's server does not have the relationship. Where no
 // resource stands for it any more, nobody will make it.
 func (s *syncing) unmade(ctx context.Context) error {
-	r, err := readFederated(ctx, s.objects, s.Truster)
+	r, err := readFederated(ctx, s.truster.Objects, s.Truster)
 	if err != nil {
 		return err
 	}
-	err = fmt.Errorf("its server does not have the relationship%s", r.unmade(s.Trusted))
-	if _, there := r.followed[s.Trusted]; !there {
+	err = fmt.Errorf("its server does not have the relationship%s", r.unmade(s.Trusted.Name))
+	if _, there := r.followed[s.Trusted.Name]; !there {
 		return check.Never(err)
 	}
 	return err
@@ -384,10 +318,10 @@ func (s *syncing) unmade(ctx context.Context) error {
 // it, with the hint by which it comes back soon (see spire.Pinned).
 func (s *syncing) fetch(ctx context.Context, source *spiffebundle.Bundle) error {
 	plan.Did(ctx)
-	if s.refused = s.truster.RefreshBundle(ctx, s.Trusted); s.refused == nil {
+	if s.refused = s.truster.API.RefreshBundle(ctx, s.Trusted.Name); s.refused == nil {
 		return s.probe(ctx)
 	}
-	s.refused = errors.Join(s.refused, s.truster.SetBundle(ctx, spire.Pinned(s.endpoint, source)))
+	s.refused = errors.Join(s.refused, s.truster.API.SetBundle(ctx, spire.Pinned(s.Trusted.BundleEndpoint, source)))
 	return s.refused
 }
 

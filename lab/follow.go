@@ -7,9 +7,10 @@ import (
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // federated is what a cluster has of ClusterFederatedTrustDomains.
@@ -30,39 +31,28 @@ func (f followed) ours() bool { return f.Resource == spire.ResourceName(f.Truste
 
 // readFederated reads the resources for relationships of the cluster of a trust
 // domain, whoever made them.
-func readFederated(ctx context.Context, objects Objects, of spiffeid.TrustDomain) (federated, error) {
+func readFederated(ctx context.Context, objects access.Objects, of *topology.Domain) (federated, error) {
 	all, err := readAll(ctx, objects)
 	return follow(of, all), err
 }
 
 // readFederated reads those of all clusters side by side.
 func (v *visit) readFederated(ctx context.Context) {
-	domains := v.topology.TrustDomains
-	read, errs := make([]federated, len(domains)), make([]error, len(domains))
-	var group errgroup.Group
-	for i, td := range domains {
-		if v.servers[td.Name].silent != nil {
-			continue // there may be nobody to ask, and no use for the answer
+	servers := v.Servers()
+	each(len(servers), func(i int) {
+		s, a := servers[i], v.servers[servers[i]]
+		if a.silent != nil {
+			return // there may be nobody to ask, and no use for the answer
 		}
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, statusBound)
-			defer cancel()
-			read[i], errs[i] = readFederated(ctx, v.access[td.Cluster].Objects, td.Name)
-			return nil
-		})
-	}
-	// Each has its own error.
-	_ = group.Wait()
-	for i, td := range domains {
-		a := v.servers[td.Name]
-		a.federated, a.unread = read[i], errs[i]
-		v.servers[td.Name] = a
-	}
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		a.federated, a.unread = readFederated(ctx, a.site.Objects, s.Domain)
+	})
 }
 
-func follow(of spiffeid.TrustDomain, all []spire.FederatedTrustDomainResource) federated {
+func follow(of *topology.Domain, all []spire.FederatedTrustDomainResource) federated {
 	r := federated{followed: map[spiffeid.TrustDomain]followed{}}
-	served, passed := spire.Follow(of, all)
+	served, passed := spire.Follow(of.Name, all)
 	for td, f := range served {
 		r.followed[td] = followed{f}
 	}
@@ -71,9 +61,9 @@ func follow(of spiffeid.TrustDomain, all []spire.FederatedTrustDomainResource) f
 }
 
 // readAll reads all ClusterFederatedTrustDomains of a cluster.
-func readAll(ctx context.Context, objects Objects) ([]spire.FederatedTrustDomainResource, error) {
+func readAll(ctx context.Context, objects access.Objects) ([]spire.FederatedTrustDomainResource, error) {
 	var all []spire.FederatedTrustDomainResource
-	err := objects.List(ctx, ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}, nil, &all)
+	err := objects.List(ctx, access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}, nil, &all)
 	return all, err
 }
 

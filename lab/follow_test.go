@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -22,7 +23,7 @@ import (
 )
 
 // ownKey is the resource by which cluster2.com trusts cluster1.com.
-var ownKey = lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind, Name: "cluster1.com"}
+var ownKey = access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind, Name: "cluster1.com"}
 
 // edit changes the lab's own resource in the cluster of the broker, as a person
 // would, and gives it another name and labels where those are not empty.
@@ -304,7 +305,7 @@ func TestEndpointWithAnotherAddress(t *testing.T) {
 				d := w.driver(t)
 				starts()["all of it"](t, w, d)
 				serves := func(namespace, name, ingress string) {
-					w.nodes[nodeName{"quotes", "market"}].objects[lab.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name}] = fmt.Sprintf(
+					w.nodes[nodeName{"quotes", "market"}].objects[access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name}] = fmt.Sprintf(
 						`{"metadata":{"namespace":%q,"name":%q},"status":{"loadBalancer":{"ingress":%s}}}`, namespace, name, ingress)
 				}
 				serves(spire.Namespace, spire.BundleEndpointService, tt.ingress)
@@ -344,7 +345,7 @@ func TestWorkloadWhoseAddressIsTaken(t *testing.T) {
 				starts()["all of it"](t, w, d)
 				market := w.nodes[nodeName{"quotes", "market"}].objects
 				for of, ingress := range map[[2]string]string{{"demo", "stock-quotes-service"}: `[]`, {"shop", "theirs"}: `[{"ip":"10.192.1.101"}]`} {
-					market[lab.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: of[0], Name: of[1]}] = fmt.Sprintf(
+					market[access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: of[0], Name: of[1]}] = fmt.Sprintf(
 						`{"metadata":{"namespace":%q,"name":%q},"status":{"loadBalancer":{"ingress":%s}}}`, of[0], of[1], ingress)
 				}
 				d.Parts.Certificates = func(ctx context.Context, at netip.AddrPort) ([]*x509.Certificate, error) {

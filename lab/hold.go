@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/fedlab-dev/fedlab/lab/plan"
-	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // HeldError says that another command is changing the lab.
@@ -47,13 +44,3 @@ func (d *Driver) Hold(ctx context.Context, lab, command string) (*Hold, error) {
 
 // Release lets others change the lab.
 func (h *Hold) Release() error { return h.release() }
-
-// Up is Driver.Up for a caller that holds the lab.
-func (h *Hold) Up(ctx context.Context, t topology.Topology) (err error) {
-	p, up, err := h.driver.plan(t)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, up.close()) }()
-	return plan.Runner{Observe: h.driver.Observe}.Run(ctx, p)
-}

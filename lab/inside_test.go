@@ -5,37 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // terminal writes down what is asked of it, and of which cluster.
 type terminal struct{ cluster string }
 
-func (r terminal) Run(_ context.Context, namespace, pod, container string, s lab.Streams, argv ...string) error {
+func (r terminal) Run(_ context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
 	given, err := io.ReadAll(s.In)
 	_, _ = fmt.Fprintf(s.Out, "%s %s/%s %s: %s < %s", r.cluster, namespace, pod, container, strings.Join(argv, " "), given)
-	return errors.Join(err, &lab.EndedError{Program: argv[0], Code: 7})
+	return errors.Join(err, &access.EndedError{Program: argv[0], Code: 7})
 }
 
-func (r terminal) Logs(_ context.Context, namespace, pod, container string, o lab.LogOptions, out io.Writer) error {
+func (r terminal) Logs(_ context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) error {
 	_, err := fmt.Fprintf(out, "%s %s/%s %s, follow %t, since %s", r.cluster, namespace, pod, container, o.Follow, o.Since)
 	return err
 }
 
 // named are pods by cluster.
 type named struct {
-	lab.Objects
+	access.Objects
 	pods []string
 }
 
-func (n named) Named(_ context.Context, kind lab.ObjectKey, labels map[string]string) ([]string, error) {
-	if kind != (lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: "spire-system"}) || labels["app.kubernetes.io/name"] != "spire-agent" {
+func (n named) Named(_ context.Context, kind access.ObjectKey, labels map[string]string) ([]string, error) {
+	if kind != (access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: "spire-system"}) || labels["app.kubernetes.io/name"] != "spire-agent" {
 		return nil, fmt.Errorf("asked for %v with %v", kind, labels)
 	}
 	return n.pods, nil
@@ -49,33 +49,32 @@ func (ways) Kubeconfig(_, cluster string) ([]byte, error) { return []byte(cluste
 // TestInside: a person reaches the server and the agent of a trust domain while
 // their cluster runs, whatever the other clusters do.
 func TestInside(t *testing.T) {
-	top := quotes(t)
+	g := resolved(t, quotes(t))
 	agents := []string{"spire-agent-x"}
 	d := &lab.Driver{Parts: lab.Parts{
 		Nodes:       listed{nodes: map[string][]lab.Node{"quotes": {{Cluster: "market", Running: true}, {Cluster: "broker"}}}},
 		Kubeconfigs: ways{},
-		Connect: func(kubeconfig []byte) (lab.Access, error) {
-			return lab.Access{Objects: named{pods: agents}, Terminals: terminal{string(kubeconfig)}}, nil
+		Connect: func(kubeconfig []byte) (access.Cluster, error) {
+			return access.Cluster{Objects: named{pods: agents}, Terminals: terminal{string(kubeconfig)}}, nil
 		},
 	}}
-	i := slices.IndexFunc(top.TrustDomains, func(td topology.TrustDomain) bool { return td.Cluster == "market" })
-	market, broker := top.TrustDomains[i], top.TrustDomains[1-i]
+	market, broker := g.Clusters[0].Servers[0], g.Clusters[1].Servers[0]
 
 	var out strings.Builder
-	err := d.SPIREServer(t.Context(), top, market, lab.Streams{In: strings.NewReader("bundle"), Out: &out}, "bundle", "set")
-	ended := (*lab.EndedError)(nil)
+	err := d.SPIREServer(t.Context(), market, access.Streams{In: strings.NewReader("bundle"), Out: &out}, "bundle", "set")
+	ended := (*access.EndedError)(nil)
 	if want := "market spire-system/spire-server-0 spire-server: /opt/spire/bin/spire-server bundle set < bundle"; out.String() != want ||
 		!errors.As(err, &ended) || ended.Code != 7 {
 		t.Errorf("error %v, got %q, want %q", err, out.String(), want)
 	}
 
-	o := lab.LogOptions{Follow: true, Since: time.Minute}
+	o := access.LogOptions{Follow: true, Since: time.Minute}
 	for want, read := range map[string]func(io.Writer) error{
 		"market spire-system/spire-server-0 serving-cert, follow true, since 1m0s": func(out io.Writer) error {
-			return d.ServerLogs(t.Context(), top, market, "serving-cert", o, out)
+			return d.ServerLogs(t.Context(), market, "serving-cert", o, out)
 		},
 		"market spire-system/spire-agent-x spire-agent, follow true, since 1m0s": func(out io.Writer) error {
-			return d.AgentLogs(t.Context(), top, market, o, out)
+			return d.AgentLogs(t.Context(), market, o, out)
 		},
 	} {
 		var out strings.Builder
@@ -85,13 +84,13 @@ func TestInside(t *testing.T) {
 	}
 
 	agents = nil
-	if err := d.AgentLogs(t.Context(), top, market, o, io.Discard); err == nil ||
+	if err := d.AgentLogs(t.Context(), market, o, io.Discard); err == nil ||
 		err.Error() != "read log of the agent of cluster1.com: cluster market has no pod of it" {
 		t.Errorf("without an agent: error %v", err)
 	}
 	for what, err := range map[string]error{
-		"cluster broker is stopped": d.SPIREServer(t.Context(), top, broker, lab.Streams{}),
-		"it has no cluster moon":    d.Runs(t.Context(), "quotes", "moon"),
+		"cluster broker is stopped": d.SPIREServer(t.Context(), broker, access.Streams{}),
+		"it has no cluster moon":    d.Runs(t.Context(), &topology.Cluster{Lab: "quotes", ClusterSpec: topology.ClusterSpec{Name: "moon"}}),
 	} {
 		notUp := (*lab.NotUpError)(nil)
 		if !errors.As(err, &notUp) || notUp.What != what {
@@ -102,8 +101,7 @@ func TestInside(t *testing.T) {
 		topology.HTTPSWeb:    "spire-server spire-controller-manager serving-cert",
 		topology.HTTPSSPIFFE: "spire-server spire-controller-manager",
 	} {
-		td := topology.TrustDomain{BundleEndpoint: topology.BundleEndpoint{Profile: profile}}
-		if got := strings.Join(lab.ServerContainers(td), " "); got != want {
+		if got := strings.Join(lab.ServerContainers(profile), " "); got != want {
 			t.Errorf("%s: containers %s, want %s", profile, got, want)
 		}
 	}

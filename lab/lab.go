@@ -10,14 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"strings"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/plan"
-	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -28,14 +24,14 @@ type Driver struct {
 	Observe func(plan.Event)
 }
 
-// Lab is a running lab: the topology that it was meant to be, and access to
-// each cluster that answers.
+// Lab is a running lab: the graph of what it was meant to be, and access to each of
+// its clusters. What its methods are given must be parts of its own Graph. It is not
+// for concurrent use.
 type Lab struct {
-	Topology  topology.Topology
-	Addresses topology.Addresses
-	parts     Parts
-	clusters  map[string]Access
-	servers   map[spiffeid.TrustDomain]*spire.Server
+	Graph    *topology.Graph
+	parts    Parts
+	clusters map[*topology.Cluster]access.Cluster
+	sites    map[*topology.Server]*Site
 }
 
 // NotUpError says that a lab, or a part of it, does not run.
@@ -64,92 +60,51 @@ func (d *Driver) Open(ctx context.Context, t topology.Topology) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	t = t.Placed(before)
-	addresses, err := t.Addresses(network)
+	g, err := topology.Resolve(t.Placed(before), network)
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Topology: t, Addresses: addresses, parts: d.Parts, clusters: map[string]Access{}, servers: map[spiffeid.TrustDomain]*spire.Server{}}
-	for _, c := range t.Clusters {
-		i := slices.IndexFunc(nodes, func(n Node) bool { return n.Cluster == c.Name })
-		if i < 0 {
-			return nil, &NotUpError{Lab: t.Name, What: "it has no cluster " + c.Name}
-		}
-		if !nodes[i].Running {
-			return nil, &NotUpError{Lab: t.Name, What: "cluster " + c.Name + " is stopped"}
-		}
-		access, err := d.access(t.Name, c.Name)
-		if err != nil {
+	l := &Lab{Graph: g, parts: d.Parts, clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{}}
+	for _, c := range g.Clusters {
+		n, there := nodeOf(c, nodes)
+		if err := runs(c, n, there); err != nil {
 			return nil, err
 		}
-		l.clusters[c.Name] = access
+		if l.clusters[c], err = d.access(c.Lab, c.Name); err != nil {
+			return nil, err
+		}
 	}
 	return l, nil
-}
-
-// access connects to a cluster that runs.
-func (d *Driver) access(lab, cluster string) (Access, error) {
-	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(lab, cluster)
-	if err != nil {
-		return Access{}, err
-	}
-	access, err := d.Parts.Connect(kubeconfig)
-	if err != nil {
-		return Access{}, fmt.Errorf("connect to cluster %s: %w", cluster, err)
-	}
-	return access, nil
 }
 
 // Close ends the connections of the handle; the lab runs on.
 func (l *Lab) Close() error {
 	var errs []error
-	for _, s := range l.servers {
+	for _, s := range l.sites {
 		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// Cluster returns access to a cluster of the lab.
-func (l *Lab) Cluster(name string) (Access, error) {
-	access, ok := l.clusters[name]
+// Access returns what can be done in a cluster of the lab.
+func (l *Lab) Access(c *topology.Cluster) access.Cluster { return l.clusters[c] }
+
+// Site returns a connection to a SPIRE server of the lab, the same one each time;
+// Close of the lab's handle ends it.
+func (l *Lab) Site(ctx context.Context, s *topology.Server) (*Site, error) {
+	if site, ok := l.sites[s]; ok {
+		return site, nil
+	}
+	in, ok := l.clusters[s.Place.Cluster]
 	if !ok {
-		return Access{}, fmt.Errorf("lab %s has no cluster %q", l.Topology.Name, name)
+		return nil, fmt.Errorf("the server of %s is not one of this handle's graph of lab %s", s.Domain, l.Graph.Name)
 	}
-	return access, nil
-}
-
-// Server returns a connection to the SPIRE server of a trust domain; Close of
-// the lab's handle ends it. It is not for concurrent use.
-func (l *Lab) Server(ctx context.Context, name spiffeid.TrustDomain) (*spire.Server, error) {
-	if s, ok := l.servers[name]; ok {
-		return s, nil
-	}
-	td, err := l.Topology.TrustDomain(name)
+	site, err := connect(ctx, s, in)
 	if err != nil {
 		return nil, err
 	}
-	access, err := l.Cluster(td.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	s, err := connectServer(ctx, access, name)
-	if err != nil {
-		return nil, err
-	}
-	l.servers[name] = s
-	return s, nil
-}
-
-// connectServer opens the admin API of a trust domain's server through the
-// cluster's own API: nothing of it listens outside of the cluster.
-func connectServer(ctx context.Context, access Access, td spiffeid.TrustDomain) (*spire.Server, error) {
-	exec := func(ctx context.Context, argv ...string) ([]byte, error) {
-		return access.Pods.Exec(ctx, spire.Namespace, spire.ServerPod, spire.ServerContainer, append([]string{spire.ServerProgram}, argv...)...)
-	}
-	dial := func(ctx context.Context) (net.Conn, error) {
-		return access.Pods.Dial(ctx, spire.Namespace, spire.ServerPod, spire.APIPort)
-	}
-	return spire.Connect(ctx, exec, dial, td)
+	l.sites[s] = site
+	return site, nil
 }
 
 func note(ctx context.Context, waiting string) func(error) {

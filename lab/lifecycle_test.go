@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -128,7 +129,7 @@ func TestUpPutsBackTheMarkOfACluster(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := w.dump()
-		delete(w.nodes[nodeName{"quotes", "market"}].objects, lab.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-system", Name: "fedlab"})
+		delete(w.nodes[nodeName{"quotes", "market"}].objects, access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-system", Name: "fedlab"})
 		if err := w.up(t, d, quotes(t)); err != nil {
 			t.Fatal(err)
 		}

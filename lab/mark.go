@@ -5,10 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
+	"slices"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -17,21 +16,21 @@ import (
 // cluster without it was left by an up that was killed, and is made anew. It
 // holds what the lab is meant to be, so that a lab can be opened without its
 // file.
-var mark = ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-system", Name: "fedlab"}
+var mark = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-system", Name: "fedlab"}
 
 const markTopology = "topology.json"
 
 // mark writes into a cluster what the lab is meant to be: the next up, and who has
 // no lab file, read it there.
-func (u *up) mark(ctx context.Context, c topology.Cluster) error {
-	intent, err := json.Marshal(u.topology)
+func (u *up) mark(ctx context.Context, c *topology.Cluster) error {
+	intent, err := json.Marshal(u.Intent())
 	if err != nil {
 		return err
 	}
-	changed, err := u.access(c.Name).Objects.Apply(ctx, map[string]any{
+	changed, err := u.in(c).Objects.Apply(ctx, map[string]any{
 		"apiVersion": mark.APIVersion, "kind": mark.Kind,
 		"metadata": map[string]any{"name": mark.Name, "namespace": mark.Namespace},
-		"data":     map[string]any{"lab": u.topology.Name, "cluster": c.Name, markTopology: string(intent)},
+		"data":     map[string]any{"lab": c.Lab, "cluster": c.Name, markTopology: string(intent)},
 	})
 	if changed {
 		plan.Did(ctx)
@@ -40,12 +39,12 @@ func (u *up) mark(ctx context.Context, c topology.Cluster) error {
 		return err
 	}
 	// The node says it, too, for the day that its cluster does not answer.
-	marked, err := u.Parts.Marks.Whole(ctx, u.topology.Name, c.Name)
+	marked, err := u.Parts.Marks.Whole(ctx, c.Lab, c.Name)
 	if err != nil || marked {
 		return err
 	}
 	plan.Did(ctx)
-	return u.Parts.Marks.SetWhole(ctx, u.topology.Name, c.Name)
+	return u.Parts.Marks.SetWhole(ctx, c.Lab, c.Name)
 }
 
 // Topology returns what a lab that runs is meant to be, as the last up was told;
@@ -71,18 +70,18 @@ func (d *Driver) marked(ctx context.Context, lab string, n Node) (t topology.Top
 	if !n.Running {
 		return t, errors.New("its node is stopped")
 	}
-	access, err := d.access(lab, n.Cluster)
+	in, err := d.access(lab, n.Cluster)
 	if err != nil {
 		return t, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	return readMark(ctx, access.Objects)
+	return readMark(ctx, in.Objects)
 }
 
 // readMark returns what a cluster's mark says, and an error for a cluster without
 // one.
-func readMark(ctx context.Context, objects Objects) (t topology.Topology, err error) {
+func readMark(ctx context.Context, objects access.Objects) (t topology.Topology, err error) {
 	var m struct {
 		Data map[string]string `json:"data"`
 	}
@@ -98,47 +97,51 @@ func readMark(ctx context.Context, objects Objects) (t topology.Topology, err er
 
 // recall returns what the clusters that are there were last meant to be.
 func (d *Driver) recall(ctx context.Context, lab string, nodes []Node) (topology.Topology, error) {
-	var mu sync.Mutex
-	told := map[string]topology.Topology{}
-	var group errgroup.Group
-	for _, n := range nodes {
-		group.Go(func() error {
-			if t, err := d.marked(ctx, lab, n); err == nil {
-				mu.Lock()
-				defer mu.Unlock()
-				told[n.Cluster] = t
-			}
-			return context.Cause(ctx)
-		})
-	}
-	err := group.Wait()
-	return gather(lab, nodes, told), err
+	told := make([]memory, len(nodes))
+	each(len(nodes), func(i int) {
+		t, err := d.marked(ctx, lab, nodes[i])
+		told[i] = memory{nodes[i], t, err == nil}
+	})
+	return gather(lab, told), context.Cause(ctx)
+}
+
+// memory is what the cluster of a node tells that the lab is meant to be, where it
+// tells.
+type memory struct {
+	node   Node
+	intent topology.Topology
+	tells  bool
+}
+
+// has reports whether a cluster knows of another one, or of itself.
+func (m memory) has(cluster string) bool {
+	return m.tells && slices.ContainsFunc(m.intent.Clusters, func(c topology.ClusterSpec) bool { return c.Name == cluster })
 }
 
 // gather puts together what clusters tell that the lab is meant to be. Each is
 // believed about itself, since the others may have been changed since; of one
 // that does not tell, another may know.
-func gather(lab string, nodes []Node, told map[string]topology.Topology) topology.Topology {
+func gather(lab string, told []memory) topology.Topology {
 	before := topology.Topology{Name: lab}
-	for _, n := range nodes {
-		source, ok := told[n.Cluster]
-		for _, other := range nodes {
-			if _, err := told[other.Cluster].Cluster(n.Cluster); !ok && err == nil {
-				source, ok = told[other.Cluster], true
+	for _, m := range told {
+		source, cluster := m, m.node.Cluster
+		for _, other := range told {
+			if !source.tells && other.has(cluster) {
+				source = other
 			}
 		}
-		for _, c := range source.Clusters {
-			if c.Name == n.Cluster {
+		for _, c := range source.intent.Clusters {
+			if c.Name == cluster {
 				before.Clusters = append(before.Clusters, c)
 			}
 		}
-		for _, td := range source.TrustDomains {
-			if td.Cluster == n.Cluster {
+		for _, td := range source.intent.TrustDomains {
+			if td.Cluster == cluster {
 				before.TrustDomains = append(before.TrustDomains, td)
 			}
 		}
-		for _, w := range source.Workloads {
-			if w.Cluster == n.Cluster {
+		for _, w := range source.intent.Workloads {
+			if w.Cluster == cluster {
 				before.Workloads = append(before.Workloads, w)
 			}
 		}

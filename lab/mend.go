@@ -39,15 +39,15 @@ func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, held.Release()) }()
-	v, err := d.look(ctx, t)
+	v, err := d.visit(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	defer v.close()
 	mended := []Mended{}
 	var errs []error
-	for _, r := range v.topology.Relationships {
-		c, silent := v.compared(r.Truster, r.Trusted)
+	for _, r := range v.Trusts {
+		c, silent := v.compared(r)
 		if silent != nil || c.State == federation.InSync {
 			continue
 		}
@@ -56,9 +56,9 @@ func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err
 			errs = append(errs, fmt.Errorf("mend %s: %w", r.ID(), err))
 			continue
 		}
-		m := Mended{Truster: r.Truster.Name(), Trusted: r.Trusted.Name(), Was: c.State}
+		m := Mended{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Was: c.State}
 		if _, err := v.asConfigured(r); err == nil && r.Mode != topology.Manual {
-			m.NextPollBy = time.Now().Add(federation.NextPoll(v.servers[r.Truster].held[r.Trusted], set))
+			m.NextPollBy = time.Now().Add(federation.NextPoll(v.server(r.Truster).held[r.Trusted.Name], set))
 		}
 		mended = append(mended, m)
 	}
@@ -66,26 +66,22 @@ func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err
 }
 
 // mend returns the bundle that it has set.
-func (v *visit) mend(ctx context.Context, r topology.Relationship) (*spiffebundle.Bundle, error) {
+func (v *visit) mend(ctx context.Context, r *topology.Trust) (*spiffebundle.Bundle, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	trusted, err := v.topology.TrustDomain(r.Trusted)
-	if err != nil {
-		return nil, err
-	}
-	truster := v.servers[r.Truster].server
-	source, err := v.servers[r.Trusted].server.Bundle(ctx)
+	truster := v.server(r.Truster).site.API
+	source, err := v.server(r.Trusted).site.API.Bundle(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// As a fetch would bring it: no server tells the hint of its own bundle, and
 	// without one a server whose next fetch fails stays away for long (see
 	// spire.Pinned).
-	source.SetRefreshHint(trusted.BundleEndpoint.RefreshHint)
+	source.SetRefreshHint(r.Trusted.BundleEndpoint.RefreshHint)
 	if err := truster.SetBundle(ctx, source); err != nil {
 		return nil, err
 	}
-	held, err := heldBundle(ctx, truster, r.Trusted)
+	held, err := truster.HeldBundle(ctx, r.Trusted.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -6,10 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 func TestOpen(t *testing.T) {
@@ -21,25 +20,31 @@ func TestOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		access, err := l.Cluster("market")
-		if err != nil || access.Objects.NodeReady(t.Context()) != nil {
-			t.Errorf("access to market: %v", err)
+		for _, c := range l.Graph.Clusters {
+			if in := l.Access(c); in.Objects.NodeReady(t.Context()) != nil {
+				t.Errorf("no access to %s", c.Name)
+			}
 		}
-		if _, err := l.Cluster("moon"); err == nil || err.Error() != `lab quotes has no cluster "moon"` {
-			t.Errorf("access to nothing: %v", err)
+		market, broker := l.Graph.Servers()[0], l.Graph.Servers()[1]
+		first, err := l.Site(t.Context(), market)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, name := range []string{"cluster1.com", "cluster1.com", "cluster2.com"} {
-			td := spiffeid.RequireTrustDomainFromString(name)
-			server, err := l.Server(t.Context(), td)
+		for _, server := range []*topology.Server{market, market, broker} {
+			site, err := l.Site(t.Context(), server)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if bundle, err := server.Bundle(t.Context()); err != nil || bundle.TrustDomain() != td {
+			if bundle, err := site.API.Bundle(t.Context()); err != nil || bundle.TrustDomain() != server.Domain.Name || site.Server != server {
 				t.Errorf("bundle %v, error %v", bundle, err)
 			}
+			if (site == first) != (server == market) {
+				t.Errorf("the server of %s has not one connection", server.Domain)
+			}
 		}
-		if _, err := l.Server(t.Context(), spiffeid.RequireTrustDomainFromString("moon")); err == nil || err.Error() != `lab quotes has no trust domain "moon"` {
-			t.Errorf("server of nothing: %v", err)
+		stranger := resolved(t, quotes(t)).Servers()[0]
+		if _, err := l.Site(t.Context(), stranger); err == nil || err.Error() != "the server of cluster1.com is not one of this handle's graph of lab quotes" {
+			t.Errorf("server of another graph: %v", err)
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -20,11 +21,10 @@ import (
 // outlook is how the server of a trust domain sees bundle endpoints: by the names
 // that its cluster knows, from its node, and with what it holds.
 type outlook struct {
-	nodes   Nodes
-	lab     string
-	cluster string
-	access  Access
-	held    map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	nodes Nodes
+	place topology.Place
+	in    access.Cluster
+	held  map[spiffeid.TrustDomain]*spiffebundle.Bundle
 }
 
 // accepts returns nil when a server gets a bundle from where a relationship says;
@@ -64,19 +64,20 @@ func (o outlook) reached(ctx context.Context, r spire.Relationship) (Answer, err
 	if err != nil {
 		return Answer{}, because(EndpointUnreachable, "%w", err)
 	}
-	addresses, err := lookup(ctx, o.access.Pods, o.cluster, at.Hostname())
+	addresses, err := lookup(ctx, o.in.Pods, o.place, at.Hostname())
 	if unknown := (*UnknownHostError)(nil); errors.As(err, &unknown) {
 		return Answer{}, because(EndpointUnreachable, "%s: %w", r.URL, err)
 	} else if err != nil {
 		return Answer{}, err
 	}
 	var answer Answer
+	c := o.place.Cluster
 	for _, address := range addresses {
-		if answer, err = o.nodes.Get(ctx, o.lab, o.cluster, r.URL, address); err == nil {
+		if answer, err = o.nodes.Get(ctx, c.Lab, c.Name, r.URL, address); err == nil {
 			return answer, nil
 		}
 	}
-	return answer, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", o.cluster, r.URL, err)
+	return answer, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", c.Name, r.URL, err)
 }
 
 // verifiesSPIFFE says why a truster does not accept the chain of an endpoint by
@@ -113,15 +114,14 @@ func (o outlook) verifiesWeb(ctx context.Context, at string, chain []*x509.Certi
 	var roots struct {
 		Data map[string]string `json:"data"`
 	}
-	key := ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
-	if _, err := o.access.Objects.Object(ctx, key, &roots); err != nil {
+	if _, err := o.in.Objects.Object(ctx, configMapKey(o.place, spire.WebRootsConfigMap), &roots); err != nil {
 		return err
 	}
 	var known []*x509.Certificate
 	for _, pem := range roots.Data {
 		certificates, err := pki.Parse([]byte(pem))
 		if err != nil {
-			return fmt.Errorf("read the web roots of %s: %w", o.cluster, err)
+			return fmt.Errorf("read the web roots of %s: %w", o.place.Cluster.Name, err)
 		}
 		known = append(known, certificates...)
 	}

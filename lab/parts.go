@@ -3,10 +3,10 @@ package lab
 import (
 	"context"
 	"crypto/x509"
-	"net"
 	"net/netip"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -26,7 +26,7 @@ type Parts struct {
 	// nodes is there.
 	Labs func(context.Context) ([]Found, error)
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
-	Connect func(kubeconfig []byte) (Access, error)
+	Connect func(kubeconfig []byte) (access.Cluster, error)
 	// Watchers returns nil when the kernel lets that many clusters watch their
 	// files; clusters that run are among them.
 	Watchers func(clusters int) error
@@ -207,80 +207,6 @@ type Kubeconfigs interface {
 	Context(lab, cluster string) string
 }
 
-// Access is what can be done in one cluster.
-type Access struct {
-	Objects  Objects
-	Pods     Pods
-	Releases Releases
-	// Terminals may be nil where no person is connected.
-	Terminals Terminals
-}
-
-// ObjectKey names a Kubernetes object. Namespace is empty for those of the
-// whole cluster.
-type ObjectKey struct {
-	APIVersion, Kind, Namespace, Name string
-}
-
-// Objects reads and writes Kubernetes objects.
-type Objects interface {
-	// Apply makes objects what they are given as (server-side apply); it
-	// reports whether it changed one.
-	Apply(ctx context.Context, objects ...any) (bool, error)
-	// Object reads an object into something that JSON fits into; it returns
-	// false where there is none.
-	Object(ctx context.Context, key ObjectKey, into any) (bool, error)
-	// Named returns the names of the objects of a kind with these labels; none
-	// where the cluster does not know the kind. The name of the key is not used.
-	Named(ctx context.Context, kind ObjectKey, labels map[string]string) ([]string, error)
-	// List reads the objects of a kind with these labels into a slice of something
-	// that JSON fits into, by one question; none where the cluster does not know the
-	// kind. The name of the key is not used, and without a namespace all count.
-	List(ctx context.Context, kind ObjectKey, labels map[string]string, into any) error
-	// Delete removes an object; none is not an error.
-	Delete(ctx context.Context, key ObjectKey) error
-	// NodeReady returns nil when the API answers and the node is ready.
-	NodeReady(ctx context.Context) error
-}
-
-// Pods reaches into pods and looks at what controls them.
-type Pods interface {
-	// Exec runs a program in a container and returns its standard output.
-	Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error)
-	// Dial connects to a port of a pod.
-	Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error)
-	// Started returns nil when all that a StatefulSet wants is of its newest
-	// version, and that container of each pod has started, that is, its startup
-	// probe has succeeded; it may not be ready yet.
-	Started(ctx context.Context, statefulSet ObjectKey, container string) error
-	// Ready returns nil when all that a Deployment, StatefulSet or DaemonSet
-	// wants runs in its newest version; the error says what is seen instead.
-	Ready(ctx context.Context, key ObjectKey) error
-	// Named returns the names of the ready pods with these labels.
-	Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error)
-}
-
-// Release is a chart with its values.
-type Release struct {
-	Name, Namespace string
-	// Chart is the folder of a chart: a path, or the name of one of charts.FS.
-	Chart  string
-	Values any
-}
-
-// Releases installs charts.
-type Releases interface {
-	// Apply installs or upgrades a release, and does nothing where the cluster
-	// has that chart with these values, and its objects as they were made: what
-	// was deleted or edited comes back. It reports whether it did something.
-	Apply(ctx context.Context, release Release) (bool, error)
-	// List returns the releases that Apply has installed, without chart and
-	// values.
-	List(ctx context.Context) ([]Release, error)
-	// Remove uninstalls a release; none is not an error.
-	Remove(ctx context.Context, namespace, name string) error
-}
-
 // Programs among ImageSet.Demos that are no app.
 const (
 	servingCert = "serving-cert"
@@ -297,6 +223,6 @@ func wait(ctx context.Context, within time.Duration, c check.Check) error {
 }
 
 // deployment returns the key of the Deployment of a workload.
-func deployment(w topology.Workload) ObjectKey {
-	return ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: w.App.Namespace, Name: w.App.Deployment}
+func deployment(w *topology.Workload) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: w.App.Namespace, Name: w.App.Deployment}
 }

@@ -3,7 +3,11 @@ package lab_test
 import (
 	"flag"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -56,8 +60,8 @@ func TestPlanRefusesWhatDoesNotHold(t *testing.T) {
 	}{
 		"a relationship of nobody": {func(top *topology.Topology) { top.TrustDomains = top.TrustDomains[:1] }, `lab quotes has no trust domain "cluster2.com"`},
 		"a call to nobody":         {func(top *topology.Topology) { top.Workloads = top.Workloads[1:] }, `lab quotes has no workload "stock-quotes"`},
-		"two clusters of one name": {func(top *topology.Topology) { top.Clusters[1].Name = "market" }, "add step cluster/market: the plan has a step of that name"},
-		"a workload without place": {func(top *topology.Topology) { top.Workloads[0].Cluster = "moon" }, "cluster moon of lab quotes has no trust domain"},
+		"two clusters of one name": {func(top *topology.Topology) { top.Clusters[1].Name = "market" }, `lab quotes has two clusters "market"`},
+		"a workload without place": {func(top *topology.Topology) { top.Workloads[0].Cluster = "moon" }, `workload stock-quotes: lab quotes has no cluster "moon"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			top := quotes(t)
@@ -66,5 +70,36 @@ func TestPlanRefusesWhatDoesNotHold(t *testing.T) {
 				t.Errorf("error %v lacks %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestPlanReadsAsATableOfContents: what a bring-up consists of is seen at one look.
+func TestPlanReadsAsATableOfContents(t *testing.T) {
+	const most = 40
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := token.NewFileSet()
+	lines := map[string]int{}
+	for _, name := range files {
+		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv == nil {
+				continue
+			}
+			if of, ok := f.Recv.List[0].Type.(*ast.StarExpr); ok {
+				lines[fmt.Sprint(of.X)+"."+f.Name.Name] = set.Position(f.End()).Line - set.Position(f.Pos()).Line + 1
+			}
+		}
+	}
+	for _, name := range []string{"Driver.Plan", "survey.contents", "up.contents"} {
+		if n := lines[name]; n == 0 || n > most {
+			t.Errorf("%s has %d lines, want at most %d: give its parts functions of their own", name, n, most)
+		}
 	}
 }

@@ -13,17 +13,16 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-var bundleKey = ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.BundleConfigMap}
-
-// published returns nil when a cluster's agents find the X.509 authorities of this
+// published returns nil when a server's agents find the X.509 authorities of this
 // bundle, that of their server.
-func published(ctx context.Context, objects Objects, bundle *spiffebundle.Bundle) error {
+func published(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) error {
 	var is struct {
 		Data map[string]string `json:"data"`
 	}
-	there, err := objects.Object(ctx, bundleKey, &is)
+	there, err := site.Objects.Object(ctx, configMapKey(site.Place, spire.BundleConfigMap), &is)
 	if err != nil {
 		return err
 	}
@@ -49,11 +48,10 @@ func published(ctx context.Context, objects Objects, bundle *spiffebundle.Bundle
 
 // published asks once more where the two differ: the server publishes a new
 // authority right after it has it.
-func (v *visit) published(ctx context.Context, cluster string, a asked) error {
+func (a *asked) published(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	objects := v.access[cluster].Objects
-	err := published(ctx, objects, a.bundle)
+	err := published(ctx, a.site, a.bundle)
 	if causeOf(err) != Unpublished {
 		return err
 	}
@@ -61,39 +59,39 @@ func (v *visit) published(ctx context.Context, cluster string, a asked) error {
 	case <-ctx.Done():
 	case <-time.After(federation.EndpointBound()):
 	}
-	bundle, err := a.server.Bundle(ctx)
+	bundle, err := a.site.API.Bundle(ctx)
 	if err == nil {
-		err = published(ctx, objects, bundle)
+		err = published(ctx, a.site, bundle)
 	}
 	return err
 }
 
 // publish restores what agents start with. Those that have hung for want of it
 // start again: the kubelet would look only up to two minutes later.
-func (u *up) publish(ctx context.Context, cluster string, server *spire.Server) error {
-	access := u.access(cluster)
-	bundle, err := server.Bundle(ctx)
+func (u *up) publish(ctx context.Context, site *Site) error {
+	bundle, err := site.API.Bundle(ctx)
 	if err != nil {
 		return err
 	}
-	err = published(ctx, access.Objects, bundle)
+	err = published(ctx, site, bundle)
 	if causeOf(err) != Unpublished {
 		return err
 	}
 	plan.Did(ctx)
-	if _, err := access.Objects.Apply(ctx, bundleObject(bundle.X509Authorities())); err != nil {
+	if _, err := site.Objects.Apply(ctx, bundleObject(site.Place, bundle.X509Authorities())); err != nil {
 		return err
 	}
-	if access.Pods.Ready(ctx, agentKey) == nil {
+	if site.Pods.Ready(ctx, AgentKey(site.Place)) == nil {
 		return nil
 	}
-	return u.renewAgents(ctx, cluster)
+	return u.renewAgents(ctx, site.Server)
 }
 
-func bundleObject(authorities []*x509.Certificate) any {
+func bundleObject(p topology.Place, authorities []*x509.Certificate) any {
+	key := configMapKey(p, spire.BundleConfigMap)
 	return map[string]any{
-		"apiVersion": bundleKey.APIVersion, "kind": bundleKey.Kind,
-		"metadata": map[string]any{"namespace": bundleKey.Namespace, "name": bundleKey.Name},
+		"apiVersion": key.APIVersion, "kind": key.Kind,
+		"metadata": map[string]any{"namespace": key.Namespace, "name": key.Name},
 		"data":     map[string]any{spire.SecretBundle: string(pki.Marshal(authorities...))},
 	}
 }

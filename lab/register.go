@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -16,12 +17,9 @@ import (
 )
 
 // register lets a workload have its identity.
-func (u *up) register(ctx context.Context, w topology.Workload) error {
-	identity, err := spire.WorkloadIdentity(u.topology, w)
-	if err != nil {
-		return err
-	}
-	objects := u.access(w.Cluster).Objects
+func (u *up) register(ctx context.Context, w *topology.Workload) error {
+	identity := spire.WorkloadIdentity(w)
+	objects := u.in(w.Cluster()).Objects
 	replaced := false
 	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
 		applied, err := objects.Apply(ctx, identity)
@@ -37,7 +35,7 @@ func (u *up) register(ctx context.Context, w topology.Workload) error {
 			return err
 		}
 		plan.Did(ctx)
-		if err := objects.Delete(ctx, ObjectKey{APIVersion: identity.APIVersion, Kind: identity.Kind, Name: identity.Metadata.Name}); err != nil {
+		if err := objects.Delete(ctx, access.ObjectKey{APIVersion: identity.APIVersion, Kind: identity.Kind, Name: identity.Metadata.Name}); err != nil {
 			return err
 		}
 		replaced = true
@@ -48,7 +46,7 @@ func (u *up) register(ctx context.Context, w topology.Workload) error {
 
 // hasSpec reports whether the spec of a resource is what it should be, and nothing
 // besides.
-func hasSpec(ctx context.Context, objects Objects, resource spire.Resource) (bool, error) {
+func hasSpec(ctx context.Context, objects access.Objects, resource spire.Resource) (bool, error) {
 	var is, want struct {
 		Spec any `json:"spec"`
 	}
@@ -59,7 +57,7 @@ func hasSpec(ctx context.Context, objects Objects, resource spire.Resource) (boo
 	if err != nil {
 		return false, err
 	}
-	_, err = objects.Object(ctx, ObjectKey{APIVersion: resource.APIVersion, Kind: resource.Kind, Name: resource.Metadata.Name}, &is)
+	_, err = objects.Object(ctx, access.ObjectKey{APIVersion: resource.APIVersion, Kind: resource.Kind, Name: resource.Metadata.Name}, &is)
 	return reflect.DeepEqual(is.Spec, want.Spec), err
 }
 
@@ -73,8 +71,8 @@ func registrationBound() time.Duration {
 
 // awaited is a wait for a workload that needs its identity.
 type awaited struct {
-	*up
-	topology.Workload
+	*topology.Workload
+	site *Site
 	// began is when it was first looked at, and outranked since when something
 	// outranks its registration; zero while nothing does.
 	began, outranked time.Time
@@ -85,18 +83,13 @@ type awaited struct {
 // what is wrong with the registration. Once something has outranked that for longer
 // than a change needs to take effect, waiting is in vain.
 func (a *awaited) registered(ctx context.Context, seen error) error {
-	td, err := a.topology.TrustDomainOf(a.Cluster)
-	if err != nil {
-		return err
-	}
-	objects := a.access(a.Cluster).Objects
-	all, err := readRegistry(ctx, td.Name, a.server(td.Name), objects)
+	all, err := readRegistry(ctx, a.site)
 	if err != nil {
 		return errors.Join(seen, err)
 	}
-	is, err := identify(ctx, a.topology, objects, a.Workload)
-	if err = errors.Join(err, is.unseen); err != nil {
-		return errors.Join(seen, err)
+	is := identify(ctx, a.site.Objects, a.Workload)
+	if is.unseen != nil {
+		return errors.Join(seen, is.unseen)
 	}
 	err = all.registered(is)
 	switch {
@@ -120,10 +113,10 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 
 // runs waits until a workload runs, which it does once it has its identity. Why it has
 // none is looked at when that takes longer than it should.
-func (u *up) runs(ctx context.Context, w topology.Workload) error {
-	a := &awaited{up: u, Workload: w, began: time.Now()}
+func (u *up) runs(ctx context.Context, w *topology.Workload) error {
+	a := &awaited{Workload: w, site: u.site(w.Member.Server), began: time.Now()}
 	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
-		err := u.access(w.Cluster).Pods.Ready(ctx, deployment(w))
+		err := u.in(w.Cluster()).Pods.Ready(ctx, deployment(w))
 		if err != nil && time.Since(a.began) > registrationBound() {
 			err = a.registered(ctx, err)
 		}

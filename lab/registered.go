@@ -11,6 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -97,25 +98,25 @@ func (s labelSelector) maySelect(labels map[string]string) bool {
 }
 
 // readRegistry asks a server and looks at its cluster.
-func readRegistry(ctx context.Context, td spiffeid.TrustDomain, server *spire.Server, objects Objects) (registry, error) {
-	r := registry{trustDomain: td, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+func readRegistry(ctx context.Context, site *Site) (registry, error) {
+	r := registry{trustDomain: site.Domain.Name, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
 	var errs [4]error
 	var held []*spiffebundle.Bundle
-	held, errs[0] = server.HeldBundles(ctx)
+	held, errs[0] = site.API.HeldBundles(ctx)
 	for _, b := range held {
 		r.held[b.TrustDomain()] = b
 	}
-	r.agents, errs[1] = server.Agents(ctx)
-	r.entries, errs[2] = server.Entries(ctx)
-	r.resources, errs[3] = registrars(ctx, objects)
+	r.agents, errs[1] = site.API.Agents(ctx)
+	r.entries, errs[2] = site.API.Entries(ctx)
+	r.resources, errs[3] = registrars(ctx, site.Objects)
 	return r, errors.Join(errs[:]...)
 }
 
 // registrars reads the resources of a cluster that entries are made of.
-func registrars(ctx context.Context, objects Objects) (all []registrar, err error) {
+func registrars(ctx context.Context, objects access.Objects) (all []registrar, err error) {
 	for _, kind := range []string{clusterSPIFFEID, clusterStaticEntry} {
 		var some []registrar
-		if err := objects.List(ctx, ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}, nil, &some); err != nil {
+		if err := objects.List(ctx, access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}, nil, &some); err != nil {
 			return nil, err
 		}
 		all = append(all, some...)
@@ -124,8 +125,8 @@ func registrars(ctx context.Context, objects Objects) (all []registrar, err erro
 }
 
 // podsOf reads the pods of a workload that are not about to go.
-func podsOf(ctx context.Context, objects Objects, w topology.Workload) (all []spire.Pod, err error) {
-	pods := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.App.Namespace}
+func podsOf(ctx context.Context, objects access.Objects, w *topology.Workload) (all []spire.Pod, err error) {
+	pods := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.App.Namespace}
 	err = objects.List(ctx, pods, map[string]string{spire.ProgramLabel: w.App.Name}, &all)
 	return slices.DeleteFunc(all, func(p spire.Pod) bool { return p.Metadata.DeletionTimestamp != "" }), err
 }
@@ -141,45 +142,37 @@ func (r registry) given(pod spire.Pod) []spire.Entry {
 	return slices.DeleteFunc(entries, func(e spire.Entry) bool { return !e.Matches(selectors) })
 }
 
-// identified is a workload with the SPIFFE ID that it is to have, the trust domains
-// whose bundles it is to receive, and its pods.
+// identified is a workload with the trust domains whose bundles it is to receive, and
+// its pods.
 type identified struct {
-	topology.Workload
-	id      spiffeid.ID
-	trusted []spiffeid.TrustDomain
+	*topology.Workload
+	trusted []*topology.Domain
 	pods    []spire.Pod
 	// unseen says why its pods could not be looked at.
 	unseen error
 }
 
 // identify looks at the pods of a workload.
-func identify(ctx context.Context, t topology.Topology, objects Objects, w topology.Workload) (identified, error) {
-	is := identified{Workload: w}
-	var err error
-	if is.id, err = t.SPIFFEID(w); err != nil {
-		return is, err
-	}
-	if is.trusted, err = spire.FederatesWith(t, w); err != nil {
-		return is, err
-	}
+func identify(ctx context.Context, objects access.Objects, w *topology.Workload) identified {
+	is := identified{Workload: w, trusted: w.FederatesWith}
 	is.pods, is.unseen = podsOf(ctx, objects, w)
-	return is, nil
+	return is
 }
 
 // registered returns nil when each pod of a workload gets its identity and the
 // bundles that it needs, which are those of all entries of the pod.
 func (r registry) registered(w identified) error {
-	if !slices.ContainsFunc(r.entries, func(e spire.Entry) bool { return e.SPIFFEID == w.id }) {
-		return r.because(w, fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", w.id))
+	if !slices.ContainsFunc(r.entries, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
+		return r.because(w, fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", w.ID))
 	}
 	for _, pod := range w.pods {
 		entries := r.given(pod)
-		if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == w.id }) {
-			return r.because(w, fmt.Errorf("no entry of %s fits the pod %s: the workload does not get that identity", w.id, pod.Metadata.Name))
+		if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
+			return r.because(w, fmt.Errorf("no entry of %s fits the pod %s: the workload does not get that identity", w.ID, pod.Metadata.Name))
 		}
 		for _, td := range w.trusted {
-			if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td) }) {
-				return r.because(w, because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", w.id, td.Name()))
+			if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td.Name) }) {
+				return r.because(w, because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", w.ID, td))
 			}
 		}
 	}
@@ -218,7 +211,7 @@ func (r registry) because(w identified, err error) error {
 	own := r.resources[i]
 	if own.Status != nil && own.Status.Stats.EntriesMasked > 0 {
 		for _, pod := range w.pods {
-			if by := r.makers(pod, w.id); by != "" {
+			if by := r.makers(pod, w.ID); by != "" {
 				return fmt.Errorf("%w: %w", err, &outrankedError{by})
 			}
 		}
@@ -351,7 +344,7 @@ func (r registry) remarks(cluster string, workloads []identified) []ResourceStat
 	for _, w := range workloads {
 		for _, pod := range w.pods {
 			for _, e := range r.given(pod) {
-				if e.SPIFFEID == w.id {
+				if e.SPIFFEID == w.ID {
 					continue
 				}
 				for _, x := range r.resources {

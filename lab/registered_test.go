@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
@@ -15,7 +15,7 @@ import (
 // add puts a resource of somebody else into a cluster, as the controller manager has
 // left it.
 func (n *node) add(kind, name string, spec, status any) {
-	key := lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind, Name: name}
+	key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind, Name: name}
 	n.objects[key] = string(encode(map[string]any{"kind": kind, "metadata": map[string]any{"name": name}, "spec": spec, "status": status}))
 	n.spire.register()
 }
@@ -152,7 +152,7 @@ func TestStatusNamesResources(t *testing.T) {
 		},
 		"the lab's own is gone": {
 			spoil: func(n *node) {
-				delete(n.objects, lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "broker-webapp"})
+				delete(n.objects, access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "broker-webapp"})
 				n.spire.register()
 			},
 			problems: []string{"broker-webapp: no entry has the SPIFFE ID " + id + ": the workload gets no identity: there is no ClusterSPIFFEID broker-webapp"},
@@ -255,7 +255,7 @@ func TestUpRemakesAnEmptiedSecret(t *testing.T) {
 						t.Fatal(err)
 					}
 					n := w.nodes[nodeName{"enterprise", "onprem"}]
-					key := lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}
+					key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}
 					object := decode[map[string]any](n.objects[key])
 					object["data"].(map[string]any)[file] = ""
 					n.objects[key] = string(encode(object))
@@ -282,7 +282,7 @@ func TestUpRemakesTheEmptiedSecretOfSpeakers(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := w.nodes[nodeName{"quotes", "market"}]
-		key := lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: metallb.Namespace, Name: metallb.SecretName}
+		key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: metallb.Namespace, Name: metallb.SecretName}
 		n.objects[key] = `{"metadata":{},"data":{}}`
 		if err := w.up(t, d, quotes(t)); err != nil {
 			t.Fatal(err)
@@ -295,7 +295,7 @@ func TestUpRemakesTheEmptiedSecretOfSpeakers(t *testing.T) {
 
 // classify gives a ClusterSPIFFEID of the lab a class.
 func (n *node) classify(name string) {
-	key := lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
+	key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
 	object := decode[map[string]any](n.objects[key])
 	object["spec"].(map[string]any)["className"] = "theirs"
 	n.objects[key] = string(encode(object))
@@ -364,7 +364,7 @@ func TestUpIsNotMisledByAnotherIdentity(t *testing.T) {
 
 // editOwn gives a ClusterSPIFFEID of the lab a status.
 func (n *node) editOwn(name string, status any) {
-	key := lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
+	key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
 	object := decode[map[string]any](n.objects[key])
 	object["status"] = status
 	n.objects[key] = string(encode(object))

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -124,46 +125,36 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 		Lab: t.Name, Clusters: []ClusterStatus{}, TrustDomains: []TrustDomainStatus{},
 		Relationships: []RelationshipStatus{}, Workloads: []WorkloadStatus{}, Resources: []ResourceStatus{},
 	}
-	v, err := d.look(ctx, t)
+	v, err := d.visit(ctx, t)
 	if err != nil {
 		return s, err
 	}
 	defer v.close()
-	if err := v.lookAtPods(ctx); err != nil {
-		return s, err
+	v.lookAtPods(ctx)
+	if v.networked() {
+		s.Network = v.Network.String()
 	}
-	t = v.topology
-	if v.networked {
-		s.Network = v.network.String()
+	for _, c := range v.Clusters {
+		s.Clusters = append(s.Clusters, v.cluster(c))
 	}
-	s.Clusters = append(s.Clusters, v.clusters...)
-	for i := range t.Clusters {
-		v.place(&s.Clusters[i], t.Clusters[i])
-	}
-	for _, n := range v.nodes {
-		if _, err := t.Cluster(n.Cluster); err != nil {
-			s.Clusters = append(s.Clusters, ClusterStatus{Name: n.Cluster, State: state(n), Health: health(fits(t, n))})
-		}
+	for _, n := range v.surplus {
+		problem := fmt.Errorf("cluster %s is there, and the file does not have it", n.Cluster)
+		s.Clusters = append(s.Clusters, ClusterStatus{Name: n.Cluster, State: state(n), Health: health(problem)})
 	}
 	v.readFederated(ctx)
-	for _, td := range t.TrustDomains {
-		s.TrustDomains = append(s.TrustDomains, v.trustDomain(ctx, td))
-		s.Resources = append(s.Resources, v.remarks(td)...)
-		s.Resources = append(s.Resources, v.servers[td.Name].federated.remarks(td.Cluster)...)
+	for _, server := range v.Servers() {
+		s.TrustDomains = append(s.TrustDomains, v.trustDomain(ctx, server))
+		s.Resources = append(s.Resources, v.remarks(server)...)
 	}
 	s.Relationships = v.relationships(ctx)
-	for _, w := range t.Workloads {
-		workload, err := v.workload(ctx, w)
-		if err != nil {
-			return s, err
-		}
-		s.Workloads = append(s.Workloads, workload)
+	for _, w := range v.Workloads {
+		s.Workloads = append(s.Workloads, v.workload(ctx, w))
 	}
 	if ctx.Err() != nil {
 		// What was asked last did not get to answer.
 		return s, context.Cause(ctx)
 	}
-	s.Well = v.networked &&
+	s.Well = v.networked() &&
 		!slices.ContainsFunc(s.Clusters, func(x ClusterStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.TrustDomains, func(x TrustDomainStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.Relationships, func(x RelationshipStatus) bool { return !x.Well }) &&

@@ -18,6 +18,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -430,7 +431,7 @@ func TestStatusNamesCauses(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				key := lab.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
+				key := access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
 				w.nodes[nodeName{"company", "aws"}].objects[key] = string(encode(map[string]any{"data": map[string]string{"roots.pem": string(other.CertificatePEM())}}))
 			},
 			[]string{"aws.company.com->onprem.company.com: unknown root: what the bundle endpoint shows is not accepted: x509: certificate signed by unknown authority"},

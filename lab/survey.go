@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -46,63 +47,134 @@ func (d *Driver) settle(ctx context.Context, lab string) error {
 	}})
 }
 
-// survey looks at the clusters that are there before anything is changed, and
-// gives those of the file that are there the places that they have.
-func (u *up) survey(ctx context.Context) (err error) {
-	if err := u.settle(ctx, u.topology.Name); err != nil {
+// survey is the look at what is there of a lab, before anything of it is planned.
+// What is found has names only: here, and not later, they are matched with what the
+// lab file asks for.
+type survey struct {
+	*Driver
+	// asked is what the lab file asks for, without the places and addresses that a
+	// running lab has.
+	asked *topology.Graph
+	nodes []Node // as they were before anything was changed
+	// before is what the clusters that are there were meant to be.
+	before topology.Topology
+	// found is what the lab file asks for, in its place; the last step sets it.
+	found *topology.Graph
+}
+
+// newSurvey returns an error for a lab of which one part names another that is not
+// there.
+func (d *Driver) newSurvey(t topology.Topology) (*survey, error) {
+	asked, err := topology.Resolve(t, netip.Prefix{})
+	return &survey{Driver: d, asked: asked}, err
+}
+
+// contents are the steps that come before all others.
+func (s *survey) contents() (*plan.Plan, error) {
+	c, lab := &contents{}, s.asked.Name
+	c.step(surveyStep(lab), "what is there already fits the lab file", s.look)
+	c.step(surplusStep(lab), "clusters that the lab file no longer has", s.removeSurplus, surveyStep(lab))
+	c.step(networkStep(lab), "container network of the lab", s.network, surplusStep(lab))
+	return c.done()
+}
+
+// look looks at the clusters that are there before anything is changed, and recalls
+// the places of those of the file that are there.
+func (s *survey) look(ctx context.Context) (err error) {
+	if err := s.settle(ctx, s.asked.Name); err != nil {
 		return err
 	}
-	if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+	if s.nodes, err = s.Parts.Nodes.List(ctx, s.asked.Name); err != nil {
 		return err
 	}
 	// Better now than when images have been built for minutes.
-	if err := u.namesFree(ctx); err != nil {
+	if err := s.namesFree(ctx); err != nil {
 		return err
 	}
-	before, err := u.remember(ctx)
-	if err != nil {
+	if s.before, err = s.remember(ctx); err != nil {
 		return err
 	}
-	mismatch := &MismatchError{Lab: u.topology.Name}
-	for _, n := range u.nodes {
-		if _, err := u.topology.Cluster(n.Cluster); err != nil {
-			continue // it goes
-		}
-		if err := fits(u.topology, n); err != nil {
-			mismatch.Differences = append(mismatch.Differences, err.Error())
+	mismatch := &MismatchError{Lab: s.asked.Name}
+	for _, n := range s.nodes {
+		if c := clusterOf(n, s.asked.Clusters); c != nil && fits(c, n) != nil {
+			mismatch.Differences = append(mismatch.Differences, fits(c, n).Error())
 		}
 	}
-	mismatch.Differences = append(mismatch.Differences, immutable(before, u.topology)...)
+	mismatch.Differences = append(mismatch.Differences, immutable(s.before, s.asked)...)
 	if mismatch.Differences != nil {
 		return mismatch
 	}
-	u.topology = u.topology.Placed(before)
-	if err := u.watchers(); err != nil {
+	if err := s.watchers(); err != nil {
 		return err
 	}
-	return u.missingPorts(ctx)
+	return s.missingPorts(ctx)
+}
+
+// network makes the lab's network, and gives each part of the lab its place in it.
+func (s *survey) network(ctx context.Context) error {
+	subnet, made, err := s.Parts.Networks.Ensure(ctx, s.asked.Name)
+	if err != nil {
+		return err
+	}
+	if made {
+		plan.Did(ctx)
+	}
+	s.found, err = topology.Resolve(s.asked.Intent().Placed(s.before), subnet)
+	return err
+}
+
+// clusterOf returns the cluster that a node is of; nil where it is of none of these.
+func clusterOf(n Node, clusters []*topology.Cluster) *topology.Cluster {
+	i := slices.IndexFunc(clusters, func(c *topology.Cluster) bool { return c.Name == n.Cluster })
+	if i < 0 {
+		return nil
+	}
+	return clusters[i]
+}
+
+// nodeOf returns the node of a cluster, if there is one.
+func nodeOf(c *topology.Cluster, nodes []Node) (Node, bool) {
+	i := slices.IndexFunc(nodes, func(n Node) bool { return n.Cluster == c.Name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return nodes[i], true
+}
+
+// missing reports whether a cluster has to be made.
+func (s *survey) missing() bool {
+	return slices.ContainsFunc(s.asked.Clusters, func(c *topology.Cluster) bool {
+		_, there := nodeOf(c, s.nodes)
+		return !there
+	})
+}
+
+// still are the clusters that are to be made or started. A node that was made and
+// never started is removed, and with it what Docker may be giving it just now, its
+// ports: it does not count.
+func (s *survey) still() []*topology.Cluster {
+	return slices.DeleteFunc(slices.Clone(s.asked.Clusters), func(c *topology.Cluster) bool {
+		n, there := nodeOf(c, s.nodes)
+		return there && (n.Running || n.Unstarted)
+	})
 }
 
 // watchers returns nil when the clusters that are to be made or started find what
 // they need of the kernel. Those that run have it.
-func (u *up) watchers() error {
-	for _, c := range u.topology.Clusters {
-		// A node that was made and never started is removed, and with it what Docker
-		// may be giving it just now: the ports.
-		if n, there := node(u.nodes, c.Name); !there || !n.Running && !n.Unstarted {
-			return u.Parts.Watchers(len(u.topology.Clusters))
-		}
+func (s *survey) watchers() error {
+	if len(s.still()) == 0 {
+		return nil
 	}
-	return nil
+	return s.Parts.Watchers(len(s.asked.Clusters))
 }
 
 // namesFree returns nil when the clusters that are not there can have their names:
 // two labs may make the same name of other parts.
-func (u *up) namesFree(ctx context.Context) error {
+func (s *survey) namesFree(ctx context.Context) error {
 	var errs []error
-	for _, c := range u.topology.Clusters {
-		if _, there := node(u.nodes, c.Name); !there {
-			errs = append(errs, u.Parts.NameFree(ctx, u.topology.Name, c.Name))
+	for _, c := range s.asked.Clusters {
+		if _, there := nodeOf(c, s.nodes); !there {
+			errs = append(errs, s.Parts.NameFree(ctx, c.Lab, c.Name))
 		}
 	}
 	return errors.Join(errs...)
@@ -114,19 +186,19 @@ const portBound = 3 * time.Second
 
 // missingPorts returns nil when the ports of the clusters that are not there, or are
 // stopped, can be had.
-func (u *up) missingPorts(ctx context.Context) error {
-	taken := u.portsTaken()
+func (s *survey) missingPorts(ctx context.Context) error {
+	taken := s.portsTaken()
 	if taken == nil {
 		return nil
 	}
 	err := wait(ctx, portBound, check.Check{Name: "the ports are free", Probe: func(ctx context.Context) (err error) {
-		if err := u.settle(ctx, u.topology.Name); err != nil {
+		if err := s.settle(ctx, s.asked.Name); err != nil {
 			return err
 		}
-		if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+		if s.nodes, err = s.Parts.Nodes.List(ctx, s.asked.Name); err != nil {
 			return err
 		}
-		taken = u.portsTaken()
+		taken = s.portsTaken()
 		return taken
 	}})
 	if timeout := (*check.TimeoutError)(nil); errors.As(err, &timeout) && taken != nil {
@@ -135,41 +207,35 @@ func (u *up) missingPorts(ctx context.Context) error {
 	return err
 }
 
-// portsTaken says which ports cannot be had. A node that was made and never started
-// is removed, and with it what Docker may be giving it just now: they do not count.
-func (u *up) portsTaken() error {
-	var errs []error
-	for _, c := range u.topology.Clusters {
-		if n, there := node(u.nodes, c.Name); !there || !n.Running && !n.Unstarted {
-			errs = append(errs, u.portsFree(c, u.going()))
+// portsTaken says which ports cannot be had. Those of the clusters that the file no
+// longer has will be free.
+func (s *survey) portsTaken() error {
+	soon := map[netip.AddrPort]int{}
+	for _, n := range s.nodes {
+		if clusterOf(n, s.asked.Clusters) == nil {
+			maps.Copy(soon, n.Ports)
 		}
+	}
+	var errs []error
+	for _, c := range s.still() {
+		errs = append(errs, s.portsFree(c, soon))
 	}
 	return errors.Join(errs...)
-}
-
-// going returns the ports of the clusters that the file no longer has.
-func (u *up) going() map[netip.AddrPort]int {
-	ports := map[netip.AddrPort]int{}
-	for _, n := range u.nodes {
-		if _, err := u.topology.Cluster(n.Cluster); err != nil {
-			maps.Copy(ports, n.Ports)
-		}
-	}
-	return ports
 }
 
 // remember recalls what the clusters that are there were meant to be. Where all
 // of them are stopped, they are started for it, as they would be anyway. Where one
 // has been whole and none tells, nothing can be done without losing it.
-func (u *up) remember(ctx context.Context) (before topology.Topology, err error) {
-	before, err = u.recall(ctx, u.topology.Name, u.nodes)
-	if err != nil || len(before.Clusters) > 0 || len(u.nodes) == 0 {
+func (s *survey) remember(ctx context.Context) (before topology.Topology, err error) {
+	lab := s.asked.Name
+	before, err = s.recall(ctx, lab, s.nodes)
+	if err != nil || len(before.Clusters) > 0 || len(s.nodes) == 0 {
 		return before, err
 	}
 	bound := time.Nanosecond // they run, and do not know
 	var whole string
-	for _, n := range u.nodes {
-		marked, err := u.Parts.Marks.Whole(ctx, u.topology.Name, n.Cluster)
+	for _, n := range s.nodes {
+		marked, err := s.Parts.Marks.Whole(ctx, lab, n.Cluster)
 		if err != nil {
 			return before, err
 		}
@@ -180,16 +246,16 @@ func (u *up) remember(ctx context.Context) (before topology.Topology, err error)
 			continue
 		}
 		bound = apiBound
-		if err := u.start(ctx, n); err != nil {
+		if err := s.start(ctx, lab, n); err != nil {
 			return before, err
 		}
 	}
 	err = wait(ctx, bound, check.Check{Name: "a cluster tells what the lab is meant to be", Probe: func(ctx context.Context) (err error) {
-		if u.nodes, err = u.Parts.Nodes.List(ctx, u.topology.Name); err != nil {
+		if s.nodes, err = s.Parts.Nodes.List(ctx, lab); err != nil {
 			return err
 		}
-		if before, err = u.recall(ctx, u.topology.Name, u.nodes); err == nil && len(before.Clusters) == 0 {
-			err = u.mute()
+		if before, err = s.recall(ctx, lab, s.nodes); err == nil && len(before.Clusters) == 0 {
+			err = s.mute()
 		}
 		return err
 	}})
@@ -197,17 +263,17 @@ func (u *up) remember(ctx context.Context) (before topology.Topology, err error)
 		return before, err
 	}
 	if whole != "" {
-		return before, &SilentError{Lab: u.topology.Name, Cluster: whole, Err: err}
+		return before, &SilentError{Lab: lab, Cluster: whole, Err: err}
 	}
 	return before, nil // they were left half-made
 }
 
 // mute says that no cluster tells what the lab is meant to be, and whether one
 // may do so later. It returns nil when there is none any more.
-func (u *up) mute() error {
+func (s *survey) mute() error {
 	var last error
-	for _, n := range u.nodes {
-		if _, last = u.Parts.Kubeconfigs.Kubeconfig(u.topology.Name, n.Cluster); !halfMade(last) {
+	for _, n := range s.nodes {
+		if _, last = s.Parts.Kubeconfigs.Kubeconfig(s.asked.Name, n.Cluster); !halfMade(last) {
 			return errors.New("none of them does")
 		}
 	}
@@ -227,14 +293,14 @@ func halfMade(err error) bool {
 // immutable says what of the trust domains that run the file would change though
 // it cannot be changed. That a profile cannot is a rule of the operator that seed
 // 004 describes, too: peers have it in their relationships.
-func immutable(before, asked topology.Topology) (differences []string) {
+func immutable(before topology.Topology, asked *topology.Graph) (differences []string) {
 	for _, was := range before.TrustDomains {
-		is, err := asked.TrustDomainOf(was.Cluster)
-		if err != nil {
+		is := inPlaceOf(was, asked)
+		if is == nil {
 			continue // its cluster goes
 		}
 		for _, c := range []struct{ what, was, is, why string }{
-			{"trust domain", was.Name.Name(), is.Name.Name(), "every identity in it would be another"},
+			{"trust domain", was.Name.Name(), is.String(), "every identity in it would be another"},
 			{"bundleEndpoint.profile", string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more"},
 			{"datastore", string(was.Datastore), string(is.Datastore), "entries and bundles would stay behind in the old one"},
 			{"upstreamAuthority", string(was.UpstreamAuthority), string(is.UpstreamAuthority), "the authorities that peers hold would end at once"},
@@ -248,46 +314,36 @@ func immutable(before, asked topology.Topology) (differences []string) {
 	return differences
 }
 
+// inPlaceOf returns the trust domain that the file asks for where another, or the same,
+// was before; nil where there is none.
+func inPlaceOf(was topology.TrustDomainSpec, asked *topology.Graph) *topology.Domain {
+	var found *topology.Domain
+	for _, s := range asked.Servers() {
+		if s.Place.Cluster.Name == was.Cluster && (found == nil || s.Domain.Name == was.Name) {
+			found = s.Domain
+		}
+	}
+	return found
+}
+
 // portsFree returns nil when nobody has the ports that a cluster is to have, but
 // for those that will be free.
-func (u *up) portsFree(c topology.Cluster, free map[netip.AddrPort]int) error {
+func (d *Driver) portsFree(c *topology.Cluster, free map[netip.AddrPort]int) error {
 	var errs []error
-	for addr := range ports(u.topology, c.Name) {
+	for addr := range c.Ports() {
 		if _, soon := free[addr]; !soon {
-			errs = append(errs, u.Parts.PortFree(addr))
+			errs = append(errs, d.Parts.PortFree(addr))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// fits says why a node cannot be one of the topology's.
-func fits(t topology.Topology, n Node) error {
-	if _, err := t.Cluster(n.Cluster); err != nil {
-		return fmt.Errorf("cluster %s is there, and the file does not have it", n.Cluster)
-	}
-	if want := ports(t, n.Cluster); !maps.Equal(n.Ports, want) {
+// fits says why a node cannot be that of a cluster.
+func fits(c *topology.Cluster, n Node) error {
+	if want := c.Ports(); !maps.Equal(n.Ports, want) {
 		return fmt.Errorf("cluster %s was made with other ports: it has %s, and the file asks for %s", n.Cluster, portList(n.Ports), portList(want))
 	}
 	return nil
-}
-
-// firstNodePort is the port of the node that leads to the first exposed workload
-// of its cluster.
-const firstNodePort = 30081
-
-// ports returns how the pages of a cluster's workloads are reached: each has a
-// port of the node of its own. The app decides which, not the place in the file,
-// which may change while the cluster cannot.
-func ports(t topology.Topology, cluster string) map[netip.AddrPort]int {
-	exposed := slices.DeleteFunc(slices.Clone(t.Workloads), func(w topology.Workload) bool {
-		return w.Cluster != cluster || !w.Expose.IsValid()
-	})
-	slices.SortFunc(exposed, func(a, b topology.Workload) int { return strings.Compare(a.App.Name, b.App.Name) })
-	ports := map[netip.AddrPort]int{}
-	for i, w := range exposed {
-		ports[w.Expose] = firstNodePort + i
-	}
-	return ports
 }
 
 func portList(ports map[netip.AddrPort]int) string {

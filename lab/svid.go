@@ -7,11 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
@@ -71,21 +69,16 @@ type Verification struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// SVIDs returns what the agent gives to a workload, as a process in the
+// SVIDs returns what the agent gives to a workload of the lab, as a process in the
 // workload's own container is given it; with an audience, JWT-SVIDs as well. Each
 // is verified by the bundle of its trust domain, and by what the trust domains
 // that trust it hold.
-func (d *Driver) SVIDs(ctx context.Context, t topology.Topology, w topology.Workload, audience string) (_ SVIDs, err error) {
-	l, err := d.Open(ctx, t)
-	if err != nil {
-		return SVIDs{}, err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+func (l *Lab) SVIDs(ctx context.Context, w *topology.Workload, audience string) (SVIDs, error) {
 	held, err := l.held(ctx, w, audience)
 	if err != nil {
 		return SVIDs{}, err
 	}
-	bundles, err := l.bundlesOf(ctx, w)
+	bundles, err := l.bundlesOf(ctx, w.Domain())
 	if err != nil {
 		return SVIDs{}, err
 	}
@@ -103,14 +96,11 @@ type heldSVIDs struct {
 }
 
 // held asks in the container of a workload.
-func (l *Lab) held(ctx context.Context, w topology.Workload, audience string) (held heldSVIDs, err error) {
+func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (held heldSVIDs, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	access, err := l.Cluster(w.Cluster)
-	if err != nil {
-		return held, err
-	}
-	names, err := access.Pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+	pods := l.Access(w.Cluster()).Pods
+	names, err := pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
 		return held, err
 	}
@@ -121,7 +111,7 @@ func (l *Lab) held(ctx context.Context, w topology.Workload, audience string) (h
 	if audience != "" {
 		argv = append(argv, "-audience="+audience)
 	}
-	out, err := access.Pods.Exec(ctx, w.App.Namespace, names[0], w.App.Name, argv...)
+	out, err := pods.Exec(ctx, w.App.Namespace, names[0], w.App.Name, argv...)
 	if err != nil {
 		return held, err
 	}
@@ -133,41 +123,30 @@ func (l *Lab) held(ctx context.Context, w topology.Workload, audience string) (h
 
 // holding is the bundle of a workload's trust domain as one server has it.
 type holding struct {
-	holder spiffeid.TrustDomain
+	holder *topology.Domain
 	bundle *spiffebundle.Bundle
 	err    error
 }
 
-// bundlesOf returns the bundle of a workload's trust domain as its own server has
-// it, and then as the servers have it that trust it.
-func (l *Lab) bundlesOf(ctx context.Context, w topology.Workload) ([]holding, error) {
-	td, err := l.Topology.TrustDomainOf(w.Cluster)
-	if err != nil {
-		return nil, err
-	}
+// bundlesOf returns the bundle of a trust domain as its own server has it, and as
+// those hold it who trust the domain.
+func (l *Lab) bundlesOf(ctx context.Context, d *topology.Domain) ([]holding, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	own, err := l.Server(ctx, td.Name)
+	own, err := l.Site(ctx, d.Server())
 	if err != nil {
 		return nil, err
 	}
-	bundle, err := own.Bundle(ctx)
-	all := []holding{{td.Name, bundle, err}}
-	for _, r := range l.Topology.Relationships {
-		if r.Trusted != td.Name {
-			continue
+	bundle, err := own.API.Bundle(ctx)
+	all := []holding{{d, bundle, err}}
+	for _, r := range d.TrustedBy {
+		h := holding{holder: r.Truster}
+		var site *Site
+		if site, h.err = l.Site(ctx, r.Truster.Server()); h.err == nil {
+			h.bundle, h.err = site.API.HeldBundle(ctx, d.Name)
 		}
-		h := holding{holder: r.Truster, err: errors.New("its server holds no such bundle")}
-		server, err := l.Server(ctx, r.Truster)
-		var held []*spiffebundle.Bundle
-		if err == nil {
-			held, err = server.HeldBundles(ctx)
-		}
-		if err != nil {
-			h.err = err
-		}
-		if i := slices.IndexFunc(held, func(b *spiffebundle.Bundle) bool { return b.TrustDomain() == td.Name }); i >= 0 {
-			h.bundle, h.err = held[i], nil
+		if h.err == nil && h.bundle == nil {
+			h.err = errors.New("its server holds no such bundle")
 		}
 		all = append(all, h)
 	}
@@ -182,7 +161,7 @@ func verified(bundles []holding, by func(*spiffebundle.Bundle) error) []Verifica
 		if err == nil {
 			err = by(h.bundle)
 		}
-		v := Verification{Holder: h.holder.Name()}
+		v := Verification{Holder: h.holder.String()}
 		if err != nil {
 			v.Problem = err.Error()
 		}
@@ -191,8 +170,8 @@ func verified(bundles []holding, by func(*spiffebundle.Bundle) error) []Verifica
 	return all
 }
 
-func judged(w topology.Workload, held heldSVIDs, bundles []holding, audience string) (SVIDs, error) {
-	s := SVIDs{Workload: w.Name, Cluster: w.Cluster, Bundles: append([]string{}, held.Bundles...)}
+func judged(w *topology.Workload, held heldSVIDs, bundles []holding, audience string) (SVIDs, error) {
+	s := SVIDs{Workload: w.Name, Cluster: w.Cluster().Name, Bundles: append([]string{}, held.Bundles...)}
 	for _, x := range held.X509 {
 		one := X509SVID{Hint: x.Hint}
 		var chain []*x509.Certificate

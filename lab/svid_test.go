@@ -74,12 +74,15 @@ func TestJudged(t *testing.T) {
 	bundle := func(a authority) *spiffebundle.Bundle {
 		return spiffebundle.FromX509Authorities(td, []*x509.Certificate{a.cert})
 	}
-	bundles := []holding{
-		{holder: td, bundle: bundle(now)},
-		{holder: spiffeid.RequireTrustDomainFromString("behind.test"), bundle: bundle(old)},
-		{holder: spiffeid.RequireTrustDomainFromString("silent.test"), err: errors.New("it does not answer")},
+	holder := func(name string) *topology.Domain {
+		return &topology.Domain{Name: spiffeid.RequireTrustDomainFromString(name)}
 	}
-	w := topology.Workload{Name: "stock-quotes", Cluster: "market"}
+	bundles := []holding{
+		{holder: holder("cluster1.com"), bundle: bundle(now)},
+		{holder: holder("behind.test"), bundle: bundle(old)},
+		{holder: holder("silent.test"), err: errors.New("it does not answer")},
+	}
+	w := &topology.Workload{Name: "stock-quotes", Member: &topology.Member{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}}}
 	s, err := judged(w, held, bundles, "")
 	if err != nil || len(s.X509) != 1 || len(s.X509[0].Verified) != 3 {
 		t.Fatalf("error %v, got %+v", err, s)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -21,27 +22,28 @@ const (
 	spireRelease   = "spire"
 )
 
-// surplus removes the clusters that the file no longer has, and the programs
+// removeSurplus removes the clusters that the file no longer has, and the programs
 // beside the clusters, which no file has: whoever ran them was killed.
-func (u *up) surplus(ctx context.Context) error {
-	for _, n := range u.nodes {
-		if _, err := u.topology.Cluster(n.Cluster); err == nil {
+func (s *survey) removeSurplus(ctx context.Context) error {
+	lab := s.asked.Name
+	for _, n := range s.nodes {
+		if clusterOf(n, s.asked.Clusters) != nil {
 			continue
 		}
 		plan.Did(ctx)
 		plan.Note(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
-		if err := u.Parts.Nodes.Delete(ctx, u.topology.Name, n.Cluster); err != nil {
+		if err := s.Parts.Nodes.Delete(ctx, lab, n.Cluster); err != nil {
 			return err
 		}
 	}
-	programs, err := u.Parts.Sidecars.List(ctx, u.topology.Name)
+	programs, err := s.Parts.Sidecars.List(ctx, lab)
 	if err != nil {
 		return err
 	}
 	for _, program := range programs {
 		plan.Did(ctx)
 		plan.Note(ctx, program+" was left beside the clusters: removes it")
-		if err := u.Parts.Sidecars.Remove(ctx, u.topology.Name, program); err != nil {
+		if err := s.Parts.Sidecars.Remove(ctx, lab, program); err != nil {
 			return err
 		}
 	}
@@ -51,50 +53,47 @@ func (u *up) surplus(ctx context.Context) error {
 // programs uninstalls what the file no longer has in a cluster. It comes before
 // anything is brought there, which may need what a program of before holds: its
 // objects, or its port of the node.
-func (u *up) programs(ctx context.Context, cluster string) error {
+func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 	// The same name in another namespace is another release.
-	releases := []Release{
-		{Namespace: metallb.Namespace, Name: metallbRelease}, {Namespace: spire.Namespace, Name: spireRelease},
-		{Namespace: spire.Namespace, Name: spire.DatabaseRelease},
+	releases := []access.Release{{Namespace: metallb.Namespace, Name: metallbRelease}}
+	for _, s := range c.Servers {
+		releases = append(releases,
+			access.Release{Namespace: s.Place.Namespace, Name: spireRelease}, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
 	}
-	for _, w := range u.topology.Workloads {
-		if w.Cluster == cluster {
-			releases = append(releases, demoRelease(w), Release{Namespace: w.App.Namespace, Name: w.App.Database})
-		}
+	for _, w := range c.Workloads() {
+		releases = append(releases, demoRelease(w), access.Release{Namespace: w.App.Namespace, Name: w.App.Database})
 	}
-	return removeReleases(ctx, u.access(cluster), releases)
+	return removeReleases(ctx, u.in(c), releases)
 }
 
-// tidy takes out of a trust domain's cluster what the file does not ask for, or
-// no longer: registrations, and relationships with their bundles. It comes after
+// tidy takes out of a server's cluster what the file does not ask for, or no
+// longer: registrations, and relationships with their bundles. It comes after
 // the registrations of those that stay: what federates with a trust domain whose
 // bundle is deleted would lose its identity. Resources that others have made stay.
-func (u *up) tidy(ctx context.Context, td topology.TrustDomain) error {
-	objects := u.access(td.Cluster).Objects
+func (u *up) tidy(ctx context.Context, s *topology.Server) error {
+	site := u.site(s)
 	var identities, relationships []string
-	for _, w := range u.topology.Workloads {
-		if w.Cluster == td.Cluster {
-			identities = append(identities, spire.IdentityName(w))
-		}
+	for _, w := range s.Domain.Workloads() {
+		identities = append(identities, spire.IdentityName(w))
 	}
-	for _, r := range u.topology.RelationshipsOf(td.Name) {
+	for _, r := range s.Domain.Trusts {
 		if r.Mode == topology.CRD {
-			relationships = append(relationships, spire.ResourceName(r.Trusted))
+			relationships = append(relationships, spire.ResourceName(r.Trusted.Name))
 		}
 	}
-	if err := removeOwned(ctx, objects, "ClusterSPIFFEID", identities); err != nil {
+	if err := removeOwned(ctx, site.Objects, clusterSPIFFEID, identities); err != nil {
 		return err
 	}
-	if err := removeOwned(ctx, objects, relationshipKey(td.Name).Kind, relationships); err != nil {
+	if err := removeOwned(ctx, site.Objects, spire.FederatedTrustDomainKind, relationships); err != nil {
 		return err
 	}
-	return u.forget(ctx, td)
+	return forget(ctx, site)
 }
 
 // removeOwned deletes the resources of a kind that fedlab has made, except those
 // of these names.
-func removeOwned(ctx context.Context, objects Objects, kind string, keep []string) error {
-	key := ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
+func removeOwned(ctx context.Context, objects access.Objects, kind string, keep []string) error {
+	key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
 	names, err := objects.Named(ctx, key, spire.Owned())
 	if err != nil {
 		return err
@@ -113,38 +112,41 @@ func removeOwned(ctx context.Context, objects Objects, kind string, keep []strin
 
 // forget deletes the bundles that a server holds and that nobody asks for. A
 // bundle outlives its relationship (facts: spire#2507), and with it trust would.
-func (u *up) forget(ctx context.Context, td topology.TrustDomain) error {
-	server := u.server(td.Name)
-	return wait(ctx, apiBound, check.Check{Name: td.Name.Name() + " trusts nobody whom the file does not name", Probe: func(ctx context.Context) error {
-		relationships, err := server.Relationships(ctx)
+func forget(ctx context.Context, site *Site) error {
+	return wait(ctx, apiBound, check.Check{Name: site.Domain.String() + " trusts nobody whom the file does not name", Probe: func(ctx context.Context) error {
+		relationships, err := site.API.Relationships(ctx)
 		if err != nil {
 			return err
 		}
-		held, err := server.HeldBundles(ctx)
+		held, err := site.API.HeldBundles(ctx)
 		if err != nil {
 			return err
 		}
-		trusted := u.topology.TrustedBy(td.Name)
 		var errs []error
 		for _, b := range held {
 			switch other := b.TrustDomain(); {
-			case slices.Contains(trusted, other):
+			case trusts(site.Domain, other):
 			case knows(relationships, other):
 				// Either it is being removed, or somebody else has made it.
-				errs = append(errs, u.unowned(ctx, td, other))
+				errs = append(errs, unowned(ctx, site, other))
 			default:
 				plan.Did(ctx)
-				errs = append(errs, server.DeleteBundle(ctx, other, spire.DeleteDissociate))
+				errs = append(errs, site.API.DeleteBundle(ctx, other, spire.DeleteDissociate))
 			}
 		}
 		return errors.Join(errs...)
 	}})
 }
 
+// trusts reports whether the lab asks for trust in somebody of whom a server tells.
+func trusts(d *topology.Domain, other spiffeid.TrustDomain) bool {
+	return slices.ContainsFunc(d.Trusts, func(t *topology.Trust) bool { return t.Trusted.Name == other })
+}
+
 // unowned returns nil for a relationship that the controller manager makes of a
 // resource that fedlab has not made, and an error for one that is about to go.
-func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiffeid.TrustDomain) error {
-	r, err := readFederated(ctx, u.access(td.Cluster).Objects, td.Name)
+func unowned(ctx context.Context, site *Site, trusted spiffeid.TrustDomain) error {
+	r, err := readFederated(ctx, site.Objects, site.Domain)
 	if err != nil {
 		return err
 	}
@@ -156,21 +158,21 @@ func (u *up) unowned(ctx context.Context, td topology.TrustDomain, trusted spiff
 
 // removeReleases uninstalls what fedlab has installed, except these, and removes
 // the Secret with its password before each, as long as something tells of it.
-func removeReleases(ctx context.Context, access Access, keep []Release) error {
-	list, err := access.Releases.List(ctx)
+func removeReleases(ctx context.Context, in access.Cluster, keep []access.Release) error {
+	list, err := in.Releases.List(ctx)
 	if err != nil {
 		return err
 	}
 	for _, r := range list {
-		if slices.ContainsFunc(keep, func(k Release) bool { return k.Namespace == r.Namespace && k.Name == r.Name }) {
+		if slices.ContainsFunc(keep, func(k access.Release) bool { return k.Namespace == r.Namespace && k.Name == r.Name }) {
 			continue
 		}
 		plan.Did(ctx)
 		plan.Note(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
-		if err := access.Objects.Delete(ctx, ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: loginSecret(r.Name)}); err != nil {
+		if err := in.Objects.Delete(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: loginSecret(r.Name)}); err != nil {
 			return err
 		}
-		if err := access.Releases.Remove(ctx, r.Namespace, r.Name); err != nil {
+		if err := in.Releases.Remove(ctx, r.Namespace, r.Name); err != nil {
 			return err
 		}
 	}

@@ -2,16 +2,15 @@ package lab
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -60,12 +59,12 @@ func verifySVID(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure str
 	return id, err
 }
 
-// checkSVID returns nil when the X509-SVID that a workload presents is of this ID,
-// and bundle, that of its own server, verifies it. The error is an
-// *UnverifiedError when bundle does not.
-func (d *Driver) checkSVID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, id spiffeid.ID, bundle *spiffebundle.Bundle) error {
-	presented, err := d.presentedID(ctx, access, addresses, w, bundle)
-	if err == nil && presented != id {
+// checkSVID returns nil when the X509-SVID that a workload presents is its own, and
+// bundle, that of its own server, verifies it. The error is an *UnverifiedError when
+// bundle does not.
+func (d *Driver) checkSVID(ctx context.Context, in access.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) error {
+	presented, err := d.presentedID(ctx, in, w, bundle)
+	if err == nil && presented != w.ID {
 		err = &otherIDError{presented}
 	}
 	return err
@@ -78,11 +77,11 @@ type otherIDError struct{ id spiffeid.ID }
 func (e *otherIDError) Error() string { return fmt.Sprintf("it presents the X509-SVID of %s", e.id) }
 
 // presentedID returns the SPIFFE ID in the X509-SVID that a workload presents.
-func (d *Driver) presentedID(ctx context.Context, access Access, addresses topology.Addresses, w topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
-	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster)
+func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
+	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster().Name)
 	if w.App.Page != "" {
 		// No port of it shows an SVID, and it tells of its own.
-		self, err := ownIdentity(ctx, access.Pods, w)
+		self, err := ownIdentity(ctx, in.Pods, w)
 		if err == nil && self.VerifiedBy == nil {
 			err = &UnverifiedError{bundle.TrustDomain(), cure, nil}
 		}
@@ -91,21 +90,16 @@ func (d *Driver) presentedID(ctx context.Context, access Access, addresses topol
 		}
 		return spiffeid.FromString(self.ID)
 	}
-	address, err := addresses.Workload(w)
+	chain, err := d.Parts.Certificates(ctx, w.Port())
 	if err != nil {
-		return spiffeid.ID{}, err
-	}
-	port := netip.AddrPortFrom(address, uint16(w.App.Port))
-	chain, err := d.Parts.Certificates(ctx, port)
-	if err != nil {
-		err = fmt.Errorf("%s shows no X509-SVID: %w", port, err)
-		return spiffeid.ID{}, workloadAt(w, address).elsewhere(ctx, access.Objects, err)
+		err = fmt.Errorf("%s shows no X509-SVID: %w", w.Port(), err)
+		return spiffeid.ID{}, workloadAt(w).elsewhere(ctx, in.Objects, err)
 	}
 	presented, err := verifySVID(chain, bundle, cure)
 	if err != nil {
 		// What another program shows there says nothing of the workload's SVID.
-		if why := workloadAt(w, address).lacks(ctx, access.Objects); why != nil {
-			err = fmt.Errorf("%s shows another X509-SVID: %w", port, why)
+		if why := workloadAt(w).lacks(ctx, in.Objects); why != nil {
+			err = fmt.Errorf("%s shows another X509-SVID: %w", w.Port(), why)
 		}
 	}
 	return presented, err
@@ -119,7 +113,7 @@ type self struct {
 	} `json:"verifiedBy"`
 }
 
-func ownIdentity(ctx context.Context, pods Pods, w topology.Workload) (self, error) {
+func ownIdentity(ctx context.Context, pods access.Pods, w *topology.Workload) (self, error) {
 	var answer struct {
 		Self self `json:"self"`
 	}
@@ -133,87 +127,66 @@ func ownIdentity(ctx context.Context, pods Pods, w topology.Workload) (self, err
 // checkWebhook returns nil when bundle, that of the server beside it, verifies
 // what the webhook of a controller manager presents. The error is an
 // *UnverifiedError when bundle does not.
-func checkWebhook(ctx context.Context, access Access, bundle *spiffebundle.Bundle) (err error) {
-	conn, err := access.Pods.Dial(ctx, spire.Namespace, spire.ServerPod, spire.WebhookPort)
-	if err != nil {
-		return err
+func checkWebhook(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) error {
+	chain, err := site.Presented(ctx, spire.WebhookPort)
+	if err == nil {
+		_, err = verifySVID(chain, bundle, "the next up starts the pod of the server again, and that replaces it")
 	}
-	defer func() { _ = conn.Close() }()                              // nothing was sent
-	shown := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // verifySVID does it, by the rules of SPIFFE
-	if err := shown.HandshakeContext(ctx); err != nil {
-		return err
-	}
-	_, err = verifySVID(shown.ConnectionState().PeerCertificates, bundle, "the next up starts the pod of the server again, and that replaces it")
 	return err
 }
 
 // presents waits until a workload has what it is registered for, and presents an
 // X509-SVID that its trust domain verifies. Agents that hand out others are started again.
-func (u *up) presents(ctx context.Context, w topology.Workload) error {
-	td, err := u.topology.TrustDomainOf(w.Cluster)
-	if err != nil {
-		return err
-	}
-	id, err := u.topology.SPIFFEID(w)
-	if err != nil {
-		return err
-	}
-	a := &awaited{up: u, Workload: w}
+func (u *up) presents(ctx context.Context, w *topology.Workload) error {
+	site := u.site(w.Member.Server)
+	a := &awaited{Workload: w, site: site}
 	return wait(ctx, callBound, check.Check{Name: w.Name + " presents its X509-SVID", Probe: func(ctx context.Context) error {
-		bundle, err := u.server(td.Name).Bundle(ctx)
+		bundle, err := site.API.Bundle(ctx)
 		if err != nil {
 			return err
 		}
-		err = u.checkSVID(ctx, u.access(w.Cluster), u.addresses, w, id, bundle)
+		err = u.checkSVID(ctx, u.in(w.Cluster()), w, bundle)
 		if unverified(err) {
-			return errors.Join(err, u.renewAgents(ctx, w.Cluster))
+			return errors.Join(err, u.renewAgents(ctx, site.Server))
 		}
 		return a.registered(ctx, err)
 	}})
 }
 
-// renewAgents starts the agents of a cluster again, once in a bring-up.
-func (u *up) renewAgents(ctx context.Context, cluster string) error {
-	if _, done := u.renewed.LoadOrStore(cluster, true); done {
+// renewAgents starts the agents of a server again, once in a bring-up.
+func (u *up) renewAgents(ctx context.Context, s *topology.Server) error {
+	u.mu.Lock()
+	done := u.renewed[s]
+	u.renewed[s] = true
+	u.mu.Unlock()
+	if done {
 		return nil
 	}
 	plan.Did(ctx)
-	err := RestartAgents(ctx, u.access(cluster))
+	err := u.site(s).RestartAgents(ctx)
 	if err != nil {
-		u.renewed.Delete(cluster)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		delete(u.renewed, s)
 	}
 	return err
 }
 
 // renewWebhook waits until a controller manager presents what its trust domain
 // verifies, and starts the pod that it is in again where it does not.
-func renewWebhook(ctx context.Context, access Access, server *spire.Server) error {
+func renewWebhook(ctx context.Context, site *Site) error {
 	renewed := false
 	return wait(ctx, rolloutBound, check.Check{Name: "Kubernetes can call the controller manager", Probe: func(ctx context.Context) error {
-		bundle, err := server.Bundle(ctx)
+		bundle, err := site.API.Bundle(ctx)
 		if err != nil {
 			return err
 		}
-		err = checkWebhook(ctx, access, bundle)
+		err = checkWebhook(ctx, site, bundle)
 		if unverified(err) && !renewed {
 			plan.Did(ctx)
-			failed := access.Objects.Delete(ctx, serverPodKey)
+			failed := site.Objects.Delete(ctx, serverPodKey(site.Place))
 			renewed, err = failed == nil, errors.Join(err, failed)
 		}
 		return err
 	}})
-}
-
-// RestartAgents deletes the pods of a cluster's agents. Those that come in their
-// place attest anew, and ask for all SVIDs anew.
-func RestartAgents(ctx context.Context, access Access) error {
-	pod := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
-	names, err := access.Objects.Named(ctx, pod, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
-	for _, name := range names {
-		if err == nil {
-			pod.Name = name
-			err = access.Objects.Delete(ctx, pod)
-		}
-	}
-	return err
 }

@@ -211,6 +211,51 @@ func (w *world) wantNoop(t *testing.T, d *lab.Driver, top topology.Topology) {
 	}
 }
 
+// TestUpIsOnePlan: the survey comes before the rest is planned, and whoever looks on
+// sees the steps that were printed, counted as one plan.
+func TestUpIsOnePlan(t *testing.T) {
+	for name, top := range map[string]topology.Topology{"quotes": quotes(t), "enterprise": enterprise(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				p, err := d.Plan(top)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var started []plan.ID
+				d.Observe = func(e plan.Event) {
+					if e.State == plan.Started {
+						started = append(started, e.Step)
+						if e.Number != len(started) {
+							t.Errorf("%s is step %d, and %d have started", e.Step, e.Number, len(started))
+						}
+					}
+					if e.Of != p.Len() {
+						t.Errorf("%s is one of %d steps, and the plan has %d", e.Step, e.Of, p.Len())
+					}
+				}
+				if err := w.up(t, d, top); err != nil {
+					t.Fatal(err)
+				}
+				var printed []plan.ID
+				for _, s := range p.Steps() {
+					printed = append(printed, s.Name)
+				}
+				if first := []plan.ID{plan.ID("survey/" + top.Name), plan.ID("surplus/" + top.Name), plan.ID("network/" + top.Name)}; !slices.Equal(started[:3], first) {
+					t.Errorf("it begins with %v, want %v", started[:3], first)
+				}
+				slices.Sort(started)
+				slices.Sort(printed)
+				if !slices.Equal(started, printed) {
+					t.Errorf("up ran %v, and the plan has %v", started, printed)
+				}
+			})
+		})
+	}
+}
+
 // TestUpMakesHalfMadeClustersAnew has clusters whose making was killed at
 // different times. One that may still answer is waited for.
 func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
@@ -355,17 +400,17 @@ func TestUpRefusesWhatDoesNotFit(t *testing.T) {
 				"it cannot be changed once it is set: every identity in it would be another",
 		},
 		"another profile": {
-			changed(t, func(td *topology.TrustDomain) { td.BundleEndpoint.Profile = topology.HTTPSWeb }),
+			changed(t, func(td *topology.TrustDomainSpec) { td.BundleEndpoint.Profile = topology.HTTPSWeb }),
 			"survey/quotes: " + start + "the bundleEndpoint.profile of cluster market is https_spiffe, and the file asks for https_web; " +
 				"it cannot be changed once it is set: peers authenticate the endpoint by it, and none would get through any more",
 		},
 		"another datastore": {
-			changed(t, func(td *topology.TrustDomain) { td.Datastore = topology.Postgres }),
+			changed(t, func(td *topology.TrustDomainSpec) { td.Datastore = topology.Postgres }),
 			"survey/quotes: " + start + "the datastore of cluster market is sqlite, and the file asks for postgres; " +
 				"it cannot be changed once it is set: entries and bundles would stay behind in the old one",
 		},
 		"another authority above": {
-			changed(t, func(td *topology.TrustDomain) { td.UpstreamAuthority = topology.Disk }),
+			changed(t, func(td *topology.TrustDomainSpec) { td.UpstreamAuthority = topology.Disk }),
 			"survey/quotes: " + start + "the upstreamAuthority of cluster market is none, and the file asks for disk; " +
 				"it cannot be changed once it is set: the authorities that peers hold would end at once",
 		},
@@ -393,7 +438,7 @@ func TestUpRefusesWhatDoesNotFit(t *testing.T) {
 }
 
 // changed is the quotes preset with another trust domain of its first cluster.
-func changed(t *testing.T, change func(*topology.TrustDomain)) topology.Topology {
+func changed(t *testing.T, change func(*topology.TrustDomainSpec)) topology.Topology {
 	t.Helper()
 	top := quotes(t)
 	top.TrustDomains = slices.Clone(top.TrustDomains)

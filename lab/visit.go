@@ -8,39 +8,45 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// visit is one look at a lab.
+// visit is one look at a lab, as it is there.
 type visit struct {
 	*Driver
-	topology topology.Topology
-	// network and addresses are those of a lab that is networked.
-	networked bool
-	network   netip.Prefix
-	addresses topology.Addresses
-	nodes     []Node
-	// clusters are those of the topology.
-	clusters []ClusterStatus
-	access   map[string]Access
-	// unconnected says of a cluster that answers why this machine gets no
-	// connection to its addresses, as a *CutOffError.
-	unconnected map[string]error
-	// marks is what clusters tell that the lab is meant to be.
-	marks   map[string]topology.Topology
-	servers map[spiffeid.TrustDomain]asked
-	// workloads are those of the topology in clusters that answer, by name, once
-	// somebody has looked at their pods.
-	workloads map[string]identified
+	*topology.Graph
+	// surplus are the nodes of clusters that the graph does not have.
+	surplus  []Node
+	clusters map[*topology.Cluster]*seen
+	servers  map[*topology.Server]*asked
+	// workloads are those in clusters that answer, once somebody has looked at their
+	// pods.
+	workloads map[*topology.Workload]*identified
 }
+
+// seen is what a look has found of a cluster.
+type seen struct {
+	memory
+	there bool
+	// in is what can be done in a cluster that answers; silent says why another one
+	// that runs does not.
+	in     access.Cluster
+	silent error
+	// unconnected says of a cluster that answers why this machine gets no connection
+	// to its addresses, as a *CutOffError.
+	unconnected error
+}
+
+// answers reports whether there is somebody in a cluster to ask.
+func (s *seen) answers() bool { return s.there && s.node.Running && s.silent == nil }
 
 // asked is what one SPIRE server said.
 type asked struct {
-	server        *spire.Server
+	// site is nil where there is no connection.
+	site          *Site
 	bundle        *spiffebundle.Bundle
 	relationships []spire.Relationship
 	registry
@@ -55,24 +61,44 @@ type asked struct {
 	agentsProblem error
 }
 
-// look looks at what of a lab is there and asks its servers. The caller closes
+// visit looks at what of a lab is there and asks its servers. The caller closes
 // the visit.
-func (d *Driver) look(ctx context.Context, t topology.Topology) (_ *visit, err error) {
-	v := &visit{Driver: d, access: map[string]Access{}, unconnected: map[string]error{}, marks: map[string]topology.Topology{}, servers: map[spiffeid.TrustDomain]asked{}, workloads: map[string]identified{}}
-	if v.network, v.networked, err = d.Parts.Networks.Find(ctx, t.Name); err != nil {
+func (d *Driver) visit(ctx context.Context, t topology.Topology) (*visit, error) {
+	asked, err := topology.Resolve(t, netip.Prefix{})
+	if err != nil {
 		return nil, err
 	}
-	if v.nodes, err = d.Parts.Nodes.List(ctx, t.Name); err != nil {
+	network, _, err := d.Parts.Networks.Find(ctx, t.Name)
+	if err != nil {
 		return nil, err
 	}
-	v.topology = t
-	for _, c := range t.Clusters {
-		v.clusters = append(v.clusters, v.cluster(ctx, c))
+	nodes, err := d.Parts.Nodes.List(ctx, t.Name)
+	if err != nil {
+		return nil, err
 	}
-	v.topology = t.Placed(gather(t.Name, v.nodes, v.marks))
-	if v.networked {
-		if v.addresses, err = v.topology.Addresses(v.network); err != nil {
-			return nil, err
+	found := make([]*seen, len(asked.Clusters))
+	told := make([]memory, len(nodes))
+	for i, n := range nodes {
+		told[i].node = n
+	}
+	for i, c := range asked.Clusters {
+		found[i] = d.firstLook(ctx, c, nodes)
+		for j, n := range nodes {
+			if clusterOf(n, asked.Clusters) == c {
+				told[j] = found[i].memory
+			}
+		}
+	}
+	v := &visit{Driver: d, clusters: map[*topology.Cluster]*seen{}}
+	if v.Graph, err = topology.Resolve(t.Placed(gather(t.Name, told)), network); err != nil {
+		return nil, err
+	}
+	for i, c := range v.Clusters {
+		v.clusters[c] = found[i] // both are in the order of the lab file
+	}
+	for _, n := range nodes {
+		if clusterOf(n, v.Clusters) == nil {
+			v.surplus = append(v.surplus, n)
 		}
 	}
 	v.askServers(ctx)
@@ -81,59 +107,65 @@ func (d *Driver) look(ctx context.Context, t topology.Topology) (_ *visit, err e
 
 func (v *visit) close() {
 	for _, a := range v.servers {
-		if a.server != nil {
+		if a.site != nil {
 			// Nothing was sent that could still be lost.
-			_ = a.server.Close()
+			_ = a.site.Close()
 		}
 	}
 }
 
-func (v *visit) cluster(ctx context.Context, c topology.Cluster) ClusterStatus {
-	s := ClusterStatus{Name: c.Name, State: "absent", Context: v.Parts.Kubeconfigs.Context(v.topology.Name, c.Name)}
-	n, there := node(v.nodes, c.Name)
-	if !there {
+// networked reports whether the lab has its network.
+func (v *visit) networked() bool { return v.Network.IsValid() }
+
+// firstLook connects to a cluster that runs and asks it what it was meant to be.
+func (d *Driver) firstLook(ctx context.Context, c *topology.Cluster, nodes []Node) *seen {
+	s := &seen{}
+	if s.node, s.there = nodeOf(c, nodes); !s.there || !s.node.Running {
+		return s
+	}
+	if s.in, s.silent = d.access(c.Lab, c.Name); s.silent != nil {
+		return s
+	}
+	bounded, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	if s.intent, s.silent = whole(bounded, s.in.Objects); s.silent != nil {
+		return s
+	}
+	s.tells = true
+	if failed := d.Parts.Connected(ctx, c.Lab, c.Name); failed != nil {
+		s.unconnected = &CutOffError{Cluster: c.Name, Err: failed}
+	}
+	return s
+}
+
+func (v *visit) cluster(c *topology.Cluster) ClusterStatus {
+	s := ClusterStatus{
+		Name: c.Name, State: "absent", Context: v.Parts.Kubeconfigs.Context(c.Lab, c.Name),
+		Pods: c.PodSubnet.String(), Services: c.ServiceSubnet.String(), Pool: c.Pool.String(),
+	}
+	found := v.clusters[c]
+	if !found.there {
 		s.Problem = "it is not there"
 		return s
 	}
-	if s.State = state(n); !n.Running {
+	if s.State = state(found.node); !found.node.Running {
 		s.Problem = "its node is stopped"
-		if !v.networked {
+		if !v.networked() {
 			s.Problem = "its node is stopped, and the lab's network is gone: 'fedlab up' makes the network again and starts the node"
 		}
 		return s
 	}
-	access, err := v.Driver.access(v.topology.Name, c.Name)
+	err := found.silent
 	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, statusBound)
-		defer cancel()
-		v.marks[c.Name], err = whole(ctx, access.Objects)
-	}
-	if err == nil {
-		v.access[c.Name] = access
-		err = fits(v.topology, n)
-		if failed := v.Parts.Connected(ctx, v.topology.Name, c.Name); failed != nil {
-			v.unconnected[c.Name] = &CutOffError{Cluster: c.Name, Err: failed}
-			err = errors.Join(err, v.unconnected[c.Name])
-		}
+		err = errors.Join(fits(c, found.node), found.unconnected)
 	}
 	s.Health = health(err)
 	return s
 }
 
-// place says where the addresses of a cluster are.
-func (v *visit) place(s *ClusterStatus, c topology.Cluster) {
-	s.Pods, s.Services = c.PodSubnet.String(), c.ServiceSubnet.String()
-	if !v.networked {
-		return
-	}
-	if first, last, err := v.addresses.Pool(c.Name); err == nil {
-		s.Pool = first.String() + "-" + last.String()
-	}
-}
-
 // whole returns what a cluster that was made to the end, and whose node is ready,
 // was meant to be.
-func whole(ctx context.Context, objects Objects) (topology.Topology, error) {
+func whole(ctx context.Context, objects access.Objects) (topology.Topology, error) {
 	if err := objects.NodeReady(ctx); err != nil {
 		return topology.Topology{}, err
 	}
@@ -149,88 +181,81 @@ func state(n Node) string {
 
 // askServers asks all servers side by side.
 func (v *visit) askServers(ctx context.Context) {
-	answers := make([]asked, len(v.topology.TrustDomains))
-	var group errgroup.Group
-	for i, td := range v.topology.TrustDomains {
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, statusBound)
-			defer cancel()
-			answers[i] = v.askServer(ctx, td)
-			return nil
-		})
+	servers := v.Servers()
+	v.servers = map[*topology.Server]*asked{}
+	for _, s := range servers {
+		v.servers[s] = &asked{}
 	}
-	// Each answer has its own error.
-	_ = group.Wait()
-	for i, td := range v.topology.TrustDomains {
-		v.servers[td.Name] = answers[i]
-	}
+	each(len(servers), func(i int) {
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		v.askServer(ctx, servers[i], v.servers[servers[i]])
+	})
 }
+
+// server returns what the server of a trust domain said.
+func (v *visit) server(d *topology.Domain) *asked { return v.servers[d.Server()] }
 
 // lookAtPods looks side by side at the pods of all workloads.
-func (v *visit) lookAtPods(ctx context.Context) error {
-	all := make([]identified, len(v.topology.Workloads))
-	var group errgroup.Group
-	for i, w := range v.topology.Workloads {
-		group.Go(func() (err error) {
-			if access, answers := v.access[w.Cluster]; answers {
-				ctx, cancel := context.WithTimeout(ctx, statusBound)
-				defer cancel()
-				all[i], err = identify(ctx, v.topology, access.Objects, w)
-			}
-			return err
-		})
+func (v *visit) lookAtPods(ctx context.Context) {
+	v.workloads = map[*topology.Workload]*identified{}
+	for _, w := range v.Workloads {
+		v.workloads[w] = &identified{Workload: w, trusted: w.FederatesWith}
 	}
-	err := group.Wait()
-	for i, w := range v.topology.Workloads {
-		v.workloads[w.Name] = all[i]
-	}
-	return err
+	each(len(v.Workloads), func(i int) {
+		w := v.Workloads[i]
+		if c := v.clusters[w.Cluster()]; c.answers() {
+			ctx, cancel := context.WithTimeout(ctx, statusBound)
+			defer cancel()
+			*v.workloads[w] = identify(ctx, c.in.Objects, w)
+		}
+	})
 }
 
-func (v *visit) askServer(ctx context.Context, td topology.TrustDomain) (a asked) {
-	access, ok := v.access[td.Cluster]
-	if !ok {
-		return asked{silent: fmt.Errorf("cluster %s does not answer", td.Cluster)}
+func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
+	c := v.clusters[s.Place.Cluster]
+	if !c.answers() {
+		a.silent = fmt.Errorf("cluster %s does not answer", s.Place.Cluster.Name)
+		return
 	}
 	// Without its datastore a server runs, and answers nothing: the datastore is
 	// what a person has to look at.
-	if td.Datastore == topology.Postgres {
-		if err := access.Pods.Ready(ctx, datastoreKey); err != nil {
-			return asked{silent: fmt.Errorf("its datastore: %w", err)}
+	if s.Domain.Datastore == topology.Postgres {
+		if err := c.in.Pods.Ready(ctx, datastoreKey(s.Place)); err != nil {
+			a.silent = fmt.Errorf("its datastore: %w", err)
+			return
 		}
 	}
-	if a.silent = access.Pods.Ready(ctx, serverKey); a.silent != nil {
-		return a
+	if a.silent = c.in.Pods.Ready(ctx, ServerKey(s.Place)); a.silent != nil {
+		return
 	}
-	a.agentsProblem = access.Pods.Ready(ctx, agentKey)
-	if a.server, a.silent = connectServer(ctx, access, td.Name); a.silent != nil {
-		return a
+	a.agentsProblem = c.in.Pods.Ready(ctx, AgentKey(s.Place))
+	if a.site, a.silent = connect(ctx, s, c.in); a.silent != nil {
+		return
 	}
 	var errs [3]error
-	a.bundle, errs[0] = a.server.Bundle(ctx)
-	a.relationships, errs[1] = a.server.Relationships(ctx)
-	a.registry, errs[2] = readRegistry(ctx, td.Name, a.server, access.Objects)
+	a.bundle, errs[0] = a.site.API.Bundle(ctx)
+	a.relationships, errs[1] = a.site.API.Relationships(ctx)
+	a.registry, errs[2] = readRegistry(ctx, a.site)
 	a.silent = errors.Join(errs[:]...)
-	return a
 }
 
-func (v *visit) trustDomain(ctx context.Context, td topology.TrustDomain) TrustDomainStatus {
-	s := TrustDomainStatus{Name: td.Name.Name(), Cluster: td.Cluster}
-	if v.networked {
-		if address, err := v.addresses.Server(td); err == nil {
-			s.BundleEndpoint = spire.BundleEndpointURL(td.BundleEndpoint, address)
-		}
-		if td.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
-			s.EndpointID = spire.ServerID(td.Name).String()
+func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustDomainStatus {
+	d := server.Domain
+	s := TrustDomainStatus{Name: d.String(), Cluster: server.Place.Cluster.Name}
+	if v.networked() {
+		s.BundleEndpoint = spire.BundleEndpointURL(server)
+		if d.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
+			s.EndpointID = spire.ServerID(d.Name).String()
 		}
 	}
-	a := v.servers[td.Name]
+	a := v.servers[server]
 	err := a.silent
 	if err == nil {
-		err = errors.Join(v.published(ctx, td.Cluster, a), a.agentsProblem, a.unread)
+		err = errors.Join(a.published(ctx), a.agentsProblem, a.unread)
 	}
 	if err == nil {
-		err = v.webhook(ctx, td.Cluster, a.bundle)
+		err = a.webhook(ctx)
 	}
 	s.Health = health(err)
 	s.Cause = causeOf(err)
@@ -255,76 +280,58 @@ func (v *visit) trustDomain(ctx context.Context, td topology.TrustDomain) TrustD
 }
 
 // webhook says why Kubernetes cannot call a controller manager.
-func (v *visit) webhook(ctx context.Context, cluster string, bundle *spiffebundle.Bundle) error {
+func (a *asked) webhook(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	if err := checkWebhook(ctx, v.access[cluster], bundle); err != nil {
+	if err := checkWebhook(ctx, a.site, a.bundle); err != nil {
 		return fmt.Errorf("the webhook of its controller manager: %w", err)
 	}
 	return nil
 }
 
-func (v *visit) workload(ctx context.Context, w topology.Workload) (WorkloadStatus, error) {
-	s := WorkloadStatus{Name: w.Name, Cluster: w.Cluster}
-	id, err := v.topology.SPIFFEID(w)
-	if err != nil {
-		return s, err
+func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStatus {
+	s := WorkloadStatus{Name: w.Name, Cluster: w.Cluster().Name, SPIFFEID: w.ID.String(), URL: w.URL()}
+	if s.URL == "" && v.networked() {
+		s.Address = w.Port().String()
 	}
-	is := v.workloads[w.Name]
-	td, err := v.topology.TrustDomainOf(w.Cluster)
-	if err != nil {
-		return s, err
-	}
-	s.SPIFFEID = id.String()
-	if w.URL() != "" {
-		s.URL = w.URL()
-	} else if v.networked {
-		address, err := v.addresses.Workload(w)
-		if err != nil {
-			return s, err
-		}
-		s.Address = fmt.Sprintf("%s:%d", address, w.App.Port)
-	}
-	access, ok := v.access[w.Cluster]
-	if !ok {
-		s.Health = health(fmt.Errorf("cluster %s does not answer", w.Cluster))
-		return s, nil
+	c, is := v.clusters[w.Cluster()], v.workloads[w]
+	if !c.answers() {
+		s.Health = health(fmt.Errorf("cluster %s does not answer", w.Cluster().Name))
+		return s
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	err = access.Pods.Ready(ctx, deployment(w))
-	server := v.servers[td.Name]
+	err := c.in.Pods.Ready(ctx, deployment(w))
+	server := v.servers[w.Member.Server]
 	switch {
 	case err != nil:
 	case server.silent != nil:
-		err = fmt.Errorf("the server of %s does not answer", td.Name.Name())
+		err = fmt.Errorf("the server of %s does not answer", w.Domain())
 	case is.unseen != nil:
 		err = is.unseen
 	default:
-		err = server.registered(is)
+		err = server.registered(*is)
 	}
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
-	if err == nil && w.App.Page == "" && v.unconnected[w.Cluster] != nil {
-		err = because(CutOff, "nobody can say what it presents: %w", v.unconnected[w.Cluster])
+	if err == nil && w.App.Page == "" && c.unconnected != nil {
+		err = because(CutOff, "nobody can say what it presents: %w", c.unconnected)
 	}
-	if err == nil && v.networked {
-		err = server.because(is, v.checkSVID(ctx, access, v.addresses, w, id, server.bundle))
+	if err == nil && v.networked() {
+		err = server.because(*is, v.checkSVID(ctx, c.in, w, server.bundle))
 	}
 	s.Health = health(err)
 	s.Cause = causeOf(err)
-	return s, nil
+	return s
 }
 
-// remarks lists the resources of a trust domain's cluster that a person has to know
-// of.
-func (v *visit) remarks(td topology.TrustDomain) []ResourceStatus {
+// remarks lists the resources of a server's cluster that a person has to know of.
+func (v *visit) remarks(s *topology.Server) []ResourceStatus {
 	var workloads []identified
-	for _, w := range v.topology.Workloads {
-		if w.Cluster == td.Cluster {
-			workloads = append(workloads, v.workloads[w.Name])
-		}
+	for _, w := range s.Domain.Workloads() {
+		workloads = append(workloads, *v.workloads[w])
 	}
-	return v.servers[td.Name].remarks(td.Cluster, workloads)
+	a, cluster := v.servers[s], s.Place.Cluster.Name
+	return append(a.registry.remarks(cluster, workloads), a.federated.remarks(cluster)...)
 }

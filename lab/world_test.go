@@ -241,6 +241,16 @@ func quotes(t *testing.T) topology.Topology {
 	return presetOf(t, config.DefaultPreset)
 }
 
+// resolved returns the graph of a lab that has no network.
+func resolved(t *testing.T, top topology.Topology) *topology.Graph {
+	t.Helper()
+	g, err := topology.Resolve(top, netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 // enterprise is the preset that has of everything.
 func enterprise(t *testing.T) topology.Topology {
 	t.Helper()

@@ -18,6 +18,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -39,9 +40,9 @@ type node struct {
 	state   nodeState
 	// ready is when the node runs.
 	ready   time.Time
-	objects map[lab.ObjectKey]string
+	objects map[access.ObjectKey]string
 	// made tells in which order objects were made, and counted how many were.
-	made     map[lab.ObjectKey]int
+	made     map[access.ObjectKey]int
 	counted  int
 	releases map[releaseName]*release
 	images   map[string]bool
@@ -66,14 +67,14 @@ type releaseName struct{ namespace, name string }
 
 // release is a Helm release and the pods that come of it.
 type release struct {
-	lab.Release
+	access.Release
 	// number tells which of two was there first.
 	number int
 	// text is what Apply was given, demo what a demo program reads of it.
 	text string
 	demo demoValues
 	// objects are its objects, as far as anybody asks for them.
-	objects map[lab.ObjectKey]string
+	objects map[access.ObjectKey]string
 	needs   needs
 	// ready is when its pods run, if all is there that they need.
 	ready time.Time
@@ -90,7 +91,7 @@ type release struct {
 func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 	n := &node{
 		world: w, name: name, spec: spec,
-		objects: map[lab.ObjectKey]string{}, made: map[lab.ObjectKey]int{}, releases: map[releaseName]*release{}, images: map[string]bool{},
+		objects: map[access.ObjectKey]string{}, made: map[access.ObjectKey]int{}, releases: map[releaseName]*release{}, images: map[string]bool{},
 	}
 	for _, key := range kubeadmLeaves() {
 		n.objects[key] = "{}"
@@ -103,8 +104,8 @@ func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 }
 
 // kubeadmLeaves are the objects of a cluster by which further nodes join it.
-func kubeadmLeaves() []lab.ObjectKey {
-	return []lab.ObjectKey{
+func kubeadmLeaves() []access.ObjectKey {
+	return []access.ObjectKey{
 		{APIVersion: "v1", Kind: "Secret", Namespace: "kube-system", Name: "bootstrap-token-abcdef"},
 		{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-public", Name: "cluster-info"},
 	}
@@ -182,14 +183,14 @@ func (w *world) connected(ctx context.Context, name, cluster string) error {
 }
 
 // connect gives access to the node that a kubeconfig names.
-func (w *world) connect(kubeconfig []byte) (lab.Access, error) {
+func (w *world) connect(kubeconfig []byte) (access.Cluster, error) {
 	var n *node
 	err := w.do(context.Background(), "Connect "+string(kubeconfig), func(func()) error {
 		name, cluster, _ := strings.Cut(string(kubeconfig), "/")
 		n = w.nodes[nodeName{name, cluster}]
 		return nil
 	})
-	return lab.Access{Objects: objects{n}, Pods: pods{n}, Releases: releases{n}}, err
+	return access.Cluster{Objects: objects{n}, Pods: pods{n}, Releases: releases{n}}, err
 }
 
 // answers returns nil when the node's API does.
@@ -284,7 +285,7 @@ func applied(was, text string) string {
 }
 
 // refuses says why the API does not take an object.
-func (n *node) refuses(key lab.ObjectKey) error {
+func (n *node) refuses(key access.ObjectKey) error {
 	switch key.APIVersion {
 	case spire.ResourceAPIVersion:
 		if _, known := n.objects[keyOf(crd(key.Kind))]; !known {
@@ -305,7 +306,7 @@ func (n *node) refuses(key lab.ObjectKey) error {
 }
 
 // reconcile is what controllers do about an object that is new or another one.
-func (n *node) reconcile(key lab.ObjectKey, _ string) {
+func (n *node) reconcile(key access.ObjectKey, _ string) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()
@@ -319,7 +320,7 @@ func (n *node) reconcile(key lab.ObjectKey, _ string) {
 }
 
 // unreconcile is what the controller manager does about a resource that is gone.
-func (n *node) unreconcile(key lab.ObjectKey) {
+func (n *node) unreconcile(key access.ObjectKey) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()
@@ -332,7 +333,7 @@ func specOf[T any](object string) T {
 	return decode[struct{ Spec T }](object).Spec
 }
 
-func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found bool, err error) {
+func (n objects) Object(ctx context.Context, key access.ObjectKey, into any) (found bool, err error) {
 	err = n.api(ctx, "Objects.Object "+key.Kind, func(func()) error {
 		text, there := n.read(key)
 		if found = there; !found {
@@ -344,7 +345,7 @@ func (n objects) Object(ctx context.Context, key lab.ObjectKey, into any) (found
 }
 
 // read returns an object as the API has it.
-func (n objects) read(key lab.ObjectKey) (text string, there bool) {
+func (n objects) read(key access.ObjectKey) (text string, there bool) {
 	text, there = n.objects[key]
 	if pod := n.demoPods(key.Namespace, nil)[key.Name]; key.Kind == "Pod" && pod != nil {
 		return string(encode(pod)), true
@@ -363,7 +364,7 @@ func (n objects) read(key lab.ObjectKey) (text string, there bool) {
 
 const agentPod = "spire-agent-x7k2p"
 
-func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) (names []string, err error) {
+func (n objects) Named(ctx context.Context, kind access.ObjectKey, labels map[string]string) (names []string, err error) {
 	err = n.api(ctx, "Objects.Named "+kind.Kind, func(func()) error {
 		for _, key := range n.keys(kind, labels) {
 			names = append(names, key.Name)
@@ -373,7 +374,7 @@ func (n objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[strin
 	return names, err
 }
 
-func (n objects) List(ctx context.Context, kind lab.ObjectKey, labels map[string]string, into any) error {
+func (n objects) List(ctx context.Context, kind access.ObjectKey, labels map[string]string, into any) error {
 	return n.api(ctx, "Objects.List "+kind.Kind, func(func()) error {
 		all := []json.RawMessage{}
 		for _, key := range n.keys(kind, labels) {
@@ -386,7 +387,7 @@ func (n objects) List(ctx context.Context, kind lab.ObjectKey, labels map[string
 }
 
 // keys returns those of the objects of a kind with these labels.
-func (n objects) keys(kind lab.ObjectKey, labels map[string]string) (keys []lab.ObjectKey) {
+func (n objects) keys(kind access.ObjectKey, labels map[string]string) (keys []access.ObjectKey) {
 	if kind.Kind == "Pod" {
 		names := slices.Sorted(maps.Keys(n.demoPods(kind.Namespace, labels)))
 		if labels[spire.ProgramLabel] == spire.AgentDaemonSet {
@@ -405,7 +406,9 @@ func (n objects) keys(kind lab.ObjectKey, labels map[string]string) (keys []lab.
 			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b lab.ObjectKey) int { return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name) })
+	slices.SortFunc(keys, func(a, b access.ObjectKey) int {
+		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
+	})
 	return keys
 }
 
@@ -419,7 +422,7 @@ func hasAll(labels, selector map[string]string) bool {
 	return true
 }
 
-func (n objects) Delete(ctx context.Context, key lab.ObjectKey) error {
+func (n objects) Delete(ctx context.Context, key access.ObjectKey) error {
 	return n.api(ctx, "Objects.Delete "+key.Kind, func(changed func()) error {
 		switch {
 		case key.Kind == "Pod" && key.Name == agentPod:
@@ -449,7 +452,7 @@ func (n objects) NodeReady(ctx context.Context) error {
 
 type releases struct{ *node }
 
-func (n releases) Apply(ctx context.Context, r lab.Release) (applied bool, err error) {
+func (n releases) Apply(ctx context.Context, r access.Release) (applied bool, err error) {
 	err = n.api(ctx, "Releases.Apply "+r.Name, func(changed func()) error {
 		had := n.releases[releaseName{r.Namespace, r.Name}]
 		if had != nil && had.text == string(encode(r)) {
@@ -493,8 +496,8 @@ func (n *node) putBack(r *release) (drifted bool) {
 	return drifted
 }
 
-func newRelease(r lab.Release) *release {
-	made := &release{Release: r, text: string(encode(r)), ready: time.Now().Add(latency), objects: map[lab.ObjectKey]string{}}
+func newRelease(r access.Release) *release {
+	made := &release{Release: r, text: string(encode(r)), ready: time.Now().Add(latency), objects: map[access.ObjectKey]string{}}
 	if isDemo(r.Chart) {
 		made.demo = decode[struct{ Values demoValues }](made.text).Values
 	}
@@ -553,7 +556,7 @@ func restarts(old, values any) bool {
 }
 
 // manifest returns the objects of a release, as far as anybody asks for them.
-func manifest(r lab.Release) []any {
+func manifest(r access.Release) []any {
 	controller := func(kind, name string) any {
 		return map[string]any{
 			"apiVersion": "apps/v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": r.Namespace},
@@ -579,7 +582,7 @@ func manifest(r lab.Release) []any {
 }
 
 // owner returns the release that a controller is of.
-func (n *node) owner(key lab.ObjectKey) *release {
+func (n *node) owner(key access.ObjectKey) *release {
 	for _, r := range n.releases {
 		if _, has := r.objects[key]; has {
 			return r
@@ -588,14 +591,14 @@ func (n *node) owner(key lab.ObjectKey) *release {
 	return nil
 }
 
-func (n releases) List(ctx context.Context) (list []lab.Release, err error) {
+func (n releases) List(ctx context.Context) (list []access.Release, err error) {
 	err = n.api(ctx, "Releases.List", func(func()) error {
 		for _, r := range n.releases {
 			if !r.foreign {
-				list = append(list, lab.Release{Namespace: r.Namespace, Name: r.Name})
+				list = append(list, access.Release{Namespace: r.Namespace, Name: r.Name})
 			}
 		}
-		slices.SortFunc(list, func(a, b lab.Release) int {
+		slices.SortFunc(list, func(a, b access.Release) int {
 			return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 		})
 		return nil
@@ -679,7 +682,7 @@ func (n *node) since(r *release) (time.Time, error) {
 		}
 	}
 	for _, secret := range r.needs.secrets {
-		if n.objects[lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: secret}] == "" {
+		if n.objects[access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: secret}] == "" {
 			return time.Time{}, fmt.Errorf("0 of 1 pods are ready: secret %q not found", secret)
 		}
 	}
@@ -775,7 +778,7 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 	return conn, err
 }
 
-func (n pods) Started(ctx context.Context, set lab.ObjectKey, container string) error {
+func (n pods) Started(ctx context.Context, set access.ObjectKey, container string) error {
 	return n.api(ctx, "Pods.Started "+set.Name, func(func()) error {
 		r := n.owner(set)
 		if r == nil {
@@ -788,7 +791,7 @@ func (n pods) Started(ctx context.Context, set lab.ObjectKey, container string) 
 	})
 }
 
-func (n pods) Ready(ctx context.Context, key lab.ObjectKey) error {
+func (n pods) Ready(ctx context.Context, key access.ObjectKey) error {
 	return n.api(ctx, "Pods.Ready "+key.Name, func(func()) error {
 		r := n.owner(key)
 		if r == nil {
@@ -840,11 +843,11 @@ func (w *world) page(ctx context.Context, address string) error {
 	})
 }
 
-func keyOf(object any) lab.ObjectKey {
+func keyOf(object any) access.ObjectKey {
 	if o, is := object.(map[string]any); is { // most are, and are asked for often
 		metadata, _ := o["metadata"].(map[string]any)
 		text := func(m map[string]any, field string) string { s, _ := m[field].(string); return s }
-		return lab.ObjectKey{
+		return access.ObjectKey{
 			APIVersion: text(o, "apiVersion"), Kind: text(o, "kind"),
 			Namespace: text(metadata, "namespace"), Name: text(metadata, "name"),
 		}
@@ -853,7 +856,7 @@ func keyOf(object any) lab.ObjectKey {
 		APIVersion, Kind string
 		Metadata         struct{ Namespace, Name string }
 	}](string(encode(object)))
-	return lab.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}
+	return access.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}
 }
 
 func encode(v any) []byte {

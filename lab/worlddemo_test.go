@@ -17,7 +17,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -157,7 +157,7 @@ func podUID(r *release) string { return "uid-of-" + r.Namespace + "-" + r.Chart 
 func (n *node) demoPods(namespace string, labels map[string]string) map[string]any {
 	all := map[string]any{}
 	for _, r := range n.releases {
-		key := lab.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: namespace, Name: appOf(r.Chart).Deployment}
+		key := access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: namespace, Name: appOf(r.Chart).Deployment}
 		object, there := n.objects[key]
 		if !isDemo(r.Chart) || r.Namespace != namespace || !there || strings.Contains(object, `"replicas":0`) || !hasAll(podLabels(r), labels) {
 			continue

@@ -39,6 +39,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -147,7 +148,7 @@ func (s *spireServer) readUpstream(files map[string][]byte) error {
 
 // secret returns the data of a Secret of SPIRE's namespace.
 func (n *node) secret(name string) map[string][]byte {
-	text := n.objects[lab.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}]
+	text := n.objects[access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}]
 	if text == "" {
 		return nil
 	}
@@ -203,7 +204,7 @@ func (s *spireServer) publish() {
 	}))
 }
 
-var bundleKey = lab.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.BundleConfigMap}
+var bundleKey = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.BundleConfigMap}
 
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
@@ -452,7 +453,7 @@ var poolKey = keyOf(map[string]any{
 // manage makes relationships of what stands in the cluster: of the oldest resource
 // for each trust domain that has no class.
 func (s *spireServer) manage() {
-	oldest := map[spiffeid.TrustDomain]lab.ObjectKey{}
+	oldest := map[spiffeid.TrustDomain]access.ObjectKey{}
 	for key, text := range s.node.objects {
 		if key.Kind != spire.FederatedTrustDomainKind {
 			continue

@@ -10,7 +10,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -131,7 +131,7 @@ func (r *rotation) renewAgents(ctx context.Context) (err error) {
 	if r.agents, err = r.of.serials(ctx); err != nil {
 		return err
 	}
-	return lab.RestartAgents(ctx, r.of.Access())
+	return r.of.site.RestartAgents(ctx)
 }
 
 // verifiable reports whether the probe presents an SVID of an authority that its
@@ -164,9 +164,9 @@ func (d Domain) presentsRevoked() check.Check {
 // named checks that a look at the lab finds no workload of the trust domain well.
 func (d Domain) named() check.Check {
 	return check.Check{Name: fmt.Sprintf("'fedlab status' says of each workload of %s what is wrong", d), Probe: func(ctx context.Context) error {
-		status, err := d.trial.ground.driver.Status(ctx, d.trial.ground.topology)
+		status, err := d.trial.ground.driver.Status(ctx, d.trial.lab().Graph.Intent())
 		for _, w := range status.Workloads {
-			if err == nil && w.Cluster == d.Cluster && w.Well {
+			if err == nil && w.Cluster == d.Cluster().Name && w.Well {
 				err = fmt.Errorf("it says that %s is well", w.Name)
 			}
 		}
@@ -181,7 +181,7 @@ func (d Domain) replaceRevoked(ctx context.Context) error {
 	if verifiable, err := d.verifiable(ctx); err != nil || verifiable {
 		return err
 	}
-	if err := lab.RestartAgents(ctx, d.Access()); err != nil {
+	if err := d.site.RestartAgents(ctx); err != nil {
 		return err
 	}
 	return d.trial.until(ctx, check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is in the bundle", d), Probe: func(ctx context.Context) error {
@@ -197,11 +197,7 @@ func (d Domain) replaceRevoked(ctx context.Context) error {
 // authority: from then on it may sign. Where bundles travel by hand, it takes them
 // there.
 func (r *rotation) arrive(ctx context.Context) error {
-	bonds, err := r.of.trial.bondsTo(r.of)
-	if err != nil {
-		return err
-	}
-	for _, b := range bonds {
+	for _, b := range r.of.trial.bondsTo(r.of) {
 		if b.mode == topology.Manual {
 			if err := b.truster.Handover(ctx, r.of); err != nil {
 				return err
@@ -304,8 +300,7 @@ func (r *rotation) catchUp(ctx context.Context) error {
 func (r *rotation) finish(ctx context.Context) error {
 	// A bundle endpoint with a certificate that a peer cannot verify is one that
 	// the peer cannot fetch from: each is to have the next authority before.
-	bonds, err := r.of.trial.bondsTo(r.of)
-	if err := errors.Join(err, handoverBehind(ctx, bonds)); err != nil {
+	if err := handoverBehind(ctx, r.of.trial.bondsTo(r.of)); err != nil {
 		return err
 	}
 	if err := r.catchUp(ctx); err != nil {
@@ -340,7 +335,7 @@ func (r *rotation) finish(ctx context.Context) error {
 
 // restart has the pod of the server and the controller manager made anew.
 func (d Domain) restart(ctx context.Context) error {
-	key := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: spire.ServerPod}
+	key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: d.site.Place.Namespace, Name: spire.ServerPod}
 	var before, after struct {
 		Metadata struct {
 			UID string `json:"uid"`

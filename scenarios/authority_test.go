@@ -8,6 +8,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/spire/spiretest"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -27,8 +28,7 @@ func alone(t *testing.T) Domain {
 			t.Error(err)
 		}
 	})
-	trial := &Trial{ground: &ground{servers: map[spiffeid.TrustDomain]*spire.Server{td: server}}}
-	return Domain{topology.TrustDomain{Name: td}, trial}
+	return Domain{&topology.Domain{Name: td}, &lab.Site{API: server}, &Trial{}}
 }
 
 // stages are what an operator does, in order, and whether a rotation is under way

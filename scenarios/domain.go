@@ -13,6 +13,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -23,15 +24,19 @@ import (
 // Domain is a trust domain of the lab in a trial: its SPIRE server, its cluster
 // and its probe.
 type Domain struct {
-	topology.TrustDomain
+	*topology.Domain
+	site  *lab.Site
 	trial *Trial
 }
+
+// domain returns a trust domain as scenarios know it.
+func (t *Trial) domain(d *topology.Domain) Domain { return Domain{d, t.ground.sites[d], t} }
 
 // Pair returns two trust domains that trust each other: called is the one whose
 // bundle, server and cluster are mostly broken, caller the one from which that is
 // seen.
 func (t *Trial) Pair() (called, caller Domain) {
-	return Domain{t.ground.called, t}, Domain{t.ground.caller, t}
+	return t.domain(t.ground.called), t.domain(t.ground.caller)
 }
 
 // bond is a relationship of the lab in a trial.
@@ -41,42 +46,43 @@ type bond struct {
 }
 
 // bonds returns the relationships of the lab.
-func (t *Trial) bonds() ([]bond, error) {
-	var all []bond
-	for _, r := range t.ground.topology.Relationships {
-		truster, err := t.ground.topology.TrustDomain(r.Truster)
-		if err != nil {
-			return nil, err
-		}
-		trusted, err := t.ground.topology.TrustDomain(r.Trusted)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, bond{Domain{truster, t}, Domain{trusted, t}, r.Mode})
-	}
-	return all, nil
-}
+func (t *Trial) bonds() []bond { return t.bondsOf(t.lab().Graph.Trusts) }
 
 // bondsTo returns the relationships of those who trust a trust domain: a lab may
 // have more of them than the pair's other one.
-func (t *Trial) bondsTo(trusted Domain) ([]bond, error) {
-	all, err := t.bonds()
-	return slices.DeleteFunc(all, func(b bond) bool { return b.trusted.Name != trusted.Name }), err
+func (t *Trial) bondsTo(trusted Domain) []bond { return t.bondsOf(trusted.TrustedBy) }
+
+func (t *Trial) bondsOf(trusts []*topology.Trust) []bond {
+	var all []bond
+	for _, r := range trusts {
+		all = append(all, bond{t.domain(r.Truster), t.domain(r.Trusted), r.Mode})
+	}
+	return all
 }
 
 // Server returns the connection to the SPIRE server.
-func (d Domain) Server() *spire.Server { return d.trial.ground.servers[d.Name] }
+func (d Domain) Server() *spire.Server { return d.site.API }
 
 // Access returns what can be done in the cluster.
-func (d Domain) Access() lab.Access { return d.trial.ground.access[d.Cluster] }
+func (d Domain) Access() access.Cluster { return d.site.Cluster }
+
+// Cluster returns the one that the server and the probe are in.
+func (d Domain) Cluster() *topology.Cluster { return d.site.Place.Cluster }
+
+// probe returns the workload by which scenarios call.
+func (d Domain) probe() (*topology.Workload, error) {
+	for _, w := range d.Workloads() {
+		if w.App.Name == topology.Probe().Name {
+			return w, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no probe", d)
+}
 
 // ID returns the SPIFFE ID of the probe.
 func (d Domain) ID() spiffeid.ID {
 	return spiffeid.RequireFromPath(d.Name, topology.Probe().IDTemplate)
 }
-
-// String returns the trust domain's name.
-func (d Domain) String() string { return d.Name.Name() }
 
 // Probe returns a client of the probe.
 func (d Domain) Probe() *traffic.Probe {
@@ -90,13 +96,13 @@ const controlPort = 8080
 // program, whether or not it is ready: without an identity it never is.
 func (d Domain) pod(labels map[string]string) *traffic.Probe {
 	return traffic.NewProbe(func(ctx context.Context) (net.Conn, error) {
-		key := lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace}
+		key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace}
 		names, err := d.Access().Objects.Named(ctx, key, labels)
 		if err != nil {
 			return nil, err
 		}
 		if len(names) != 1 {
-			return nil, fmt.Errorf("%d pods of %s have the labels %v, want one", len(names), d.Cluster, labels)
+			return nil, fmt.Errorf("%d pods of %s have the labels %v, want one", len(names), d.Cluster().Name, labels)
 		}
 		return d.Access().Pods.Dial(ctx, key.Namespace, names[0], controlPort)
 	})
@@ -153,11 +159,7 @@ func (d Domain) Bundle(ctx context.Context) (*spiffebundle.Bundle, error) {
 
 // Held returns the bundle that the server holds of another, nil for none.
 func (d Domain) Held(ctx context.Context, of spiffeid.TrustDomain) (*spiffebundle.Bundle, error) {
-	held, err := d.Server().HeldBundle(ctx, of)
-	if missing := (*spire.NotFoundError)(nil); errors.As(err, &missing) {
-		return nil, nil
-	}
-	return held, err
+	return d.Server().HeldBundle(ctx, of)
 }
 
 // Compare compares what the server holds of another with its source.
@@ -274,10 +276,10 @@ func (d Domain) Presents(id string) check.Check {
 
 // Ready returns nil when all of SPIRE in the cluster runs.
 func (d Domain) Ready() check.Check {
-	return check.Check{Name: "all of SPIRE runs in " + d.Cluster, Probe: func(ctx context.Context) error {
+	return check.Check{Name: "all of SPIRE runs in " + d.Cluster().Name, Probe: func(ctx context.Context) error {
 		_, err := d.Bundle(ctx)
 		return errors.Join(err,
-			d.Access().Pods.Ready(ctx, lab.ServerKey()), d.Access().Pods.Ready(ctx, lab.AgentKey()))
+			d.Access().Pods.Ready(ctx, lab.ServerKey(d.site.Place)), d.Access().Pods.Ready(ctx, lab.AgentKey(d.site.Place)))
 	}}
 }
 

@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -20,72 +20,45 @@ import (
 )
 
 // Fault returns the trust domain's cluster as package fault knows it.
-func (d Domain) Fault() fault.Cluster { return d.trial.ground.fault(d.Cluster) }
-
-// fault returns a cluster that there is access to as package fault knows it.
-func (g *ground) fault(cluster string) fault.Cluster {
-	at := machine{hands: g.driver.Parts.Hands, nodes: g.driver.Parts.Nodes, lab: g.topology.Name, cluster: cluster}
-	access := g.access[cluster]
-	return fault.Cluster{Name: cluster, Objects: faultObjects{access.Objects}, Health: health{access}, Node: at, Power: at}
+func (d Domain) Fault() fault.Cluster {
+	return faultCluster(d.trial.ground.driver.Parts, d.Cluster(), d.Access())
 }
 
-// faultObjects are the objects of a cluster under the names of package fault.
-type faultObjects struct{ lab.Objects }
-
-func (o faultObjects) Object(ctx context.Context, key fault.ObjectKey, into any) (bool, error) {
-	return o.Objects.Object(ctx, lab.ObjectKey(key), into)
-}
-
-func (o faultObjects) Named(ctx context.Context, kind fault.ObjectKey, labels map[string]string) ([]string, error) {
-	return o.Objects.Named(ctx, lab.ObjectKey(kind), labels)
-}
-
-func (o faultObjects) Delete(ctx context.Context, key fault.ObjectKey) error {
-	return o.Objects.Delete(ctx, lab.ObjectKey(key))
-}
-
-// health looks at a cluster through its API.
-type health struct{ access lab.Access }
-
-func (h health) NodeReady(ctx context.Context) error { return h.access.Objects.NodeReady(ctx) }
-
-func (h health) ServerStarted(ctx context.Context) error {
-	return h.access.Pods.Started(ctx, lab.ServerKey(), spire.ServerContainer)
-}
-
-func (h health) AgentReady(ctx context.Context) error {
-	return h.access.Pods.Ready(ctx, lab.AgentKey())
+// faultCluster returns a cluster that there is access to as package fault knows it.
+func faultCluster(parts lab.Parts, c *topology.Cluster, in access.Cluster) fault.Cluster {
+	at := machine{parts.Hands, parts.Nodes, c}
+	return fault.Cluster{Name: c.Name, Cluster: in, Node: at, Power: at}
 }
 
 // machine is the node of one cluster, as a person at it has it.
 type machine struct {
-	hands        lab.Hands
-	nodes        lab.Nodes
-	lab, cluster string
+	hands lab.Hands
+	nodes lab.Nodes
+	of    *topology.Cluster
 }
 
 func (m machine) Exec(ctx context.Context, argv ...string) ([]byte, error) {
-	return m.hands.Exec(ctx, m.lab, m.cluster, argv...)
+	return m.hands.Exec(ctx, m.of.Lab, m.of.Name, argv...)
 }
 
 func (m machine) Address(ctx context.Context) (netip.Addr, error) {
-	return m.hands.Address(ctx, m.lab, m.cluster)
+	return m.hands.Address(ctx, m.of.Lab, m.of.Name)
 }
 
 func (m machine) Stop(ctx context.Context, grace time.Duration) error {
-	return m.hands.Stop(ctx, m.lab, m.cluster, grace)
+	return m.hands.Stop(ctx, m.of.Lab, m.of.Name, grace)
 }
 
-func (m machine) Start(ctx context.Context) error { return m.nodes.Start(ctx, m.lab, m.cluster) }
+func (m machine) Start(ctx context.Context) error { return m.nodes.Start(ctx, m.of.Lab, m.of.Name) }
 
 func (m machine) Running(ctx context.Context) (bool, error) {
-	all, err := m.nodes.List(ctx, m.lab)
+	all, err := m.nodes.List(ctx, m.of.Lab)
 	if err != nil {
 		return false, err
 	}
-	i := slices.IndexFunc(all, func(n lab.Node) bool { return n.Cluster == m.cluster })
+	i := slices.IndexFunc(all, func(n lab.Node) bool { return n.Cluster == m.of.Name })
 	if i < 0 {
-		return false, fmt.Errorf("lab %s has no cluster %s any more", m.lab, m.cluster)
+		return false, fmt.Errorf("lab %s has no cluster %s any more", m.of.Lab, m.of.Name)
 	}
 	return all[i].Running, nil
 }
@@ -114,14 +87,9 @@ func (t *Trial) CutEndpoint(ctx context.Context, of, peer Domain) (*Breakage, er
 	if err != nil || cut.over {
 		return cut, err
 	}
-	address, err := t.lab().Addresses.Server(of.TrustDomain)
-	if err != nil {
-		return nil, err
-	}
-	at := netip.AddrPortFrom(address, uint16(of.BundleEndpoint.Port))
-	g := t.ground
+	from, nodes := peer.Cluster(), t.ground.driver.Parts.Nodes
 	reach := func(ctx context.Context) error {
-		_, err := g.driver.Parts.Nodes.Get(ctx, g.topology.Name, peer.Cluster, "https://"+at.String(), at.Addr())
+		_, err := nodes.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(of.site.Server), of.site.Address)
 		return err
 	}
 	cut.injected = cutOff{cut.injected, check.Check{Name: fmt.Sprintf("%s gets through to the bundle endpoint of %s", peer, of), Probe: reach}}
@@ -151,16 +119,17 @@ func (c cutOff) Healed() check.Check {
 
 // Reconfigure changes what the server of a trust domain is installed with, which
 // restarts it, and has that put back at the end.
-func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology.TrustDomain)) error {
-	changed := t.ground.topology
+func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology.Settings)) error {
+	before := t.lab().Graph.Intent()
+	changed := before
 	changed.TrustDomains = slices.Clone(changed.TrustDomains)
 	for i := range changed.TrustDomains {
 		if changed.TrustDomains[i].Name == d.Name {
-			change(&changed.TrustDomains[i])
+			change(&changed.TrustDomains[i].Settings)
 		}
 	}
 	t.Restore("give the server of "+d.String()+" its settings back", func(ctx context.Context) error {
-		return t.ground.hold.Up(ctx, t.ground.topology)
+		return t.ground.hold.Up(ctx, before)
 	})
 	if err := t.ground.hold.Up(ctx, changed); err != nil {
 		return err
@@ -170,21 +139,16 @@ func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology
 
 // shownBy returns the authority that has signed what the bundle endpoint shows. It
 // looks in the server's pod, where no fault of the network is.
-func (d Domain) shownBy(ctx context.Context) (_ string, err error) {
-	plain, err := d.Access().Pods.Dial(ctx, spire.Namespace, spire.ServerPod, spire.BundlePort)
+func (d Domain) shownBy(ctx context.Context) (string, error) {
+	chain, err := d.site.Presented(ctx, spire.BundlePort)
 	if err != nil {
-		return "", err
-	}
-	endpoint := tls.Client(plain, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // its chain is verified below
-	defer func() { err = errors.Join(err, plain.Close()) }()
-	if err := endpoint.HandshakeContext(ctx); err != nil {
 		return "", err
 	}
 	bundle, err := d.Bundle(ctx)
 	if err != nil {
 		return "", err
 	}
-	_, verified, err := x509svid.Verify(endpoint.ConnectionState().PeerCertificates, bundle)
+	_, verified, err := x509svid.Verify(chain, bundle)
 	if err != nil {
 		return "", err
 	}
@@ -195,8 +159,8 @@ func (d Domain) shownBy(ctx context.Context) (_ string, err error) {
 }
 
 // relationshipKey names the resource by which one trusts another.
-func relationshipKey(trusted Domain) lab.ObjectKey {
-	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted.Name)}
+func relationshipKey(trusted Domain) access.ObjectKey {
+	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted.Name)}
 }
 
 // Related returns the resource by which the trust domain trusts another.

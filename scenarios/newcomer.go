@@ -9,7 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -41,15 +41,15 @@ func (d Domain) Newcomer(ctx context.Context) (Newcomer, error) {
 			} `json:"template"`
 		} `json:"spec"`
 	}
-	key := lab.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: app.Namespace, Name: app.Deployment}
+	key := access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: app.Namespace, Name: app.Deployment}
 	there, err := d.Access().Objects.Object(ctx, key, &deployment)
 	if err != nil {
 		return n, err
 	}
 	if !there {
-		return n, fmt.Errorf("cluster %s has no probe to make another of", d.Cluster)
+		return n, fmt.Errorf("cluster %s has no probe to make another of", d.Cluster().Name)
 	}
-	d.trial.Restore("remove the newcomer from "+d.Cluster, func(ctx context.Context) error {
+	d.trial.Restore("remove the newcomer from "+d.Cluster().Name, func(ctx context.Context) error {
 		return errors.Join(n.Unregister(ctx), n.remove(ctx))
 	})
 	_, err = d.Access().Objects.Apply(ctx, map[string]any{
@@ -76,12 +76,12 @@ func (n Newcomer) remove(ctx context.Context) error {
 	return n.trial.until(ctx, newcomerGone(n.Access().Objects))
 }
 
-func newcomerPod() lab.ObjectKey {
-	return lab.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace, Name: newcomer}
+func newcomerPod() access.ObjectKey {
+	return access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace, Name: newcomer}
 }
 
 // newcomerGone checks that the pod of a newcomer is no more.
-func newcomerGone(objects lab.Objects) check.Check {
+func newcomerGone(objects access.Objects) check.Check {
 	return check.Check{Name: "the newcomer is gone", Probe: func(ctx context.Context) error {
 		there, err := objects.Object(ctx, newcomerPod(), &struct{}{})
 		if err == nil && there {
@@ -91,8 +91,8 @@ func newcomerGone(objects lab.Objects) check.Check {
 	}}
 }
 
-func (n Newcomer) registration() lab.ObjectKey {
-	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "fedlab-" + newcomer}
+func (n Newcomer) registration() access.ObjectKey {
+	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "fedlab-" + newcomer}
 }
 
 // Register gives the newcomer an identity that federates with these trust
@@ -157,7 +157,7 @@ func (n Newcomer) Runs() check.Check {
 
 // HasIdentity checks that the Workload API gives the newcomer its SVID.
 func (n Newcomer) HasIdentity() check.Check {
-	return check.Check{Name: "the newcomer in " + n.Cluster + " has its identity", Probe: func(ctx context.Context) error {
+	return check.Check{Name: "the newcomer in " + n.Cluster().Name + " has its identity", Probe: func(ctx context.Context) error {
 		holding, err := n.Probe().Holding(ctx)
 		switch {
 		case err != nil:
@@ -173,7 +173,7 @@ func (n Newcomer) HasIdentity() check.Check {
 
 // HasNone checks that the newcomer has no identity.
 func (n Newcomer) HasNone() check.Check {
-	return check.Check{Name: "the newcomer in " + n.Cluster + " has no identity", Probe: func(ctx context.Context) error {
+	return check.Check{Name: "the newcomer in " + n.Cluster().Name + " has no identity", Probe: func(ctx context.Context) error {
 		holding, err := n.Probe().Holding(ctx)
 		if err == nil && holding.Self != nil {
 			err = fmt.Errorf("it is %s", holding.Self.ID)
@@ -184,15 +184,11 @@ func (n Newcomer) HasNone() check.Check {
 
 // identity returns the registration of the probe as the lab makes it.
 func (d Domain) identity() (spire.Resource, spire.WorkloadIdentitySpec, error) {
-	t := d.trial.lab().Topology
-	w, err := t.Workload(topology.ProbeOf(d.Cluster))
+	w, err := d.probe()
 	if err != nil {
 		return spire.Resource{}, spire.WorkloadIdentitySpec{}, err
 	}
-	resource, err := spire.WorkloadIdentity(t, w)
-	if err != nil {
-		return spire.Resource{}, spire.WorkloadIdentitySpec{}, err
-	}
+	resource := spire.WorkloadIdentity(w)
 	spec, ok := resource.Spec.(spire.WorkloadIdentitySpec)
 	if !ok {
 		return spire.Resource{}, spire.WorkloadIdentitySpec{}, fmt.Errorf("registration of %s has a %T", w.Name, resource.Spec)

@@ -91,7 +91,7 @@ var server = Scenario{
 // server's own.
 var postgresDatastore = &Need{
 	What: "a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one",
-	met:  func(called, _ topology.TrustDomain) bool { return called.Datastore == topology.Postgres },
+	met:  func(called, _ *topology.Domain) bool { return called.Datastore == topology.Postgres },
 }
 
 var datastore = Scenario{
@@ -205,7 +205,7 @@ var cluster = Scenario{
 		called, caller := t.Pair()
 		var broken *Breakage
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.StepWith(ctx, "switch the cluster "+called.Cluster+" off", "the demo's page says that nobody answers", func(ctx context.Context) (err error) {
+		t.StepWith(ctx, "switch the cluster "+called.Cluster().Name+" off", "the demo's page says that nobody answers", func(ctx context.Context) (err error) {
 			if broken, err = t.Break(ctx, fault.ClusterStopped(called.Fault())); err != nil {
 				return err
 			}
@@ -256,7 +256,7 @@ var partition = Scenario{
 			back, err = t.Traffic(ctx, called, caller, Call{})
 			return err
 		})
-		t.Step(ctx, fmt.Sprintf("part %s from %s, in this direction alone", caller.Cluster, called.Cluster), func(ctx context.Context) (err error) {
+		t.Step(ctx, fmt.Sprintf("part %s from %s, in this direction alone", caller.Cluster().Name, called.Cluster().Name), func(ctx context.Context) (err error) {
 			if one, err = t.Break(ctx, fault.PartitionOneWay(caller.Fault(), called.Fault())); err != nil {
 				return err
 			}

@@ -215,7 +215,7 @@ var natural = Scenario{
 		t.Step(ctx, "give authorities a life of "+naturalLife.String(), func(ctx context.Context) error {
 			// Done after the settings are back: the server keeps the authority that it has.
 			t.Restore("replace the short-lived authorities of "+called.String(), called.renew)
-			return t.Reconfigure(ctx, called, func(td *topology.TrustDomain) {
+			return t.Reconfigure(ctx, called, func(td *topology.Settings) {
 				td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
 			})
 		})
@@ -269,14 +269,10 @@ var fasterThanRefresh = Scenario{
 		called, caller := t.Pair()
 		var r *rotation
 		t.Step(ctx, "give the bundle a refresh hint of "+longHint.String(), func(ctx context.Context) error {
-			bonds, err := t.bondsTo(called)
-			if err != nil {
-				return err
-			}
-			for _, b := range bonds {
+			for _, b := range t.bondsTo(called) {
 				b.truster.PollsLate()
 			}
-			err = t.Reconfigure(ctx, called, func(td *topology.TrustDomain) { td.BundleEndpoint.RefreshHint = longHint })
+			err := t.Reconfigure(ctx, called, func(td *topology.Settings) { td.BundleEndpoint.RefreshHint = longHint })
 			if err != nil {
 				return err
 			}

@@ -5,18 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
-	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -63,23 +62,19 @@ func (e *NotWellError) Error() string {
 
 // pairOf returns two trust domains that trust each other by https_spiffe and a
 // resource, which can come and go while servers run.
-func pairOf(t topology.Topology) (called, caller topology.TrustDomain, err error) {
-	fits := func(truster, trusted spiffeid.TrustDomain) bool {
-		for _, r := range t.RelationshipsOf(truster) {
-			if r.Trusted == trusted && r.Mode == topology.CRD && r.Profile == topology.HTTPSSPIFFE {
-				return true
-			}
-		}
-		return false
+func pairOf(g *topology.Graph) (called, caller *topology.Domain, err error) {
+	fits := func(truster, trusted *topology.Domain) bool {
+		r := truster.TrustIn(trusted)
+		return r != nil && r.Mode == topology.CRD && r.Profile == topology.HTTPSSPIFFE
 	}
-	for i, a := range t.TrustDomains {
-		for _, b := range t.TrustDomains[i+1:] {
-			if fits(a.Name, b.Name) && fits(b.Name, a.Name) && a.UpstreamAuthority == topology.SelfSigned {
+	for i, a := range g.Domains {
+		for _, b := range g.Domains[i+1:] {
+			if fits(a, b) && fits(b, a) && a.UpstreamAuthority == topology.SelfSigned {
 				return a, b, nil
 			}
 		}
 	}
-	return called, caller, &NeedsError{Lab: t.Name, What: "it has no two trust domains that trust each other with " +
+	return nil, nil, &NeedsError{Lab: g.Name, What: "it has no two trust domains that trust each other with " +
 		"profile https_spiffe and mode crd, the first of them without an upstream authority; 'between: [a, b]' in its file makes them do"}
 }
 
@@ -87,20 +82,18 @@ func pairOf(t topology.Topology) (called, caller topology.TrustDomain, err error
 type Session struct {
 	runner *Runner
 	ground *ground
-	hold   *lab.Hold
 	// begun is set once there may be probes in the lab.
 	begun bool
 }
 
 // ground is what the trials of a session stand on.
 type ground struct {
-	driver         *lab.Driver
-	hold           *lab.Hold
-	topology       topology.Topology // with probes
+	driver *lab.Driver
+	hold   *lab.Hold
+	// lab is with probes; nil as long as these are not there.
 	lab            *lab.Lab
-	servers        map[spiffeid.TrustDomain]*spire.Server
-	access         map[string]lab.Access
-	called, caller topology.TrustDomain
+	sites          map[*topology.Domain]*lab.Site
+	called, caller *topology.Domain
 }
 
 // Open gets a lab ready: it must be up and well, nobody else may be changing it,
@@ -108,52 +101,41 @@ type ground struct {
 // it is taken away first. The error is a *NeedsError, a *NotWellError, a
 // *lab.HeldError or a *lab.NotUpError, and then nothing else has been changed.
 func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
-	g := &ground{driver: r.Driver, topology: r.Topology.WithProbes()}
-	if g.called, g.caller, err = pairOf(r.Topology); err != nil {
+	asked, err := topology.Resolve(r.Topology, netip.Prefix{})
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := pairOf(asked); err != nil {
 		return nil, err
 	}
 	l, err := r.Driver.Open(ctx, r.Topology)
 	if err != nil {
 		return nil, err
 	}
+	g := &ground{driver: r.Driver}
 	if g.hold, err = r.Driver.Hold(ctx, r.Topology.Name, "scenario run"); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	if g.access, err = accessTo(l); err == nil {
-		// Where a cluster cannot be swept, the look says more of why. SVIDs that a
-		// run has left unverified are replaced by the up that brings the probes.
-		err = errors.Join(g.sweep(ctx), r.well(ctx, r.Topology, lab.Unverified))
-	}
+	// Where a cluster cannot be swept, the look says more of why. SVIDs that a
+	// run has left unverified are replaced by the up that brings the probes.
+	err = errors.Join(sweep(ctx, r.Driver.Parts, l.Graph.Clusters, l.Access), r.well(ctx, r.Topology, lab.Unverified))
 	if err := errors.Join(err, l.Close()); err != nil {
 		return nil, errors.Join(err, g.hold.Release())
 	}
-	s := &Session{runner: r, ground: g, hold: g.hold}
+	s := &Session{runner: r, ground: g}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
 
-// accessTo returns what can be done in each cluster of a lab.
-func accessTo(l *lab.Lab) (map[string]lab.Access, error) {
-	access := map[string]lab.Access{}
-	for _, c := range l.Topology.Clusters {
-		one, err := l.Cluster(c.Name)
-		if err != nil {
-			return nil, err
-		}
-		access[c.Name] = one
-	}
-	return access, nil
-}
-
-// sweep takes away what a run that was killed has left in the clusters: its faults,
-// and its newcomer, whose name the next one has.
-func (g *ground) sweep(ctx context.Context) error {
+// sweep takes away what a run that was killed has left in clusters: its faults, and
+// its newcomer, whose name the next one has.
+func sweep(ctx context.Context, parts lab.Parts, clusters []*topology.Cluster, in func(*topology.Cluster) access.Cluster) error {
 	var errs []error
-	for _, c := range g.topology.Clusters {
-		errs = append(errs, fault.Sweep(ctx, g.fault(c.Name)))
-		objects := g.access[c.Name].Objects
+	for _, c := range clusters {
+		errs = append(errs, fault.Sweep(ctx, faultCluster(parts, c, in(c))))
+		objects := in(c).Objects
 		err := objects.Delete(ctx, newcomerPod())
 		if err == nil {
 			err = check.Until(ctx, check.Bound{Within: Machine, Every: pace}, newcomerGone(objects))
@@ -179,26 +161,25 @@ func (r *Runner) well(ctx context.Context, t topology.Topology, but ...lab.Cause
 }
 
 func (s *Session) prepare(ctx context.Context) error {
-	g := s.ground
 	s.begun = true
-	if err := s.hold.Up(ctx, g.topology); err != nil {
+	with := s.runner.Topology.WithProbes()
+	if err := s.ground.hold.Up(ctx, with); err != nil {
 		return err
 	}
-	return g.connect(ctx)
+	return s.ground.connect(ctx, with)
 }
 
 // connect connects to all clusters and servers.
-func (g *ground) connect(ctx context.Context) (err error) {
-	if g.lab, err = g.driver.Open(ctx, g.topology); err != nil {
+func (g *ground) connect(ctx context.Context, t topology.Topology) (err error) {
+	if g.lab, err = g.driver.Open(ctx, t); err != nil {
 		return err
 	}
-	g.topology = g.lab.Topology
-	if g.access, err = accessTo(g.lab); err != nil {
+	if g.called, g.caller, err = pairOf(g.lab.Graph); err != nil {
 		return err
 	}
-	g.servers = map[spiffeid.TrustDomain]*spire.Server{}
-	for _, td := range g.topology.TrustDomains {
-		if g.servers[td.Name], err = g.lab.Server(ctx, td.Name); err != nil {
+	g.sites = map[*topology.Domain]*lab.Site{}
+	for _, d := range g.lab.Graph.Domains {
+		if g.sites[d], err = g.lab.Site(ctx, d.Server()); err != nil {
 			return err
 		}
 	}
@@ -213,9 +194,9 @@ func (s *Session) Close(ctx context.Context) error {
 		errs = append(errs, s.ground.lab.Close())
 	}
 	if s.begun && !s.runner.Keep {
-		errs = append(errs, s.hold.Up(ctx, s.runner.Topology))
+		errs = append(errs, s.ground.hold.Up(ctx, s.runner.Topology))
 	}
-	return errors.Join(append(errs, s.hold.Release())...)
+	return errors.Join(append(errs, s.ground.hold.Release())...)
 }
 
 // Run runs a scenario and returns its record. What it saw that does not hold is
@@ -225,7 +206,7 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	t := &Trial{
 		ground: s.ground, scenario: scenario, observe: s.runner.Observe, pause: s.runner.Pause, mutation: s.runner.Mutation,
 		record: Record{
-			APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.ground.topology.Name,
+			APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.ground.lab.Graph.Name,
 			Labels: scenario.AllLabels(), Sources: scenario.Sources, Mutation: string(s.runner.Mutation), Began: time.Now(),
 		},
 	}
@@ -233,8 +214,7 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	var sampler sync.WaitGroup
 	sampler.Go(func() { t.sample(sampling) })
 	t.Restore("see that each holds the bundles of those whom it trusts", func(ctx context.Context) error {
-		bonds, err := t.bonds()
-		errs := []error{err, handoverBehind(ctx, bonds)}
+		errs := []error{handoverBehind(ctx, t.bonds())}
 		for _, d := range t.late {
 			errs = append(errs, d.restart(ctx))
 		}
@@ -244,9 +224,8 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	if err == nil && len(t.record.Steps) > 0 {
 		// Those who trust the trust domain have yet to hear that it is over.
 		t.Step(ctx, "see that the lab is well again", func(ctx context.Context) error {
-			bonds, err := t.bonds()
-			byHand := slices.DeleteFunc(bonds, func(b bond) bool { return b.mode != topology.Manual })
-			if err := errors.Join(err, handoverBehind(ctx, byHand)); err != nil {
+			byHand := slices.DeleteFunc(t.bonds(), func(b bond) bool { return b.mode != topology.Manual })
+			if err := handoverBehind(ctx, byHand); err != nil {
 				return err
 			}
 			return s.proveRestored(ctx, t)
@@ -305,7 +284,7 @@ func (t *Trial) takeUp(ctx context.Context) error {
 // manager's interval.
 func (g *ground) restoredBound() time.Duration {
 	longest := federation.ReconcileBound()
-	for _, td := range g.topology.TrustDomains {
+	for _, td := range g.lab.Graph.Domains {
 		longest = max(longest, federation.PollInterval(td.BundleEndpoint.RefreshHint, td.CATTL))
 	}
 	return longest + federation.ReconcileBound() + federation.RegistrationBound() + Machine
@@ -314,20 +293,18 @@ func (g *ground) restoredBound() time.Duration {
 // proveRestored waits until the lab is well, and until workloads have what their
 // servers hold: that comes some seconds after.
 func (s *Session) proveRestored(ctx context.Context, t *Trial) error {
-	bonds, err := t.bonds()
-	if err == nil {
-		err = check.Until(ctx, check.Bound{Within: s.ground.restoredBound(), Every: time.Second}, check.Check{
-			Name: "lab " + s.ground.topology.Name + " is well again", Probe: func(ctx context.Context) error {
-				err := s.runner.well(ctx, s.ground.topology)
-				for _, b := range bonds {
-					if err == nil {
-						err = b.truster.Federated(b.trusted).Probe(ctx)
-					}
+	g := s.ground.lab.Graph
+	err := check.Until(ctx, check.Bound{Within: s.ground.restoredBound(), Every: time.Second}, check.Check{
+		Name: "lab " + g.Name + " is well again", Probe: func(ctx context.Context) error {
+			err := s.runner.well(ctx, g.Intent())
+			for _, b := range t.bonds() {
+				if err == nil {
+					err = b.truster.Federated(b.trusted).Probe(ctx)
 				}
-				return err
-			},
-		})
-	}
+			}
+			return err
+		},
+	})
 	if err != nil {
 		return fmt.Errorf("put the lab back: %w", err)
 	}
@@ -348,7 +325,8 @@ func (t *Trial) sample(ctx context.Context) {
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for {
-		for _, holder := range []Domain{{t.ground.called, t}, {t.ground.caller, t}} {
+		called, caller := t.Pair()
+		for _, holder := range []Domain{called, caller} {
 			t.sampleOf(ctx, holder, last)
 		}
 		select {
@@ -366,7 +344,7 @@ func (t *Trial) sample(ctx context.Context) {
 func (t *Trial) sampleOf(ctx context.Context, holder Domain, last looks) {
 	ctx, cancel := context.WithTimeout(ctx, 3*sampleEvery)
 	defer cancel()
-	called := Domain{t.ground.called, t}
+	called, _ := t.Pair()
 	source, unknown := called.Bundle(ctx)
 	held, err := holder.Server().HeldBundles(ctx)
 	own, ownErr := holder.Bundle(ctx)

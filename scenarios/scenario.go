@@ -31,17 +31,17 @@ type Scenario struct {
 type Need struct {
 	// What says whom it asks what of, and how a lab file gives it.
 	What string
-	met  func(called, caller topology.TrustDomain) bool
+	met  func(called, caller *topology.Domain) bool
 }
 
 // RunsOn returns nil where a lab has what the scenario needs. The error is a
 // *NeedsError.
-func (s Scenario) RunsOn(t topology.Topology) error {
-	called, caller, err := pairOf(t)
+func (s Scenario) RunsOn(g *topology.Graph) error {
+	called, caller, err := pairOf(g)
 	if err != nil || s.Needs == nil || s.Needs.met(called, caller) {
 		return err
 	}
-	return &NeedsError{Lab: t.Name, Scenario: s.Name, What: s.Needs.What}
+	return &NeedsError{Lab: g.Name, Scenario: s.Name, What: s.Needs.What}
 }
 
 // Labels that scenarios may have beside their group.

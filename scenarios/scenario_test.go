@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
@@ -72,6 +74,16 @@ func TestShuffledBySeed(t *testing.T) {
 	}
 }
 
+// resolved returns the graph of a lab that has no network.
+func resolved(t *testing.T, top topology.Topology) *topology.Graph {
+	t.Helper()
+	g, err := topology.Resolve(top, netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 func TestPairOf(t *testing.T) {
 	for preset, want := range map[string]string{
 		"quotes":     "cluster1.com cluster2.com",
@@ -81,13 +93,16 @@ func TestPairOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		called, caller, err := pairOf(f.Topology)
-		if got := called.Name.Name() + " " + caller.Name.Name(); got != want || err != nil {
-			t.Errorf("%s: pair is %s, %v; want %s", preset, got, err, want)
+		called, caller, err := pairOf(resolved(t, f.Topology))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := called.Name.Name() + " " + caller.Name.Name(); got != want {
+			t.Errorf("%s: pair is %s, want %s", preset, got, want)
 		}
 		f.Topology.Relationships = f.Topology.Relationships[:1]
 		needs := (*NeedsError)(nil)
-		if _, _, err := pairOf(f.Topology); !errors.As(err, &needs) || needs.Lab != f.Topology.Name {
+		if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, &needs) || needs.Lab != f.Topology.Name {
 			t.Errorf("%s with one direction: error is %v, want a NeedsError", preset, err)
 		}
 	}
@@ -107,18 +122,18 @@ func TestRunsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		if err := s.RunsOn(f.Topology); err != nil {
+		if err := s.RunsOn(resolved(t, f.Topology)); err != nil {
 			got = err.Error()
 		}
 		if got != want {
 			t.Errorf("error is %q\nwant     %q", got, want)
 		}
-		if err := server.RunsOn(f.Topology); err != nil {
+		if err := server.RunsOn(resolved(t, f.Topology)); err != nil {
 			t.Errorf("a scenario without needs: %v", err)
 		}
 		f.Topology.Relationships = nil
 		needs := (*NeedsError)(nil)
-		if err := s.RunsOn(f.Topology); !errors.As(err, &needs) || needs.Scenario != "" {
+		if err := s.RunsOn(resolved(t, f.Topology)); !errors.As(err, &needs) || needs.Scenario != "" {
 			t.Errorf("on a lab for no scenario: error is %v", err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -52,7 +53,7 @@ type leftIn struct {
 	stays   int
 }
 
-func (l *leftIn) Object(_ context.Context, key lab.ObjectKey, _ any) (bool, error) {
+func (l *leftIn) Object(_ context.Context, key access.ObjectKey, _ any) (bool, error) {
 	if key.Name != newcomer {
 		return false, nil
 	}
@@ -60,7 +61,7 @@ func (l *leftIn) Object(_ context.Context, key lab.ObjectKey, _ any) (bool, erro
 	return l.stays >= 0, l.do("%s look for %s/%s", l.cluster, key.Namespace, key.Name)
 }
 
-func (l *leftIn) Delete(_ context.Context, key lab.ObjectKey) error {
+func (l *leftIn) Delete(_ context.Context, key access.ObjectKey) error {
 	return l.do("%s delete %s %s/%s", l.cluster, key.Kind, key.Namespace, key.Name)
 }
 
@@ -68,32 +69,31 @@ func (l *leftIn) Apply(context.Context, ...any) (bool, error) {
 	return false, errors.New("nobody is to make anything")
 }
 
-func (l *leftIn) Named(context.Context, lab.ObjectKey, map[string]string) ([]string, error) {
+func (l *leftIn) Named(context.Context, access.ObjectKey, map[string]string) ([]string, error) {
 	return nil, errors.New("nobody is to list anything")
-}
-
-func (l *leftIn) List(context.Context, lab.ObjectKey, map[string]string, any) error {
-	return errors.New("nobody is to list anything")
 }
 
 func (l *leftIn) NodeReady(context.Context) error { return errors.New("nobody is to look at a node") }
 
-func (l *leftover) ground(stays int) *ground {
-	g := &ground{
-		driver:   &lab.Driver{Parts: lab.Parts{Hands: l}},
-		topology: topology.Topology{Name: "quotes", Clusters: []topology.Cluster{{Name: "a"}, {Name: "b"}}},
-		access:   map[string]lab.Access{},
+func (l *leftIn) List(context.Context, access.ObjectKey, map[string]string, any) error {
+	return errors.New("nobody is to list anything")
+}
+
+// sweep sweeps both clusters, in each of which the newcomer stays for so many looks.
+func (l *leftover) sweep(ctx context.Context, stays int) error {
+	var clusters []*topology.Cluster
+	in := map[*topology.Cluster]access.Cluster{}
+	for _, name := range []string{"a", "b"} {
+		c := &topology.Cluster{Lab: "quotes", ClusterSpec: topology.ClusterSpec{Name: name}}
+		clusters, in[c] = append(clusters, c), access.Cluster{Objects: &leftIn{l, name, stays}}
 	}
-	for _, c := range g.topology.Clusters {
-		g.access[c.Name] = lab.Access{Objects: &leftIn{l, c.Name, stays}}
-	}
-	return g
+	return sweep(ctx, lab.Parts{Hands: l}, clusters, func(c *topology.Cluster) access.Cluster { return in[c] })
 }
 
 func TestSweepTakesAllOfAKilledRunAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &leftover{}
-		if err := l.ground(1).sweep(t.Context()); err != nil {
+		if err := l.sweep(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
 		var want []string
@@ -121,7 +121,7 @@ func TestSweepGoesOn(t *testing.T) {
 		"quotes/b --list-rules PREROUTING":   "sweep cluster b: remove partitions: injected",
 	} {
 		l := &leftover{fails: fails}
-		if err := l.ground(0).sweep(t.Context()); err == nil || err.Error() != want {
+		if err := l.sweep(t.Context(), 0); err == nil || err.Error() != want {
 			t.Errorf("%s fails: error is %v, want %s", fails, err, want)
 		}
 		for _, last := range []string{"a delete Pod fedlab-probe/newcomer", "b delete Pod fedlab-probe/newcomer"} {
@@ -135,7 +135,7 @@ func TestSweepGoesOn(t *testing.T) {
 func TestSweepWaitsForTheNewcomerToGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		err := (&leftover{}).ground(1000).sweep(t.Context())
+		err := (&leftover{}).sweep(t.Context(), 1000)
 		if err == nil || !strings.Contains(err.Error(), "remove newcomer from cluster a: wait until the newcomer is gone: ") {
 			t.Errorf("error is %v", err)
 		}

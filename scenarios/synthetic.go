@@ -13,7 +13,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -41,7 +41,7 @@ type Synthetic struct {
 
 // Synthetic starts it; the end of the trial removes it.
 func (t *Trial) Synthetic(ctx context.Context) (*Synthetic, error) {
-	parts, name := t.ground.driver.Parts, t.ground.topology.Name
+	parts, name := t.ground.driver.Parts, t.lab().Graph.Name
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // it never fails
 	token := hex.EncodeToString(secret)
@@ -170,8 +170,8 @@ func (d Domain) trustSynthetic(ctx context.Context, s *Synthetic) error {
 }
 
 // syntheticKey names the resource by which the synthetic trust domain is trusted.
-func syntheticKey() lab.ObjectKey {
-	return lab.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "fedlab-synthetic"}
+func syntheticKey() access.ObjectKey {
+	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "fedlab-synthetic"}
 }
 
 // relateSynthetic makes a relationship with the synthetic trust domain; the end of

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
-	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
@@ -74,11 +73,7 @@ func (t *Trial) CallsThroughout(ctx context.Context, from, to Domain) (calls *Tr
 
 // Attempt has a probe call that of a trust domain, whatever comes of it.
 func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domain, call Call) (*Traffic, error) {
-	w, err := t.lab().Topology.Workload(topology.ProbeOf(to.Cluster))
-	if err != nil {
-		return nil, err
-	}
-	address, err := t.lab().Addresses.Workload(w)
+	w, err := to.probe()
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +89,7 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 		name = fmt.Sprintf("%s calls %s", from, to)
 	}
 	s := &Traffic{trial: t, probe: probe, from: from, order: traffic.Order{
-		Name: name, Address: net.JoinHostPort(address.String(), strconv.Itoa(port)), Server: to.ID().String(),
+		Name: name, Address: net.JoinHostPort(w.Address.String(), strconv.Itoa(port)), Server: to.ID().String(),
 		Every: callEvery, Within: callWithin, Connection: call.Connection,
 	}}
 	s.since = time.Now()

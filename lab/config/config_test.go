@@ -26,10 +26,8 @@ func TestQuotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	market, broker := spiffeid.RequireTrustDomainFromString("cluster1.com"), spiffeid.RequireTrustDomainFromString("cluster2.com")
-	trustDomain := func(name spiffeid.TrustDomain, cluster string) topology.TrustDomain {
-		return topology.TrustDomain{
-			Name:              name,
-			Cluster:           cluster,
+	trustDomain := func(name spiffeid.TrustDomain, cluster string) topology.TrustDomainSpec {
+		return topology.TrustDomainSpec{Name: name, Cluster: cluster, Settings: topology.Settings{
 			BundleEndpoint:    topology.BundleEndpoint{Profile: topology.HTTPSSPIFFE, Port: 8443, RefreshHint: time.Minute},
 			CATTL:             24 * time.Hour,
 			X509SVIDTTL:       time.Hour,
@@ -38,18 +36,18 @@ func TestQuotes(t *testing.T) {
 			LogLevel:          "info",
 			Datastore:         topology.SQLite,
 			UpstreamAuthority: topology.SelfSigned,
-		}
+		}}
 	}
 	apps := topology.Apps()
 	want := topology.Topology{
 		Name:         "quotes",
-		Clusters:     []topology.Cluster{topology.NewCluster("market", 0), topology.NewCluster("broker", 1)},
-		TrustDomains: []topology.TrustDomain{trustDomain(market, "market"), trustDomain(broker, "broker")},
-		Relationships: []topology.Relationship{
+		Clusters:     []topology.ClusterSpec{topology.NewCluster("market", 0), topology.NewCluster("broker", 1)},
+		TrustDomains: []topology.TrustDomainSpec{trustDomain(market, "market"), trustDomain(broker, "broker")},
+		Relationships: []topology.RelationshipSpec{
 			{Truster: market, Trusted: broker, Profile: topology.HTTPSSPIFFE, Mode: topology.CRD},
 			{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE, Mode: topology.CRD},
 		},
-		Workloads: []topology.Workload{
+		Workloads: []topology.WorkloadSpec{
 			{Name: "stock-quotes", App: apps[0], Cluster: "market"},
 			{Name: "broker-webapp", App: apps[1], Cluster: "broker", Expose: netip.MustParseAddrPort("127.0.0.1:8080"), Calls: []string{"stock-quotes"}},
 		},
@@ -102,13 +100,13 @@ func TestEnterprise(t *testing.T) {
 	}; !slices.Equal(federation, want) {
 		t.Errorf("got  %v\nwant %v", federation, want)
 	}
+	g, err := topology.Resolve(f.Topology, netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var workloads []string
-	for _, w := range f.Topology.Workloads {
-		id, err := f.Topology.SPIFFEID(w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		workloads = append(workloads, fmt.Sprintf("%s %s %v %s", w.Name, id, w.Calls, w.URL()))
+	for i, w := range g.Workloads {
+		workloads = append(workloads, fmt.Sprintf("%s %s %v %s", w.Name, w.ID, f.Topology.Workloads[i].Calls, w.URL()))
 	}
 	if want := []string{
 		"frontend spiffe://aws.company.com/ns/distributed-app/service/frontend [data-service legacy-bridge aws-gateway gcp-gateway onprem-gateway] http://localhost:8080/federation",
@@ -130,7 +128,7 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 	if len(top.Clusters) != len(top.TrustDomains) {
 		tb.Errorf("%d trust domains on %d clusters", len(top.TrustDomains), len(top.Clusters))
 	}
-	addresses, err := top.Addresses(topology.NetworkCandidates()[0])
+	g, err := topology.Resolve(top, topology.NetworkCandidates()[0])
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -142,30 +140,26 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 		}
 		seen[key] = true
 	}
-	for _, c := range top.Clusters {
+	for _, c := range g.Clusters {
 		once("cluster", c.Name)
 		once("pods", c.PodSubnet)
-		if _, err := top.TrustDomainOf(c.Name); err != nil {
-			tb.Error(err)
+		if len(c.Members) != 1 {
+			tb.Errorf("cluster %s has %d trust domains", c.Name, len(c.Members))
 		}
 		if node := top.Name + "-" + c.Name + "-control-plane"; len(node) > 63 {
 			tb.Errorf("node name %s has %d characters", node, len(node))
 		}
 	}
-	for _, td := range top.TrustDomains {
+	for _, td := range g.Domains {
 		once("trust domain", td.Name)
-		address, err := addresses.Server(td)
-		if err != nil {
-			tb.Error(err)
-		}
-		once("address", address)
+		once("address", td.Server().Address)
 		if td.CATTL < 6*td.X509SVIDTTL || td.CATTL < 6*td.JWTSVIDTTL || td.X509SVIDTTL < time.Second || td.JWTSVIDTTL < time.Second {
 			tb.Errorf("%s: lives %s, %s under a CA of %s", td.Name, td.X509SVIDTTL, td.JWTSVIDTTL, td.CATTL)
 		}
 		if hint := td.BundleEndpoint.RefreshHint; hint < time.Minute || hint > time.Hour {
 			tb.Errorf("%s: refresh hint %s", td.Name, hint)
 		}
-		if n := len(top.TrustedBy(td.Name)); n > 50 {
+		if n := len(td.Trusts); n > 50 {
 			tb.Errorf("%s trusts %d", td.Name, n)
 		}
 		checkServingCert(tb, td)
@@ -173,29 +167,19 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 			tb.Errorf("%s: datastore %q, upstream authority %q", td.Name, td.Datastore, td.UpstreamAuthority)
 		}
 	}
-	for _, r := range top.Relationships {
+	for _, r := range g.Trusts {
 		once("relationship", r.ID())
-		_, err := top.TrustDomain(r.Truster)
-		trusted, err2 := top.TrustDomain(r.Trusted)
-		if err := errors.Join(err, err2); err != nil || r.Truster == r.Trusted {
-			tb.Errorf("relationship %s: %v", r.ID(), err)
+		if r.Truster == r.Trusted {
+			tb.Errorf("relationship %s is one of a trust domain with itself", r.ID())
 		}
-		if r.Profile != trusted.BundleEndpoint.Profile || !slices.Contains([]topology.Mode{"crd", "static", "manual"}, r.Mode) {
-			tb.Errorf("relationship %s: mode %q, profile %q, and the endpoint has %q", r.ID(), r.Mode, r.Profile, trusted.BundleEndpoint.Profile)
+		if r.Profile != r.Trusted.BundleEndpoint.Profile || !slices.Contains([]topology.Mode{"crd", "static", "manual"}, r.Mode) {
+			tb.Errorf("relationship %s: mode %q, profile %q, and the endpoint has %q", r.ID(), r.Mode, r.Profile, r.Trusted.BundleEndpoint.Profile)
 		}
 	}
-	for _, w := range top.Workloads {
+	for _, w := range g.Workloads {
 		once("workload", w.Name)
-		id, err := top.SPIFFEID(w)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		once("SPIFFE ID", id)
-		address, err := addresses.Workload(w)
-		if err != nil {
-			tb.Error(err)
-		}
-		once("address", address)
+		once("SPIFFE ID", w.ID)
+		once("address", w.Address)
 		if w.Expose.IsValid() {
 			once("exposed", w.Expose)
 			if !w.Expose.Addr().IsLoopback() || w.Expose.Port() == 0 || w.App.Page == "" {
@@ -203,18 +187,18 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 			}
 		}
 		if n := len(w.Calls); n < w.App.MinCalls || w.App.MaxCalls > 0 && n > w.App.MaxCalls {
-			tb.Errorf("workload %s calls %v", w.Name, w.Calls)
+			tb.Errorf("workload %s calls %d others", w.Name, n)
 		}
-		for _, name := range w.Calls {
-			once("call of "+w.Name, name)
-			checkCall(tb, top, w, name)
+		for _, to := range w.Calls {
+			once("call of "+w.Name, to.Name)
+			checkCall(tb, w, to)
 		}
 	}
 }
 
 // checkServingCert states that an https_web endpoint, and no other, has a
 // certificate, and reads each next one before the last one ends.
-func checkServingCert(tb testing.TB, td topology.TrustDomain) {
+func checkServingCert(tb testing.TB, td *topology.Domain) {
 	tb.Helper()
 	cert := td.BundleEndpoint.ServingCert
 	switch td.BundleEndpoint.Profile {
@@ -231,21 +215,12 @@ func checkServingCert(tb testing.TB, td topology.TrustDomain) {
 	}
 }
 
-func checkCall(tb testing.TB, top topology.Topology, w topology.Workload, name string) {
+func checkCall(tb testing.TB, w, to *topology.Workload) {
 	tb.Helper()
-	callee, err := top.Workload(name)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	from, err := top.TrustDomainOf(w.Cluster)
-	to, err2 := top.TrustDomainOf(callee.Cluster)
-	if err := errors.Join(err, err2); err != nil {
-		tb.Fatal(err)
-	}
-	trusted := from.Name == to.Name ||
-		slices.Contains(top.TrustedBy(from.Name), to.Name) && slices.Contains(top.TrustedBy(to.Name), from.Name)
-	if !trusted || !slices.Contains(w.App.Calls, callee.App.Name) {
-		tb.Errorf("workload %s calls %s, whose app is %s, trusted: %t", w.Name, name, callee.App.Name, trusted)
+	from, called := w.Domain(), to.Domain()
+	trusted := from == called || from.TrustIn(called) != nil && called.TrustIn(from) != nil
+	if !trusted || !slices.Contains(w.App.Calls, to.App.Name) {
+		tb.Errorf("workload %s calls %s, whose app is %s, trusted: %t", w.Name, to.Name, to.App.Name, trusted)
 	}
 }
 

@@ -33,7 +33,7 @@ func (l Lab) Topology() (topology.Topology, error) {
 		if err != nil {
 			return topology.Topology{}, err
 		}
-		t.Relationships = append(t.Relationships, topology.Relationship{
+		t.Relationships = append(t.Relationships, topology.RelationshipSpec{
 			Truster: truster,
 			Trusted: trusted,
 			Profile: topology.EndpointProfile(l.Spec.endpointProfile(r.trusted)),
@@ -51,19 +51,17 @@ func (l Lab) Topology() (topology.Topology, error) {
 }
 
 // trustDomain returns the trust domain of a cluster.
-func (l Lab) trustDomain(c Cluster) (topology.TrustDomain, error) {
+func (l Lab) trustDomain(c Cluster) (topology.TrustDomainSpec, error) {
 	name, err := spiffeid.TrustDomainFromString(c.TrustDomain)
 	if err != nil {
-		return topology.TrustDomain{}, err
+		return topology.TrustDomainSpec{}, err
 	}
 	i := slices.IndexFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == c.TrustDomain })
 	if i < 0 {
-		return topology.TrustDomain{}, fmt.Errorf("trust domain %s of cluster %s has no settings", c.TrustDomain, c.Name)
+		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s of cluster %s has no settings", c.TrustDomain, c.Name)
 	}
 	td := l.Spec.TrustDomains[i]
-	return topology.TrustDomain{
-		Name:    name,
-		Cluster: c.Name,
+	return topology.TrustDomainSpec{Name: name, Cluster: c.Name, Settings: topology.Settings{
 		BundleEndpoint: topology.BundleEndpoint{
 			Profile:     topology.EndpointProfile(td.BundleEndpoint.Profile),
 			Port:        td.BundleEndpoint.Port,
@@ -82,7 +80,7 @@ func (l Lab) trustDomain(c Cluster) (topology.TrustDomain, error) {
 		LogLevel:          td.LogLevel,
 		Datastore:         topology.Datastore(td.Datastore),
 		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
-	}, nil
+	}}, nil
 }
 
 // servingCert returns the certificate of the endpoint; none with https_spiffe.
@@ -94,16 +92,16 @@ func (e BundleEndpoint) servingCert() topology.ServingCert {
 	return topology.ServingCert{TTL: time.Duration(cert.TTL), FileSyncInterval: time.Duration(cert.FileSyncInterval)}
 }
 
-func (w Workload) topology() (topology.Workload, error) {
+func (w Workload) topology() (topology.WorkloadSpec, error) {
 	app, ok := appOf(w)
 	if !ok {
-		return topology.Workload{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
+		return topology.WorkloadSpec{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
 	}
-	out := topology.Workload{Name: w.Name, App: app, Cluster: w.Cluster, Calls: w.Calls}
+	out := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Calls: w.Calls}
 	if w.Expose != "" {
 		at, err := netip.ParseAddrPort(w.Expose)
 		if err != nil {
-			return topology.Workload{}, fmt.Errorf("workload %s: %w", w.Name, err)
+			return topology.WorkloadSpec{}, fmt.Errorf("workload %s: %w", w.Name, err)
 		}
 		out.Expose = at
 	}

@@ -190,8 +190,7 @@ func (c *checker) spiffeIDs() {
 		if !known || err != nil {
 			continue // reported where the app, the cluster or its trust domain stands
 		}
-		home := topology.Topology{TrustDomains: []topology.TrustDomain{{Name: td, Cluster: w.Cluster}}}
-		id, err := home.SPIFFEID(topology.Workload{Name: w.Name, App: app, Cluster: w.Cluster})
+		id, err := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster}.SPIFFEID(td)
 		if err != nil {
 			continue // a cluster's name can be part of it, and is reported there
 		}

@@ -41,5 +41,6 @@ func AgentKilled(c Cluster) Fault {
 // agentRuns checks that there is an agent and that it is ready, in another
 // container than before where that is given.
 func (c Cluster) agentRuns(before *container) check.Check {
-	return c.runs("SPIRE agent", c.agent, c.Health.AgentReady, before)
+	ready := func(ctx context.Context) error { return c.Pods.Ready(ctx, agentSet) }
+	return c.runs("SPIRE agent", c.agent, ready, before)
 }

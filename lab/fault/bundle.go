@@ -2,7 +2,6 @@ package fault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -16,7 +15,7 @@ import (
 // Bundles are those that a SPIRE server holds of other trust domains; a
 // *spire.Server has them.
 type Bundles interface {
-	// HeldBundle returns a *spire.NotFoundError where none is held.
+	// HeldBundle returns nil, without an error, where none is held.
 	HeldBundle(ctx context.Context, td spiffeid.TrustDomain) (*spiffebundle.Bundle, error)
 	SetBundle(ctx context.Context, bundle *spiffebundle.Bundle) error
 	DeleteBundle(ctx context.Context, td spiffeid.TrustDomain, mode spire.DeleteMode) error
@@ -53,18 +52,9 @@ type holding struct {
 	bundles    Bundles
 }
 
-// held returns nil where nothing is held.
-func (h holding) held(ctx context.Context) (*spiffebundle.Bundle, error) {
-	bundle, err := h.bundles.HeldBundle(ctx, h.of)
-	if none := (*spire.NotFoundError)(nil); errors.As(err, &none) {
-		return nil, nil
-	}
-	return bundle, err
-}
-
 // replaced puts wrong, nil for none, by do in the place of what is held.
 func (h holding) replaced(ctx context.Context, wrong *spiffebundle.Bundle, healed string, do func(context.Context) error) (injected, error) {
-	before, err := h.held(ctx)
+	before, err := h.bundles.HeldBundle(ctx, h.of)
 	if err != nil {
 		return injected{}, err
 	}
@@ -75,7 +65,7 @@ func (h holding) replaced(ctx context.Context, wrong *spiffebundle.Bundle, heale
 		felt: check.Check{
 			Name: fmt.Sprintf("%s holds %s of %s", h.holder, what(wrong), h.of),
 			Probe: func(ctx context.Context) error {
-				now, err := h.held(ctx)
+				now, err := h.bundles.HeldBundle(ctx, h.of)
 				if err == nil && !same(now, wrong) {
 					err = fmt.Errorf("it holds %s", what(now))
 				}
@@ -83,7 +73,7 @@ func (h holding) replaced(ctx context.Context, wrong *spiffebundle.Bundle, heale
 			},
 		},
 		recover: func(ctx context.Context) error {
-			now, err := h.held(ctx)
+			now, err := h.bundles.HeldBundle(ctx, h.of)
 			switch {
 			case err != nil || !same(now, wrong):
 				return err
@@ -95,7 +85,7 @@ func (h holding) replaced(ctx context.Context, wrong *spiffebundle.Bundle, heale
 		healed: check.Check{
 			Name: healed,
 			Probe: func(ctx context.Context) error {
-				now, err := h.held(ctx)
+				now, err := h.bundles.HeldBundle(ctx, h.of)
 				if err == nil && same(now, wrong) {
 					err = fmt.Errorf("it holds %s", what(now))
 				}

@@ -9,53 +9,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
 // Cluster is where a fault is made. What a fault does not need may be nil.
 type Cluster struct {
-	Name    string
-	Objects Objects
-	Health  Health
-	Node    Node
-	Power   Power
-}
-
-// ObjectKey names a Kubernetes object. Namespace is empty for those of the
-// whole cluster.
-type ObjectKey struct {
-	APIVersion, Kind, Namespace, Name string
-}
-
-// Objects reads and writes a cluster's Kubernetes objects.
-type Objects interface {
-	// Apply makes objects what they are given as (server-side apply, always by the
-	// same field manager); it reports whether it changed one.
-	//
-	// An object may be given in part. What others have set stays, Helm included:
-	// for the API server, who updates and who applies are two managers even where
-	// they go by one name. A field that was given before and no longer is goes, or
-	// has its default again.
-	Apply(ctx context.Context, objects ...any) (bool, error)
-	// Object reads an object into something that JSON fits into; it returns false
-	// where there is none.
-	Object(ctx context.Context, key ObjectKey, into any) (bool, error)
-	// Named returns the names of the objects of a kind with these labels.
-	Named(ctx context.Context, kind ObjectKey, labels map[string]string) ([]string, error)
-	// Delete asks for the removal of an object; none is not an error.
-	Delete(ctx context.Context, key ObjectKey) error
-}
-
-// Health tells whether what should run in a cluster does. Each returns nil when
-// it does; the error says what is seen instead.
-type Health interface {
-	// NodeReady looks at the API and the node.
-	NodeReady(ctx context.Context) error
-	// ServerStarted looks whether spire.ServerContainer has started; it may not be
-	// ready yet.
-	ServerStarted(ctx context.Context) error
-	// AgentReady looks at spire.AgentDaemonSet.
-	AgentReady(ctx context.Context) error
+	Name string
+	// Cluster must apply objects always as the same field manager. An object is given
+	// in part: what others have set stays, Helm included: for the API server, who
+	// updates and who applies are two managers even where they go by one name. A field
+	// that was given before and no longer is goes, or has its default again.
+	access.Cluster
+	Node  Node
+	Power Power
 }
 
 // Node is a cluster's one node.
@@ -79,15 +46,15 @@ type Power interface {
 
 // What of SPIRE is in each cluster.
 var (
-	serverSet   = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
-	serverClaim = ObjectKey{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: spire.Namespace, Name: spire.ServerClaim}
-	database    = ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.DatabaseRelease}
-	agentSet    = ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
-	endpoint    = ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
+	serverSet   = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
+	serverClaim = access.ObjectKey{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: spire.Namespace, Name: spire.ServerClaim}
+	database    = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.DatabaseRelease}
+	agentSet    = access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
+	endpoint    = access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
 )
 
 // part is a part of an object for Apply: its spec, which may be nil.
-func part(key ObjectKey, spec map[string]any) map[string]any {
+func part(key access.ObjectKey, spec map[string]any) map[string]any {
 	object := map[string]any{
 		"apiVersion": key.APIVersion, "kind": key.Kind,
 		"metadata": map[string]any{"namespace": key.Namespace, "name": key.Name},
@@ -98,7 +65,7 @@ func part(key ObjectKey, spec map[string]any) map[string]any {
 	return object
 }
 
-func (c Cluster) apply(ctx context.Context, key ObjectKey, spec map[string]any) error {
+func (c Cluster) apply(ctx context.Context, key access.ObjectKey, spec map[string]any) error {
 	_, err := c.Objects.Apply(ctx, part(key, spec))
 	return err
 }
@@ -146,7 +113,7 @@ func (c container) isnot(before container) error {
 }
 
 func (c Cluster) pod(ctx context.Context, name string) (p pod, found bool, err error) {
-	found, err = c.Objects.Object(ctx, ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: name}, &p)
+	found, err = c.Objects.Object(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: name}, &p)
 	return p, found, err
 }
 
@@ -193,7 +160,7 @@ func (c Cluster) server(ctx context.Context) (container, error) {
 
 // agentPods returns the names of the pods of agents.
 func (c Cluster) agentPods(ctx context.Context) ([]string, error) {
-	kind := ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
+	kind := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
 	return c.Objects.Named(ctx, kind, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
 }
 

@@ -41,7 +41,7 @@ func ClusterStopped(c Cluster) Fault {
 		serverRuns, agentRuns := c.serverRuns(&server), c.agentRuns(&agent)
 		i.recover = c.Power.Start
 		i.healed = check.Check{Name: fmt.Sprintf("cluster %s is back with its SPIRE server and agent", c.Name), Probe: func(ctx context.Context) error {
-			return inOrder(ctx, c.Health.NodeReady, serverRuns.Probe, agentRuns.Probe)
+			return inOrder(ctx, c.Objects.NodeReady, serverRuns.Probe, agentRuns.Probe)
 		}}
 		return i, c.Power.Stop(ctx, stopGrace)
 	}}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
@@ -107,7 +108,7 @@ func (c Cluster) another(ctx context.Context, before string) error {
 // scaled returns what has a StatefulSet want so many pods. What was said here
 // stays said: to leave the field out would hand it back to Kubernetes' default,
 // not to Helm.
-func (c Cluster) scaled(set ObjectKey, replicas int) func(ctx context.Context) error {
+func (c Cluster) scaled(set access.ObjectKey, replicas int) func(ctx context.Context) error {
 	return func(ctx context.Context) error { return c.apply(ctx, set, map[string]any{"replicas": replicas}) }
 }
 
@@ -122,5 +123,6 @@ func (c Cluster) serverGone() check.Check {
 // serverRuns checks that the server has started, in another container than
 // before where that is given.
 func (c Cluster) serverRuns(before *container) check.Check {
-	return c.runs("SPIRE server", c.server, c.Health.ServerStarted, before)
+	started := func(ctx context.Context) error { return c.Pods.Started(ctx, serverSet, spire.ServerContainer) }
+	return c.runs("SPIRE server", c.server, started, before)
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 )
 
@@ -95,7 +96,7 @@ func TestSweepGoesOnAfterARule(t *testing.T) {
 // bare is a cluster in which nobody has installed anything.
 type bare struct{ *site }
 
-func (bare) Object(context.Context, fault.ObjectKey, any) (bool, error) { return false, nil }
+func (bare) Object(context.Context, access.ObjectKey, any) (bool, error) { return false, nil }
 
 // TestSweepWhereProgramsAreAway: there is nothing to continue, and nothing is made
 // of an agent that is not there.

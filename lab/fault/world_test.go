@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
@@ -127,7 +128,7 @@ func (w *world) String() string {
 }
 
 func (s *site) cluster() fault.Cluster {
-	return fault.Cluster{Name: s.name, Objects: s, Health: s, Node: s, Power: s}
+	return fault.Cluster{Name: s.name, Cluster: access.Cluster{Objects: s, Pods: pods{site: s}}, Node: s, Power: s}
 }
 
 // Apply understands the parts that faults give.
@@ -166,7 +167,7 @@ func (s *site) Apply(_ context.Context, objects ...any) (bool, error) {
 	})
 }
 
-func (s *site) Object(_ context.Context, key fault.ObjectKey, into any) (found bool, err error) {
+func (s *site) Object(_ context.Context, key access.ObjectKey, into any) (found bool, err error) {
 	err = s.w.do(func() error {
 		if !s.on {
 			return errors.New("connection refused")
@@ -230,7 +231,7 @@ func (p process) status(name string) map[string]any {
 	}
 }
 
-func (s *site) Named(_ context.Context, kind fault.ObjectKey, labels map[string]string) (names []string, err error) {
+func (s *site) Named(_ context.Context, kind access.ObjectKey, labels map[string]string) (names []string, err error) {
 	err = s.w.do(func() error {
 		switch asked := fmt.Sprint(kind.Kind, " ", kind.Namespace, " ", labels); asked {
 		case "Pod spire-system map[app.kubernetes.io/name:spire-agent]":
@@ -247,7 +248,7 @@ func (s *site) Named(_ context.Context, kind fault.ObjectKey, labels map[string]
 	return names, err
 }
 
-func (s *site) Delete(_ context.Context, key fault.ObjectKey) error {
+func (s *site) Delete(_ context.Context, key access.ObjectKey) error {
 	return s.w.do(func() error {
 		if key.Kind != "PersistentVolumeClaim" || s.server.run > 0 {
 			return fmt.Errorf("delete %v while the server runs", key)
@@ -266,18 +267,35 @@ func (s *site) NodeReady(context.Context) error {
 	})
 }
 
-func (s *site) ServerStarted(context.Context) error {
-	return s.w.do(func() error {
-		if !s.server.running {
+// List is asked for by no fault.
+func (s *site) List(_ context.Context, kind access.ObjectKey, _ map[string]string, _ any) error {
+	return fmt.Errorf("nobody lists %v", kind)
+}
+
+// pods are those of a cluster; faults only look whether they run.
+type pods struct {
+	access.Pods
+	site *site
+}
+
+func (p pods) Started(_ context.Context, set access.ObjectKey, container string) error {
+	return p.site.w.do(func() error {
+		switch asked := set.Namespace + "/" + set.Name + " " + container; {
+		case set.Kind != "StatefulSet" || asked != "spire-system/spire-server spire-server":
+			return errors.New("nobody asks whether this has started: " + asked)
+		case !p.site.server.running:
 			return errors.New("0 of 1 started")
 		}
 		return nil
 	})
 }
 
-func (s *site) AgentReady(context.Context) error {
-	return s.w.do(func() error {
-		if !s.agent.running {
+func (p pods) Ready(_ context.Context, key access.ObjectKey) error {
+	return p.site.w.do(func() error {
+		switch asked := key.Namespace + "/" + key.Name; {
+		case key.Kind != "DaemonSet" || asked != "spire-system/spire-agent":
+			return errors.New("nobody asks whether this is ready: " + asked)
+		case !p.site.agent.running:
 			return errors.New("0 of 1 ready")
 		}
 		return nil
@@ -432,9 +450,7 @@ func (s *site) curl(argv []string) ([]byte, error) {
 
 func (w *world) HeldBundle(_ context.Context, td spiffeid.TrustDomain) (held *spiffebundle.Bundle, err error) {
 	err = w.do(func() error {
-		if held = w.bundles[td]; held == nil {
-			return &spire.NotFoundError{Err: errors.New("not found")}
-		}
+		held = w.bundles[td]
 		return nil
 	})
 	return held, err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/charts"
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/helmrelease"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
@@ -61,16 +62,16 @@ func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bo
 	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
 }
 
-func connect(kubeconfig []byte) (lab.Access, error) {
+func connect(kubeconfig []byte) (access.Cluster, error) {
 	cluster, err := kube.New(kubeconfig)
 	if err != nil {
-		return lab.Access{}, err
+		return access.Cluster{}, err
 	}
 	helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
 	if err != nil {
-		return lab.Access{}, err
+		return access.Cluster{}, err
 	}
-	return lab.Access{Objects: objects{cluster}, Pods: pods{cluster}, Releases: releases{helm}, Terminals: terminals{cluster}}, nil
+	return access.Cluster{Objects: objects{cluster}, Pods: pods{cluster}, Releases: releases{helm}, Terminals: terminals{cluster}}, nil
 }
 
 type objects struct{ cluster *kube.Cluster }
@@ -102,7 +103,7 @@ func (o objects) Apply(ctx context.Context, all ...any) (changed bool, err error
 
 // asked returns an object without what the API server and controllers keep in
 // it, and nil where there is none.
-func (o objects) asked(ctx context.Context, key lab.ObjectKey) (map[string]any, error) {
+func (o objects) asked(ctx context.Context, key access.ObjectKey) (map[string]any, error) {
 	var object map[string]any
 	if found, err := o.Object(ctx, key, &object); err != nil || !found {
 		return nil, err
@@ -114,7 +115,7 @@ func (o objects) asked(ctx context.Context, key lab.ObjectKey) (map[string]any, 
 	return object, nil
 }
 
-func (o objects) Object(ctx context.Context, key lab.ObjectKey, into any) (bool, error) {
+func (o objects) Object(ctx context.Context, key access.ObjectKey, into any) (bool, error) {
 	object, found, err := o.cluster.Object(ctx, key.APIVersion, key.Kind, key.Namespace, key.Name)
 	if err != nil || !found {
 		return false, err
@@ -122,18 +123,18 @@ func (o objects) Object(ctx context.Context, key lab.ObjectKey, into any) (bool,
 	return true, convert(object, into)
 }
 
-func (o objects) Delete(ctx context.Context, key lab.ObjectKey) error {
+func (o objects) Delete(ctx context.Context, key access.ObjectKey) error {
 	return o.cluster.Delete(ctx, map[string]any{
 		"apiVersion": key.APIVersion, "kind": key.Kind,
 		"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
 	})
 }
 
-func (o objects) Named(ctx context.Context, kind lab.ObjectKey, labels map[string]string) ([]string, error) {
+func (o objects) Named(ctx context.Context, kind access.ObjectKey, labels map[string]string) ([]string, error) {
 	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
 }
 
-func (o objects) List(ctx context.Context, kind lab.ObjectKey, labels map[string]string, into any) error {
+func (o objects) List(ctx context.Context, kind access.ObjectKey, labels map[string]string, into any) error {
 	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
 	if err != nil {
 		return err
@@ -143,7 +144,7 @@ func (o objects) List(ctx context.Context, kind lab.ObjectKey, labels map[string
 
 func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
 
-func keyOf(object any) (lab.ObjectKey, error) {
+func keyOf(object any) (access.ObjectKey, error) {
 	var o struct {
 		APIVersion string `json:"apiVersion"`
 		Kind       string `json:"kind"`
@@ -153,7 +154,7 @@ func keyOf(object any) (lab.ObjectKey, error) {
 		} `json:"metadata"`
 	}
 	err := convert(object, &o)
-	return lab.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, err
+	return access.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, err
 }
 
 // convert turns one JSON shape into another.
@@ -175,11 +176,11 @@ func (p pods) Dial(ctx context.Context, namespace, pod string, port int) (net.Co
 	return p.cluster.Dial(ctx, namespace, pod, uint16(port))
 }
 
-func (p pods) Started(ctx context.Context, set lab.ObjectKey, container string) error {
+func (p pods) Started(ctx context.Context, set access.ObjectKey, container string) error {
 	return p.cluster.StatefulSetStarted(ctx, set.Namespace, set.Name, container)
 }
 
-func (p pods) Ready(ctx context.Context, key lab.ObjectKey) error {
+func (p pods) Ready(ctx context.Context, key access.ObjectKey) error {
 	switch key.Kind {
 	case "Deployment":
 		return p.cluster.DeploymentReady(ctx, key.Namespace, key.Name)
@@ -214,7 +215,7 @@ func selector(labels map[string]string) string {
 
 type releases struct{ helm *helmrelease.Client }
 
-func (r releases) Apply(ctx context.Context, release lab.Release) (bool, error) {
+func (r releases) Apply(ctx context.Context, release access.Release) (bool, error) {
 	folder := os.DirFS(release.Chart)
 	if !filepath.IsAbs(release.Chart) {
 		sub, err := fs.Sub(charts.FS, release.Chart)
@@ -226,11 +227,11 @@ func (r releases) Apply(ctx context.Context, release lab.Release) (bool, error) 
 	return r.helm.Apply(ctx, helmrelease.Release{Name: release.Name, Namespace: release.Namespace, Chart: folder, Values: release.Values})
 }
 
-func (r releases) List(ctx context.Context) ([]lab.Release, error) {
+func (r releases) List(ctx context.Context) ([]access.Release, error) {
 	found, err := r.helm.List(ctx)
-	list := make([]lab.Release, len(found))
+	list := make([]access.Release, len(found))
 	for i, name := range found {
-		list[i] = lab.Release{Namespace: name.Namespace, Name: name.Name}
+		list[i] = access.Release{Namespace: name.Namespace, Name: name.Name}
 	}
 	return list, err
 }

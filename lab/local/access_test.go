@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/pki"
@@ -58,7 +58,7 @@ func TestObjectsNamed(t *testing.T) {
 		"/apis/spire.spiffe.io/v1alpha1/clusterspiffeids": `{"kind": "ClusterSPIFFEIDList", "apiVersion": "spire.spiffe.io/v1alpha1",
 			"items": [{"metadata": {"name": "frontend"}}, {"metadata": {"name": "gateway"}}]}`,
 	})
-	key := lab.ObjectKey{APIVersion: "spire.spiffe.io/v1alpha1", Kind: "ClusterSPIFFEID", Name: "not used"}
+	key := access.ObjectKey{APIVersion: "spire.spiffe.io/v1alpha1", Kind: "ClusterSPIFFEID", Name: "not used"}
 	names, err := objects{c}.Named(t.Context(), key, map[string]string{"b": "2", "a": "1"})
 	if err != nil || !slices.Equal(names, []string{"frontend", "gateway"}) || selector.Load() != "a=1,b=2" {
 		t.Errorf("names %q by %q, error %v", names, selector.Load(), err)
@@ -111,7 +111,7 @@ func TestPodsStarted(t *testing.T) {
 		"/api/v1/namespaces/spire-system/pods": `{"kind": "PodList", "apiVersion": "v1", "items": [{"metadata": {"name": "x-0"}, "status": {"containerStatuses": [
 			{"name": "spire-server", "started": true, "state": {"running": {}}}, {"name": "spire-controller-manager", "started": false, "state": {"running": {}}}]}}]}`,
 	})
-	key := lab.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: "spire-system", Name: "spire-server"}
+	key := access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: "spire-system", Name: "spire-server"}
 	if err := (pods{c}).Started(t.Context(), key, "spire-server"); err != nil {
 		t.Error(err)
 	}

@@ -4,12 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/evidence"
@@ -28,40 +29,40 @@ const connectBound = 30 * time.Second
 // what cannot be had is in the summary. An error means that the folder cannot be
 // written, or that ctx ended.
 func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string) (_ evidence.Summary, err error) {
+	g, err := topology.Resolve(t, netip.Prefix{})
+	if err != nil {
+		return evidence.Summary{}, err
+	}
 	pieces := []evidence.Piece{
 		{Path: "topology.json", Read: func(context.Context) (any, error) { return t, nil }},
 		{Path: "status.json", Read: func(ctx context.Context) (any, error) { return d.Status(ctx, t) }},
 		{Path: "containers.json", Read: func(ctx context.Context) (any, error) { return d.engine.ContainersOn(ctx, networkName(t.Name)) }},
 	}
-	found := make([][]evidence.Piece, len(t.Clusters))
-	closers := make([]func() error, len(t.Clusters))
-	var group errgroup.Group
-	for i, c := range t.Clusters {
-		group.Go(func() error {
-			found[i], closers[i] = d.ofCluster(ctx, t, c)
-			return nil
-		})
+	found := make([][]evidence.Piece, len(g.Clusters))
+	closers := make([]func() error, len(g.Clusters))
+	var group sync.WaitGroup
+	for i, c := range g.Clusters {
+		group.Go(func() { found[i], closers[i] = d.ofCluster(ctx, c, namespaces(g)) })
 	}
-	// Each piece has its own error.
-	_ = group.Wait()
-	for i := range t.Clusters {
-		defer func() { err = errors.Join(err, closers[i]()) }()
+	group.Wait() // each piece has its own error
+	for _, end := range closers {
+		defer func() { err = errors.Join(err, end()) }()
 	}
 	return evidence.Write(ctx, dir, slices.Concat(pieces, slices.Concat(found...)))
 }
 
 // ofCluster returns the pieces of a cluster and of the SPIRE servers in it, and
 // what ends the connections that the pieces use.
-func (d *Driver) ofCluster(ctx context.Context, t topology.Topology, c topology.Cluster) ([]evidence.Piece, func() error) {
+func (d *Driver) ofCluster(ctx context.Context, c *topology.Cluster, namespaces []string) ([]evidence.Piece, func() error) {
 	folder := path.Join("clusters", c.Name)
 	pieces := []evidence.Piece{{
 		// The kubelet says why there are no pods, also where no API answers.
 		Path: path.Join(folder, "node.log"),
 		Read: func(ctx context.Context) (any, error) {
-			return d.engine.Exec(ctx, NodeName(t.Name, c.Name), []string{"journalctl", "--no-pager", "--lines=2000", "--unit=kubelet", "--unit=containerd"}, nil)
+			return d.engine.Exec(ctx, NodeName(c.Lab, c.Name), []string{"journalctl", "--no-pager", "--lines=2000", "--unit=kubelet", "--unit=containerd"}, nil)
 		},
 	}}
-	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(t.Name, c.Name)
+	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(c.Lab, c.Name)
 	var cluster *kube.Cluster
 	if err == nil {
 		cluster, err = kube.New(kubeconfig)
@@ -69,30 +70,36 @@ func (d *Driver) ofCluster(ctx context.Context, t topology.Topology, c topology.
 	if err != nil {
 		return append(pieces, failed(folder, err)), nothing
 	}
-	pieces = append(pieces, evidence.OfCluster(ctx, folder, cluster, namespaces(t))...)
+	pieces = append(pieces, evidence.OfCluster(ctx, folder, cluster, namespaces)...)
 
-	// A lab of this cluster alone: its servers can be asked even where others
-	// are gone.
-	alone := t
-	alone.Clusters = []topology.Cluster{c}
+	// Its servers can be asked even where other clusters are gone.
 	bounded, cancel := context.WithTimeout(ctx, connectBound)
 	defer cancel()
-	l, err := d.Open(bounded, alone)
-	if err != nil {
-		return append(pieces, failed(path.Join(folder, "servers"), err)), nothing
-	}
-	for _, td := range t.TrustDomains {
-		if td.Cluster == c.Name {
-			pieces = append(pieces, ofServer(bounded, l, td)...)
+	var ends []func() error
+	for _, s := range c.Servers {
+		site, err := d.Site(bounded, s)
+		if err != nil {
+			pieces = append(pieces, failed(path.Join("servers", s.Domain.String()), err))
+			continue
 		}
+		pieces, ends = append(pieces, ofServer(site)...), append(ends, site.Close)
 	}
-	return pieces, l.Close
+	return pieces, func() error {
+		var errs []error
+		for _, end := range ends {
+			errs = append(errs, end())
+		}
+		return errors.Join(errs...)
+	}
 }
 
 // namespaces are those in which only fedlab and kind put anything.
-func namespaces(t topology.Topology) []string {
-	all := []string{"kube-system", "local-path-storage", metallb.Namespace, spire.Namespace, topology.Probe().Namespace}
-	for _, w := range t.Workloads {
+func namespaces(g *topology.Graph) []string {
+	all := []string{"kube-system", "local-path-storage", metallb.Namespace, topology.Probe().Namespace}
+	for _, s := range g.Servers() {
+		all = append(all, s.Place.Namespace)
+	}
+	for _, w := range g.Workloads {
 		all = append(all, w.App.Namespace)
 	}
 	return all
@@ -106,12 +113,8 @@ func failed(path string, err error) evidence.Piece {
 }
 
 // ofServer returns what one SPIRE server has, in its own words.
-func ofServer(ctx context.Context, l *lab.Lab, td topology.TrustDomain) []evidence.Piece {
-	folder := path.Join("servers", td.Name.Name())
-	server, err := l.Server(ctx, td.Name)
-	if err != nil {
-		return []evidence.Piece{failed(folder, err)}
-	}
+func ofServer(site *lab.Site) []evidence.Piece {
+	folder, server := path.Join("servers", site.Domain.String()), site.API
 	return []evidence.Piece{
 		{Path: path.Join(folder, "bundle.json"), Read: func(ctx context.Context) (any, error) {
 			own, err := server.Bundle(ctx)

@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"syscall"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -16,15 +16,15 @@ import (
 
 type terminals struct{ cluster *kube.Cluster }
 
-func (t terminals) Run(ctx context.Context, namespace, pod, container string, s lab.Streams, argv ...string) error {
+func (t terminals) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
 	err := t.cluster.Run(ctx, namespace, pod, container, kube.Streams(s), argv...)
 	if ended := (*kube.ExitError)(nil); errors.As(err, &ended) {
-		return &lab.EndedError{Program: argv[0], Code: ended.Code}
+		return &access.EndedError{Program: argv[0], Code: ended.Code}
 	}
 	return err
 }
 
-func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o lab.LogOptions, out io.Writer) error {
+func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) error {
 	return t.cluster.CopyLogs(ctx, namespace, pod, container, kube.LogOptions(o), out)
 }
 
@@ -33,22 +33,22 @@ const kubectl = "kubectl"
 
 // Kubectl runs kubectl for a cluster of a lab: this machine's, with a kubeconfig of
 // that cluster alone, or that of the cluster's node, which sees the files of the
-// node and has no terminal. The error is a *lab.EndedError when kubectl ends with
+// node and has no terminal. The error is a *access.EndedError when kubectl ends with
 // another code than 0, and a *lab.NotUpError when the cluster does not run.
-func (d *Driver) Kubectl(ctx context.Context, t topology.Topology, cluster string, s lab.Streams, args ...string) error {
-	if err := d.Runs(ctx, t.Name, cluster); err != nil {
+func (d *Driver) Kubectl(ctx context.Context, c *topology.Cluster, s access.Streams, args ...string) error {
+	if err := d.Runs(ctx, c); err != nil {
 		return err
 	}
 	program, err := exec.LookPath(kubectl)
 	if err != nil {
-		return d.kubectlOfNode(ctx, t, cluster, s, args)
+		return d.kubectlOfNode(ctx, c, s, args)
 	}
-	return d.kind.Lend(kindName(t.Name, cluster), func(kubeconfig string) error {
+	return d.kind.Lend(kindName(c.Lab, c.Name), func(kubeconfig string) error {
 		return runKubectl(ctx, program, kubeconfig, s, args)
 	})
 }
 
-func runKubectl(ctx context.Context, program, kubeconfig string, s lab.Streams, args []string) error {
+func runKubectl(ctx context.Context, program, kubeconfig string, s access.Streams, args []string) error {
 	command := exec.CommandContext(ctx, program, args...)
 	command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
 	command.Stdin, command.Stdout, command.Stderr = s.In, s.Out, s.Err
@@ -56,16 +56,16 @@ func runKubectl(ctx context.Context, program, kubeconfig string, s lab.Streams, 
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	err := command.Run()
 	if ended := (*exec.ExitError)(nil); errors.As(err, &ended) && ended.Exited() {
-		return &lab.EndedError{Program: kubectl, Code: ended.ExitCode()}
+		return &access.EndedError{Program: kubectl, Code: ended.ExitCode()}
 	}
 	return err
 }
 
-func (d *Driver) kubectlOfNode(ctx context.Context, t topology.Topology, cluster string, s lab.Streams, args []string) error {
+func (d *Driver) kubectlOfNode(ctx context.Context, c *topology.Cluster, s access.Streams, args []string) error {
 	argv := append([]string{kubectl, "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)
-	err := d.engine.Run(ctx, NodeName(t.Name, cluster), argv, docker.Streams(s))
+	err := d.engine.Run(ctx, NodeName(c.Lab, c.Name), argv, docker.Streams(s))
 	if ended := (*docker.ExitError)(nil); errors.As(err, &ended) {
-		return &lab.EndedError{Program: kubectl, Code: ended.Code}
+		return &access.EndedError{Program: kubectl, Code: ended.Code}
 	}
 	return err
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // TestOwner: the network of a lab says whose it is.
@@ -31,8 +31,8 @@ func TestRunKubectl(t *testing.T) {
 	t.Cleanup(func() { _ = in.Close() })
 	for name, want := range map[string]int{program: 9, filepath.Join(dir, "nothing"): 0} {
 		var out, stderr written
-		err := runKubectl(t.Context(), name, "/k/config", lab.Streams{In: in, Out: &out, Err: &stderr}, []string{"get", "-o", "yaml"})
-		ended := (*lab.EndedError)(nil)
+		err := runKubectl(t.Context(), name, "/k/config", access.Streams{In: in, Out: &out, Err: &stderr}, []string{"get", "-o", "yaml"})
+		ended := (*access.EndedError)(nil)
 		if errors.As(err, &ended) != (want != 0) || want != 0 && (ended.Code != want || stderr != "wrong\n") || err == nil {
 			t.Errorf("%s: error %v, errors %q", name, err, stderr)
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // DeleteMode says what becomes of the entries that federate with a trust domain
@@ -62,10 +64,13 @@ func (s *Server) HeldBundles(ctx context.Context) ([]*spiffebundle.Bundle, error
 	return held, nil
 }
 
-// HeldBundle returns the bundle that the server holds of td. The error is a
-// *NotFoundError if it holds none.
+// HeldBundle returns the bundle that the server holds of td; nil, without an error,
+// if it holds none.
 func (s *Server) HeldBundle(ctx context.Context, td spiffeid.TrustDomain) (*spiffebundle.Bundle, error) {
 	answer, err := s.bundles.GetFederatedBundle(ctx, &bundlev1.GetFederatedBundleRequest{TrustDomain: td.Name()})
+	if status.Code(err) == codes.NotFound {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, s.wrap(err, "get held bundle of %s", td)
 	}

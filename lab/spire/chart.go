@@ -1,7 +1,6 @@
 package spire
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,7 +11,7 @@ import (
 // both sides to it.
 const (
 	// Namespace is where the release goes.
-	Namespace = "spire-system"
+	Namespace = topology.ServerNamespace
 	// ServerStatefulSet is what the server and the controller manager run in.
 	ServerStatefulSet = "spire-server"
 	// ServerPod is the one pod of ServerStatefulSet.
@@ -167,11 +166,10 @@ type PostgresValues struct {
 
 // Settings is what NewValues makes values of.
 type Settings struct {
-	TrustDomain topology.TrustDomain
-	// Address is the bundle endpoint's. It must be one of the cluster's MetalLB
+	// Server is what is installed. Its address must be one of the cluster's MetalLB
 	// pool.
-	Address netip.Addr
-	Images  Images
+	Server *topology.Server
+	Images Images
 	// WebRoots are the web CAs of those peers whose endpoints are https_web, each
 	// in PEM. Without any, the server knows the public roots of its image, and
 	// with one it knows no other. Another list restarts the server.
@@ -182,13 +180,13 @@ type Settings struct {
 }
 
 // StaticRelationship returns what a truster's configuration says to fetch the
-// bundle of the trusted domain from the endpoint at that address. With
-// https_spiffe the server fetches nothing before it holds a first bundle, which
-// has no place in a configuration: SetBundle brings it.
-func StaticRelationship(r topology.Relationship, endpoint topology.BundleEndpoint, address netip.Addr) FederatesWithValues {
-	values := FederatesWithValues{TrustDomain: r.Trusted.Name(), URL: BundleEndpointURL(endpoint, address), Profile: r.Profile}
-	if r.Profile == topology.HTTPSSPIFFE {
-		values.EndpointSPIFFEID = ServerID(r.Trusted).String()
+// bundle of the trusted domain from its endpoint. With https_spiffe the server
+// fetches nothing before it holds a first bundle, which has no place in a
+// configuration: SetBundle brings it.
+func StaticRelationship(t *topology.Trust) FederatesWithValues {
+	values := FederatesWithValues{TrustDomain: t.Trusted.String(), URL: BundleEndpointURL(t.Trusted.Server()), Profile: t.Profile}
+	if t.Profile == topology.HTTPSSPIFFE {
+		values.EndpointSPIFFEID = ServerID(t.Trusted.Name).String()
 	}
 	return values
 }
@@ -196,10 +194,10 @@ func StaticRelationship(r topology.Relationship, endpoint topology.BundleEndpoin
 // NewValues returns the values that install a trust domain's server and its
 // cluster's agents.
 func NewValues(s Settings) Values {
-	td, endpoint := s.TrustDomain, s.TrustDomain.BundleEndpoint
+	td, endpoint, address := s.Server.Domain, s.Server.Domain.BundleEndpoint, s.Server.Address.String()
 	values := Values{
-		TrustDomain: td.Name.Name(),
-		Cluster:     td.Cluster,
+		TrustDomain: td.String(),
+		Cluster:     s.Server.Place.Cluster.Name,
 		AdminID:     AdminID(td.Name).String(),
 		LogLevel:    td.LogLevel,
 		Images:      s.Images,
@@ -215,7 +213,7 @@ func NewValues(s Settings) Values {
 			JWTIssuer:   td.JWTIssuer,
 		},
 		BundleEndpoint: EndpointValues{
-			Address:     s.Address.String(),
+			Address:     address,
 			Port:        endpoint.Port,
 			Profile:     endpoint.Profile,
 			RefreshHint: endpoint.RefreshHint.String(),
@@ -231,7 +229,7 @@ func NewValues(s Settings) Values {
 	slices.Sort(values.WebRoots)
 	if endpoint.Profile == topology.HTTPSWeb {
 		values.BundleEndpoint.ServingCert = &ServingCertValues{
-			Names:            []string{s.Address.String()},
+			Names:            []string{address},
 			TTL:              endpoint.ServingCert.TTL.String(),
 			FileSyncInterval: endpoint.ServingCert.FileSyncInterval.String(),
 		}

@@ -41,8 +41,8 @@ func (f FederatedTrustDomainSpec) Relationship(truster spiffeid.TrustDomain) (Re
 		return Relationship{}, fmt.Errorf("trustDomain %q: %w", f.TrustDomain, err)
 	}
 	r := Relationship{
-		Relationship: topology.Relationship{Truster: truster, Trusted: trusted, Profile: f.BundleEndpointProfile.Type},
-		URL:          f.BundleEndpointURL,
+		RelationshipSpec: topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: f.BundleEndpointProfile.Type},
+		URL:              f.BundleEndpointURL,
 	}
 	if err := endpointURL(f.BundleEndpointURL); err != nil {
 		return r, fmt.Errorf("bundleEndpointURL %q: %w", f.BundleEndpointURL, err)

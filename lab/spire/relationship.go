@@ -18,7 +18,7 @@ import (
 // Relationship is a federation relationship as a server has it: intent, and how
 // the server goes about it.
 type Relationship struct {
-	topology.Relationship
+	topology.RelationshipSpec
 	// URL is where the bundle of Trusted is fetched.
 	URL string
 	// EndpointID is the SPIFFE ID that the endpoint must show; zero where the
@@ -141,8 +141,8 @@ func (s *Server) relationshipFromAPI(f *types.FederationRelationship) (Relations
 		return Relationship{}, fmt.Errorf("read relationship: %w", err)
 	}
 	r := Relationship{
-		Relationship: topology.Relationship{Truster: s.td, Trusted: trusted},
-		URL:          f.GetBundleEndpointUrl(),
+		RelationshipSpec: topology.RelationshipSpec{Truster: s.td, Trusted: trusted},
+		URL:              f.GetBundleEndpointUrl(),
 	}
 	switch profile := f.GetBundleEndpointProfile().(type) {
 	case *types.FederationRelationship_HttpsSpiffe:

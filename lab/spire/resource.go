@@ -5,9 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -58,11 +56,9 @@ type EndpointProfile struct {
 	EndpointSPIFFEID string `json:"endpointSPIFFEID,omitempty"`
 }
 
-// BundleEndpointURL returns where peers fetch the bundle of a trust domain whose
-// endpoint has this address.
-func BundleEndpointURL(endpoint topology.BundleEndpoint, address netip.Addr) string {
-	return fmt.Sprintf("https://%s", netip.AddrPortFrom(address, uint16(endpoint.Port)))
-}
+// BundleEndpointURL returns where peers fetch the bundle of a trust domain from its
+// server.
+func BundleEndpointURL(s *topology.Server) string { return "https://" + s.Endpoint().String() }
 
 // Pinned returns what a truster is given of a bundle when a relationship is
 // made: the X.509 authorities only. They authenticate an https_spiffe endpoint
@@ -81,38 +77,38 @@ func Pinned(endpoint topology.BundleEndpoint, bundle *spiffebundle.Bundle) *spif
 }
 
 // FederatedTrustDomain returns the ClusterFederatedTrustDomain that makes the
-// truster's server fetch the bundle of the trusted domain from the endpoint at
-// that address. It carries the bundle as Pinned returns it.
+// truster's server fetch the bundle of the trusted domain from its endpoint. It
+// carries the bundle as Pinned returns it.
 //
 // The controller manager acts on changes of the URL and of the profile only; a
 // changed bundle alone is not read again.
-func FederatedTrustDomain(r topology.Relationship, endpoint topology.BundleEndpoint, address netip.Addr, bundle *spiffebundle.Bundle) (Resource, error) {
-	doing := func(err error) error { return fmt.Errorf("write relationship %s: %w", r.ID(), err) }
+func FederatedTrustDomain(t *topology.Trust, bundle *spiffebundle.Bundle) (Resource, error) {
+	doing := func(err error) error { return fmt.Errorf("write relationship %s: %w", t.ID(), err) }
 	switch {
-	case r.Profile != topology.HTTPSSPIFFE && r.Profile != topology.HTTPSWeb:
-		return Resource{}, doing(fmt.Errorf("profile %q: want %s or %s", r.Profile, topology.HTTPSSPIFFE, topology.HTTPSWeb))
-	case bundle.TrustDomain() != r.Trusted:
+	case t.Profile != topology.HTTPSSPIFFE && t.Profile != topology.HTTPSWeb:
+		return Resource{}, doing(fmt.Errorf("profile %q: want %s or %s", t.Profile, topology.HTTPSSPIFFE, topology.HTTPSWeb))
+	case bundle.TrustDomain() != t.Trusted.Name:
 		// A bundle's document does not name its trust domain, so nobody can tell
 		// after this.
 		return Resource{}, doing(fmt.Errorf("bundle belongs to %s", bundle.TrustDomain()))
 	case len(bundle.X509Authorities()) == 0:
 		return Resource{}, doing(errors.New("bundle has no X.509 authority"))
 	}
-	document, err := Pinned(endpoint, bundle).Marshal()
+	document, err := Pinned(t.Trusted.BundleEndpoint, bundle).Marshal()
 	if err != nil {
 		return Resource{}, doing(err)
 	}
-	profile := EndpointProfile{Type: r.Profile}
-	if r.Profile == topology.HTTPSSPIFFE {
-		profile.EndpointSPIFFEID = ServerID(r.Trusted).String()
+	profile := EndpointProfile{Type: t.Profile}
+	if t.Profile == topology.HTTPSSPIFFE {
+		profile.EndpointSPIFFEID = ServerID(t.Trusted.Name).String()
 	}
 	return Resource{
 		APIVersion: ResourceAPIVersion,
 		Kind:       FederatedTrustDomainKind,
-		Metadata:   Metadata{Name: ResourceName(r.Trusted), Labels: Owned()},
+		Metadata:   Metadata{Name: ResourceName(t.Trusted.Name), Labels: Owned()},
 		Spec: FederatedTrustDomainSpec{
-			TrustDomain:           r.Trusted.Name(),
-			BundleEndpointURL:     BundleEndpointURL(endpoint, address),
+			TrustDomain:           t.Trusted.String(),
+			BundleEndpointURL:     BundleEndpointURL(t.Trusted.Server()),
 			BundleEndpointProfile: profile,
 			TrustDomainBundle:     string(document),
 		},
@@ -142,16 +138,11 @@ type LabelSelector struct {
 	MatchLabels map[string]string `json:"matchLabels"`
 }
 
-// WorkloadIdentity returns the ClusterSPIFFEID that registers the pods of w, one
-// of t's workloads, as federating with what FederatesWith returns.
-func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error) {
-	federatesWith, err := FederatesWith(t, w)
-	if err != nil {
-		return Resource{}, fmt.Errorf("write registration of workload %s: %w", w.Name, err)
-	}
-	names := make([]string, len(federatesWith))
-	for i, td := range federatesWith {
-		names[i] = td.Name()
+// WorkloadIdentity returns the ClusterSPIFFEID that registers the pods of a workload.
+func WorkloadIdentity(w *topology.Workload) Resource {
+	names := make([]string, len(w.FederatesWith))
+	for i, td := range w.FederatesWith {
+		names[i] = td.String()
 	}
 	var ttl string
 	if w.App.X509SVIDTTL > 0 {
@@ -175,36 +166,7 @@ func WorkloadIdentity(t topology.Topology, w topology.Workload) (Resource, error
 			FederatesWith:    names,
 			Hint:             Hint,
 		},
-	}, nil
-}
-
-// FederatesWith returns the trust domains whose bundles w receives beside its
-// own, in the order of the lab file: those that w calls or is called from, as far
-// as its own trusts them. It names no other, because SPIRE refuses an entry as
-// soon as the bundle of one of them is missing, and the workload is then left
-// without any identity.
-func FederatesWith(t topology.Topology, w topology.Workload) ([]spiffeid.TrustDomain, error) {
-	own, err := t.TrustDomainOf(w.Cluster)
-	if err != nil {
-		return nil, err
 	}
-	peers := t.Callers(w.Name)
-	for _, name := range w.Calls {
-		called, err := t.Workload(name)
-		if err != nil {
-			return nil, err
-		}
-		peers = append(peers, called)
-	}
-	needed := map[spiffeid.TrustDomain]bool{}
-	for _, peer := range peers {
-		td, err := t.TrustDomainOf(peer.Cluster)
-		if err != nil {
-			return nil, err
-		}
-		needed[td.Name] = true
-	}
-	return slices.DeleteFunc(t.TrustedBy(own.Name), func(td spiffeid.TrustDomain) bool { return !needed[td] }), nil
 }
 
 // ResourceName returns the name of the ClusterFederatedTrustDomain for a trusted
@@ -212,7 +174,7 @@ func FederatesWith(t topology.Topology, w topology.Workload) ([]spiffeid.TrustDo
 func ResourceName(trusted spiffeid.TrustDomain) string { return resourceName(trusted.Name()) }
 
 // IdentityName returns the name of the ClusterSPIFFEID of a workload.
-func IdentityName(w topology.Workload) string { return resourceName(w.Name) }
+func IdentityName(w *topology.Workload) string { return resourceName(w.Name) }
 
 var subdomain = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 

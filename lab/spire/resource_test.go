@@ -30,15 +30,24 @@ var (
 	address  = netip.MustParseAddr("10.192.1.1")
 )
 
+// trust returns what makes a trust domain trust another, whose server has that
+// endpoint and address.
+func trust(truster, trusted spiffeid.TrustDomain, profile topology.EndpointProfile) *topology.Trust {
+	d := &topology.Domain{Name: trusted, Settings: topology.Settings{BundleEndpoint: endpoint}}
+	d.Servers = []*topology.Server{{Domain: d, Address: address}}
+	return &topology.Trust{
+		Truster: &topology.Domain{Name: truster}, Trusted: d,
+		RelationshipSpec: topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: profile},
+	}
+}
+
 func TestFederatedTrustDomain(t *testing.T) {
 	bundle := spiffebundle.New(market)
 	bundle.AddX509Authority(newRoot(t))
 	if err := bundle.AddJWTAuthority("jwt", newRoot(t).PublicKey); err != nil {
 		t.Fatal(err)
 	}
-	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE}
-
-	resource, err := spire.FederatedTrustDomain(r, endpoint, address, bundle)
+	resource, err := spire.FederatedTrustDomain(trust(broker, market, topology.HTTPSSPIFFE), bundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +91,7 @@ func TestFederatedTrustDomain(t *testing.T) {
 func TestFederatedTrustDomainOfWebEndpoint(t *testing.T) {
 	bundle := spiffebundle.New(market)
 	bundle.AddX509Authority(newRoot(t))
-	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSWeb}
-	resource, err := spire.FederatedTrustDomain(r, endpoint, address, bundle)
+	resource, err := spire.FederatedTrustDomain(trust(broker, market, topology.HTTPSWeb), bundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,15 +109,13 @@ func TestFederatedTrustDomainOfWebEndpoint(t *testing.T) {
 }
 
 func TestStaticRelationship(t *testing.T) {
-	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE, Mode: topology.Static}
-	wantJSON(t, spire.StaticRelationship(r, endpoint, address), `{
+	wantJSON(t, spire.StaticRelationship(trust(broker, market, topology.HTTPSSPIFFE)), `{
   "trustDomain": "cluster1.com",
   "url": "https://10.192.1.1:8443",
   "profile": "https_spiffe",
   "endpointSPIFFEID": "spiffe://cluster1.com/spire/server"
 }`)
-	r.Profile = topology.HTTPSWeb
-	wantJSON(t, spire.StaticRelationship(r, endpoint, address), `{
+	wantJSON(t, spire.StaticRelationship(trust(broker, market, topology.HTTPSWeb)), `{
   "trustDomain": "cluster1.com",
   "url": "https://10.192.1.1:8443",
   "profile": "https_web"
@@ -119,13 +125,11 @@ func TestStaticRelationship(t *testing.T) {
 func TestFederatedTrustDomainRefuses(t *testing.T) {
 	good := spiffebundle.New(market)
 	good.AddX509Authority(newRoot(t))
-	r := topology.Relationship{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE}
-	acme := r
-	acme.Profile = "acme"
+	r, acme := trust(broker, market, topology.HTTPSSPIFFE), trust(broker, market, "acme")
 
 	tests := []struct {
 		name         string
-		relationship topology.Relationship
+		relationship *topology.Trust
 		bundle       *spiffebundle.Bundle
 		want         string
 	}{
@@ -138,7 +142,7 @@ func TestFederatedTrustDomainRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := spire.FederatedTrustDomain(test.relationship, endpoint, address, test.bundle)
+			_, err := spire.FederatedTrustDomain(test.relationship, test.bundle)
 			if err == nil || err.Error() != test.want {
 				t.Errorf("error = %v, want %s", err, test.want)
 			}
@@ -150,30 +154,35 @@ func TestFederatedTrustDomainRefuses(t *testing.T) {
 // the broker's domain trusts and that none of its workloads has to do with.
 func quotes() topology.Topology {
 	apps := topology.Apps()
-	trusts := func(truster, trusted spiffeid.TrustDomain) topology.Relationship {
-		return topology.Relationship{Truster: truster, Trusted: trusted, Profile: topology.HTTPSSPIFFE}
+	trusts := func(truster, trusted spiffeid.TrustDomain) topology.RelationshipSpec {
+		return topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: topology.HTTPSSPIFFE}
 	}
 	return topology.Topology{
 		Name:     "quotes",
-		Clusters: []topology.Cluster{topology.NewCluster("market", 0), topology.NewCluster("broker", 1), topology.NewCluster("other", 2)},
-		TrustDomains: []topology.TrustDomain{
+		Clusters: []topology.ClusterSpec{topology.NewCluster("market", 0), topology.NewCluster("broker", 1), topology.NewCluster("other", 2)},
+		TrustDomains: []topology.TrustDomainSpec{
 			{Name: market, Cluster: "market"}, {Name: broker, Cluster: "broker"}, {Name: absent, Cluster: "other"},
 		},
-		Relationships: []topology.Relationship{trusts(market, broker), trusts(broker, absent), trusts(broker, market)},
-		Workloads: []topology.Workload{
+		Relationships: []topology.RelationshipSpec{trusts(market, broker), trusts(broker, absent), trusts(broker, market)},
+		Workloads: []topology.WorkloadSpec{
 			{Name: "stock-quotes", App: apps[0], Cluster: "market"},
 			{Name: "broker-webapp", App: apps[1], Cluster: "broker", Calls: []string{"stock-quotes"}},
 		},
 	}
 }
 
-func TestWorkloadIdentity(t *testing.T) {
-	lab := quotes()
-	called, err := spire.WorkloadIdentity(lab, lab.Workloads[0])
+// resolved returns the workloads of a lab that has no network yet.
+func resolved(t *testing.T, lab topology.Topology) []*topology.Workload {
+	t.Helper()
+	g, err := topology.Resolve(lab, netip.Prefix{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantJSON(t, called, `{
+	return g.Workloads
+}
+
+func TestWorkloadIdentity(t *testing.T) {
+	wantJSON(t, spire.WorkloadIdentity(resolved(t, quotes())[0]), `{
   "apiVersion": "spire.spiffe.io/v1alpha1",
   "kind": "ClusterSPIFFEID",
   "metadata": {
@@ -208,7 +217,6 @@ func TestWorkloadIdentity(t *testing.T) {
 
 // What an app says of its identity is what its entries are made of.
 func TestWorkloadIdentityOfApp(t *testing.T) {
-	lab := quotes()
 	app := topology.App{
 		Name:           "data-service",
 		IDTemplate:     "/service/{{ .PodMeta.Labels.service }}",
@@ -218,11 +226,7 @@ func TestWorkloadIdentityOfApp(t *testing.T) {
 		Namespace:      "company",
 		ServiceAccount: "data",
 	}
-	resource, err := spire.WorkloadIdentity(lab, topology.Workload{Name: "orders", App: app, Cluster: "market"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantJSON(t, resource.Spec, `{
+	wantJSON(t, spire.WorkloadIdentity(&topology.Workload{Name: "orders", App: app}).Spec, `{
   "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/service/{{ .PodMeta.Labels.service }}",
   "namespaceSelector": {
     "matchLabels": {
@@ -260,7 +264,7 @@ func TestDemoProgramsGoByTheHint(t *testing.T) {
 
 // rendered fills in a template as the controller manager does: without functions
 // of its own, and with these fields among others (its pkg/spireentry/entries.go).
-func rendered(t *testing.T, text string, td spiffeid.TrustDomain, w topology.Workload) string {
+func rendered(t *testing.T, text string, td spiffeid.TrustDomain, w *topology.Workload) string {
 	t.Helper()
 	parsed, err := template.New("").Parse(text)
 	if err != nil {
@@ -286,14 +290,13 @@ func rendered(t *testing.T, text string, td spiffeid.TrustDomain, w topology.Wor
 func TestServerTakesTheIdentitiesOfAllApps(t *testing.T) {
 	process, server := start(t, market)
 	lab := quotes()
-	want := map[string]time.Duration{}
+	lab.Workloads = nil
 	for _, app := range topology.Apps() {
-		w := topology.Workload{Name: app.Name, App: app, Cluster: "market"}
-		resource, err := spire.WorkloadIdentity(lab, w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		spec := resource.Spec.(spire.WorkloadIdentitySpec)
+		lab.Workloads = append(lab.Workloads, topology.WorkloadSpec{Name: app.Name, App: app, Cluster: "market"})
+	}
+	want := map[string]time.Duration{}
+	for _, w := range resolved(t, lab) {
+		spec := spire.WorkloadIdentity(w).Spec.(spire.WorkloadIdentitySpec)
 		create := []string{"entry", "create", "-parentID", "spiffe://cluster1.com/agent", "-spiffeID", rendered(t, spec.SPIFFEIDTemplate, market, w)}
 		for _, selector := range spec.WorkloadSelectorTemplates {
 			create = append(create, "-selector", rendered(t, selector, market, w))
@@ -309,11 +312,7 @@ func TestServerTakesTheIdentitiesOfAllApps(t *testing.T) {
 			create = append(create, "-x509SVIDTTL", strconv.Itoa(int(ttl.Seconds())))
 		}
 		process.Run(t, create...)
-		id, err := lab.SPIFFEID(w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want[id.String()] = app.X509SVIDTTL
+		want[w.ID.String()] = w.App.X509SVIDTTL
 	}
 	entries, err := server.Entries(t.Context())
 	if err != nil {
@@ -348,10 +347,7 @@ func TestWorkloadIdentityFederatesWithItsPeersOnly(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			resource, err := spire.WorkloadIdentity(test.lab, test.lab.Workloads[1])
-			if err != nil {
-				t.Fatal(err)
-			}
+			resource := spire.WorkloadIdentity(resolved(t, test.lab)[1])
 			if got := strings.Join(resource.Spec.(spire.WorkloadIdentitySpec).FederatesWith, " "); got != test.want {
 				t.Errorf("federatesWith = %q, want %q", got, test.want)
 			}
@@ -360,7 +356,6 @@ func TestWorkloadIdentityFederatesWithItsPeersOnly(t *testing.T) {
 }
 
 func TestResourceNames(t *testing.T) {
-	lab := quotes()
 	tests := []struct{ name, want string }{
 		{"broker-webapp", "broker-webapp"},
 		{"prod.cluster_1.com", "prod-cluster-1-com-9194d9e1d09808a4"},
@@ -368,12 +363,7 @@ func TestResourceNames(t *testing.T) {
 		{"a..b", "a--b-f62b42414c514fa6"},
 	}
 	for _, test := range tests {
-		workload := lab.Workloads[0]
-		workload.Name = test.name
-		resource, err := spire.WorkloadIdentity(lab, workload)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resource := spire.WorkloadIdentity(&topology.Workload{Name: test.name})
 		if got := resource.Metadata.Name; got != test.want {
 			t.Errorf("resource of %q is named %q, want %q", test.name, got, test.want)
 		}

@@ -29,16 +29,16 @@ func clusterSubnets(i int) (pods, services netip.Prefix) {
 
 // NewCluster returns the i-th cluster of a lab with its ranges, i from 0 and
 // below MaxClusters.
-func NewCluster(name string, i int) Cluster {
+func NewCluster(name string, i int) ClusterSpec {
 	pods, services := clusterSubnets(i)
-	return Cluster{Name: name, Index: i, PodSubnet: pods, ServiceSubnet: services}
+	return ClusterSpec{Name: name, Index: i, PodSubnet: pods, ServiceSubnet: services}
 }
 
-// Placed returns t with a place for the addresses of each cluster and workload:
-// the one that it has in before, or else a free one. So what runs keeps its
-// addresses, whatever the lab file adds or takes away around it.
+// Placed returns t with a place for the addresses of each cluster, server and
+// workload: the one that it has in before, or else a free one. So what runs keeps
+// its addresses, whatever the lab file adds or takes away around it.
 func (t Topology) Placed(before Topology) Topology {
-	t.Clusters, t.Workloads = slices.Clone(t.Clusters), slices.Clone(t.Workloads)
+	t.Clusters, t.TrustDomains, t.Workloads = slices.Clone(t.Clusters), slices.Clone(t.TrustDomains), slices.Clone(t.Workloads)
 	kept := map[string]int{}
 	for _, c := range before.Clusters {
 		kept[c.Name] = c.Index
@@ -51,24 +51,45 @@ func (t Topology) Placed(before Topology) Topology {
 		t.Clusters[i] = NewCluster(names[i], place)
 	}
 	for _, c := range t.Clusters {
-		// An app runs once in a cluster, and its workload may have another name now.
-		kept, apps := map[string]int{}, []string{}
-		for _, w := range before.Workloads {
-			if w.Cluster == c.Name {
-				kept[w.App.Name] = w.Slot
-			}
-		}
-		var at []int
-		for i, w := range t.Workloads {
-			if w.Cluster == c.Name {
-				at, apps = append(at, i), append(apps, w.App.Name)
-			}
-		}
-		for i, place := range places(apps, kept) {
-			t.Workloads[at[i]].Slot = place
-		}
+		placedIn(c.Name, before.TrustDomains, t.TrustDomains, (*TrustDomainSpec).slotted)
+		placedIn(c.Name, before.Workloads, t.Workloads, (*WorkloadSpec).slotted)
 	}
 	return t
+}
+
+// slotted is what has an address of its own in a cluster; the name tells it apart from
+// the others there.
+type slotted struct {
+	cluster, name string
+	slot          *int
+}
+
+func (td *TrustDomainSpec) slotted() slotted { return slotted{td.Cluster, td.Name.Name(), &td.Slot} }
+
+// slotted goes by the app, which runs once in a trust domain's part of a cluster: its
+// workload may have another name now.
+func (w *WorkloadSpec) slotted() slotted {
+	return slotted{w.Cluster, w.App.Name + " " + w.TrustDomain.Name(), &w.Slot}
+}
+
+// placedIn gives what is in a cluster its slots: those of before, or else free ones.
+func placedIn[T any](cluster string, before, now []T, of func(*T) slotted) {
+	kept := map[string]int{}
+	for i := range before {
+		if s := of(&before[i]); s.cluster == cluster {
+			kept[s.name] = *s.slot
+		}
+	}
+	var names []string
+	var slots []*int
+	for i := range now {
+		if s := of(&now[i]); s.cluster == cluster {
+			names, slots = append(names, s.name), append(slots, s.slot)
+		}
+	}
+	for i, place := range places(names, kept) {
+		*slots[i] = place
+	}
 }
 
 // places gives each name the place that it has kept, or the first free one.
@@ -133,23 +154,17 @@ func NetworkCandidatesIn(text string) ([]netip.Prefix, error) {
 	return candidates, nil
 }
 
-// Addresses says which part of a lab's container network belongs to whom.
-// It is a pure function of the network and the topology, so that each address
-// can be named before the thing that has it exists.
-type Addresses struct {
-	topology Topology
-	network  netip.Prefix
-}
-
-// Addresses lays the lab out on a container network of NetworkBits.
-func (t Topology) Addresses(network netip.Prefix) (Addresses, error) {
+// fits returns nil when the lab can be laid out on a container network.
+func (t Topology) fits(network netip.Prefix) error {
 	switch {
+	case network == netip.Prefix{}:
+		return nil
 	case !network.Addr().Is4() || network.Bits() > NetworkBits:
-		return Addresses{}, fmt.Errorf("network %s of lab %s: want an IPv4 prefix of /%d or wider", network, t.Name, NetworkBits)
+		return fmt.Errorf("network %s of lab %s: want an IPv4 prefix of /%d or wider", network, t.Name, NetworkBits)
 	case len(t.Clusters) > MaxClusters:
-		return Addresses{}, fmt.Errorf("lab %s has %d clusters: at most %d fit into network %s", t.Name, len(t.Clusters), MaxClusters, network)
+		return fmt.Errorf("lab %s has %d clusters: at most %d fit into network %s", t.Name, len(t.Clusters), MaxClusters, network)
 	}
-	return Addresses{topology: t, network: network.Masked()}, nil
+	return nil
 }
 
 // Containers returns the block that the container engine gives nodes and the
@@ -158,52 +173,35 @@ func Containers(network netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(block(network, 0), blockBits)
 }
 
-// Pool returns the first and last address that MetalLB hands out in a cluster.
-// Pools are disjoint from each other and from the containers' block.
-func (a Addresses) Pool(cluster string) (first, last netip.Addr, err error) {
-	c, err := a.topology.Cluster(cluster)
-	if err != nil {
-		return first, last, err
+// Where the addresses of a cluster's pool begin for whom. The pool is a block of 256
+// without its first and its last address.
+const (
+	firstServer   = 0
+	firstWorkload = 100
+	poolSize      = 254
+)
+
+// Limits of slots.
+const (
+	maxServers   = firstWorkload - firstServer
+	maxWorkloads = poolSize - firstWorkload
+)
+
+// pool returns the range of the i-th cluster; the zero value without a network.
+func pool(network netip.Prefix, i int) Pool {
+	if !network.IsValid() {
+		return Pool{}
 	}
-	base := block(a.network, c.Index+1)
-	return offset(base, 1), offset(base, 254), nil
+	first := offset(block(network, i+1), 1)
+	return Pool{First: first, Last: offset(first, poolSize-1)}
 }
 
-// Server returns the address of a trust domain's SPIRE server. It stays the
-// same when the Service is made anew, so that the peers' URLs stay right.
-func (a Addresses) Server(td TrustDomain) (netip.Addr, error) {
-	first, _, err := a.Pool(td.Cluster)
-	if err != nil {
-		return netip.Addr{}, err
+// at returns the n-th address of a pool; the zero value for no pool.
+func (p Pool) at(n int) netip.Addr {
+	if !p.First.IsValid() {
+		return netip.Addr{}
 	}
-	i := 0
-	for _, other := range a.topology.TrustDomains {
-		if other.Name == td.Name {
-			return offset(first, i), nil
-		}
-		if other.Cluster == td.Cluster {
-			i++
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("lab %s has no trust domain %q", a.topology.Name, td.Name)
-}
-
-// firstWorkload is where workloads start in a cluster's pool; SPIRE servers
-// come before.
-const firstWorkload = 100
-
-// Workload returns the address that a workload's peers call it at.
-func (a Addresses) Workload(w Workload) (netip.Addr, error) {
-	first, _, err := a.Pool(w.Cluster)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	for _, other := range a.topology.Workloads {
-		if other.Name == w.Name {
-			return offset(first, firstWorkload+other.Slot), nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("lab %s has no workload %q", a.topology.Name, w.Name)
+	return offset(p.First, n)
 }
 
 func block(network netip.Prefix, i int) netip.Addr {

@@ -14,12 +14,22 @@ func lab(n int) Topology {
 	for i := range n {
 		cluster := fmt.Sprintf("c%d", i)
 		t.Clusters = append(t.Clusters, NewCluster(cluster, i))
-		t.TrustDomains = append(t.TrustDomains, TrustDomain{
+		t.TrustDomains = append(t.TrustDomains, TrustDomainSpec{
 			Name: spiffeid.RequireTrustDomainFromString(cluster + ".test"), Cluster: cluster,
 		})
-		t.Workloads = append(t.Workloads, Workload{Name: "w" + cluster, App: Apps()[0], Cluster: cluster})
+		t.Workloads = append(t.Workloads, WorkloadSpec{Name: "w" + cluster, App: Apps()[0], Cluster: cluster})
 	}
 	return t.Placed(Topology{})
+}
+
+// resolve makes the graph of a lab, which must be one.
+func resolve(t *testing.T, top Topology, network netip.Prefix) *Graph {
+	t.Helper()
+	g, err := Resolve(top, network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 // ranges collects address ranges by name and reports those that share addresses.
@@ -65,10 +75,6 @@ func TestRangesAreDisjoint(t *testing.T) {
 	for _, network := range []netip.Prefix{
 		NetworkCandidates()[0], NetworkCandidates()[127], netip.MustParsePrefix("172.18.0.0/16"), netip.MustParsePrefix("192.168.0.0/18"),
 	} {
-		addresses, err := full.Addresses(network)
-		if err != nil {
-			t.Fatal(err)
-		}
 		inside := ranges{}
 		containers := Containers(network)
 		inside.addPrefix(t, "containers", containers)
@@ -76,14 +82,10 @@ func TestRangesAreDisjoint(t *testing.T) {
 		if !containers.Contains(gateway) {
 			t.Errorf("gateway %s is outside of the containers' block %s", gateway, containers)
 		}
-		for _, c := range full.Clusters {
-			first, last, err := addresses.Pool(c.Name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			inside.add(t, c.Name, first, last)
-			if !network.Contains(first) || !network.Contains(last) {
-				t.Errorf("pool %s-%s of %s is outside of network %s", first, last, c.Name, network)
+		for _, c := range resolve(t, full, network).Clusters {
+			inside.add(t, c.Name, c.Pool.First, c.Pool.Last)
+			if !network.Contains(c.Pool.First) || !network.Contains(c.Pool.Last) {
+				t.Errorf("pool %s of %s is outside of network %s", c.Pool, c.Name, network)
 			}
 		}
 	}
@@ -91,36 +93,28 @@ func TestRangesAreDisjoint(t *testing.T) {
 
 func TestAddressesLieInTheirPool(t *testing.T) {
 	top := lab(MaxClusters)
-	top.Workloads = append(top.Workloads, Workload{Name: "second", App: Apps()[1], Cluster: "c0"})
+	top.Workloads = append(top.Workloads, WorkloadSpec{Name: "second", App: Apps()[1], Cluster: "c0"})
 	top = top.Placed(lab(MaxClusters))
-	addresses, err := top.Addresses(NetworkCandidates()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	top.TrustDomains[1].Slot, top.Workloads[1].Slot = maxServers-1, maxWorkloads-1
+	g := resolve(t, top, NetworkCandidates()[0])
 	owner := map[netip.Addr]string{}
-	own := func(name, cluster string, addr netip.Addr, err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
+	own := func(name string, c *Cluster, addr netip.Addr) {
 		if other, taken := owner[addr]; taken {
 			t.Errorf("%s and %s have address %s", name, other, addr)
 		}
 		owner[addr] = name
-		first, last, err := addresses.Pool(cluster)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if addr.Less(first) || last.Less(addr) {
-			t.Errorf("address %s of %s is outside of pool %s-%s", addr, name, first, last)
+		if addr.Less(c.Pool.First) || c.Pool.Last.Less(addr) {
+			t.Errorf("address %s of %s is outside of pool %s", addr, name, c.Pool)
 		}
 	}
-	for _, td := range top.TrustDomains {
-		addr, err := addresses.Server(td)
-		own(td.Name.Name(), td.Cluster, addr, err)
+	for _, s := range g.Servers() {
+		own(s.Domain.String(), s.Place.Cluster, s.Address)
 	}
-	for _, w := range top.Workloads {
-		addr, err := addresses.Workload(w)
-		own(w.Name, w.Cluster, addr, err)
+	for _, w := range g.Workloads {
+		own(w.Name, w.Cluster(), w.Address)
+	}
+	if len(owner) != 2*MaxClusters+1 {
+		t.Errorf("%d addresses, want one of each server and workload", len(owner))
 	}
 }
 
@@ -129,21 +123,14 @@ func TestAddressesLieInTheirPool(t *testing.T) {
 func TestAddressesAreStable(t *testing.T) {
 	network := NetworkCandidates()[3]
 	before := lab(3)
-	before.Workloads = append(before.Workloads, Workload{Name: "last", App: Apps()[1], Cluster: "c1"})
+	before.Workloads = append(before.Workloads, WorkloadSpec{Name: "last", App: Apps()[1], Cluster: "c1"})
 	before = before.Placed(lab(3))
 	after := lab(5)
 	after.Clusters = append(after.Clusters[3:], after.Clusters[1]) // c3, c4, c1: c0 and c2 are gone
-	after.Workloads = []Workload{{Name: "new", App: Apps()[0], Cluster: "c1"}, {Name: "last", App: Apps()[1], Cluster: "c1"}}
+	after.TrustDomains = append(after.TrustDomains[3:], after.TrustDomains[1])
+	after.Workloads = []WorkloadSpec{{Name: "new", App: Apps()[0], Cluster: "c1"}, {Name: "last", App: Apps()[1], Cluster: "c1"}}
 	after = after.Placed(before)
 
-	old, err := before.Addresses(network)
-	if err != nil {
-		t.Fatal(err)
-	}
-	now, err := after.Addresses(network)
-	if err != nil {
-		t.Fatal(err)
-	}
 	kept, moved := before.Clusters[1], after.Clusters[2]
 	if kept != moved {
 		t.Errorf("cluster is %+v, was %+v", moved, kept)
@@ -153,17 +140,17 @@ func TestAddressesAreStable(t *testing.T) {
 			t.Errorf("new cluster %s has place %d, want %d, which is free", c.Name, c.Index, want)
 		}
 	}
-	was, err := old.Workload(before.Workloads[3])
-	is, err2 := now.Workload(after.Workloads[1])
-	if was != is || err != nil || err2 != nil {
-		t.Errorf("workload moved from %s to %s (%v, %v)", was, is, err, err2)
+	old, now := resolve(t, before, network), resolve(t, after, network)
+	was, is := old.Workloads[3].Address, now.Workloads[1].Address
+	if was != is {
+		t.Errorf("workload moved from %s to %s", was, is)
 	}
 	if want := netip.MustParseAddr("10.192.194.102"); is != want {
 		t.Errorf("got workload address %s, want %s", is, want)
 	}
-	server, err := now.Server(before.TrustDomains[1])
+	server := now.Clusters[2].Servers[0].Address
 	if want := netip.MustParseAddr("10.192.194.1"); server != want {
-		t.Errorf("got server address %s (%v), want %s", server, err, want)
+		t.Errorf("got server address %s, want %s", server, want)
 	}
 	if first := after.Workloads[0].Slot; first != 0 {
 		t.Errorf("new workload has slot %d, want 0, which is free", first)
@@ -182,7 +169,7 @@ func TestAddressesRefuse(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := test.topology.Addresses(netip.MustParsePrefix(test.network))
+			_, err := Resolve(test.topology, netip.MustParsePrefix(test.network))
 			if err == nil || err.Error() != test.want {
 				t.Errorf("got error %v, want %s", err, test.want)
 			}
@@ -190,22 +177,28 @@ func TestAddressesRefuse(t *testing.T) {
 	}
 }
 
-func TestAddressesOfStrangers(t *testing.T) {
-	addresses, err := lab(1).Addresses(NetworkCandidates()[0])
-	if err != nil {
-		t.Fatal(err)
+// Servers of one cluster keep their addresses, whichever of them comes or goes.
+func TestServersOfOneClusterKeepTheirSlots(t *testing.T) {
+	network := NetworkCandidates()[0]
+	domain := func(name string) TrustDomainSpec {
+		return TrustDomainSpec{Name: spiffeid.RequireTrustDomainFromString(name), Cluster: "c0"}
 	}
-	stranger := spiffeid.RequireTrustDomainFromString("stranger.test")
-	tests := map[string]func() error{
-		`lab lab has no cluster "market"`:               func() error { _, _, err := addresses.Pool("market"); return err },
-		`lab lab has no trust domain "stranger.test"`:   func() error { _, err := addresses.Server(TrustDomain{Name: stranger, Cluster: "c0"}); return err },
-		`lab lab has no cluster ""`:                     func() error { _, err := addresses.Server(TrustDomain{Name: stranger}); return err },
-		`lab lab has no workload "stranger"`:            func() error { _, err := addresses.Workload(Workload{Name: "stranger", Cluster: "c0"}); return err },
-		`lab lab has no cluster "stranger-of-stranger"`: func() error { _, err := addresses.Workload(Workload{Cluster: "stranger-of-stranger"}); return err },
-	}
-	for want, call := range tests {
-		if err := call(); err == nil || err.Error() != want {
-			t.Errorf("got error %v, want %s", err, want)
+	before := lab(1)
+	before.TrustDomains = []TrustDomainSpec{domain("a.test"), domain("b.test"), domain("c.test")}
+	before.Workloads = nil
+	before = before.Placed(Topology{})
+	after := before
+	after.TrustDomains = []TrustDomainSpec{domain("new.test"), domain("c.test"), domain("b.test"), domain("newer.test")}
+	after = after.Placed(before)
+	for name, want := range map[string]string{
+		"new.test": "10.192.1.1", "c.test": "10.192.1.3", "b.test": "10.192.1.2", "newer.test": "10.192.1.4",
+	} {
+		d, err := resolve(t, after, network).FindDomain(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Server().Address.String(); got != want {
+			t.Errorf("server of %s has the address %s, want %s", name, got, want)
 		}
 	}
 }

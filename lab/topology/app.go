@@ -163,9 +163,9 @@ func Probe() App {
 	}
 }
 
-// PodLabels returns the labels of a workload's pods that its SPIFFE ID is made
+// podLabels returns the labels of a workload's pods that its SPIFFE ID is made
 // of.
-func (w Workload) PodLabels() map[string]string {
+func (w WorkloadSpec) podLabels() map[string]string {
 	labels := maps.Clone(w.App.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -178,7 +178,7 @@ func (w Workload) PodLabels() map[string]string {
 
 // idPath fills in the template of the workload's SPIFFE ID as the controller
 // manager does (its pkg/spireentry, RenderPodEntry).
-func (w Workload) idPath() (string, error) {
+func (w WorkloadSpec) idPath() (string, error) {
 	parsed, err := template.New(w.App.Name).Option("missingkey=error").Parse(w.App.IDTemplate)
 	if err != nil {
 		return "", err
@@ -188,6 +188,6 @@ func (w Workload) idPath() (string, error) {
 		Labels    map[string]string
 	}
 	var path strings.Builder
-	err = parsed.Execute(&path, struct{ PodMeta meta }{meta{w.App.Namespace, w.PodLabels()}})
+	err = parsed.Execute(&path, struct{ PodMeta meta }{meta{w.App.Namespace, w.podLabels()}})
 	return path.String(), err
 }

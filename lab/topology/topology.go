@@ -21,14 +21,14 @@ type Topology struct {
 	// Name tells labs on one machine apart; it is in the name of each
 	// container, network and kubeconfig context that belongs to the lab.
 	Name          string
-	Clusters      []Cluster
-	TrustDomains  []TrustDomain
-	Relationships []Relationship
-	Workloads     []Workload
+	Clusters      []ClusterSpec
+	TrustDomains  []TrustDomainSpec
+	Relationships []RelationshipSpec
+	Workloads     []WorkloadSpec
 }
 
-// Cluster is one Kubernetes cluster of the lab.
-type Cluster struct {
+// ClusterSpec is what a Kubernetes cluster of the lab is meant to be.
+type ClusterSpec struct {
 	// Name is a place or a role ("market"), unique in its lab.
 	Name string
 	// Index is the place of the cluster's addresses among those of the lab.
@@ -38,11 +38,20 @@ type Cluster struct {
 	PodSubnet, ServiceSubnet netip.Prefix
 }
 
-// TrustDomain is one SPIFFE trust domain and the SPIRE server that stands for it.
-type TrustDomain struct {
+// TrustDomainSpec is what a SPIFFE trust domain is meant to be, and the SPIRE server
+// that stands for it.
+type TrustDomainSpec struct {
 	Name spiffeid.TrustDomain
 	// Cluster names the cluster that the SPIRE server runs in.
-	Cluster        string
+	Cluster string
+	// Slot is the place of the server's address among those of the servers in its
+	// cluster. A lab of an earlier fedlab says nothing of it, which is the first.
+	Slot int `json:",omitempty"`
+	Settings
+}
+
+// Settings are how a trust domain and its server are set up.
+type Settings struct {
 	BundleEndpoint BundleEndpoint
 	// CATTL is the life of an X.509 authority. SPIRE prepares the next one at
 	// half of it and activates that one when a sixth remains.
@@ -122,10 +131,10 @@ type ServingCert struct {
 	FileSyncInterval time.Duration
 }
 
-// Relationship is one direction of federation: Truster's server fetches the
+// RelationshipSpec is one direction of federation: Truster's server fetches the
 // bundle of Trusted, and Truster's workloads may then verify Trusted's SVIDs.
 // Two trust domains that trust each other have two relationships.
-type Relationship struct {
+type RelationshipSpec struct {
 	Truster, Trusted spiffeid.TrustDomain
 	// Profile is the profile of Trusted's bundle endpoint.
 	Profile EndpointProfile
@@ -134,7 +143,7 @@ type Relationship struct {
 }
 
 // Manner says how Truster learns of Trusted's bundle.
-func (r Relationship) Manner() string {
+func (r RelationshipSpec) Manner() string {
 	switch r.Mode {
 	case Manual:
 		return "by hand"
@@ -161,14 +170,17 @@ const (
 )
 
 // ID reads "cluster1.com->cluster2.com": the arrow points at whom is trusted.
-func (r Relationship) ID() string { return r.Truster.Name() + "->" + r.Trusted.Name() }
+func (r RelationshipSpec) ID() string { return r.Truster.Name() + "->" + r.Trusted.Name() }
 
-// Workload is one demo program in one cluster.
-type Workload struct {
+// WorkloadSpec is what a demo program in a cluster is meant to be.
+type WorkloadSpec struct {
 	// Name is unique in its lab and names the Helm release.
 	Name    string
 	App     App
 	Cluster string
+	// TrustDomain is the one that it belongs to; the zero value is the one of its
+	// cluster.
+	TrustDomain spiffeid.TrustDomain `json:",omitzero"`
 	// Slot is the place of its address among those of its cluster.
 	Slot int
 	// Expose is the address on this machine that answers for the workload;
@@ -180,7 +192,7 @@ type Workload struct {
 
 // URL returns where a browser on this machine finds the workload's page; empty
 // where the workload is not exposed.
-func (w Workload) URL() string {
+func (w WorkloadSpec) URL() string {
 	if !w.Expose.IsValid() {
 		return ""
 	}
@@ -191,78 +203,14 @@ func (w Workload) URL() string {
 	return "http://" + host + w.App.Page
 }
 
-// Cluster returns the cluster of that name.
-func (t Topology) Cluster(name string) (Cluster, error) {
-	i := slices.IndexFunc(t.Clusters, func(c Cluster) bool { return c.Name == name })
-	if i < 0 {
-		return Cluster{}, fmt.Errorf("lab %s has no cluster %q", t.Name, name)
-	}
-	return t.Clusters[i], nil
-}
-
-// TrustDomain returns the trust domain of that name.
-func (t Topology) TrustDomain(name spiffeid.TrustDomain) (TrustDomain, error) {
-	i := slices.IndexFunc(t.TrustDomains, func(td TrustDomain) bool { return td.Name == name })
-	if i < 0 {
-		return TrustDomain{}, fmt.Errorf("lab %s has no trust domain %q", t.Name, name)
-	}
-	return t.TrustDomains[i], nil
-}
-
-// Workload returns the workload of that name.
-func (t Topology) Workload(name string) (Workload, error) {
-	i := slices.IndexFunc(t.Workloads, func(w Workload) bool { return w.Name == name })
-	if i < 0 {
-		return Workload{}, fmt.Errorf("lab %s has no workload %q", t.Name, name)
-	}
-	return t.Workloads[i], nil
-}
-
-// TrustDomainOf returns the trust domain that a cluster's workloads belong to.
-func (t Topology) TrustDomainOf(cluster string) (TrustDomain, error) {
-	i := slices.IndexFunc(t.TrustDomains, func(td TrustDomain) bool { return td.Cluster == cluster })
-	if i < 0 {
-		return TrustDomain{}, fmt.Errorf("cluster %s of lab %s has no trust domain", cluster, t.Name)
-	}
-	return t.TrustDomains[i], nil
-}
-
-// SPIFFEID returns the identity that a workload of the lab is registered with.
-func (t Topology) SPIFFEID(w Workload) (spiffeid.ID, error) {
-	td, err := t.TrustDomainOf(w.Cluster)
-	if err != nil {
-		return spiffeid.ID{}, err
-	}
+// SPIFFEID returns the identity that the workload is registered with in its trust
+// domain. The error says what is wrong with the template of its app.
+func (w WorkloadSpec) SPIFFEID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 	path, err := w.idPath()
 	if err != nil {
 		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID of workload %s: %w", w.Name, err)
 	}
-	return spiffeid.FromPath(td.Name, path)
-}
-
-// TrustedBy returns whom a trust domain trusts, in the order of the lab file.
-func (t Topology) TrustedBy(truster spiffeid.TrustDomain) []spiffeid.TrustDomain {
-	var trusted []spiffeid.TrustDomain
-	for _, r := range t.RelationshipsOf(truster) {
-		trusted = append(trusted, r.Trusted)
-	}
-	return trusted
-}
-
-// RelationshipsOf returns those by which a trust domain trusts others.
-func (t Topology) RelationshipsOf(truster spiffeid.TrustDomain) []Relationship {
-	return slices.DeleteFunc(slices.Clone(t.Relationships), func(r Relationship) bool { return r.Truster != truster })
-}
-
-// Callers returns the workloads that call the workload of that name.
-func (t Topology) Callers(name string) []Workload {
-	var callers []Workload
-	for _, w := range t.Workloads {
-		if slices.Contains(w.Calls, name) {
-			callers = append(callers, w)
-		}
-	}
-	return callers
+	return spiffeid.FromPath(td, path)
 }
 
 // ProbeOf returns the name of the workload by which scenarios call from and to a
@@ -279,7 +227,7 @@ func (t Topology) WithProbes() Topology {
 	}
 	for _, td := range t.TrustDomains {
 		own := ProbeOf(td.Cluster)
-		t.Workloads = append(t.Workloads, Workload{
+		t.Workloads = append(t.Workloads, WorkloadSpec{
 			Name: own, App: Probe(), Cluster: td.Cluster,
 			Calls: slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }),
 		})

@@ -17,7 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/plain"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -37,7 +37,7 @@ func Run(ctx context.Context, args []string, streams Streams) error {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil && !is[*lab.EndedError](err) {
+	if err != nil && !is[*access.EndedError](err) {
 		c.printError(ctx, err)
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/docker"
@@ -204,7 +205,7 @@ func helpCommand() *cobra.Command {
 
 // ExitCode returns the exit code for what Run returned.
 func ExitCode(err error) int {
-	var ended *lab.EndedError
+	var ended *access.EndedError
 	switch {
 	case err == nil:
 		return 0

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/docker"
@@ -39,7 +40,7 @@ func TestExitCode(t *testing.T) {
 		"cut off":             {&lab.CutOffError{Cluster: "market", Err: errors.New("refused")}, 4},
 		"a wait that ended":   {&check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")}, 5},
 		"a deadline":          {context.DeadlineExceeded, 5},
-		"a program inside":    {&lab.EndedError{Program: "kubectl", Code: 17}, 17},
+		"a program inside":    {&access.EndedError{Program: "kubectl", Code: 17}, 17},
 		"interrupted":         {ErrInterrupted, 130},
 		"interrupted waiting": {fmt.Errorf("wait until x: %w; last seen: %w", ErrInterrupted, errNotWell), 130},
 	} {

@@ -3,10 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -43,28 +45,51 @@ func rest(args []string) []string {
 	return args
 }
 
-// withPlace calls do with the lab and the place of the name, which must be there.
-// Where the lab has a file, a wrong name is told before Docker is asked.
-func (c *cmd) withPlace(cmd *cobra.Command, name, what string, names func(topology.Topology) []string, do func(*local.Driver, topology.Topology) error) error {
-	known := func(t topology.Topology) error {
-		all := names(t)
-		for _, n := range all {
-			if n == name {
-				return nil
-			}
-		}
-		return usage(cmd, fmt.Errorf("lab %s has no %s %q%s", t.Name, what, name, oneOf(name, all)))
+// part is a kind of part of a lab that a person names.
+type part[T any] struct {
+	names func(topology.Topology) []string
+	find  func(*topology.Graph, string) (T, error)
+}
+
+func clusterPart() part[*topology.Cluster] {
+	return part[*topology.Cluster]{clusterNames, (*topology.Graph).FindCluster}
+}
+
+func domainPart() part[*topology.Domain] {
+	return part[*topology.Domain]{trustDomainNames, (*topology.Graph).FindDomain}
+}
+
+func workloadPart() part[*topology.Workload] {
+	return part[*topology.Workload]{workloadNames, (*topology.Graph).FindWorkload}
+}
+
+// in returns the part of a lab that has a name; that there is none is wrong usage.
+func (p part[T]) in(cmd *cobra.Command, t topology.Topology, name string) (g *topology.Graph, found T, err error) {
+	if g, err = topology.Resolve(t, netip.Prefix{}); err != nil {
+		return nil, found, err
 	}
+	found, err = p.find(g, name)
+	if err != nil {
+		err = usage(cmd, fmt.Errorf("%w%s", err, oneOf(name, p.names(t))))
+	}
+	return g, found, err
+}
+
+// withPart calls do with the part of the lab that has a name, which must be there,
+// and the graph that it is of. Where the lab has a file, a wrong name is told before
+// Docker is asked.
+func withPart[T any](c *cmd, cmd *cobra.Command, name string, p part[T], do func(*local.Driver, *topology.Graph, T) error) error {
 	if t, err := c.topology(); err == nil {
-		if err := known(t); err != nil {
+		if _, _, err := p.in(cmd, t, name); err != nil {
 			return err
 		}
 	}
 	return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
-		if err := known(t); err != nil {
+		g, found, err := p.in(cmd, t, name)
+		if err != nil {
 			return err
 		}
-		return do(d, t)
+		return do(d, g, found)
 	})
 }
 
@@ -76,19 +101,14 @@ func trustDomainNames(t topology.Topology) []string {
 	return names
 }
 
-// withTrustDomain calls do with a trust domain of the lab.
-func (c *cmd) withTrustDomain(cmd *cobra.Command, name string, do func(*local.Driver, topology.Topology, topology.TrustDomain) error) error {
-	return c.withPlace(cmd, name, "trust domain", trustDomainNames, func(d *local.Driver, t topology.Topology) error {
-		for _, td := range t.TrustDomains {
-			if td.Name.Name() == name {
-				return do(d, t, td)
-			}
-		}
-		return nil // withPlace has found it
+// withServer calls do with the SPIRE server of a trust domain of the lab.
+func (c *cmd) withServer(cmd *cobra.Command, name string, do func(*local.Driver, *topology.Server) error) error {
+	return withPart(c, cmd, name, domainPart(), func(d *local.Driver, _ *topology.Graph, of *topology.Domain) error {
+		return do(d, of.Server())
 	})
 }
 
-func (c *cmd) streams() lab.Streams { return lab.Streams{In: c.In, Out: c.Out, Err: c.Err} }
+func (c *cmd) streams() access.Streams { return access.Streams{In: c.In, Out: c.Out, Err: c.Err} }
 
 func (c *cmd) spire() *cobra.Command {
 	return passing(c.inside(&cobra.Command{
@@ -103,8 +123,8 @@ machine: give the program a file on standard input.`,
   fedlab spire cluster2.com -- bundle set -id spiffe://cluster1.com -format spiffe < bundle.json`,
 		Args: atLeast(2, "a trust domain, and arguments of spire-server such as bundle list"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.withTrustDomain(cmd, args[0], func(d *local.Driver, t topology.Topology, td topology.TrustDomain) error {
-				return d.SPIREServer(cmd.Context(), t, td, c.streams(), rest(args[1:])...)
+			return c.withServer(cmd, args[0], func(d *local.Driver, s *topology.Server) error {
+				return d.SPIREServer(cmd.Context(), s, c.streams(), rest(args[1:])...)
 			})
 		},
 	}, trustDomainNames))
@@ -123,16 +143,16 @@ on standard input (-f -), and it has no terminal.`,
   fedlab kubectl market apply -f - < mine.yaml`,
 		Args: atLeast(2, "a cluster, and arguments of kubectl such as get pods"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.withPlace(cmd, args[0], "cluster", clusterNames, func(d *local.Driver, t topology.Topology) error {
+			return withPart(c, cmd, args[0], clusterPart(), func(d *local.Driver, _ *topology.Graph, in *topology.Cluster) error {
 				// It may want the terminal itself, and what it copies may be no text.
-				return d.Kubectl(cmd.Context(), t, args[0], lab.Streams(c.unfiltered), rest(args[1:])...)
+				return d.Kubectl(cmd.Context(), in, access.Streams(c.unfiltered), rest(args[1:])...)
 			})
 		},
 	}, clusterNames))
 }
 
 func (c *cmd) logs() *cobra.Command {
-	var o lab.LogOptions
+	var o access.LogOptions
 	var container string
 	parts := []string{"server", "agent"}
 	command := c.inside(&cobra.Command{
@@ -156,18 +176,18 @@ names one of them.`,
 			if o.Since < 0 {
 				return usage(cmd, fmt.Errorf("--since is %s: want how long ago, such as 10m", o.Since))
 			}
-			return c.withTrustDomain(cmd, args[0], func(d *local.Driver, t topology.Topology, td topology.TrustDomain) error {
+			return c.withServer(cmd, args[0], func(d *local.Driver, s *topology.Server) error {
 				if part == "agent" {
-					return d.AgentLogs(cmd.Context(), t, td, o, c.Out)
+					return d.AgentLogs(cmd.Context(), s, o, c.Out)
 				}
-				all := lab.ServerContainers(td)
+				all := lab.ServerContainers(s.Domain.BundleEndpoint.Profile)
 				name := container
 				if name == "" {
 					name = all[0]
 				}
 				for _, known := range all {
 					if known == name {
-						return d.ServerLogs(cmd.Context(), t, td, name, o, c.Out)
+						return d.ServerLogs(cmd.Context(), s, name, o, c.Out)
 					}
 				}
 				return usage(cmd, fmt.Errorf("the server of %s has no container %q%s", args[0], name, oneOf(name, all)))
@@ -185,7 +205,7 @@ names one of them.`,
 	command.Flags().DurationVar(&o.Since, "since", 0, "only what is newer than this, such as 10m")
 	command.Flags().StringVar(&container, "container", "", "a container of the server's pod: spire-server, spire-controller-manager or serving-cert")
 	completes(command, "container", func() []string {
-		return lab.ServerContainers(topology.TrustDomain{BundleEndpoint: topology.BundleEndpoint{Profile: topology.HTTPSWeb}})
+		return lab.ServerContainers(topology.HTTPSWeb)
 	})
 	return command
 }

@@ -30,15 +30,12 @@ kubeconfig instead; it holds a private key.`,
 					return usage(cmd, err)
 				}
 			}
-			if t, err := c.topology(); err == nil && cluster != "" {
-				if _, err := t.Cluster(cluster); err != nil {
-					return usage(cmd, fmt.Errorf("%w%s", err, oneOf(cluster, clusterNames(t))))
-				}
+			if cluster != "" {
+				return withPart(c, cmd, cluster, clusterPart(), func(d *local.Driver, g *topology.Graph, of *topology.Cluster) error {
+					return c.printKubeconfig(cmd.Context(), d, g, of)
+				})
 			}
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
-				if cluster != "" {
-					return c.printKubeconfig(cmd.Context(), d, t, cluster)
-				}
 				return c.writeKubeconfig(cmd.Context(), d, t, path)
 			})
 		},
@@ -52,14 +49,11 @@ kubeconfig instead; it holds a private key.`,
 	return command
 }
 
-func (c *cmd) printKubeconfig(ctx context.Context, d *local.Driver, t topology.Topology, cluster string) error {
-	if _, err := t.Cluster(cluster); err != nil {
-		return fmt.Errorf("%w%s", err, oneOf(cluster, clusterNames(t)))
-	}
-	if err := isUp(ctx, d, t); err != nil {
+func (c *cmd) printKubeconfig(ctx context.Context, d *local.Driver, g *topology.Graph, of *topology.Cluster) error {
+	if err := isUp(ctx, d, g.Intent()); err != nil {
 		return err
 	}
-	data, err := d.Parts.Kubeconfigs.Kubeconfig(t.Name, cluster)
+	data, err := d.Parts.Kubeconfigs.Kubeconfig(of.Lab, of.Name)
 	if err == nil {
 		_, err = c.Out.Write(data)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -108,7 +109,11 @@ func offersOf(s lab.Status) []offer {
 }
 
 func (c *cmd) openPage(cmd *cobra.Command, d *local.Driver, t topology.Topology, name string) error {
-	w, err := t.Workload(name)
+	g, err := topology.Resolve(t, netip.Prefix{})
+	if err != nil {
+		return err
+	}
+	w, err := g.FindWorkload(name)
 	if err != nil || w.URL() == "" {
 		return usage(cmd, fmt.Errorf("lab %s has no page of a workload %q: want one of %s", t.Name, name, strings.Join(pages(t), ", ")))
 	}

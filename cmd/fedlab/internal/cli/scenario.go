@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -192,7 +193,11 @@ when every claim holds, and 3 otherwise.`,
 				r.seed = uint64(time.Now().UnixNano())
 			}
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
-				chosen, err := c.runnable(t, chosen, args)
+				g, err := topology.Resolve(t, netip.Prefix{})
+				if err != nil {
+					return err
+				}
+				chosen, err := c.runnable(g, chosen, args)
 				if err != nil {
 					return err
 				}
@@ -258,11 +263,11 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]scena
 
 // runnable leaves out the scenarios for which a lab lacks something, and tells of
 // them; who names one wants it to run.
-func (c *cmd) runnable(t topology.Topology, chosen []scenarios.Scenario, names []string) ([]scenarios.Scenario, error) {
+func (c *cmd) runnable(g *topology.Graph, chosen []scenarios.Scenario, names []string) ([]scenarios.Scenario, error) {
 	var able []scenarios.Scenario
 	var lacks error
 	for _, s := range chosen {
-		err := s.RunsOn(t)
+		err := s.RunsOn(g)
 		needs := (*scenarios.NeedsError)(nil)
 		switch {
 		case err == nil:

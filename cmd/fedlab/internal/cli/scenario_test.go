@@ -3,12 +3,24 @@ package cli
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
 )
+
+// resolved returns the graph of a lab that has no network.
+func resolved(t *testing.T, top topology.Topology) *topology.Graph {
+	t.Helper()
+	g, err := topology.Resolve(top, netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
 
 // TestRunnable: who asks for many is told which are left out, and who names one
 // is refused.
@@ -22,7 +34,7 @@ func TestRunnable(t *testing.T) {
 	var told bytes.Buffer
 	c := &cmd{Streams: Streams{Err: &told}}
 
-	able, err := c.runnable(f.Topology, all, []string{"outage/server"})
+	able, err := c.runnable(resolved(t, f.Topology), all, []string{"outage/server"})
 	if err != nil || len(able) != len(all)-1 || slices.ContainsFunc(able, func(s scenarios.Scenario) bool { return s.Name == needy }) {
 		t.Errorf("of %d it runs %d, error %v", len(all), len(able), err)
 	}
@@ -37,13 +49,13 @@ func TestRunnable(t *testing.T) {
 	told.Reset()
 	for name, names := range map[string][]string{"one that is named": {needy}, "nothing is left": nil} {
 		needs := (*scenarios.NeedsError)(nil)
-		if able, err := c.runnable(f.Topology, []scenarios.Scenario{s}, names); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
+		if able, err := c.runnable(resolved(t, f.Topology), []scenarios.Scenario{s}, names); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
 			t.Errorf("%s: it runs %d, error %v", name, len(able), err)
 		}
 	}
 	f.Topology.Relationships, told = nil, bytes.Buffer{}
 	needs := (*scenarios.NeedsError)(nil)
-	if _, err := c.runnable(f.Topology, all, nil); !errors.As(err, &needs) || needs.Scenario != "" || told.Len() > 0 {
+	if _, err := c.runnable(resolved(t, f.Topology), all, nil); !errors.As(err, &needs) || needs.Scenario != "" || told.Len() > 0 {
 		t.Errorf("a lab for no scenario: error %v, it tells %q", err, told.String())
 	}
 }

@@ -76,7 +76,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	row("")
 	row("RELATIONSHIP\tPROFILE\tBUNDLE\tHEALTH")
 	for _, x := range s.Relationships {
-		r := topology.Relationship{Profile: topology.EndpointProfile(x.Profile), Mode: topology.Mode(x.Mode)}
+		r := topology.RelationshipSpec{Profile: topology.EndpointProfile(x.Profile), Mode: topology.Mode(x.Mode)}
 		row("%s trusts %s\t%s\t%s\t%s", x.Truster, x.Trusted, r.Manner(), orDash(string(x.Bundle)), found(x))
 	}
 	row("")

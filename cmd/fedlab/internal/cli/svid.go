@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,12 +49,8 @@ printed: they do not leave the container.`,
 			if token && c.output == "json" {
 				return usage(cmd, errors.New("--token prints the token alone and -o json all: want one of them"))
 			}
-			return c.withPlace(cmd, args[0], "workload", workloadNames, func(d *local.Driver, t topology.Topology) error {
-				w, err := t.Workload(args[0])
-				if err != nil {
-					return err
-				}
-				s, err := d.SVIDs(cmd.Context(), t, w, audience)
+			return withPart(c, cmd, args[0], workloadPart(), func(d *local.Driver, g *topology.Graph, w *topology.Workload) error {
+				s, err := svids(cmd.Context(), d, g, w, audience)
 				switch {
 				case err != nil:
 					return err
@@ -72,6 +69,19 @@ printed: they do not leave the container.`,
 	command.Flags().StringVar(&audience, "audience", "", "also show a JWT-SVID for this audience")
 	command.Flags().BoolVar(&token, "token", false, "print only the JWT-SVID itself, which is a credential")
 	return command
+}
+
+// svids asks the lab that runs, which has a graph of its own.
+func svids(ctx context.Context, d *local.Driver, g *topology.Graph, w *topology.Workload, audience string) (_ lab.SVIDs, err error) {
+	l, err := d.Open(ctx, g.Intent())
+	if err != nil {
+		return lab.SVIDs{}, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if w, err = l.Graph.FindWorkload(w.Name); err != nil {
+		return lab.SVIDs{}, err
+	}
+	return l.SVIDs(ctx, w, audience)
 }
 
 func printSVIDs(out io.Writer, s lab.SVIDs, now time.Time) error {

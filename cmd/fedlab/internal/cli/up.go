@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,8 +98,9 @@ func (c *cmd) next(t topology.Topology) []string {
 		show += " " + names[0]
 	}
 	breaks := "drift"
+	g, err := topology.Resolve(t, netip.Prefix{})
 	for _, s := range scenarios.Catalogue() {
-		if s.Name == firstScenario && s.RunsOn(t) == nil {
+		if err == nil && s.Name == firstScenario && s.RunsOn(g) == nil {
 			breaks = "scenario run " + s.Name + " --pause"
 		}
 	}

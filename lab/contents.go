@@ -1,0 +1,208 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Plan returns the steps that bring t to life, in an order that respects what
+// depends on what. They may be printed; Up runs them.
+func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
+	s, err := d.newSurvey(t)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.contents()
+	if err != nil {
+		return nil, err
+	}
+	rest, err := newUp(d, s.asked, false).contents()
+	if err != nil {
+		return nil, err
+	}
+	return all, all.Then(rest)
+}
+
+// contents are the steps that come after the survey.
+func (u *up) contents() (*plan.Plan, error) {
+	c := &contents{}
+	c.step(imagesStep(u.Name), "images and charts", u.ensureImages)
+	for _, x := range u.Clusters {
+		u.makeCluster(c, x)
+	}
+	for _, x := range u.Clusters {
+		u.installMetalLB(c, x)
+	}
+	for _, s := range u.Servers() {
+		u.makeAuthorities(c, s)
+	}
+	for _, s := range u.Servers() {
+		u.installSPIRE(c, s)
+	}
+	for _, r := range u.Trusts {
+		u.makeTrust(c, r)
+	}
+	for _, w := range u.Workloads {
+		u.registerAndDeploy(c, w)
+	}
+	for _, s := range u.Servers() {
+		u.tidyUp(c, s)
+	}
+	for _, w := range u.Workloads {
+		u.lookAt(c, w)
+	}
+	u.lookAtCalls(c)
+	u.exportContexts(c)
+	return c.done()
+}
+
+// contents is a plan that is being written.
+type contents struct {
+	plan plan.Plan
+	errs []error
+}
+
+func (c *contents) step(name plan.ID, title string, do func(context.Context) error, after ...plan.ID) {
+	c.errs = append(c.errs, c.plan.Add(plan.Step{Name: name, Title: title, After: after, Do: do}))
+}
+
+func (c *contents) done() (*plan.Plan, error) { return &c.plan, errors.Join(c.errs...) }
+
+// Names of steps.
+func surveyStep(lab string) plan.ID              { return plan.ID("survey/" + lab) }
+func networkStep(lab string) plan.ID             { return plan.ID("network/" + lab) }
+func surplusStep(lab string) plan.ID             { return plan.ID("surplus/" + lab) }
+func imagesStep(lab string) plan.ID              { return plan.ID("images/" + lab) }
+func clusterStep(name string) plan.ID            { return plan.ID("cluster/" + name) }
+func sidecarStep(program string) plan.ID         { return plan.ID("sidecar/" + program) }
+func metallbStep(c *topology.Cluster) plan.ID    { return plan.ID("metallb/" + c.Name) }
+func serverStep(s *topology.Server) plan.ID      { return plan.ID("server/" + s.Domain.String()) }
+func authoritiesStep(s *topology.Server) plan.ID { return plan.ID("authorities/" + s.Domain.String()) }
+func datastoreStep(s *topology.Server) plan.ID   { return plan.ID("datastore/" + s.Domain.String()) }
+func tidyStep(s *topology.Server) plan.ID        { return plan.ID("tidy/" + s.Domain.String()) }
+func agentsStep(s *topology.Server) plan.ID      { return plan.ID("agents/" + s.Domain.String()) }
+func federateStep(r *topology.Trust) plan.ID     { return plan.ID("federate/" + r.ID()) }
+func registerStep(w *topology.Workload) plan.ID  { return plan.ID("register/" + w.Name) }
+func deployStep(w *topology.Workload) plan.ID    { return plan.ID("deploy/" + w.Name) }
+func databaseStep(w *topology.Workload) plan.ID  { return plan.ID("database/" + w.Name) }
+func verifyStep(from, to *topology.Workload) plan.ID {
+	return plan.ID("verify/" + from.Name + "->" + to.Name)
+}
+func pageStep(w *topology.Workload) plan.ID     { return plan.ID("page/" + w.Name) }
+func runsStep(w *topology.Workload) plan.ID     { return plan.ID("runs/" + w.Name) }
+func presentsStep(w *topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
+func kubeconfigStep(lab string) plan.ID         { return plan.ID("kubeconfig/" + lab) }
+
+func (u *up) makeCluster(c *contents, x *topology.Cluster) {
+	c.step(clusterStep(x.Name), "cluster "+x.Name, func(ctx context.Context) error { return u.cluster(ctx, x) }, imagesStep(u.Name))
+}
+
+func (u *up) installMetalLB(c *contents, x *topology.Cluster) {
+	c.step(metallbStep(x), "MetalLB in "+x.Name, func(ctx context.Context) error { return u.metallb(ctx, x) }, clusterStep(x.Name))
+}
+
+func (u *up) makeAuthorities(c *contents, s *topology.Server) {
+	if needsAuthorities(s.Domain) {
+		c.step(authoritiesStep(s), "private authorities of "+s.Domain.String(),
+			func(ctx context.Context) error { return u.authorities(ctx, s) }, clusterStep(s.Place.Cluster.Name))
+	}
+}
+
+func (u *up) installSPIRE(c *contents, s *topology.Server) {
+	cluster := clusterStep(s.Place.Cluster.Name)
+	after := []plan.ID{cluster}
+	if needsAuthorities(s.Domain) {
+		after = append(after, authoritiesStep(s))
+	}
+	if s.Domain.Datastore == topology.Postgres {
+		c.step(datastoreStep(s), "PostgreSQL of the SPIRE server of "+s.Domain.String(),
+			func(ctx context.Context) error { return u.datastore(ctx, s) }, cluster)
+		after = append(after, datastoreStep(s))
+	}
+	for _, r := range s.Domain.Trusts {
+		if r.Profile == topology.HTTPSWeb && r.Mode != topology.Manual {
+			after = append(after, authoritiesStep(r.Trusted.Server()))
+		}
+	}
+	c.step(serverStep(s), fmt.Sprintf("SPIRE server of %s in %s", s.Domain, s.Place.Cluster.Name),
+		func(ctx context.Context) error { return u.spireServer(ctx, s) }, after...)
+	c.step(agentsStep(s), fmt.Sprintf("SPIRE agent of %s in %s", s.Domain, s.Place.Cluster.Name),
+		func(ctx context.Context) error { return u.spireAgents(ctx, s) }, serverStep(s))
+}
+
+func (u *up) makeTrust(c *contents, r *topology.Trust) {
+	trusted := r.Trusted.Server()
+	c.step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.Truster, r.Trusted, r.Manner()),
+		func(ctx context.Context) error { return u.federate(ctx, r) },
+		serverStep(r.Truster.Server()), serverStep(trusted), metallbStep(trusted.Place.Cluster))
+}
+
+func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
+	server := serverStep(w.Member.Server)
+	// An entry that names a trust domain whose bundle is not there yet is
+	// refused, and tried again only seconds later (facts: spire#7146).
+	after := []plan.ID{server}
+	for _, r := range w.Domain().Trusts {
+		after = append(after, federateStep(r))
+	}
+	c.step(registerStep(w), "identity of "+w.Name, func(ctx context.Context) error { return u.register(ctx, w) }, after...)
+	// A program has no identity before there is a server. Its image, loaded
+	// earlier, would hold up what all others wait for. That of its database is
+	// in the node, and a database takes as long to come up as a server.
+	after = []plan.ID{server}
+	if w.App.Database != "" {
+		c.step(databaseStep(w), "PostgreSQL of "+w.Name,
+			func(ctx context.Context) error { return u.database(ctx, demoDatabase(w)) }, clusterStep(w.Cluster().Name))
+		after = append(after, databaseStep(w))
+	}
+	c.step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster().Name), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)
+}
+
+func (u *up) tidyUp(c *contents, s *topology.Server) {
+	after := []plan.ID{serverStep(s)}
+	for _, w := range s.Domain.Workloads() {
+		after = append(after, registerStep(w))
+	}
+	c.step(tidyStep(s), "what the lab file no longer has in "+s.Place.Cluster.Name, func(ctx context.Context) error { return u.tidy(ctx, s) }, after...)
+}
+
+func (u *up) lookAt(c *contents, w *topology.Workload) {
+	// A program that has no identity yet is not ready: why not, the steps tell
+	// that come before its registration.
+	c.step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, deployStep(w), registerStep(w))
+	c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) },
+		runsStep(w), metallbStep(w.Cluster()))
+	if w.URL() != "" {
+		c.step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))
+	}
+}
+
+func (u *up) lookAtCalls(c *contents) {
+	tellers := map[*topology.Workload]*teller{}
+	for _, from := range u.Workloads {
+		by := from.Witness()
+		if by == nil {
+			continue
+		}
+		if tellers[by] == nil {
+			tellers[by] = &teller{Workload: by}
+		}
+		for _, to := range from.Calls {
+			c.step(verifyStep(from, to), fmt.Sprintf("%s calls %s", from.Name, to.Name),
+				func(ctx context.Context) error { return u.verify(ctx, from, to, tellers[by]) },
+				runsStep(from), runsStep(to), runsStep(by), metallbStep(to.Cluster()))
+		}
+	}
+}
+
+func (u *up) exportContexts(c *contents) {
+	var clusters []plan.ID
+	for _, x := range u.Clusters {
+		clusters = append(clusters, clusterStep(x.Name))
+	}
+	c.step(kubeconfigStep(u.Name), "contexts in the kubeconfig file", u.exportKubeconfig, clusters...)
+}

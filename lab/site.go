@@ -1,0 +1,131 @@
+package lab
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/pki"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// Site is a SPIRE server that this process is connected to, with what can be done
+// in the cluster that it runs in.
+type Site struct {
+	*topology.Server
+	access.Cluster
+	// API is the server's own.
+	API *spire.Server
+}
+
+// Close ends the connection; the server runs on.
+func (s *Site) Close() error { return s.API.Close() }
+
+// Presented returns the chain that a port of the server's pod shows, and verifies
+// nothing of it. It asks inside of the cluster, where no fault of the network is.
+func (s *Site) Presented(ctx context.Context, port int) ([]*x509.Certificate, error) {
+	conn, err := s.Pods.Dial(ctx, s.Place.Namespace, spire.ServerPod, port)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }() // nothing was sent
+	return pki.Presented(ctx, conn)
+}
+
+// RestartAgents deletes the pods of the server's agents. Those that come in their
+// place attest anew, and ask for all SVIDs anew.
+func (s *Site) RestartAgents(ctx context.Context) error {
+	pod := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: s.Place.Namespace}
+	names, err := s.Objects.Named(ctx, pod, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
+	for _, name := range names {
+		if err == nil {
+			pod.Name = name
+			err = s.Objects.Delete(ctx, pod)
+		}
+	}
+	return err
+}
+
+// connect opens the admin API of a server through its cluster's own API: nothing of
+// it listens outside of the cluster.
+func connect(ctx context.Context, s *topology.Server, in access.Cluster) (*Site, error) {
+	exec := func(ctx context.Context, argv ...string) ([]byte, error) {
+		return in.Pods.Exec(ctx, s.Place.Namespace, spire.ServerPod, spire.ServerContainer, append([]string{spire.ServerProgram}, argv...)...)
+	}
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return in.Pods.Dial(ctx, s.Place.Namespace, spire.ServerPod, spire.APIPort)
+	}
+	api, err := spire.Connect(ctx, exec, dial, s.Domain.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &Site{s, in, api}, nil
+}
+
+// Site connects to a server whose cluster runs, whatever the others do; else the
+// error is a *NotUpError. The caller closes the site.
+func (d *Driver) Site(ctx context.Context, s *topology.Server) (*Site, error) {
+	in, err := d.reach(ctx, s.Place.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	return connect(ctx, s, in)
+}
+
+// reach connects to a cluster that runs, whatever the others do; else the error is
+// a *NotUpError.
+func (d *Driver) reach(ctx context.Context, c *topology.Cluster) (access.Cluster, error) {
+	if err := d.Runs(ctx, c); err != nil {
+		return access.Cluster{}, err
+	}
+	return d.access(c.Lab, c.Name)
+}
+
+// Runs returns a *NotUpError when the node of a cluster is not there, or stopped.
+func (d *Driver) Runs(ctx context.Context, c *topology.Cluster) error {
+	nodes, err := d.Parts.Nodes.List(ctx, c.Lab)
+	if err != nil {
+		return err
+	}
+	n, there := nodeOf(c, nodes)
+	return runs(c, n, there)
+}
+
+// runs returns a *NotUpError for a node that is not there, or stopped.
+func runs(c *topology.Cluster, n Node, there bool) error {
+	switch {
+	case !there:
+		return &NotUpError{Lab: c.Lab, What: "it has no cluster " + c.Name}
+	case !n.Running:
+		return &NotUpError{Lab: c.Lab, What: "cluster " + c.Name + " is stopped"}
+	}
+	return nil
+}
+
+// access connects to a cluster that runs. It takes names, because what a running lab
+// tells of itself has to be read before there is a graph of it.
+func (d *Driver) access(lab, cluster string) (access.Cluster, error) {
+	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(lab, cluster)
+	if err != nil {
+		return access.Cluster{}, err
+	}
+	in, err := d.Parts.Connect(kubeconfig)
+	if err != nil {
+		return access.Cluster{}, fmt.Errorf("connect to cluster %s: %w", cluster, err)
+	}
+	return in, nil
+}
+
+// each does something for each index below n, side by side, and returns when all is
+// done. What fails is for each to keep.
+func each(n int, do func(i int)) {
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() { do(i) })
+	}
+	group.Wait()
+}

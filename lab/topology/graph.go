@@ -1,0 +1,224 @@
+package topology
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Graph is a lab of which each part points at the parts that it has to do with.
+// Resolve makes it of a Topology, and nothing changes it afterwards: who has a part
+// has all that belongs to it, and looks nothing up by name.
+//
+// Parts of two graphs are never the same, not even of two that were made of one
+// Topology: a part is asked of those who have it from the same graph.
+//
+// Addresses are the zero value as long as the lab has no network.
+type Graph struct {
+	Name string
+	// Network is the lab's container network; the zero value where there is none yet.
+	Network netip.Prefix
+	// Clusters, Domains, Trusts and Workloads are in the order of the lab file.
+	Clusters  []*Cluster
+	Domains   []*Domain
+	Trusts    []*Trust
+	Workloads []*Workload
+
+	intent Topology
+}
+
+// Intent returns what the graph was made of.
+func (g *Graph) Intent() Topology { return g.intent }
+
+// Servers returns those of all trust domains.
+func (g *Graph) Servers() []*Server {
+	var all []*Server
+	for _, d := range g.Domains {
+		all = append(all, d.Servers...)
+	}
+	return all
+}
+
+// Cluster is a Kubernetes cluster of the lab.
+type Cluster struct {
+	ClusterSpec
+	// Lab is the name of the lab.
+	Lab string
+	// Pool is what MetalLB hands out in the cluster. The pools of a lab are disjoint
+	// from each other and from the containers' block.
+	Pool Pool
+	// Servers run here; Members are the trust domains whose agents run here.
+	Servers []*Server
+	Members []*Member
+}
+
+// Workloads returns those of all members, in the order of the lab file.
+func (c *Cluster) Workloads() []*Workload {
+	var all []*Workload
+	for _, m := range c.Members {
+		all = append(all, m.Workloads...)
+	}
+	slices.SortFunc(all, func(a, b *Workload) int { return a.order - b.order })
+	return all
+}
+
+// firstNodePort is the port of the node that leads to the first exposed workload
+// of its cluster.
+const firstNodePort = 30081
+
+// Ports returns how the pages of a cluster's workloads are reached: which address of
+// this machine leads to which port of the node. The app decides which, not the
+// place in the file, which may change while the cluster cannot.
+func (c *Cluster) Ports() map[netip.AddrPort]int {
+	exposed := slices.DeleteFunc(c.Workloads(), func(w *Workload) bool { return !w.Expose.IsValid() })
+	slices.SortStableFunc(exposed, func(a, b *Workload) int { return strings.Compare(a.App.Name, b.App.Name) })
+	ports := map[netip.AddrPort]int{}
+	for i, w := range exposed {
+		ports[w.Expose] = firstNodePort + i
+	}
+	return ports
+}
+
+// Pool is a range of addresses; both ends are in it.
+type Pool struct{ First, Last netip.Addr }
+
+// String reads "10.192.1.1-10.192.1.254", and is empty for no pool.
+func (p Pool) String() string {
+	if !p.First.IsValid() {
+		return ""
+	}
+	return p.First.String() + "-" + p.Last.String()
+}
+
+// Domain is a trust domain.
+type Domain struct {
+	Name spiffeid.TrustDomain
+	Settings
+	// Servers are the SPIRE servers of the trust domain, at least one.
+	Servers []*Server
+	// Members are where its agents run.
+	Members []*Member
+	// Trusts are those by which it trusts others; TrustedBy those by which others
+	// trust it. Both are in the order of the lab file.
+	Trusts, TrustedBy []*Trust
+}
+
+// String returns the name of the trust domain.
+func (d *Domain) String() string { return d.Name.Name() }
+
+// Server returns the SPIRE server that stands for the trust domain: its first.
+func (d *Domain) Server() *Server { return d.Servers[0] }
+
+// Workloads returns those of all members.
+func (d *Domain) Workloads() []*Workload {
+	var all []*Workload
+	for _, m := range d.Members {
+		all = append(all, m.Workloads...)
+	}
+	return all
+}
+
+// TrustIn returns the trust by which d trusts another; nil where there is none.
+func (d *Domain) TrustIn(other *Domain) *Trust {
+	i := slices.IndexFunc(d.Trusts, func(t *Trust) bool { return t.Trusted == other })
+	if i < 0 {
+		return nil
+	}
+	return d.Trusts[i]
+}
+
+// ServerNamespace is the namespace that a SPIRE server runs in.
+const ServerNamespace = "spire-system"
+
+// Place is where a SPIRE server runs: a namespace of a cluster.
+type Place struct {
+	Cluster   *Cluster
+	Namespace string
+}
+
+// Server is a SPIRE server.
+type Server struct {
+	Domain *Domain
+	Place  Place
+	// Address is that of its bundle endpoint. It stays the same when the Service is
+	// made again, so that the peers' URLs stay right.
+	Address netip.Addr
+}
+
+// Endpoint returns where the bundle endpoint is.
+func (s *Server) Endpoint() netip.AddrPort {
+	return netip.AddrPortFrom(s.Address, uint16(s.Domain.BundleEndpoint.Port))
+}
+
+// Member is a cluster in which agents of a trust domain run.
+type Member struct {
+	Domain  *Domain
+	Cluster *Cluster
+	// Server is the one that the agents attest to.
+	Server *Server
+	// Workloads run in the cluster and belong to the trust domain.
+	Workloads []*Workload
+}
+
+// Trust is one direction of federation: the server of Truster fetches the bundle of
+// Trusted, and workloads of Truster may then verify SVIDs of Trusted.
+type Trust struct {
+	Truster, Trusted *Domain
+	// RelationshipSpec is what the lab file says of it.
+	RelationshipSpec
+}
+
+// Workload is a program that has an identity.
+type Workload struct {
+	Name string
+	App  App
+	// Member is where it runs, and whose trust domain it belongs to.
+	Member *Member
+	// ID is the SPIFFE ID that it is registered with.
+	ID spiffeid.ID
+	// Address is where its peers call it.
+	Address netip.Addr
+	// Expose is the address on this machine that answers for the workload;
+	// the zero value where it is not exposed.
+	Expose netip.AddrPort
+	// Calls are the workloads that it calls, Callers those that call it.
+	Calls, Callers []*Workload
+	// FederatesWith are the trust domains whose bundles it receives beside its own:
+	// of those that it calls or is called from, the ones that its own trusts. It
+	// names no other, because SPIRE refuses an entry as soon as the bundle of one of
+	// them is missing, and the workload is then left without any identity.
+	FederatesWith []*Domain
+
+	// order is its place in the lab file.
+	order int
+	spec  WorkloadSpec
+}
+
+// Domain returns the trust domain that the workload belongs to.
+func (w *Workload) Domain() *Domain { return w.Member.Domain }
+
+// Cluster returns the cluster that the workload runs in.
+func (w *Workload) Cluster() *Cluster { return w.Member.Cluster }
+
+// Port returns where peers call the workload.
+func (w *Workload) Port() netip.AddrPort { return netip.AddrPortFrom(w.Address, uint16(w.App.Port)) }
+
+// PodLabels returns the labels of the workload's pods that its SPIFFE ID is made of.
+func (w *Workload) PodLabels() map[string]string { return w.spec.podLabels() }
+
+// URL returns where a browser on this machine finds the workload's page; empty
+// where the workload is not exposed.
+func (w *Workload) URL() string { return w.spec.URL() }
+
+// Witness returns the workload that tells how the calls of w go: w itself, if it has
+// a page, or one with a page that calls it; nil where there is none.
+func (w *Workload) Witness() *Workload {
+	for _, by := range append([]*Workload{w}, w.Callers...) {
+		if by.App.Page != "" {
+			return by
+		}
+	}
+	return nil
+}

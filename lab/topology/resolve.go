@@ -1,0 +1,176 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+// Resolve makes the graph of a lab whose parts have their places (Topology.Placed). A
+// network of the zero value leaves out all addresses. The error names what t refers
+// to and does not have, or says why the lab does not fit into the network.
+func Resolve(t Topology, network netip.Prefix) (*Graph, error) {
+	if err := t.fits(network); err != nil {
+		return nil, err
+	}
+	r := resolver{
+		Graph:    &Graph{Name: t.Name, Network: network, intent: t},
+		clusters: map[string]*Cluster{}, domains: map[spiffeid.TrustDomain]*Domain{}, workloads: map[string]*Workload{},
+	}
+	for _, resolve := range []func() error{r.resolveClusters, r.resolveDomains, r.resolveTrusts, r.resolveWorkloads, r.resolveCalls} {
+		if err := resolve(); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range r.Workloads {
+		w.FederatesWith = needs(w)
+	}
+	return r.Graph, nil
+}
+
+// resolver is a graph that is being made: names stand for parts here, and nowhere
+// afterwards.
+type resolver struct {
+	*Graph
+	clusters  map[string]*Cluster
+	domains   map[spiffeid.TrustDomain]*Domain
+	workloads map[string]*Workload
+}
+
+func (r *resolver) resolveClusters() error {
+	for _, spec := range r.intent.Clusters {
+		if r.clusters[spec.Name] != nil {
+			return fmt.Errorf("lab %s has two clusters %q", r.Name, spec.Name)
+		}
+		c := &Cluster{ClusterSpec: spec, Lab: r.Name, Pool: pool(r.Network, spec.Index)}
+		r.Clusters, r.clusters[spec.Name] = append(r.Clusters, c), c
+	}
+	return nil
+}
+
+func (r *resolver) resolveDomains() error {
+	for _, spec := range r.intent.TrustDomains {
+		c := r.clusters[spec.Cluster]
+		switch {
+		case r.domains[spec.Name] != nil:
+			return fmt.Errorf("lab %s has two trust domains %q", r.Name, spec.Name.Name())
+		case c == nil:
+			return fmt.Errorf("trust domain %s: %w", spec.Name.Name(), &UnknownError{r.Name, "cluster", spec.Cluster})
+		case spec.Slot >= maxServers:
+			return fmt.Errorf("cluster %s of lab %s has more than %d SPIRE servers", c.Name, r.Name, maxServers)
+		}
+		d := &Domain{Name: spec.Name, Settings: spec.Settings}
+		s := &Server{Domain: d, Place: Place{Cluster: c, Namespace: ServerNamespace}, Address: c.Pool.at(firstServer + spec.Slot)}
+		m := &Member{Domain: d, Cluster: c, Server: s}
+		d.Servers, d.Members = []*Server{s}, []*Member{m}
+		c.Servers, c.Members = append(c.Servers, s), append(c.Members, m)
+		r.Domains, r.domains[spec.Name] = append(r.Domains, d), d
+	}
+	return nil
+}
+
+// domain returns the trust domain of a name that the lab file mentions.
+func (r *resolver) domain(name spiffeid.TrustDomain) (*Domain, error) {
+	if d := r.domains[name]; d != nil {
+		return d, nil
+	}
+	return nil, &UnknownError{r.Name, "trust domain", name.Name()}
+}
+
+func (r *resolver) resolveTrusts() error {
+	for _, spec := range r.intent.Relationships {
+		truster, err := r.domain(spec.Truster)
+		if err != nil {
+			return fmt.Errorf("relationship %s: %w", spec.ID(), err)
+		}
+		trusted, err := r.domain(spec.Trusted)
+		switch {
+		case err != nil:
+			return fmt.Errorf("relationship %s: %w", spec.ID(), err)
+		case truster.TrustIn(trusted) != nil:
+			return fmt.Errorf("lab %s has two relationships %s", r.Name, spec.ID())
+		}
+		t := &Trust{Truster: truster, Trusted: trusted, RelationshipSpec: spec}
+		truster.Trusts, trusted.TrustedBy = append(truster.Trusts, t), append(trusted.TrustedBy, t)
+		r.Trusts = append(r.Trusts, t)
+	}
+	return nil
+}
+
+func (r *resolver) resolveWorkloads() error {
+	for i, spec := range r.intent.Workloads {
+		if r.workloads[spec.Name] != nil {
+			return fmt.Errorf("lab %s has two workloads %q", r.Name, spec.Name)
+		}
+		m, err := r.memberOf(spec)
+		if err != nil {
+			return fmt.Errorf("workload %s: %w", spec.Name, err)
+		}
+		if spec.Slot >= maxWorkloads {
+			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster.Name, r.Name, maxWorkloads)
+		}
+		id, err := spec.SPIFFEID(m.Domain.Name)
+		if err != nil {
+			return err
+		}
+		w := &Workload{
+			Name: spec.Name, App: spec.App, Member: m, ID: id, Address: m.Cluster.Pool.at(firstWorkload + spec.Slot),
+			Expose: spec.Expose, order: i, spec: spec,
+		}
+		m.Workloads = append(m.Workloads, w)
+		r.Workloads, r.workloads[spec.Name] = append(r.Workloads, w), w
+	}
+	return nil
+}
+
+// memberOf returns where a workload runs and whom it belongs to.
+func (r *resolver) memberOf(spec WorkloadSpec) (*Member, error) {
+	c := r.clusters[spec.Cluster]
+	if c == nil {
+		return nil, &UnknownError{r.Name, "cluster", spec.Cluster}
+	}
+	members := c.Members
+	if spec.TrustDomain != (spiffeid.TrustDomain{}) {
+		members = slices.DeleteFunc(slices.Clone(members), func(m *Member) bool { return m.Domain.Name != spec.TrustDomain })
+	}
+	switch {
+	case len(members) == 1:
+		return members[0], nil
+	case len(members) > 1:
+		return nil, fmt.Errorf("cluster %s of lab %s has several trust domains, and the workload names none", c.Name, r.Name)
+	case spec.TrustDomain != (spiffeid.TrustDomain{}):
+		return nil, fmt.Errorf("cluster %s of lab %s has no trust domain %q", c.Name, r.Name, spec.TrustDomain.Name())
+	}
+	return nil, fmt.Errorf("cluster %s of lab %s has no trust domain", c.Name, r.Name)
+}
+
+func (r *resolver) resolveCalls() error {
+	for _, w := range r.Workloads {
+		for _, name := range w.spec.Calls {
+			to := r.workloads[name]
+			if to == nil {
+				return fmt.Errorf("calls of workload %s: %w", w.Name, &UnknownError{r.Name, "workload", name})
+			}
+			w.Calls = append(w.Calls, to)
+			if !slices.Contains(to.Callers, w) {
+				to.Callers = append(to.Callers, w)
+			}
+		}
+	}
+	return nil
+}
+
+// needs returns the trust domains whose bundles a workload needs and its own trusts,
+// in the order of the lab file.
+func needs(w *Workload) []*Domain {
+	var needed []*Domain
+	for _, t := range w.Domain().Trusts {
+		ofIt := func(peer *Workload) bool { return peer.Domain() == t.Trusted }
+		if slices.ContainsFunc(w.Calls, ofIt) || slices.ContainsFunc(w.Callers, ofIt) {
+			needed = append(needed, t.Trusted)
+		}
+	}
+	return needed
+}
