@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,6 +16,8 @@ import (
 	clientexec "k8s.io/client-go/util/exec"
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // stderrTail is how many bytes of a command's complaint an ExitError keeps.
@@ -55,16 +56,10 @@ func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, ar
 	return nil, fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
 }
 
-// Streams are what a command reads and writes. In may be nil.
-type Streams struct {
-	In       io.Reader
-	Out, Err io.Writer
-}
-
 // Run runs a command in a container with streams. The error is an [*ExitError],
 // without Stderr, when the command fails. When ctx ends, Run returns and the
 // command goes on.
-func (c *Cluster) Run(ctx context.Context, namespace, pod, container string, s Streams, argv ...string) error {
+func (c *Cluster) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
 	err := c.exec(ctx, namespace, pod, remotecommand.StreamOptions{Stdin: s.In, Stdout: s.Out, Stderr: s.Err}, &corev1.PodExecOptions{
 		Container: container, Command: argv, Stdin: s.In != nil, Stdout: true, Stderr: true,
 	})

@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // Pod is a pod as it stands.
@@ -120,16 +122,8 @@ func lastLines(from io.Reader, limit int) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// LogOptions say which part of a log is wanted.
-type LogOptions struct {
-	// Follow goes on until ctx ends.
-	Follow bool
-	// Since leaves out what is older, to the second; zero is the beginning.
-	Since time.Duration
-}
-
-// CopyLogs copies what a container has written to out.
-func (c *Cluster) CopyLogs(ctx context.Context, namespace, pod, container string, o LogOptions, out io.Writer) (err error) {
+// CopyLogs copies what a container has written to out. Since counts to the second.
+func (c *Cluster) CopyLogs(ctx context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) (err error) {
 	options := &corev1.PodLogOptions{Container: container, Follow: o.Follow}
 	if o.Since > 0 {
 		seconds := int64(math.Ceil(o.Since.Seconds()))

@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/streaming/pkg/httpstream"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // TestRun gives a command its input, and passes on what it writes and how it ends.
@@ -24,7 +26,7 @@ func TestRun(t *testing.T) {
 		}
 	}}
 	var out, stderr strings.Builder
-	err := connect(t, s).Run(t.Context(), "demo", "x", "y", Streams{In: strings.NewReader("a bundle"), Out: &out, Err: &stderr}, "spire-server", "bundle", "set")
+	err := connect(t, s).Run(t.Context(), "demo", "x", "y", access.Streams{In: strings.NewReader("a bundle"), Out: &out, Err: &stderr}, "spire-server", "bundle", "set")
 	exit := (*ExitError)(nil)
 	if !errors.As(err, &exit) || exit.Code != 3 || out.String() != "a bundle" || stderr.String() != "it is wrong\n" {
 		t.Errorf("error %v, output %q, errors %q", err, out.String(), stderr.String())
@@ -44,13 +46,13 @@ func TestCopyLogs(t *testing.T) {
 		_, _ = io.WriteString(w, "a line\n")
 	})
 	var out strings.Builder
-	if err := connect(t, server).CopyLogs(t.Context(), "demo", "x", "y", LogOptions{Follow: true, Since: 90*time.Second + 1}, &out); err != nil || out.String() != "a line\n" {
+	if err := connect(t, server).CopyLogs(t.Context(), "demo", "x", "y", access.LogOptions{Follow: true, Since: 90*time.Second + 1}, &out); err != nil || out.String() != "a line\n" {
 		t.Errorf("error %v, got %q", err, out.String())
 	}
 	if want := "/api/v1/namespaces/demo/pods/x/log?container=y&follow=true&sinceSeconds=91"; asked != want {
 		t.Errorf("asked for %s, want %s", asked, want)
 	}
-	if err := connect(t, server).CopyLogs(t.Context(), "demo", "gone", "y", LogOptions{}, &out); err == nil ||
+	if err := connect(t, server).CopyLogs(t.Context(), "demo", "gone", "y", access.LogOptions{}, &out); err == nil ||
 		!strings.HasPrefix(err.Error(), "read log of demo/gone, container y: ") {
 		t.Errorf("error %v", err)
 	}

@@ -3,30 +3,14 @@ package local
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"syscall"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/docker"
-	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
-
-type terminals struct{ cluster *kube.Cluster }
-
-func (t terminals) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
-	err := t.cluster.Run(ctx, namespace, pod, container, kube.Streams(s), argv...)
-	if ended := (*kube.ExitError)(nil); errors.As(err, &ended) {
-		return &access.EndedError{Program: argv[0], Code: ended.Code}
-	}
-	return err
-}
-
-func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) error {
-	return t.cluster.CopyLogs(ctx, namespace, pod, container, kube.LogOptions(o), out)
-}
 
 // kubectl is the program's name, here and on the node.
 const kubectl = "kubectl"

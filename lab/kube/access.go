@@ -1,80 +1,25 @@
-package local
+package kube
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
+	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"reflect"
 	"sort"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
-	"github.com/fedlab-dev/fedlab/charts"
-	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/access"
-	"github.com/fedlab-dev/fedlab/lab/helmrelease"
-	"github.com/fedlab-dev/fedlab/lab/images"
-	"github.com/fedlab-dev/fedlab/lab/kindcluster"
-	"github.com/fedlab-dev/fedlab/lab/kube"
 )
 
-type imageParts struct{ library *images.Library }
-
-func (i imageParts) Ensure(ctx context.Context, node bool) (lab.ImageSet, error) {
-	need := images.Parts
-	if node {
-		need = images.Node
-	}
-	set, err := i.library.Ensure(ctx, need)
-	if err != nil {
-		return lab.ImageSet{}, err
-	}
-	s := lab.ImageSet{
-		DefaultCNI:             set.DefaultCNI,
-		Demos:                  set.Demos,
-		MetalLBChart:           set.MetalLBChart,
-		MetalLBController:      images.MetalLBController,
-		MetalLBSpeaker:         images.MetalLBSpeaker,
-		SPIREServer:            images.SPIREServer,
-		SPIREAgent:             images.SPIREAgent,
-		SPIREControllerManager: images.SPIREControllerManager,
-	}
-	if node {
-		s.Node = set.NodeImage
-	}
-	for _, data := range set.CRDs {
-		var crd map[string]any
-		if err := yaml.Unmarshal(data, &crd); err != nil {
-			return lab.ImageSet{}, fmt.Errorf("read CRD: %w", err)
-		}
-		s.CRDs = append(s.CRDs, crd)
-	}
-	return s, nil
+// Access returns what can be done in the cluster; Releases are for another adapter.
+func (c *Cluster) Access() access.Cluster {
+	return access.Cluster{Objects: objects{c}, Pods: pods{c}, Terminals: terminals{c}}
 }
 
-func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bool, error) {
-	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
-}
-
-func connect(kubeconfig []byte) (access.Cluster, error) {
-	cluster, err := kube.New(kubeconfig)
-	if err != nil {
-		return access.Cluster{}, err
-	}
-	helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return access.Cluster{}, err
-	}
-	return access.Cluster{Objects: objects{cluster}, Pods: pods{cluster}, Releases: releases{helm}, Terminals: terminals{cluster}}, nil
-}
-
-type objects struct{ cluster *kube.Cluster }
+type objects struct{ cluster *Cluster }
 
 // Apply finds out whether anything changed by what is asked for before and
 // after. The version of an object does not tell: controllers write its status at
@@ -131,11 +76,11 @@ func (o objects) Delete(ctx context.Context, key access.ObjectKey) error {
 }
 
 func (o objects) Named(ctx context.Context, kind access.ObjectKey, labels map[string]string) ([]string, error) {
-	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
+	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selecting(labels))
 }
 
 func (o objects) List(ctx context.Context, kind access.ObjectKey, labels map[string]string, into any) error {
-	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selector(labels))
+	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selecting(labels))
 	if err != nil {
 		return err
 	}
@@ -166,7 +111,7 @@ func convert(from, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-type pods struct{ cluster *kube.Cluster }
+type pods struct{ cluster *Cluster }
 
 func (p pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error) {
 	return p.cluster.Exec(ctx, namespace, pod, container, argv...)
@@ -193,7 +138,7 @@ func (p pods) Ready(ctx context.Context, key access.ObjectKey) error {
 }
 
 func (p pods) Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error) {
-	found, err := p.cluster.Pods(ctx, namespace, selector(labels))
+	found, err := p.cluster.Pods(ctx, namespace, selecting(labels))
 	var names []string
 	for _, pod := range found {
 		if pod.Ready {
@@ -203,8 +148,8 @@ func (p pods) Named(ctx context.Context, namespace string, labels map[string]str
 	return names, err
 }
 
-// selector selects what has all of these labels.
-func selector(labels map[string]string) string {
+// selecting selects what has all of these labels.
+func selecting(labels map[string]string) string {
 	terms := make([]string, 0, len(labels))
 	for k, v := range labels {
 		terms = append(terms, k+"="+v)
@@ -213,29 +158,16 @@ func selector(labels map[string]string) string {
 	return strings.Join(terms, ",")
 }
 
-type releases struct{ helm *helmrelease.Client }
+type terminals struct{ cluster *Cluster }
 
-func (r releases) Apply(ctx context.Context, release access.Release) (bool, error) {
-	folder := os.DirFS(release.Chart)
-	if !filepath.IsAbs(release.Chart) {
-		sub, err := fs.Sub(charts.FS, release.Chart)
-		if err != nil {
-			return false, err
-		}
-		folder = sub
+func (t terminals) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
+	err := t.cluster.Run(ctx, namespace, pod, container, s, argv...)
+	if ended := (*ExitError)(nil); errors.As(err, &ended) {
+		return &access.EndedError{Program: argv[0], Code: ended.Code}
 	}
-	return r.helm.Apply(ctx, helmrelease.Release{Name: release.Name, Namespace: release.Namespace, Chart: folder, Values: release.Values})
+	return err
 }
 
-func (r releases) List(ctx context.Context) ([]access.Release, error) {
-	found, err := r.helm.List(ctx)
-	list := make([]access.Release, len(found))
-	for i, name := range found {
-		list[i] = access.Release{Namespace: name.Namespace, Name: name.Name}
-	}
-	return list, err
-}
-
-func (r releases) Remove(ctx context.Context, namespace, name string) error {
-	return r.helm.Uninstall(ctx, namespace, name)
+func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) error {
+	return t.cluster.CopyLogs(ctx, namespace, pod, container, o, out)
 }

@@ -1,30 +1,23 @@
-package local
+package kube
 
 import (
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
-	"github.com/fedlab-dev/fedlab/lab/docker"
-	"github.com/fedlab-dev/fedlab/lab/kube"
-	"github.com/fedlab-dev/fedlab/lab/pki"
 )
 
-// cluster serves these answers, by path, as a Kubernetes API server does, and
+// answering serves these answers, by path, as a Kubernetes API server does, and
 // tells which label selector came last. What stands for "PATCH " and a path is
 // the answer of the path from the first patch on.
-func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector *atomic.Value) {
+func answering(t *testing.T, answers map[string]string) (c *Cluster, selector *atomic.Value) {
 	t.Helper()
 	selector = &atomic.Value{}
 	var mu sync.Mutex
@@ -44,7 +37,7 @@ func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector
 		_, _ = io.WriteString(w, body)
 	}))
 	t.Cleanup(server.Close)
-	c, err := kube.New(fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: [{name: a, cluster: {server: %q}}]}`, server.URL))
+	c, err := New(fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: a, contexts: [{name: a, context: {cluster: a}}], clusters: [{name: a, cluster: {server: %q}}]}`, server.URL))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +45,7 @@ func cluster(t *testing.T, answers map[string]string) (c *kube.Cluster, selector
 }
 
 func TestObjectsNamed(t *testing.T) {
-	c, selector := cluster(t, map[string]string{
+	c, selector := answering(t, map[string]string{
 		"/apis/spire.spiffe.io/v1alpha1": `{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "spire.spiffe.io/v1alpha1",
 			"resources": [{"name": "clusterspiffeids", "kind": "ClusterSPIFFEID", "namespaced": false, "verbs": ["list"]}]}`,
 		"/apis/spire.spiffe.io/v1alpha1/clusterspiffeids": `{"kind": "ClusterSPIFFEIDList", "apiVersion": "spire.spiffe.io/v1alpha1",
@@ -93,7 +86,7 @@ func TestObjectsApply(t *testing.T) {
 			if tt.before != "" {
 				answers[path] = tt.before
 			}
-			c, _ := cluster(t, answers)
+			c, _ := answering(t, answers)
 			changed, err := objects{c}.Apply(t.Context(), map[string]any{
 				"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"namespace": "kube-system", "name": "fedlab"},
 			})
@@ -106,7 +99,7 @@ func TestObjectsApply(t *testing.T) {
 
 func TestPodsStarted(t *testing.T) {
 	const set = `{"spec": {"selector": {"matchLabels": {"app": "x"}}}, "status": {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 0}}`
-	c, _ := cluster(t, map[string]string{
+	c, _ := answering(t, map[string]string{
 		"/apis/apps/v1/namespaces/spire-system/statefulsets/spire-server": set,
 		"/api/v1/namespaces/spire-system/pods": `{"kind": "PodList", "apiVersion": "v1", "items": [{"metadata": {"name": "x-0"}, "status": {"containerStatuses": [
 			{"name": "spire-server", "started": true, "state": {"running": {}}}, {"name": "spire-controller-manager", "started": false, "state": {"running": {}}}]}}]}`,
@@ -125,89 +118,5 @@ func TestPodsStarted(t *testing.T) {
 	key.Name = "absent"
 	if err := (pods{c}).Started(t.Context(), key, "spire-server"); err == nil || !strings.HasPrefix(err.Error(), "read statefulset spire-system/absent: ") {
 		t.Errorf("none: error %v", err)
-	}
-}
-
-// TestNodesGet has an engine in whose container the command ends with a code.
-func TestNodesGet(t *testing.T) {
-	var mu sync.Mutex
-	var container string
-	var asked struct{ Cmd []string }
-	var exitCode atomic.Int32
-	ca, err := pki.NewRoot("of nobody", time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
-	mux.HandleFunc("POST /v1.41/containers/{id}/exec", func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		container = r.PathValue("id")
-		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
-			t.Error(err)
-		}
-		w.WriteHeader(http.StatusCreated)
-		_, _ = io.WriteString(w, `{"Id": "exec"}`)
-	})
-	mux.HandleFunc("POST /v1.41/exec/exec/start", func(w http.ResponseWriter, r *http.Request) {
-		// A connection that is closed before all of it was read is reset.
-		if _, err := io.Copy(io.Discard, r.Body); err != nil {
-			t.Error(err)
-		}
-		conn, _, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer func() { _ = conn.Close() }()
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
-		if exitCode.Load() != 0 {
-			complaint := "curl: (7) Failed to connect"
-			frame := append([]byte{2, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(complaint)))...) // to stderr
-			_, _ = conn.Write(append(frame, complaint...))
-			return
-		}
-		// As curl writes it, with what it has read of the certificate before it.
-		out := "404\nSubject:CN = nobody\nVersion:2\n" + string(ca.CertificatePEM())
-		frame := append([]byte{1, 0, 0, 0}, binary.BigEndian.AppendUint32(nil, uint32(len(out)))...) // to stdout
-		_, _ = conn.Write(append(frame, out...))
-	})
-	mux.HandleFunc("GET /v1.41/exec/exec/json", func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode.Load())
-	})
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
-	engine, err := docker.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = engine.Close() })
-
-	n := nodes{engine: engine}
-	const endpoint = "https://endpoint.test:8443/"
-	at := netip.MustParseAddr("10.192.1.1")
-	answer, err := n.Get(t.Context(), "quotes", "market", endpoint, at)
-	if err != nil || answer.Status != http.StatusNotFound || len(answer.Chain) != 1 || !answer.Chain[0].Equal(ca.Certificate) {
-		t.Errorf("answer %v, error %v", answer, err)
-	}
-	mu.Lock()
-	if container != "quotes-market-control-plane" {
-		t.Errorf("asked in container %s", container)
-	}
-	// Whoever answers will do, with any certificate; but not for ever.
-	for _, word := range []string{"curl", "--insecure", "--connect-timeout", "--max-time", "::10.192.1.1:", endpoint} {
-		if !slices.Contains(asked.Cmd, word) {
-			t.Errorf("the command %q lacks %s", asked.Cmd, word)
-		}
-	}
-	mu.Unlock()
-	exitCode.Store(7)
-	if _, err := n.Get(t.Context(), "quotes", "market", endpoint, at); err == nil || !strings.Contains(err.Error(), "curl: (7) Failed to connect") {
-		t.Errorf("when nobody answers: error %v", err)
 	}
 }

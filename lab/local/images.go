@@ -1,0 +1,70 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/fedlab-dev/fedlab/charts"
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/helmrelease"
+	"github.com/fedlab-dev/fedlab/lab/images"
+	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/kube"
+)
+
+type imageParts struct{ library *images.Library }
+
+func (i imageParts) Ensure(ctx context.Context, node bool) (lab.ImageSet, error) {
+	need := images.Parts
+	if node {
+		need = images.Node
+	}
+	set, err := i.library.Ensure(ctx, need)
+	if err != nil {
+		return lab.ImageSet{}, err
+	}
+	s := lab.ImageSet{
+		DefaultCNI:             set.DefaultCNI,
+		Demos:                  set.Demos,
+		MetalLBChart:           set.MetalLBChart,
+		MetalLBController:      images.MetalLBController,
+		MetalLBSpeaker:         images.MetalLBSpeaker,
+		SPIREServer:            images.SPIREServer,
+		SPIREAgent:             images.SPIREAgent,
+		SPIREControllerManager: images.SPIREControllerManager,
+	}
+	if node {
+		s.Node = set.NodeImage
+	}
+	for _, data := range set.CRDs {
+		var crd map[string]any
+		if err := yaml.Unmarshal(data, &crd); err != nil {
+			return lab.ImageSet{}, fmt.Errorf("read CRD: %w", err)
+		}
+		s.CRDs = append(s.CRDs, crd)
+	}
+	return s, nil
+}
+
+func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bool, error) {
+	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
+}
+
+// connect gives access to what runs in a cluster.
+func connect(kubeconfig []byte) (access.Cluster, error) {
+	cluster, err := kube.New(kubeconfig)
+	if err != nil {
+		return access.Cluster{}, err
+	}
+	helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return access.Cluster{}, err
+	}
+	in := cluster.Access()
+	in.Releases = helm.Access(charts.FS)
+	return in, nil
+}
