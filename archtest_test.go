@@ -60,7 +60,7 @@ func layers() []layer {
 		{"scenarios", library("lab", "lab/access", "lab/fault", "lab/traffic", "lab/synthetic", "lab/spire", goSPIFFE), "a scenario returns errors and asserts nothing; it is given a lab, and knows neither Ginkgo nor an adapter"},
 		{"scenarios/report", []string{"scenarios", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
 
-		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", goSPIFFE, sync, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
+		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/access", nil, "the ports are the ground floor: who acts through them, and who implements them, need not know each other"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
 		{"lab/topology", []string{goSPIFFE}, "intent is values: who reads them need not know what runs"},

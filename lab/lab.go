@@ -29,7 +29,6 @@ type Driver struct {
 // for concurrent use.
 type Lab struct {
 	Graph    *topology.Graph
-	parts    Parts
 	clusters map[*topology.Cluster]access.Cluster
 	sites    map[*topology.Server]*Site
 }
@@ -56,22 +55,28 @@ func (d *Driver) Open(ctx context.Context, t topology.Topology) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, err := d.recall(ctx, t.Name, nodes)
+	told, err := d.recall(ctx, t.Name, nodes)
 	if err != nil {
 		return nil, err
 	}
-	g, err := topology.Resolve(t.Placed(before), network)
+	g, err := topology.Resolve(t.Placed(gather(t.Name, told)), network)
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Graph: g, parts: d.Parts, clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{}}
+	l := &Lab{Graph: g, clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{}}
 	for _, c := range g.Clusters {
 		n, there := nodeOf(c, nodes)
 		if err := runs(c, n, there); err != nil {
 			return nil, err
 		}
-		if l.clusters[c], err = d.access(c.Lab, c.Name); err != nil {
-			return nil, err
+		for _, m := range told {
+			if m.node.Cluster != c.Name {
+				continue
+			}
+			if m.shut != nil {
+				return nil, m.shut
+			}
+			l.clusters[c] = m.in
 		}
 	}
 	return l, nil

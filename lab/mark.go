@@ -56,27 +56,47 @@ func (d *Driver) Topology(ctx context.Context, lab string) (topology.Topology, e
 	}
 	notUp := &NotUpError{Lab: lab, What: "there is no cluster of it"}
 	for _, n := range nodes {
-		t, err := d.marked(ctx, lab, n)
-		if err == nil {
-			return t, nil
+		m := d.connectNode(lab, n)
+		if m.ask(ctx); m.tells {
+			return m.intent, nil
 		}
-		notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, err)
+		notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, m.silent)
 	}
 	return topology.Topology{}, notUp
 }
 
-// marked returns what the mark of a cluster says that the lab is meant to be.
-func (d *Driver) marked(ctx context.Context, lab string, n Node) (t topology.Topology, err error) {
-	if !n.Running {
-		return t, errors.New("its node is stopped")
+// memory is what the cluster of a node tells that the lab is meant to be.
+type memory struct {
+	node Node
+	// in is what can be done in the cluster; shut says why it cannot be connected to.
+	in   access.Cluster
+	shut error
+	// intent is what the cluster tells, where it tells; silent says why it does not,
+	// once it was asked.
+	intent topology.Topology
+	tells  bool
+	silent error
+}
+
+// connectNode connects to the cluster of a node that runs.
+func (d *Driver) connectNode(lab string, n Node) memory {
+	m := memory{node: n, shut: errors.New("its node is stopped")}
+	if n.Running {
+		m.in, m.shut = d.access(lab, n.Cluster)
 	}
-	in, err := d.access(lab, n.Cluster)
-	if err != nil {
-		return t, err
+	m.silent = m.shut
+	return m
+}
+
+// ask has the cluster tell.
+func (m *memory) ask(ctx context.Context) {
+	if m.silent != nil {
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	return readMark(ctx, in.Objects)
+	m.intent, m.silent = readMark(ctx, m.in.Objects)
+	m.tells = m.silent == nil
 }
 
 // readMark returns what a cluster's mark says, and an error for a cluster without
@@ -95,22 +115,14 @@ func readMark(ctx context.Context, objects access.Objects) (t topology.Topology,
 	return t, json.Unmarshal([]byte(m.Data[markTopology]), &t)
 }
 
-// recall returns what the clusters that are there were last meant to be.
-func (d *Driver) recall(ctx context.Context, lab string, nodes []Node) (topology.Topology, error) {
+// recall asks all clusters that are there, side by side.
+func (d *Driver) recall(ctx context.Context, lab string, nodes []Node) ([]memory, error) {
 	told := make([]memory, len(nodes))
 	each(len(nodes), func(i int) {
-		t, err := d.marked(ctx, lab, nodes[i])
-		told[i] = memory{nodes[i], t, err == nil}
+		told[i] = d.connectNode(lab, nodes[i])
+		told[i].ask(ctx)
 	})
-	return gather(lab, told), context.Cause(ctx)
-}
-
-// memory is what the cluster of a node tells that the lab is meant to be, where it
-// tells.
-type memory struct {
-	node   Node
-	intent topology.Topology
-	tells  bool
+	return told, context.Cause(ctx)
 }
 
 // has reports whether a cluster knows of another one, or of itself.

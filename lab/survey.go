@@ -228,7 +228,8 @@ func (s *survey) portsTaken() error {
 // has been whole and none tells, nothing can be done without losing it.
 func (s *survey) remember(ctx context.Context) (before topology.Topology, err error) {
 	lab := s.asked.Name
-	before, err = s.recall(ctx, lab, s.nodes)
+	told, err := s.recall(ctx, lab, s.nodes)
+	before = gather(lab, told)
 	if err != nil || len(before.Clusters) > 0 || len(s.nodes) == 0 {
 		return before, err
 	}
@@ -254,7 +255,8 @@ func (s *survey) remember(ctx context.Context) (before topology.Topology, err er
 		if s.nodes, err = s.Parts.Nodes.List(ctx, lab); err != nil {
 			return err
 		}
-		if before, err = s.recall(ctx, lab, s.nodes); err == nil && len(before.Clusters) == 0 {
+		told, err := s.recall(ctx, lab, s.nodes)
+		if before = gather(lab, told); err == nil && len(before.Clusters) == 0 {
 			err = s.mute()
 		}
 		return err

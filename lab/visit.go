@@ -9,7 +9,6 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
-	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -31,17 +30,13 @@ type visit struct {
 type seen struct {
 	memory
 	there bool
-	// in is what can be done in a cluster that answers; silent says why another one
-	// that runs does not.
-	in     access.Cluster
-	silent error
 	// unconnected says of a cluster that answers why this machine gets no connection
 	// to its addresses, as a *CutOffError.
 	unconnected error
 }
 
 // answers reports whether there is somebody in a cluster to ask.
-func (s *seen) answers() bool { return s.there && s.node.Running && s.silent == nil }
+func (s *seen) answers() bool { return s.tells }
 
 // asked is what one SPIRE server said.
 type asked struct {
@@ -76,30 +71,25 @@ func (d *Driver) visit(ctx context.Context, t topology.Topology) (*visit, error)
 	if err != nil {
 		return nil, err
 	}
-	found := make([]*seen, len(asked.Clusters))
-	told := make([]memory, len(nodes))
-	for i, n := range nodes {
-		told[i].node = n
-	}
-	for i, c := range asked.Clusters {
-		found[i] = d.firstLook(ctx, c, nodes)
-		for j, n := range nodes {
-			if clusterOf(n, asked.Clusters) == c {
-				told[j] = found[i].memory
-			}
+	v := &visit{Driver: d, clusters: map[*topology.Cluster]*seen{}}
+	looks := make([]*seen, len(asked.Clusters))
+	each(len(looks), func(i int) { looks[i] = d.firstLook(ctx, asked.Clusters[i], nodes) })
+	var told []memory
+	for _, s := range looks {
+		if s.there {
+			told = append(told, s.memory)
 		}
 	}
-	v := &visit{Driver: d, clusters: map[*topology.Cluster]*seen{}}
+	for _, n := range nodes {
+		if clusterOf(n, asked.Clusters) == nil {
+			v.surplus, told = append(v.surplus, n), append(told, memory{node: n})
+		}
+	}
 	if v.Graph, err = topology.Resolve(t.Placed(gather(t.Name, told)), network); err != nil {
 		return nil, err
 	}
 	for i, c := range v.Clusters {
-		v.clusters[c] = found[i] // both are in the order of the lab file
-	}
-	for _, n := range nodes {
-		if clusterOf(n, v.Clusters) == nil {
-			v.surplus = append(v.surplus, n)
-		}
+		v.clusters[c] = looks[i] // both are in the order of the lab file
 	}
 	v.askServers(ctx)
 	return v, nil
@@ -117,21 +107,22 @@ func (v *visit) close() {
 // networked reports whether the lab has its network.
 func (v *visit) networked() bool { return v.Network.IsValid() }
 
-// firstLook connects to a cluster that runs and asks it what it was meant to be.
+// firstLook connects to a cluster that runs and asks it what it was meant to be, once
+// its node is ready.
 func (d *Driver) firstLook(ctx context.Context, c *topology.Cluster, nodes []Node) *seen {
-	s := &seen{}
-	if s.node, s.there = nodeOf(c, nodes); !s.there || !s.node.Running {
-		return s
-	}
-	if s.in, s.silent = d.access(c.Lab, c.Name); s.silent != nil {
+	n, there := nodeOf(c, nodes)
+	s := &seen{memory: memory{node: n}, there: there}
+	if !there || !n.Running {
 		return s
 	}
 	bounded, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	if s.intent, s.silent = whole(bounded, s.in.Objects); s.silent != nil {
+	if s.memory = d.connectNode(c.Lab, n); s.silent == nil {
+		s.silent = s.in.Objects.NodeReady(bounded)
+	}
+	if s.ask(bounded); !s.tells {
 		return s
 	}
-	s.tells = true
 	if failed := d.Parts.Connected(ctx, c.Lab, c.Name); failed != nil {
 		s.unconnected = &CutOffError{Cluster: c.Name, Err: failed}
 	}
@@ -161,15 +152,6 @@ func (v *visit) cluster(c *topology.Cluster) ClusterStatus {
 	}
 	s.Health = health(err)
 	return s
-}
-
-// whole returns what a cluster that was made to the end, and whose node is ready,
-// was meant to be.
-func whole(ctx context.Context, objects access.Objects) (topology.Topology, error) {
-	if err := objects.NodeReady(ctx); err != nil {
-		return topology.Topology{}, err
-	}
-	return readMark(ctx, objects)
 }
 
 func state(n Node) string {
@@ -333,5 +315,5 @@ func (v *visit) remarks(s *topology.Server) []ResourceStatus {
 		workloads = append(workloads, *v.workloads[w])
 	}
 	a, cluster := v.servers[s], s.Place.Cluster.Name
-	return append(a.registry.remarks(cluster, workloads), a.federated.remarks(cluster)...)
+	return append(a.remarks(cluster, workloads), a.federated.remarks(cluster)...)
 }

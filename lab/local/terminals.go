@@ -17,7 +17,7 @@ const kubectl = "kubectl"
 
 // Kubectl runs kubectl for a cluster of a lab: this machine's, with a kubeconfig of
 // that cluster alone, or that of the cluster's node, which sees the files of the
-// node and has no terminal. The error is a *access.EndedError when kubectl ends with
+// node and has no terminal. The error is an *access.EndedError when kubectl ends with
 // another code than 0, and a *lab.NotUpError when the cluster does not run.
 func (d *Driver) Kubectl(ctx context.Context, c *topology.Cluster, s access.Streams, args ...string) error {
 	if err := d.Runs(ctx, c); err != nil {
