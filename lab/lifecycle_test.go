@@ -249,6 +249,31 @@ func TestUpLooksAgainAtATakenPort(t *testing.T) {
 	})
 }
 
+// TestUpMeetsANodeThatGoes: a killed command has asked Docker to remove it, and Docker
+// no longer starts it.
+func TestUpMeetsANodeThatGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		want := w.dump()
+		w.stopAll()
+		w.fault = func(call string) verdict {
+			if market := (nodeName{"quotes", "market"}); call == "Nodes.Start market" && w.nodes[market] != nil {
+				delete(w.nodes, market)
+				return fail
+			}
+			return pass
+		}
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.want(t, want)
+	})
+}
+
 // TestUpMakesANetworkAgain that was removed while all nodes were stopped.
 func TestUpMakesANetworkAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -223,6 +223,16 @@ func (s *survey) portsTaken() error {
 	return errors.Join(errs...)
 }
 
+// stays reports whether a node that does not start is there once Docker has done what
+// a killed command asked for, which may have been to remove it.
+func (s *survey) stays(ctx context.Context, cluster string) (bool, error) {
+	if err := s.settle(ctx, s.asked.Name); err != nil {
+		return true, err
+	}
+	nodes, err := s.Parts.Nodes.List(ctx, s.asked.Name)
+	return slices.ContainsFunc(nodes, func(n Node) bool { return n.Cluster == cluster }), err
+}
+
 // remember recalls what the clusters that are there were meant to be. Where all
 // of them are stopped, they are started for it, as they would be anyway. Where one
 // has been whole and none tells, nothing can be done without losing it.
@@ -248,7 +258,9 @@ func (s *survey) remember(ctx context.Context) (before topology.Topology, err er
 		}
 		bound = apiBound
 		if err := s.start(ctx, lab, n); err != nil {
-			return before, err
+			if there, failed := s.stays(ctx, n.Cluster); there || failed != nil {
+				return before, errors.Join(err, failed)
+			}
 		}
 	}
 	err = wait(ctx, bound, check.Check{Name: "a cluster tells what the lab is meant to be", Probe: func(ctx context.Context) (err error) {

@@ -29,7 +29,8 @@ func busy(t *testing.T) (address string, accept func()) {
 	t.Cleanup(func() { _ = listener.Close() })
 	address = listener.Addr().String()
 	for range 10 {
-		conn, err := net.DialTimeout("tcp", address, 50*time.Millisecond)
+		dialer := net.Dialer{Timeout: 50 * time.Millisecond}
+		conn, err := dialer.DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			return address, func() {
 				for range 20 {
