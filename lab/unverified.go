@@ -149,7 +149,11 @@ func (u *up) presents(ctx context.Context, w *topology.Workload) error {
 		if unverified(err) {
 			return errors.Join(err, u.renewAgents(ctx, site.Server))
 		}
-		return a.registered(ctx, err)
+		if err := a.registered(ctx, err); err != nil {
+			return err
+		}
+		// An agent that was started again hands out SVIDs before it is ready.
+		return site.Pods.Ready(ctx, AgentKey(site.Place))
 	}})
 }
 
