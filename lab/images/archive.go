@@ -66,25 +66,6 @@ func blobName(sum string) string { return "blobs/" + sum }
 // artifactName is the part that holds an artifact.
 func artifactName(slug string) string { return "artifacts/" + slug + ".tar" }
 
-// scratchFolder gives an empty folder in the store to a save or load, one at a
-// time, and removes it afterwards. One that was killed leaves it to the next.
-func (s *Store) scratchFolder(ctx context.Context, do func(dir string) error) (err error) {
-	unlock, err := s.lock(ctx, "archive")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	dir := filepath.Join(s.builds(), "archive"+partial)
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return do(dir)
-}
-
 // digest reads something to its end and returns its size and hash.
 func digest(r io.Reader) (size int64, sum string, err error) {
 	h := sha256.New()

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 // savedStand makes a set of stand-ins, saves it, and removes the node images.
@@ -199,10 +201,10 @@ func refuses(t *testing.T, s *stand, archive []byte) {
 		t.Run(name, func(t *testing.T) {
 			other := s.elsewhere(t)
 			err := other.Load(t.Context(), bytes.NewReader(tt.archive))
-			if !strings.HasPrefix(errorText(err), "load images: "+tt.want) {
+			if !strings.HasPrefix(imagestest.ErrorText(err), "load images: "+tt.want) {
 				t.Errorf("error %v, want %s", err, tt.want)
 			}
-			if left, err := os.ReadDir(other.Store.builds()); err != nil || len(left) > 0 {
+			if left, err := os.ReadDir(other.Store.Root() + "/builds"); err != nil || len(left) > 0 {
 				t.Errorf("store has %v, error %v, want nothing", left, err)
 			}
 			if left, err := other.Engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleNode}); err != nil || len(left) > 0 {
@@ -297,7 +299,7 @@ func refusesAnotherVersion(t *testing.T, s *stand, archive []byte) {
 	if !errors.As(err, &foreign) || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	if left, err := os.ReadDir(other.Store.builds()); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(other.Store.Root() + "/builds"); err != nil || len(left) > 0 {
 		t.Errorf("store has %v, error %v, want nothing", left, err)
 	}
 }
@@ -344,7 +346,7 @@ func TestUnpackFolderWritesNoMoreThanItReads(t *testing.T) {
 	archive := append(header, make([]byte, 1024)...)
 	dir := t.TempDir()
 	err := unpackFolder(bytes.NewReader(archive), dir, int64(len(archive)))
-	if want := "large has 1073741824 bytes, more than the archive that holds it"; errorText(err) != want {
+	if want := "large has 1073741824 bytes, more than the archive that holds it"; imagestest.ErrorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
@@ -378,7 +380,7 @@ func TestUnpackFolderStaysInside(t *testing.T) {
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := unpackFolder(&link, t.TempDir(), 1<<10); errorText(err) != "passwd is neither a file nor a folder" {
+	if err := unpackFolder(&link, t.TempDir(), 1<<10); imagestest.ErrorText(err) != "passwd is neither a file nor a folder" {
 		t.Errorf("error %v, want the link refused", err)
 	}
 }

@@ -1,11 +1,7 @@
 package images
 
 import (
-	"archive/tar"
 	"bytes"
-	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,30 +10,9 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-)
 
-// entries lists a tar archive: mode, kind, name, and where a link leads.
-func entries(t *testing.T, r io.Reader) []string {
-	t.Helper()
-	var list []string
-	for archive := tar.NewReader(r); ; {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			return list
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		line := fmt.Sprintf("%04o %c %s", h.Mode, h.Typeflag, h.Name)
-		if h.Linkname != "" {
-			line += " -> " + h.Linkname
-		}
-		if !h.ModTime.Equal(epoch) {
-			line += " of " + h.ModTime.String()
-		}
-		list = append(list, line)
-	}
-}
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+)
 
 func writeProgram(t *testing.T, text string, modified time.Time) string {
 	t.Helper()
@@ -77,7 +52,7 @@ func TestAssemble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := entries(t, files); !slices.Equal(got, want) {
+	if got := imagestest.Entries(t, files); !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 }
@@ -92,7 +67,7 @@ func TestAssembleBesideOtherFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"0755 5 usr/", "0777 2 usr/bin64 -> bin", "0755 5 usr/bin/", "1777 5 tmp/", "0755 0 usr/bin/proxy"}
-	if got := entries(t, bytes.NewReader(layer)); !slices.Equal(got, want) {
+	if got := imagestest.Entries(t, bytes.NewReader(layer)); !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 }

@@ -142,7 +142,7 @@ func TestUnsignedPackagesAreRefused(t *testing.T) {
 				}
 				s := newStore(t)
 				_, err := s.Make(t.Context(), "debian", "k", fill)
-				want := "make debian (log: " + filepath.Join(s.logs(), "debian-k.log") + "): run debootstrap: exit status 1"
+				want := "make debian (log: " + filepath.Join(s.Root(), "logs", "debian-k.log") + "): run debootstrap: exit status 1"
 				if err == nil || err.Error() != want {
 					t.Errorf("error %v, want %s", err, want)
 				}

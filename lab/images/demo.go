@@ -17,6 +17,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/mod/modfile"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // demo is a demo program, built from fedlab's own source.
@@ -54,7 +56,7 @@ func (d demo) hash() (string, error) {
 		}
 		texts = append(texts, name, string(data))
 	}
-	return hash(texts...), nil
+	return store.Key(texts...), nil
 }
 
 // files lists what the program is built from, sorted.

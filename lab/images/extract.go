@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // extract is an artifact that is made of files of an upstream module, not of
@@ -20,7 +22,7 @@ type extract struct {
 // key is that of the module, since its pins decide what the files are.
 func (e extract) key() (string, error) {
 	key, err := e.from.key()
-	return hash("extract 2", e.name, key), err
+	return store.Key("extract 2", e.name, key), err
 }
 
 func (e extract) fill(ctx context.Context, dir string, log *os.File) error {

@@ -17,6 +17,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // foundation is what the image of one of fedlab's own programs holds below the
@@ -51,7 +53,7 @@ func (f foundation) artifact(source Source) string {
 }
 
 func (f foundation) key() string {
-	return hash("packages 2", runtime.GOARCH, suite, strings.Join(f.Packages, " "), strings.Join(unread(), " "), f.user)
+	return store.Key("packages 2", runtime.GOARCH, suite, strings.Join(f.Packages, " "), strings.Join(unread(), " "), f.user)
 }
 
 // foundationFile has the files of packages in the artifact's folder.

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // debianTools puts stand-ins for debootstrap and dpkg-deb in front of the real
@@ -91,7 +93,7 @@ func TestFoundationOfPackages(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != foundationFile {
 		t.Errorf("artifact has %v, error %v, want %s alone", left, err, foundationFile)
 	}
-	log, err := os.ReadFile(filepath.Join(s.logs(), "files-k.log"))
+	log, err := os.ReadFile(filepath.Join(s.Root(), "logs", "files-k.log"))
 	if want := "--download-only --include=shell,store-15 " + suite; err != nil || !strings.Contains(string(log), want) {
 		t.Errorf("debootstrap was called with %q, error %v, want %q among it", log, err, want)
 	}
@@ -109,7 +111,7 @@ func TestFoundationOfPackages(t *testing.T) {
 		"0644 0 usr/lib/libstore.so.1", "0777 2 usr/lib/libstore.so -> libstore.so.1",
 		"0644 0 usr/lib/libother.so.1", "0644 0 usr/lib/gconv", "0755 5 usr/share/", "0644 0 usr/share/documents",
 	}
-	if got := entries(t, archive); !slices.Equal(got, want) {
+	if got := imagestest.Entries(t, archive); !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 }
@@ -200,8 +202,8 @@ func TestFoundationsAreInTheNodeImage(t *testing.T) {
 // the node image was.
 func TestLoadDemoMakesItsFoundation(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), serve(t, nil)
-	push(t, host+"/library/database:9", randomImage(t, runtime.GOARCH))
+	engine, host := realEngine(t), imagestest.Registry(t, nil)
+	imagestest.Push(t, host+"/library/database:9", imagestest.RandomImage(t, runtime.GOARCH))
 	home := newStand(t, newStore(t), engine, newRealm(t, engine), host)
 	home.database(t, host)
 	home.Source = Build
@@ -233,7 +235,7 @@ func TestLoadDemoMakesItsFoundation(t *testing.T) {
 // The program is one small layer, so that a change of it is one, too; what the
 // image below says of its own program does not count.
 func TestImageOnFoundation(t *testing.T) {
-	below, err := mutate.Config(randomImage(t, runtime.GOARCH), v1.Config{
+	below, err := mutate.Config(imagestest.RandomImage(t, runtime.GOARCH), v1.Config{
 		Entrypoint: []string{"/docker-entrypoint.sh"}, Cmd: []string{"postgres"}, User: "70", Env: []string{"PGDATA=/data"}, Volumes: map[string]struct{}{"/data": {}},
 	})
 	if err != nil {
@@ -259,7 +261,7 @@ func TestImageOnFoundation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := entries(t, content), []string{"1777 5 tmp/", "0755 0 ledger"}; !slices.Equal(got, want) {
+	if got, want := imagestest.Entries(t, content), []string{"1777 5 tmp/", "0755 0 ledger"}; !slices.Equal(got, want) {
 		t.Errorf("the layer on top has %q, want %q", got, want)
 	}
 	file, err := img.ConfigFile()
@@ -278,7 +280,7 @@ func TestImageOnFoundation(t *testing.T) {
 func TestPostgresRuns(t *testing.T) {
 	t.Parallel()
 	engine := realEngine(t)
-	store, err := OpenStore("")
+	store, err := store.Open("")
 	if err != nil {
 		t.Fatal(err)
 	}

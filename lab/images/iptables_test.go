@@ -9,6 +9,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // TestKubeProxyHasIPTables runs iptables in kube-proxy's own image: what it
@@ -17,7 +18,7 @@ import (
 func TestKubeProxyHasIPTables(t *testing.T) {
 	t.Parallel()
 	engine := realEngine(t)
-	store, err := OpenStore("")
+	store, err := store.Open("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,12 +13,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // Library gives out what labs run on, and makes what is not there yet.
 type Library struct {
-	Store  *Store
+	Store  *store.Store
 	Engine *docker.Client
 	// Code is fedlab's own source, from which the demo programs Demos are
 	// built.
@@ -293,7 +294,7 @@ func (l *Library) DemoInEngine(ctx context.Context, name string) (_ string, err 
 		return "", err
 	}
 	_, key, _ := strings.Cut(ref, ":")
-	unlock, err := l.Store.lock(ctx, imageSlug(key))
+	unlock, err := l.Store.Lock(ctx, imageSlug(key))
 	if err != nil {
 		return "", err
 	}

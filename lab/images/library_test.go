@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // builds are the steps that make everything of a built node image.
@@ -99,9 +101,9 @@ func TestNodeImageIsNoLeftover(t *testing.T) {
 
 func TestEnsurePulls(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), serve(t, nil)
-	push(t, host+"/up/kindest/node:v9", fakeKindNode(t))
-	push(t, host+"/up/spiffe/spire-server:9", randomImage(t, runtime.GOARCH))
+	engine, host := realEngine(t), imagestest.Registry(t, nil)
+	imagestest.Push(t, host+"/up/kindest/node:v9", fakeKindNode(t))
+	imagestest.Push(t, host+"/up/spiffe/spire-server:9", imagestest.RandomImage(t, runtime.GOARCH))
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), host+"/up")
 	set := s.ensure(t)
 	want := []string{
@@ -131,8 +133,8 @@ func TestEnsurePulls(t *testing.T) {
 
 func TestEnsureFallsBackToBuilding(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), serve(t, nil)
-	push(t, host+"/kindest/node:v9", fakeKindNode(t))
+	engine, host := realEngine(t), imagestest.Registry(t, nil)
+	imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
 	set := s.ensure(t)
 	if set.DefaultCNI || !slices.Contains(s.did(), "build/rootfs changed") {
@@ -147,7 +149,7 @@ func TestEnsureFallsBackToBuilding(t *testing.T) {
 func TestEnsureDoesNotFallBackWhenPullIsForced(t *testing.T) {
 	t.Parallel()
 	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), serve(t, nil))
+	s := newStand(t, newStore(t), engine, newRealm(t, engine), imagestest.Registry(t, nil))
 	s.Source = Pull
 	_, err := s.Ensure(t.Context(), Node)
 	var refused *SourceError
@@ -215,7 +217,7 @@ func TestEnsureTwiceAtOnce(t *testing.T) {
 
 // helpNode builds a node image until it comes to a program that never ends.
 func helpNode(ctx context.Context, args []string) error {
-	store, err := OpenStore(args[0])
+	store, err := store.Open(args[0])
 	if err != nil {
 		return err
 	}
@@ -249,18 +251,18 @@ func TestEnsureTakesUpAKilledNodeImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "bin", "spire-server")
-	half := helper(t, "node", s.Store.Root(), s.standIn.realm)
+	half := imagestest.Helper(t, "node", s.Store.Root(), s.standIn.realm)
 	if err := half.Start(); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the program is read", func(context.Context) error {
+	imagestest.Wait(t, "the program is read", func(context.Context) error {
 		f, err := os.OpenFile(program, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 		if err == nil {
 			t.Cleanup(func() { _ = f.Close() })
 		}
 		return err
 	})
-	kill(t, half)
+	imagestest.Kill(t, half)
 
 	builds := map[string]string{labelRole: s.standIn.realm + roleBuild}
 	if left, err := engine.Containers(t.Context(), builds); err != nil || len(left) != 1 {
@@ -311,7 +313,7 @@ func TestLoadDemo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.LoadDemo(t.Context(), node, "bank"); errorText(err) != `there is no demo program "bank"` {
+	if _, err := s.LoadDemo(t.Context(), node, "bank"); imagestest.ErrorText(err) != `there is no demo program "bank"` {
 		t.Errorf("error %v, want that there is none", err)
 	}
 }
@@ -348,7 +350,7 @@ func TestDemoInEngine(t *testing.T) {
 	if got, want := s.did(), []string{"build/metallb-chart changed", "build/quotes changed", "build/quotes changed", "build/spire-crds changed"}; !slices.Equal(got, want) {
 		t.Errorf("did %q, want %q", got, want)
 	}
-	if _, err := s.DemoInEngine(t.Context(), "bank"); errorText(err) != `there is no demo program "bank"` {
+	if _, err := s.DemoInEngine(t.Context(), "bank"); imagestest.ErrorText(err) != `there is no demo program "bank"` {
 		t.Errorf("error %v, want that there is none", err)
 	}
 }
@@ -356,7 +358,7 @@ func TestDemoInEngine(t *testing.T) {
 func TestProgram(t *testing.T) {
 	s := newStand(t, newStore(t), nil, "", "")
 	_, err := s.Program("spire-server")
-	if want := "missing: program spire-server"; errorText(err) != want {
+	if want := "missing: program spire-server"; imagestest.ErrorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	a, err := s.standIn.artifact("spire")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // Kind says what an [Entry] is.
@@ -153,7 +155,7 @@ func (l *Library) listArtifact(a artifact) (Entry, error) {
 		return e, err
 	}
 	e.Present = true
-	if e.Size, err = treeSize(dir); err != nil {
+	if e.Size, err = store.TreeSize(dir); err != nil {
 		return e, err
 	}
 	source := Build
@@ -167,7 +169,7 @@ func (l *Library) listArtifact(a artifact) (Entry, error) {
 // from is where something that is there came from: made by source, unless it
 // was loaded.
 func (l *Library) from(slug string, source Source) (Source, error) {
-	loaded, err := l.Store.wasLoaded(slug)
+	loaded, err := l.Store.WasLoaded(slug)
 	if loaded {
 		return Archive, err
 	}

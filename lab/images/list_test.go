@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 func lines(t *testing.T, s *stand) []string {
@@ -29,7 +31,7 @@ func lines(t *testing.T, s *stand) []string {
 
 func TestList(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), serve(t, nil)
+	engine, host := realEngine(t), imagestest.Registry(t, nil)
 	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
 	nothing := []string{
 		"node image node  ",
@@ -41,8 +43,8 @@ func TestList(t *testing.T) {
 		t.Errorf("with nothing there: %q, want %q", got, nothing)
 	}
 
-	push(t, host+"/kindest/node:v9", fakeKindNode(t))
-	push(t, host+"/spiffe/spire-server:9", randomImage(t, runtime.GOARCH))
+	imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
+	imagestest.Push(t, host+"/spiffe/spire-server:9", imagestest.RandomImage(t, runtime.GOARCH))
 	s.ensure(t)
 	pulled := []string{
 		"node image node  pull",

@@ -64,7 +64,7 @@ func (l *Library) load(ctx context.Context, r recipes, archive io.Reader) error 
 	if err != nil {
 		return err
 	}
-	return l.Store.scratchFolder(ctx, func(dir string) error {
+	return l.Store.Scratch(ctx, func(dir string) error {
 		if err := unpackParts(files, m.Parts, dir); err != nil {
 			return packed.described(err)
 		}
@@ -245,12 +245,12 @@ func (l *Library) publish(ctx context.Context, a artifact, dir string) error {
 	if err != nil || !made {
 		return err
 	}
-	return l.Store.markLoaded(a.slug(), true)
+	return l.Store.MarkLoaded(a.slug(), true)
 }
 
 // publishNode gives the node image to the engine.
 func (l *Library) publishNode(ctx context.Context, r recipes, f flavour, m manifest, dir string) (err error) {
-	unlock, err := l.Store.lock(ctx, imageSlug(f.key))
+	unlock, err := l.Store.Lock(ctx, imageSlug(f.key))
 	if err != nil {
 		return err
 	}
@@ -267,5 +267,5 @@ func (l *Library) publishNode(ctx context.Context, r recipes, f flavour, m manif
 	if _, there, err = l.Engine.Image(ctx, r.nodeReference(f)); err == nil && !there {
 		err = fmt.Errorf("docker has loaded the archive, and has no image %s", r.nodeReference(f))
 	}
-	return errors.Join(err, l.Store.markLoaded(imageSlug(f.key), true))
+	return errors.Join(err, l.Store.MarkLoaded(imageSlug(f.key), true))
 }

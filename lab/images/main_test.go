@@ -1,7 +1,6 @@
 package images
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -14,93 +13,20 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files and docs/reference/images.md")
 
-// helperVariable makes the test program do what a helper does, in a process
-// that can be killed, in place of the tests.
-const helperVariable = "FEDLAB_IMAGES_HELPER"
-
-func helpers() map[string]func(context.Context, []string) error {
-	return map[string]func(context.Context, []string) error{
-		"store": helpStore, "module": helpModule, "node": helpNode,
-	}
-}
-
-// TestMain keeps the tests on this machine: all but loopback goes through a
-// proxy that does not exist, and no module is fetched.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	if name := os.Getenv(helperVariable); name != "" {
-		if err := helpers()[name](context.Background(), flag.Args()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-func isolate() error {
-	var errs []error
-	for name, value := range map[string]string{
-		"HTTP_PROXY": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "",
-		"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1", "no_proxy": "",
-		"GOPROXY": "off",
-		// No person's credentials: there is no such folder.
-		"DOCKER_CONFIG": filepath.Join(os.TempDir(), "fedlab-no-docker-config"),
-	} {
-		errs = append(errs, os.Setenv(name, value))
-	}
-	return errors.Join(errs...)
-}
-
-// helper is a command that runs a helper in a process of its own.
-func helper(t *testing.T, name string, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), helperVariable+"="+name)
-	cmd.Stderr = os.Stderr
-	return cmd
-}
-
-// kill ends a helper as a crash does.
-func kill(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
-		t.Fatalf("helper ended by itself: %v", err)
-	}
-}
-
-// golden compares text with a file, which -update rewrites.
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s is stale, go test ./lab/images -update writes it; now it is:\n%s", file, got)
-	}
+	imagestest.Main(m, map[string]func(context.Context, []string) error{"module": helpModule, "node": helpNode})
 }
 
 // newStore returns an empty store.
-func newStore(t *testing.T) *Store {
+func newStore(t *testing.T) *store.Store {
 	t.Helper()
-	s, err := OpenStore(t.TempDir())
+	s, err := store.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,9 +2,7 @@ package images
 
 import (
 	"context"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // upstream holds, for each module, the go.mod that requires it, names the
@@ -90,16 +90,7 @@ func (m module) key() (string, error) {
 	for _, from := range slices.Sorted(maps.Keys(m.rename)) {
 		texts = append(texts, from, m.rename[from])
 	}
-	return hash(texts...), nil
-}
-
-// hash returns a short hash of texts.
-func hash(texts ...string) string {
-	h := sha256.New()
-	for _, t := range texts {
-		fmt.Fprintf(h, "%d\n%s", len(t), t)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:16]
+	return store.Key(texts...), nil
 }
 
 // sourceFolder is where the source of what is being made lies in an artifact's folder,

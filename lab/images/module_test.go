@@ -13,7 +13,8 @@ import (
 	"testing"
 	"testing/fstest"
 
-	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // greeter is a module with one program, which "upstream" publishes in a folder.
@@ -91,7 +92,7 @@ func TestModuleThatDoesNotCompile(t *testing.T) {
 
 // helpModule builds the greeter with the go command that is first in PATH.
 func helpModule(ctx context.Context, args []string) error {
-	s, err := OpenStore(args[0])
+	s, err := store.Open(args[0])
 	if err != nil {
 		return err
 	}
@@ -109,14 +110,14 @@ func TestModuleTakesUpAKilledBuild(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "go"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	half := helper(t, "module", s.Root(), source)
+	half := imagestest.Helper(t, "module", s.Root(), source)
 	tmp := t.TempDir()
 	half.Env = append(half.Env, "TMPDIR="+tmp, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	if err := half.Start(); err != nil {
 		t.Fatal(err)
 	}
 	var compiler int
-	wait(t, "the compiler runs", func(context.Context) error {
+	imagestest.Wait(t, "the compiler runs", func(context.Context) error {
 		data, err := os.ReadFile(pidFile)
 		if err != nil {
 			return err
@@ -124,8 +125,8 @@ func TestModuleTakesUpAKilledBuild(t *testing.T) {
 		compiler, err = strconv.Atoi(strings.TrimSpace(string(data)))
 		return err
 	})
-	kill(t, half)
-	wait(t, "the compiler is gone with the build", func(context.Context) error { return dead(compiler) })
+	imagestest.Kill(t, half)
+	imagestest.Wait(t, "the compiler is gone with the build", func(context.Context) error { return dead(compiler) })
 
 	m := greeter(source)
 	if dir, there, err := s.Path(m.name, "k1"); there || err != nil {
@@ -139,19 +140,12 @@ func TestModuleTakesUpAKilledBuild(t *testing.T) {
 	if err != nil || string(out) != "hello from v1.2.3\n" {
 		t.Errorf("the program says %q, error %v, want it whole", out, err)
 	}
-	entries, err := os.ReadDir(s.builds())
+	entries, err := os.ReadDir(s.Root() + "/builds")
 	if err != nil || len(entries) != 1 {
 		t.Errorf("store has %v, error %v, want the artifact alone", entries, err)
 	}
 	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
 		t.Errorf("the compiler has left %v, error %v, in the folder for temporary files", left, err)
-	}
-}
-
-func wait(t *testing.T, name string, probe func(context.Context) error) {
-	t.Helper()
-	if err := check.Until(t.Context(), soon, check.Check{Name: name, Probe: probe}); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
@@ -58,7 +59,7 @@ type loaded struct {
 
 // nodeMaker puts a node image together in containers of a Docker engine.
 type nodeMaker struct {
-	store  *Store
+	store  *store.Store
 	engine *docker.Client
 	realm  string
 	// key is the node image's; it labels what is made on the way, so that what
@@ -72,25 +73,25 @@ func (l *Library) nodeMaker(r recipes, key string) nodeMaker {
 
 // imageSlug is what the node image of a key is called in the store, which has
 // its lock and where it is from.
-func imageSlug(key string) string { return slug("image", key) }
+func imageSlug(key string) string { return store.Slug("image", key) }
 
 // labels are those of what is made on the way.
 func (n nodeMaker) labels() map[string]string {
-	labels := n.store.buildLabels(n.realm)
+	labels := buildLabels(n.store, n.realm)
 	labels[labelKey] = n.key
 	return labels
 }
 
 // buildLabels are those of all that is made on the way for a store.
-func (s *Store) buildLabels(realm string) map[string]string {
-	return map[string]string{labelRole: realm + roleBuild, labelStore: s.owner}
+func buildLabels(s *store.Store, realm string) map[string]string {
+	return map[string]string{labelRole: realm + roleBuild, labelStore: s.Owner()}
 }
 
 // make lets do make image ref unless it is there. Of several processes that
 // want it one makes it and the others wait. What a killed build of the same
 // image left is removed before, and what this one leaves afterwards.
 func (n nodeMaker) make(ctx context.Context, ref string, do func(n nodeMaker, ref string) error) (err error) {
-	unlock, err := n.store.lock(ctx, imageSlug(n.key))
+	unlock, err := n.store.Lock(ctx, imageSlug(n.key))
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,7 @@ func (n nodeMaker) make(ctx context.Context, ref string, do func(n nodeMaker, re
 	if err := do(n, ref); err != nil {
 		return err
 	}
-	return n.store.markLoaded(imageSlug(n.key), false)
+	return n.store.MarkLoaded(imageSlug(n.key), false)
 }
 
 // sweep removes the containers and images that are there only on the way, those
@@ -183,7 +184,7 @@ func (n nodeMaker) commit(ctx context.Context, id, ref string) error {
 
 // scratch is what an image is called from which the node image is made.
 func (n nodeMaker) scratch() string {
-	return "fedlab.local/" + n.realm + "node-scratch:" + n.key + "-" + n.store.owner
+	return "fedlab.local/" + n.realm + "node-scratch:" + n.key + "-" + n.store.Owner()
 }
 
 // load gives the engine an image to start from, and returns its name.

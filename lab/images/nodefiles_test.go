@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 // moduleFolder is where the module cache has a module that fedlab requires.
@@ -36,8 +38,8 @@ func TestNodeFiles(t *testing.T) {
 	if err := writeNodeFiles(&buf, kindFiles, bin, []byte(`{"ociVersion": "1"}`)); err != nil {
 		t.Fatal(err)
 	}
-	list := strings.Join(entries(t, bytes.NewReader(buf.Bytes())), "\n") + "\n"
-	golden(t, filepath.Join("testdata", "nodefiles.golden"), []byte(list))
+	list := strings.Join(imagestest.Entries(t, bytes.NewReader(buf.Bytes())), "\n") + "\n"
+	imagestest.Golden(t, *update, filepath.Join("testdata", "nodefiles.golden"), []byte(list))
 
 	texts := map[string]string{
 		"usr/bin/kubelet":              "kubelet",
@@ -95,16 +97,9 @@ func TestContainerSpec(t *testing.T) {
 			if string(got) != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
-			if text := errorText(err); text != tt.err {
+			if text := imagestest.ErrorText(err); text != tt.err {
 				t.Errorf("error %q, want %q", text, tt.err)
 			}
 		})
 	}
-}
-
-func errorText(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 // debian writes the archive of a root file system with two packages: iptables,
@@ -79,7 +81,7 @@ func TestPackages(t *testing.T) {
 		"0755 0 usr/sbin/xtables-nft-multi",
 		"0644 0 usr/lib/libxtables.so.12",
 	}
-	if got := entries(t, &buf); !slices.Equal(got, want) {
+	if got := imagestest.Entries(t, &buf); !slices.Equal(got, want) {
 		t.Errorf("copied %q, want %q", got, want)
 	}
 }

@@ -30,7 +30,7 @@ func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 		keep[a.slug()] = true
 	}
 	var done Pruned
-	if done.Names, done.Bytes, err = l.Store.prune(keep); err != nil {
+	if done.Names, done.Bytes, err = l.Store.Prune(keep); err != nil {
 		return done, err
 	}
 	if err := l.pruneContainers(ctx, r, &done); err != nil {
@@ -41,7 +41,7 @@ func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 
 // pruneContainers removes those in which a build worked that was killed.
 func (l *Library) pruneContainers(ctx context.Context, r recipes, done *Pruned) error {
-	left, err := l.Engine.Containers(ctx, l.Store.buildLabels(r.realm))
+	left, err := l.Engine.Containers(ctx, buildLabels(l.Store, r.realm))
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 	if err != nil {
 		return err
 	}
-	left, err := l.Engine.Images(ctx, l.Store.buildLabels(r.realm))
+	left, err := l.Engine.Images(ctx, buildLabels(l.Store, r.realm))
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (l *Library) pruneImages(ctx context.Context, r recipes, done *Pruned) erro
 				return err
 			}
 			done.Names = append(done.Names, imageNames(img)...)
-			return errors.Join(removeImage(ctx, l.Engine, img), l.Store.markLoaded(imageSlug(img.Labels[labelKey]), false))
+			return errors.Join(removeImage(ctx, l.Engine, img), l.Store.MarkLoaded(imageSlug(img.Labels[labelKey]), false))
 		})
 		if err != nil {
 			return err
@@ -142,7 +142,7 @@ func (l *Library) used(ctx context.Context, img docker.Image) (bool, error) {
 // unlessMade does something with what belongs to an image unless somebody is
 // making that just now.
 func (l *Library) unlessMade(key string, do func() error) (err error) {
-	unlock, free, err := l.Store.tryLock(imageSlug(key))
+	unlock, free, err := l.Store.TryLock(imageSlug(key))
 	if err != nil || !free {
 		return err
 	}

@@ -37,7 +37,7 @@ func (s *stand) label(t *testing.T, ref, role, key string) {
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
-	labels := s.Store.buildLabels(s.standIn.realm)
+	labels := buildLabels(s.Store, s.standIn.realm)
 	labels[labelRole], labels[labelKey] = s.standIn.realm+role, key
 	if err := s.Engine.Import(t.Context(), &small, ref, []string{labelLine(labels)}); err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestBuildsOfOtherUsersStay(t *testing.T) {
 	working, image := other.leave(t, from, key)
 	stays := func(after string) {
 		t.Helper()
-		left, err := engine.Containers(t.Context(), other.Store.buildLabels(mine.standIn.realm))
+		left, err := engine.Containers(t.Context(), buildLabels(other.Store, mine.standIn.realm))
 		if err != nil || len(left) != 1 || left[0].ID != working {
 			t.Errorf("after %s: left %v, error %v, want the container of the other one's build", after, left, err)
 		}
@@ -109,7 +109,7 @@ func TestPrune(t *testing.T) {
 	s.label(t, renamed, roleNode, s.standIn.flavour(Build).key)
 	_, killed := s.leave(t, set.NodeImage, "killed")
 	working, workingImage := s.leave(t, set.NodeImage, "working")
-	unlock, err := s.Store.lock(t.Context(), imageSlug("working"))
+	unlock, err := s.Store.Lock(t.Context(), imageSlug("working"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestPrune(t *testing.T) {
 	if done.Bytes <= 0 || done.Bytes >= img.Size/2 {
 		t.Errorf("gave back %d bytes, want little of the %d, which it shares", done.Bytes, img.Size)
 	}
-	if loaded, err := s.Store.wasLoaded(imageSlug(oldKey)); loaded || err != nil {
+	if loaded, err := s.Store.WasLoaded(imageSlug(oldKey)); loaded || err != nil {
 		t.Errorf("a removed image is said to be loaded, error %v", err)
 	}
 	s.events = nil

@@ -20,6 +20,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 const (
@@ -37,7 +39,7 @@ const pulledFile = "image.tar"
 func pulledName(img Image) string { return "pulled-" + img.Name }
 
 func pulledKey(img Image) string {
-	return hash("pulled 1", runtime.GOARCH, img.Reference, img.Digest)
+	return store.Key("pulled 1", runtime.GOARCH, img.Reference, img.Digest)
 }
 
 // puller fetches upstream images from registries. Who is asked, and with which

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,64 +14,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
-
-// serve starts a registry on loopback and returns its host. between may change
-// what it answers; it may be nil.
-func serve(t *testing.T, between func(http.Handler) http.Handler) string {
-	t.Helper()
-	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	if between != nil {
-		handler = between(handler)
-	}
-	server := httptest.NewServer(handler)
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "http://")
-}
-
-// randomImage is an image of two layers for an architecture.
-func randomImage(t *testing.T, architecture string) v1.Image {
-	t.Helper()
-	img, err := random.Image(64<<10, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", architecture
-	if img, err = mutate.ConfigFile(img, config); err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
-func push(t *testing.T, ref string, img remote.Taggable) {
-	t.Helper()
-	tag, err := name.NewTag(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	switch img := img.(type) {
-	case v1.ImageIndex:
-		err = remote.WriteIndex(tag, img)
-	case v1.Image:
-		err = remote.Write(tag, img)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) string {
 	t.Helper()
@@ -88,7 +37,7 @@ func digestOf(t *testing.T, img interface{ Digest() (v1.Hash, error) }) string {
 var server = Image{Name: "spire-server", Reference: "ghcr.io/spiffe/spire-server:1.15.3"}
 
 // pulls lets p pull into a new store, and returns the artifact's folder.
-func pulls(t *testing.T, p puller, img Image) (*Store, string, error) {
+func pulls(t *testing.T, p puller, img Image) (*store.Store, string, error) {
 	t.Helper()
 	s, a := newStore(t), p.artifact(img)
 	dir, err := s.Make(t.Context(), a.name, pulledKey(img), a.fill)
@@ -107,7 +56,7 @@ func TestOtherKindNode(t *testing.T) {
 	} {
 		r, err := (&Library{KindNode: tt.reference}).recipes()
 		if tt.err != "" {
-			if !strings.HasPrefix(errorText(err), tt.err) {
+			if !strings.HasPrefix(imagestest.ErrorText(err), tt.err) {
 				t.Errorf("%s: error %v, want %s", tt.reference, err, tt.err)
 			}
 			continue
@@ -123,8 +72,8 @@ func TestOtherKindNode(t *testing.T) {
 }
 
 func TestPull(t *testing.T) {
-	host := serve(t, nil)
-	img, other := randomImage(t, runtime.GOARCH), randomImage(t, "s390x")
+	host := imagestest.Registry(t, nil)
+	img, other := imagestest.RandomImage(t, runtime.GOARCH), imagestest.RandomImage(t, "s390x")
 	for ref, index := range map[string]remote.Taggable{
 		host + "/spiffe/spire-server:1.15.3":       img,
 		host + "/up/stream/spiffe/agent:1.15.3":    img,
@@ -133,7 +82,7 @@ func TestPull(t *testing.T) {
 		host + "/spiffe/by-digest:another-tag":     img,
 		host + "/spiffe/index-by-digest:other-tag": several(t, img, other),
 	} {
-		push(t, ref, index)
+		imagestest.Push(t, ref, index)
 	}
 	tests := map[string]struct {
 		mirror string
@@ -184,20 +133,6 @@ func several(t *testing.T, images ...v1.Image) v1.ImageIndex {
 	return index
 }
 
-// part of a request's path, and what is done with such a request in place of
-// answering it.
-func instead(path string, do http.HandlerFunc) func(http.Handler) http.Handler {
-	return func(real http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, path) {
-				do(w, r)
-				return
-			}
-			real.ServeHTTP(w, r)
-		})
-	}
-}
-
 // half answers with the first bytes of a body of that size; then the connection
 // does what after does.
 func half(size int64, after func(*http.Request)) http.HandlerFunc {
@@ -210,7 +145,7 @@ func half(size int64, after func(*http.Request)) http.HandlerFunc {
 }
 
 func TestPullRefused(t *testing.T) {
-	img := randomImage(t, runtime.GOARCH)
+	img := imagestest.RandomImage(t, runtime.GOARCH)
 	pinned := server
 	pinned.Digest = "sha256:" + strings.Repeat("ab", 32)
 	manifest, err := img.RawManifest()
@@ -237,30 +172,30 @@ func TestPullRefused(t *testing.T) {
 		"absent":          {image: server, want: []string{"NAME_UNKNOWN: Unknown name"}},
 		"another version": {image: Image{Name: "spire-server", Reference: "ghcr.io/spiffe/spire-server:1.16.0"}, push: img, want: []string{"MANIFEST_UNKNOWN: Unknown manifest"}},
 		"another image under the digest": {image: pinned, push: img,
-			between: instead("/manifests/"+pinned.Digest, func(w http.ResponseWriter, _ *http.Request) {
+			between: imagestest.Instead("/manifests/"+pinned.Digest, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
 				_, _ = w.Write(manifest)
 			}),
 			want: []string{"manifest digest", "does not match requested digest", pinned.Digest}},
 		"another layer under the digest": {image: server, push: img,
-			between: instead("/blobs/"+layer, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, size)) }),
+			between: imagestest.Instead("/blobs/"+layer, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, size)) }),
 			want:    []string{"error verifying", layer}},
 		"connection that breaks half-way": {image: server, push: img,
-			between: instead("/blobs/"+layer, half(size, func(*http.Request) { panic(http.ErrAbortHandler) })),
+			between: imagestest.Instead("/blobs/"+layer, half(size, func(*http.Request) { panic(http.ErrAbortHandler) })),
 			want:    []string{"unexpected EOF"}},
 		"download that stands still": {image: server, push: img,
-			between: instead("/blobs/"+layer, half(size, func(r *http.Request) { <-r.Context().Done() })),
+			between: imagestest.Instead("/blobs/"+layer, half(size, func(r *http.Request) { <-r.Context().Done() })),
 			stall:   200 * time.Millisecond, want: []string{"nothing has come for 200ms"}},
 		"registry that never answers": {image: server,
-			between: instead("/v2/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+			between: imagestest.Instead("/v2/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
 			contact: 2 * time.Second, want: []string{"no answer within 2s"}},
-		"another architecture": {image: server, push: randomImage(t, "s390x"), want: []string{"the image is for s390x, want " + runtime.GOARCH}},
+		"another architecture": {image: server, push: imagestest.RandomImage(t, "s390x"), want: []string{"the image is for s390x, want " + runtime.GOARCH}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			host := serve(t, tt.between)
+			host := imagestest.Registry(t, tt.between)
 			if tt.push != nil {
-				push(t, host+"/spiffe/spire-server:1.15.3", tt.push)
+				imagestest.Push(t, host+"/spiffe/spire-server:1.15.3", tt.push)
 			}
 			s, _, err := pulls(t, puller{mirror: host, contact: cmp.Or(tt.contact, 30*time.Second), stall: cmp.Or(tt.stall, 30*time.Second)}, tt.image)
 			var refused *SourceError
@@ -293,7 +228,7 @@ func TestPullWithoutRegistry(t *testing.T) {
 func TestPullIsInterrupted(t *testing.T) {
 	errInterrupted := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	host := serve(t, instead("/v2/", func(_ http.ResponseWriter, r *http.Request) {
+	host := imagestest.Registry(t, imagestest.Instead("/v2/", func(_ http.ResponseWriter, r *http.Request) {
 		cancel(errInterrupted)
 		<-r.Context().Done()
 	}))
@@ -325,7 +260,7 @@ func TestPullReference(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			ref, err := puller{mirror: tt.mirror}.reference(Image{Reference: tt.reference, Digest: tt.digest})
-			if text := errorText(err); text != tt.err {
+			if text := imagestest.ErrorText(err); text != tt.err {
 				t.Fatalf("error %q, want %q", text, tt.err)
 			}
 			if err == nil && ref.Name() != tt.want {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // artifact is something that the store keeps a folder of.
@@ -16,7 +18,7 @@ type artifact struct {
 	// key is the hash of its recipe.
 	key     string
 	typical time.Duration
-	fill    fillFunc
+	fill    store.Fill
 	// ask returns nil when a registry has it, and fetches nothing; nil for what
 	// is made here.
 	ask func(context.Context) error
@@ -27,7 +29,7 @@ type artifact struct {
 	foundation bool
 }
 
-func (a artifact) slug() string { return slug(a.name, a.key) }
+func (a artifact) slug() string { return store.Slug(a.name, a.key) }
 
 // flavour is one of the two ways in which the node image can be had.
 type flavour struct {
@@ -101,7 +103,7 @@ func (r recipes) demoReference(d demo) (string, error) {
 		}
 		keys = append(keys, below.key)
 	}
-	return d.reference(hash(keys...)), nil
+	return d.reference(store.Key(keys...)), nil
 }
 
 // engineReference is what a demo program's image is called in Docker: the same.
@@ -187,6 +189,6 @@ func (r *recipes) computeFlavours() error {
 			pulled = append(pulled, a.name, a.key)
 		}
 	}
-	r.flavours = []flavour{{source: Pull, key: hash(pulled...)}, {source: Build, key: hash(built...)}}
+	r.flavours = []flavour{{source: Pull, key: store.Key(pulled...)}, {source: Build, key: store.Key(built...)}}
 	return nil
 }

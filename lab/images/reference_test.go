@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 // TestReference says when docs/reference/images.md is stale; -update writes it.
 func TestReference(t *testing.T) {
-	golden(t, filepath.Join("..", "..", "docs", "reference", "images.md"), reference())
+	imagestest.Golden(t, *update, filepath.Join("..", "..", "docs", "reference", "images.md"), reference())
 }
 
 const intro = `# Images

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // suite is the Debian release that the node's root file system is made of. Its
@@ -45,7 +47,7 @@ func unwanted() []string {
 }
 
 func rootfsKey() string {
-	return hash("rootfs 3", runtime.GOARCH, suite, strings.Join(packages(), " "), strings.Join(unwanted(), " "))
+	return store.Key("rootfs 3", runtime.GOARCH, suite, strings.Join(packages(), " "), strings.Join(unwanted(), " "))
 }
 
 // debootstrap returns the arguments with which debootstrap takes packages from

@@ -39,7 +39,7 @@ func (l *Library) save(ctx context.Context, w io.Writer) error {
 	if len(have.missing) > 0 {
 		return &MissingError{What: have.missing}
 	}
-	return l.Store.scratchFolder(ctx, func(dir string) error {
+	return l.Store.Scratch(ctx, func(dir string) error {
 		s := saving{Library: l, recipes: r, parts: map[string]io.ReadSeeker{}, manifest: manifest{
 			APIVersion: archiveAPI, Kind: archiveKind, Version: l.Version,
 			Source: have.flavour.source, Node: have.flavour.key, Artifacts: map[string]string{},

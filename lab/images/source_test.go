@@ -3,6 +3,8 @@ package images
 import (
 	"slices"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 func TestParseSource(t *testing.T) {
@@ -15,7 +17,7 @@ func TestParseSource(t *testing.T) {
 		t.Errorf("ParseSource of nothing = %q, error %v, want auto", got, err)
 	}
 	_, err := ParseSource("registry")
-	if want := `unknown source of images "registry", want auto, present, archive, pull or build`; errorText(err) != want {
+	if want := `unknown source of images "registry", want auto, present, archive, pull or build`; imagestest.ErrorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
@@ -46,7 +48,7 @@ func TestSources(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			got, err := tt.library.sources(tt.have, tt.need)
-			if errorText(err) != tt.err {
+			if imagestest.ErrorText(err) != tt.err {
 				t.Errorf("error %v, want %q", err, tt.err)
 			}
 			if !slices.Equal(got, tt.want) {

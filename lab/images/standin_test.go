@@ -19,11 +19,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // files makes an artifact of small files, which hold their own names.
-func files(names ...string) fillFunc {
+func files(names ...string) store.Fill {
 	return func(_ context.Context, dir string, _ *os.File) error {
 		var errs []error
 		for _, name := range names {
@@ -71,16 +73,7 @@ func fakeKindNode(t *testing.T) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", runtime.GOARCH
-	if img, err = mutate.ConfigFile(img, config); err != nil {
-		t.Fatal(err)
-	}
-	return img
+	return imagestest.For(t, img, runtime.GOARCH)
 }
 
 // What the stand-ins call their upstream images.
@@ -162,7 +155,7 @@ func clear(ctx context.Context, engine *docker.Client, realm string) error {
 	return errors.Join(errs...)
 }
 
-func newStand(t *testing.T, store *Store, engine *docker.Client, realm, mirror string) *stand {
+func newStand(t *testing.T, store *store.Store, engine *docker.Client, realm, mirror string) *stand {
 	t.Helper()
 	r, err := small(realm, mirror)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 // absent is an engine that does not answer, as on a machine that nothing is
@@ -42,14 +43,14 @@ func (s *stand) has(t *testing.T, names ...string) {
 
 func TestWork(t *testing.T) {
 	engine := absent(t)
-	full, half := serve(t, nil), serve(t, nil)
+	full, half := imagestest.Registry(t, nil), imagestest.Registry(t, nil)
 	for _, host := range []string{full, half} {
-		push(t, host+"/kindest/node:v9", fakeKindNode(t))
+		imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
 	}
-	push(t, full+"/spiffe/spire-server:9", randomImage(t, runtime.GOARCH))
-	foreign := serve(t, nil)
-	push(t, foreign+"/kindest/node:v9", fakeKindNode(t))
-	push(t, foreign+"/spiffe/spire-server:9", randomImage(t, "s390x"))
+	imagestest.Push(t, full+"/spiffe/spire-server:9", imagestest.RandomImage(t, runtime.GOARCH))
+	foreign := imagestest.Registry(t, nil)
+	imagestest.Push(t, foreign+"/kindest/node:v9", fakeKindNode(t))
+	imagestest.Push(t, foreign+"/spiffe/spire-server:9", imagestest.RandomImage(t, "s390x"))
 	ours := []string{"quotes", "metallb-chart", "spire-crds"}
 	refused := func(host string) string {
 		return "pull " + host + "/spiffe/spire-server:9: GET http://" + host + "/v2/spiffe/spire-server/manifests/9: NAME_UNKNOWN: Unknown name; goes on with source build"
@@ -91,7 +92,7 @@ func TestWork(t *testing.T) {
 // The images are asked for at the same time: a registry that is silent costs
 // the bound once.
 func TestWorkOfASilentRegistry(t *testing.T) {
-	host := serve(t, instead("/manifests/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	host := imagestest.Registry(t, imagestest.Instead("/manifests/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	s := newStand(t, newStore(t), absent(t), "", host)
 	const contact = 200 * time.Millisecond
 	for i, img := range []Image{s.standIn.kind, s.standIn.images[1]} {
@@ -108,9 +109,9 @@ func TestWorkOfASilentRegistry(t *testing.T) {
 }
 
 func TestWorkFetchesNothing(t *testing.T) {
-	host := serve(t, nil)
-	push(t, host+"/kindest/node:v9", fakeKindNode(t))
-	push(t, host+"/spiffe/spire-server:9", randomImage(t, runtime.GOARCH))
+	host := imagestest.Registry(t, nil)
+	imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
+	imagestest.Push(t, host+"/spiffe/spire-server:9", imagestest.RandomImage(t, runtime.GOARCH))
 	s := newStand(t, newStore(t), absent(t), "", host)
 	if _, err := s.Work(t.Context(), Node); err != nil {
 		t.Fatal(err)

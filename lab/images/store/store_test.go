@@ -1,4 +1,4 @@
-package images
+package store
 
 import (
 	"bufio"
@@ -14,17 +14,27 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-// soon is the bound of waits for another process of this machine.
-var soon = check.Bound{Within: 30 * time.Second, Every: 20 * time.Millisecond}
+func TestMain(m *testing.M) {
+	imagestest.Main(m, map[string]func(context.Context, []string) error{"store": helpStore})
+}
+
+// newStore returns an empty store.
+func newStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
 // writes makes an artifact of one file.
-func writes(text string) fillFunc {
+func writes(text string) Fill {
 	return func(_ context.Context, dir string, _ *os.File) error {
 		return os.WriteFile(filepath.Join(dir, "file"), []byte(text), 0o600)
 	}
@@ -91,7 +101,7 @@ func TestStoreKeepsNothingOfAFailedBuild(t *testing.T) {
 
 // helpStore starts to make an artifact, says so, and gets no further.
 func helpStore(ctx context.Context, args []string) error {
-	s, err := OpenStore(args[0])
+	s, err := Open(args[0])
 	if err != nil {
 		return err
 	}
@@ -112,7 +122,7 @@ func helpStore(ctx context.Context, args []string) error {
 
 func TestStoreTakesUpAKilledBuild(t *testing.T) {
 	s := newStore(t)
-	half := helper(t, "store", s.Root())
+	half := imagestest.Helper(t, "store", s.Root())
 	out, err := half.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +163,7 @@ func TestStoreTakesUpAKilledBuild(t *testing.T) {
 		t.Errorf("the artifact is there, error %v, though it is half made", err)
 	}
 
-	kill(t, half)
+	imagestest.Kill(t, half)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +174,7 @@ func TestStoreTakesUpAKilledBuild(t *testing.T) {
 
 func TestStoreWaitEndsWithItsContext(t *testing.T) {
 	s := newStore(t)
-	unlock, err := s.lock(t.Context(), "etcd-k1")
+	unlock, err := s.Lock(t.Context(), "etcd-k1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +221,7 @@ func TestStorePrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.markLoaded("etcd-loaded", true); err != nil {
+	if err := s.MarkLoaded("etcd-loaded", true); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"spire-killed.partial", "spire-working.partial"} {
@@ -222,7 +232,7 @@ func TestStorePrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	unlock, err := s.lock(t.Context(), "spire-working")
+	unlock, err := s.Lock(t.Context(), "spire-working")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +248,7 @@ func TestStorePrune(t *testing.T) {
 		}
 	}
 
-	removed, size, err := s.prune(map[string]bool{"etcd-new": true})
+	removed, size, err := s.Prune(map[string]bool{"etcd-new": true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +269,7 @@ func TestStorePrune(t *testing.T) {
 	if len(logs) != 2 || logs[0].Name() != "etcd-new.log" || logs[1].Name() != "spire-working.log" {
 		t.Errorf("left logs %v, want those of the current artifact and of what is being made", logs)
 	}
-	if loaded, err := s.wasLoaded("etcd-loaded"); loaded || err != nil {
+	if loaded, err := s.WasLoaded("etcd-loaded"); loaded || err != nil {
 		t.Errorf("a removed artifact is still said to be loaded, error %v", err)
 	}
 }
@@ -267,13 +277,13 @@ func TestStorePrune(t *testing.T) {
 // What was loaded once and is made anew later is not said to be loaded.
 func TestStoreForgetsWhereAnArtifactWasFrom(t *testing.T) {
 	s := newStore(t)
-	if err := s.markLoaded("etcd-k1", true); err != nil {
+	if err := s.MarkLoaded("etcd-k1", true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Make(t.Context(), "etcd", "k1", writes("made")); err != nil {
 		t.Fatal(err)
 	}
-	if loaded, err := s.wasLoaded("etcd-k1"); loaded || err != nil {
+	if loaded, err := s.WasLoaded("etcd-k1"); loaded || err != nil {
 		t.Errorf("loaded %t, error %v, want it made", loaded, err)
 	}
 }

@@ -1,7 +1,13 @@
-package images
+// Package store keeps what was made on disk: a folder for each artifact, locks by
+// which processes share it, and where each artifact came from.
+//
+// It refuses to know what an artifact is, and how it is made.
+package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,41 +26,32 @@ import (
 // Store is the folder that keeps what was built: one folder per artifact, named
 // after what it is and the hash of its recipe, outside of any checkout. All of
 // it may be deleted at any time; what is needed again is built again.
-type Store struct {
-	root string
-	// owner tells it from the stores of other users and machines that share a
-	// Docker engine.
-	owner string
-}
+type Store struct{ root, owner string }
 
-// OpenStore returns the store in root, or, where root is empty, in the user's
+// Open returns the store in root, or, where root is empty, in the user's
 // cache folder. It makes the folder, and refuses one in which other users may
 // write: what is built there runs in the name of the caller.
-func OpenStore(root string) (*Store, error) {
+func Open(root string) (_ *Store, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open image store: %w", err)
+		}
+	}()
 	if root == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
-			return nil, fmt.Errorf("open image store: %w", err)
+			return nil, err
 		}
 		root = filepath.Join(cache, "fedlab")
 	}
-	s, err := openStore(root)
-	if err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
-	return s, nil
-}
-
-func openStore(root string) (*Store, error) {
-	root, err := filepath.Abs(root)
-	if err != nil {
+	if root, err = filepath.Abs(root); err != nil {
 		return nil, err
 	}
 	machine, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: root, owner: hash(machine, strconv.Itoa(os.Getuid()), root)}
+	s := &Store{root: root, owner: Key(machine, strconv.Itoa(os.Getuid()), root)}
 	for _, dir := range []string{s.builds(), s.logs(), s.locks(), s.loaded()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
@@ -69,6 +66,10 @@ func openStore(root string) (*Store, error) {
 // Root returns the store's folder.
 func (s *Store) Root() string { return s.root }
 
+// Owner tells the store from those of other users and machines that share a
+// Docker engine.
+func (s *Store) Owner() string { return s.owner }
+
 func (s *Store) builds() string { return filepath.Join(s.root, "builds") }
 func (s *Store) logs() string   { return filepath.Join(s.root, "logs") }
 func (s *Store) locks() string  { return filepath.Join(s.root, "locks") }
@@ -76,12 +77,21 @@ func (s *Store) locks() string  { return filepath.Join(s.root, "locks") }
 // loaded has an empty file for all that came out of an archive.
 func (s *Store) loaded() string { return filepath.Join(s.root, "loaded") }
 
-// slug names an artifact in the store.
-func slug(name, key string) string { return name + "-" + key }
+// Key returns a short hash of texts, such as a recipe.
+func Key(texts ...string) string {
+	h := sha256.New()
+	for _, t := range texts {
+		fmt.Fprintf(h, "%d\n%s", len(t), t)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
+}
+
+// Slug is what an artifact is called in the store.
+func Slug(name, key string) string { return name + "-" + key }
 
 // Path returns the folder of an artifact, and whether it is there.
 func (s *Store) Path(name, key string) (string, bool, error) {
-	dir := filepath.Join(s.builds(), slug(name, key))
+	dir := filepath.Join(s.builds(), Slug(name, key))
 	_, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return dir, false, nil
@@ -95,21 +105,21 @@ func (s *Store) Path(name, key string) (string, bool, error) {
 // partial marks what is being made or was left by a build that was killed.
 const partial = ".partial"
 
-// fillFunc puts an artifact's files into a folder, and what there is to say
+// Fill puts an artifact's files into a folder, and what there is to say
 // about it into a log.
-type fillFunc func(ctx context.Context, dir string, log *os.File) error
+type Fill func(ctx context.Context, dir string, log *os.File) error
 
 // Make returns the folder of an artifact, and lets fill make it where it is not
 // there. The folder gets its name only when fill has ended well, so a killed
 // build leaves nothing that could be taken for a good one. Of several processes
 // that want the same artifact one makes it and the others wait. The log is kept
 // and named in the error.
-func (s *Store) Make(ctx context.Context, name, key string, fill fillFunc) (_ string, err error) {
+func (s *Store) Make(ctx context.Context, name, key string, fill Fill) (_ string, err error) {
 	final, there, err := s.Path(name, key)
 	if err != nil || there {
 		return final, err
 	}
-	unlock, err := s.lock(ctx, slug(name, key))
+	unlock, err := s.Lock(ctx, Slug(name, key))
 	if err != nil {
 		return "", err
 	}
@@ -118,20 +128,20 @@ func (s *Store) Make(ctx context.Context, name, key string, fill fillFunc) (_ st
 		return final, err
 	}
 
-	logPath := filepath.Join(s.logs(), slug(name, key)+".log")
+	logPath := filepath.Join(s.logs(), Slug(name, key)+".log")
 	log, err := os.Create(logPath)
 	if err != nil {
 		return "", fmt.Errorf("make %s: %w", name, err)
 	}
-	err = errors.Join(s.fill(ctx, slug(name, key), fill, log), log.Close())
+	err = errors.Join(s.fill(ctx, Slug(name, key), fill, log), log.Close())
 	if err != nil {
 		return "", fmt.Errorf("make %s (log: %s): %w", name, logPath, err)
 	}
-	return final, s.markLoaded(slug(name, key), false)
+	return final, s.MarkLoaded(Slug(name, key), false)
 }
 
 // fill makes an artifact beside its place and moves it there.
-func (s *Store) fill(ctx context.Context, slug string, fill fillFunc, log *os.File) (err error) {
+func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) (err error) {
 	final := filepath.Join(s.builds(), slug)
 	dir := final + partial
 	if err := os.RemoveAll(dir); err != nil {
@@ -172,10 +182,10 @@ func flush(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// lock waits until nobody else holds the lock of that name, and takes it. The
-// system gives it back when this process ends, however that happens.
-func (s *Store) lock(ctx context.Context, name string) (unlock func() error, err error) {
-	unlock, free, err := s.tryLock(name)
+// Lock waits until no other process has the lock of that name, and takes it. The
+// caller calls unlock; the system does when this process ends, however that happens.
+func (s *Store) Lock(ctx context.Context, name string) (unlock func() error, err error) {
+	unlock, free, err := s.TryLock(name)
 	if err != nil || free {
 		return unlock, err
 	}
@@ -193,8 +203,8 @@ func (s *Store) flock(name string) *flock.Flock {
 	return flock.New(filepath.Join(s.locks(), name), flock.SetFlag(os.O_CREATE|os.O_RDONLY|syscall.O_NOFOLLOW))
 }
 
-// tryLock takes a lock unless somebody else holds it.
-func (s *Store) tryLock(name string) (unlock func() error, free bool, err error) {
+// TryLock takes a lock unless another process has it; free says whether it did.
+func (s *Store) TryLock(name string) (unlock func() error, free bool, err error) {
 	lock := s.flock(name)
 	free, err = lock.TryLock()
 	if err != nil {
@@ -203,8 +213,8 @@ func (s *Store) tryLock(name string) (unlock func() error, free bool, err error)
 	return lock.Unlock, free, nil
 }
 
-// markLoaded records whether something came out of an archive.
-func (s *Store) markLoaded(slug string, yes bool) error {
+// MarkLoaded records whether something came out of an archive.
+func (s *Store) MarkLoaded(slug string, yes bool) error {
 	mark := filepath.Join(s.loaded(), slug)
 	err := os.Remove(mark)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -219,8 +229,8 @@ func (s *Store) markLoaded(slug string, yes bool) error {
 	return nil
 }
 
-// wasLoaded reports whether something came out of an archive.
-func (s *Store) wasLoaded(slug string) (bool, error) {
+// WasLoaded reports whether something came out of an archive.
+func (s *Store) WasLoaded(slug string) (bool, error) {
 	_, err := os.Stat(filepath.Join(s.loaded(), slug))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -228,10 +238,31 @@ func (s *Store) wasLoaded(slug string) (bool, error) {
 	return err == nil, err
 }
 
-// prune removes all artifacts but those whose slugs are in keep, what killed
+// Scratch gives do an empty folder in the store, and removes the folder afterwards;
+// of several processes one at a time has it. One that was killed leaves it to the
+// next.
+func (s *Store) Scratch(ctx context.Context, do func(dir string) error) (err error) {
+	const name = "archive"
+	unlock, err := s.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	dir := filepath.Join(s.builds(), name+partial)
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	return do(dir)
+}
+
+// Prune removes all artifacts but those whose slugs are in keep, what killed
 // builds left, and the logs of both. It returns the names of the artifacts, and
 // how many bytes those were. What is being made just now stays.
-func (s *Store) prune(keep map[string]bool) (removed []string, size int64, err error) {
+func (s *Store) Prune(keep map[string]bool) (removed []string, size int64, err error) {
 	entries, err := os.ReadDir(s.builds())
 	if err != nil {
 		return nil, 0, fmt.Errorf("prune image store: %w", err)
@@ -262,7 +293,7 @@ func (s *Store) pruneLogs(keep map[string]bool) error {
 		if keep[slug] {
 			continue
 		}
-		unlock, free, err := s.tryLock(slug)
+		unlock, free, err := s.TryLock(slug)
 		if err == nil && free {
 			err = errors.Join(os.Remove(filepath.Join(s.logs(), e.Name())), unlock())
 		}
@@ -276,20 +307,20 @@ func (s *Store) pruneLogs(keep map[string]bool) error {
 // remove removes an entry of the store unless somebody is making it.
 func (s *Store) remove(entry string) (size int64, gone bool, err error) {
 	slug := strings.TrimSuffix(entry, partial)
-	unlock, free, err := s.tryLock(slug)
+	unlock, free, err := s.TryLock(slug)
 	if err != nil || !free {
 		return 0, false, err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	path := filepath.Join(s.builds(), entry)
-	if size, err = treeSize(path); err != nil {
+	if size, err = TreeSize(path); err != nil {
 		return 0, false, err
 	}
-	return size, true, errors.Join(os.RemoveAll(path), s.markLoaded(slug, false))
+	return size, true, errors.Join(os.RemoveAll(path), s.MarkLoaded(slug, false))
 }
 
-// treeSize returns how many bytes the files below a folder have.
-func treeSize(root string) (size int64, err error) {
+// TreeSize returns how many bytes the files below a folder have.
+func TreeSize(root string) (size int64, err error) {
 	err = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err

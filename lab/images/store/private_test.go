@@ -1,4 +1,4 @@
-package images
+package store
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
 // A cache in which somebody else can put a file is not used: a symbolic link in
@@ -32,19 +34,19 @@ func TestStoreRefusesAFolderThatOthersMayChange(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			above := t.TempDir()
 			root := filepath.Join(above, "cache")
-			if _, err := OpenStore(root); err != nil {
+			if _, err := Open(root); err != nil {
 				t.Fatal(err)
 			}
 			if err := tt.change(root); err != nil {
 				t.Fatal(err)
 			}
-			_, err := OpenStore(root)
+			_, err := Open(root)
 			want := ""
 			if tt.want != "" {
 				want = "open image store: folder " + filepath.Join(above, tt.at) + " " + tt.want + ": set FEDLAB_CACHE to a folder that is yours alone, below folders that only you and root can change"
 			}
-			if errorText(err) != want {
-				t.Errorf("error %q, want %q", errorText(err), want)
+			if imagestest.ErrorText(err) != want {
+				t.Errorf("error %q, want %q", imagestest.ErrorText(err), want)
 			}
 		})
 	}
@@ -55,13 +57,13 @@ func TestStoreRefusesAFolderOfSomebodyElse(t *testing.T) {
 		t.Skip("only root can give a folder away")
 	}
 	root := filepath.Join(t.TempDir(), "cache")
-	if _, err := OpenStore(root); err != nil {
+	if _, err := Open(root); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(root, 4711, 4711); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenStore(root); !strings.HasPrefix(errorText(err), "open image store: folder "+root+" belongs to user 4711: ") {
+	if _, err := Open(root); !strings.HasPrefix(imagestest.ErrorText(err), "open image store: folder "+root+" belongs to user 4711: ") {
 		t.Errorf("error %v, want the folder refused", err)
 	}
 }
