@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // An archive is a tar archive compressed with zstd. Its first file is the
@@ -91,7 +93,7 @@ func until(ctx context.Context, r io.Reader) io.Reader {
 // packFolder writes the files below a folder to a tar archive, without what
 // differs from one machine to the next.
 func packFolder(w io.Writer, folder string) error {
-	t := newTree(w)
+	t := layer.NewWriter(w)
 	root := os.DirFS(folder)
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {
@@ -103,13 +105,13 @@ func packFolder(w io.Writer, folder string) error {
 		}
 		switch {
 		case d.IsDir():
-			t.dir(name)
+			t.Dir(name)
 		case info.Mode().IsRegular():
-			t.copy(name, filepath.Join(folder, filepath.FromSlash(name)), int64(info.Mode().Perm()))
+			t.Copy(name, filepath.Join(folder, filepath.FromSlash(name)), int64(info.Mode().Perm()))
 		default:
 			return fmt.Errorf("%s is neither a file nor a folder", name)
 		}
-		return t.err
+		return nil
 	})
 	if err != nil {
 		return err

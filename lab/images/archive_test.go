@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // savedStand makes a set of stand-ins, saves it, and removes the node images.
@@ -251,9 +252,9 @@ func repack(t *testing.T, archive []byte, change func(*edit)) []byte {
 	}
 	e.files[manifestName] = append(data, bytes.Repeat([]byte(" "), e.padding)...)
 	var buf bytes.Buffer
-	w := newTree(&buf)
+	w := layer.NewWriter(&buf)
 	for _, name := range e.names {
-		w.file(name, 0o644, e.files[name])
+		w.File(name, 0o644, e.files[name])
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
@@ -357,8 +358,8 @@ func TestUnpackFolderWritesNoMoreThanItReads(t *testing.T) {
 func TestUnpackFolderStaysInside(t *testing.T) {
 	for _, name := range []string{"../evil", "/evil", "a/../../evil"} {
 		var buf bytes.Buffer
-		tr := newTree(&buf)
-		tr.file(name, 0o644, []byte("x"))
+		tr := layer.NewWriter(&buf)
+		tr.File(name, 0o644, []byte("x"))
 		if err := tr.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -375,8 +376,8 @@ func TestUnpackFolderStaysInside(t *testing.T) {
 		}
 	}
 	var link bytes.Buffer
-	tr := newTree(&link)
-	tr.link("passwd", "/etc/passwd")
+	tr := layer.NewWriter(&link)
+	tr.Link("passwd", "/etc/passwd")
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}

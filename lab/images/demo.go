@@ -18,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/mod/modfile"
 
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -143,5 +144,5 @@ func (d demo) fill(ctx context.Context, dir string, log *os.File) (err error) {
 
 // image makes the program's image from its artifact, on top of another one.
 func (d demo) image(artifact string, below v1.Image) (v1.Image, error) {
-	return onto(below, programPath(artifact, d.name), "/"+d.name, nil)
+	return layer.Onto(below, programPath(artifact, d.name), "/"+d.name, nil)
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // dockerTar is an archive on disk as Docker saves images. Docker writes one
@@ -112,14 +114,14 @@ func (t dockerTar) images(refs []string) ([]dockerManifest, error) {
 // and layers are files of a folder.
 func writeDockerTar(w io.Writer, folder string, images []savedImage) error {
 	var list []dockerManifest
-	t := newTree(w)
+	t := layer.NewWriter(w)
 	written := map[string]bool{}
 	for _, img := range images {
 		list = append(list, dockerManifest{Config: img.Config, RepoTags: []string{img.Reference}, Layers: img.Layers})
 		for _, name := range append([]string{img.Config}, img.Layers...) {
 			if !written[name] {
 				written[name] = true
-				t.copy(name, partFile(folder, name), 0o644)
+				t.Copy(name, partFile(folder, name), 0o644)
 			}
 		}
 	}
@@ -127,7 +129,7 @@ func writeDockerTar(w io.Writer, folder string, images []savedImage) error {
 	if err != nil {
 		return err
 	}
-	t.file("manifest.json", 0o644, data)
+	t.File("manifest.json", 0o644, data)
 	return t.Close()
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -64,11 +65,11 @@ func (f foundation) open(source Source, artifact string) (v1.Image, error) {
 	if source == Pull {
 		return tarball.ImageFromPath(filepath.Join(artifact, pulledFile), nil)
 	}
-	layer, err := os.ReadFile(filepath.Join(artifact, foundationFile))
+	files, err := os.ReadFile(filepath.Join(artifact, foundationFile))
 	if err != nil {
 		return nil, err
 	}
-	return appendLayer(empty.Image, layer)
+	return layer.Append(empty.Image, files)
 }
 
 // fill fetches the packages. debootstrap checks their signatures with the
@@ -84,15 +85,15 @@ func (f foundation) fill(ctx context.Context, dir string, log *os.File) (err err
 	if err != nil {
 		return err
 	}
-	t := newTree(out)
+	t := layer.NewWriter(out)
 	// Packages say /lib still where the system has /usr/lib.
-	t.dir("usr")
+	t.Dir("usr")
 	for _, folder := range merged() {
-		t.dir("usr/" + folder)
-		t.link(folder, "usr/"+folder)
+		t.Dir("usr/" + folder)
+		t.Link(folder, "usr/"+folder)
 	}
-	t.dir("etc")
-	t.file("etc/passwd", 0o644, []byte(f.user+"\n"))
+	t.Dir("etc")
+	t.File("etc/passwd", 0o644, []byte(f.user+"\n"))
 	for _, name := range f.Packages {
 		found, err := filepath.Glob(filepath.Join(root, "var", "cache", "apt", "archives", name+"_*.deb"))
 		if err == nil && len(found) != 1 {
@@ -109,7 +110,7 @@ func (f foundation) fill(ctx context.Context, dir string, log *os.File) (err err
 }
 
 // unpackPackage adds the files of a Debian package.
-func unpackPackage(ctx context.Context, t *tree, deb string, log io.Writer) error {
+func unpackPackage(ctx context.Context, t *layer.Writer, deb string, log io.Writer) error {
 	unpack := command(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	unpack.Stderr = log
 	files, err := unpack.StdoutPipe()
@@ -119,7 +120,7 @@ func unpackPackage(ctx context.Context, t *tree, deb string, log io.Writer) erro
 	if err := unpack.Start(); err != nil {
 		return err
 	}
-	err = t.addPackage(tar.NewReader(files))
+	err = addPackage(t, tar.NewReader(files))
 	// What is left is padding, which dpkg-deb wants to get rid of.
 	_, drained := io.Copy(io.Discard, files)
 	if err := errors.Join(err, drained, unpack.Wait()); err != nil {
@@ -161,8 +162,8 @@ func isUnread(name string) bool {
 
 // addPackage copies the files of a package to where they are in a system whose
 // folders are merged.
-func (t *tree) addPackage(files *tar.Reader) error {
-	for t.err == nil {
+func addPackage(w *layer.Writer, files *tar.Reader) error {
+	for {
 		h, err := files.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -181,16 +182,15 @@ func (t *tree) addPackage(files *tar.Reader) error {
 		case tar.TypeLink:
 			entry.Linkname = afterMerge(h.Linkname)
 		}
-		if t.header(&entry) {
-			_, t.err = io.Copy(t.w, files)
+		if err := w.Entry(&entry, files); err != nil {
+			return err
 		}
 	}
-	return t.err
 }
 
 // afterMerge is where a file of a package is, without a leading slash.
 func afterMerge(name string) string {
-	name = inRoot(name)
+	name = layer.InRoot(name)
 	top, _, _ := strings.Cut(name, "/")
 	if slices.Contains(merged(), top) {
 		return "usr/" + name

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -301,7 +302,7 @@ func TestPostgresRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What a container needs to be held open; the image has no such program.
-	img, err := onto(below, writeProgram(t, "postgres", epoch), "/postgres", func(tr *tree) { tr.file("usr/local/bin/sleep", 0o755, program) })
+	img, err := layer.Onto(below, writeProgram(t, "postgres"), "/postgres", func(tr *layer.Writer) { tr.File("usr/local/bin/sleep", 0o755, program) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,10 @@ import (
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -32,14 +34,14 @@ func TestKubeProxyHasIPTables(t *testing.T) {
 	images := Catalogue()
 	proxy := images[slices.IndexFunc(images, func(img Image) bool { return img.Name == "kube-proxy" })]
 	var img v1.Image
-	if img, err = assemble(writeProgram(t, "kube-proxy", epoch), proxy.Path, func(tr *tree) {
-		tr.packages(filepath.Join(rootfs, "rootfs.tar"), proxy.Packages)
+	if img, err = layer.Onto(empty.Image, writeProgram(t, "kube-proxy"), proxy.Path, func(tr *layer.Writer) {
+		tr.Packages(filepath.Join(rootfs, "rootfs.tar"), proxy.Packages)
 		// What a container needs to be held open; kube-proxy has no shell.
 		program, err := fakeNode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		tr.file("usr/local/bin/sleep", 0o755, program)
+		tr.File("usr/local/bin/sleep", 0o755, program)
 	}); err != nil {
 		t.Fatal(err)
 	}

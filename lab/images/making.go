@@ -8,8 +8,10 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
@@ -121,11 +123,11 @@ func (l *Library) builtNode(ctx context.Context, r recipes, n nodeMaker, ref str
 			if err != nil {
 				return nil, err
 			}
-			var beneath func(*tree)
+			var beneath func(*layer.Writer)
 			if img.Packages != nil {
-				beneath = func(t *tree) { t.packages(rootfs, img.Packages) }
+				beneath = func(t *layer.Writer) { t.Packages(rootfs, img.Packages) }
 			}
-			return assemble(programPath(dir, img.Program), img.Path, beneath)
+			return layer.Onto(empty.Image, programPath(dir, img.Program), img.Path, beneath)
 		}})
 	}
 	demos, err := l.demosInNode(r, Build)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -207,7 +208,7 @@ func loadImage(ctx context.Context, engine *docker.Client, ref string, img v1.Im
 		return err
 	}
 	archive, w := io.Pipe()
-	go func() { w.CloseWithError(writeImage(w, ref, img)) }()
+	go func() { w.CloseWithError(layer.Write(w, ref, img)) }()
 	return errors.Join(engine.LoadImages(ctx, archive), archive.Close())
 }
 
@@ -348,7 +349,7 @@ func (n nodeMaker) dropLayers(ctx context.Context, id string, img v1.Image) erro
 // importImage gives an image to the containerd in a container.
 func importImage(ctx context.Context, engine *docker.Client, id, ref string, img v1.Image, flags ...string) error {
 	archive, w := io.Pipe()
-	go func() { w.CloseWithError(writeImage(w, ref, img)) }()
+	go func() { w.CloseWithError(layer.Write(w, ref, img)) }()
 	argv := append([]string{"ctr", "--namespace", "k8s.io", "images", "import"}, flags...)
 	if _, err := engine.Exec(ctx, id, append(argv, "-"), archive); err != nil {
 		return errors.Join(fmt.Errorf("import %s: %w", ref, err), archive.Close())

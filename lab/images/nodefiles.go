@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // nodeFiles are the files of the node image that are our own.
@@ -23,28 +25,28 @@ var nodeFiles embed.FS
 // files as its module has them, the Kubernetes programs, our own files, and
 // spec, that of a container. Modes are those that kind's Dockerfile sets.
 func writeNodeFiles(w io.Writer, kindFiles, kubernetesBin string, spec []byte) error {
-	t := newTree(w)
+	t := layer.NewWriter(w)
 	files := func(sub string) fs.FS {
 		return os.DirFS(filepath.Join(kindFiles, filepath.FromSlash(sub)))
 	}
-	t.folder("usr/local/bin", files("usr/local/bin"), func(name string) int64 {
+	t.Folder("usr/local/bin", files("usr/local/bin"), func(name string) int64 {
 		if name == "clean-install" { // a helper of kind's own image build
 			return 0
 		}
 		return 0o755
 	})
-	t.folder("kind/bin", files("kind/bin"), func(string) int64 { return 0o755 })
-	t.folder("etc", files("etc"), func(name string) int64 {
+	t.Folder("kind/bin", files("kind/bin"), func(string) int64 { return 0o755 })
+	t.Folder("etc", files("etc"), func(name string) int64 {
 		if name == "containerd/config.toml" { // ours takes its place
 			return 0
 		}
 		return 0o644
 	})
 	for _, program := range []string{"kubeadm", "kubelet", "kubectl"} {
-		t.program("usr/bin/"+program, filepath.Join(kubernetesBin, program))
+		t.Program("usr/bin/"+program, filepath.Join(kubernetesBin, program))
 	}
-	t.file("etc/containerd/cri-base.json", 0o644, spec)
-	t.ownFiles()
+	t.File("etc/containerd/cri-base.json", 0o644, spec)
+	ownFiles(t)
 	if err := t.Close(); err != nil {
 		return fmt.Errorf("collect node files: %w", err)
 	}
@@ -52,47 +54,47 @@ func writeNodeFiles(w io.Writer, kindFiles, kubernetesBin string, spec []byte) e
 }
 
 // ownFiles writes the files and links that come from nobody but us.
-func (t *tree) ownFiles() {
+func ownFiles(t *layer.Writer) {
 	own := func(at, name string) {
 		data, err := nodeFiles.ReadFile("node/" + name)
-		t.err = errors.Join(t.err, err)
-		t.file(at, 0o644, []byte(strings.ReplaceAll(string(data), "{{.Pause}}", pause)))
+		t.Fail(err)
+		t.File(at, 0o644, []byte(strings.ReplaceAll(string(data), "{{.Pause}}", pause)))
 	}
-	t.file("kind/version", 0o644, []byte(kubernetesVersion))
+	t.File("kind/version", 0o644, []byte(kubernetesVersion))
 	own("etc/containerd/config.toml", "containerd.toml")
 	own("etc/containerd/cni.conflist", "cni.conflist")
-	t.dir("etc/cni/net.d")
-	t.dir("etc/kubernetes/manifests")
-	t.dir("opt/cni/bin")
+	t.Dir("etc/cni/net.d")
+	t.Dir("etc/kubernetes/manifests")
+	t.Dir("opt/cni/bin")
 	for _, plugin := range []string{"host-local", "loopback", "portmap", "ptp"} {
-		t.link("opt/cni/bin/"+plugin, "/usr/lib/cni/"+plugin)
+		t.Link("opt/cni/bin/"+plugin, "/usr/lib/cni/"+plugin)
 	}
 
-	t.link("usr/sbin/init", "/usr/lib/systemd/systemd")
+	t.Link("usr/sbin/init", "/usr/lib/systemd/systemd")
 	// kind's unit looks for containerd where kind's own image has it.
 	for _, program := range []string{"containerd", "containerd-shim-runc-v2", "ctr"} {
-		t.link("usr/local/bin/"+program, "/usr/bin/"+program)
+		t.Link("usr/local/bin/"+program, "/usr/bin/"+program)
 	}
 	// kind keeps volumes below /tmp, which is memory in its nodes: they would be
 	// gone when a node stops.
 	own("etc/systemd/system/tmp-hostpath_pv.mount", "tmp-hostpath_pv.mount")
-	t.dir("var/lib/hostpath_pv")
+	t.Dir("var/lib/hostpath_pv")
 	// Nothing that belongs to a cluster leaves the machine.
 	own("etc/systemd/system/inside-only.service", "inside-only.service")
 	for _, unit := range []string{"tmp-hostpath_pv.mount", "inside-only.service", "containerd.service", "kubelet.service", "undo-mount-hacks.service"} {
-		t.link("etc/systemd/system/multi-user.target.wants/"+unit, "/etc/systemd/system/"+unit)
+		t.Link("etc/systemd/system/multi-user.target.wants/"+unit, "/etc/systemd/system/"+unit)
 	}
 	// It would register formats with the kernel that all containers share.
-	t.link("etc/systemd/system/systemd-binfmt.service", "/dev/null")
+	t.Link("etc/systemd/system/systemd-binfmt.service", "/dev/null")
 	// The kernel's messages are the machine's, not the node's.
-	t.file("etc/systemd/journald.conf.d/fedlab.conf", 0o644, []byte("[Journal]\nReadKMsg=no\nStorage=volatile\n"))
+	t.File("etc/systemd/journald.conf.d/fedlab.conf", 0o644, []byte("[Journal]\nReadKMsg=no\nStorage=volatile\n"))
 }
 
 // ownFilesHash hashes our own files as a node gets them.
 func ownFilesHash() (string, error) {
 	h := sha256.New()
-	t := newTree(h)
-	t.ownFiles()
+	t := layer.NewWriter(h)
+	ownFiles(t)
 	if err := t.Close(); err != nil {
 		return "", fmt.Errorf("collect node files: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // leave makes a container and an image as a killed build of that key leaves
@@ -32,8 +33,8 @@ func (s *stand) leave(t *testing.T, from, key string) (container, image string) 
 func (s *stand) label(t *testing.T, ref, role, key string) {
 	t.Helper()
 	var small bytes.Buffer
-	tr := newTree(&small)
-	tr.file(role, 0o644, []byte(key))
+	tr := layer.NewWriter(&small)
+	tr.File(role, 0o644, []byte(key))
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -54,12 +55,12 @@ func TestBuildsOfOtherUsersStay(t *testing.T) {
 	other := newStand(t, newStore(t), engine, mine.standIn.realm, "")
 	key := mine.standIn.flavour(Build).key
 	var rootfs bytes.Buffer
-	tr := newTree(&rootfs)
+	tr := layer.NewWriter(&rootfs)
 	program, err := fakeNode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.file("usr/bin/sleep", 0o755, program)
+	tr.File("usr/bin/sleep", 0o755, program)
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // Save writes all that a machine without a network needs for labs to one
@@ -189,14 +191,14 @@ func (s *saving) write(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	archive := newTree(compressed)
-	archive.file(manifestName, 0o644, data)
+	archive := layer.NewWriter(compressed)
+	archive.File(manifestName, 0o644, data)
 	for _, p := range s.manifest.Parts {
 		content := s.parts[p.Name]
 		if _, err := content.Seek(0, io.SeekStart); err != nil {
 			return errors.Join(err, compressed.Close())
 		}
-		archive.stream(p.Name, 0o644, p.Size, until(ctx, content))
+		archive.Stream(p.Name, 0o644, p.Size, until(ctx, content))
 	}
 	return errors.Join(archive.Close(), compressed.Close())
 }

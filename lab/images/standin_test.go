@@ -1,7 +1,6 @@
 package images
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -46,15 +46,15 @@ func fakeRootfs(_ context.Context, dir string, _ *os.File) error {
 	if err != nil {
 		return err
 	}
-	t := newTree(f)
+	t := layer.NewWriter(f)
 	for _, name := range []string{"run", "tmp", "etc", "usr", "usr/bin"} {
-		t.dir(name)
+		t.Dir(name)
 	}
-	t.file("usr/bin/fakenode", 0o755, program)
+	t.File("usr/bin/fakenode", 0o755, program)
 	for _, name := range []string{"sleep", "mkdir", "cp", "start-stop-daemon", "ctr"} {
-		t.link("usr/bin/"+name, "fakenode")
+		t.Link("usr/bin/"+name, "fakenode")
 	}
-	t.header(&tar.Header{Typeflag: tar.TypeReg, Name: "etc/hostname", Mode: 0o644})
+	t.File("etc/hostname", 0o644, nil)
 	return errors.Join(t.Close(), f.Close())
 }
 
@@ -226,4 +226,14 @@ func (s *stand) imported(t *testing.T, image string) []string {
 		t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// writeProgram writes a program with a text in it, and returns its path.
+func writeProgram(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }

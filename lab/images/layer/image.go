@@ -1,4 +1,8 @@
-package images
+// Package layer makes layers and images: a layer is a tar archive that has the same
+// bytes on each machine, and an image is a program on top of another image.
+//
+// It refuses to know where programs and files come from, and who runs the images.
+package layer
 
 import (
 	"archive/tar"
@@ -12,7 +16,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -23,16 +26,11 @@ import (
 // program makes the same digest.
 var epoch = time.Unix(0, 0).UTC()
 
-// assemble makes an image that holds one program at path and starts it, beside
-// the files that beneath adds; it may be nil. Its single layer is not
-// compressed: it never travels, and is unpacked into each node image once.
-func assemble(program, at string, beneath func(*tree)) (v1.Image, error) {
-	return onto(empty.Image, program, at, beneath)
-}
-
-// onto is assemble for a program that needs what another image holds: it gets a
-// layer on top. Of what the other one says of how it is started nothing is left.
-func onto(below v1.Image, program, at string, beneath func(*tree)) (_ v1.Image, err error) {
+// Onto puts a program on top of an image, and starts it: it gets a layer at path at,
+// next to the files that beneath adds, which may be nil. Of what the image below says
+// of how it is started nothing is left. The layer is not compressed: it never
+// travels, and is unpacked into each node image once.
+func Onto(below v1.Image, program, at string, beneath func(*Writer)) (_ v1.Image, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("assemble image of %s: %w", at, err)
@@ -42,7 +40,7 @@ func onto(below v1.Image, program, at string, beneath func(*tree)) (_ v1.Image, 
 	if err != nil {
 		return nil, err
 	}
-	img, err := appendLayer(below, layer)
+	img, err := Append(below, layer)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +57,8 @@ func onto(below v1.Image, program, at string, beneath func(*tree)) (_ v1.Image, 
 	return mutate.ConfigFile(img, file)
 }
 
-// appendLayer puts a layer, which is a tar archive, on top of an image.
-func appendLayer(below v1.Image, layer []byte) (v1.Image, error) {
+// Append puts a layer, which is a tar archive, on top of an image.
+func Append(below v1.Image, layer []byte) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(below, types.DockerManifestSchema2), types.DockerConfigJSON)
 	return mutate.Append(img, mutate.Addendum{
 		Layer:   static.NewLayer(layer, types.DockerUncompressedLayer),
@@ -70,29 +68,29 @@ func appendLayer(below v1.Image, layer []byte) (v1.Image, error) {
 
 // programLayer returns a tar with the program, the folders above it, and a
 // /tmp that everybody may write to.
-func programLayer(program, at string, beneath func(*tree)) ([]byte, error) {
+func programLayer(program, at string, beneath func(*Writer)) ([]byte, error) {
 	var buf bytes.Buffer
-	t := newTree(&buf)
+	w := NewWriter(&buf)
 	if beneath != nil {
-		beneath(t)
+		beneath(w)
 	}
 	var folder string
 	for part := range strings.SplitSeq(strings.Trim(path.Dir(at), "/"), "/") {
 		if part != "" {
 			folder = path.Join(folder, part)
-			t.dir(folder)
+			w.Dir(folder)
 		}
 	}
-	t.header(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777})
-	t.program(strings.TrimPrefix(at, "/"), program)
-	if err := t.Close(); err != nil {
+	_ = w.Entry(&tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
+	w.Program(strings.TrimPrefix(at, "/"), program)
+	if err := w.Close(); err != nil {
 		return nil, err
 	}
 	return buf.Bytes(), nil
 }
 
-// writeImage writes an image as an archive that containerd imports under ref.
-func writeImage(w io.Writer, ref string, img v1.Image) error {
+// Write writes an image as an archive that Docker and containerd load under ref.
+func Write(w io.Writer, ref string, img v1.Image) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
 		return fmt.Errorf("write image %s: %w", ref, err)

@@ -1,4 +1,4 @@
-package images
+package layer
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
@@ -26,8 +27,8 @@ func writeProgram(t *testing.T, text string, modified time.Time) string {
 	return file
 }
 
-func TestAssemble(t *testing.T) {
-	img, err := assemble(writeProgram(t, "server", time.Now()), "/opt/spire/bin/spire-server", nil)
+func TestOnto(t *testing.T) {
+	img, err := Onto(empty.Image, writeProgram(t, "server", time.Now()), "/opt/spire/bin/spire-server", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,10 +59,10 @@ func TestAssemble(t *testing.T) {
 }
 
 // Docker refuses a layer that has a folder twice.
-func TestAssembleBesideOtherFiles(t *testing.T) {
-	layer, err := programLayer(writeProgram(t, "proxy", time.Now()), "/usr/bin/proxy", func(tr *tree) {
-		tr.dir("usr")
-		tr.link("usr/bin64", "bin")
+func TestOntoBesideOtherFiles(t *testing.T) {
+	layer, err := programLayer(writeProgram(t, "proxy", time.Now()), "/usr/bin/proxy", func(tr *Writer) {
+		tr.Dir("usr")
+		tr.Link("usr/bin64", "bin")
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -72,9 +73,9 @@ func TestAssembleBesideOtherFiles(t *testing.T) {
 	}
 }
 
-func TestAssembleIsReproducible(t *testing.T) {
+func TestOntoIsReproducible(t *testing.T) {
 	digest := func(text, at string, modified time.Time) v1.Hash {
-		img, err := assemble(writeProgram(t, text, modified), at, nil)
+		img, err := Onto(empty.Image, writeProgram(t, text, modified), at, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,8 +97,8 @@ func TestAssembleIsReproducible(t *testing.T) {
 	}
 }
 
-func TestAssembleWithoutProgram(t *testing.T) {
-	_, err := assemble("/nowhere/server", "/server", nil)
+func TestOntoWithoutProgram(t *testing.T) {
+	_, err := Onto(empty.Image, "/nowhere/server", "/server", nil)
 	if want := "assemble image of /server: open /nowhere/server: no such file or directory"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}

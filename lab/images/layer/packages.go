@@ -1,4 +1,4 @@
-package images
+package layer
 
 import (
 	"archive/tar"
@@ -12,39 +12,33 @@ import (
 	"strings"
 )
 
-// packages copies the files of installed Debian packages out of the archive of
+// Packages copies the files of installed Debian packages out of the archive of
 // a root file system, with the links by which they are reached: those of the
 // system's folders (/bin is /usr/bin), and those by which an alternative stands
 // for a program (/usr/sbin/iptables is /etc/alternatives/iptables is
 // /usr/sbin/iptables-nft).
-func (t *tree) packages(rootfs string, names []string) {
-	if t.err != nil {
+func (w *Writer) Packages(rootfs string, names []string) {
+	if w.err != nil {
 		return
 	}
 	wanted, err := packageFiles(rootfs, names)
-	if err != nil {
-		t.err = err
-		return
+	if err == nil {
+		err = eachEntry(rootfs, func(h *tar.Header, content io.Reader) error {
+			entry := *h
+			if entry.Name = InRoot(h.Name); !wanted[entry.Name] {
+				return nil
+			}
+			if h.Typeflag == tar.TypeDir {
+				entry.Name += "/"
+			}
+			return w.Entry(&entry, content)
+		})
 	}
-	t.err = eachEntry(rootfs, func(h *tar.Header, content io.Reader) error {
-		name := inRoot(h.Name)
-		if !wanted[name] {
-			return nil
-		}
-		entry := *h
-		entry.Name = name
-		if h.Typeflag == tar.TypeDir {
-			entry.Name += "/"
-		}
-		if t.header(&entry) {
-			_, t.err = io.Copy(t.w, content)
-		}
-		return t.err
-	})
+	w.Fail(err)
 }
 
-// inRoot writes a path without the slash or dot that it may begin with.
-func inRoot(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
+// InRoot writes a path without the slash or dot that it may begin with.
+func InRoot(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }
 
 // packageFiles returns the paths of the packages' files and of the links to
 // them, as the archive has them: without a leading slash.
@@ -57,7 +51,7 @@ func packageFiles(rootfs string, names []string) (map[string]bool, error) {
 	}
 	wanted, found, links := map[string]bool{}, map[string]bool{}, map[string]string{}
 	err := eachEntry(rootfs, func(h *tar.Header, content io.Reader) error {
-		name := inRoot(h.Name)
+		name := InRoot(h.Name)
 		if h.Typeflag == tar.TypeSymlink {
 			links[name] = h.Linkname
 		}
@@ -67,7 +61,7 @@ func packageFiles(rootfs string, names []string) (map[string]bool, error) {
 		found[lists[name]] = true
 		lines := bufio.NewScanner(content)
 		for lines.Scan() {
-			if file := inRoot(lines.Text()); file != "" {
+			if file := InRoot(lines.Text()); file != "" {
 				wanted[file] = true
 			}
 		}
@@ -84,12 +78,12 @@ func packageFiles(rootfs string, names []string) (map[string]bool, error) {
 	for file := range wanted {
 		top, rest, below := strings.Cut(file, "/")
 		if target, ok := links[top]; ok && below { // the package says /bin still
-			wanted[top], wanted[path.Join(inRoot(target), rest)] = true, true
+			wanted[top], wanted[path.Join(InRoot(target), rest)] = true, true
 		}
 	}
 	for link, target := range links {
-		alternative := inRoot(target)
-		if strings.HasPrefix(alternative, "etc/alternatives/") && wanted[inRoot(links[alternative])] {
+		alternative := InRoot(target)
+		if strings.HasPrefix(alternative, "etc/alternatives/") && wanted[InRoot(links[alternative])] {
 			wanted[link], wanted[alternative] = true, true
 		}
 	}

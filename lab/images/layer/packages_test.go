@@ -1,4 +1,4 @@
-package images
+package layer
 
 import (
 	"archive/tar"
@@ -66,8 +66,8 @@ func debian(t *testing.T) string {
 
 func TestPackages(t *testing.T) {
 	var buf bytes.Buffer
-	tr := newTree(&buf)
-	tr.packages(debian(t), []string{"iptables", "libxtables12"})
+	tr := NewWriter(&buf)
+	tr.Packages(debian(t), []string{"iptables", "libxtables12"})
 	if err := tr.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +87,8 @@ func TestPackages(t *testing.T) {
 }
 
 func TestPackagesNotInstalled(t *testing.T) {
-	tr := newTree(&bytes.Buffer{})
-	tr.packages(debian(t), []string{"iptables", "ebtables", "nftables"})
+	tr := NewWriter(&bytes.Buffer{})
+	tr.Packages(debian(t), []string{"iptables", "ebtables", "nftables"})
 	want := "package ebtables is not in the root file system\npackage nftables is not in the root file system"
 	if err := tr.Close(); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
