@@ -9,7 +9,7 @@ import (
 // disk, by their file and name, each with the reason why that is right.
 func renamesUnsynced() map[string]string {
 	return map[string]string{
-		"lab/images/module.go fill":           "it names programs inside of an artifact, which is synced as a whole before it gets its own name",
+		"lab/images/build/module.go Fill":     "it names programs inside of an artifact, which is synced as a whole before it gets its own name",
 		"lab/host/local.go Rename":            "it is the call itself, for those who sync before",
 		"lab/host/ociruntime/main.go rewrite": "a container's configuration does not outlive the machine's next start",
 		"apps/serving-cert/keeper.go replace": "the folder is in memory",

@@ -16,6 +16,9 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
+
+	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/upstream"
 )
 
 // Image is one image that is in every node before it boots.
@@ -124,10 +127,20 @@ func otherKindNode(reference string) (Image, error) {
 // program's name; most stand on nothing.
 func foundations() map[string]foundation {
 	return map[string]foundation{"postgres": {
-		title: "PostgreSQL " + postgresVersion + " of Debian " + suite,
+		title: "PostgreSQL " + postgresVersion + " of Debian " + build.Suite,
 		user:  "postgres:x:999:999:PostgreSQL:/var/lib/postgresql:/usr/sbin/nologin",
+		unread: []string{
+			"usr/share/doc", "usr/share/gcc", "usr/share/gdb", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/menu",
+			"usr/share/postgresql/" + postgresVersion + "/man",
+			// Time zones with leap seconds, which nobody asks for.
+			"usr/share/zoneinfo/right",
+			// For the just-in-time compiler, which is a package of its own.
+			"usr/lib/postgresql/" + postgresVersion + "/lib/bitcode",
+			// Character sets of the C library; PostgreSQL has its own.
+			"usr/lib/*/gconv",
+		},
 		Image: Image{
-			Name: "postgresql", Reference: "docker.io/library/postgres:" + postgresVersion + "-" + suite, Artifact: "postgresql",
+			Name: "postgresql", Reference: "docker.io/library/postgres:" + postgresVersion + "-" + build.Suite, Artifact: "postgresql",
 			// The server, psql, the shell by which initdb runs programs, time zones,
 			// and what these are linked with.
 			Packages: []string{
@@ -143,11 +156,11 @@ func foundations() map[string]foundation {
 
 // modules are the upstream modules that programs are built from. Each is built
 // in a module of its own, whose go.mod and go.sum lie under upstream/.
-func modules() []module {
-	return []module{kubernetesModule(), spireModule(), controllerManagerModule(), metallbModule(), corednsModule(), etcdModule()}
+func modules() []build.Module {
+	return []build.Module{kubernetesModule(), spireModule(), controllerManagerModule(), metallbModule(), corednsModule(), etcdModule()}
 }
 
-func kubernetesModule() module {
+func kubernetesModule() build.Module {
 	stamp := func(pkg string) []string {
 		return []string{
 			"-X", pkg + ".gitVersion=" + kubernetesVersion,
@@ -157,66 +170,73 @@ func kubernetesModule() module {
 			"-X", pkg + ".buildDate=1970-01-01T00:00:00Z",
 		}
 	}
-	return module{
-		name: "kubernetes", path: "k8s.io/kubernetes", version: kubernetesVersion,
-		ldflags: append(stamp("k8s.io/component-base/version"), stamp("k8s.io/client-go/pkg/version")...),
-		typical: 8 * time.Minute,
+	return build.Module{
+		Pins: upstream.Pins, Name: "kubernetes", Path: "k8s.io/kubernetes", Version: kubernetesVersion,
+		LDFlags: append(stamp("k8s.io/component-base/version"), stamp("k8s.io/client-go/pkg/version")...),
+		Typical: 8 * time.Minute,
 	}
 }
 
-func spireModule() module {
-	return module{
-		name: "spire", path: "github.com/spiffe/spire", version: "v" + spireVersion,
+func spireModule() build.Module {
+	return build.Module{
+		Pins: upstream.Pins, Name: "spire", Path: "github.com/spiffe/spire", Version: "v" + spireVersion,
 		// The sqlite datastore needs cgo; static, so that the image holds
 		// nothing but the program.
-		cgo:     true,
-		tags:    "netgo osusergo sqlite_omit_load_extension",
-		ldflags: []string{"-linkmode", "external", "-extldflags", "-static", "-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion},
-		typical: 7 * time.Minute,
+		Cgo:     true,
+		Tags:    "netgo osusergo sqlite_omit_load_extension",
+		LDFlags: []string{"-linkmode", "external", "-extldflags", "-static", "-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion},
+		Typical: 7 * time.Minute,
 	}
 }
 
-func controllerManagerModule() module {
+func controllerManagerModule() build.Module {
 	const path = "github.com/spiffe/spire-controller-manager"
-	return module{
-		name: "spire-controller-manager", path: path, version: "v" + controllerManagerVersion,
-		packages: []string{path + "/cmd"}, rename: map[string]string{"cmd": "spire-controller-manager"},
-		typical: 3 * time.Minute,
+	return build.Module{
+		Pins: upstream.Pins, Name: "spire-controller-manager", Path: path, Version: "v" + controllerManagerVersion,
+		Packages: []string{path + "/cmd"}, Rename: map[string]string{"cmd": "spire-controller-manager"},
+		Typical: 3 * time.Minute,
 	}
 }
 
-func metallbModule() module {
-	return module{name: "metallb", path: "go.universe.tf/metallb", version: metallbVersion, typical: 4 * time.Minute}
+func metallbModule() build.Module {
+	return build.Module{Pins: upstream.Pins, Name: "metallb", Path: "go.universe.tf/metallb", Version: metallbVersion, Typical: 4 * time.Minute}
 }
 
-func corednsModule() module {
-	return module{name: "coredns", path: "github.com/coredns/coredns", version: corednsVersion, main: "coredns.go.txt", typical: 2 * time.Minute}
+func corednsModule() build.Module {
+	return build.Module{Pins: upstream.Pins, Name: "coredns", Path: "github.com/coredns/coredns", Version: corednsVersion, Main: "coredns.go.txt", Typical: 2 * time.Minute}
 }
 
-func etcdModule() module {
-	return module{
-		name: "etcd", path: "go.etcd.io/etcd/server/v3", version: "v" + etcdVersion,
-		rename: map[string]string{"server": "etcd"}, typical: time.Minute,
+func etcdModule() build.Module {
+	return build.Module{
+		Pins: upstream.Pins, Name: "etcd", Path: "go.etcd.io/etcd/server/v3", Version: "v" + etcdVersion,
+		Rename: map[string]string{"server": "etcd"}, Typical: time.Minute,
 	}
 }
 
 // kindModule has nothing to build; kind's node files are taken from it.
-func kindModule() module {
-	return module{name: "kind", path: "sigs.k8s.io/kind", version: kindVersion}
+func kindModule() build.Module {
+	return build.Module{Pins: upstream.Pins, Name: "kind", Path: "sigs.k8s.io/kind", Version: kindVersion}
+}
+
+// extract is an artifact of files of an upstream module.
+type extract struct {
+	build.Extract
+	title string
+	kind  Kind
 }
 
 // setExtracts are the files of upstream modules that each set has.
 func setExtracts() []extract {
 	return []extract{
-		{name: "metallb-chart", title: "chart of MetalLB " + metallbVersion, kind: Chart, from: metallbModule(), make: copyMetalLBChart},
-		{name: "spire-crds", title: "CRDs of SPIRE Controller Manager " + controllerManagerVersion, kind: CRDs, from: controllerManagerModule(), make: generateCRDs},
+		{build.Extract{Name: "metallb-chart", From: metallbModule(), Make: build.Copy("chart", "charts/metallb")}, "chart of MetalLB " + metallbVersion, Chart},
+		{build.Extract{Name: "spire-crds", From: controllerManagerModule(), Make: build.Definitions("api/v1alpha1")}, "CRDs of SPIRE Controller Manager " + controllerManagerVersion, CRDs},
 	}
 }
 
 // nodeExtracts are those that only a node image is built of.
 func nodeExtracts() []extract {
 	return []extract{
-		{name: "pause", title: "pause " + pauseVersion, kind: Ingredient, from: kubernetesModule(), make: compilePause},
-		{name: "kind-files", title: "node files of kind " + kindVersion, kind: Ingredient, from: kindModule(), make: copyKindFiles},
+		{build.Extract{Name: "pause", From: kubernetesModule(), Make: build.Pause(pauseVersion)}, "pause " + pauseVersion, Ingredient},
+		{build.Extract{Name: "kind-files", From: kindModule(), Make: build.Copy("files", "images/base/files")}, "node files of kind " + kindVersion, Ingredient},
 	}
 }

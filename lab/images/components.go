@@ -1,5 +1,7 @@
 package images
 
+import "github.com/fedlab-dev/fedlab/lab/images/build"
+
 // Component is something that runs in a lab, and its version.
 type Component struct {
 	Name    string `json:"name"`
@@ -11,7 +13,7 @@ type Component struct {
 func Components() []Component {
 	// A node image that was pulled stands on kind's own, and one that was built on
 	// Debian: neither names its versions of these before it is there.
-	const ofNode = "of Debian " + suite + " in a built node image, of kind's in a pulled one"
+	const ofNode = "of Debian " + build.Suite + " in a built node image, of kind's in a pulled one"
 	return []Component{
 		{"Kubernetes", kubernetesVersion},
 		{"kind", kindVersion},
@@ -23,6 +25,6 @@ func Components() []Component {
 		{"MetalLB", metallbVersion},
 		{"SPIRE", spireVersion},
 		{"SPIRE Controller Manager", controllerManagerVersion},
-		{"PostgreSQL", postgresVersion + " of Debian " + suite},
+		{"PostgreSQL", postgresVersion + " of Debian " + build.Suite},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
@@ -24,7 +25,7 @@ func TestKubeProxyHasIPTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rootfs, there, err := store.Path("rootfs", rootfsKey())
+	rootfs, there, err := store.Path("rootfs", build.RootfsKey())
 	if err != nil {
 		t.Fatal(err)
 	}

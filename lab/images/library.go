@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -235,7 +236,7 @@ func (l *Library) set(r recipes, f flavour, need Need) (Set, error) {
 		s.CRDs = append(s.CRDs, data)
 	}
 	for _, d := range r.demos {
-		if s.Demos[d.name], err = r.demoReference(d); err != nil {
+		if s.Demos[d.Name], err = r.demoReference(d); err != nil {
 			return Set{}, err
 		}
 	}
@@ -319,7 +320,7 @@ func (l *Library) DemoInEngine(ctx context.Context, name string) (_ string, err 
 // demoImage makes the image of a demo program.
 func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
 	if d.on == nil {
-		dir, err := l.path(r, d.name)
+		dir, err := l.path(r, d.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -337,7 +338,7 @@ func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
 
 // imageOn makes the image of a demo program on a foundation.
 func (l *Library) imageOn(r recipes, d demo, below artifact) (v1.Image, error) {
-	program, err := l.path(r, d.name)
+	program, err := l.path(r, d.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -368,7 +369,7 @@ func (l *Library) Program(name string) (string, error) {
 		if !there {
 			continue
 		}
-		program := programPath(dir, name)
+		program := build.ProgramPath(dir, name)
 		if _, err := os.Stat(program); err == nil {
 			return program, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {

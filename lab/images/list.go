@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -112,7 +113,7 @@ func (l *Library) listImages(r recipes, f flavour, node Entry) ([]Entry, error) 
 	}
 	var entries []Entry
 	for _, img := range images {
-		name, file := img.Artifact, programPath("", img.Program)
+		name, file := img.Artifact, build.ProgramPath("", img.Program)
 		if f.source == Pull {
 			name, file = pulledName(img), pulledFile
 		}

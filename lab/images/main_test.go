@@ -20,7 +20,7 @@ import (
 var update = flag.Bool("update", false, "rewrite golden files and docs/reference/images.md")
 
 func TestMain(m *testing.M) {
-	imagestest.Main(m, map[string]func(context.Context, []string) error{"module": helpModule, "node": helpNode})
+	imagestest.Main(m, map[string]func(context.Context, []string) error{"node": helpNode})
 }
 
 // newStore returns an empty store.
@@ -66,9 +66,7 @@ var fakeNode = sync.OnceValues(func() ([]byte, error) {
 	defer func() { _ = os.RemoveAll(dir) }()
 	out := filepath.Join(dir, "fakenode")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, "./testdata/fakenode")
-	if cmd.Env, err = goEnviron("linux", false, dir); err != nil {
-		return nil, err
-	}
+	cmd.Env = append(os.Environ(), "GOENV=off", "GOFLAGS=", "GOOS=linux", "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build fakenode: %w: %s", err, strings.TrimSpace(string(text)))
 	}

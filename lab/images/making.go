@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -115,7 +116,7 @@ func (l *Library) builtNode(ctx context.Context, r recipes, n nodeMaker, ref str
 		}
 		dirs[i] = dir
 	}
-	rootfs, kindFiles, kubernetes := filepath.Join(dirs[0], "rootfs.tar"), filepath.Join(dirs[1], "files"), filepath.Join(dirs[2], "bin")
+	rootfs, kindFiles, kubernetes := filepath.Join(dirs[0], build.RootfsFile), filepath.Join(dirs[1], "files"), filepath.Join(dirs[2], "bin")
 	var images []loaded
 	for _, img := range r.images {
 		images = append(images, loaded{reference: img.Reference, open: func() (v1.Image, error) {
@@ -127,7 +128,7 @@ func (l *Library) builtNode(ctx context.Context, r recipes, n nodeMaker, ref str
 			if img.Packages != nil {
 				beneath = func(t *layer.Writer) { t.Packages(rootfs, img.Packages) }
 			}
-			return layer.Onto(empty.Image, programPath(dir, img.Program), img.Path, beneath)
+			return layer.Onto(empty.Image, build.ProgramPath(dir, img.Program), img.Path, beneath)
 		}})
 	}
 	demos, err := l.demosInNode(r, Build)

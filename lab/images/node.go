@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -356,6 +355,3 @@ func importImage(ctx context.Context, engine *docker.Client, id, ref string, img
 	}
 	return archive.Close()
 }
-
-// programPath returns where a build keeps a program.
-func programPath(artifact, program string) string { return filepath.Join(artifact, "bin", program) }

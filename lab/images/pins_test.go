@@ -41,16 +41,16 @@ func required(t *testing.T, file string, data []byte, path string) (version stri
 // built is what the pins say.
 func TestPinsAgreeWithTheCatalogue(t *testing.T) {
 	for _, m := range append(modules(), kindModule()) {
-		mod, sum, _, err := m.files()
+		mod, sum, _, err := m.Files()
 		if err != nil {
 			t.Fatal(err)
 		}
-		version, replaced := required(t, m.name+".mod", mod, m.path)
-		if version != m.version || replaced {
-			t.Errorf("%s.mod requires %s %s (replaced: %t), the catalogue says %s", m.name, m.path, version, replaced, m.version)
+		version, replaced := required(t, m.Name+".mod", mod, m.Path)
+		if version != m.Version || replaced {
+			t.Errorf("%s.mod requires %s %s (replaced: %t), the catalogue says %s", m.Name, m.Path, version, replaced, m.Version)
 		}
-		if !strings.Contains(string(sum), "\n"+m.path+" "+m.version+" h1:") && !strings.HasPrefix(string(sum), m.path+" "+m.version+" h1:") {
-			t.Errorf("%s.sum has no checksum of %s %s", m.name, m.path, m.version)
+		if !strings.Contains(string(sum), "\n"+m.Path+" "+m.Version+" h1:") && !strings.HasPrefix(string(sum), m.Path+" "+m.Version+" h1:") {
+			t.Errorf("%s.sum has no checksum of %s %s", m.Name, m.Path, m.Version)
 		}
 	}
 }
@@ -143,7 +143,7 @@ func TestCatalogueIsWhole(t *testing.T) {
 	for _, d := range r.demos {
 		for _, f := range r.flavours {
 			if !names[d.on.artifact(f.source)] {
-				t.Errorf("what %s stands on cannot be had from source %s", d.name, f.source)
+				t.Errorf("what %s stands on cannot be had from source %s", d.Name, f.source)
 			}
 		}
 	}

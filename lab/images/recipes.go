@@ -8,6 +8,10 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -30,6 +34,22 @@ type artifact struct {
 }
 
 func (a artifact) slug() string { return store.Slug(a.name, a.key) }
+
+// demo is a demo program, built from fedlab's own source.
+type demo struct {
+	build.Program
+	// on is what its image holds below the program; nil is nothing.
+	on *foundation
+}
+
+// reference is what the image is called in a cluster. The tag changes with the
+// source, so that a changed program is a changed Deployment.
+func (d demo) reference(key string) string { return "fedlab.local/" + d.Name + ":" + key }
+
+// image makes the program's image from its artifact, on top of another one.
+func (d demo) image(artifact string, below v1.Image) (v1.Image, error) {
+	return layer.Onto(below, build.ProgramPath(artifact, d.Name), "/"+d.Name, nil)
+}
 
 // flavour is one of the two ways in which the node image can be had.
 type flavour struct {
@@ -75,7 +95,7 @@ func (r recipes) artifact(name string) (artifact, error) {
 
 // demo finds a demo program by its name.
 func (r recipes) demo(name string) (demo, error) {
-	i := slices.IndexFunc(r.demos, func(d demo) bool { return d.name == name })
+	i := slices.IndexFunc(r.demos, func(d demo) bool { return d.Name == name })
 	if i < 0 {
 		return demo{}, fmt.Errorf("there is no demo program %q", name)
 	}
@@ -86,12 +106,12 @@ func (r recipes) demo(name string) (demo, error) {
 // as it was when the node image was made: LoadDemo brings one that has changed, so
 // that no node image has to be made anew for it.
 func (r recipes) inNode(a artifact) bool {
-	return slices.ContainsFunc(r.demos, func(d demo) bool { return d.name == a.name && d.on != nil })
+	return slices.ContainsFunc(r.demos, func(d demo) bool { return d.Name == a.name && d.on != nil })
 }
 
 // demoReference is what a demo program's image is called in a cluster.
 func (r recipes) demoReference(d demo) (string, error) {
-	program, err := r.artifact(d.name)
+	program, err := r.artifact(d.Name)
 	if err != nil || d.on == nil {
 		return d.reference(program.key), err
 	}
@@ -131,26 +151,26 @@ func (l *Library) recipes() (recipes, error) {
 		errs = append(errs, err)
 	}
 	for _, name := range l.Demos {
-		d := demo{name: name, code: l.Code}
+		d := demo{Program: build.Program{Name: name, Code: l.Code}}
 		if on, ok := foundations()[name]; ok {
 			d.on = &on
 		}
-		key, err := d.key()
-		add(artifact{name: name, title: "demo program " + name, kind: Demo, typical: 20 * time.Second, fill: d.fill}, key, err)
+		key, err := d.Key()
+		add(artifact{name: name, title: "demo program " + name, kind: Demo, typical: 20 * time.Second, fill: d.Fill}, key, err)
 		r.demos = append(r.demos, d)
 	}
 	extracts := func(list []extract, only Source) {
 		for _, e := range list {
-			key, err := e.key()
-			add(artifact{name: e.name, title: e.title, version: e.from.version, kind: e.kind, typical: time.Minute, fill: e.fill, only: only}, key, err)
+			key, err := e.Key()
+			add(artifact{name: e.Name, title: e.title, version: e.From.Version, kind: e.kind, typical: time.Minute, fill: e.Fill, only: only}, key, err)
 		}
 	}
 	extracts(setExtracts(), "")
 	extracts(nodeExtracts(), Build)
-	add(artifact{name: "rootfs", title: "root file system of Debian " + suite, version: suite, kind: Ingredient, typical: 2 * time.Minute, fill: fillRootfs, only: Build}, rootfsKey(), nil)
+	add(artifact{name: "rootfs", title: "root file system of Debian " + build.Suite, version: build.Suite, kind: Ingredient, typical: 2 * time.Minute, fill: build.Rootfs, only: Build}, build.RootfsKey(), nil)
 	for _, m := range modules() {
-		key, err := m.key()
-		add(artifact{name: m.name, title: m.name + " " + m.version, version: m.version, kind: Ingredient, typical: m.typical, fill: m.fill, only: Build}, key, err)
+		key, err := m.Key()
+		add(artifact{name: m.Name, title: m.Name + " " + m.Version, version: m.Version, kind: Ingredient, typical: m.Typical, fill: m.Fill, only: Build}, key, err)
 	}
 	p := puller{mirror: l.Mirror}
 	for _, img := range append([]Image{r.kind}, r.images...) {

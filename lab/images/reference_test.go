@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
 
@@ -55,7 +56,7 @@ func reference() []byte {
 
 	b.WriteString("\n## Charts, definitions and demo programs\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
 	for _, e := range setExtracts() {
-		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
+		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.Name, e.From.Version, e.From.Path, e.From.Name)
 	}
 	b.WriteString("| demo programs | fedlab's | the folders below `apps`, compiled into fedlab as source | `go.sum` |\n")
 	b.WriteString("\nThe image of a demo program is called `fedlab.local/NAME:KEY` and has one layer, the program. It is given to the nodes that run it, once they do, so that a changed program costs seconds, and a lab nothing for programs that it does not have. These programs are a layer on top of something larger, and so they are in the node image as well:\n\n| demo program | stands on | from source `build` | from source `pull` | checksums |\n|---|---|---|---|---|\n")
@@ -65,14 +66,14 @@ func reference() []byte {
 	}
 
 	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
-	fmt.Fprintf(&b, "| rootfs | Debian %s | `debootstrap` with %s | signatures of Debian's archive, which debootstrap checks with the keyring of the machine |\n", suite, strings.Join(packages(), ", "))
+	fmt.Fprintf(&b, "| rootfs | Debian %s | `debootstrap` with %s | signatures of Debian's archive, which debootstrap checks with the keyring of the machine |\n", build.Suite, strings.Join(build.RootfsPackages(), ", "))
 	for _, e := range nodeExtracts() {
-		if e.name == "pause" {
+		if e.Name == "pause" {
 			continue
 		}
-		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.name, e.from.version, e.from.path, e.from.name)
+		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.Name, e.From.Version, e.From.Path, e.From.Name)
 	}
-	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().path)
+	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().Path)
 	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions, the demo programs and what those stand on, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
 	return b.Bytes()
 }
@@ -87,18 +88,18 @@ func digestText(img Image) string {
 // recipe says what an image is built from, and where its checksums are.
 func recipe(img Image) (from, sums string) {
 	for _, e := range nodeExtracts() {
-		if e.name == img.Artifact {
-			return fmt.Sprintf("C source in `%s` %s", e.from.path, e.from.version), fmt.Sprintf("`lab/images/upstream/%s.sum`", e.from.name)
+		if e.Name == img.Artifact {
+			return fmt.Sprintf("C source in `%s` %s", e.From.Path, e.From.Version), fmt.Sprintf("`lab/images/upstream/%s.sum`", e.From.Name)
 		}
 	}
 	all := modules()
-	m := all[slices.IndexFunc(all, func(m module) bool { return m.name == img.Artifact })]
-	from = fmt.Sprintf("`%s` %s", m.path, m.version)
-	if m.main != "" {
-		from += fmt.Sprintf(", with the main of `lab/images/upstream/%s`", m.main)
+	m := all[slices.IndexFunc(all, func(m build.Module) bool { return m.Name == img.Artifact })]
+	from = fmt.Sprintf("`%s` %s", m.Path, m.Version)
+	if m.Main != "" {
+		from += fmt.Sprintf(", with the main of `lab/images/upstream/%s`", m.Main)
 	}
 	if len(img.Packages) > 0 {
 		from += fmt.Sprintf("; beside it Debian's %s", strings.Join(img.Packages, ", "))
 	}
-	return from, fmt.Sprintf("`lab/images/upstream/%s.sum`", m.name)
+	return from, fmt.Sprintf("`lab/images/upstream/%s.sum`", m.Name)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
@@ -100,7 +101,7 @@ func small(realm, mirror string) (recipes, error) {
 			{Name: "kube-apiserver", Reference: fakeAPIReference, Artifact: "kubernetes", Program: "kube-apiserver", Path: "/kube-apiserver", Kubernetes: true},
 			server,
 		},
-		demos: []demo{{name: "quotes"}},
+		demos: []demo{{Program: build.Program{Name: "quotes"}}},
 		artifacts: []artifact{
 			{name: "quotes", title: "demo program quotes", key: "demo1", kind: Demo, fill: files("bin/quotes")},
 			{name: "metallb-chart", title: "chart", key: "chart1", kind: Chart, version: "v1", fill: files("chart/Chart.yaml", "chart/templates/pool.yaml")},

@@ -1,8 +1,12 @@
-package images
+// Package build makes what images consist of: programs of Go modules and of fedlab's
+// own source, files of upstream modules, and files of Debian packages. Each is a
+// recipe with a key, which is the hash of all that decides what comes out.
+//
+// It refuses to know which of them a lab needs, and where they are kept.
+package build
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,36 +24,30 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
-// upstream holds, for each module, the go.mod that requires it, names the
-// programs to build ("tool" lines) and pins every dependency, the go.sum with
-// the checksums, and, where upstream's main does not fit, a main of our own.
-//
-//go:embed upstream
-var upstream embed.FS
-
-// module builds programs from one upstream Go module.
-type module struct {
-	name, path, version string
-	cgo                 bool
-	tags                string
-	ldflags             []string
-	// packages are what to build: all "tool" lines of go.mod where it is empty.
-	packages []string
-	// main is a file of pins with a main package of our own, which is built
+// Module builds programs from one upstream Go module.
+type Module struct {
+	Name, Path, Version string
+	Cgo                 bool
+	Tags                string
+	LDFlags             []string
+	// Packages are what to build: all "tool" lines of go.mod where it is empty.
+	Packages []string
+	// Main is a file of Pins with a main package of our own, which is built
 	// instead.
-	main string
-	// rename says what a program is called where Go would name it after the
+	Main string
+	// Rename says what a program is called where Go would name it after the
 	// last part of its import path.
-	rename map[string]string
-	// typical is how long a build took on two cores with nothing cached.
-	typical time.Duration
-	// pins is the folder with the module's files; upstream where it is nil.
-	pins fs.FS
+	Rename map[string]string
+	// Typical is how long a build took on two cores with nothing cached.
+	Typical time.Duration
+	// Pins has NAME.mod, which requires the module, names the programs to build
+	// ("tool" lines) and pins every dependency, and NAME.sum with the checksums.
+	Pins fs.FS
 }
 
-// build is one run of a module's build.
-type build struct {
-	module
+// Job is one run of a build.
+type Job struct {
+	Module
 	// src is the folder of the generated module, dir that of the artifact.
 	src, dir string
 	// os is the system that programs are built for; Linux where it is empty.
@@ -57,38 +55,33 @@ type build struct {
 	log io.Writer
 }
 
-func (m module) files() (mod, sum, main []byte, err error) {
-	pins := m.pins
-	if pins == nil {
-		if pins, err = fs.Sub(upstream, "upstream"); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	mod, err = fs.ReadFile(pins, m.name+".mod")
+// Files returns what Pins has of the module; main is nil where Main names none.
+func (m Module) Files() (mod, sum, main []byte, err error) {
+	mod, err = fs.ReadFile(m.Pins, m.Name+".mod")
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	sum, err = fs.ReadFile(pins, m.name+".sum")
-	if err == nil && m.main != "" {
-		main, err = fs.ReadFile(pins, m.main)
+	sum, err = fs.ReadFile(m.Pins, m.Name+".sum")
+	if err == nil && m.Main != "" {
+		main, err = fs.ReadFile(m.Pins, m.Main)
 	}
 	return mod, sum, main, err
 }
 
-// key hashes all that decides what comes out. The number in its first text is
+// Key hashes all that decides what comes out. The number in its first text is
 // raised when this code changes what it makes of them.
-func (m module) key() (string, error) {
-	mod, sum, main, err := m.files()
+func (m Module) Key() (string, error) {
+	mod, sum, main, err := m.Files()
 	if err != nil {
-		return "", fmt.Errorf("read pins of %s: %w", m.name, err)
+		return "", fmt.Errorf("read pins of %s: %w", m.Name, err)
 	}
 	texts := []string{
-		"module 2", runtime.Version(), runtime.GOARCH, m.name, m.path,
-		fmt.Sprint(m.cgo), m.tags, strings.Join(m.ldflags, "\n"), strings.Join(m.packages, "\n"),
+		"module 2", runtime.Version(), runtime.GOARCH, m.Name, m.Path,
+		fmt.Sprint(m.Cgo), m.Tags, strings.Join(m.LDFlags, "\n"), strings.Join(m.Packages, "\n"),
 		string(mod), string(sum), string(main),
 	}
-	for _, from := range slices.Sorted(maps.Keys(m.rename)) {
-		texts = append(texts, from, m.rename[from])
+	for _, from := range slices.Sorted(maps.Keys(m.Rename)) {
+		texts = append(texts, from, m.Rename[from])
 	}
 	return store.Key(texts...), nil
 }
@@ -99,8 +92,8 @@ const sourceFolder = "source"
 
 // inModule writes the generated module to a folder of the artifact, does
 // something with it, and removes it.
-func (m module) inModule(dir string, log io.Writer, do func(build) error) (err error) {
-	mod, sum, main, err := m.files()
+func (m Module) inModule(dir string, log io.Writer, do func(Job) error) (err error) {
+	mod, sum, main, err := m.Files()
 	if err != nil {
 		return err
 	}
@@ -118,31 +111,31 @@ func (m module) inModule(dir string, log io.Writer, do func(build) error) (err e
 			return err
 		}
 	}
-	return do(build{module: m, src: src, dir: dir, log: log})
+	return do(Job{Module: m, src: src, dir: dir, log: log})
 }
 
-// fill builds the programs into dir/bin. What the Go build cache holds already,
+// Fill builds the programs into dir/bin. What the Go build cache holds already,
 // also from a build that was killed, is not compiled again.
-func (m module) fill(ctx context.Context, dir string, log *os.File) error {
-	return m.inModule(dir, log, func(b build) error {
+func (m Module) Fill(ctx context.Context, dir string, log *os.File) error {
+	return m.inModule(dir, log, func(b Job) error {
 		bin := filepath.Join(dir, "bin")
 		if err := os.Mkdir(bin, 0o755); err != nil {
 			return err
 		}
-		output, packages := bin+"/", m.packages
+		output, packages := bin+"/", m.Packages
 		switch {
-		case m.main != "":
-			output, packages = filepath.Join(bin, m.name), []string{"."}
+		case m.Main != "":
+			output, packages = filepath.Join(bin, m.Name), []string{"."}
 		case packages == nil:
 			packages = []string{"tool"}
 		}
 		// -s -w: without symbol tables a program is a third smaller, and every
 		// byte is copied into each node.
-		ldflags := strings.Join(append([]string{"-s", "-w"}, m.ldflags...), " ")
+		ldflags := strings.Join(append([]string{"-s", "-w"}, m.LDFlags...), " ")
 		if err := b.build(ctx, ldflags, output, packages...); err != nil {
 			return err
 		}
-		for from, to := range m.rename {
+		for from, to := range m.Rename {
 			if err := os.Rename(filepath.Join(bin, from), filepath.Join(bin, to)); err != nil {
 				return err
 			}
@@ -153,14 +146,14 @@ func (m module) fill(ctx context.Context, dir string, log *os.File) error {
 
 // build compiles packages reproducibly: neither the folder nor the time nor a
 // version control system leaves a trace in the programs.
-func (b build) build(ctx context.Context, ldflags, output string, packages ...string) error {
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", b.tags, "-ldflags", ldflags, "-o", output}
+func (b Job) build(ctx context.Context, ldflags, output string, packages ...string) error {
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-tags", b.Tags, "-ldflags", ldflags, "-o", output}
 	return b.run(ctx, "go", append(args, packages...)...)
 }
 
 // command returns a program that runs in the generated module. What a build that
 // is killed leaves of temporary files goes with that module.
-func (b build) command(ctx context.Context, cgo bool, name string, args ...string) (*exec.Cmd, error) {
+func (b Job) command(ctx context.Context, cgo bool, name string, args ...string) (*exec.Cmd, error) {
 	// The go command takes no package from a folder whose name starts like this.
 	tmp := filepath.Join(b.src, "_tmp")
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
@@ -176,8 +169,8 @@ func (b build) command(ctx context.Context, cgo bool, name string, args ...strin
 }
 
 // run runs a program in the generated module, its output in the log.
-func (b build) run(ctx context.Context, name string, args ...string) error {
-	cmd, err := b.command(ctx, b.cgo, name, args...)
+func (b Job) run(ctx context.Context, name string, args ...string) error {
+	cmd, err := b.command(ctx, b.Cgo, name, args...)
 	if err != nil {
 		return err
 	}
@@ -193,7 +186,7 @@ func (b build) run(ctx context.Context, name string, args ...string) error {
 
 // moduleDir returns where the Go module cache keeps a module; it is fetched,
 // and checked against go.sum, where it is not there.
-func (b build) moduleDir(ctx context.Context, path string) (string, error) {
+func (b Job) moduleDir(ctx context.Context, path string) (string, error) {
 	cmd, err := b.command(ctx, false, "go", "mod", "download", "-json", path)
 	if err != nil {
 		return "", err

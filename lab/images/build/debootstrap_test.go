@@ -1,4 +1,4 @@
-package images
+package build
 
 import (
 	"context"
@@ -47,13 +47,13 @@ func unsignedArchive(t *testing.T, names ...string) (fetched func() []string) {
 		fmt.Fprintf(&packages, "Package: %s\nVersion: 1\nArchitecture: all\nPriority: required\nFilename: pool/%s.deb\nSize: %d\nSHA256: %x\n\n", name, name, len(content), sha256.Sum256(content))
 	}
 	release := fmt.Sprintf("Suite: stable\nCodename: %s\nComponents: main\nArchitectures: all %sSHA256:\n %x %d %s\n",
-		suite, architecture, sha256.Sum256([]byte(packages.String())), packages.Len(), index)
+		Suite, architecture, sha256.Sum256([]byte(packages.String())), packages.Len(), index)
 
 	var mu sync.Mutex
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text := ""
-		switch dists := "/debian/dists/" + suite + "/"; {
+		switch dists := "/debian/dists/" + Suite + "/"; {
 		case r.URL.Path == dists+"Release":
 			text = release
 		case r.URL.Path == dists+index:
@@ -91,15 +91,15 @@ func withoutKeyring(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS(installed)); err != nil {
 		t.Fatal(err)
 	}
-	script, err := os.ReadFile(filepath.Join(installed, "scripts", suite))
+	script, err := os.ReadFile(filepath.Join(installed, "scripts", Suite))
 	if err != nil {
 		t.Fatal(err)
 	}
 	line := regexp.MustCompile(`(?m)^keyring .*$`)
 	if !line.Match(script) {
-		t.Fatalf("the script of %s names no keyring", suite)
+		t.Fatalf("the script of %s names no keyring", Suite)
 	}
-	file := filepath.Join(dir, "scripts", suite)
+	file := filepath.Join(dir, "scripts", Suite)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
@@ -130,10 +130,10 @@ func realDebootstrap(t *testing.T) {
 // even where the machine cannot check any signature.
 func TestUnsignedPackagesAreRefused(t *testing.T) {
 	realDebootstrap(t)
-	fetched := unsignedArchive(t, append(packages(), "apt", "usr-is-merged", "store")...)
+	fetched := unsignedArchive(t, append(RootfsPackages(), "apt", "usr-is-merged", "store")...)
 	for name, fill := range map[string]func(ctx context.Context, dir string, log *os.File) error{
-		"root file system": fillRootfs,
-		"foundation":       foundation{Image: Image{Packages: []string{"store"}}}.fill,
+		"root file system": Rootfs,
+		"packages":         Packages{Names: []string{"store"}}.Fill,
 	} {
 		for _, keyring := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, keyring %t", name, keyring), func(t *testing.T) {

@@ -1,4 +1,4 @@
-package images
+package build
 
 import (
 	"context"
@@ -11,13 +11,13 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
-// suite is the Debian release that the node's root file system is made of. Its
+// Suite is the Debian release that the node's root file system is made of. Its
 // systemd is the newest that boots on machines with cgroup v1, too.
-const suite = "bookworm"
+const Suite = "bookworm"
 
-// packages lists what a kind node needs beyond a minimal Debian: an init
+// RootfsPackages lists what a kind node needs beyond a minimal Debian: an init
 // system, what Kubernetes and kind run in the node, and the container runtime.
-func packages() []string {
+func RootfsPackages() []string {
 	return []string{
 		"systemd", "dbus", "util-linux", "mount", "kmod", "procps", "e2fsprogs", "libseccomp2", "pigz", "jq", "curl", "ca-certificates",
 		"iproute2", "iptables", "nftables", "ebtables", "ethtool", "conntrack", "socat",
@@ -46,8 +46,9 @@ func unwanted() []string {
 	}
 }
 
-func rootfsKey() string {
-	return store.Key("rootfs 3", runtime.GOARCH, suite, strings.Join(packages(), " "), strings.Join(unwanted(), " "))
+// RootfsKey is the key of what Rootfs makes.
+func RootfsKey() string {
+	return store.Key("rootfs 3", runtime.GOARCH, Suite, strings.Join(RootfsPackages(), " "), strings.Join(unwanted(), " "))
 }
 
 // debootstrap returns the arguments with which debootstrap takes packages from
@@ -55,12 +56,15 @@ func rootfsKey() string {
 // turns to another mirror, where the machine has no keyring of Debian.
 func debootstrap(packages []string, root string, flags ...string) []string {
 	args := append([]string{"--force-check-gpg", "--variant=minbase"}, flags...)
-	return append(args, "--include="+strings.Join(packages, ","), suite, root)
+	return append(args, "--include="+strings.Join(packages, ","), Suite, root)
 }
 
-// fillRootfs makes dir/rootfs.tar from Debian packages, whose signatures
+// RootfsFile has the root file system in the artifact's folder.
+const RootfsFile = "rootfs.tar"
+
+// Rootfs makes dir/[RootfsFile] from Debian packages, whose signatures
 // debootstrap checks with the archive's keyring. It needs root.
-func fillRootfs(ctx context.Context, dir string, log *os.File) error {
+func Rootfs(ctx context.Context, dir string, log *os.File) error {
 	root := filepath.Join(dir, "rootfs")
 	run := func(name string, args ...string) error {
 		cmd := command(ctx, name, args...)
@@ -76,7 +80,7 @@ func fillRootfs(ctx context.Context, dir string, log *os.File) error {
 		}
 		return nil
 	}
-	if err := run("debootstrap", debootstrap(packages(), root)...); err != nil {
+	if err := run("debootstrap", debootstrap(RootfsPackages(), root)...); err != nil {
 		return err
 	}
 	for _, pattern := range unwanted() {
@@ -90,7 +94,7 @@ func fillRootfs(ctx context.Context, dir string, log *os.File) error {
 			}
 		}
 	}
-	tarball := filepath.Join(dir, "rootfs.tar")
+	tarball := filepath.Join(dir, RootfsFile)
 	if err := run("tar", "--create", "--file", tarball, "--directory", root, "--numeric-owner", "--sort=name", "."); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package images
+package build
 
 import (
 	"context"
@@ -15,43 +15,37 @@ import (
 	"strconv"
 	"strings"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/mod/modfile"
 
-	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
-// demo is a demo program, built from fedlab's own source.
-type demo struct {
-	name string
-	code fs.FS
-	// on is what its image holds below the program; nil is nothing.
-	on *foundation
+// Program is one of fedlab's own programs, built from the folder below apps of that
+// name.
+type Program struct {
+	Name string
+	// Code is fedlab's source.
+	Code fs.FS
 }
 
-// reference is what the image is called in a cluster. The tag changes with the
-// source, so that a changed program is a changed Deployment.
-func (d demo) reference(key string) string { return "fedlab.local/" + d.name + ":" + key }
-
-// key hashes the source that the program is built from: its folder, those of
+// Key hashes the source that the program is built from: its folder, those of
 // fedlab's packages that it imports, and the pins. Tests do not count.
-func (d demo) key() (string, error) {
-	key, err := d.hash()
+func (p Program) Key() (string, error) {
+	key, err := p.hash()
 	if err != nil {
-		return "", fmt.Errorf("read source of %s: %w", d.name, err)
+		return "", fmt.Errorf("read source of %s: %w", p.Name, err)
 	}
 	return key, nil
 }
 
-func (d demo) hash() (string, error) {
-	files, err := d.files()
+func (p Program) hash() (string, error) {
+	files, err := p.files()
 	if err != nil {
 		return "", err
 	}
-	texts := []string{"demo 2", runtime.Version(), runtime.GOARCH, d.name}
+	texts := []string{"demo 2", runtime.Version(), runtime.GOARCH, p.Name}
 	for _, name := range files {
-		data, err := fs.ReadFile(d.code, name)
+		data, err := fs.ReadFile(p.Code, name)
 		if err != nil {
 			return "", err
 		}
@@ -61,20 +55,20 @@ func (d demo) hash() (string, error) {
 }
 
 // files lists what the program is built from, sorted.
-func (d demo) files() ([]string, error) {
-	mod, err := fs.ReadFile(d.code, "go.mod")
+func (p Program) files() ([]string, error) {
+	mod, err := fs.ReadFile(p.Code, "go.mod")
 	if err != nil {
 		return nil, err
 	}
 	files := []string{"go.mod", "go.sum"}
-	folders := []string{path.Join("apps", d.name)}
+	folders := []string{path.Join("apps", p.Name)}
 	for i := 0; i < len(folders); i++ { // grows with what is imported
-		found, err := sourceFiles(d.code, folders[i])
+		found, err := sourceFiles(p.Code, folders[i])
 		if err != nil {
 			return nil, err
 		}
 		for _, name := range found {
-			imports, err := ownImports(d.code, name, modfile.ModulePath(mod))
+			imports, err := ownImports(p.Code, name, modfile.ModulePath(mod))
 			if err != nil {
 				return nil, err
 			}
@@ -129,20 +123,19 @@ func ownImports(code fs.FS, name, module string) (folders []string, err error) {
 	return folders, nil
 }
 
-func (d demo) fill(ctx context.Context, dir string, log *os.File) (err error) {
+// Fill compiles the program into dir/bin.
+func (p Program) Fill(ctx context.Context, dir string, log *os.File) (err error) {
 	src, bin := filepath.Join(dir, sourceFolder), filepath.Join(dir, "bin")
-	if err := os.CopyFS(src, d.code); err != nil {
+	if err := os.CopyFS(src, p.Code); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(src)) }()
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	b := build{src: src, dir: dir, log: log}
-	return b.build(ctx, "-s -w", filepath.Join(bin, d.name), "./apps/"+d.name)
+	b := Job{src: src, dir: dir, log: log}
+	return b.build(ctx, "-s -w", filepath.Join(bin, p.Name), "./apps/"+p.Name)
 }
 
-// image makes the program's image from its artifact, on top of another one.
-func (d demo) image(artifact string, below v1.Image) (v1.Image, error) {
-	return layer.Onto(below, programPath(artifact, d.name), "/"+d.name, nil)
-}
+// ProgramPath is where the folder of an artifact has a program.
+func ProgramPath(artifact, program string) string { return filepath.Join(artifact, "bin", program) }

@@ -1,4 +1,4 @@
-package images
+package build
 
 import (
 	"context"
@@ -17,12 +17,26 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
+func TestMain(m *testing.M) {
+	imagestest.Main(m, map[string]func(context.Context, []string) error{"module": helpModule})
+}
+
+// newStore returns an empty store.
+func newStore(t *testing.T) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // greeter is a module with one program, which "upstream" publishes in a folder.
-func greeter(upstream string) module {
-	return module{
-		name: "greeter", path: "example.test/greeter", ldflags: []string{"-X", "main.version=v1.2.3"},
-		rename: map[string]string{"cmd": "greeter"},
-		pins: fstest.MapFS{
+func greeter(upstream string) Module {
+	return Module{
+		Name: "greeter", Path: "example.test/greeter", LDFlags: []string{"-X", "main.version=v1.2.3"},
+		Rename: map[string]string{"cmd": "greeter"},
+		Pins: fstest.MapFS{
 			"greeter.mod": {Data: fmt.Appendf(nil, "module example.test/build\n\ngo 1.26\n\nrequire example.test/greeter v1.2.3\n\nreplace example.test/greeter => %s\n\ntool example.test/greeter/cmd\n", upstream)},
 			"greeter.sum": {},
 		},
@@ -44,11 +58,11 @@ func publishGreeter(t *testing.T) string {
 
 func TestModuleBuildsItsPrograms(t *testing.T) {
 	s, m := newStore(t), greeter(publishGreeter(t))
-	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	dir, err := s.Make(t.Context(), m.Name, "k1", m.Fill)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), programPath(dir, "greeter")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), ProgramPath(dir, "greeter")).CombinedOutput()
 	if err != nil || string(out) != "hello from v1.2.3\n" {
 		t.Errorf("the program says %q, error %v, want its version", out, err)
 	}
@@ -59,15 +73,15 @@ func TestModuleBuildsItsPrograms(t *testing.T) {
 
 func TestModuleWithMainOfOurOwn(t *testing.T) {
 	s := newStore(t)
-	m := module{name: "clock", main: "clock.go.txt", pins: fstest.MapFS{
+	m := Module{Name: "clock", Main: "clock.go.txt", Pins: fstest.MapFS{
 		"clock.mod": {Data: []byte("module example.test/build\n\ngo 1.26\n")}, "clock.sum": {},
 		"clock.go.txt": {Data: []byte("package main\n\nfunc main() { println(\"noon\") }\n")},
 	}}
-	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	dir, err := s.Make(t.Context(), m.Name, "k1", m.Fill)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), programPath(dir, "clock")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), ProgramPath(dir, "clock")).CombinedOutput()
 	if err != nil || string(out) != "noon\n" {
 		t.Errorf("the program says %q, error %v", out, err)
 	}
@@ -75,11 +89,11 @@ func TestModuleWithMainOfOurOwn(t *testing.T) {
 
 func TestModuleThatDoesNotCompile(t *testing.T) {
 	s := newStore(t)
-	m := module{name: "clock", main: "clock.go.txt", pins: fstest.MapFS{
+	m := Module{Name: "clock", Main: "clock.go.txt", Pins: fstest.MapFS{
 		"clock.mod": {Data: []byte("module example.test/build\n\ngo 1.26\n")}, "clock.sum": {},
 		"clock.go.txt": {Data: []byte("package main\n\nfunc main() { tick() }\n")},
 	}}
-	_, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	_, err := s.Make(t.Context(), m.Name, "k1", m.Fill)
 	log := filepath.Join(s.Root(), "logs", "clock-k1.log")
 	if want := "make clock (log: " + log + "): run go build: exit status 1"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -97,7 +111,7 @@ func helpModule(ctx context.Context, args []string) error {
 		return err
 	}
 	m := greeter(args[1])
-	_, err = s.Make(ctx, m.name, "k1", m.fill)
+	_, err = s.Make(ctx, m.Name, "k1", m.Fill)
 	return err
 }
 
@@ -129,14 +143,14 @@ func TestModuleTakesUpAKilledBuild(t *testing.T) {
 	imagestest.Wait(t, "the compiler is gone with the build", func(context.Context) error { return dead(compiler) })
 
 	m := greeter(source)
-	if dir, there, err := s.Path(m.name, "k1"); there || err != nil {
+	if dir, there, err := s.Path(m.Name, "k1"); there || err != nil {
 		t.Errorf("%s is there, error %v, though its build was killed", dir, err)
 	}
-	dir, err := s.Make(t.Context(), m.name, "k1", m.fill)
+	dir, err := s.Make(t.Context(), m.Name, "k1", m.Fill)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), programPath(dir, "greeter")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), ProgramPath(dir, "greeter")).CombinedOutput()
 	if err != nil || string(out) != "hello from v1.2.3\n" {
 		t.Errorf("the program says %q, error %v, want it whole", out, err)
 	}

@@ -1,4 +1,4 @@
-package images
+package build
 
 import (
 	"io/fs"
@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
 
 // shop is a source with two programs that share a package.
@@ -33,8 +34,8 @@ func shop() fstest.MapFS {
 	return files
 }
 
-func TestDemoIsBuiltFromWhatItImports(t *testing.T) {
-	files, err := demo{name: "till", code: shop()}.files()
+func TestProgramIsBuiltFromWhatItImports(t *testing.T) {
+	files, err := Program{Name: "till", Code: shop()}.files()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +49,8 @@ func TestDemoIsBuiltFromWhatItImports(t *testing.T) {
 
 // A demo program whose image kept its name when its source changed would not be
 // rolled out; one whose image changed for nothing would be for no reason.
-func TestDemoKey(t *testing.T) {
-	till := func(code fs.FS) string { return mustKey(t, demo{name: "till", code: code}.key) }
+func TestProgramKey(t *testing.T) {
+	till := func(code fs.FS) string { return mustKey(t, Program{Name: "till", Code: code}.Key) }
 	was := till(shop())
 	tests := map[string]bool{
 		"go.mod": true, "go.sum": true,
@@ -68,21 +69,21 @@ func TestDemoKey(t *testing.T) {
 	if till(code) == was {
 		t.Error("a new file beside the program does not change its key")
 	}
-	if mustKey(t, demo{name: "prices", code: shop()}.key) == was {
+	if mustKey(t, Program{Name: "prices", Code: shop()}.Key) == was {
 		t.Error("two programs have the same key")
 	}
 }
 
-func TestDemoKeyOfAbsentProgram(t *testing.T) {
-	_, err := demo{name: "bank", code: shop()}.key()
+func TestProgramKeyOfAbsentProgram(t *testing.T) {
+	_, err := Program{Name: "bank", Code: shop()}.Key()
 	if want := "read source of bank: open apps/bank: file does not exist"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
 // The real programs share a package, which is in the key of each.
-func TestDemoKeyOfFedlabsOwn(t *testing.T) {
-	files, err := demo{name: "broker-webapp", code: fedlab.Source}.files()
+func TestProgramKeyOfFedlabsOwn(t *testing.T) {
+	files, err := Program{Name: "broker-webapp", Code: fedlab.Source}.files()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,19 +101,19 @@ func TestDemoKeyOfFedlabsOwn(t *testing.T) {
 
 // Neither the folder nor anything else of the build leaves a trace: what two
 // machines build has the same digest.
-func TestDemoBuildIsReproducible(t *testing.T) {
+func TestProgramBuildIsReproducible(t *testing.T) {
 	var digests []string
 	for range 2 {
 		s := newStore(t)
-		d := demo{name: "till", code: shop()}
-		dir, err := s.Make(t.Context(), d.name, "k", d.fill)
+		d := Program{Name: "till", Code: shop()}
+		dir, err := s.Make(t.Context(), d.Name, "k", d.Fill)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "bin" {
 			t.Errorf("artifact has %v, error %v, want bin alone", left, err)
 		}
-		img, err := d.image(dir, empty.Image)
+		img, err := layer.Onto(empty.Image, ProgramPath(dir, d.Name), "/till", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
