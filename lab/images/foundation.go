@@ -11,6 +11,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 )
 
 // foundation is what the image of one of fedlab's own programs holds below the
@@ -32,9 +33,9 @@ func (f foundation) files() build.Packages {
 }
 
 // artifacts are what it is made of, each for one source.
-func (f foundation) artifacts(p puller) []artifact {
-	pulled := p.artifact(f.Image)
-	pulled.key, pulled.foundation = pulledKey(f.Image), true
+func (f foundation) artifacts(p pull.Registries) []artifact {
+	pulled := pulled(p, f.Image)
+	pulled.foundation = true
 	return []artifact{{
 		name: f.Artifact, title: f.title, version: build.Suite, kind: Ingredient, key: f.files().Key(),
 		typical: 15 * time.Second, fill: f.files().Fill, only: Build, foundation: true,
@@ -52,7 +53,7 @@ func (f foundation) artifact(source Source) string {
 // open opens it as an image.
 func (f foundation) open(source Source, artifact string) (v1.Image, error) {
 	if source == Pull {
-		return tarball.ImageFromPath(filepath.Join(artifact, pulledFile), nil)
+		return tarball.ImageFromPath(filepath.Join(artifact, pull.File), nil)
 	}
 	files, err := os.ReadFile(filepath.Join(artifact, build.PackagesFile))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -21,8 +22,8 @@ import (
 func (s *stand) database(t *testing.T, host string) {
 	t.Helper()
 	on := &foundation{title: "database", Image: Image{Name: "database", Reference: "docker.io/library/database:9", Artifact: "database-files"}}
-	pulled := puller{mirror: host}.artifact(on.Image)
-	pulled.key, pulled.foundation = pulledKey(on.Image), true
+	pulled := pulled(pull.New(host, pull.Usual()), on.Image)
+	pulled.foundation = true
 	s.standIn.demos = append(s.standIn.demos, demo{build.Program{Name: "ledger"}, on})
 	s.standIn.artifacts = append(s.standIn.artifacts,
 		artifact{name: "ledger", title: "demo program ledger", key: "ledger1", kind: Demo, fill: files("bin/ledger")},

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 )
 
 // The node image has to be another one as soon as anything in it is.
@@ -86,7 +87,8 @@ func TestPulledKeyChangesWithReferenceAndDigest(t *testing.T) {
 	img := Image{Name: "etcd", Reference: "registry.example/etcd:1"}
 	tag, digest := img, img
 	tag.Reference, digest.Digest = "registry.example/etcd:2", "sha256:"+strings.Repeat("a", 64)
-	keys := []string{pulledKey(img), pulledKey(tag), pulledKey(digest)}
+	key := func(img Image) string { return pulled(pull.Registries{}, img).key }
+	keys := []string{key(img), key(tag), key(digest)}
 	slices.Sort(keys)
 	if len(slices.Compact(keys)) != 3 {
 		t.Errorf("keys %q, want three", keys)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -225,7 +226,7 @@ func helpNode(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	r, err := small(args[1], "")
+	r, err := small(args[1], "", pull.Usual())
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -115,7 +116,7 @@ func (l *Library) listImages(r recipes, f flavour, node Entry) ([]Entry, error) 
 	for _, img := range images {
 		name, file := img.Artifact, build.ProgramPath("", img.Program)
 		if f.source == Pull {
-			name, file = pulledName(img), pulledFile
+			name, file = pulledName(img), pull.File
 		}
 		e := Entry{Kind: ClusterImage, Name: img.Name, Reference: img.Reference}
 		if f.source == Pull && img.Kubernetes {

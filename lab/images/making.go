@@ -13,6 +13,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
@@ -146,7 +147,7 @@ func (l *Library) pulledNode(ctx context.Context, r recipes, n nodeMaker, ref st
 			if err != nil {
 				return nil, err
 			}
-			return tarball.ImageFromPath(filepath.Join(dir, pulledFile), nil)
+			return tarball.ImageFromPath(filepath.Join(dir, pull.File), nil)
 		}
 	}
 	kind, err := open(r.kind)()

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
@@ -172,10 +177,10 @@ func (l *Library) recipes() (recipes, error) {
 		key, err := m.Key()
 		add(artifact{name: m.Name, title: m.Name + " " + m.Version, version: m.Version, kind: Ingredient, typical: m.Typical, fill: m.Fill, only: Build}, key, err)
 	}
-	p := puller{mirror: l.Mirror}
+	p := pull.New(l.Mirror, pull.Usual())
 	for _, img := range append([]Image{r.kind}, r.images...) {
 		if !img.Kubernetes {
-			add(p.artifact(img), pulledKey(img), nil)
+			r.artifacts = append(r.artifacts, pulled(p, img))
 		}
 	}
 	for _, d := range r.demos {
@@ -211,4 +216,34 @@ func (r *recipes) computeFlavours() error {
 	}
 	r.flavours = []flavour{{source: Pull, key: store.Key(pulled...)}, {source: Build, key: store.Key(built...)}}
 	return nil
+}
+
+func pulledName(img Image) string { return "pulled-" + img.Name }
+
+// pulled is an upstream image in the store.
+func pulled(p pull.Registries, img Image) artifact {
+	from := func(do func(name.Reference) error) error {
+		ref, err := p.Reference(img.Reference, img.Digest)
+		if err != nil {
+			return fmt.Errorf("pull %s: %w", img.Reference, err)
+		}
+		if err := do(ref); err != nil {
+			return &SourceError{Source: Pull, Err: fmt.Errorf("pull %s: %w", ref, err)}
+		}
+		return nil
+	}
+	return artifact{
+		name: pulledName(img), title: "upstream image " + img.Reference, version: img.Reference,
+		key:  store.Key("pulled 1", runtime.GOARCH, img.Reference, img.Digest),
+		kind: Ingredient, typical: 20 * time.Second, only: Pull,
+		fill: func(ctx context.Context, dir string, log *os.File) error {
+			return from(func(ref name.Reference) error {
+				_, err := fmt.Fprintf(log, "pull %s\n", ref)
+				return errors.Join(err, p.Fetch(ctx, ref, filepath.Join(dir, pull.File)))
+			})
+		},
+		ask: func(ctx context.Context) error {
+			return from(func(ref name.Reference) error { return p.Ask(ctx, ref) })
+		},
+	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 )
 
 // TestReference says when docs/reference/images.md is stale; -update writes it.
@@ -39,7 +40,7 @@ What is there already is taken with each of them. A registry has %s to say what 
 
 func reference() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, strings.ReplaceAll(intro, "^", "`"), contactBound, stallBound)
+	fmt.Fprintf(&b, strings.ReplaceAll(intro, "^", "`"), pull.Usual().Contact, pull.Usual().Stall)
 	b.WriteString("\n## Images in a node that was built\n\nEach has upstream's name, so that charts and kubeadm find it, and one layer: the program, built by a Go module of its own.\n\n| image | upstream reference | built from | checksums |\n|---|---|---|---|\n")
 	for _, img := range Catalogue() {
 		from, sums := recipe(img)

@@ -21,6 +21,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -86,15 +87,10 @@ const (
 )
 
 // small is a catalogue whose parts are made in no time.
-func small(realm, mirror string) (recipes, error) {
+func small(realm, mirror string, bounds pull.Bounds) (recipes, error) {
 	kind := Image{Name: "kind-node", Reference: fakeKindReference}
 	server := Image{Name: "spire-server", Reference: fakeSPIREReference, Artifact: "spire", Program: "spire-server", Path: "/spire-server"}
-	p := puller{mirror: mirror}
-	pulled := func(img Image) artifact {
-		a := p.artifact(img)
-		a.key = pulledKey(img)
-		return a
-	}
+	p := pull.New(mirror, bounds)
 	r := recipes{
 		realm: realm, kind: kind,
 		images: []Image{
@@ -110,7 +106,7 @@ func small(realm, mirror string) (recipes, error) {
 			{name: "kind-files", title: "kind files", key: "kind1", kind: Ingredient, only: Build, fill: files("files/usr/local/bin/entrypoint", "files/kind/bin/hook.sh", "files/etc/crictl.yaml")},
 			{name: "kubernetes", title: "kubernetes", key: "k8s1", kind: Ingredient, only: Build, fill: files("bin/kubeadm", "bin/kubelet", "bin/kubectl", "bin/kube-apiserver")},
 			{name: "spire", title: "spire", key: "spire1", kind: Ingredient, only: Build, fill: files("bin/spire-server")},
-			pulled(kind), pulled(server),
+			pulled(p, kind), pulled(p, server),
 		},
 	}
 	return r, r.computeFlavours()
@@ -158,7 +154,7 @@ func clear(ctx context.Context, engine *docker.Client, realm string) error {
 
 func newStand(t *testing.T, store *store.Store, engine *docker.Client, realm, mirror string) *stand {
 	t.Helper()
-	r, err := small(realm, mirror)
+	r, err := small(realm, mirror, pull.Usual())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
 )
 
 // absent is an engine that does not answer, as on a machine that nothing is
@@ -94,11 +95,11 @@ func TestWork(t *testing.T) {
 func TestWorkOfASilentRegistry(t *testing.T) {
 	host := imagestest.Registry(t, imagestest.Instead("/manifests/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	s := newStand(t, newStore(t), absent(t), "", host)
-	const contact = 200 * time.Millisecond
-	for i, img := range []Image{s.standIn.kind, s.standIn.images[1]} {
-		a := puller{mirror: host, contact: contact}.artifact(img)
-		s.standIn.artifacts[len(s.standIn.artifacts)-2+i].ask = a.ask
+	r, err := small("", host, pull.Bounds{Contact: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
 	}
+	s.standIn = &r
 	got, err := s.Work(t.Context(), Node)
 	if want := (Work{Compile: true, Build: true}); err != nil || got != want {
 		t.Errorf("work %+v, error %v, want %+v", got, err, want)
