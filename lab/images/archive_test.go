@@ -318,7 +318,7 @@ func TestLoadIsInterrupted(t *testing.T) {
 func hasAManifest(t *testing.T, _ *stand, archive []byte) {
 	t.Helper()
 	var m manifest
-	if err := json.Unmarshal([]byte(fileInTar(t, decompress(t, archive), manifestName)), &m); err != nil {
+	if err := json.Unmarshal([]byte(imagestest.FileInTar(t, decompress(t, archive), manifestName)), &m); err != nil {
 		t.Fatal(err)
 	}
 	if m.Kind != archiveKind || m.Version != "v0.1.0" || m.Source != Build || m.Artifacts["quotes"] != "demo1" || len(m.Images) != 1 {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/node"
 	"github.com/fedlab-dev/fedlab/lab/images/upstream"
 )
 
@@ -66,6 +67,9 @@ const (
 	MetalLBSpeaker         = "quay.io/metallb/speaker:" + metallbVersion
 	pause                  = "registry.k8s.io/pause:" + pauseVersion
 )
+
+// nodeFiles are the files of a node that was built.
+func nodeFiles() node.Files { return node.Files{Kubernetes: kubernetesVersion, Pause: pause} }
 
 // Catalogue lists the upstream images, in the order in which documents do.
 func Catalogue() []Image {

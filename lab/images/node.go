@@ -18,6 +18,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/node"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -257,12 +258,12 @@ func (n nodeMaker) install(ctx context.Context, id, kindFiles, kubernetesBin str
 	if err != nil {
 		return err
 	}
-	spec, err := containerSpec(defaults)
+	spec, err := node.ContainerSpec(defaults)
 	if err != nil {
 		return err
 	}
 	files, w := io.Pipe()
-	go func() { w.CloseWithError(writeNodeFiles(w, kindFiles, kubernetesBin, spec)) }()
+	go func() { w.CloseWithError(nodeFiles().Write(w, kindFiles, kubernetesBin, spec)) }()
 	return errors.Join(n.engine.CopyTo(ctx, id, "/", files), files.Close())
 }
 

@@ -197,7 +197,7 @@ func (l *Library) recipes() (recipes, error) {
 // computeFlavours computes the keys of the node images from those of all that
 // goes into them.
 func (r *recipes) computeFlavours() error {
-	own, err := ownFilesHash()
+	own, err := nodeFiles().Hash()
 	if err != nil {
 		return err
 	}

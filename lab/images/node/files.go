@@ -1,4 +1,7 @@
-package images
+// Package node has the files that make a Debian into a node of kind.
+//
+// It refuses to know how these files get into an image, and who runs it.
+package node
 
 import (
 	"crypto/sha256"
@@ -18,13 +21,21 @@ import (
 
 // nodeFiles are the files of the node image that are our own.
 //
-//go:embed node
+//go:embed *.toml *.conflist *.service *.mount
 var nodeFiles embed.FS
 
-// writeNodeFiles writes what makes a Debian into a kind node: kind's own node
-// files as its module has them, the Kubernetes programs, our own files, and
+// Files are those of a node with one version of Kubernetes.
+type Files struct {
+	// Kubernetes is the version.
+	Kubernetes string
+	// Pause is the reference of the image that holds a pod's namespaces.
+	Pause string
+}
+
+// Write writes, as a tar archive, what makes a Debian into a kind node: kind's own
+// node files as its module has them, the Kubernetes programs, our own files, and
 // spec, that of a container. Modes are those that kind's Dockerfile sets.
-func writeNodeFiles(w io.Writer, kindFiles, kubernetesBin string, spec []byte) error {
+func (f Files) Write(w io.Writer, kindFiles, kubernetesBin string, spec []byte) error {
 	t := layer.NewWriter(w)
 	files := func(sub string) fs.FS {
 		return os.DirFS(filepath.Join(kindFiles, filepath.FromSlash(sub)))
@@ -46,21 +57,21 @@ func writeNodeFiles(w io.Writer, kindFiles, kubernetesBin string, spec []byte) e
 		t.Program("usr/bin/"+program, filepath.Join(kubernetesBin, program))
 	}
 	t.File("etc/containerd/cri-base.json", 0o644, spec)
-	ownFiles(t)
+	f.own(t)
 	if err := t.Close(); err != nil {
 		return fmt.Errorf("collect node files: %w", err)
 	}
 	return nil
 }
 
-// ownFiles writes the files and links that come from nobody but us.
-func ownFiles(t *layer.Writer) {
+// own writes the files and links that come from nobody but us.
+func (f Files) own(t *layer.Writer) {
 	own := func(at, name string) {
-		data, err := nodeFiles.ReadFile("node/" + name)
+		data, err := nodeFiles.ReadFile(name)
 		t.Fail(err)
-		t.File(at, 0o644, []byte(strings.ReplaceAll(string(data), "{{.Pause}}", pause)))
+		t.File(at, 0o644, []byte(strings.ReplaceAll(string(data), "{{.Pause}}", f.Pause)))
 	}
-	t.File("kind/version", 0o644, []byte(kubernetesVersion))
+	t.File("kind/version", 0o644, []byte(f.Kubernetes))
 	own("etc/containerd/config.toml", "containerd.toml")
 	own("etc/containerd/cni.conflist", "cni.conflist")
 	t.Dir("etc/cni/net.d")
@@ -90,20 +101,20 @@ func ownFiles(t *layer.Writer) {
 	t.File("etc/systemd/journald.conf.d/fedlab.conf", 0o644, []byte("[Journal]\nReadKMsg=no\nStorage=volatile\n"))
 }
 
-// ownFilesHash hashes our own files as a node gets them.
-func ownFilesHash() (string, error) {
+// Hash hashes our own files as a node gets them.
+func (f Files) Hash() (string, error) {
 	h := sha256.New()
 	t := layer.NewWriter(h)
-	ownFiles(t)
+	f.own(t)
 	if err := t.Close(); err != nil {
 		return "", fmt.Errorf("collect node files: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// containerSpec takes containerd's default container specification and removes
+// ContainerSpec takes containerd's default container specification and removes
 // the limits from it: a container must not ask for more than the node has.
-func containerSpec(defaults []byte) ([]byte, error) {
+func ContainerSpec(defaults []byte) ([]byte, error) {
 	var spec map[string]any
 	if err := json.Unmarshal(defaults, &spec); err != nil {
 		return nil, fmt.Errorf("read containerd's default container specification: %w", err)

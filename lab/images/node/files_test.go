@@ -1,9 +1,9 @@
-package images
+package node
 
 import (
-	"archive/tar"
 	"bytes"
 	"errors"
+	"flag"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +13,12 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 )
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func TestMain(m *testing.M) { imagestest.Main(m, nil) }
+
+var files = Files{Kubernetes: "v1.36.3", Pause: "registry.k8s.io/pause:3.10.2"}
 
 // moduleFolder is where the module cache has a module that fedlab requires.
 func moduleFolder(t *testing.T, path string) string {
@@ -35,49 +41,29 @@ func TestNodeFiles(t *testing.T) {
 		}
 	}
 	var buf bytes.Buffer
-	if err := writeNodeFiles(&buf, kindFiles, bin, []byte(`{"ociVersion": "1"}`)); err != nil {
+	if err := files.Write(&buf, kindFiles, bin, []byte(`{"ociVersion": "1"}`)); err != nil {
 		t.Fatal(err)
 	}
 	list := strings.Join(imagestest.Entries(t, bytes.NewReader(buf.Bytes())), "\n") + "\n"
-	imagestest.Golden(t, *update, filepath.Join("testdata", "nodefiles.golden"), []byte(list))
+	imagestest.Golden(t, *update, filepath.Join("testdata", "files.golden"), []byte(list))
 
 	texts := map[string]string{
 		"usr/bin/kubelet":              "kubelet",
-		"kind/version":                 kubernetesVersion,
+		"kind/version":                 files.Kubernetes,
 		"etc/containerd/cri-base.json": `{"ociVersion": "1"}`,
 	}
 	for name, want := range texts {
-		if got := fileInTar(t, buf.Bytes(), name); got != want {
+		if got := imagestest.FileInTar(t, buf.Bytes(), name); got != want {
 			t.Errorf("%s has %q, want %q", name, got, want)
 		}
 	}
-	if config := fileInTar(t, buf.Bytes(), "etc/containerd/config.toml"); !strings.Contains(config, `sandbox_image = "`+pause+`"`) {
-		t.Errorf("containerd would look for another pause image than %s:\n%s", pause, config)
-	}
-}
-
-func fileInTar(t *testing.T, data []byte, name string) string {
-	t.Helper()
-	for archive := tar.NewReader(bytes.NewReader(data)); ; {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			t.Fatalf("the archive has no %s", name)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.Name == name {
-			text, err := io.ReadAll(archive)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return string(text)
-		}
+	if config := imagestest.FileInTar(t, buf.Bytes(), "etc/containerd/config.toml"); !strings.Contains(config, `sandbox_image = "`+files.Pause+`"`) {
+		t.Errorf("containerd would look for another pause image than %s:\n%s", files.Pause, config)
 	}
 }
 
 func TestNodeFilesWithoutKubernetes(t *testing.T) {
-	err := writeNodeFiles(io.Discard, t.TempDir(), "/nowhere", nil)
+	err := files.Write(io.Discard, t.TempDir(), "/nowhere", nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "collect node files: ") || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v, want that files are missing", err)
 	}
@@ -93,7 +79,7 @@ func TestContainerSpec(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := containerSpec([]byte(tt.in))
+			got, err := ContainerSpec([]byte(tt.in))
 			if string(got) != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
