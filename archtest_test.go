@@ -41,6 +41,8 @@ func layers() []layer {
 		gRPC     = "google.golang.org/grpc"
 		sync     = "golang.org/x/sync"
 		flock    = "github.com/gofrs/flock"
+
+		registries = "github.com/google/go-containerregistry"
 	)
 	library := func(more ...string) []string { return append(slices.Clone(core), more...) }
 	return []layer{
@@ -74,7 +76,16 @@ func layers() []layer {
 		{"lab/spire", library(goSPIFFE, gRPC, "github.com/spiffe/spire-api-sdk"), "one server's API in domain types; how a pod is reached comes from the caller"},
 		{"lab/metallb", nil, "address pools as values"},
 		{"lab/pki", nil, "certificates of the web are made without knowing what they are for"},
-		{"lab/images", library("lab/docker", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "golang.org/x/mod", kindDefaults, sync, flock), "images know Docker and not labs, so that they are built before any"},
+		{"lab/images", library("lab/docker", registries, "github.com/klauspost/compress", sync), "images know Docker and not labs, so that they are built before any"},
+		{"lab/images/store", []string{"lab/plan", flock}, "the store keeps folders, whatever is in them"},
+		{"lab/images/layer", []string{registries}, "a layer is files, wherever they come from"},
+		{"lab/images/upstream", nil, "pins are files"},
+		{"lab/images/build", []string{"lab/images/store", "lab/images/layer", "golang.org/x/mod"}, "what is built knows what it is built of, and not what for"},
+		{"lab/images/pull", []string{registries}, "a registry is asked for an image, whichever that is"},
+		{"lab/images/node", []string{"lab/images/layer"}, "the files of a node do not know who runs it"},
+		{"lab/images/recipe", []string{"lab/images/store", "lab/images/layer", "lab/images/upstream", "lab/images/build", "lab/images/pull", "lab/images/node", registries, kindDefaults}, "a recipe says what is made of what, and makes nothing"},
+		{"lab/images/engine", library("lab/docker", "lab/images/store", "lab/images/layer", registries), "the engine is given images, and does not know what is in them"},
+		{"lab/images/internal/imagestest", []string{"lab/check", registries}, "the tests of each room use it, so that it imports none"},
 		{"lab/troubles", nil, "what goes wrong is told in a document: finding an entry needs no lab"},
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/plain", nil, "foreign text is made plain wherever it is written, whatever it means"},
@@ -101,7 +112,7 @@ type gate struct {
 
 func gates() []gate {
 	return []gate{
-		{kindDefaults, []string{"lab/kindcluster", "lab/images"}, nil, "which node image a version of kind wants concerns only who makes nodes and images"},
+		{kindDefaults, []string{"lab/kindcluster", "lab/images/recipe"}, nil, "which node image a version of kind wants concerns only who makes nodes and images"},
 		{"sigs.k8s.io/kind", []string{"lab/kindcluster"}, nil, "kind changes its API between versions, and takes no context: one place lives with that"},
 		{"helm.sh/helm", []string{"lab/helmrelease"}, []string{"charts"}, "Helm takes minutes to compile; the tests of the charts render with it"},
 		{"k8s.io/client-go", []string{"lab/kube", "lab/helmrelease"}, []string{"charts"}, "client-go takes minutes to compile; Helm's configuration is made of it; the tests of the charts apply what they render to its fake"},
@@ -268,8 +279,10 @@ func TestImportRulesRefuse(t *testing.T) {
 		{"lab/new", false, module + "/lab/plan", "no layer has lab/new: "},
 		{"lab/new", false, "fmt", ""},
 		{"lab/kube", false, client, ""},
-		{"lab/images", false, kindDefaults, ""},
-		{"lab/images", false, "sigs.k8s.io/kind/pkg/cluster", "lab/images may not: images know Docker and not labs"},
+		{"lab/images/recipe", false, kindDefaults, ""},
+		{"lab/images/recipe", false, "sigs.k8s.io/kind/pkg/cluster", "lab/images/recipe may not: a recipe says what is made of what"},
+		{"lab/images/store", false, module + "/lab/images", "lab/images/store may not: the store keeps folders"},
+		{"lab/images/build", false, module + "/lab/images/recipe", "lab/images/build may not: what is built knows what it is built of"},
 		{"apps/frontend", true, "github.com/chromedp/chromedp", ""},
 		{"lab/plan", true, module + "/lab/plan", ""},
 		{"charts", true, "helm.sh/helm/v3/pkg/engine", ""},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 )
@@ -23,23 +24,23 @@ import (
 // savedStand makes a set of stand-ins, saves it, and removes the node images.
 func savedStand(t *testing.T) (*stand, []byte) {
 	t.Helper()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.database(t, "")
 	s.Source = Build
-	if _, err := s.Ensure(t.Context(), All); err != nil {
+	if _, err := s.stock.ensure(t.Context(), All); err != nil {
 		t.Fatal(err)
 	}
 	var archives [2]bytes.Buffer
 	for i := range archives {
-		if err := s.Save(t.Context(), &archives[i]); err != nil {
+		if err := s.save(t.Context(), &archives[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if !bytes.Equal(archives[0].Bytes(), archives[1].Bytes()) {
 		t.Error("the same set makes two archives")
 	}
-	if err := clear(t.Context(), engine, s.standIn.realm); err != nil {
+	if err := clear(t.Context(), client, s.realm); err != nil {
 		t.Fatal(err)
 	}
 	return s, archives[0].Bytes()
@@ -48,7 +49,7 @@ func savedStand(t *testing.T) (*stand, []byte) {
 // elsewhere is the same fedlab on a machine that has nothing yet.
 func (s *stand) elsewhere(t *testing.T) *stand {
 	t.Helper()
-	other := newStand(t, newStore(t), s.Engine, s.standIn.realm, "")
+	other := newStand(t, newStore(t), s.Engine, s.realm, "")
 	other.database(t, "")
 	return other
 }
@@ -62,7 +63,7 @@ func TestArchive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, s, archive)
-			if err := clear(context.WithoutCancel(t.Context()), s.Engine, s.standIn.realm); err != nil {
+			if err := clear(context.WithoutCancel(t.Context()), s.Engine, s.realm); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -72,10 +73,10 @@ func TestArchive(t *testing.T) {
 func loads(t *testing.T, s *stand, archive []byte) {
 	t.Helper()
 	other := s.elsewhere(t)
-	if err := other.Load(t.Context(), bytes.NewReader(archive)); err != nil {
+	if err := other.load(t.Context(), bytes.NewReader(archive)); err != nil {
 		t.Fatal(err)
 	}
-	set, err := other.Ensure(t.Context(), All)
+	set, err := other.stock.ensure(t.Context(), All)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +93,7 @@ func loads(t *testing.T, s *stand, archive []byte) {
 	if got := other.imported(t, set.NodeImage); !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}
-	entries, err := other.List(t.Context())
+	entries, err := other.list(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func loads(t *testing.T, s *stand, archive []byte) {
 	// something.
 	other.change(t, "quotes")
 	other.change(t, "ledger")
-	if _, err := other.Ensure(t.Context(), All); err != nil {
+	if _, err := other.stock.ensure(t.Context(), All); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := other.did(), []string{"build/ledger changed", "build/quotes changed"}; !slices.Equal(got, want) {
@@ -130,7 +131,7 @@ func takesTheArchive(t *testing.T, s *stand, archive []byte) {
 func TestEnsureGoesOnWithoutTheArchive(t *testing.T) {
 	s := newStand(t, newStore(t), nil, "", "")
 	s.Archive = filepath.Join(t.TempDir(), "lab.tar.zst")
-	if _, err := s.Ensure(t.Context(), Parts); err != nil {
+	if _, err := s.stock.ensure(t.Context(), Parts); err != nil {
 		t.Fatal(err)
 	}
 	want := "open archive: open " + s.Archive + ": no such file or directory; goes on with source build"
@@ -141,12 +142,12 @@ func TestEnsureGoesOnWithoutTheArchive(t *testing.T) {
 
 func TestSaveWhatIsNotThere(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	var buf bytes.Buffer
-	err := s.Save(t.Context(), &buf)
+	err := s.save(t.Context(), &buf)
 	var missing *MissingError
-	if want := "save images: missing: demo program quotes, chart, CRDs, node image"; !errors.As(err, &missing) || err.Error() != want || buf.Len() > 0 {
+	if want := "missing: demo program quotes, chart, CRDs, node image"; !errors.As(err, &missing) || err.Error() != want || buf.Len() > 0 {
 		t.Errorf("error %v and %d bytes, want %s and none", err, buf.Len(), want)
 	}
 }
@@ -195,20 +196,20 @@ func refuses(t *testing.T, s *stand, archive []byte) {
 		"much memory":                  {compress(t, decompress(t, archive), zstd.WithWindowSize(2*archiveWindow)), "it is not an archive of fedlab's images: it is compressed in another way, and takes more memory"},
 		"unknown source":               {edited(func(e *edit) { e.manifest.Source, e.manifest.Node = "web", "" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
 	}
-	if err := clear(t.Context(), s.Engine, s.standIn.realm); err != nil {
+	if err := clear(t.Context(), s.Engine, s.realm); err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			other := s.elsewhere(t)
-			err := other.Load(t.Context(), bytes.NewReader(tt.archive))
-			if !strings.HasPrefix(imagestest.ErrorText(err), "load images: "+tt.want) {
+			err := other.load(t.Context(), bytes.NewReader(tt.archive))
+			if !strings.HasPrefix(imagestest.ErrorText(err), tt.want) {
 				t.Errorf("error %v, want %s", err, tt.want)
 			}
 			if left, err := os.ReadDir(other.Store.Root() + "/builds"); err != nil || len(left) > 0 {
 				t.Errorf("store has %v, error %v, want nothing", left, err)
 			}
-			if left, err := other.Engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleNode}); err != nil || len(left) > 0 {
+			if left, err := other.Engine.Images(t.Context(), map[string]string{engine.LabelRole: s.realm + engine.RoleNode}); err != nil || len(left) > 0 {
 				t.Errorf("engine has %v, error %v, want nothing", left, err)
 			}
 		})
@@ -293,10 +294,10 @@ func decompress(t *testing.T, data []byte) []byte {
 func refusesAnotherVersion(t *testing.T, s *stand, archive []byte) {
 	t.Helper()
 	other := s.elsewhere(t)
-	other.standIn.artifacts[1].key = "chart2"
-	err := other.Load(t.Context(), bytes.NewReader(archive))
+	other.book.Artifacts[1].Key = "chart2"
+	err := other.load(t.Context(), bytes.NewReader(archive))
 	var foreign *ForeignError
-	want := "load images: the archive was written by fedlab v0.1.0, this one needs another version of: chart"
+	want := "the archive was written by fedlab v0.1.0, this one needs another version of: chart"
 	if !errors.As(err, &foreign) || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -310,7 +311,7 @@ func TestLoadIsInterrupted(t *testing.T) {
 	errInterrupted := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errInterrupted)
-	if err := s.Load(ctx, bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd})); !errors.Is(err, errInterrupted) {
+	if err := s.load(ctx, bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd})); !errors.Is(err, errInterrupted) {
 		t.Errorf("error %v, want why it ended", err)
 	}
 }

@@ -31,8 +31,8 @@ type dockerManifest struct {
 }
 
 // saveImages lets the engine write images to a file.
-func (l *Library) saveImages(ctx context.Context, refs []string, file io.Writer) (err error) {
-	saved, err := l.Engine.SaveImages(ctx, refs)
+func (s stock) saveImages(ctx context.Context, refs []string, file io.Writer) (err error) {
+	saved, err := s.Engine.SaveImages(ctx, refs)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,9 @@
 package images
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -10,40 +13,40 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // database gives a stand a second demo program, ledger, which stands on an image.
 func (s *stand) database(t *testing.T, host string) {
 	t.Helper()
-	on := &foundation{title: "database", Image: Image{Name: "database", Reference: "docker.io/library/database:9", Artifact: "database-files"}}
-	pulled := pulled(pull.New(host, pull.Usual()), on.Image)
-	pulled.foundation = true
-	s.standIn.demos = append(s.standIn.demos, demo{build.Program{Name: "ledger"}, on})
-	s.standIn.artifacts = append(s.standIn.artifacts,
-		artifact{name: "ledger", title: "demo program ledger", key: "ledger1", kind: Demo, fill: files("bin/ledger")},
-		artifact{name: "database-files", title: "database", key: "database1", kind: Ingredient, only: Build, foundation: true, fill: files(build.PackagesFile)},
+	on := &recipe.Foundation{Title: "database", Image: Image{Name: "database", Reference: "docker.io/library/database:9", Artifact: "database-files"}}
+	pulled := recipe.FromRegistry(pull.New(host, pull.Usual()), on.Image)
+	pulled.Foundation = true
+	s.book.Programs = append(s.book.Programs, recipe.Program{Program: build.Program{Name: "ledger"}, On: on})
+	s.book.Artifacts = append(s.book.Artifacts,
+		recipe.Artifact{Name: "ledger", Title: "demo program ledger", Key: "ledger1", Kind: recipe.Demo, Fill: files("bin/ledger")},
+		recipe.Artifact{Name: "database-files", Title: "database", Key: "database1", Kind: Ingredient, Only: Build, Foundation: true, Fill: files(build.PackagesFile)},
 		pulled)
-	s.standIn.flavours = nil
-	if err := s.standIn.computeFlavours(); err != nil {
-		t.Fatal(err)
-	}
+	s.key(t)
 }
 
 // What stands on a foundation is large: the node image brings it, and who asks
 // for no node image does without.
 func TestFoundationsAreInTheNodeImage(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.database(t, "")
 	s.Source = Build
-	if _, err := s.Ensure(t.Context(), Parts); err != nil {
+	if _, err := s.stock.ensure(t.Context(), Parts); err != nil {
 		t.Fatal(err)
 	}
 	if did := s.did(); slices.Contains(did, "build/database-files changed") || !slices.Contains(did, "build/ledger changed") {
@@ -53,7 +56,7 @@ func TestFoundationsAreInTheNodeImage(t *testing.T) {
 	if did := s.did(); !slices.Contains(did, "build/database-files changed") {
 		t.Errorf("for a node: did %q, want what the program stands on", did)
 	}
-	if loaded, err := s.LoadDemo(t.Context(), s.start(t, set.NodeImage), "ledger"); loaded || err != nil {
+	if loaded, err := s.loadDemo(t.Context(), s.start(t, set.NodeImage), "ledger"); loaded || err != nil {
 		t.Errorf("the image was loaded: %t, error %v, want it to be there", loaded, err)
 	}
 	s.change(t, "ledger")
@@ -71,14 +74,14 @@ func TestFoundationsAreInTheNodeImage(t *testing.T) {
 // the node image was.
 func TestLoadDemoMakesItsFoundation(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), imagestest.Registry(t, nil)
+	client, host := realEngine(t), imagestest.Registry(t, nil)
 	imagestest.Push(t, host+"/library/database:9", imagestest.RandomImage(t, runtime.GOARCH))
-	home := newStand(t, newStore(t), engine, newRealm(t, engine), host)
+	home := newStand(t, newStore(t), client, newRealm(t, client), host)
 	home.database(t, host)
 	home.Source = Build
 	node := home.start(t, home.ensure(t).NodeImage)
 	_ = home.did()
-	empty := newStand(t, newStore(t), engine, home.standIn.realm, host)
+	empty := newStand(t, newStore(t), client, home.realm, host)
 	empty.database(t, host)
 	empty.change(t, "ledger") // the node has the first change when its turn comes
 	for _, tt := range []struct {
@@ -91,7 +94,7 @@ func TestLoadDemoMakesItsFoundation(t *testing.T) {
 	} {
 		tt.s.change(t, "ledger")
 		for _, want := range []bool{true, false} {
-			if loaded, err := tt.s.LoadDemo(t.Context(), node, "ledger"); loaded != want || err != nil {
+			if loaded, err := tt.s.loadDemo(t.Context(), node, "ledger"); loaded != want || err != nil {
 				t.Errorf("%s: the image was loaded: %t, error %v, want %t", tt.name, loaded, err, want)
 			}
 		}
@@ -114,7 +117,7 @@ func TestImageOnFoundation(t *testing.T) {
 	if err := files("bin/ledger")(t.Context(), dir, nil); err != nil {
 		t.Fatal(err)
 	}
-	img, err := demo{Program: build.Program{Name: "ledger"}}.image(dir, below)
+	img, err := recipe.Program{Program: build.Program{Name: "ledger"}}.Image(dir, below)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,51 +151,80 @@ func TestImageOnFoundation(t *testing.T) {
 // that are in the user's store.
 func TestPostgresRuns(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
+	client := realEngine(t)
 	store, err := store.Open("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	on := foundations()["postgres"]
-	artifact, there, err := store.Path(on.Artifact, on.files().Key())
+	book, err := recipe.New(recipe.Choices{Code: fedlab.Source, Demos: []string{"postgres"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := book.Programs[0].On
+	files, err := book.Artifact(on.From(Build))
+	if err != nil {
+		t.Fatal(err)
+	}
+	artifact, there, err := store.Path(files.Name, files.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !there {
 		t.Skipf("no packages of PostgreSQL in %s: fedlab images build fetches them", store.Root())
 	}
-	below, err := on.open(Build, artifact)
+	below, err := on.Open(Build, artifact)
 	if err != nil {
 		t.Fatal(err)
 	}
+	version := strings.TrimSuffix(strings.TrimPrefix(on.Reference, "docker.io/library/postgres:"), "-"+build.Suite)
+	id := hold(t, client, below, "/postgres", nil)
+	for _, program := range []string{"initdb", "postgres", "psql"} {
+		argv := []string{"sh", "-c", "exec /usr/lib/postgresql/" + version + "/bin/" + program + " --version"}
+		out, err := client.Exec(t.Context(), id, argv, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(out), "(PostgreSQL) "+version+".") {
+			t.Errorf("%s says %q, want its version", program, out)
+		}
+	}
+}
+
+// hold runs a container of an image with a program on top, and next to the program
+// what a container needs to be held open and the image has not; it returns its ID.
+func hold(t *testing.T, client *docker.Client, below v1.Image, at string, beneath func(*layer.Writer)) string {
+	t.Helper()
 	program, err := fakeNode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What a container needs to be held open; the image has no such program.
-	img, err := layer.Onto(below, writeProgram(t, "postgres"), "/postgres", func(tr *layer.Writer) { tr.File("usr/local/bin/sleep", 0o755, program) })
-	if err != nil {
+	file := filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(file, nil, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	n := nodeMaker{store: store, engine: engine, realm: newRealm(t, engine), key: "postgres"}
-	ref, err := n.load(t.Context(), img)
-	if err != nil {
+	realm := newRealm(t, client)
+	e := engine.New(client, newStore(t), realm)
+	ref := e.Name("fedlab.local/held:1")
+	if err := e.Demo(t.Context(), ref, func() (v1.Image, error) {
+		return layer.Onto(below, file, at, func(w *layer.Writer) {
+			if beneath != nil {
+				beneath(w)
+			}
+			w.File("usr/local/bin/sleep", 0o755, program)
+		})
+	}); err != nil {
 		t.Fatal(err)
 	}
-	err = n.in(t.Context(), docker.ContainerSpec{Image: ref}, func(id string) error {
-		for _, program := range []string{"initdb", "postgres", "psql"} {
-			argv := []string{"sh", "-c", "exec /usr/lib/postgresql/" + postgresVersion + "/bin/" + program + " --version"}
-			out, err := engine.Exec(t.Context(), id, argv, nil)
-			if err != nil {
-				return err
-			}
-			if !strings.Contains(string(out), "(PostgreSQL) "+postgresVersion+".") {
-				t.Errorf("%s says %q, want its version", program, out)
-			}
-		}
-		return nil
+	id, err := client.RunDetached(t.Context(), docker.ContainerSpec{
+		Image: ref, Entrypoint: []string{"sleep", "infinity"}, Privileged: true, Network: "none",
 	})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := client.RemoveContainer(context.WithoutCancel(t.Context()), id); err != nil {
+			t.Error(err)
+		}
+	})
+	return id
 }

@@ -1,26 +1,89 @@
+// Package images has every image and chart that a lab runs on, and the one node image
+// that holds them all, so that nothing has to be loaded into a cluster. It is the door
+// to the rooms below it, which know what images are made of, and how.
+//
+// It refuses to know what a lab looks like: it is asked for the Set, and gives
+// one, from what is there, from an archive, from registries, or by building it
+// out of Go modules and Debian packages.
 package images
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
-
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
-	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
+// What callers know of the rooms.
+type (
+	// Store keeps what was made, in a folder.
+	Store = store.Store
+	// Image is one image that is in every node before it boots.
+	Image = recipe.Image
+	// Component is something that runs in a lab, and its version.
+	Component = recipe.Component
+	// Source is where a set may come from.
+	Source = recipe.Source
+	// Kind says what an [Entry] is.
+	Kind = recipe.Kind
+	// MissingError says that something is not there and that the source is not one
+	// that makes it.
+	MissingError = recipe.MissingError
+	// SourceError says that an archive or a registry did not give what was asked
+	// for; another source may.
+	SourceError = recipe.SourceError
+)
+
+// The sources, as in package recipe.
+const (
+	Auto    = recipe.Auto
+	Present = recipe.Present
+	Archive = recipe.Archive
+	Pull    = recipe.Pull
+	Build   = recipe.Build
+)
+
+// The kinds that callers ask for.
+const (
+	NodeImage  = recipe.NodeImage
+	Ingredient = recipe.Ingredient
+)
+
+// References by which charts name what they run.
+const (
+	SPIREServer            = recipe.SPIREServer
+	SPIREAgent             = recipe.SPIREAgent
+	SPIREControllerManager = recipe.SPIREControllerManager
+	MetalLBController      = recipe.MetalLBController
+	MetalLBSpeaker         = recipe.MetalLBSpeaker
+)
+
+// OpenStore returns the store in root, or, where root is empty, in the user's cache
+// folder. It makes the folder, and refuses one in which other users may write.
+func OpenStore(root string) (*Store, error) { return store.Open(root) }
+
+// Sources returns all sources.
+func Sources() []Source { return recipe.Sources() }
+
+// ParseSource reads the name of a source; no name is Auto.
+func ParseSource(name string) (Source, error) { return recipe.ParseSource(name) }
+
+// Pulled lists the upstream images that source Pull fetches: kind's own node image
+// first, then those that it lacks.
+func Pulled() []Image { return recipe.Pulled() }
+
+// Components returns what the images of a lab hold, with the versions that the
+// catalogue pins.
+func Components() []Component { return recipe.Components() }
+
 // Library gives out what labs run on, and makes what is not there yet.
 type Library struct {
-	Store  *store.Store
+	Store  *Store
 	Engine *docker.Client
 	// Code is fedlab's own source, from which the demo programs Demos are
 	// built.
@@ -46,9 +109,6 @@ type Library struct {
 	Observe func(plan.Event)
 	// Say is told, in one line, why a source was not taken; it may be nil.
 	Say func(string)
-
-	// standIn replaces the catalogue in tests.
-	standIn *recipes
 }
 
 // Set names all that labs of one fedlab version run on.
@@ -92,289 +152,111 @@ const (
 // not there, and a [*SourceError] when the archive or the registry that was
 // asked for does not give it.
 func (l *Library) Ensure(ctx context.Context, need Need) (Set, error) {
-	r, err := l.recipes()
+	s, err := l.open()
 	if err != nil {
 		return Set{}, err
 	}
-	have, err := l.look(ctx, r, need)
-	if err != nil {
-		return Set{}, err
-	}
-	if len(have.missing) > 0 {
-		if err := l.obtain(ctx, r, have, need); err != nil {
-			return Set{}, err
-		}
-		if have, err = l.look(ctx, r, need); err != nil {
-			return Set{}, err
-		}
-	}
-	if len(have.missing) > 0 { // somebody is removing it
-		return Set{}, fmt.Errorf("take images that were made: %w", &MissingError{What: have.missing})
-	}
-	return l.set(r, have.flavour, need)
-}
-
-// holding is what of a set is there.
-type holding struct {
-	// flavour is that of the node image that is there; its zero value where
-	// none is, or where there was no need to look.
-	flavour flavour
-	// missing is what is not there, in words.
-	missing []string
-}
-
-// look asks the store and, for a node image, the engine.
-func (l *Library) look(ctx context.Context, r recipes, need Need) (holding, error) {
-	var have holding
-	for _, a := range r.artifacts {
-		if a.only != "" {
-			continue
-		}
-		_, there, err := l.Store.Path(a.name, a.key)
-		if err != nil {
-			return holding{}, err
-		}
-		if !there {
-			have.missing = append(have.missing, a.title)
-		}
-	}
-	if need&Foundations != 0 {
-		for _, d := range r.demos {
-			if d.on == nil {
-				continue
-			}
-			found, err := l.foundation(r, *d.on)
-			if err != nil {
-				return holding{}, err
-			}
-			if found.name == "" {
-				have.missing = append(have.missing, d.on.title)
-			}
-		}
-	}
-	if need == Parts {
-		return have, nil
-	}
-	f, there, err := l.nodeImage(ctx, r)
-	if err != nil {
-		return holding{}, err
-	}
-	have.flavour = f
-	if !there && need&Node != 0 {
-		have.missing = append(have.missing, "node image")
-	}
-	return have, nil
-}
-
-// nodeImage finds the node image that is there; the flavour is the zero value
-// where there is none.
-func (l *Library) nodeImage(ctx context.Context, r recipes) (f flavour, there bool, err error) {
-	for _, f := range r.flavours {
-		if l.Source == Pull && f.source != Pull || l.Source == Build && f.source != Build {
-			continue
-		}
-		if _, there, err := l.Engine.Image(ctx, r.nodeReference(f)); err != nil || there {
-			return f, there, err
-		}
-	}
-	return flavour{}, false, nil
-}
-
-// foundation finds the artifact of a foundation that is there, of whichever
-// source; its zero value where there is none.
-func (l *Library) foundation(r recipes, on foundation) (artifact, error) {
-	for _, f := range r.flavours {
-		a, err := r.artifact(on.artifact(f.source))
-		if err != nil {
-			return artifact{}, err
-		}
-		if _, there, err := l.Store.Path(a.name, a.key); err != nil || there {
-			return a, err
-		}
-	}
-	return artifact{}, nil
-}
-
-// path returns the folder of an artifact that is there.
-func (l *Library) path(r recipes, name string) (string, error) {
-	a, err := r.artifact(name)
-	if err != nil {
-		return "", err
-	}
-	dir, there, err := l.Store.Path(a.name, a.key)
-	if err != nil {
-		return "", err
-	}
-	if !there {
-		return "", &MissingError{What: []string{a.title}}
-	}
-	return dir, nil
-}
-
-func (l *Library) set(r recipes, f flavour, need Need) (Set, error) {
-	chart, err := l.path(r, "metallb-chart")
-	if err != nil {
-		return Set{}, err
-	}
-	crds, err := l.path(r, "spire-crds")
-	if err != nil {
-		return Set{}, err
-	}
-	files, err := filepath.Glob(filepath.Join(crds, "crds", "*.yaml"))
-	if err != nil {
-		return Set{}, err
-	}
-	s := Set{MetalLBChart: filepath.Join(chart, "chart"), Demos: map[string]string{}}
-	if need&Node != 0 {
-		s.NodeImage, s.DefaultCNI = r.nodeReference(f), f.source == Pull
-	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return Set{}, fmt.Errorf("read CRD: %w", err)
-		}
-		s.CRDs = append(s.CRDs, data)
-	}
-	for _, d := range r.demos {
-		if s.Demos[d.Name], err = r.demoReference(d); err != nil {
-			return Set{}, err
-		}
-	}
-	return s, nil
+	return s.ensure(ctx, need)
 }
 
 // LoadDemo gives a running node, by its container, the image of a demo program,
 // unless it has it already; it reports whether it had to. What the image stands
 // on is made where it is not there.
 func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error) {
-	r, err := l.recipes()
+	s, err := l.open()
 	if err != nil {
 		return false, err
 	}
-	d, err := r.demo(name)
-	if err != nil {
-		return false, err
-	}
-	ref, err := r.demoReference(d)
-	if err != nil {
-		return false, err
-	}
-	out, err := l.Engine.Exec(ctx, node, []string{"ctr", "--namespace", "k8s.io", "images", "ls", "--quiet", "name==" + ref}, nil)
-	if err != nil {
-		return false, fmt.Errorf("look for image %s: %w", ref, err)
-	}
-	if len(out) > 0 {
-		return false, nil
-	}
-	if d.on != nil {
-		if _, err := l.Ensure(ctx, Foundations); err != nil {
-			return false, err
-		}
-	}
-	img, err := l.demoImage(r, d)
-	if err != nil {
-		return false, err
-	}
-	return true, importImage(ctx, l.Engine, node, ref, img)
+	return s.loadDemo(ctx, node, name)
 }
 
 // DemoInEngine gives the Docker engine the image of a demo program, for a
-// container beside the clusters, unless it has it already; it returns the image's
+// container next to the clusters, unless it has it already; it returns the image's
 // name, which changes with the program. What is missing is made, as by Ensure.
-func (l *Library) DemoInEngine(ctx context.Context, name string) (_ string, err error) {
-	r, err := l.recipes()
+func (l *Library) DemoInEngine(ctx context.Context, name string) (string, error) {
+	s, err := l.open()
 	if err != nil {
 		return "", err
 	}
-	d, err := r.demo(name)
-	if err != nil {
-		return "", err
-	}
-	ref, err := r.engineReference(d)
-	if err != nil {
-		return "", err
-	}
-	_, key, _ := strings.Cut(ref, ":")
-	unlock, err := l.Store.Lock(ctx, imageSlug(key))
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	if _, there, err := l.Engine.Image(ctx, ref); err != nil || there {
-		return ref, err
-	}
-	need := Parts
-	if d.on != nil {
-		need = Foundations
-	}
-	if _, err := l.Ensure(ctx, need); err != nil {
-		return "", err
-	}
-	img, err := l.demoImage(r, d)
-	if err != nil {
-		return "", err
-	}
-	return ref, loadImage(ctx, l.Engine, ref, img, map[string]string{labelRole: r.realm + roleDemo, labelKey: key})
-}
-
-// demoImage makes the image of a demo program.
-func (l *Library) demoImage(r recipes, d demo) (v1.Image, error) {
-	if d.on == nil {
-		dir, err := l.path(r, d.Name)
-		if err != nil {
-			return nil, err
-		}
-		return d.image(dir, empty.Image)
-	}
-	found, err := l.foundation(r, *d.on)
-	if err != nil {
-		return nil, err
-	}
-	if found.name == "" {
-		return nil, &MissingError{What: []string{d.on.title}}
-	}
-	return l.imageOn(r, d, found)
-}
-
-// imageOn makes the image of a demo program on a foundation.
-func (l *Library) imageOn(r recipes, d demo, below artifact) (v1.Image, error) {
-	program, err := l.path(r, d.Name)
-	if err != nil {
-		return nil, err
-	}
-	files, err := l.path(r, below.name)
-	if err != nil {
-		return nil, err
-	}
-	img, err := d.on.open(below.only, files)
-	if err != nil {
-		return nil, err
-	}
-	return d.image(program, img)
+	return s.demoInEngine(ctx, name)
 }
 
 // Program returns where a program lies that was built for the images, such as
 // spire-server. It runs on Linux. The error is a [*MissingError] where it was
 // not built, as after a pull.
 func (l *Library) Program(name string) (string, error) {
-	r, err := l.recipes()
+	s, err := l.open()
 	if err != nil {
 		return "", err
 	}
-	for _, a := range r.artifacts {
-		dir, there, err := l.Store.Path(a.name, a.key)
-		if err != nil {
-			return "", err
-		}
-		if !there {
-			continue
-		}
-		program := build.ProgramPath(dir, name)
-		if _, err := os.Stat(program); err == nil {
-			return program, nil
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("look for program %s: %w", name, err)
-		}
+	return s.program(name)
+}
+
+// List tells what a set consists of, and of each thing whether it is there. It
+// makes and fetches nothing. Ingredients are those of the node image that is
+// there, or else of the one that would be built.
+func (l *Library) List(ctx context.Context) ([]Entry, error) {
+	s, err := l.open()
+	if err != nil {
+		return nil, err
 	}
-	return "", &MissingError{What: []string{"program " + name}}
+	return s.list(ctx)
+}
+
+// Work looks at what is missing and where Ensure would take it from; it makes
+// and fetches nothing. With source Auto it asks the registry for each image, as
+// Ensure does, and says in a line why the answer was no. Where Docker does not
+// answer, the node image counts as missing. What an archive promises is not
+// looked into.
+func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
+	s, err := l.open()
+	if err != nil {
+		return Work{}, err
+	}
+	return s.work(ctx, need)
+}
+
+// Prune removes the artifacts and Docker images that this fedlab has no use
+// for, pulled and built ones alike, and what killed builds of this store left.
+// What a container uses stays, and what is being made just now.
+func (l *Library) Prune(ctx context.Context) (Pruned, error) {
+	s, err := l.open()
+	if err != nil {
+		return Pruned{}, err
+	}
+	return s.prune(ctx)
+}
+
+// Save writes all that a machine without a network needs for labs to one
+// archive: the node image, charts, CustomResourceDefinitions and the demo
+// programs. The error wraps a [*MissingError] where not all of it is there;
+// Save makes nothing.
+//
+// While it runs the node image lies in the store a second time.
+func (l *Library) Save(ctx context.Context, w io.Writer) error {
+	s, err := l.open()
+	if err == nil {
+		err = s.save(ctx, w)
+	}
+	if err != nil {
+		return fmt.Errorf("save images: %w", err)
+	}
+	return nil
+}
+
+// Load takes what Save has written; afterwards, Ensure has nothing to make.
+// Each part is checked against its checksum, and only when all of them are good
+// does anything get its name. The error wraps a [*ForeignError] when the
+// archive is another fedlab's.
+//
+// The checksums stand in the archive itself: they tell damage, not forgery.
+func (l *Library) Load(ctx context.Context, archive io.Reader) error {
+	s, err := l.open()
+	if err == nil {
+		err = s.load(ctx, archive)
+	}
+	if err != nil {
+		return fmt.Errorf("load images: %w", err)
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
@@ -26,8 +27,8 @@ var builds = []string{
 
 func TestEnsureBuilds(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.Source = Build
 	set := s.ensure(t)
 	if got := s.did(); !slices.Equal(got, builds) {
@@ -67,7 +68,7 @@ func TestEnsureBuilds(t *testing.T) {
 	if got, want := s.did(), []string{"build/spire changed", "image/node changed"}; !slices.Equal(got, want) {
 		t.Errorf("another SPIRE: did %q, want %q", got, want)
 	}
-	if left, err := engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleBuild}); err != nil || len(left) > 0 {
+	if left, err := client.Images(t.Context(), map[string]string{engine.LabelRole: s.realm + engine.RoleBuild}); err != nil || len(left) > 0 {
 		t.Errorf("left on the way: %v, error %v", left, err)
 	}
 }
@@ -76,36 +77,36 @@ func TestEnsureBuilds(t *testing.T) {
 // those of a build, the next one would remove somebody's cluster.
 func TestNodeImageIsNoLeftover(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.Source = Build
 	set := s.ensure(t)
-	img, there, err := engine.Image(t.Context(), set.NodeImage)
+	img, there, err := client.Image(t.Context(), set.NodeImage)
 	if err != nil || !there {
 		t.Fatalf("node image is there: %t, error %v", there, err)
 	}
-	f := s.standIn.flavour(Build)
-	if img.Labels[labelRole] != s.standIn.realm+roleNode || img.Labels[labelKey] != f.key {
-		t.Errorf("labels %v, want those of a node image with key %s", img.Labels, f.key)
+	f := s.book.Flavour(Build)
+	if img.Labels[engine.LabelRole] != s.realm+engine.RoleNode || img.Labels[engine.LabelKey] != f.Key {
+		t.Errorf("labels %v, want those of a node image with key %s", img.Labels, f.Key)
 	}
 	cluster := s.start(t, set.NodeImage)
-	if err := s.nodeMaker(*s.standIn, f.key).sweep(t.Context()); err != nil {
+	if err := s.engine.Sweep(t.Context(), f.Key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Prune(t.Context()); err != nil {
+	if _, err := s.prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := engine.Exec(t.Context(), cluster, []string{"ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"}, nil); err != nil {
+	if _, err := client.Exec(t.Context(), cluster, []string{"ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"}, nil); err != nil {
 		t.Errorf("the cluster is gone: %v", err)
 	}
 }
 
 func TestEnsurePulls(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), imagestest.Registry(t, nil)
+	client, host := realEngine(t), imagestest.Registry(t, nil)
 	imagestest.Push(t, host+"/up/kindest/node:v9", fakeKindNode(t))
 	imagestest.Push(t, host+"/up/spiffe/spire-server:9", imagestest.RandomImage(t, runtime.GOARCH))
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), host+"/up")
+	s := newStand(t, newStore(t), client, newRealm(t, client), host+"/up")
 	set := s.ensure(t)
 	want := []string{
 		"build/metallb-chart changed", "build/quotes changed", "build/spire-crds changed", "image/node changed",
@@ -134,9 +135,9 @@ func TestEnsurePulls(t *testing.T) {
 
 func TestEnsureFallsBackToBuilding(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), imagestest.Registry(t, nil)
+	client, host := realEngine(t), imagestest.Registry(t, nil)
 	imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
+	s := newStand(t, newStore(t), client, newRealm(t, client), host)
 	set := s.ensure(t)
 	if set.DefaultCNI || !slices.Contains(s.did(), "build/rootfs changed") {
 		t.Errorf("set %+v, want the node image built", set)
@@ -149,25 +150,25 @@ func TestEnsureFallsBackToBuilding(t *testing.T) {
 
 func TestEnsureDoesNotFallBackWhenPullIsForced(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), imagestest.Registry(t, nil))
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), imagestest.Registry(t, nil))
 	s.Source = Pull
-	_, err := s.Ensure(t.Context(), Node)
+	_, err := s.stock.ensure(t.Context(), Node)
 	var refused *SourceError
 	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "NAME_UNKNOWN") {
 		t.Errorf("error %v, want the registry's", err)
 	}
-	if left, err := engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleNode}); err != nil || len(left) > 0 || len(s.said) > 0 {
+	if left, err := client.Images(t.Context(), map[string]string{engine.LabelRole: s.realm + engine.RoleNode}); err != nil || len(left) > 0 || len(s.said) > 0 {
 		t.Errorf("made %v, said %q, error %v, want nothing", left, s.said, err)
 	}
 }
 
 func TestEnsureWhatIsPresent(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.Source = Present
-	_, err := s.Ensure(t.Context(), Node)
+	_, err := s.stock.ensure(t.Context(), Node)
 	var missing *MissingError
 	if want := "take images that are present: missing: demo program quotes, chart, CRDs, node image"; !errors.As(err, &missing) || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -177,7 +178,7 @@ func TestEnsureWhatIsPresent(t *testing.T) {
 // Parts asks nothing of the engine, and gives no node image.
 func TestEnsureParts(t *testing.T) {
 	s := newStand(t, newStore(t), nil, "", "")
-	set, err := s.Ensure(t.Context(), Parts)
+	set, err := s.stock.ensure(t.Context(), Parts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,14 +193,14 @@ func TestEnsureParts(t *testing.T) {
 // Of two commands that want the node image at once one makes it.
 func TestEnsureTwiceAtOnce(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	store, realm := newStore(t), newRealm(t, engine)
-	both := [2]*stand{newStand(t, store, engine, realm, ""), newStand(t, store, engine, realm, "")}
+	client := realEngine(t)
+	store, realm := newStore(t), newRealm(t, client)
+	both := [2]*stand{newStand(t, store, client, realm, ""), newStand(t, store, client, realm, "")}
 	var all sync.WaitGroup
 	for _, s := range both {
 		s.Source = Build
 		all.Go(func() {
-			if _, err := s.Ensure(t.Context(), Node); err != nil {
+			if _, err := s.stock.ensure(t.Context(), Node); err != nil {
 				t.Error(err)
 			}
 		})
@@ -222,37 +223,38 @@ func helpNode(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	engine, err := docker.New()
+	client, err := docker.New()
 	if err != nil {
 		return err
 	}
-	r, err := small(args[1], "", pull.Usual())
+	book, err := small("", pull.Usual())
 	if err != nil {
 		return err
 	}
-	_, err = (&Library{Store: store, Engine: engine, Source: Build, standIn: &r}).Ensure(ctx, Node)
+	s := stock{Library: &Library{Store: store, Engine: client, Source: Build}, book: book, engine: engine.New(client, store, args[1])}
+	_, err = s.ensure(ctx, Node)
 	return err
 }
 
 // TestEnsureTakesUpAKilledNodeImage kills a process while it fills a node.
 func TestEnsureTakesUpAKilledNodeImage(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.Source = Build
 	// The last program that goes into the node is one that nobody writes.
-	a, err := s.standIn.artifact("spire")
+	a, err := s.book.Artifact("spire")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := s.Store.Make(t.Context(), a.name, a.key, func(_ context.Context, dir string, _ *os.File) error {
+	dir, err := s.Store.Make(t.Context(), a.Name, a.Key, func(_ context.Context, dir string, _ *os.File) error {
 		return errors.Join(os.Mkdir(filepath.Join(dir, "bin"), 0o755), syscall.Mkfifo(filepath.Join(dir, "bin", "spire-server"), 0o600))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "bin", "spire-server")
-	half := imagestest.Helper(t, "node", s.Store.Root(), s.standIn.realm)
+	half := imagestest.Helper(t, "node", s.Store.Root(), s.realm)
 	if err := half.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -265,11 +267,11 @@ func TestEnsureTakesUpAKilledNodeImage(t *testing.T) {
 	})
 	imagestest.Kill(t, half)
 
-	builds := map[string]string{labelRole: s.standIn.realm + roleBuild}
-	if left, err := engine.Containers(t.Context(), builds); err != nil || len(left) != 1 {
+	builds := map[string]string{engine.LabelRole: s.realm + engine.RoleBuild}
+	if left, err := client.Containers(t.Context(), builds); err != nil || len(left) != 1 {
 		t.Fatalf("the kill left %v, error %v, want the container", left, err)
 	}
-	if left, err := engine.Images(t.Context(), map[string]string{labelRole: s.standIn.realm + roleNode}); err != nil || len(left) > 0 {
+	if left, err := client.Images(t.Context(), map[string]string{engine.LabelRole: s.realm + engine.RoleNode}); err != nil || len(left) > 0 {
 		t.Errorf("the kill left node image %v, error %v, want none", left, err)
 	}
 	if err := os.Remove(program); err != nil {
@@ -286,11 +288,11 @@ func TestEnsureTakesUpAKilledNodeImage(t *testing.T) {
 	if got := s.imported(t, set.NodeImage); !slices.Equal(got, want) {
 		t.Errorf("node image has %q, want %q", got, want)
 	}
-	containers, err := engine.Containers(t.Context(), builds)
+	containers, err := client.Containers(t.Context(), builds)
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := engine.Images(t.Context(), builds)
+	images, err := client.Images(t.Context(), builds)
 	if err != nil || len(containers)+len(images) > 0 {
 		t.Errorf("left %v and %v, error %v, want nothing", containers, images, err)
 	}
@@ -298,50 +300,50 @@ func TestEnsureTakesUpAKilledNodeImage(t *testing.T) {
 
 func TestLoadDemo(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	s.Source = Build
 	set := s.ensure(t)
 	node := s.start(t, set.NodeImage)
 	for range 2 {
 		for _, want := range []bool{true, false} {
-			if loaded, err := s.LoadDemo(t.Context(), node, "quotes"); loaded != want || err != nil {
+			if loaded, err := s.loadDemo(t.Context(), node, "quotes"); loaded != want || err != nil {
 				t.Errorf("the image was loaded: %t, error %v, want %t", loaded, err, want)
 			}
 		}
 		s.change(t, "quotes")
-		if _, err := s.Ensure(t.Context(), Parts); err != nil {
+		if _, err := s.stock.ensure(t.Context(), Parts); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.LoadDemo(t.Context(), node, "bank"); imagestest.ErrorText(err) != `there is no demo program "bank"` {
+	if _, err := s.loadDemo(t.Context(), node, "bank"); imagestest.ErrorText(err) != `there is no demo program "bank"` {
 		t.Errorf("error %v, want that there is none", err)
 	}
 }
 
 func TestDemoInEngine(t *testing.T) {
 	t.Parallel()
-	engine := realEngine(t)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), "")
+	client := realEngine(t)
+	s := newStand(t, newStore(t), client, newRealm(t, client), "")
 	var names, ids []string
 	for range 2 {
 		for range 2 {
-			ref, err := s.DemoInEngine(t.Context(), "quotes")
+			ref, err := s.demoInEngine(t.Context(), "quotes")
 			if err != nil {
 				t.Fatal(err)
 			}
-			img, there, err := engine.Image(t.Context(), ref)
+			img, there, err := client.Image(t.Context(), ref)
 			if err != nil || !there {
 				t.Fatalf("%s is there: %t, error %v", ref, there, err)
 			}
 			names, ids = append(names, ref), append(ids, img.ID)
-			if img.Labels[labelRole] != s.standIn.realm+roleDemo || !strings.HasSuffix(ref, ":"+img.Labels[labelKey]) {
+			if img.Labels[engine.LabelRole] != s.realm+engine.RoleDemo || !strings.HasSuffix(ref, ":"+img.Labels[engine.LabelKey]) {
 				t.Errorf("%s has labels %v", ref, img.Labels)
 			}
 		}
 		s.change(t, "quotes")
 	}
-	first, second := "fedlab.local/"+s.standIn.realm+"quotes:demo1", "fedlab.local/"+s.standIn.realm+"quotes:demo1-changed"
+	first, second := "fedlab.local/"+s.realm+"quotes:demo1", "fedlab.local/"+s.realm+"quotes:demo1-changed"
 	if want := []string{first, first, second, second}; !slices.Equal(names, want) {
 		t.Errorf("names %q, want %q", names, want)
 	}
@@ -351,26 +353,26 @@ func TestDemoInEngine(t *testing.T) {
 	if got, want := s.did(), []string{"build/metallb-chart changed", "build/quotes changed", "build/quotes changed", "build/spire-crds changed"}; !slices.Equal(got, want) {
 		t.Errorf("did %q, want %q", got, want)
 	}
-	if _, err := s.DemoInEngine(t.Context(), "bank"); imagestest.ErrorText(err) != `there is no demo program "bank"` {
+	if _, err := s.demoInEngine(t.Context(), "bank"); imagestest.ErrorText(err) != `there is no demo program "bank"` {
 		t.Errorf("error %v, want that there is none", err)
 	}
 }
 
 func TestProgram(t *testing.T) {
 	s := newStand(t, newStore(t), nil, "", "")
-	_, err := s.Program("spire-server")
+	_, err := s.program("spire-server")
 	if want := "missing: program spire-server"; imagestest.ErrorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	a, err := s.standIn.artifact("spire")
+	a, err := s.book.Artifact("spire")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := s.Store.Make(t.Context(), a.name, a.key, a.fill)
+	dir, err := s.Store.Make(t.Context(), a.Name, a.Key, a.Fill)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.Program("spire-server"); got != filepath.Join(dir, "bin", "spire-server") || err != nil {
+	if got, err := s.program("spire-server"); got != filepath.Join(dir, "bin", "spire-server") || err != nil {
 		t.Errorf("program %s, error %v, want it in %s", got, err, dir)
 	}
 }

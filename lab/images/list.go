@@ -6,28 +6,10 @@ import (
 	"path/filepath"
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
-)
-
-// Kind says what an [Entry] is.
-type Kind string
-
-// The kinds of entries.
-const (
-	// NodeImage is a Docker image from which clusters are made.
-	NodeImage Kind = "node image"
-	// ClusterImage is in the node image before a cluster boots.
-	ClusterImage Kind = "image"
-	// Demo is a demo program, whose image is given to the nodes that run it, or to
-	// Docker for a container beside them.
-	Demo Kind = "demo"
-	// Chart is a Helm chart.
-	Chart Kind = "chart"
-	// CRDs are CustomResourceDefinitions.
-	CRDs Kind = "crds"
-	// Ingredient is what images are made of.
-	Ingredient Kind = "ingredient"
 )
 
 // Entry is one image, chart, program or ingredient, there or not.
@@ -48,44 +30,33 @@ type Entry struct {
 	Key string
 }
 
-// List tells what a set consists of, and of each thing whether it is there. It
-// makes and fetches nothing. Ingredients are those of the node image that is
-// there, or else of the one that would be built.
-func (l *Library) List(ctx context.Context) ([]Entry, error) {
-	r, err := l.recipes()
+func (s stock) list(ctx context.Context) ([]Entry, error) {
+	f, _, err := s.nodeImage(ctx)
 	if err != nil {
 		return nil, err
 	}
-	f, _, err := l.nodeImage(ctx, r)
+	if f.Source == "" {
+		f = s.book.Flavour(Build)
+	}
+	node, err := s.listNode(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	if f.source == "" {
-		f = r.flavour(Build)
-	}
-	node, err := l.listNode(ctx, r, f)
-	if err != nil {
-		return nil, err
-	}
-	images, err := l.listImages(r, f, node)
+	images, err := s.listImages(f, node)
 	if err != nil {
 		return nil, err
 	}
 	entries := append([]Entry{node}, images...)
-	for _, a := range r.artifacts {
-		if a.only != "" && a.only != f.source {
+	for _, a := range s.book.Artifacts {
+		if a.Only != "" && a.Only != f.Source {
 			continue
 		}
-		e, err := l.listArtifact(a)
+		e, err := s.listArtifact(a)
 		if err != nil {
 			return nil, err
 		}
-		if a.kind == Demo {
-			d, err := r.demo(a.name)
-			if err != nil {
-				return nil, err
-			}
-			if e.Reference, err = r.demoReference(d); err != nil {
+		if a.Kind == recipe.Demo {
+			if _, e.Reference, err = s.demo(a.Name); err != nil {
 				return nil, err
 			}
 		}
@@ -94,45 +65,45 @@ func (l *Library) List(ctx context.Context) ([]Entry, error) {
 	return entries, nil
 }
 
-func (l *Library) listNode(ctx context.Context, r recipes, f flavour) (Entry, error) {
-	e := Entry{Kind: NodeImage, Name: "node", Reference: r.nodeReference(f), Key: f.key}
-	img, there, err := l.Engine.Image(ctx, e.Reference)
+func (s stock) listNode(ctx context.Context, f recipe.Flavour) (Entry, error) {
+	e := Entry{Kind: recipe.NodeImage, Name: "node", Reference: s.engine.NodeReference(f.Key), Key: f.Key}
+	img, there, err := s.Engine.Image(ctx, e.Reference)
 	if err != nil || !there {
 		return e, err
 	}
 	e.Present, e.Size = true, img.Size
-	e.From, err = l.from(imageSlug(f.key), f.source)
+	e.From, err = s.from(engine.Slug(f.Key), f.Source)
 	return e, err
 }
 
 // listImages lists the images that are in a node image. Where that is not
 // there, they are as far as their programs, or what was pulled, is there.
-func (l *Library) listImages(r recipes, f flavour, node Entry) ([]Entry, error) {
-	images := r.images
-	if f.source == Pull {
-		images = append([]Image{r.kind}, images...)
+func (s stock) listImages(f recipe.Flavour, node Entry) ([]Entry, error) {
+	images := s.book.Images
+	if f.Source == Pull {
+		images = append([]Image{s.book.KindNode}, images...)
 	}
 	var entries []Entry
 	for _, img := range images {
 		name, file := img.Artifact, build.ProgramPath("", img.Program)
-		if f.source == Pull {
-			name, file = pulledName(img), pull.File
+		if f.Source == Pull {
+			name, file = recipe.PulledName(img), pull.File
 		}
-		e := Entry{Kind: ClusterImage, Name: img.Name, Reference: img.Reference}
-		if f.source == Pull && img.Kubernetes {
+		e := Entry{Kind: recipe.ClusterImage, Name: img.Name, Reference: img.Reference}
+		if f.Source == Pull && img.Kubernetes {
 			continue // in kind's own node image, in a version of its own
 		}
-		a, err := r.artifact(name)
+		a, err := s.book.Artifact(name)
 		if err != nil {
 			return nil, err
 		}
-		e.Key = a.key
-		made, err := l.listArtifact(a)
+		e.Key = a.Key
+		made, err := s.listArtifact(a)
 		if err != nil {
 			return nil, err
 		}
 		if e.Present, e.From = made.Present, made.From; made.Present {
-			dir, _, err := l.Store.Path(a.name, a.key)
+			dir, _, err := s.Store.Path(a.Name, a.Key)
 			if err != nil {
 				return nil, err
 			}
@@ -150,9 +121,9 @@ func (l *Library) listImages(r recipes, f flavour, node Entry) ([]Entry, error) 
 	return entries, nil
 }
 
-func (l *Library) listArtifact(a artifact) (Entry, error) {
-	e := Entry{Kind: a.kind, Name: a.name, Reference: a.version, Key: a.key}
-	dir, there, err := l.Store.Path(a.name, a.key)
+func (s stock) listArtifact(a recipe.Artifact) (Entry, error) {
+	e := Entry{Kind: a.Kind, Name: a.Name, Reference: a.Version, Key: a.Key}
+	dir, there, err := s.Store.Path(a.Name, a.Key)
 	if err != nil || !there {
 		return e, err
 	}
@@ -161,17 +132,17 @@ func (l *Library) listArtifact(a artifact) (Entry, error) {
 		return e, err
 	}
 	source := Build
-	if a.only == Pull {
+	if a.Only == Pull {
 		source = Pull
 	}
-	e.From, err = l.from(a.slug(), source)
+	e.From, err = s.from(a.Slug(), source)
 	return e, err
 }
 
 // from is where something that is there came from: made by source, unless it
 // was loaded.
-func (l *Library) from(slug string, source Source) (Source, error) {
-	loaded, err := l.Store.WasLoaded(slug)
+func (s stock) from(slug string, source Source) (Source, error) {
+	loaded, err := s.Store.WasLoaded(slug)
 	if loaded {
 		return Archive, err
 	}

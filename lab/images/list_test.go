@@ -11,7 +11,7 @@ import (
 
 func lines(t *testing.T, s *stand) []string {
 	t.Helper()
-	entries, err := s.List(t.Context())
+	entries, err := s.list(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,8 +31,8 @@ func lines(t *testing.T, s *stand) []string {
 
 func TestList(t *testing.T) {
 	t.Parallel()
-	engine, host := realEngine(t), imagestest.Registry(t, nil)
-	s := newStand(t, newStore(t), engine, newRealm(t, engine), host)
+	client, host := realEngine(t), imagestest.Registry(t, nil)
+	s := newStand(t, newStore(t), client, newRealm(t, client), host)
 	nothing := []string{
 		"node image node  ",
 		"image kube-apiserver registry.k8s.io/kube-apiserver:v9 ", "image spire-server ghcr.io/spiffe/spire-server:9 ",

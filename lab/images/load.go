@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 )
 
 // ForeignError says that an archive was made by a fedlab whose catalogue or
@@ -31,24 +33,7 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("the archive was written by fedlab %s, this one needs another version of: %s", version, strings.Join(e.Differs, ", "))
 }
 
-// Load takes what Save has written; afterwards, Ensure has nothing to make.
-// Each part is checked against its checksum, and only when all of them are good
-// does anything get its name. The error wraps a [*ForeignError] when the
-// archive is another fedlab's.
-//
-// The checksums stand in the archive itself: they tell damage, not forgery.
-func (l *Library) Load(ctx context.Context, archive io.Reader) error {
-	r, err := l.recipes()
-	if err == nil {
-		err = l.load(ctx, r, archive)
-	}
-	if err != nil {
-		return fmt.Errorf("load images: %w", err)
-	}
-	return nil
-}
-
-func (l *Library) load(ctx context.Context, r recipes, archive io.Reader) error {
+func (s stock) load(ctx context.Context, archive io.Reader) error {
 	packed := &source{Reader: until(ctx, archive)}
 	plain, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(archiveWindow))
 	if err != nil {
@@ -60,20 +45,20 @@ func (l *Library) load(ctx context.Context, r recipes, archive io.Reader) error 
 	if err != nil {
 		return packed.described(err)
 	}
-	f, carried, err := r.check(m)
+	f, carried, err := s.check(m)
 	if err != nil {
 		return err
 	}
-	return l.Store.Scratch(ctx, func(dir string) error {
+	return s.Store.Scratch(ctx, func(dir string) error {
 		if err := unpackParts(files, m.Parts, dir); err != nil {
 			return packed.described(err)
 		}
 		for _, a := range carried {
-			if err := l.publish(ctx, a, dir); err != nil {
+			if err := s.publish(ctx, a, dir); err != nil {
 				return err
 			}
 		}
-		return l.publishNode(ctx, r, f, m, dir)
+		return s.engine.LoadNode(ctx, f.Key, func(w io.Writer) error { return writeDockerTar(w, dir, m.Images) })
 	})
 }
 
@@ -117,54 +102,54 @@ func (s *source) described(err error) error {
 
 // check compares what an archive says that it has with what is needed, and that
 // with its parts. It returns the artifacts to take.
-func (r recipes) check(m manifest) (flavour, []artifact, error) {
+func (s stock) check(m manifest) (recipe.Flavour, []recipe.Artifact, error) {
 	foreign := &ForeignError{Version: m.Version}
-	var carried []artifact
+	var carried []recipe.Artifact
 	// want takes the first that the archive has.
-	want := func(title string, any ...artifact) {
-		i := slices.IndexFunc(any, func(a artifact) bool { return m.Artifacts[a.name] == a.key })
+	want := func(title string, any ...recipe.Artifact) {
+		i := slices.IndexFunc(any, func(a recipe.Artifact) bool { return m.Artifacts[a.Name] == a.Key })
 		if i < 0 {
 			foreign.Differs = append(foreign.Differs, title)
 			return
 		}
 		carried = append(carried, any[i])
 	}
-	for _, a := range r.artifacts {
-		if a.only == "" {
-			want(a.title, a)
+	for _, a := range s.book.Artifacts {
+		if a.Only == "" {
+			want(a.Title, a)
 		}
 	}
-	for _, d := range r.demos {
-		if d.on != nil {
-			want(d.on.title, slices.DeleteFunc(slices.Clone(r.artifacts), func(a artifact) bool {
-				return a.name != d.on.artifact(Build) && a.name != d.on.artifact(Pull)
+	for _, d := range s.book.Programs {
+		if d.On != nil {
+			want(d.On.Title, slices.DeleteFunc(slices.Clone(s.book.Artifacts), func(a recipe.Artifact) bool {
+				return a.Name != d.On.From(Build) && a.Name != d.On.From(Pull)
 			})...)
 		}
 	}
-	f := r.flavour(m.Source)
-	if m.Node != f.key || f.key == "" {
+	f := s.book.Flavour(m.Source)
+	if m.Node != f.Key || f.Key == "" {
 		foreign.Differs = append(foreign.Differs, "node image")
 	}
 	if len(foreign.Differs) > 0 {
-		return flavour{}, nil, foreign
+		return recipe.Flavour{}, nil, foreign
 	}
 	var needed []string
 	for _, a := range carried {
-		needed = append(needed, artifactName(a.slug()))
+		needed = append(needed, artifactName(a.Slug()))
 	}
 
 	// The names of images come from what is needed: a forged archive must not
 	// replace another one.
 	whole := false
 	for _, img := range m.Images {
-		if img.Reference != r.nodeReference(f) {
-			return flavour{}, nil, fmt.Errorf("%w: image %s is not the node image of this fedlab", errIncomplete, img.Reference)
+		if img.Reference != s.engine.NodeReference(f.Key) {
+			return recipe.Flavour{}, nil, fmt.Errorf("%w: image %s is not the node image of this fedlab", errIncomplete, img.Reference)
 		}
 		whole = true
 		needed = append(append(needed, img.Config), img.Layers...)
 	}
 	if !whole {
-		return flavour{}, nil, fmt.Errorf("%w: it has no image %s", errIncomplete, r.nodeReference(f))
+		return recipe.Flavour{}, nil, fmt.Errorf("%w: it has no image %s", errIncomplete, s.engine.NodeReference(f.Key))
 	}
 	return f, carried, m.checkParts(needed)
 }
@@ -227,11 +212,11 @@ func unpackParts(archive *tar.Reader, parts []part, dir string) error {
 }
 
 // publish puts an artifact into the store.
-func (l *Library) publish(ctx context.Context, a artifact, dir string) error {
+func (s stock) publish(ctx context.Context, a recipe.Artifact, dir string) error {
 	made := false
-	_, err := l.Store.Make(ctx, a.name, a.key, func(_ context.Context, folder string, _ *os.File) (err error) {
+	_, err := s.Store.Make(ctx, a.Name, a.Key, func(_ context.Context, folder string, _ *os.File) (err error) {
 		made = true
-		f, err := os.Open(partFile(dir, artifactName(a.slug())))
+		f, err := os.Open(partFile(dir, artifactName(a.Slug())))
 		if err != nil {
 			return err
 		}
@@ -245,27 +230,5 @@ func (l *Library) publish(ctx context.Context, a artifact, dir string) error {
 	if err != nil || !made {
 		return err
 	}
-	return l.Store.MarkLoaded(a.slug(), true)
-}
-
-// publishNode gives the node image to the engine.
-func (l *Library) publishNode(ctx context.Context, r recipes, f flavour, m manifest, dir string) (err error) {
-	unlock, err := l.Store.Lock(ctx, imageSlug(f.key))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	_, there, err := l.Engine.Image(ctx, r.nodeReference(f))
-	if err != nil || there {
-		return err
-	}
-	archive, w := io.Pipe()
-	go func() { w.CloseWithError(writeDockerTar(w, dir, m.Images)) }()
-	if err := errors.Join(l.Engine.LoadImages(ctx, archive), archive.Close()); err != nil {
-		return err
-	}
-	if _, there, err = l.Engine.Image(ctx, r.nodeReference(f)); err == nil && !there {
-		err = fmt.Errorf("docker has loaded the archive, and has no image %s", r.nodeReference(f))
-	}
-	return errors.Join(err, l.Store.MarkLoaded(imageSlug(f.key), true))
+	return s.Store.MarkLoaded(a.Slug(), true)
 }

@@ -3,7 +3,6 @@ package images
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,8 +15,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files and docs/reference/images.md")
 
 func TestMain(m *testing.M) {
 	imagestest.Main(m, map[string]func(context.Context, []string) error{"node": helpNode})

@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"errors"
+	"io"
 	"path/filepath"
 	"runtime"
 	"time"
@@ -12,85 +13,88 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // run makes what is missing of a set with the node image of that flavour.
-func (l *Library) run(ctx context.Context, r recipes, f flavour, need Need) error {
-	p, err := l.plan(ctx, r, f, need)
+func (s stock) run(ctx context.Context, f recipe.Flavour, need Need) error {
+	p, err := s.plan(ctx, f, need)
 	if err != nil {
 		return err
 	}
 	// Compilers use all cores by themselves; one build beside another fills
 	// them while that one links.
-	return plan.Runner{Observe: l.Observe, Limit: max(2, runtime.NumCPU()/2)}.Run(ctx, p)
+	return plan.Runner{Observe: s.Observe, Limit: max(2, runtime.NumCPU()/2)}.Run(ctx, p)
 }
 
 // plan holds a step for each artifact and image that is missing, and none where
 // all that is needed is there.
-func (l *Library) plan(ctx context.Context, r recipes, f flavour, need Need) (*plan.Plan, error) {
+func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need) (*plan.Plan, error) {
 	node := false
 	if need&Node != 0 {
-		_, there, err := l.Engine.Image(ctx, r.nodeReference(f))
+		_, there, err := s.Engine.Image(ctx, s.engine.NodeReference(f.Key))
 		if err != nil {
 			return nil, err
 		}
 		node = !there
 	}
-	m := making{Library: l, recipes: r, plan: &plan.Plan{}}
+	m := making{stock: s, plan: &plan.Plan{}}
 	var ingredients []plan.ID
-	for _, a := range r.artifacts {
+	for _, a := range s.book.Artifacts {
 		switch {
-		case node && r.goesIntoNode(a, f):
+		case node && s.goesIntoNode(a, f):
 			ingredients = append(ingredients, m.artifact(a)...)
-		case r.wanted(a, f, need):
+		case wanted(a, f, need):
 			m.artifact(a)
 		}
 	}
 	if node {
 		m.errs = append(m.errs, m.plan.Add(plan.Step{
 			Name: "image/node", Title: "node image with Kubernetes, SPIRE and MetalLB", Typical: time.Minute, After: ingredients,
-			Do: func(ctx context.Context) error { return l.makeNode(ctx, r, f) },
+			Do: func(ctx context.Context) error { return s.makeNode(ctx, f) },
 		}))
 	}
 	return m.plan, errors.Join(m.errs...)
 }
 
 // goesIntoNode tells whether a node image of that flavour is made of an artifact.
-func (r recipes) goesIntoNode(a artifact, f flavour) bool { return a.only == f.source || r.inNode(a) }
+func (s stock) goesIntoNode(a recipe.Artifact, f recipe.Flavour) bool {
+	return a.Only == f.Source || s.book.InNode(a)
+}
 
 // wanted tells whether a set has an artifact beside its node image.
-func (r recipes) wanted(a artifact, f flavour, need Need) bool {
-	return a.only == "" || a.foundation && a.only == f.source && need&Foundations != 0
+func wanted(a recipe.Artifact, f recipe.Flavour, need Need) bool {
+	return a.Only == "" || a.Foundation && a.Only == f.Source && need&Foundations != 0
 }
 
 // making is a plan being made; its errors are those of Plan.Add.
 type making struct {
-	*Library
-	recipes recipes
-	plan    *plan.Plan
-	errs    []error
+	stock
+	plan *plan.Plan
+	errs []error
 }
 
 // artifact adds the step that makes an artifact, unless it is there.
-func (m *making) artifact(a artifact) []plan.ID {
-	_, there, err := m.Store.Path(a.name, a.key)
+func (m *making) artifact(a recipe.Artifact) []plan.ID {
+	_, there, err := m.Store.Path(a.Name, a.Key)
 	if err != nil || there {
 		m.errs = append(m.errs, err)
 		return nil
 	}
 	kind := "build/"
-	if a.only == Pull {
+	if a.Only == Pull {
 		kind = "pull/"
 	}
-	name := plan.ID(kind + a.name)
+	name := plan.ID(kind + a.Name)
 	m.errs = append(m.errs, m.plan.Add(plan.Step{
-		Name: name, Title: a.title, Typical: a.typical,
+		Name: name, Title: a.Title, Typical: a.Typical,
 		Do: func(ctx context.Context) error {
 			plan.Did(ctx)
-			_, err := m.Store.Make(ctx, a.name, a.key, a.fill)
+			_, err := m.Store.Make(ctx, a.Name, a.Key, a.Fill)
 			return err
 		},
 	}))
@@ -98,96 +102,90 @@ func (m *making) artifact(a artifact) []plan.ID {
 }
 
 // makeNode makes the node image.
-func (l *Library) makeNode(ctx context.Context, r recipes, f flavour) error {
-	return l.nodeMaker(r, f.key).make(ctx, r.nodeReference(f), func(n nodeMaker, ref string) error {
-		if f.source == Pull {
-			return l.pulledNode(ctx, r, n, ref)
+func (s stock) makeNode(ctx context.Context, f recipe.Flavour) error {
+	return s.engine.MakeNode(ctx, f.Key, func(n engine.Node) error {
+		images, err := s.demosInNode(f.Source)
+		if err != nil {
+			return err
 		}
-		return l.builtNode(ctx, r, n, ref)
+		if f.Source == Pull {
+			return s.pulledNode(ctx, n, images)
+		}
+		return s.builtNode(ctx, n, images)
 	})
 }
 
 // builtNode makes it of a root file system, kind's node files and programs.
-func (l *Library) builtNode(ctx context.Context, r recipes, n nodeMaker, ref string) error {
+func (s stock) builtNode(ctx context.Context, n engine.Node, demos []engine.Image) error {
 	var dirs [3]string
 	for i, name := range []string{"rootfs", "kind-files", "kubernetes"} {
-		dir, err := l.path(r, name)
+		dir, err := s.path(name)
 		if err != nil {
 			return err
 		}
 		dirs[i] = dir
 	}
 	rootfs, kindFiles, kubernetes := filepath.Join(dirs[0], build.RootfsFile), filepath.Join(dirs[1], "files"), filepath.Join(dirs[2], "bin")
-	var images []loaded
-	for _, img := range r.images {
-		images = append(images, loaded{reference: img.Reference, open: func() (v1.Image, error) {
-			dir, err := l.path(r, img.Artifact)
+	files := func(w io.Writer, spec []byte) error { return recipe.NodeFiles().Write(w, kindFiles, kubernetes, spec) }
+	var images []engine.Image
+	for _, img := range s.book.Images {
+		images = append(images, engine.Image{Reference: img.Reference, Open: func() (v1.Image, error) {
+			dir, err := s.path(img.Artifact)
 			if err != nil {
 				return nil, err
 			}
-			var beneath func(*layer.Writer)
-			if img.Packages != nil {
-				beneath = func(t *layer.Writer) { t.Packages(rootfs, img.Packages) }
+			beneath := func(w *layer.Writer) {
+				if img.Packages != nil {
+					w.Packages(rootfs, img.Packages)
+				}
 			}
 			return layer.Onto(empty.Image, build.ProgramPath(dir, img.Program), img.Path, beneath)
 		}})
 	}
-	demos, err := l.demosInNode(r, Build)
-	if err != nil {
-		return err
-	}
-	return n.build(ctx, rootfs, kindFiles, kubernetes, ref, append(images, demos...))
+	return n.Build(ctx, rootfs, files, append(images, demos...))
 }
 
 // pulledNode makes it of kind's own node image and upstream's other images.
-func (l *Library) pulledNode(ctx context.Context, r recipes, n nodeMaker, ref string) error {
+func (s stock) pulledNode(ctx context.Context, n engine.Node, demos []engine.Image) error {
 	open := func(img Image) func() (v1.Image, error) {
 		return func() (v1.Image, error) {
-			dir, err := l.path(r, pulledName(img))
+			dir, err := s.path(recipe.PulledName(img))
 			if err != nil {
 				return nil, err
 			}
 			return tarball.ImageFromPath(filepath.Join(dir, pull.File), nil)
 		}
 	}
-	kind, err := open(r.kind)()
+	kind, err := open(s.book.KindNode)()
 	if err != nil {
 		return err
 	}
-	from, err := n.load(ctx, kind)
-	if err != nil {
-		return err
-	}
-	var images []loaded
-	for _, img := range r.images {
+	var images []engine.Image
+	for _, img := range s.book.Images {
 		if !img.Kubernetes {
-			images = append(images, loaded{reference: img.Reference, open: open(img)})
+			images = append(images, engine.Image{Reference: img.Reference, Open: open(img)})
 		}
 	}
-	demos, err := l.demosInNode(r, Pull)
-	if err != nil {
-		return err
-	}
-	return n.add(ctx, from, ref, append(images, demos...))
+	return n.Add(ctx, kind, append(images, demos...))
 }
 
 // demosInNode are the images of demo programs that the node image brings, on a
 // foundation of that source.
-func (l *Library) demosInNode(r recipes, source Source) ([]loaded, error) {
-	var images []loaded
-	for _, d := range r.demos {
-		if d.on == nil {
+func (s stock) demosInNode(source Source) ([]engine.Image, error) {
+	var images []engine.Image
+	for _, p := range s.book.Programs {
+		if p.On == nil {
 			continue
 		}
-		ref, err := r.demoReference(d)
+		ref, err := s.book.Reference(p)
 		if err != nil {
 			return nil, err
 		}
-		below, err := r.artifact(d.on.artifact(source))
+		below, err := s.book.Artifact(p.On.From(source))
 		if err != nil {
 			return nil, err
 		}
-		images = append(images, loaded{reference: ref, open: func() (v1.Image, error) { return l.imageOn(r, d, below) }})
+		images = append(images, engine.Image{Reference: ref, Open: func() (v1.Image, error) { return s.imageOn(p, below) }})
 	}
 	return images, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,37 +13,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 )
 
-// Save writes all that a machine without a network needs for labs to one
-// archive: the node image, charts, CustomResourceDefinitions and the demo
-// programs. The error wraps a [*MissingError] where not all of it is there;
-// Save makes nothing.
-//
-// While it runs the node image lies in the store a second time.
-func (l *Library) Save(ctx context.Context, w io.Writer) error {
-	if err := l.save(ctx, w); err != nil {
-		return fmt.Errorf("save images: %w", err)
-	}
-	return nil
-}
-
-func (l *Library) save(ctx context.Context, w io.Writer) error {
-	r, err := l.recipes()
-	if err != nil {
-		return err
-	}
-	have, err := l.look(ctx, r, All)
+func (s stock) save(ctx context.Context, w io.Writer) error {
+	have, err := s.look(ctx, All)
 	if err != nil {
 		return err
 	}
 	if len(have.missing) > 0 {
 		return &MissingError{What: have.missing}
 	}
-	return l.Store.Scratch(ctx, func(dir string) error {
-		s := saving{Library: l, recipes: r, parts: map[string]io.ReadSeeker{}, manifest: manifest{
-			APIVersion: archiveAPI, Kind: archiveKind, Version: l.Version,
-			Source: have.flavour.source, Node: have.flavour.key, Artifacts: map[string]string{},
+	return s.Store.Scratch(ctx, func(dir string) error {
+		s := saving{stock: s, parts: map[string]io.ReadSeeker{}, manifest: manifest{
+			APIVersion: archiveAPI, Kind: archiveKind, Version: s.Version,
+			Source: have.flavour.Source, Node: have.flavour.Key, Artifacts: map[string]string{},
 		}}
 		err := s.artifacts(ctx, dir)
 		if err == nil {
@@ -59,8 +42,7 @@ func (l *Library) save(ctx context.Context, w io.Writer) error {
 
 // saving is an archive being made.
 type saving struct {
-	*Library
-	recipes  recipes
+	stock
 	manifest manifest
 	parts    map[string]io.ReadSeeker
 	files    []*os.File
@@ -106,10 +88,10 @@ func (s *saving) add(ctx context.Context, name string, content io.ReadSeeker) (s
 // artifacts packs those that every set has, and a foundation of each demo
 // program that needs one.
 func (s *saving) artifacts(ctx context.Context, dir string) error {
-	all := slices.DeleteFunc(slices.Clone(s.recipes.artifacts), func(a artifact) bool { return a.only != "" })
-	for _, d := range s.recipes.demos {
-		if d.on != nil {
-			a, err := s.foundation(s.recipes, *d.on)
+	all := slices.DeleteFunc(slices.Clone(s.book.Artifacts), func(a recipe.Artifact) bool { return a.Only != "" })
+	for _, d := range s.book.Programs {
+		if d.On != nil {
+			a, _, err := s.foundation(*d.On)
 			if err != nil {
 				return err
 			}
@@ -117,28 +99,28 @@ func (s *saving) artifacts(ctx context.Context, dir string) error {
 		}
 	}
 	for _, a := range all {
-		from, err := s.path(s.recipes, a.name)
+		from, err := s.path(a.Name)
 		if err != nil {
 			return err
 		}
-		f, err := s.create(dir, a.slug())
+		f, err := s.create(dir, a.Slug())
 		if err != nil {
 			return err
 		}
 		if err := packFolder(f, from); err != nil {
 			return err
 		}
-		if _, err := s.add(ctx, artifactName(a.slug()), f); err != nil {
+		if _, err := s.add(ctx, artifactName(a.Slug()), f); err != nil {
 			return err
 		}
-		s.manifest.Artifacts[a.name] = a.key
+		s.manifest.Artifacts[a.Name] = a.Key
 	}
 	return nil
 }
 
 // node lists the parts of the node image.
-func (s *saving) node(ctx context.Context, dir string, f flavour) error {
-	refs := []string{s.recipes.nodeReference(f)}
+func (s *saving) node(ctx context.Context, dir string, f recipe.Flavour) error {
+	refs := []string{s.engine.NodeReference(f.Key)}
 	file, err := s.create(dir, "docker.tar")
 	if err != nil {
 		return err

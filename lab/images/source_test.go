@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 )
 
 func TestParseSource(t *testing.T) {
@@ -23,7 +24,7 @@ func TestParseSource(t *testing.T) {
 }
 
 func TestSources(t *testing.T) {
-	pulled := holding{flavour: flavour{source: Pull}}
+	pulled := holding{flavour: recipe.Flavour{Source: Pull}}
 	tests := map[string]struct {
 		library Library
 		have    holding

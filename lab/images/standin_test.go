@@ -19,9 +19,11 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 	"github.com/fedlab-dev/fedlab/lab/images/store"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
@@ -87,34 +89,35 @@ const (
 )
 
 // small is a catalogue whose parts are made in no time.
-func small(realm, mirror string, bounds pull.Bounds) (recipes, error) {
+func small(mirror string, bounds pull.Bounds) (recipe.Book, error) {
 	kind := Image{Name: "kind-node", Reference: fakeKindReference}
 	server := Image{Name: "spire-server", Reference: fakeSPIREReference, Artifact: "spire", Program: "spire-server", Path: "/spire-server"}
 	p := pull.New(mirror, bounds)
-	r := recipes{
-		realm: realm, kind: kind,
-		images: []Image{
+	r := recipe.Book{
+		KindNode: kind,
+		Images: []Image{
 			{Name: "kube-apiserver", Reference: fakeAPIReference, Artifact: "kubernetes", Program: "kube-apiserver", Path: "/kube-apiserver", Kubernetes: true},
 			server,
 		},
-		demos: []demo{{Program: build.Program{Name: "quotes"}}},
-		artifacts: []artifact{
-			{name: "quotes", title: "demo program quotes", key: "demo1", kind: Demo, fill: files("bin/quotes")},
-			{name: "metallb-chart", title: "chart", key: "chart1", kind: Chart, version: "v1", fill: files("chart/Chart.yaml", "chart/templates/pool.yaml")},
-			{name: "spire-crds", title: "CRDs", key: "crds1", kind: CRDs, fill: files("crds/a.yaml", "crds/b.yaml")},
-			{name: "rootfs", title: "rootfs", key: "rootfs1", kind: Ingredient, only: Build, fill: fakeRootfs},
-			{name: "kind-files", title: "kind files", key: "kind1", kind: Ingredient, only: Build, fill: files("files/usr/local/bin/entrypoint", "files/kind/bin/hook.sh", "files/etc/crictl.yaml")},
-			{name: "kubernetes", title: "kubernetes", key: "k8s1", kind: Ingredient, only: Build, fill: files("bin/kubeadm", "bin/kubelet", "bin/kubectl", "bin/kube-apiserver")},
-			{name: "spire", title: "spire", key: "spire1", kind: Ingredient, only: Build, fill: files("bin/spire-server")},
-			pulled(p, kind), pulled(p, server),
+		Programs: []recipe.Program{{Program: build.Program{Name: "quotes"}}},
+		Artifacts: []recipe.Artifact{
+			{Name: "quotes", Title: "demo program quotes", Key: "demo1", Kind: recipe.Demo, Fill: files("bin/quotes")},
+			{Name: "metallb-chart", Title: "chart", Key: "chart1", Kind: recipe.Chart, Version: "v1", Fill: files("chart/Chart.yaml", "chart/templates/pool.yaml")},
+			{Name: "spire-crds", Title: "CRDs", Key: "crds1", Kind: recipe.CRDs, Fill: files("crds/a.yaml", "crds/b.yaml")},
+			{Name: "rootfs", Title: "rootfs", Key: "rootfs1", Kind: Ingredient, Only: Build, Fill: fakeRootfs},
+			{Name: "kind-files", Title: "kind files", Key: "kind1", Kind: Ingredient, Only: Build, Fill: files("files/usr/local/bin/entrypoint", "files/kind/bin/hook.sh", "files/etc/crictl.yaml")},
+			{Name: "kubernetes", Title: "kubernetes", Key: "k8s1", Kind: Ingredient, Only: Build, Fill: files("bin/kubeadm", "bin/kubelet", "bin/kubectl", "bin/kube-apiserver")},
+			{Name: "spire", Title: "spire", Key: "spire1", Kind: Ingredient, Only: Build, Fill: files("bin/spire-server")},
+			recipe.FromRegistry(p, kind), recipe.FromRegistry(p, server),
 		},
 	}
-	return r, r.computeFlavours()
+	return r.Keyed()
 }
 
 // stand is a library of stand-ins over the real engine.
 type stand struct {
-	*Library
+	stock
+	realm string
 	// events are the steps that were done, as "name state"; said is what a
 	// person was told.
 	events, said []string
@@ -122,11 +125,11 @@ type stand struct {
 
 // newRealm is a realm in which nothing else is; what the test leaves there is
 // removed.
-func newRealm(t *testing.T, engine *docker.Client) string {
+func newRealm(t *testing.T, client *docker.Client) string {
 	t.Helper()
 	realm := "test-" + strings.ToLower(rand.Text()[:10]) + "-"
 	t.Cleanup(func() {
-		if err := clear(context.WithoutCancel(t.Context()), engine, realm); err != nil {
+		if err := clear(context.WithoutCancel(t.Context()), client, realm); err != nil {
 			t.Error(err)
 		}
 	})
@@ -134,31 +137,34 @@ func newRealm(t *testing.T, engine *docker.Client) string {
 }
 
 // clear removes the images and containers of a realm.
-func clear(ctx context.Context, engine *docker.Client, realm string) error {
+func clear(ctx context.Context, client *docker.Client, realm string) error {
 	var errs []error
-	for _, role := range []string{roleBuild, roleNode, roleDemo} {
-		labels := map[string]string{labelRole: realm + role}
-		containers, err := engine.Containers(ctx, labels)
+	for _, role := range []string{engine.RoleBuild, engine.RoleNode, engine.RoleDemo} {
+		labels := map[string]string{engine.LabelRole: realm + role}
+		containers, err := client.Containers(ctx, labels)
 		errs = append(errs, err)
 		for _, c := range containers {
-			errs = append(errs, engine.RemoveContainer(ctx, c.ID))
+			errs = append(errs, client.RemoveContainer(ctx, c.ID))
 		}
-		images, err := engine.Images(ctx, labels)
+		images, err := client.Images(ctx, labels)
 		errs = append(errs, err)
 		for _, img := range images {
-			errs = append(errs, removeImage(ctx, engine, img))
+			for _, name := range img.References {
+				errs = append(errs, client.RemoveImage(ctx, name))
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func newStand(t *testing.T, store *store.Store, engine *docker.Client, realm, mirror string) *stand {
+func newStand(t *testing.T, store *store.Store, client *docker.Client, realm, mirror string) *stand {
 	t.Helper()
-	r, err := small(realm, mirror, pull.Usual())
+	book, err := small(mirror, pull.Usual())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stand{Library: &Library{Store: store, Engine: engine, Version: "v0.1.0", standIn: &r}}
+	s := &stand{stock: stock{Library: &Library{Store: store, Engine: client, Version: "v0.1.0"}, book: book}, realm: realm}
+	s.engine = engine.New(client, store, realm)
 	s.Observe = func(e plan.Event) {
 		if e.State != plan.Started && e.State != plan.Noted {
 			s.events = append(s.events, fmt.Sprintf("%s %s", e.Step, e.State))
@@ -171,21 +177,28 @@ func newStand(t *testing.T, store *store.Store, engine *docker.Client, realm, mi
 // change gives an artifact another key, as another source or pin does.
 func (s *stand) change(t *testing.T, name string) {
 	t.Helper()
-	for i := range s.standIn.artifacts {
-		if a := &s.standIn.artifacts[i]; a.name == name {
-			a.key += "-changed"
+	for i := range s.book.Artifacts {
+		if a := &s.book.Artifacts[i]; a.Name == name {
+			a.Key += "-changed"
 		}
 	}
-	s.standIn.flavours = nil
-	if err := s.standIn.computeFlavours(); err != nil {
+	s.key(t)
+}
+
+// key computes the keys of the node images.
+func (s *stand) key(t *testing.T) {
+	t.Helper()
+	book, err := s.book.Keyed()
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.book = book
 }
 
 // ensure gets a set with its node image.
 func (s *stand) ensure(t *testing.T) Set {
 	t.Helper()
-	set, err := s.Ensure(t.Context(), Node)
+	set, err := s.stock.ensure(t.Context(), Node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,14 +236,4 @@ func (s *stand) imported(t *testing.T, image string) []string {
 		t.Fatal(err)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
-}
-
-// writeProgram writes a program with a text in it, and returns its path.
-func writeProgram(t *testing.T, text string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(file, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }

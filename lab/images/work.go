@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 )
 
 // Work says what Ensure would have to do on this machine.
@@ -19,20 +20,11 @@ type Work struct {
 	Build bool
 }
 
-// Work looks at what is missing and where Ensure would take it from; it makes
-// and fetches nothing. With source Auto it asks the registry for each image, as
-// Ensure does, and says in a line why the answer was no. Where Docker does not
-// answer, the node image counts as missing. What an archive promises is not
-// looked into.
-func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
-	r, err := l.recipes()
-	if err != nil {
-		return Work{}, err
-	}
+func (s stock) work(ctx context.Context, need Need) (Work, error) {
 	node := need&Node != 0
-	have, err := l.look(ctx, r, need)
+	have, err := s.look(ctx, need)
 	if unreachable := (*docker.UnreachableError)(nil); errors.As(err, &unreachable) {
-		have, err = l.look(ctx, r, need&^Node)
+		have, err = s.look(ctx, need&^Node)
 		if node {
 			have.missing = append(have.missing, "node image")
 		}
@@ -40,8 +32,8 @@ func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
 	if err != nil || len(have.missing) == 0 {
 		return Work{}, err
 	}
-	node = node && have.flavour.source == ""
-	sources, err := l.sources(have, need)
+	node = node && have.flavour.Source == ""
+	sources, err := s.sources(have, need)
 	if err != nil {
 		return Work{}, err
 	}
@@ -49,7 +41,7 @@ func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
 		if from == Present || from == Archive {
 			return Work{}, nil
 		}
-		missing, err := l.lacking(r, r.flavour(from), node, need)
+		missing, err := s.lacking(s.book.Flavour(from), node, need)
 		if err != nil {
 			return Work{}, err
 		}
@@ -62,20 +54,20 @@ func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
 		case refused == nil || ctx.Err() != nil:
 			return Work{}, err
 		}
-		l.say(fmt.Sprintf("%s; goes on with source %s", oneLine(refused), sources[i+1]))
+		s.say(fmt.Sprintf("%s; goes on with source %s", oneLine(refused), sources[i+1]))
 	}
 	return Work{}, nil
 }
 
 // lacking lists the artifacts that Ensure would make of a set with the node
 // image of that flavour; node says that the node image is missing.
-func (l *Library) lacking(r recipes, f flavour, node bool, need Need) ([]artifact, error) {
-	var missing []artifact
-	for _, a := range r.artifacts {
-		if (!node || !r.goesIntoNode(a, f)) && !r.wanted(a, f, need) {
+func (s stock) lacking(f recipe.Flavour, node bool, need Need) ([]recipe.Artifact, error) {
+	var missing []recipe.Artifact
+	for _, a := range s.book.Artifacts {
+		if (!node || !s.goesIntoNode(a, f)) && !wanted(a, f, need) {
 			continue
 		}
-		_, there, err := l.Store.Path(a.name, a.key)
+		_, there, err := s.Store.Path(a.Name, a.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -87,21 +79,21 @@ func (l *Library) lacking(r recipes, f flavour, node bool, need Need) ([]artifac
 }
 
 // ask asks registries for all that would come from them, at the same time.
-func ask(ctx context.Context, missing []artifact) error {
+func ask(ctx context.Context, missing []recipe.Artifact) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, a := range missing {
-		if a.ask != nil {
-			group.Go(func() error { return a.ask(ctx) })
+		if a.Ask != nil {
+			group.Go(func() error { return a.Ask(ctx) })
 		}
 	}
 	return group.Wait()
 }
 
-func workOf(missing []artifact) Work {
+func workOf(missing []recipe.Artifact) Work {
 	var w Work
 	for _, a := range missing {
-		w.Compile = w.Compile || a.only == ""
-		w.Build = w.Build || a.only == Build
+		w.Compile = w.Compile || a.Only == ""
+		w.Build = w.Build || a.Only == Build
 	}
 	w.Compile = w.Compile || w.Build
 	return w

@@ -20,30 +20,30 @@ import (
 func absent(t *testing.T) *docker.Client {
 	t.Helper()
 	t.Setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-	engine, err := docker.New()
+	client, err := docker.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = engine.Close() })
-	return engine
+	t.Cleanup(func() { _ = client.Close() })
+	return client
 }
 
 // has puts artifacts into the store.
 func (s *stand) has(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		a, err := s.standIn.artifact(name)
+		a, err := s.book.Artifact(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Store.Make(t.Context(), a.name, a.key, a.fill); err != nil {
+		if _, err := s.Store.Make(t.Context(), a.Name, a.Key, a.Fill); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 func TestWork(t *testing.T) {
-	engine := absent(t)
+	client := absent(t)
 	full, half := imagestest.Registry(t, nil), imagestest.Registry(t, nil)
 	for _, host := range []string{full, half} {
 		imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
@@ -76,10 +76,10 @@ func TestWork(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			s := newStand(t, newStore(t), engine, "", test.host)
+			s := newStand(t, newStore(t), client, "", test.host)
 			s.Source, s.Archive = test.source, test.archive
 			s.has(t, test.has...)
-			got, err := s.Work(t.Context(), Node)
+			got, err := s.work(t.Context(), Node)
 			if err != nil || got != test.want {
 				t.Errorf("work %+v, error %v, want %+v", got, err, test.want)
 			}
@@ -95,12 +95,12 @@ func TestWork(t *testing.T) {
 func TestWorkOfASilentRegistry(t *testing.T) {
 	host := imagestest.Registry(t, imagestest.Instead("/manifests/", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	s := newStand(t, newStore(t), absent(t), "", host)
-	r, err := small("", host, pull.Bounds{Contact: 200 * time.Millisecond})
+	book, err := small(host, pull.Bounds{Contact: 200 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.standIn = &r
-	got, err := s.Work(t.Context(), Node)
+	s.book = book
+	got, err := s.work(t.Context(), Node)
 	if want := (Work{Compile: true, Build: true}); err != nil || got != want {
 		t.Errorf("work %+v, error %v, want %+v", got, err, want)
 	}
@@ -114,7 +114,7 @@ func TestWorkFetchesNothing(t *testing.T) {
 	imagestest.Push(t, host+"/kindest/node:v9", fakeKindNode(t))
 	imagestest.Push(t, host+"/spiffe/spire-server:9", imagestest.RandomImage(t, runtime.GOARCH))
 	s := newStand(t, newStore(t), absent(t), "", host)
-	if _, err := s.Work(t.Context(), Node); err != nil {
+	if _, err := s.work(t.Context(), Node); err != nil {
 		t.Fatal(err)
 	}
 	err := filepath.WalkDir(s.Store.Root(), func(name string, d os.DirEntry, err error) error {

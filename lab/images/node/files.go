@@ -33,9 +33,14 @@ type Files struct {
 }
 
 // Write writes, as a tar archive, what makes a Debian into a kind node: kind's own
-// node files as its module has them, the Kubernetes programs, our own files, and
-// spec, that of a container. Modes are those that kind's Dockerfile sets.
-func (f Files) Write(w io.Writer, kindFiles, kubernetesBin string, spec []byte) error {
+// node files as its module has them, the Kubernetes programs, our own files, and the
+// specification of a container, made of containerd's default one. Modes are those that
+// kind's Dockerfile sets.
+func (f Files) Write(w io.Writer, kindFiles, kubernetesBin string, defaults []byte) error {
+	spec, err := containerSpec(defaults)
+	if err != nil {
+		return err
+	}
 	t := layer.NewWriter(w)
 	files := func(sub string) fs.FS {
 		return os.DirFS(filepath.Join(kindFiles, filepath.FromSlash(sub)))
@@ -112,9 +117,9 @@ func (f Files) Hash() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// ContainerSpec takes containerd's default container specification and removes
+// containerSpec takes containerd's default container specification and removes
 // the limits from it: a container must not ask for more than the node has.
-func ContainerSpec(defaults []byte) ([]byte, error) {
+func containerSpec(defaults []byte) ([]byte, error) {
 	var spec map[string]any
 	if err := json.Unmarshal(defaults, &spec); err != nil {
 		return nil, fmt.Errorf("read containerd's default container specification: %w", err)

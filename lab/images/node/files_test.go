@@ -41,7 +41,7 @@ func TestNodeFiles(t *testing.T) {
 		}
 	}
 	var buf bytes.Buffer
-	if err := files.Write(&buf, kindFiles, bin, []byte(`{"ociVersion": "1"}`)); err != nil {
+	if err := files.Write(&buf, kindFiles, bin, []byte(`{"process": {"rlimits": []}}`)); err != nil {
 		t.Fatal(err)
 	}
 	list := strings.Join(imagestest.Entries(t, bytes.NewReader(buf.Bytes())), "\n") + "\n"
@@ -50,7 +50,7 @@ func TestNodeFiles(t *testing.T) {
 	texts := map[string]string{
 		"usr/bin/kubelet":              "kubelet",
 		"kind/version":                 files.Kubernetes,
-		"etc/containerd/cri-base.json": `{"ociVersion": "1"}`,
+		"etc/containerd/cri-base.json": `{"process":{}}`,
 	}
 	for name, want := range texts {
 		if got := imagestest.FileInTar(t, buf.Bytes(), name); got != want {
@@ -63,7 +63,7 @@ func TestNodeFiles(t *testing.T) {
 }
 
 func TestNodeFilesWithoutKubernetes(t *testing.T) {
-	err := files.Write(io.Discard, t.TempDir(), "/nowhere", nil)
+	err := files.Write(io.Discard, t.TempDir(), "/nowhere", []byte(`{"process": {}}`))
 	if err == nil || !strings.HasPrefix(err.Error(), "collect node files: ") || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error %v, want that files are missing", err)
 	}
@@ -79,7 +79,7 @@ func TestContainerSpec(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := ContainerSpec([]byte(tt.in))
+			got, err := containerSpec([]byte(tt.in))
 			if string(got) != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}

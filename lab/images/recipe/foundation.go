@@ -1,4 +1,4 @@
-package images
+package recipe
 
 import (
 	"os"
@@ -14,44 +14,44 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
 )
 
-// foundation is what the image of one of fedlab's own programs holds below the
+// Foundation is what the image of one of fedlab's own programs holds below the
 // program: upstream's image where it is pulled, the files of Debian packages
 // where it is built. A change of the program puts another layer on top of it.
-type foundation struct {
+type Foundation struct {
 	// Image has upstream's reference and digest, and the packages. Artifact is
 	// that of the packages' files.
 	Image
-	title string
+	Title string
 	// user and unread are as in build.Packages.
 	user   string
 	unread []string
 }
 
 // files are the packages' files.
-func (f foundation) files() build.Packages {
+func (f Foundation) files() build.Packages {
 	return build.Packages{Names: f.Packages, User: f.user, Unread: f.unread}
 }
 
 // artifacts are what it is made of, each for one source.
-func (f foundation) artifacts(p pull.Registries) []artifact {
-	pulled := pulled(p, f.Image)
-	pulled.foundation = true
-	return []artifact{{
-		name: f.Artifact, title: f.title, version: build.Suite, kind: Ingredient, key: f.files().Key(),
-		typical: 15 * time.Second, fill: f.files().Fill, only: Build, foundation: true,
+func (f Foundation) artifacts(p pull.Registries) []Artifact {
+	pulled := FromRegistry(p, f.Image)
+	pulled.Foundation = true
+	return []Artifact{{
+		Name: f.Image.Artifact, Title: f.Title, Version: build.Suite, Kind: Ingredient, Key: f.files().Key(),
+		Typical: 15 * time.Second, Fill: f.files().Fill, Only: Build, Foundation: true,
 	}, pulled}
 }
 
-// artifact is the name of that for a source.
-func (f foundation) artifact(source Source) string {
+// From is the name of its artifact for a source.
+func (f Foundation) From(source Source) string {
 	if source == Pull {
-		return pulledName(f.Image)
+		return PulledName(f.Image)
 	}
 	return f.Artifact
 }
 
-// open opens it as an image.
-func (f foundation) open(source Source, artifact string) (v1.Image, error) {
+// Open opens it as an image.
+func (f Foundation) Open(source Source, artifact string) (v1.Image, error) {
 	if source == Pull {
 		return tarball.ImageFromPath(filepath.Join(artifact, pull.File), nil)
 	}

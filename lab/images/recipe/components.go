@@ -1,4 +1,4 @@
-package images
+package recipe
 
 import "github.com/fedlab-dev/fedlab/lab/images/build"
 

@@ -1,11 +1,4 @@
-// Package images has every image and chart that a lab runs on: what they are,
-// where they come from, and the one node image that holds them all, so that
-// nothing has to be loaded into a cluster.
-//
-// It refuses to know what a lab looks like: it is asked for the Set, and gives
-// one, from what is there, from an archive, from registries, or by building it
-// out of Go modules and Debian packages.
-package images
+package recipe
 
 import (
 	"fmt"
@@ -68,8 +61,8 @@ const (
 	pause                  = "registry.k8s.io/pause:" + pauseVersion
 )
 
-// nodeFiles are the files of a node that was built.
-func nodeFiles() node.Files { return node.Files{Kubernetes: kubernetesVersion, Pause: pause} }
+// NodeFiles are the files of a node that was built.
+func NodeFiles() node.Files { return node.Files{Kubernetes: kubernetesVersion, Pause: pause} }
 
 // Catalogue lists the upstream images, in the order in which documents do.
 func Catalogue() []Image {
@@ -129,9 +122,9 @@ func otherKindNode(reference string) (Image, error) {
 
 // foundations are what the images of fedlab's own programs stand on, by the
 // program's name; most stand on nothing.
-func foundations() map[string]foundation {
-	return map[string]foundation{"postgres": {
-		title: "PostgreSQL " + postgresVersion + " of Debian " + build.Suite,
+func foundations() map[string]Foundation {
+	return map[string]Foundation{"postgres": {
+		Title: "PostgreSQL " + postgresVersion + " of Debian " + build.Suite,
 		user:  "postgres:x:999:999:PostgreSQL:/var/lib/postgresql:/usr/sbin/nologin",
 		unread: []string{
 			"usr/share/doc", "usr/share/gcc", "usr/share/gdb", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/menu",

@@ -1,4 +1,4 @@
-package images
+package recipe
 
 import (
 	"bytes"
@@ -16,12 +16,12 @@ import (
 
 // TestReference says when docs/reference/images.md is stale; -update writes it.
 func TestReference(t *testing.T) {
-	imagestest.Golden(t, *update, filepath.Join("..", "..", "docs", "reference", "images.md"), reference())
+	imagestest.Golden(t, *update, filepath.Join("..", "..", "..", "docs", "reference", "images.md"), reference())
 }
 
 const intro = `# Images
 
-<!-- Made from the catalogue in lab/images: go test ./lab/images -update -->
+<!-- Made from the catalogue in lab/images/recipe: go test ./lab/images/recipe -update -->
 
 A lab runs on one node image, which holds what upstream publishes before a cluster boots, on demo programs, which each node is given that runs them, on one chart and the CustomResourceDefinitions of one controller. This page lists them: what they are, in which version, what upstream calls them, what they are made of here, and where the checksum is that holds them to it.
 
@@ -43,7 +43,7 @@ func reference() []byte {
 	fmt.Fprintf(&b, strings.ReplaceAll(intro, "^", "`"), pull.Usual().Contact, pull.Usual().Stall)
 	b.WriteString("\n## Images in a node that was built\n\nEach has upstream's name, so that charts and kubeadm find it, and one layer: the program, built by a Go module of its own.\n\n| image | upstream reference | built from | checksums |\n|---|---|---|---|\n")
 	for _, img := range Catalogue() {
-		from, sums := recipe(img)
+		from, sums := made(img)
 		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", img.Name, img.Reference, from, sums)
 	}
 	b.WriteString("\nThe same pins and the same Go release make the same digest, of all but pause and the SPIRE programs, whose C compiler is the machine's, and kube-proxy, which has Debian's iptables.\n")
@@ -63,7 +63,7 @@ func reference() []byte {
 	b.WriteString("\nThe image of a demo program is called `fedlab.local/NAME:KEY` and has one layer, the program. It is given to the nodes that run it, once they do, so that a changed program costs seconds, and a lab nothing for programs that it does not have. These programs are a layer on top of something larger, and so they are in the node image as well:\n\n| demo program | stands on | from source `build` | from source `pull` | checksums |\n|---|---|---|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(foundations())) {
 		f := foundations()[name]
-		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.title, strings.Join(f.Packages, ", "), f.Reference)
+		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.Title, strings.Join(f.Packages, ", "), f.Reference)
 	}
 
 	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
@@ -86,8 +86,8 @@ func digestText(img Image) string {
 	return "`" + img.Digest + "`"
 }
 
-// recipe says what an image is built from, and where its checksums are.
-func recipe(img Image) (from, sums string) {
+// made says what an image is built from, and where its checksums are.
+func made(img Image) (from, sums string) {
 	for _, e := range nodeExtracts() {
 		if e.Name == img.Artifact {
 			return fmt.Sprintf("C source in `%s` %s", e.From.Path, e.From.Version), fmt.Sprintf("`lab/images/upstream/%s.sum`", e.From.Name)

@@ -1,4 +1,4 @@
-package images
+package recipe
 
 import (
 	"errors"
@@ -57,7 +57,7 @@ func TestPinsAgreeWithTheCatalogue(t *testing.T) {
 
 // The node files, kind itself and its default node image belong together.
 func TestKindIsOneVersion(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join("..", "..", "go.mod"))
+	data, err := os.ReadFile(filepath.Join("..", "..", "..", "go.mod"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,30 +129,30 @@ func TestPostgresFindsItsPrograms(t *testing.T) {
 
 // Each image is made of an artifact that exists, and no name is given twice.
 func TestCatalogueIsWhole(t *testing.T) {
-	r, err := (&Library{Code: fedlab.Source, Demos: slices.Collect(maps.Keys(foundations()))}).recipes()
+	r, err := New(Choices{Code: fedlab.Source, Demos: slices.Collect(maps.Keys(foundations()))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	names := map[string]bool{}
-	for _, a := range r.artifacts {
-		if names[a.name] || a.name == "" || a.title == "" || a.key == "" || a.fill == nil {
+	for _, a := range r.Artifacts {
+		if names[a.Name] || a.Name == "" || a.Title == "" || a.Key == "" || a.Fill == nil {
 			t.Errorf("artifact %+v is incomplete or there twice", a)
 		}
-		names[a.name] = true
+		names[a.Name] = true
 	}
-	for _, d := range r.demos {
-		for _, f := range r.flavours {
-			if !names[d.on.artifact(f.source)] {
-				t.Errorf("what %s stands on cannot be had from source %s", d.Name, f.source)
+	for _, d := range r.Programs {
+		for _, f := range r.Flavours {
+			if !names[d.On.From(f.Source)] {
+				t.Errorf("what %s stands on cannot be had from source %s", d.Name, f.Source)
 			}
 		}
 	}
-	for _, img := range r.images {
+	for _, img := range r.Images {
 		if !names[img.Artifact] {
 			t.Errorf("image %s is made of %q, which does not exist", img.Name, img.Artifact)
 		}
-		if img.Kubernetes == names[pulledName(img)] {
-			t.Errorf("image %s: in kind's node image: %t, pulled: %t, want one of them", img.Name, img.Kubernetes, names[pulledName(img)])
+		if img.Kubernetes == names[PulledName(img)] {
+			t.Errorf("image %s: in kind's node image: %t, pulled: %t, want one of them", img.Name, img.Kubernetes, names[PulledName(img)])
 		}
 	}
 }

@@ -1,0 +1,309 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+
+	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/engine"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
+)
+
+// stock is a library with the recipes and the engine that it works with.
+type stock struct {
+	*Library
+	book   recipe.Book
+	engine engine.Engine
+}
+
+// open computes the keys of everything.
+func (l *Library) open() (stock, error) {
+	book, err := recipe.New(recipe.Choices{Code: l.Code, Demos: l.Demos, Mirror: l.Mirror, KindNode: l.KindNode})
+	return stock{Library: l, book: book, engine: engine.New(l.Engine, l.Store, "")}, err
+}
+
+func (s stock) ensure(ctx context.Context, need Need) (Set, error) {
+	have, err := s.look(ctx, need)
+	if err != nil {
+		return Set{}, err
+	}
+	if len(have.missing) > 0 {
+		if err := s.obtain(ctx, have, need); err != nil {
+			return Set{}, err
+		}
+		if have, err = s.look(ctx, need); err != nil {
+			return Set{}, err
+		}
+	}
+	if len(have.missing) > 0 { // another process is removing it
+		return Set{}, fmt.Errorf("take images that were made: %w", &MissingError{What: have.missing})
+	}
+	return s.set(have.flavour, need)
+}
+
+// holding is what of a set is there.
+type holding struct {
+	// flavour is that of the node image that is there; its zero value where
+	// none is, or where there was no need to look.
+	flavour recipe.Flavour
+	// missing is what is not there, in words.
+	missing []string
+}
+
+// look asks the store and, for a node image, the engine.
+func (s stock) look(ctx context.Context, need Need) (holding, error) {
+	var have holding
+	for _, a := range s.book.Artifacts {
+		if a.Only != "" {
+			continue
+		}
+		_, there, err := s.Store.Path(a.Name, a.Key)
+		if err != nil {
+			return holding{}, err
+		}
+		if !there {
+			have.missing = append(have.missing, a.Title)
+		}
+	}
+	if need&Foundations != 0 {
+		for _, p := range s.book.Programs {
+			if p.On == nil {
+				continue
+			}
+			_, there, err := s.foundation(*p.On)
+			if err != nil {
+				return holding{}, err
+			}
+			if !there {
+				have.missing = append(have.missing, p.On.Title)
+			}
+		}
+	}
+	if need == Parts {
+		return have, nil
+	}
+	f, there, err := s.nodeImage(ctx)
+	if err != nil {
+		return holding{}, err
+	}
+	have.flavour = f
+	if !there && need&Node != 0 {
+		have.missing = append(have.missing, "node image")
+	}
+	return have, nil
+}
+
+// nodeImage finds the node image that is there; the flavour is the zero value
+// where there is none.
+func (s stock) nodeImage(ctx context.Context) (f recipe.Flavour, there bool, err error) {
+	for _, f := range s.book.Flavours {
+		if s.Source == Pull && f.Source != Pull || s.Source == Build && f.Source != Build {
+			continue
+		}
+		if _, there, err := s.Engine.Image(ctx, s.engine.NodeReference(f.Key)); err != nil || there {
+			return f, there, err
+		}
+	}
+	return recipe.Flavour{}, false, nil
+}
+
+// foundation finds the artifact of a foundation that is there, of whichever source.
+func (s stock) foundation(on recipe.Foundation) (a recipe.Artifact, there bool, err error) {
+	for _, f := range s.book.Flavours {
+		if a, err = s.book.Artifact(on.From(f.Source)); err != nil {
+			return a, false, err
+		}
+		if _, there, err := s.Store.Path(a.Name, a.Key); err != nil || there {
+			return a, there, err
+		}
+	}
+	return a, false, nil
+}
+
+// path returns the folder of an artifact that is there.
+func (s stock) path(name string) (string, error) {
+	a, err := s.book.Artifact(name)
+	if err != nil {
+		return "", err
+	}
+	dir, there, err := s.Store.Path(a.Name, a.Key)
+	if err != nil {
+		return "", err
+	}
+	if !there {
+		return "", &MissingError{What: []string{a.Title}}
+	}
+	return dir, nil
+}
+
+func (s stock) set(f recipe.Flavour, need Need) (Set, error) {
+	chart, err := s.path("metallb-chart")
+	if err != nil {
+		return Set{}, err
+	}
+	crds, err := s.path("spire-crds")
+	if err != nil {
+		return Set{}, err
+	}
+	files, err := filepath.Glob(filepath.Join(crds, "crds", "*.yaml"))
+	if err != nil {
+		return Set{}, err
+	}
+	set := Set{MetalLBChart: filepath.Join(chart, "chart"), Demos: map[string]string{}}
+	if need&Node != 0 {
+		set.NodeImage, set.DefaultCNI = s.engine.NodeReference(f.Key), f.Source == Pull
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return Set{}, fmt.Errorf("read CRD: %w", err)
+		}
+		set.CRDs = append(set.CRDs, data)
+	}
+	for _, p := range s.book.Programs {
+		if set.Demos[p.Name], err = s.book.Reference(p); err != nil {
+			return Set{}, err
+		}
+	}
+	return set, nil
+}
+
+func (s stock) loadDemo(ctx context.Context, node, name string) (bool, error) {
+	p, ref, err := s.demo(name)
+	if err != nil {
+		return false, err
+	}
+	if there, err := s.engine.Has(ctx, node, ref); err != nil || there {
+		return false, err
+	}
+	if p.On != nil {
+		if _, err := s.ensure(ctx, Foundations); err != nil {
+			return false, err
+		}
+	}
+	img, err := s.demoImage(p)
+	if err != nil {
+		return false, err
+	}
+	return true, s.engine.Import(ctx, node, ref, img)
+}
+
+func (s stock) demoInEngine(ctx context.Context, name string) (string, error) {
+	p, ref, err := s.demo(name)
+	if err != nil {
+		return "", err
+	}
+	ref = s.engine.Name(ref)
+	return ref, s.engine.Demo(ctx, ref, func() (v1.Image, error) {
+		need := Parts
+		if p.On != nil {
+			need = Foundations
+		}
+		if _, err := s.ensure(ctx, need); err != nil {
+			return nil, err
+		}
+		return s.demoImage(p)
+	})
+}
+
+// demo finds a demo program, and what its image is called in a cluster.
+func (s stock) demo(name string) (p recipe.Program, ref string, err error) {
+	if p, err = s.book.Program(name); err == nil {
+		ref, err = s.book.Reference(p)
+	}
+	return p, ref, err
+}
+
+// demoImage makes the image of a demo program.
+func (s stock) demoImage(p recipe.Program) (v1.Image, error) {
+	if p.On != nil {
+		found, there, err := s.foundation(*p.On)
+		if err == nil && !there {
+			err = &MissingError{What: []string{p.On.Title}}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.imageOn(p, found)
+	}
+	dir, err := s.path(p.Name)
+	if err != nil {
+		return nil, err
+	}
+	return p.Image(dir, empty.Image)
+}
+
+// imageOn makes the image of a demo program on a foundation.
+func (s stock) imageOn(p recipe.Program, below recipe.Artifact) (v1.Image, error) {
+	program, err := s.path(p.Name)
+	if err != nil {
+		return nil, err
+	}
+	files, err := s.path(below.Name)
+	if err != nil {
+		return nil, err
+	}
+	img, err := p.On.Open(below.Only, files)
+	if err != nil {
+		return nil, err
+	}
+	return p.Image(program, img)
+}
+
+func (s stock) program(name string) (string, error) {
+	for _, a := range s.book.Artifacts {
+		dir, there, err := s.Store.Path(a.Name, a.Key)
+		if err != nil {
+			return "", err
+		}
+		if !there {
+			continue
+		}
+		program := build.ProgramPath(dir, name)
+		if _, err := os.Stat(program); err == nil {
+			return program, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for program %s: %w", name, err)
+		}
+	}
+	return "", &MissingError{What: []string{"program " + name}}
+}
+
+// Pruned is what Prune has removed.
+type Pruned struct {
+	// Names are those of artifacts, containers and Docker images.
+	Names []string
+	// Bytes is what that gave back at least: what a node image was made on top
+	// of may serve others, and does not count.
+	Bytes int64
+}
+
+func (s stock) prune(ctx context.Context) (Pruned, error) {
+	artifacts, images := map[string]bool{}, map[string]bool{}
+	for _, a := range s.book.Artifacts {
+		artifacts[a.Slug()] = true
+	}
+	for _, f := range s.book.Flavours {
+		images[s.engine.NodeReference(f.Key)] = true
+	}
+	for _, p := range s.book.Programs {
+		ref, err := s.book.Reference(p)
+		if err != nil {
+			return Pruned{}, err
+		}
+		images[s.engine.Name(ref)] = true
+	}
+	names, size, err := s.Store.Prune(artifacts)
+	if err != nil {
+		return Pruned{Names: names, Bytes: size}, err
+	}
+	more, freed, err := s.engine.Prune(ctx, images)
+	return Pruned{Names: append(names, more...), Bytes: size + freed}, err
+}
