@@ -1,24 +1,22 @@
 package images
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/klauspost/compress/zstd"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/fedlab-dev/fedlab/lab/images/engine"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
-	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 )
 
 // savedStand makes a set of stand-ins, saves it, and removes the node images.
@@ -59,7 +57,7 @@ func TestArchive(t *testing.T) {
 	t.Parallel()
 	s, archive := savedStand(t)
 	for name, test := range map[string]func(*testing.T, *stand, []byte){
-		"load": loads, "ensure": takesTheArchive, "refusal": refuses, "another version": refusesAnotherVersion, "manifest": hasAManifest,
+		"load": loads, "ensure": takesTheArchive,
 	} {
 		t.Run(name, func(t *testing.T) {
 			test(t, s, archive)
@@ -152,237 +150,100 @@ func TestSaveWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// refuses feeds archives that are not as they should be. Whatever is wrong, and
-// however late it shows, nothing of them is taken.
-func refuses(t *testing.T, s *stand, archive []byte) {
+// packed is a set that is saved, from a store and an engine that have it.
+func packed(t *testing.T) (archive []byte, node v1.Image) {
 	t.Helper()
-	damaged := bytes.Clone(archive)
-	damaged[len(damaged)*2/3] ^= 0xff
-	edited := func(change func(*edit)) []byte { return repack(t, archive, change) }
-	tests := map[string]struct {
-		archive []byte
-		want    string
-	}{
-		"empty":             {nil, "it is not an archive of fedlab's images"},
-		"not compressed":    {[]byte("PK\x03\x04 a zip file of somebody"), "it is not an archive of fedlab's images: it is not compressed with zstd"},
-		"another archive":   {edited(func(e *edit) { e.names = e.names[1:] }), "it is not an archive of fedlab's images"},
-		"no archive":        {compress(t, bytes.Repeat([]byte("text "), 300)), "it is not an archive of fedlab's images"},
-		"another format":    {edited(func(e *edit) { e.manifest.APIVersion = "fedlab.dev/v9" }), "its manifest is wrong: its format is fedlab.dev/v9, this fedlab knows fedlab.dev/v1alpha1"},
-		"another kind":      {edited(func(e *edit) { e.manifest.Kind = "Lab" }), "it is not an archive of fedlab's images"},
-		"cut off early":     {archive[:len(archive)/4], "the archive is cut off: "},
-		"cut off late":      {archive[:len(archive)-20], "the archive is cut off: "},
-		"a byte is another": {damaged, "the archive is damaged: "},
-		"a program is another": {edited(func(e *edit) {
-			e.files["artifacts/quotes-demo1.tar"] = bytes.ReplaceAll(e.files["artifacts/quotes-demo1.tar"], []byte("quotes"), []byte("quotas"))
-		}), "the archive is damaged: artifacts/quotes-demo1.tar has "},
-		"a part is missing":         {edited(func(e *edit) { e.names = slices.Delete(e.names, 2, 3) }), "its manifest is wrong: artifacts/ledger-ledger1.tar is not in its place"},
-		"the last part is missing":  {edited(func(e *edit) { e.names = e.names[:len(e.names)-1] }), "its manifest is wrong: blobs/"},
-		"a part that is needed":     {edited(func(e *edit) { e.names, e.manifest.Parts = slices.Delete(e.names, 1, 2), e.manifest.Parts[1:] }), "its manifest is wrong: it has no artifacts/database-files-database1.tar"},
-		"no foundation":             {edited(func(e *edit) { delete(e.manifest.Artifacts, "database-files") }), "the archive was written by fedlab v0.1.0, this one needs another version of: database"},
-		"a layer that is needed":    {edited(func(e *edit) { e.manifest.Images[0].Layers[0] = "blobs/other" }), "its manifest is wrong: it has no blobs/other"},
-		"more than it says":         {edited(func(e *edit) { e.names, e.files["extra"] = append(e.names, "extra"), nil }), "its manifest is wrong: extra is not in it"},
-		"somebody else's image":     {edited(func(e *edit) { e.manifest.Images[0].Reference = "debian:12" }), "its manifest is wrong: image debian:12 is not the node image of this fedlab"},
-		"no node image":             {edited(func(e *edit) { e.manifest.Images = e.manifest.Images[1:] }), "its manifest is wrong: it has no image fedlab.local/"},
-		"node image of another key": {edited(func(e *edit) { e.manifest.Node = "other" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
-		"a part of another size": {edited(func(e *edit) {
-			e.files["artifacts/quotes-demo1.tar"] = append(e.files["artifacts/quotes-demo1.tar"], make([]byte, 512)...)
-		}), "the archive is damaged: artifacts/quotes-demo1.tar has 3072 bytes, want 2560"},
-		"a part too large":         {edited(func(e *edit) { e.manifest.Parts[0].Size = partsLimit }), "its manifest is wrong: with "},
-		"a part of less than none": {edited(func(e *edit) { e.manifest.Parts[0].Size = -1 }), "its manifest is wrong: with -1 bytes of artifacts/database-files-database1.tar, its parts have more than 8589934592"},
-		"a part for nothing": {edited(func(e *edit) {
-			e.manifest.Parts = append(e.manifest.Parts, part{Name: "blobs/more"})
-		}), "its manifest is wrong: nothing needs its blobs/more"},
-		"a manifest that does not end": {edited(func(e *edit) { e.padding = manifestLimit }), "it is not an archive of fedlab's images"},
-		"much memory":                  {compress(t, decompress(t, archive), zstd.WithWindowSize(2*archiveWindow)), "it is not an archive of fedlab's images: it is compressed in another way, and takes more memory"},
-		"unknown source":               {edited(func(e *edit) { e.manifest.Source, e.manifest.Node = "web", "" }), "the archive was written by fedlab v0.1.0, this one needs another version of: node image"},
-	}
-	if err := clear(t.Context(), s.Engine, s.realm); err != nil {
+	var engine fakeEngine
+	s := newStand(t, newStore(t), engine.connect(t), "", "")
+	s.database(t, "")
+	s.has(t, "quotes", "metallb-chart", "spire-crds", "ledger", "database-files")
+	node = imagestest.RandomImage(t, runtime.GOARCH)
+	engine.holds(t, s.engine.NodeReference(s.book.Flavour(Build).Key), node)
+	var buf bytes.Buffer
+	if err := s.save(t.Context(), &buf); err != nil {
 		t.Fatal(err)
 	}
-	for name, tt := range tests {
+	return buf.Bytes(), node
+}
+
+func TestLoadGivesWhatWasSaved(t *testing.T) {
+	archive, node := packed(t)
+	var engine fakeEngine
+	other := newStand(t, newStore(t), engine.connect(t), "", "")
+	other.database(t, "")
+	if err := other.load(t.Context(), bytes.NewReader(archive)); err != nil {
+		t.Fatal(err)
+	}
+	other.Source = Present
+	set, err := other.stock.ensure(t.Context(), All)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(set.CRDs) != 2 || string(set.CRDs[1]) != "crds/b.yaml" || set.DefaultCNI {
+		t.Errorf("set %+v", set)
+	}
+	if data, err := os.ReadFile(filepath.Join(set.MetalLBChart, "templates", "pool.yaml")); err != nil || string(data) != "chart/templates/pool.yaml" {
+		t.Errorf("chart has %q, error %v", data, err)
+	}
+	for name, key := range map[string]string{"quotes": "demo1", "ledger": "ledger1", "database-files": "database1"} {
+		if from, err := other.from(name+"-"+key, Build); from != Archive || err != nil {
+			t.Errorf("%s is from %s, error %v, want it from the archive", name, from, err)
+		}
+	}
+	// Docker knows an image by its configuration.
+	saved := engine.images[set.NodeImage]
+	got, err := tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(saved)), nil }, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := node.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := got.ConfigName(); err != nil || id != want {
+		t.Errorf("the engine has node image %s, error %v, want %s", id, err, want)
+	}
+}
+
+// What another fedlab needs is not taken, and what is there is not touched.
+func TestLoadRefusesWhatAnotherFedlabNeeds(t *testing.T) {
+	archive, _ := packed(t)
+	for name, tt := range map[string]struct {
+		change func(*recipe.Book)
+		want   string
+	}{
+		"another chart":      {func(b *recipe.Book) { b.Artifacts[1].Key = "chart2" }, "chart"},
+		"another foundation": {func(b *recipe.Book) { b.Artifacts[len(b.Artifacts)-2].Key = "database2" }, "database"},
+		"another node image": {func(b *recipe.Book) { b.Flavours[1].Key = "node2" }, "node image"},
+		"no such source":     {func(b *recipe.Book) { b.Flavours = b.Flavours[:1] }, "database, node image"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			other := s.elsewhere(t)
-			err := other.load(t.Context(), bytes.NewReader(tt.archive))
-			if !strings.HasPrefix(imagestest.ErrorText(err), tt.want) {
-				t.Errorf("error %v, want %s", err, tt.want)
+			var engine fakeEngine
+			other := newStand(t, newStore(t), engine.connect(t), "", "")
+			other.database(t, "")
+			tt.change(&other.book)
+			err := other.load(t.Context(), bytes.NewReader(archive))
+			var foreign *ForeignError
+			if want := "the archive was written by fedlab v0.1.0, this one needs another version of: " + tt.want; !errors.As(err, &foreign) || err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
 			}
-			if left, err := os.ReadDir(other.Store.Root() + "/builds"); err != nil || len(left) > 0 {
-				t.Errorf("store has %v, error %v, want nothing", left, err)
-			}
-			if left, err := other.Engine.Images(t.Context(), map[string]string{engine.LabelRole: s.realm + engine.RoleNode}); err != nil || len(left) > 0 {
-				t.Errorf("engine has %v, error %v, want nothing", left, err)
+			if left, err := os.ReadDir(filepath.Join(other.Store.Root(), "builds")); err != nil || len(left)+len(engine.images) > 0 {
+				t.Errorf("store has %v, engine %d images, error %v, want nothing", left, len(engine.images), err)
 			}
 		})
 	}
 }
 
-// edit is an archive taken apart.
-type edit struct {
-	manifest manifest
-	// names are those of the files in their order, the manifest in front.
-	names []string
-	files map[string][]byte
-	// padding is how many spaces follow the manifest.
-	padding int
-}
-
-// repack changes something in an archive.
-func repack(t *testing.T, archive []byte, change func(*edit)) []byte {
-	t.Helper()
-	e := edit{files: map[string][]byte{}}
-	for files := tar.NewReader(bytes.NewReader(decompress(t, archive))); ; {
-		h, err := files.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.names = append(e.names, h.Name)
-		if e.files[h.Name], err = io.ReadAll(files); err != nil {
-			t.Fatal(err)
-		}
+// A damaged archive shows late; nothing of it is taken all the same.
+func TestLoadTakesNothingOfADamagedArchive(t *testing.T) {
+	archive, _ := packed(t)
+	var engine fakeEngine
+	other := newStand(t, newStore(t), engine.connect(t), "", "")
+	other.database(t, "")
+	if err := other.load(t.Context(), bytes.NewReader(archive[:len(archive)-20])); !strings.HasPrefix(imagestest.ErrorText(err), "the archive is cut off: ") {
+		t.Errorf("error %v, want that it is cut off", err)
 	}
-	if err := json.Unmarshal(e.files[manifestName], &e.manifest); err != nil {
-		t.Fatal(err)
-	}
-	change(&e)
-	data, err := json.Marshal(e.manifest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.files[manifestName] = append(data, bytes.Repeat([]byte(" "), e.padding)...)
-	var buf bytes.Buffer
-	w := layer.NewWriter(&buf)
-	for _, name := range e.names {
-		w.File(name, 0o644, e.files[name])
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return compress(t, buf.Bytes())
-}
-
-func compress(t *testing.T, data []byte, options ...zstd.EOption) []byte {
-	t.Helper()
-	var packed bytes.Buffer
-	w, err := zstd.NewWriter(&packed, options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.Write(data)
-	if err := errors.Join(err, w.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return packed.Bytes()
-}
-
-func decompress(t *testing.T, data []byte) []byte {
-	t.Helper()
-	r, err := zstd.NewReader(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	plain, err := r.DecodeAll(data, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return plain
-}
-
-func refusesAnotherVersion(t *testing.T, s *stand, archive []byte) {
-	t.Helper()
-	other := s.elsewhere(t)
-	other.book.Artifacts[1].Key = "chart2"
-	err := other.load(t.Context(), bytes.NewReader(archive))
-	var foreign *ForeignError
-	want := "the archive was written by fedlab v0.1.0, this one needs another version of: chart"
-	if !errors.As(err, &foreign) || err.Error() != want {
-		t.Errorf("error %v, want %s", err, want)
-	}
-	if left, err := os.ReadDir(other.Store.Root() + "/builds"); err != nil || len(left) > 0 {
-		t.Errorf("store has %v, error %v, want nothing", left, err)
-	}
-}
-
-func TestLoadIsInterrupted(t *testing.T) {
-	s := newStand(t, newStore(t), nil, "", "")
-	errInterrupted := errors.New("interrupted")
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errInterrupted)
-	if err := s.load(ctx, bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd})); !errors.Is(err, errInterrupted) {
-		t.Errorf("error %v, want why it ended", err)
-	}
-}
-
-func hasAManifest(t *testing.T, _ *stand, archive []byte) {
-	t.Helper()
-	var m manifest
-	if err := json.Unmarshal([]byte(imagestest.FileInTar(t, decompress(t, archive), manifestName)), &m); err != nil {
-		t.Fatal(err)
-	}
-	if m.Kind != archiveKind || m.Version != "v0.1.0" || m.Source != Build || m.Artifacts["quotes"] != "demo1" || len(m.Images) != 1 {
-		t.Errorf("manifest %+v", m)
-	}
-	if !slices.IsSortedFunc(m.Parts, func(a, b part) int { return strings.Compare(a.Name, b.Name) }) {
-		t.Errorf("parts %v, want them sorted", m.Parts)
-	}
-}
-
-// A few bytes may stand for as many as there is room on the disk: a sparse file of
-// a tar archive is larger than the archive.
-func TestUnpackFolderWritesNoMoreThanItReads(t *testing.T) {
-	// 1 GiB of nothing, in the format of GNU tar.
-	header := make([]byte, 512)
-	copy(header, "large")
-	copy(header[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00        S")
-	copy(header[257:], "ustar  \x00")
-	copy(header[386:], "10000000000\x0000000000000\x00") // nothing at the end
-	copy(header[483:], "10000000000\x00")
-	sum := 0
-	for _, b := range header {
-		sum += int(b)
-	}
-	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
-	archive := append(header, make([]byte, 1024)...)
-	dir := t.TempDir()
-	err := unpackFolder(bytes.NewReader(archive), dir, int64(len(archive)))
-	if want := "large has 1073741824 bytes, more than the archive that holds it"; imagestest.ErrorText(err) != want {
-		t.Errorf("error %v, want %s", err, want)
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("folder has %v, error %v, want nothing", left, err)
-	}
-}
-
-func TestUnpackFolderStaysInside(t *testing.T) {
-	for _, name := range []string{"../evil", "/evil", "a/../../evil"} {
-		var buf bytes.Buffer
-		tr := layer.NewWriter(&buf)
-		tr.File(name, 0o644, []byte("x"))
-		if err := tr.Close(); err != nil {
-			t.Fatal(err)
-		}
-		outer := t.TempDir()
-		inner := filepath.Join(outer, "inner")
-		if err := os.Mkdir(inner, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unpackFolder(&buf, inner, 1<<10); err == nil {
-			t.Errorf("%s was unpacked", name)
-		}
-		if left, err := os.ReadDir(outer); err != nil || len(left) != 1 {
-			t.Errorf("%s: outside is %v, error %v", name, left, err)
-		}
-	}
-	var link bytes.Buffer
-	tr := layer.NewWriter(&link)
-	tr.Link("passwd", "/etc/passwd")
-	if err := tr.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := unpackFolder(&link, t.TempDir(), 1<<10); imagestest.ErrorText(err) != "passwd is neither a file nor a folder" {
-		t.Errorf("error %v, want the link refused", err)
+	if left, err := os.ReadDir(filepath.Join(other.Store.Root(), "builds")); err != nil || len(left)+len(engine.images) > 0 {
+		t.Errorf("store has %v, engine %d images, error %v, want nothing", left, len(engine.images), err)
 	}
 }

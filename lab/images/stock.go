@@ -60,30 +60,17 @@ type holding struct {
 // look asks the store and, for a node image, the engine.
 func (s stock) look(ctx context.Context, need Need) (holding, error) {
 	var have holding
-	for _, a := range s.book.Artifacts {
-		if a.Only != "" {
-			continue
-		}
-		_, there, err := s.Store.Path(a.Name, a.Key)
+	choices, err := s.choices(need&Foundations != 0)
+	if err != nil {
+		return holding{}, err
+	}
+	for _, c := range choices {
+		_, _, there, err := s.first(c)
 		if err != nil {
 			return holding{}, err
 		}
 		if !there {
-			have.missing = append(have.missing, a.Title)
-		}
-	}
-	if need&Foundations != 0 {
-		for _, p := range s.book.Programs {
-			if p.On == nil {
-				continue
-			}
-			_, there, err := s.foundation(*p.On)
-			if err != nil {
-				return holding{}, err
-			}
-			if !there {
-				have.missing = append(have.missing, p.On.Title)
-			}
+			have.missing = append(have.missing, c.title)
 		}
 	}
 	if need == Parts {
@@ -114,17 +101,55 @@ func (s stock) nodeImage(ctx context.Context) (f recipe.Flavour, there bool, err
 	return recipe.Flavour{}, false, nil
 }
 
-// foundation finds the artifact of a foundation that is there, of whichever source.
-func (s stock) foundation(on recipe.Foundation) (a recipe.Artifact, there bool, err error) {
-	for _, f := range s.book.Flavours {
-		if a, err = s.book.Artifact(on.From(f.Source)); err != nil {
-			return a, false, err
-		}
-		if _, there, err := s.Store.Path(a.Name, a.Key); err != nil || there {
-			return a, there, err
+// choice is something that a set has next to its node image: one of some artifacts.
+type choice struct {
+	title string
+	of    []recipe.Artifact
+}
+
+// choices are what every set has, and, if they are asked for, the foundations of demo
+// programs.
+func (s stock) choices(foundations bool) ([]choice, error) {
+	var all []choice
+	for _, a := range s.book.Artifacts {
+		if a.Only == "" {
+			all = append(all, choice{a.Title, []recipe.Artifact{a}})
 		}
 	}
-	return a, false, nil
+	for _, p := range s.book.Programs {
+		if p.On == nil || !foundations {
+			continue
+		}
+		c, err := s.foundation(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// foundation is what the image of a demo program stands on, of whichever source.
+func (s stock) foundation(p recipe.Program) (choice, error) {
+	c := choice{title: p.On.Title}
+	for _, f := range s.book.Flavours {
+		a, err := s.book.Artifact(p.On.From(f.Source))
+		if err != nil {
+			return choice{}, err
+		}
+		c.of = append(c.of, a)
+	}
+	return c, nil
+}
+
+// first finds the first artifact of a choice that is there, and its folder.
+func (s stock) first(c choice) (a recipe.Artifact, dir string, there bool, err error) {
+	for _, a = range c.of {
+		if dir, there, err = s.Store.Path(a.Name, a.Key); err != nil || there {
+			break
+		}
+	}
+	return a, dir, there, err
 }
 
 // path returns the folder of an artifact that is there.
@@ -223,24 +248,28 @@ func (s stock) demo(name string) (p recipe.Program, ref string, err error) {
 
 // demoImage makes the image of a demo program.
 func (s stock) demoImage(p recipe.Program) (v1.Image, error) {
-	if p.On != nil {
-		found, there, err := s.foundation(*p.On)
-		if err == nil && !there {
-			err = &MissingError{What: []string{p.On.Title}}
-		}
+	if p.On == nil {
+		dir, err := s.path(p.Name)
 		if err != nil {
 			return nil, err
 		}
-		return s.imageOn(p, found)
+		return p.Image(dir, empty.Image)
 	}
-	dir, err := s.path(p.Name)
+	c, err := s.foundation(p)
 	if err != nil {
 		return nil, err
 	}
-	return p.Image(dir, empty.Image)
+	below, _, there, err := s.first(c)
+	if err == nil && !there {
+		err = &MissingError{What: []string{c.title}}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.imageOn(p, below)
 }
 
-// imageOn makes the image of a demo program on a foundation.
+// imageOn makes the image of a demo program on an artifact of its foundation.
 func (s stock) imageOn(p recipe.Program, below recipe.Artifact) (v1.Image, error) {
 	program, err := s.path(p.Name)
 	if err != nil {

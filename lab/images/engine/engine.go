@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -94,8 +95,23 @@ func (e Engine) Demo(ctx context.Context, ref string, open func() (v1.Image, err
 	return e.load(ctx, ref, img, e.labels(RoleDemo, key))
 }
 
+// Save writes the node image of a key to a file, as Docker saves images.
+func (e Engine) Save(ctx context.Context, key, file string) (err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	saved, err := e.client.SaveImages(ctx, []string{e.NodeReference(key)})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, saved)
+	return errors.Join(err, saved.Close())
+}
+
 // LoadNode gives the engine a node image that was saved, unless it has the image.
-func (e Engine) LoadNode(ctx context.Context, key string, write func(io.Writer) error) (err error) {
+func (e Engine) LoadNode(ctx context.Context, key string, img v1.Image) (err error) {
 	unlock, err := e.store.Lock(ctx, Slug(key))
 	if err != nil {
 		return err
@@ -106,9 +122,7 @@ func (e Engine) LoadNode(ctx context.Context, key string, write func(io.Writer) 
 	if err != nil || there {
 		return err
 	}
-	archive, w := io.Pipe()
-	go func() { w.CloseWithError(write(w)) }()
-	if err := errors.Join(e.client.LoadImages(ctx, archive), archive.Close()); err != nil {
+	if err := e.give(ctx, ref, img); err != nil {
 		return err
 	}
 	if _, there, err = e.client.Image(ctx, ref); err == nil && !there {
@@ -131,6 +145,11 @@ func (e Engine) load(ctx context.Context, ref string, img v1.Image, labels map[s
 	if img, err = mutate.Config(img, *config); err != nil {
 		return err
 	}
+	return e.give(ctx, ref, img)
+}
+
+// give gives the engine an image as it is.
+func (e Engine) give(ctx context.Context, ref string, img v1.Image) error {
 	archive, w := io.Pipe()
 	go func() { w.CloseWithError(layer.Write(w, ref, img)) }()
 	return errors.Join(e.client.LoadImages(ctx, archive), archive.Close())

@@ -75,7 +75,7 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.Name, e.From.Version, e.From.Path, e.From.Name)
 	}
 	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().Path)
-	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: a tar archive, compressed with zstd, whose first file is `manifest.json`. It holds the node image as its layers, the chart, the CustomResourceDefinitions, the demo programs and what those stand on, each with its size and SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network.\n")
+	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: an [OCI image layout](https://github.com/opencontainers/image-spec/blob/main/image-layout.md) in a tar archive, compressed with zstd. It holds the node image, and one image for each of the chart, the CustomResourceDefinitions, the demo programs and what those stand on, whose only layer has the files. Annotations give names, keys and the version of fedlab; each part is called after its SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network. `tar --zstd -xf FILE` unpacks it for other tools.\n")
 	return b.Bytes()
 }
 
