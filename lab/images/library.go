@@ -152,55 +152,35 @@ const (
 // not there, and a [*SourceError] when the archive or the registry that was
 // asked for does not give it.
 func (l *Library) Ensure(ctx context.Context, need Need) (Set, error) {
-	s, err := l.open()
-	if err != nil {
-		return Set{}, err
-	}
-	return s.ensure(ctx, need)
+	return with(l, func(s stock) (Set, error) { return s.ensure(ctx, need) })
 }
 
 // LoadDemo gives a running node, by its container, the image of a demo program,
 // unless it has it already; it reports whether it had to. What the image stands
 // on is made where it is not there.
 func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error) {
-	s, err := l.open()
-	if err != nil {
-		return false, err
-	}
-	return s.loadDemo(ctx, node, name)
+	return with(l, func(s stock) (bool, error) { return s.loadDemo(ctx, node, name) })
 }
 
 // DemoInEngine gives the Docker engine the image of a demo program, for a
 // container next to the clusters, unless it has it already; it returns the image's
 // name, which changes with the program. What is missing is made, as by Ensure.
 func (l *Library) DemoInEngine(ctx context.Context, name string) (string, error) {
-	s, err := l.open()
-	if err != nil {
-		return "", err
-	}
-	return s.demoInEngine(ctx, name)
+	return with(l, func(s stock) (string, error) { return s.demoInEngine(ctx, name) })
 }
 
 // Program returns where a program lies that was built for the images, such as
 // spire-server. It runs on Linux. The error is a [*MissingError] where it was
 // not built, as after a pull.
 func (l *Library) Program(name string) (string, error) {
-	s, err := l.open()
-	if err != nil {
-		return "", err
-	}
-	return s.program(name)
+	return with(l, func(s stock) (string, error) { return s.program(name) })
 }
 
 // List tells what a set consists of, and of each thing whether it is there. It
 // makes and fetches nothing. Ingredients are those of the node image that is
 // there, or else of the one that would be built.
 func (l *Library) List(ctx context.Context) ([]Entry, error) {
-	s, err := l.open()
-	if err != nil {
-		return nil, err
-	}
-	return s.list(ctx)
+	return with(l, func(s stock) ([]Entry, error) { return s.list(ctx) })
 }
 
 // Work looks at what is missing and where Ensure would take it from; it makes
@@ -209,22 +189,14 @@ func (l *Library) List(ctx context.Context) ([]Entry, error) {
 // answer, the node image counts as missing. What an archive promises is not
 // looked into.
 func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
-	s, err := l.open()
-	if err != nil {
-		return Work{}, err
-	}
-	return s.work(ctx, need)
+	return with(l, func(s stock) (Work, error) { return s.work(ctx, need) })
 }
 
 // Prune removes the artifacts and Docker images that this fedlab has no use
 // for, pulled and built ones alike, and what killed builds of this store left.
 // What a container uses stays, and what is being made just now.
 func (l *Library) Prune(ctx context.Context) (Pruned, error) {
-	s, err := l.open()
-	if err != nil {
-		return Pruned{}, err
-	}
-	return s.prune(ctx)
+	return with(l, func(s stock) (Pruned, error) { return s.prune(ctx) })
 }
 
 // Save writes all that a machine without a network needs for labs to one

@@ -42,63 +42,59 @@ func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need) (*plan.Pla
 		}
 		node = !there
 	}
-	m := making{stock: s, plan: &plan.Plan{}}
+	missing, err := s.lacking(f, node, need)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
 	var ingredients []plan.ID
-	for _, a := range s.book.Artifacts {
-		switch {
-		case node && s.goesIntoNode(a, f):
-			ingredients = append(ingredients, m.artifact(a)...)
-		case wanted(a, f, need):
-			m.artifact(a)
+	p := &plan.Plan{}
+	for _, a := range missing {
+		name := plan.ID("build/" + a.Name)
+		if a.Only == Pull {
+			name = plan.ID("pull/" + a.Name)
+		}
+		errs = append(errs, p.Add(plan.Step{Name: name, Title: a.Title, Typical: a.Typical, Do: func(ctx context.Context) error {
+			plan.Did(ctx)
+			_, err := s.Store.Make(ctx, a.Name, a.Key, a.Fill)
+			return err
+		}}))
+		if s.goesIntoNode(a, f) {
+			ingredients = append(ingredients, name)
 		}
 	}
 	if node {
-		m.errs = append(m.errs, m.plan.Add(plan.Step{
+		errs = append(errs, p.Add(plan.Step{
 			Name: "image/node", Title: "node image with Kubernetes, SPIRE and MetalLB", Typical: time.Minute, After: ingredients,
 			Do: func(ctx context.Context) error { return s.makeNode(ctx, f) },
 		}))
 	}
-	return m.plan, errors.Join(m.errs...)
+	return p, errors.Join(errs...)
+}
+
+// lacking lists the artifacts that are to be made for a set with the node image of that
+// flavour; node says that the node image is missing.
+func (s stock) lacking(f recipe.Flavour, node bool, need Need) ([]recipe.Artifact, error) {
+	var missing []recipe.Artifact
+	for _, a := range s.book.Artifacts {
+		wanted := a.Only == "" || a.Foundation && a.Only == f.Source && need&Foundations != 0
+		if !wanted && (!node || !s.goesIntoNode(a, f)) {
+			continue
+		}
+		_, there, err := s.Store.Path(a.Name, a.Key)
+		if err != nil {
+			return nil, err
+		}
+		if !there {
+			missing = append(missing, a)
+		}
+	}
+	return missing, nil
 }
 
 // goesIntoNode tells whether a node image of that flavour is made of an artifact.
 func (s stock) goesIntoNode(a recipe.Artifact, f recipe.Flavour) bool {
 	return a.Only == f.Source || s.book.InNode(a)
-}
-
-// wanted tells whether a set has an artifact beside its node image.
-func wanted(a recipe.Artifact, f recipe.Flavour, need Need) bool {
-	return a.Only == "" || a.Foundation && a.Only == f.Source && need&Foundations != 0
-}
-
-// making is a plan being made; its errors are those of Plan.Add.
-type making struct {
-	stock
-	plan *plan.Plan
-	errs []error
-}
-
-// artifact adds the step that makes an artifact, unless it is there.
-func (m *making) artifact(a recipe.Artifact) []plan.ID {
-	_, there, err := m.Store.Path(a.Name, a.Key)
-	if err != nil || there {
-		m.errs = append(m.errs, err)
-		return nil
-	}
-	kind := "build/"
-	if a.Only == Pull {
-		kind = "pull/"
-	}
-	name := plan.ID(kind + a.Name)
-	m.errs = append(m.errs, m.plan.Add(plan.Step{
-		Name: name, Title: a.Title, Typical: a.Typical,
-		Do: func(ctx context.Context) error {
-			plan.Did(ctx)
-			_, err := m.Store.Make(ctx, a.Name, a.Key, a.Fill)
-			return err
-		},
-	}))
-	return []plan.ID{name}
 }
 
 // makeNode makes the node image.

@@ -29,6 +29,16 @@ func (l *Library) open() (stock, error) {
 	return stock{Library: l, book: book, engine: engine.New(l.Engine, l.Store, "")}, err
 }
 
+// with does something with the stock of a library.
+func with[T any](l *Library, do func(stock) (T, error)) (T, error) {
+	s, err := l.open()
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return do(s)
+}
+
 func (s stock) ensure(ctx context.Context, need Need) (Set, error) {
 	have, err := s.look(ctx, need)
 	if err != nil {

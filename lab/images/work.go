@@ -59,25 +59,6 @@ func (s stock) work(ctx context.Context, need Need) (Work, error) {
 	return Work{}, nil
 }
 
-// lacking lists the artifacts that Ensure would make of a set with the node
-// image of that flavour; node says that the node image is missing.
-func (s stock) lacking(f recipe.Flavour, node bool, need Need) ([]recipe.Artifact, error) {
-	var missing []recipe.Artifact
-	for _, a := range s.book.Artifacts {
-		if (!node || !s.goesIntoNode(a, f)) && !wanted(a, f, need) {
-			continue
-		}
-		_, there, err := s.Store.Path(a.Name, a.Key)
-		if err != nil {
-			return nil, err
-		}
-		if !there {
-			missing = append(missing, a)
-		}
-	}
-	return missing, nil
-}
-
 // ask asks registries for all that would come from them, at the same time.
 func ask(ctx context.Context, missing []recipe.Artifact) error {
 	group, ctx := errgroup.WithContext(ctx)

@@ -78,8 +78,20 @@ func (e Engine) building() map[string]string {
 // Demo gives the engine the image of a demo program, for a container next to the
 // clusters, unless it has the image already; open makes the image. The tag of ref is
 // the program's key.
-func (e Engine) Demo(ctx context.Context, ref string, open func() (v1.Image, error)) (err error) {
+func (e Engine) Demo(ctx context.Context, ref string, open func() (v1.Image, error)) error {
 	_, key, _ := strings.Cut(ref, ":")
+	return e.once(ctx, key, ref, func() error {
+		img, err := open()
+		if err != nil {
+			return err
+		}
+		return e.load(ctx, ref, img, e.labels(RoleDemo, key))
+	})
+}
+
+// once lets do make image ref, of a key, unless it is there. Of several processes that
+// want it one makes it and the others wait.
+func (e Engine) once(ctx context.Context, key, ref string, do func() error) (err error) {
 	unlock, err := e.store.Lock(ctx, Slug(key))
 	if err != nil {
 		return err
@@ -88,11 +100,7 @@ func (e Engine) Demo(ctx context.Context, ref string, open func() (v1.Image, err
 	if _, there, err := e.client.Image(ctx, ref); err != nil || there {
 		return err
 	}
-	img, err := open()
-	if err != nil {
-		return err
-	}
-	return e.load(ctx, ref, img, e.labels(RoleDemo, key))
+	return do()
 }
 
 // Save writes the node image of a key to a file, as Docker saves images.
@@ -111,24 +119,18 @@ func (e Engine) Save(ctx context.Context, key, file string) (err error) {
 }
 
 // LoadNode gives the engine a node image that was saved, unless it has the image.
-func (e Engine) LoadNode(ctx context.Context, key string, img v1.Image) (err error) {
-	unlock, err := e.store.Lock(ctx, Slug(key))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
+func (e Engine) LoadNode(ctx context.Context, key string, img v1.Image) error {
 	ref := e.NodeReference(key)
-	_, there, err := e.client.Image(ctx, ref)
-	if err != nil || there {
-		return err
-	}
-	if err := e.give(ctx, ref, img); err != nil {
-		return err
-	}
-	if _, there, err = e.client.Image(ctx, ref); err == nil && !there {
-		err = fmt.Errorf("docker has loaded the archive, and has no image %s", ref)
-	}
-	return errors.Join(err, e.store.MarkLoaded(Slug(key), true))
+	return e.once(ctx, key, ref, func() error {
+		if err := e.give(ctx, ref, img); err != nil {
+			return err
+		}
+		_, there, err := e.client.Image(ctx, ref)
+		if err == nil && !there {
+			err = fmt.Errorf("docker has loaded the archive, and has no image %s", ref)
+		}
+		return errors.Join(err, e.store.MarkLoaded(Slug(key), true))
+	})
 }
 
 // load gives the engine an image, with labels more than it has.

@@ -40,27 +40,20 @@ type Node struct {
 	key string
 }
 
-// MakeNode lets do make the node image of a key unless it is there. Of several
-// processes that want it one makes it and the others wait. What a killed build of the
-// same image left is removed before, and what this one leaves afterwards.
-func (e Engine) MakeNode(ctx context.Context, key string, do func(Node) error) (err error) {
-	unlock, err := e.store.Lock(ctx, Slug(key))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	if _, there, err := e.client.Image(ctx, e.NodeReference(key)); err != nil || there {
-		return err
-	}
-	plan.Did(ctx)
-	if err := e.Sweep(ctx, key); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, e.Sweep(context.WithoutCancel(ctx), key)) }()
-	if err := do(Node{Engine: e, key: key}); err != nil {
-		return err
-	}
-	return e.store.MarkLoaded(Slug(key), false)
+// MakeNode lets do make the node image of a key unless it is there. What a killed build
+// of the same image left is removed before, and what this one leaves afterwards.
+func (e Engine) MakeNode(ctx context.Context, key string, do func(Node) error) error {
+	return e.once(ctx, key, e.NodeReference(key), func() (err error) {
+		plan.Did(ctx)
+		if err := e.Sweep(ctx, key); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, e.Sweep(context.WithoutCancel(ctx), key)) }()
+		if err := do(Node{Engine: e, key: key}); err != nil {
+			return err
+		}
+		return e.store.MarkLoaded(Slug(key), false)
+	})
 }
 
 // labels are those of what is made on the way.

@@ -13,50 +13,34 @@ import (
 // now. It returns the names of what it removed, and how many bytes that gave back at
 // least: what a node image was made on top of may serve others, and does not count.
 func (e Engine) Prune(ctx context.Context, current map[string]bool) (removed []string, size int64, err error) {
-	p := pruning{Engine: e}
-	if err := p.containers(ctx); err != nil {
-		return p.removed, p.size, err
-	}
-	err = p.images(ctx, current)
-	return p.removed, p.size, err
-}
-
-// pruning is what a prune has done.
-type pruning struct {
-	Engine
-	removed []string
-	size    int64
-}
-
-// containers removes those in which a build worked that was killed.
-func (p *pruning) containers(ctx context.Context) error {
-	left, err := p.client.Containers(ctx, p.building())
+	left, err := e.client.Containers(ctx, e.building())
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
 	for _, c := range left {
-		err := p.unlessMade(c.Labels[LabelKey], func() error {
-			p.removed = append(p.removed, "container "+c.Name)
-			return p.client.RemoveContainer(ctx, c.ID)
+		err := e.unlessMade(c.Labels[LabelKey], func() error {
+			removed = append(removed, "container "+c.Name)
+			return e.client.RemoveContainer(ctx, c.ID)
 		})
 		if err != nil {
-			return err
+			return removed, 0, err
 		}
 	}
-	return nil
+	images, size, err := e.pruneImages(ctx, current)
+	return append(removed, images...), size, err
 }
 
-// images removes old images of nodes and demo programs, and those from which
+// pruneImages removes old images of nodes and demo programs, and those from which
 // a build that was killed made one.
-func (p *pruning) images(ctx context.Context, current map[string]bool) error {
-	left, err := p.client.Images(ctx, p.building())
+func (e Engine) pruneImages(ctx context.Context, current map[string]bool) (removed []string, size int64, err error) {
+	left, err := e.client.Images(ctx, e.building())
 	if err != nil {
-		return err
+		return removed, size, err
 	}
 	for _, role := range []string{RoleNode, RoleDemo} {
-		images, err := p.client.Images(ctx, map[string]string{LabelRole: p.realm + role})
+		images, err := e.client.Images(ctx, map[string]string{LabelRole: e.realm + role})
 		if err != nil {
-			return err
+			return removed, size, err
 		}
 		for _, img := range images {
 			if !slices.ContainsFunc(img.References, func(ref string) bool { return current[ref] }) {
@@ -68,38 +52,38 @@ func (p *pruning) images(ctx context.Context, current map[string]bool) error {
 	for _, img := range left {
 		sizes[img.ID] = img.Size
 		if img.Parent != "" {
-			below, _, err := p.client.Image(ctx, img.Parent)
+			below, _, err := e.client.Image(ctx, img.Parent)
 			if err != nil {
-				return err
+				return removed, size, err
 			}
 			sizes[img.ID] -= below.Size
 		}
 	}
 	for _, img := range left {
-		err := p.unlessMade(img.Labels[LabelKey], func() error {
-			used, err := p.used(ctx, img)
+		err := e.unlessMade(img.Labels[LabelKey], func() error {
+			used, err := e.used(ctx, img)
 			if err != nil || used {
 				return err
 			}
-			p.removed = append(p.removed, names(img)...)
-			return errors.Join(p.remove(ctx, img), p.store.MarkLoaded(Slug(img.Labels[LabelKey]), false))
+			removed = append(removed, names(img)...)
+			return errors.Join(e.remove(ctx, img), e.store.MarkLoaded(Slug(img.Labels[LabelKey]), false))
 		})
 		if err != nil {
-			return err
+			return removed, size, err
 		}
 	}
 	// An image that lost its names is gone only when the last one that was
 	// made on top of it is.
 	for _, img := range left {
-		_, there, err := p.client.Image(ctx, img.ID)
+		_, there, err := e.client.Image(ctx, img.ID)
 		if err != nil {
-			return err
+			return removed, size, err
 		}
 		if !there {
-			p.size += sizes[img.ID]
+			size += sizes[img.ID]
 		}
 	}
-	return nil
+	return removed, size, nil
 }
 
 // used reports whether a container, running or not, was made of an image.

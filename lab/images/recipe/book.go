@@ -135,16 +135,12 @@ func (r Book) Reference(d Program) (string, error) {
 	return d.reference(store.Key(keys...)), nil
 }
 
-// Choices are what a person may have other than usual.
+// Choices are the fields of images.Library that decide what there is, and where it comes
+// from.
 type Choices struct {
-	// Code is fedlab's own source, from which the demo programs Demos are built.
-	Code  fs.FS
-	Demos []string
-	// Mirror is a registry that has the upstream images: host[:port][/folder].
-	Mirror string
-	// KindNode replaces the node image that kind was published with, by NAME:TAG or
-	// NAME:TAG@DIGEST; empty, it is kind's own.
-	KindNode string
+	Code             fs.FS
+	Demos            []string
+	Mirror, KindNode string
 }
 
 // New computes the keys of everything.

@@ -125,27 +125,27 @@ func otherKindNode(reference string) (Image, error) {
 func foundations() map[string]Foundation {
 	return map[string]Foundation{"postgres": {
 		Title: "PostgreSQL " + postgresVersion + " of Debian " + build.Suite,
-		user:  "postgres:x:999:999:PostgreSQL:/var/lib/postgresql:/usr/sbin/nologin",
-		unread: []string{
-			"usr/share/doc", "usr/share/gcc", "usr/share/gdb", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/menu",
-			"usr/share/postgresql/" + postgresVersion + "/man",
-			// Time zones with leap seconds, which nobody asks for.
-			"usr/share/zoneinfo/right",
-			// For the just-in-time compiler, which is a package of its own.
-			"usr/lib/postgresql/" + postgresVersion + "/lib/bitcode",
-			// Character sets of the C library; PostgreSQL has its own.
-			"usr/lib/*/gconv",
-		},
-		Image: Image{
-			Name: "postgresql", Reference: "docker.io/library/postgres:" + postgresVersion + "-" + build.Suite, Artifact: "postgresql",
+		Image: Image{Name: "postgresql", Reference: "docker.io/library/postgres:" + postgresVersion + "-" + build.Suite, Artifact: "postgresql"},
+		Files: build.Packages{
+			User: "postgres:x:999:999:PostgreSQL:/var/lib/postgresql:/usr/sbin/nologin",
 			// The server, psql, the shell by which initdb runs programs, time zones,
 			// and what these are linked with.
-			Packages: []string{
+			Names: []string{
 				"postgresql-" + postgresVersion, "postgresql-client-" + postgresVersion, "dash", "tzdata",
 				"libaudit1", "libc6", "libcap-ng0", "libcap2", "libcom-err2", "libffi8", "libgcc-s1", "libgcrypt20", "libgmp10", "libgnutls30",
 				"libgpg-error0", "libgssapi-krb5-2", "libhogweed6", "libicu72", "libidn2-0", "libk5crypto3", "libkeyutils1", "libkrb5-3",
 				"libkrb5support0", "libldap-2.5-0", "liblz4-1", "liblzma5", "libnettle8", "libp11-kit0", "libpam0g", "libpq5", "libreadline8",
 				"libsasl2-2", "libssl3", "libstdc++6", "libsystemd0", "libtasn1-6", "libtinfo6", "libunistring2", "libxml2", "libzstd1", "zlib1g",
+			},
+			Unread: []string{
+				"usr/share/doc", "usr/share/gcc", "usr/share/gdb", "usr/share/info", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/menu",
+				"usr/share/postgresql/" + postgresVersion + "/man",
+				// Time zones with leap seconds, which nobody asks for.
+				"usr/share/zoneinfo/right",
+				// For the just-in-time compiler, which is a package of its own.
+				"usr/lib/postgresql/" + postgresVersion + "/lib/bitcode",
+				// Character sets of the C library; PostgreSQL has its own.
+				"usr/lib/*/gconv",
 			},
 		},
 	}}

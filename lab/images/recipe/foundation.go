@@ -18,18 +18,10 @@ import (
 // program: upstream's image where it is pulled, the files of Debian packages
 // where it is built. A change of the program puts another layer on top of it.
 type Foundation struct {
-	// Image has upstream's reference and digest, and the packages. Artifact is
-	// that of the packages' files.
+	// Image has upstream's reference and digest; Artifact is that of the files.
 	Image
 	Title string
-	// user and unread are as in build.Packages.
-	user   string
-	unread []string
-}
-
-// files are the packages' files.
-func (f Foundation) files() build.Packages {
-	return build.Packages{Names: f.Packages, User: f.user, Unread: f.unread}
+	Files build.Packages
 }
 
 // artifacts are what it is made of, each for one source.
@@ -37,8 +29,8 @@ func (f Foundation) artifacts(p pull.Registries) []Artifact {
 	pulled := FromRegistry(p, f.Image)
 	pulled.Foundation = true
 	return []Artifact{{
-		Name: f.Image.Artifact, Title: f.Title, Version: build.Suite, Kind: Ingredient, Key: f.files().Key(),
-		Typical: 15 * time.Second, Fill: f.files().Fill, Only: Build, Foundation: true,
+		Name: f.Image.Artifact, Title: f.Title, Version: build.Suite, Kind: Ingredient, Key: f.Files.Key(),
+		Typical: 15 * time.Second, Fill: f.Files.Fill, Only: Build, Foundation: true,
 	}, pulled}
 }
 

@@ -119,11 +119,11 @@ func TestPostgresFindsItsPrograms(t *testing.T) {
 		t.Fatal(err)
 	}
 	on := foundations()["postgres"]
-	if !slices.Contains(on.Packages, "postgresql-"+postgresVersion) || !strings.Contains(string(code), `"/usr/lib/postgresql/`+postgresVersion+`/bin"`) {
+	if !slices.Contains(on.Files.Names, "postgresql-"+postgresVersion) || !strings.Contains(string(code), `"/usr/lib/postgresql/`+postgresVersion+`/bin"`) {
 		t.Errorf("the image has PostgreSQL %s, and apps/postgres looks for another one", postgresVersion)
 	}
-	if !strings.HasPrefix(on.user, "postgres:x:999:999:") || !strings.Contains(string(code), `"to", 999,`) {
-		t.Errorf("the image has the user %s, and apps/postgres gives the volume to another one", on.user)
+	if !strings.HasPrefix(on.Files.User, "postgres:x:999:999:") || !strings.Contains(string(code), `"to", 999,`) {
+		t.Errorf("the image has the user %s, and apps/postgres gives the volume to another one", on.Files.User)
 	}
 }
 

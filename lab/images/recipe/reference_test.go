@@ -63,7 +63,7 @@ func reference() []byte {
 	b.WriteString("\nThe image of a demo program is called `fedlab.local/NAME:KEY` and has one layer, the program. It is given to the nodes that run it, once they do, so that a changed program costs seconds, and a lab nothing for programs that it does not have. These programs are a layer on top of something larger, and so they are in the node image as well:\n\n| demo program | stands on | from source `build` | from source `pull` | checksums |\n|---|---|---|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(foundations())) {
 		f := foundations()[name]
-		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.Title, strings.Join(f.Packages, ", "), f.Reference)
+		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.Title, strings.Join(f.Files.Names, ", "), f.Reference)
 	}
 
 	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
