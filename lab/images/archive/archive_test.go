@@ -251,6 +251,22 @@ func TestArchiveIsRefused(t *testing.T) {
 	}
 }
 
+// A part that is larger than it should be is not written, however large it is.
+func TestUnpackWritesNothingOfAPartOfAnotherSize(t *testing.T) {
+	_, file := node(t)
+	var layer v1.Hash
+	archive := repack(t, sample(t, file), func(e *edit) {
+		e.setManifest(t, func(m *v1.Manifest) { m.Layers[0].Size, layer = 7, m.Layers[0].Digest })
+	})
+	_, _, dir, err := read(t, archive)
+	if !strings.HasSuffix(imagestest.ErrorText(err), " bytes, want 7") {
+		t.Errorf("error %v, want that the size is another", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, blobName(layer))); err != nil || info.Size() > 0 {
+		t.Errorf("of the part %v was written, error %v, want nothing", info, err)
+	}
+}
+
 func TestOpenIsInterrupted(t *testing.T) {
 	errInterrupted := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
