@@ -29,7 +29,7 @@ func (f Foundation) artifacts(p pull.Registries) []Artifact {
 	pulled := FromRegistry(p, f.Image)
 	pulled.Foundation = true
 	return []Artifact{{
-		Name: f.Image.Artifact, Title: f.Title, Version: build.Suite, Kind: Ingredient, Key: f.Files.Key(),
+		Name: f.Artifact, Title: f.Title, Version: build.Suite, Kind: Ingredient, Key: f.Files.Key(),
 		Typical: 15 * time.Second, Fill: f.Files.Fill, Only: Build, Foundation: true,
 	}, pulled}
 }
