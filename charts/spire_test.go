@@ -80,7 +80,7 @@ func render(name, namespace string, values any) (map[string]string, error) {
 
 func mustRender(t *testing.T, values spire.Values) map[string]string {
 	t.Helper()
-	manifests, err := render("spire", spire.Namespace, values)
+	manifests, err := render("spire", topology.ServerNamespace, values)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,8 +275,8 @@ func objects(t *testing.T, manifests map[string]string) map[string]object {
 func TestSPIRENamesAreThoseOfThePackage(t *testing.T) {
 	all := objects(t, mustRender(t, market()))
 	server, ok := all["StatefulSet/"+spire.ServerStatefulSet]
-	if !ok || server.Metadata.Namespace != spire.Namespace {
-		t.Fatalf("no StatefulSet in namespace %s makes pod %s", spire.Namespace, spire.ServerPod)
+	if !ok || server.Metadata.Namespace != topology.ServerNamespace {
+		t.Fatalf("no StatefulSet in namespace %s makes pod %s", topology.ServerNamespace, spire.ServerPod)
 	}
 	container := server.Spec.Template.Spec.Containers[0]
 	if container.Name != spire.ServerContainer || container.Command[0] != spire.ServerProgram || container.Ports[0].ContainerPort != spire.APIPort {
@@ -419,7 +419,7 @@ func TestSPIRERefusesValues(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := render("spire", spire.Namespace, test.values)
+			_, err := render("spire", topology.ServerNamespace, test.values)
 			if err == nil || !strings.Contains(err.Error(), "values don't meet the specifications of the schema") || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error = %v, want one of the schema's about %s", err, test.want)
 			}
@@ -572,4 +572,63 @@ func TestSPIREKeepsItsEntriesInPostgres(t *testing.T) {
 			t.Errorf("entries are lost:\n%s", shown)
 		}
 	})
+}
+
+// Two releases in two namespaces of a cluster share no object of the whole cluster,
+// no socket and no resource that a controller manager serves.
+func TestTwoReleasesShareNothingOfTheCluster(t *testing.T) {
+	second := server()
+	second.Place.Namespace, second.Class = "spire-system-2", "spire-system-2"
+	values := map[string]spire.Values{
+		"spire-system":   market(),
+		"spire-system-2": values(func(s *spire.Settings) { s.Server = second }),
+	}
+	owner, classes := map[string]string{}, map[string]bool{}
+	for namespace, v := range values {
+		manifests, err := render("spire", namespace, v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := 0
+		for file, manifest := range manifests {
+			for document := range strings.SplitSeq(manifest, "\n---\n") {
+				var object struct {
+					Kind     string
+					Metadata struct{ Name, Namespace string }
+				}
+				if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+					t.Fatalf("%s: %v", file, err)
+				}
+				if object.Kind == "" || object.Metadata.Namespace != "" {
+					continue
+				}
+				whole++
+				key := object.Kind + " " + object.Metadata.Name
+				if other, taken := owner[key]; taken {
+					t.Errorf("%s and %s both have %s", namespace, other, key)
+				}
+				owner[key] = namespace
+			}
+		}
+		if whole != 7 { // three pairs of a ClusterRole and its binding, and the webhook
+			t.Errorf("%s has %d objects of the whole cluster", namespace, whole)
+		}
+		config := manifests["controller-manager-config.yaml"]
+		classes["className: \""+v.Class+"\""] = strings.Contains(config, "className: \""+v.Class+"\"")
+		owned := "validatingWebhookConfigurationName: " + map[bool]string{true: "spire-controller-manager-webhook\n", false: "spire-controller-manager-webhook-" + v.Class + "\n"}[v.Class == ""]
+		if !strings.Contains(config, owned) {
+			t.Errorf("the controller manager in %s does not have %q", namespace, owned)
+		}
+		if want := `== "` + v.Class + `"'`; strings.Count(manifests["controller-manager.yaml"], want) != 2 {
+			t.Errorf("the webhooks in %s are not asked about class %q alone", namespace, v.Class)
+		}
+		socket := `{path: "` + v.SocketDir + `", type`
+		if !strings.Contains(manifests["agent.yaml"], socket) || owner[socket] != "" {
+			t.Errorf("the agents in %s do not have %s alone", namespace, socket)
+		}
+		owner[socket] = namespace
+	}
+	if classes[`className: ""`] || !classes[`className: "spire-system-2"`] {
+		t.Errorf("classes %v", classes)
+	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // moments are where the bring-up of the suite's own lab is killed, one after the
@@ -30,7 +31,7 @@ func (s *subject) moments() []moment {
 			_, name, _ := strings.Cut(step, "/")
 			for _, td := range s.graph.Domains {
 				if td.String() == name {
-					return s.there(ctx, td.Server().Place.Cluster.Name, "v1", "ServiceAccount", spire.Namespace, "spire-server")
+					return s.there(ctx, td.Server().Place.Cluster.Name, "v1", "ServiceAccount", topology.ServerNamespace, "spire-server")
 				}
 			}
 			return false, fmt.Errorf("no trust domain %s", name)
@@ -40,7 +41,7 @@ func (s *subject) moments() []moment {
 				if step != "federate/"+r.ID() {
 					continue
 				}
-				return s.there(ctx, r.Truster.Server().Place.Cluster.Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(r.Trusted.Name))
+				return s.there(ctx, r.Truster.Server().Place.Cluster.Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(r))
 			}
 			return false, fmt.Errorf("no relationship has the step %s", step)
 		}},

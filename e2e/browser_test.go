@@ -131,7 +131,7 @@ var _ = Describe("The page in a browser", Label("browser"), func() {
 		cluster, err := under.cluster(p.server.Cluster().Name)
 		Expect(err).NotTo(HaveOccurred())
 		scale := func(ctx context.Context, replicas int32) error {
-			return cluster.Scale(ctx, "Deployment", p.server.App.Namespace, p.server.App.Deployment, replicas)
+			return cluster.Scale(ctx, "Deployment", p.server.Namespace, p.server.App.Deployment, replicas)
 		}
 		before, err := show()
 		Expect(err).NotTo(HaveOccurred())

@@ -114,7 +114,7 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 		Expect(code).To(Equal(0))
 		Expect(found.Resources).To(ConsistOf(lab.ResourceStatus{
 			Cluster: p.broker.Cluster().Name, Kind: spire.FederatedTrustDomainKind, Name: "partner-of-others",
-			Problem: `it has the class "theirs", and the controller manager serves none: nothing comes of it`,
+			Problem: `it has the class "theirs", and no controller manager of the cluster serves that: nothing comes of it`,
 		}))
 	}, SpecTimeout(5*time.Minute))
 })
@@ -162,7 +162,7 @@ func ownRelationship(ctx context.Context, p pair) (spire.Resource, *kube.Cluster
 	if err != nil {
 		return own, nil, err
 	}
-	own.Metadata = spire.Metadata{Name: spire.ResourceName(p.server.Domain().Name), Labels: spire.Owned()}
+	own.Metadata = spire.Metadata{Name: spire.ResourceName(p.broker.Domain().TrustIn(p.server.Domain())), Labels: spire.Owned()}
 	object, found, err := cluster.Object(ctx, own.APIVersion, own.Kind, "", own.Metadata.Name)
 	if err == nil && !found {
 		err = fmt.Errorf("there is no %s %s", own.Kind, own.Metadata.Name)

@@ -172,7 +172,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 	It("refuses an SVID that claims a trust domain and that only another one's bundle verifies", Label("auth"), func(ctx SpecContext) {
 		cluster, err := c.cluster("onprem")
 		Expect(err).NotTo(HaveOccurred())
-		object, found, err := cluster.Object(ctx, "v1", "Secret", spire.Namespace, spire.UpstreamAuthoritySecret)
+		object, found, err := cluster.Object(ctx, "v1", "Secret", topology.ServerNamespace, spire.UpstreamAuthoritySecret)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(found).To(BeTrue())
 		var secret struct {
@@ -196,7 +196,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		cluster, err := c.cluster("onprem")
 		Expect(err).NotTo(HaveOccurred())
 		w, _ := c.workload("legacy-bridge")
-		object, found, err := cluster.Object(ctx, "v1", "Secret", w.App.Namespace, w.App.Database+"-login")
+		object, found, err := cluster.Object(ctx, "v1", "Secret", w.Namespace, w.App.Database+"-login")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(found).To(BeTrue())
 		var secret struct {
@@ -279,7 +279,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			GinkgoHelper()
 			cluster, err := c.cluster("aws")
 			Expect(err).NotTo(HaveOccurred())
-			object, found, err := cluster.Object(ctx, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(trusted))
+			object, found, err := cluster.Object(ctx, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", trusted.Name())
 			Expect(err).NotTo(HaveOccurred())
 			Expect(found).To(BeTrue())
 			var resource struct {
@@ -289,7 +289,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			apply := func(ctx context.Context, spec spire.FederatedTrustDomainSpec) error {
 				return cluster.Apply(ctx, spire.Resource{
 					APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain",
-					Metadata: spire.Metadata{Name: spire.ResourceName(trusted), Labels: spire.Owned()}, Spec: spec,
+					Metadata: spire.Metadata{Name: trusted.Name(), Labels: spire.Owned()}, Spec: spec,
 				})
 			}
 			c.restored(machine, func(ctx context.Context) error { return apply(ctx, resource.Spec) })
@@ -303,7 +303,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(err).NotTo(HaveOccurred())
 			lead := func(ctx context.Context, to string) error {
 				return cluster.Apply(ctx, map[string]any{
-					"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": "spire-bundle-endpoint", "namespace": spire.Namespace},
+					"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": "spire-bundle-endpoint", "namespace": topology.ServerNamespace},
 					"spec": map[string]any{"selector": map[string]any{"app.kubernetes.io/name": to}},
 				})
 			}
@@ -334,7 +334,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(err).NotTo(HaveOccurred())
 			DeferCleanup(func(ctx SpecContext) { Expect(c.fedlab(ctx, "up")).To(endWell()) }, NodeTimeout(2*time.Minute))
 			Expect(cluster.Delete(ctx, map[string]any{
-				"apiVersion": spire.ResourceAPIVersion, "kind": "ClusterFederatedTrustDomain", "metadata": map[string]any{"name": spire.ResourceName(gcp)},
+				"apiVersion": spire.ResourceAPIVersion, "kind": "ClusterFederatedTrustDomain", "metadata": map[string]any{"name": gcp.Name()},
 			})).To(Succeed())
 			broken(ctx, "aws.company.com", "gcp.company.com", "no relationship")
 		}, NodeTimeout(3*time.Minute))
@@ -380,7 +380,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			service := map[string]any{
 				"apiVersion": "v1", "kind": "Service",
 				"metadata": map[string]any{
-					"name": "second-endpoint", "namespace": spire.Namespace, "annotations": map[string]any{"metallb.io/loadBalancerIPs": last.String()},
+					"name": "second-endpoint", "namespace": topology.ServerNamespace, "annotations": map[string]any{"metallb.io/loadBalancerIPs": last.String()},
 				},
 				"spec": map[string]any{
 					"type": "LoadBalancer", "publishNotReadyAddresses": true, "selector": map[string]any{"app.kubernetes.io/name": "spire-server"},
@@ -396,7 +396,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		It("names an unknown root, and an expired certificate", Label("slow"), func(ctx SpecContext) {
 			cluster, err := c.cluster("onprem")
 			Expect(err).NotTo(HaveOccurred())
-			object, found, err := cluster.Object(ctx, "v1", "Secret", spire.Namespace, spire.WebCASecret)
+			object, found, err := cluster.Object(ctx, "v1", "Secret", topology.ServerNamespace, spire.WebCASecret)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(found).To(BeTrue())
 			var secret struct {
@@ -405,12 +405,12 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(convert(object, &secret)).To(Succeed())
 			use := func(ctx context.Context, data map[string][]byte) error {
 				if err := cluster.Apply(ctx, map[string]any{
-					"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": spire.WebCASecret, "namespace": spire.Namespace}, "data": data,
+					"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": spire.WebCASecret, "namespace": topology.ServerNamespace}, "data": data,
 				}); err != nil {
 					return err
 				}
 				return cluster.Delete(ctx, map[string]any{
-					"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": spire.ServerPod, "namespace": spire.Namespace},
+					"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": spire.ServerPod, "namespace": topology.ServerNamespace},
 				})
 			}
 			c.restored(rollout, func(ctx context.Context) error { return use(ctx, secret.Data) })

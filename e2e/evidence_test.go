@@ -37,7 +37,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 		DeferCleanup(func(ctx SpecContext) error { return cluster.Delete(ctx, careless) }, NodeTimeout(time.Minute))
 		Expect(cluster.Apply(ctx, careless)).To(Succeed())
 		Eventually(func(ctx context.Context) (string, error) {
-			log, err := cluster.Logs(ctx, p.server.App.Namespace, name, name, false, logLines)
+			log, err := cluster.Logs(ctx, p.server.Namespace, name, name, false, logLines)
 			return string(log), err
 		}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(ContainSubstring(fragments[0]))
 
@@ -56,7 +56,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 		})).To(Succeed())
 		in := "clusters/" + p.server.Cluster().Name
 		Expect(files).NotTo(HaveKey("problems.txt"), "%s", files["problems.txt"])
-		Expect(string(files[in+"/logs/"+p.server.App.Namespace+"/"+name+"/"+name+".log"])).To(ContainSubstring("[removed: "))
+		Expect(string(files[in+"/logs/"+p.server.Namespace+"/"+name+"/"+name+".log"])).To(ContainSubstring("[removed: "))
 		Expect(string(files[in+"/Pod.json"])).To(And(ContainSubstring(name), ContainSubstring("[removed: ")))
 		Expect(string(files[in+"/Event.json"])).To(ContainSubstring(name))
 		Expect(string(files[in+"/ClusterSPIFFEID.json"])).To(ContainSubstring(p.server.App.IDTemplate))
@@ -113,7 +113,7 @@ func (s *subject) careless(ctx context.Context, p pair, name, argument string) (
 	if err != nil {
 		return nil, err
 	}
-	pods, err := cluster.Pods(ctx, p.server.App.Namespace, "app.kubernetes.io/name="+p.server.App.Name)
+	pods, err := cluster.Pods(ctx, p.server.Namespace, "app.kubernetes.io/name="+p.server.App.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (s *subject) careless(ctx context.Context, p pair, name, argument string) (
 	}
 	return map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
-		"metadata": map[string]any{"name": name, "namespace": p.server.App.Namespace},
+		"metadata": map[string]any{"name": name, "namespace": p.server.Namespace},
 		"spec": map[string]any{
 			"restartPolicy": "Never",
 			"containers": []any{map[string]any{

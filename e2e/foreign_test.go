@@ -47,7 +47,7 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 			By("a pod that starts now presents its own identity")
 			before, err := under.podsOf(ctx, p.broker)
 			Expect(err).NotTo(HaveOccurred())
-			Expect(byHand(ctx, p.broker.Cluster().Name, "--namespace="+p.broker.App.Namespace, "delete", "pod", "--wait=false",
+			Expect(byHand(ctx, p.broker.Cluster().Name, "--namespace="+p.broker.Namespace, "delete", "pod", "--wait=false",
 				"--selector="+spire.ProgramLabel+"="+p.broker.App.Name)).To(Succeed())
 			Eventually(func(ctx context.Context) error {
 				now, err := under.podsOf(ctx, p.broker)

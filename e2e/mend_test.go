@@ -20,6 +20,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/helmrelease"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // spoiled is something that was taken away from the lab.
@@ -61,7 +62,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			Expect(flowing(p.broker)(ctx)).To(Succeed())
 		},
 		Entry("a relationship", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
-			return remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(p.server.Domain().Name))
+			return remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(p.broker.Domain().TrustIn(p.server.Domain())))
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a relationship, by a class that nobody serves", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
 			return rewritten(ctx, p, func(s *spire.FederatedTrustDomainSpec) { s.ClassName = "theirs" })
@@ -81,12 +82,12 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			return byHand(ctx, p.broker.Cluster().Name, "patch", "clusterspiffeid", identity.Metadata.Name, "--type=merge", `--patch={"spec":{"className":"theirs"}}`)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("the bundle that agents start with", spoiled{kinds: []string{"server"}, take: func(ctx context.Context, p pair) error {
-			err := byHand(ctx, p.broker.Cluster().Name, "--namespace="+spire.Namespace, "delete", "configmap", spire.BundleConfigMap)
+			err := byHand(ctx, p.broker.Cluster().Name, "--namespace="+topology.ServerNamespace, "delete", "configmap", spire.BundleConfigMap)
 			if err != nil {
 				return err
 			}
 			// It waits for what is gone.
-			return byHand(ctx, p.broker.Cluster().Name, "--namespace="+spire.Namespace, "delete", "pod", "--wait=false",
+			return byHand(ctx, p.broker.Cluster().Name, "--namespace="+topology.ServerNamespace, "delete", "pod", "--wait=false",
 				"--selector="+spire.ProgramLabel+"="+spire.AgentDaemonSet)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a Helm release", spoiled{kinds: []string{"deploy"}, take: func(ctx context.Context, p pair) error {
@@ -98,7 +99,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			if err != nil {
 				return err
 			}
-			return helm.Uninstall(ctx, p.server.App.Namespace, p.server.Name)
+			return helm.Uninstall(ctx, p.server.Namespace, p.server.Name)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("an authority, revoked in a hurry", spoiled{kinds: []string{"presents", "server"}, take: revokedInAHurry}, SpecTimeout(6*time.Minute)),
 		Entry("a node that was stopped", spoiled{kinds: []string{"cluster"}, restarts: true, take: func(ctx context.Context, p pair) error {

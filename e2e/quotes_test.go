@@ -71,7 +71,7 @@ func (s *subject) logged(ctx context.Context, w *topology.Workload, message stri
 	if err != nil {
 		return nil, err
 	}
-	pods, err := cluster.Pods(ctx, w.App.Namespace, "app.kubernetes.io/name="+w.App.Name)
+	pods, err := cluster.Pods(ctx, w.Namespace, "app.kubernetes.io/name="+w.App.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (s *subject) logged(ctx context.Context, w *topology.Workload, message stri
 		return nil, fmt.Errorf("%s has no pods", w.Name)
 	}
 	for _, pod := range pods {
-		log, err := cluster.Logs(ctx, w.App.Namespace, pod.Name, pod.Containers[0].Name, false, logLines)
+		log, err := cluster.Logs(ctx, w.Namespace, pod.Name, pod.Containers[0].Name, false, logLines)
 		if err != nil {
 			return nil, err
 		}

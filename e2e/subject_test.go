@@ -118,7 +118,7 @@ func (s *subject) withoutServer(ctx context.Context) (*topology.Workload, *kube.
 	cluster, err := s.cluster(w.Cluster().Name)
 	Expect(err).NotTo(HaveOccurred())
 	scale := func(ctx context.Context, replicas int32) error {
-		return cluster.Scale(ctx, "Deployment", w.App.Namespace, w.App.Deployment, replicas)
+		return cluster.Scale(ctx, "Deployment", w.Namespace, w.App.Deployment, replicas)
 	}
 	s.restored(rollout, func(ctx context.Context) error { return scale(ctx, 1) })
 	Expect(scale(ctx, 0)).To(Succeed())
@@ -287,7 +287,7 @@ func (s *subject) podsOf(ctx context.Context, w *topology.Workload) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	pods, err := cluster.Objects(ctx, "v1", "Pod", w.App.Namespace, "")
+	pods, err := cluster.Objects(ctx, "v1", "Pod", w.Namespace, "")
 	if err != nil {
 		return nil, err
 	}

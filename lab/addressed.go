@@ -48,7 +48,7 @@ func endpointAt(s *topology.Server) addressed {
 
 // workloadAt is a workload that others call.
 func workloadAt(w *topology.Workload) addressed {
-	return addressed{w.Cluster(), access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: w.App.Namespace, Name: w.App.Deployment}, w.Address}
+	return addressed{w.Cluster(), access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: w.Namespace, Name: w.App.Deployment}, w.Address}
 }
 
 // elsewhere adds to why something is not reached that its Service has not the address

@@ -558,9 +558,9 @@ func TestUpPutsBackWhatHelmMade(t *testing.T) {
 		"a program scaled to no pod": {"aws", "apps/v1", "Deployment", "distributed-app", "frontend", scaled, "frontend"},
 		"a program deleted":          {"aws", "apps/v1", "Deployment", "distributed-app", "frontend", deleted, "frontend"},
 		"its database":               {"gcp", "apps/v1", "StatefulSet", "distributed-app", "data-database", scaled, "data-database"},
-		"a server scaled to no pod":  {"gcp", "apps/v1", "StatefulSet", spire.Namespace, spire.ServerStatefulSet, scaled, "spire"},
-		"a server's database":        {"aws", "apps/v1", "StatefulSet", spire.Namespace, spire.DatabaseRelease, scaled, "spire-database"},
-		"the roots of https_web":     {"aws", "v1", "ConfigMap", spire.Namespace, spire.WebRootsConfigMap, deleted, "spire"},
+		"a server scaled to no pod":  {"gcp", "apps/v1", "StatefulSet", topology.ServerNamespace, spire.ServerStatefulSet, scaled, "spire"},
+		"a server's database":        {"aws", "apps/v1", "StatefulSet", topology.ServerNamespace, spire.DatabaseRelease, scaled, "spire-database"},
+		"the roots of https_web":     {"aws", "v1", "ConfigMap", topology.ServerNamespace, spire.WebRootsConfigMap, deleted, "spire"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,7 +26,7 @@ func databaseOf(s *topology.Server) database {
 
 // demoDatabase is what runs beside a demo program.
 func demoDatabase(w *topology.Workload) database {
-	return database{w.Cluster(), w.App.Namespace, w.App.Database, databaseName, databaseName}
+	return database{w.Cluster(), w.Namespace, w.App.Database, databaseName, databaseName}
 }
 
 // database runs a PostgreSQL.

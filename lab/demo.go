@@ -43,7 +43,7 @@ func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
 // the name of the app, as the objects in it have, and not the workload's, which
 // may change: Helm gives no release the objects of another one.
 func demoRelease(w *topology.Workload) access.Release {
-	return access.Release{Name: w.App.Name, Namespace: w.App.Namespace, Chart: w.App.Name}
+	return access.Release{Name: w.App.Name, Namespace: w.Namespace, Chart: w.App.Name}
 }
 
 // page looks at a workload's page as a browser on this machine does.
@@ -172,7 +172,7 @@ const oneCall = 15 * time.Second
 // ask gets JSON of a demo program in plain HTTP, through the Kubernetes API, so
 // that it works for programs that are not exposed, too.
 func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path string, answer any) (err error) {
-	names, err := pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path strin
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return pods.Dial(ctx, w.App.Namespace, names[0], w.App.Port)
+			return pods.Dial(ctx, w.Namespace, names[0], w.App.Port)
 		},
 	}
 	ctx, cancel := context.WithTimeout(ctx, oneCall)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -16,21 +17,25 @@ const databaseName = "app"
 type (
 	quotesValues struct {
 		Image          string       `json:"image"`
+		SPIFFE         spiffeValue  `json:"spiffe"`
 		AllowedClients []string     `json:"allowedClients"`
 		Service        serviceValue `json:"service"`
 	}
 	brokerValues struct {
 		Image   string      `json:"image"`
+		SPIFFE  spiffeValue `json:"spiffe"`
 		Quotes  peer        `json:"quotes"`
 		Service servicePort `json:"service"`
 	}
 	frontendValues struct {
 		Image   string      `json:"image"`
+		SPIFFE  spiffeValue `json:"spiffe"`
 		Calls   []callValue `json:"calls"`
 		Service servicePort `json:"service"`
 	}
 	dataValues struct {
 		Image           string        `json:"image"`
+		SPIFFE          spiffeValue   `json:"spiffe"`
 		Version         string        `json:"version"`
 		Allowed         allowedValue  `json:"allowed"`
 		RawTrustDomains []string      `json:"rawTrustDomains"`
@@ -39,6 +44,7 @@ type (
 	}
 	bridgeValues struct {
 		Image      string        `json:"image"`
+		SPIFFE     spiffeValue   `json:"spiffe"`
 		Datacenter string        `json:"datacenter"`
 		System     string        `json:"system"`
 		Allowed    allowedValue  `json:"allowed"`
@@ -48,6 +54,7 @@ type (
 	}
 	gatewayValues struct {
 		Image       string       `json:"image"`
+		SPIFFE      spiffeValue  `json:"spiffe"`
 		GatewayType string       `json:"gatewayType"`
 		Region      string       `json:"region"`
 		Allowed     allowedValue `json:"allowed"`
@@ -56,6 +63,7 @@ type (
 	}
 	probeValues struct {
 		Image               string       `json:"image"`
+		SPIFFE              spiffeValue  `json:"spiffe"`
 		AllowedTrustDomains []string     `json:"allowedTrustDomains"`
 		Service             probeService `json:"service"`
 	}
@@ -69,6 +77,10 @@ type (
 	serviceValue struct {
 		Port    int    `json:"port"`
 		Address string `json:"address"`
+	}
+	// spiffeValue says where the socket of the workload's agent is.
+	spiffeValue struct {
+		SocketDir string `json:"socketDir"`
 	}
 	// probeService has two ports, of which the chart knows the numbers.
 	probeService struct {
@@ -113,22 +125,22 @@ func demoValues(w *topology.Workload, image string) (any, error) {
 	labels := w.PodLabels()
 	switch w.App.Name {
 	case "stock-quotes":
-		return quotesValues{Image: image, AllowedClients: v.allowed().IDs, Service: v.service()}, nil
+		return quotesValues{Image: image, SPIFFE: v.spiffe(), AllowedClients: v.allowed().IDs, Service: v.service()}, nil
 	case "broker-webapp":
-		broker := brokerValues{Image: image, Service: v.page()}
+		broker := brokerValues{Image: image, SPIFFE: v.spiffe(), Service: v.page()}
 		for _, to := range w.Calls {
 			broker.Quotes = peer{Address: to.Port().String(), ID: to.ID.String()}
 		}
 		return broker, nil
 	case "frontend":
-		return frontendValues{Image: image, Calls: v.frontendCalls(), Service: v.page()}, nil
+		return frontendValues{Image: image, SPIFFE: v.spiffe(), Calls: v.frontendCalls(), Service: v.page()}, nil
 	case "data-service":
 		return dataValues{
-			Image: image, Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Service: v.service(),
+			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Service: v.service(),
 		}, nil
 	case "legacy-bridge":
 		bridge := bridgeValues{
-			Image: image, Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.database(),
+			Image: image, SPIFFE: v.spiffe(), Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.database(),
 			Calls: []callValue{}, Service: v.service(),
 		}
 		for _, to := range w.Calls {
@@ -140,7 +152,7 @@ func demoValues(w *topology.Workload, image string) (any, error) {
 		return bridge, nil
 	case "api-gateway":
 		gateway := gatewayValues{
-			Image: image, GatewayType: labels["gateway-type"], Region: labels["region"], Allowed: v.allowed(), Upstreams: []callValue{}, Service: v.service(),
+			Image: image, SPIFFE: v.spiffe(), GatewayType: labels["gateway-type"], Region: labels["region"], Allowed: v.allowed(), Upstreams: []callValue{}, Service: v.service(),
 		}
 		for _, to := range w.Calls {
 			gateway.Upstreams = append(gateway.Upstreams, v.call(to.Name, to, ""))
@@ -150,7 +162,7 @@ func demoValues(w *topology.Workload, image string) (any, error) {
 		// Scenarios let the synthetic trust domain call, and take that away again:
 		// who is not federated does not come as far as this list.
 		return probeValues{
-			Image: image, AllowedTrustDomains: append(v.allowed().TrustDomains, topology.SyntheticTrustDomain),
+			Image: image, SPIFFE: v.spiffe(), AllowedTrustDomains: append(v.allowed().TrustDomains, topology.SyntheticTrustDomain),
 			Service: probeService{Address: v.service().Address},
 		}, nil
 	}
@@ -159,6 +171,8 @@ func demoValues(w *topology.Workload, image string) (any, error) {
 
 // valuesOf makes the parts of a workload's values.
 type valuesOf struct{ *topology.Workload }
+
+func (v valuesOf) spiffe() spiffeValue { return spiffeValue{spire.SocketDir(v.Member.Server)} }
 
 func (v valuesOf) service() serviceValue {
 	return serviceValue{Port: v.App.Port, Address: v.Address.String()}

@@ -83,7 +83,7 @@ func (f federating) bootstrap(ctx context.Context) error {
 // relate makes the resource that the controller manager makes a relationship of,
 // unless the server follows one that works. It returns the relationship.
 func (f federating) relate(ctx context.Context) (is spire.Relationship, err error) {
-	truster, trusted := f.Truster.Name, f.Trusted.Name
+	server, trusted := f.truster.Server, f.Trusted.Name
 	bundle, err := f.trusted.API.Bundle(ctx)
 	if err != nil {
 		return is, err
@@ -97,13 +97,13 @@ func (f federating) relate(ctx context.Context) (is spire.Relationship, err erro
 		return is, err
 	}
 	spec, _ := resource.Spec.(spire.FederatedTrustDomainSpec)
-	if is, err = spec.Relationship(truster); err != nil {
+	if is, err = spec.Relationship(server); err != nil {
 		return is, err
 	}
 	own := slices.IndexFunc(all, func(f spire.FederatedTrustDomainResource) bool { return f.Metadata.Name == resource.Metadata.Name })
 	why := errors.New("it is not there")
 	if own >= 0 {
-		found, invalid := all[own].Spec.Relationship(truster)
+		found, invalid := all[own].Spec.Relationship(server)
 		if why = invalid; why == nil {
 			if why, err = f.differs(ctx, found, is); err != nil {
 				return is, err
@@ -115,7 +115,7 @@ func (f federating) relate(ctx context.Context) (is spire.Relationship, err erro
 		// As it will be.
 		all[own].Spec = spec
 	}
-	other, there := follow(f.Truster, all).followed[trusted]
+	other, there := follow(server, all).followed[trusted]
 	foreign := there && !other.ours()
 	if foreign && !other.Owned {
 		if err := f.works(ctx, other); err != nil || own < 0 {
@@ -302,7 +302,7 @@ func (s *syncing) probe(ctx context.Context) error {
 // unmade says why the truster's server does not have the relationship. Where no
 // resource stands for it any more, nobody will make it.
 func (s *syncing) unmade(ctx context.Context) error {
-	r, err := readFederated(ctx, s.truster.Objects, s.Truster)
+	r, err := readFederated(ctx, s.truster)
 	if err != nil {
 		return err
 	}

@@ -22,39 +22,42 @@ type federated struct {
 }
 
 // followed is a resource that a server follows.
-type followed struct{ spire.Followed }
+type followed struct {
+	spire.Followed
+	by *topology.Server
+}
 
 func (f followed) String() string { return spire.FederatedTrustDomainKind + " " + f.Resource }
 
 // ours reports whether a resource has the name of the lab's own.
-func (f followed) ours() bool { return f.Resource == spire.ResourceName(f.Trusted) }
+func (f followed) ours() bool { return f.Resource == spire.NameFor(f.by, f.Trusted) }
 
-// readFederated reads the resources for relationships of the cluster of a trust
-// domain, whoever made them.
-func readFederated(ctx context.Context, objects access.Objects, of *topology.Domain) (federated, error) {
-	all, err := readAll(ctx, objects)
-	return follow(of, all), err
+// readFederated reads the resources for relationships that a server answers for,
+// whoever made them.
+func readFederated(ctx context.Context, of *Site) (federated, error) {
+	all, err := readAll(ctx, of.Objects)
+	return follow(of.Server, all), err
 }
 
 // readFederated reads those of all clusters side by side.
 func (v *visit) readFederated(ctx context.Context) {
 	servers := v.Servers()
 	each(len(servers), func(i int) {
-		s, a := servers[i], v.servers[servers[i]]
+		a := v.servers[servers[i]]
 		if a.silent != nil {
 			return // there may be nobody to ask, and no use for the answer
 		}
 		ctx, cancel := context.WithTimeout(ctx, statusBound)
 		defer cancel()
-		a.federated, a.unread = readFederated(ctx, a.site.Objects, s.Domain)
+		a.federated, a.unread = readFederated(ctx, a.site)
 	})
 }
 
-func follow(of *topology.Domain, all []spire.FederatedTrustDomainResource) federated {
+func follow(of *topology.Server, all []spire.FederatedTrustDomainResource) federated {
 	r := federated{followed: map[spiffeid.TrustDomain]followed{}}
-	served, passed := spire.Follow(of.Name, all)
+	served, passed := spire.Follow(of, all)
 	for td, f := range served {
-		r.followed[td] = followed{f}
+		r.followed[td] = followed{f, of}
 	}
 	r.passed = passed
 	return r

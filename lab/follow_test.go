@@ -52,7 +52,7 @@ func TestResourcesThatAPersonChanged(t *testing.T) {
 		noRelationship = "no relationship: the server of cluster2.com has no relationship with cluster1.com: nothing will refresh its bundle"
 		noWay          = "broker does not get through to the bundle endpoint https://10.192.1.1:9999: connection refused"
 		partners       = "; its server follows ClusterFederatedTrustDomain partner, which is not the lab's own"
-		theirs         = `it has the class "theirs", and the controller manager serves none: nothing comes of it`
+		theirs         = `it has the class "theirs", and no controller manager of the cluster serves that: nothing comes of it`
 	)
 	url := func(text string) func(*spire.FederatedTrustDomainSpec) {
 		return func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL = text }
@@ -277,7 +277,7 @@ func TestUpDoesNotWaitForWhatNobodyMakes(t *testing.T) {
 		}
 		began := time.Now()
 		err := w.up(t, d, quotes(t))
-		const want = `federate/cluster2.com->cluster1.com: wait until cluster2.com holds the bundle of cluster1.com: its server does not have the relationship; the controller manager passes over ClusterFederatedTrustDomain cluster1.com: it has the class "theirs", and the controller manager serves none: nothing comes of it`
+		const want = `federate/cluster2.com->cluster1.com: wait until cluster2.com holds the bundle of cluster1.com: its server does not have the relationship; the controller manager passes over ClusterFederatedTrustDomain cluster1.com: it has the class "theirs", and no controller manager of the cluster serves that: nothing comes of it`
 		if err == nil || !strings.Contains(err.Error(), want) || time.Since(began) > time.Minute {
 			t.Errorf("after %s: %v, want %s", time.Since(began), err, want)
 		}
@@ -308,7 +308,7 @@ func TestEndpointWithAnotherAddress(t *testing.T) {
 					w.nodes[nodeName{"quotes", "market"}].objects[access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name}] = fmt.Sprintf(
 						`{"metadata":{"namespace":%q,"name":%q},"status":{"loadBalancer":{"ingress":%s}}}`, namespace, name, ingress)
 				}
-				serves(spire.Namespace, spire.BundleEndpointService, tt.ingress)
+				serves(topology.ServerNamespace, spire.BundleEndpointService, tt.ingress)
 				if tt.other != "" {
 					serves("shop", "theirs", tt.other)
 				}

@@ -224,5 +224,5 @@ func wait(ctx context.Context, within time.Duration, c check.Check) error {
 
 // deployment returns the key of the Deployment of a workload.
 func deployment(w *topology.Workload) access.ObjectKey {
-	return access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: w.App.Namespace, Name: w.App.Deployment}
+	return access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: w.Namespace, Name: w.App.Deployment}
 }

@@ -19,11 +19,12 @@ import (
 // registry is what decides on who gets which identity of a trust domain, as its
 // server and its cluster have it.
 type registry struct {
-	trustDomain spiffeid.TrustDomain
-	held        map[spiffeid.TrustDomain]*spiffebundle.Bundle
-	agents      []spire.Agent
-	entries     []spire.Entry
-	resources   []registrar
+	server  *topology.Server
+	held    map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	agents  []spire.Agent
+	entries []spire.Entry
+	// resources are those that the server answers for.
+	resources []registrar
 }
 
 // registrar is a resource of which the controller manager makes entries: a
@@ -99,7 +100,7 @@ func (s labelSelector) maySelect(labels map[string]string) bool {
 
 // readRegistry asks a server and looks at its cluster.
 func readRegistry(ctx context.Context, site *Site) (registry, error) {
-	r := registry{trustDomain: site.Domain.Name, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+	r := registry{server: site.Server, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
 	var errs [4]error
 	var held []*spiffebundle.Bundle
 	held, errs[0] = site.API.HeldBundles(ctx)
@@ -109,6 +110,7 @@ func readRegistry(ctx context.Context, site *Site) (registry, error) {
 	r.agents, errs[1] = site.API.Agents(ctx)
 	r.entries, errs[2] = site.API.Entries(ctx)
 	r.resources, errs[3] = registrars(ctx, site.Objects)
+	r.resources = slices.DeleteFunc(r.resources, func(x registrar) bool { return !spire.Answers(site.Server, x.Spec.ClassName) })
 	return r, errors.Join(errs[:]...)
 }
 
@@ -126,7 +128,7 @@ func registrars(ctx context.Context, objects access.Objects) (all []registrar, e
 
 // podsOf reads the pods of a workload that are not about to go.
 func podsOf(ctx context.Context, objects access.Objects, w *topology.Workload) (all []spire.Pod, err error) {
-	pods := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.App.Namespace}
+	pods := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.Namespace}
 	err = objects.List(ctx, pods, map[string]string{spire.ProgramLabel: w.App.Name}, &all)
 	return slices.DeleteFunc(all, func(p spire.Pod) bool { return p.Metadata.DeletionTimestamp != "" }), err
 }
@@ -136,7 +138,7 @@ func podsOf(ctx context.Context, objects access.Objects, w *topology.Workload) (
 func (r registry) given(pod spire.Pod) []spire.Entry {
 	entries := slices.Clone(r.entries)
 	if len(r.agents) > 0 {
-		entries = spire.Authorized(r.trustDomain, r.agents, entries)
+		entries = spire.Authorized(r.server.Domain.Name, r.agents, entries)
 	}
 	selectors := pod.Selectors()
 	return slices.DeleteFunc(entries, func(e spire.Entry) bool { return !e.Matches(selectors) })
@@ -228,8 +230,8 @@ func (r registry) failure(x registrar) string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	switch {
-	case x.Spec.ClassName != "":
-		return fmt.Sprintf("it has the class %q, and the controller manager serves none: nothing comes of it", x.Spec.ClassName)
+	case x.Spec.ClassName != r.server.Class:
+		return (&spire.UnservedClassError{Class: x.Spec.ClassName}).Error()
 	case x.Kind == clusterStaticEntry && fault(x) != "":
 		return "the controller manager cannot make an entry of it: " + fault(x)
 	case x.Status == nil:
@@ -279,7 +281,7 @@ func (r registry) refusal(x registrar) string {
 	var missing []string
 	for _, name := range x.Spec.FederatesWith {
 		td, err := spiffeid.TrustDomainFromString(name)
-		if err != nil || td != r.trustDomain && r.held[td] == nil {
+		if err != nil || td != r.server.Domain.Name && r.held[td] == nil {
 			missing = append(missing, name)
 		}
 	}
@@ -318,8 +320,8 @@ func (x registrar) renders(e spire.Entry, pod spire.Pod) bool {
 
 // makes reports whether an entry that a pod gets may come of a resource. An entry
 // does not name its resource.
-func (x registrar) makes(e spire.Entry, pod spire.Pod) bool {
-	return x.Spec.ClassName == "" && (x.madeStatic(e) || x.renders(e, pod))
+func (r registry) makes(x registrar, e spire.Entry, pod spire.Pod) bool {
+	return x.Spec.ClassName == r.server.Class && (x.madeStatic(e) || x.renders(e, pod))
 }
 
 // makers names the resources, other than those of the lab, that ask for an identity
@@ -329,7 +331,7 @@ func (r registry) makers(pod spire.Pod, id spiffeid.ID) string {
 	var names []string
 	for _, x := range r.resources {
 		made := slices.ContainsFunc(r.given(pod), func(e spire.Entry) bool { return e.SPIFFEID == id && x.madeStatic(e) })
-		if !x.owned() && x.Spec.ClassName == "" && (made || x.renders(wanted, pod)) {
+		if !x.owned() && x.Spec.ClassName == r.server.Class && (made || x.renders(wanted, pod)) {
 			names = append(names, x.String())
 		}
 	}
@@ -349,7 +351,7 @@ func (r registry) remarks(cluster string, workloads []identified) []ResourceStat
 				}
 				for _, x := range r.resources {
 					remark := fmt.Sprintf("it gives workload %s one more identity, %s; the demo programs present the one with the hint %q", w.Name, e.SPIFFEID, spire.Hint)
-					if x.makes(e, pod) && !slices.Contains(said[x.String()], remark) {
+					if r.makes(x, e, pod) && !slices.Contains(said[x.String()], remark) {
 						said[x.String()] = append(said[x.String()], remark)
 					}
 				}

@@ -10,6 +10,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // add puts a resource of somebody else into a cluster, as the controller manager has
@@ -128,7 +129,7 @@ func TestStatusNamesResources(t *testing.T) {
 			spoil: func(n *node) {
 				n.add("ClusterSPIFFEID", "classy", map[string]any{"className": "theirs", "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/x", "podSelector": map[string]any{"matchLabels": map[string]any{"app": "other"}}}, nil)
 			},
-			about: []string{`broker ClusterSPIFFEID classy: it has the class "theirs", and the controller manager serves none: nothing comes of it`},
+			about: []string{`broker ClusterSPIFFEID classy: it has the class "theirs", and no controller manager of the cluster serves that: nothing comes of it`},
 		},
 		"the lab's own is refused": {
 			spoil: func(n *node) {
@@ -255,7 +256,7 @@ func TestUpRemakesAnEmptiedSecret(t *testing.T) {
 						t.Fatal(err)
 					}
 					n := w.nodes[nodeName{"enterprise", "onprem"}]
-					key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}
+					key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: topology.ServerNamespace, Name: name}
 					object := decode[map[string]any](n.objects[key])
 					object["data"].(map[string]any)[file] = ""
 					n.objects[key] = string(encode(object))

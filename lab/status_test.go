@@ -431,7 +431,7 @@ func TestStatusNamesCauses(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				key := access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.WebRootsConfigMap}
+				key := access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: topology.ServerNamespace, Name: spire.WebRootsConfigMap}
 				w.nodes[nodeName{"company", "aws"}].objects[key] = string(encode(map[string]any{"data": map[string]string{"roots.pem": string(other.CertificatePEM())}}))
 			},
 			[]string{"aws.company.com->onprem.company.com: unknown root: what the bundle endpoint shows is not accepted: x509: certificate signed by unknown authority"},

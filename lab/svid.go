@@ -100,7 +100,7 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
 	pods := l.Access(w.Cluster()).Pods
-	names, err := pods.Named(ctx, w.App.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
 		return held, err
 	}
@@ -111,7 +111,7 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 	if audience != "" {
 		argv = append(argv, "-audience="+audience)
 	}
-	out, err := pods.Exec(ctx, w.App.Namespace, names[0], w.App.Name, argv...)
+	out, err := pods.Exec(ctx, w.Namespace, names[0], w.App.Name, argv...)
 	if err != nil {
 		return held, err
 	}

@@ -61,7 +61,7 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 			access.Release{Namespace: s.Place.Namespace, Name: spireRelease}, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
 	}
 	for _, w := range c.Workloads() {
-		releases = append(releases, demoRelease(w), access.Release{Namespace: w.App.Namespace, Name: w.App.Database})
+		releases = append(releases, demoRelease(w), access.Release{Namespace: w.Namespace, Name: w.App.Database})
 	}
 	return removeReleases(ctx, u.in(c), releases)
 }
@@ -78,32 +78,40 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	}
 	for _, r := range s.Domain.Trusts {
 		if r.Mode == topology.CRD {
-			relationships = append(relationships, spire.ResourceName(r.Trusted.Name))
+			relationships = append(relationships, spire.ResourceName(r))
 		}
 	}
-	if err := removeOwned(ctx, site.Objects, clusterSPIFFEID, identities); err != nil {
+	if err := removeOwned(ctx, site, clusterSPIFFEID, identities); err != nil {
 		return err
 	}
-	if err := removeOwned(ctx, site.Objects, spire.FederatedTrustDomainKind, relationships); err != nil {
+	if err := removeOwned(ctx, site, spire.FederatedTrustDomainKind, relationships); err != nil {
 		return err
 	}
 	return forget(ctx, site)
 }
 
-// removeOwned deletes the resources of a kind that fedlab has made, except those
-// of these names.
-func removeOwned(ctx context.Context, objects access.Objects, kind string, keep []string) error {
+// removeOwned deletes the resources of a kind that fedlab has made and that a server
+// answers for, except those of these names.
+func removeOwned(ctx context.Context, site *Site, kind string, keep []string) error {
 	key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
-	names, err := objects.Named(ctx, key, spire.Owned())
-	if err != nil {
+	var owned []struct {
+		Metadata struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
+		Spec struct {
+			ClassName string `json:"className"`
+		} `json:"spec"`
+	}
+	if err := site.Objects.List(ctx, key, spire.Owned(), &owned); err != nil {
 		return err
 	}
-	for _, key.Name = range names {
-		if slices.Contains(keep, key.Name) {
+	for _, resource := range owned {
+		key.Name = resource.Metadata.Name
+		if slices.Contains(keep, key.Name) || !spire.Answers(site.Server, resource.Spec.ClassName) {
 			continue
 		}
 		plan.Did(ctx)
-		if err := objects.Delete(ctx, key); err != nil {
+		if err := site.Objects.Delete(ctx, key); err != nil {
 			return err
 		}
 	}
@@ -146,7 +154,7 @@ func trusts(d *topology.Domain, other spiffeid.TrustDomain) bool {
 // unowned returns nil for a relationship that the controller manager makes of a
 // resource that fedlab has not made, and an error for one that is about to go.
 func unowned(ctx context.Context, site *Site, trusted spiffeid.TrustDomain) error {
-	r, err := readFederated(ctx, site.Objects, site.Domain)
+	r, err := readFederated(ctx, site)
 	if err != nil {
 		return err
 	}
@@ -157,7 +165,7 @@ func unowned(ctx context.Context, site *Site, trusted spiffeid.TrustDomain) erro
 }
 
 // removeReleases uninstalls what fedlab has installed, except these, and removes
-// the Secret with its password before each, as long as something tells of it.
+// the Secrets with their keys before each, as long as something tells of them.
 func removeReleases(ctx context.Context, in access.Cluster, keep []access.Release) error {
 	list, err := in.Releases.List(ctx)
 	if err != nil {
@@ -169,8 +177,14 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 		}
 		plan.Did(ctx)
 		plan.Note(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
-		if err := in.Objects.Delete(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: loginSecret(r.Name)}); err != nil {
-			return err
+		secrets := []string{loginSecret(r.Name)}
+		if r.Name == spireRelease {
+			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret}
+		}
+		for _, name := range secrets {
+			if err := in.Objects.Delete(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: name}); err != nil {
+				return err
+			}
 		}
 		if err := in.Releases.Remove(ctx, r.Namespace, r.Name); err != nil {
 			return err

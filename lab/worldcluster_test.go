@@ -738,7 +738,7 @@ func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv .
 			return err
 		}
 		at := []string{namespace, pod, container, argv[0]}
-		if !slices.Equal(at, []string{spire.Namespace, spire.ServerPod, spire.ServerContainer, spire.ServerProgram}) {
+		if !slices.Equal(at, []string{topology.ServerNamespace, spire.ServerPod, spire.ServerContainer, spire.ServerProgram}) {
 			return fmt.Errorf("nothing runs at %v", at)
 		}
 		out, err = n.spire.mint(argv[1:])
@@ -755,11 +755,11 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 			conn = near
 			return nil
 		}
-		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.APIPort && n.serves() == nil {
+		if namespace == topology.ServerNamespace && pod == spire.ServerPod && port == spire.APIPort && n.serves() == nil {
 			conn, err = n.spire.listener.DialContext(ctx)
 			return err
 		}
-		if namespace == spire.Namespace && pod == spire.ServerPod && port == spire.WebhookPort && n.serves() == nil {
+		if namespace == topology.ServerNamespace && pod == spire.ServerPod && port == spire.WebhookPort && n.serves() == nil {
 			conn, err = n.spire.webhook(ctx)
 			return err
 		}

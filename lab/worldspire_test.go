@@ -148,7 +148,7 @@ func (s *spireServer) readUpstream(files map[string][]byte) error {
 
 // secret returns the data of a Secret of SPIRE's namespace.
 func (n *node) secret(name string) map[string][]byte {
-	text := n.objects[access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: spire.Namespace, Name: name}]
+	text := n.objects[access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: topology.ServerNamespace, Name: name}]
 	if text == "" {
 		return nil
 	}
@@ -204,7 +204,7 @@ func (s *spireServer) publish() {
 	}))
 }
 
-var bundleKey = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: spire.Namespace, Name: spire.BundleConfigMap}
+var bundleKey = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: topology.ServerNamespace, Name: spire.BundleConfigMap}
 
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {

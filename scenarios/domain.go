@@ -96,7 +96,7 @@ const controlPort = 8080
 // program, whether or not it is ready: without an identity it never is.
 func (d Domain) pod(labels map[string]string) *traffic.Probe {
 	return traffic.NewProbe(func(ctx context.Context) (net.Conn, error) {
-		key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace}
+		key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: d.namespace()}
 		names, err := d.Access().Objects.Named(ctx, key, labels)
 		if err != nil {
 			return nil, err

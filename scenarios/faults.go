@@ -21,13 +21,19 @@ import (
 
 // Fault returns the trust domain's cluster as package fault knows it.
 func (d Domain) Fault() fault.Cluster {
-	return faultCluster(d.trial.ground.driver.Parts, d.Cluster(), d.Access())
+	return faultCluster(d.trial.ground.driver.Parts, d.site.Server, d.Access())
 }
 
-// faultCluster returns a cluster that there is access to as package fault knows it.
-func faultCluster(parts lab.Parts, c *topology.Cluster, in access.Cluster) fault.Cluster {
+// faultCluster returns the cluster of a server that there is access to as package
+// fault knows it.
+func faultCluster(parts lab.Parts, s *topology.Server, in access.Cluster) fault.Cluster {
+	c := s.Place.Cluster
 	at := machine{parts.Hands, parts.Nodes, c}
-	return fault.Cluster{Name: c.Name, Cluster: in, Node: at, Power: at}
+	name := c.Name
+	if s.Class != "" {
+		name += "/" + s.Class
+	}
+	return fault.Cluster{Name: name, Namespace: s.Place.Namespace, Cluster: in, Node: at, Power: at}
 }
 
 // machine is the node of one cluster, as a person at it has it.
@@ -158,9 +164,9 @@ func (d Domain) shownBy(ctx context.Context) (string, error) {
 	return hex.EncodeToString(verified[0][len(verified[0])-1].SubjectKeyId), nil
 }
 
-// relationshipKey names the resource by which one trusts another.
-func relationshipKey(trusted Domain) access.ObjectKey {
-	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: spire.ResourceName(trusted.Name)}
+// relationshipKey names the resource by which the trust domain trusts another.
+func (d Domain) relationshipKey(trusted Domain) access.ObjectKey {
+	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind, Name: spire.NameFor(d.site.Server, trusted.Name)}
 }
 
 // Related returns the resource by which the trust domain trusts another.
@@ -168,7 +174,7 @@ func (d Domain) Related(ctx context.Context, to Domain) (spire.FederatedTrustDom
 	var resource struct {
 		Spec spire.FederatedTrustDomainSpec `json:"spec"`
 	}
-	there, err := d.Access().Objects.Object(ctx, relationshipKey(to), &resource)
+	there, err := d.Access().Objects.Object(ctx, d.relationshipKey(to), &resource)
 	if err == nil && !there {
 		err = fmt.Errorf("%s has no resource by which it trusts %s", d, to)
 	}
@@ -179,8 +185,8 @@ func (d Domain) Related(ctx context.Context, to Domain) (spire.FederatedTrustDom
 // given as.
 func (d Domain) Relate(ctx context.Context, to Domain, spec spire.FederatedTrustDomainSpec) error {
 	_, err := d.Access().Objects.Apply(ctx, spire.Resource{
-		APIVersion: spire.ResourceAPIVersion, Kind: relationshipKey(to).Kind,
-		Metadata: spire.Metadata{Name: relationshipKey(to).Name, Labels: spire.Owned()}, Spec: spec,
+		APIVersion: spire.ResourceAPIVersion, Kind: d.relationshipKey(to).Kind,
+		Metadata: spire.Metadata{Name: d.relationshipKey(to).Name, Labels: spire.Owned()}, Spec: spec,
 	})
 	return err
 }
@@ -226,7 +232,7 @@ func (d Domain) Unrelate(ctx context.Context, to Domain) error {
 	if err := d.Rerelate(ctx, to, func(*spire.FederatedTrustDomainSpec) {}); err != nil {
 		return err
 	}
-	return d.Access().Objects.Delete(ctx, relationshipKey(to))
+	return d.Access().Objects.Delete(ctx, d.relationshipKey(to))
 }
 
 // expects checks which SPIFFE ID the server wants the endpoint of another to show.

@@ -41,7 +41,7 @@ func (d Domain) Newcomer(ctx context.Context) (Newcomer, error) {
 			} `json:"template"`
 		} `json:"spec"`
 	}
-	key := access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: app.Namespace, Name: app.Deployment}
+	key := access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: d.namespace(), Name: app.Deployment}
 	there, err := d.Access().Objects.Object(ctx, key, &deployment)
 	if err != nil {
 		return n, err
@@ -54,7 +54,7 @@ func (d Domain) Newcomer(ctx context.Context) (Newcomer, error) {
 	})
 	_, err = d.Access().Objects.Apply(ctx, map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
-		"metadata": map[string]any{"name": newcomer, "namespace": app.Namespace, "labels": n.labels()},
+		"metadata": map[string]any{"name": newcomer, "namespace": d.namespace(), "labels": n.labels()},
 		"spec":     deployment.Spec.Template.Spec,
 	})
 	return n, err
@@ -70,20 +70,25 @@ func (n Newcomer) Probe() *traffic.Probe { return n.pod(n.labels()) }
 // remove deletes the pod and waits until it is gone: the next newcomer has the
 // same name.
 func (n Newcomer) remove(ctx context.Context) error {
-	if err := n.Access().Objects.Delete(ctx, newcomerPod()); err != nil {
+	if err := n.Access().Objects.Delete(ctx, newcomerPod(n.Domain.Domain)); err != nil {
 		return err
 	}
-	return n.trial.until(ctx, newcomerGone(n.Access().Objects))
+	return n.trial.until(ctx, newcomerGone(n.Access().Objects, n.Domain.Domain))
 }
 
-func newcomerPod() access.ObjectKey {
-	return access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: topology.Probe().Namespace, Name: newcomer}
+func newcomerPod(of *topology.Domain) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: probeNamespace(of), Name: newcomer}
 }
+
+// probeNamespace returns where the probe of a trust domain runs.
+func probeNamespace(of *topology.Domain) string { return of.Members[0].Namespace(topology.Probe()) }
+
+func (d Domain) namespace() string { return probeNamespace(d.Domain) }
 
 // newcomerGone checks that the pod of a newcomer is no more.
-func newcomerGone(objects access.Objects) check.Check {
+func newcomerGone(objects access.Objects, of *topology.Domain) check.Check {
 	return check.Check{Name: "the newcomer is gone", Probe: func(ctx context.Context) error {
-		there, err := objects.Object(ctx, newcomerPod(), &struct{}{})
+		there, err := objects.Object(ctx, newcomerPod(of), &struct{}{})
 		if err == nil && there {
 			err = errors.New("it is still there")
 		}
@@ -92,7 +97,11 @@ func newcomerGone(objects access.Objects) check.Check {
 }
 
 func (n Newcomer) registration() access.ObjectKey {
-	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "fedlab-" + newcomer}
+	name := "fedlab-" + newcomer
+	if class := n.site.Class; class != "" {
+		name += "-" + class
+	}
+	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
 }
 
 // Register gives the newcomer an identity that federates with these trust
@@ -109,12 +118,13 @@ func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDo
 		Metadata: spire.Metadata{Name: n.registration().Name, Labels: spire.Owned()},
 		Spec: spire.WorkloadIdentitySpec{
 			SPIFFEIDTemplate:  "spiffe://{{ .TrustDomain }}" + app.IDTemplate,
-			NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": app.Namespace}},
+			NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": n.namespace()}},
 			PodSelector:       spire.LabelSelector{MatchLabels: n.labels()},
 			WorkloadSelectorTemplates: append([]string{
-				"k8s:ns:" + app.Namespace, "k8s:sa:" + app.ServiceAccount, "k8s:pod-name:" + newcomer,
+				"k8s:ns:" + n.namespace(), "k8s:sa:" + app.ServiceAccount, "k8s:pod-name:" + newcomer,
 			}, selectors...),
 			FederatesWith: names,
+			ClassName:     n.site.Class,
 		},
 	}
 	// One that has just started answers a little later than it is ready.

@@ -197,10 +197,19 @@ var unreached = []traffic.Outcome{traffic.Unreachable, traffic.NoAnswer}
 // hold one from its beginning to its end is as long.
 const twoFailures = 2 * (callWithin + callEvery)
 
+// apart is for what is done to one cluster and seen from another.
+var apart = &Need{
+	What: "two trust domains in clusters of their own; 'trustDomain' in the lab file gives a cluster one alone",
+	met: func(called, caller *topology.Domain) bool {
+		return called.Server().Place.Cluster != caller.Server().Place.Cluster
+	},
+}
+
 var cluster = Scenario{
 	Name:   "outage/cluster",
 	Claim:  "When a whole cluster stops, calls to it fail and nothing else does; when it is back, they are answered again without anybody doing anything.",
 	Labels: []string{Slow},
+	Needs:  apart,
 	Run: func(ctx context.Context, t *Trial) error {
 		called, caller := t.Pair()
 		var broken *Breakage
@@ -241,6 +250,7 @@ var cluster = Scenario{
 var partition = Scenario{
 	Name:  "outage/partition",
 	Claim: "A partition in one direction stops the calls of that direction alone, one in both stops both, and whatever was published meanwhile arrives within one poll of its end, or of the end of a fetch that it has caught, which SPIRE gives up after 30 seconds.",
+	Needs: apart,
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the transport is net/http's own, which has 30 seconds for a connection",
 	},

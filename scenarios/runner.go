@@ -118,7 +118,7 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	}
 	// Where a cluster cannot be swept, the look says more of why. SVIDs that a
 	// run has left unverified are replaced by the up that brings the probes.
-	err = errors.Join(sweep(ctx, r.Driver.Parts, l.Graph.Clusters, l.Access), r.well(ctx, r.Topology, lab.Unverified))
+	err = errors.Join(sweep(ctx, r.Driver.Parts, l.Graph.Servers(), l.Access), r.well(ctx, r.Topology, lab.Unverified))
 	if err := errors.Join(err, l.Close()); err != nil {
 		return nil, errors.Join(err, g.hold.Release())
 	}
@@ -129,16 +129,17 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	return s, nil
 }
 
-// sweep takes away what a run that was killed has left in clusters: its faults, and
-// its newcomer, whose name the next one has.
-func sweep(ctx context.Context, parts lab.Parts, clusters []*topology.Cluster, in func(*topology.Cluster) access.Cluster) error {
+// sweep takes away what a run that was killed has left of servers and their clusters:
+// its faults, and its newcomers, whose names the next ones have.
+func sweep(ctx context.Context, parts lab.Parts, servers []*topology.Server, in func(*topology.Cluster) access.Cluster) error {
 	var errs []error
-	for _, c := range clusters {
-		errs = append(errs, fault.Sweep(ctx, faultCluster(parts, c, in(c))))
+	for _, s := range servers {
+		c := s.Place.Cluster
+		errs = append(errs, fault.Sweep(ctx, faultCluster(parts, s, in(c))))
 		objects := in(c).Objects
-		err := objects.Delete(ctx, newcomerPod())
+		err := objects.Delete(ctx, newcomerPod(s.Domain))
 		if err == nil {
-			err = check.Until(ctx, check.Bound{Within: Machine, Every: pace}, newcomerGone(objects))
+			err = check.Until(ctx, check.Bound{Within: Machine, Every: pace}, newcomerGone(objects, s.Domain))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove newcomer from cluster %s: %w", c.Name, err))

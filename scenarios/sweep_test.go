@@ -81,13 +81,15 @@ func (l *leftIn) List(context.Context, access.ObjectKey, map[string]string, any)
 
 // sweep sweeps both clusters, in each of which the newcomer stays for so many looks.
 func (l *leftover) sweep(ctx context.Context, stays int) error {
-	var clusters []*topology.Cluster
+	var servers []*topology.Server
 	in := map[*topology.Cluster]access.Cluster{}
 	for _, name := range []string{"a", "b"} {
 		c := &topology.Cluster{Lab: "quotes", ClusterSpec: topology.ClusterSpec{Name: name}}
-		clusters, in[c] = append(clusters, c), access.Cluster{Objects: &leftIn{l, name, stays}}
+		d := &topology.Domain{Members: []*topology.Member{{Cluster: c}}}
+		servers = append(servers, &topology.Server{Domain: d, Place: topology.Place{Cluster: c, Namespace: topology.ServerNamespace}})
+		in[c] = access.Cluster{Objects: &leftIn{l, name, stays}}
 	}
-	return sweep(ctx, lab.Parts{Hands: l}, clusters, func(c *topology.Cluster) access.Cluster { return in[c] })
+	return sweep(ctx, lab.Parts{Hands: l}, servers, func(c *topology.Cluster) access.Cluster { return in[c] })
 }
 
 func TestSweepTakesAllOfAKilledRunAway(t *testing.T) {

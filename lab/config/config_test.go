@@ -125,9 +125,6 @@ func TestEnterprise(t *testing.T) {
 // another defines, and no two things share what has to be their own.
 func checkInvariants(tb testing.TB, top topology.Topology) {
 	tb.Helper()
-	if len(top.Clusters) != len(top.TrustDomains) {
-		tb.Errorf("%d trust domains on %d clusters", len(top.TrustDomains), len(top.Clusters))
-	}
 	g, err := topology.Resolve(top, topology.NetworkCandidates()[0])
 	if err != nil {
 		tb.Fatal(err)
@@ -143,8 +140,8 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 	for _, c := range g.Clusters {
 		once("cluster", c.Name)
 		once("pods", c.PodSubnet)
-		if len(c.Members) != 1 {
-			tb.Errorf("cluster %s has %d trust domains", c.Name, len(c.Members))
+		if len(c.Members) == 0 {
+			tb.Errorf("cluster %s has no trust domain", c.Name)
 		}
 		if node := top.Name + "-" + c.Name + "-control-plane"; len(node) > 63 {
 			tb.Errorf("node name %s has %d characters", node, len(node))
@@ -153,6 +150,7 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 	for _, td := range g.Domains {
 		once("trust domain", td.Name)
 		once("address", td.Server().Address)
+		once("namespace of a server", td.Server().Place)
 		if td.CATTL < 6*td.X509SVIDTTL || td.CATTL < 6*td.JWTSVIDTTL || td.X509SVIDTTL < time.Second || td.JWTSVIDTTL < time.Second {
 			tb.Errorf("%s: lives %s, %s under a CA of %s", td.Name, td.X509SVIDTTL, td.JWTSVIDTTL, td.CATTL)
 		}

@@ -18,11 +18,13 @@ func (l Lab) Topology() (topology.Topology, error) {
 	t := topology.Topology{Name: l.Metadata.Name}
 	for i, c := range l.Spec.Clusters {
 		t.Clusters = append(t.Clusters, topology.NewCluster(c.Name, i))
-		td, err := l.trustDomain(c)
-		if err != nil {
-			return topology.Topology{}, err
+		for _, name := range c.domains() {
+			td, err := l.trustDomain(c.Name, name)
+			if err != nil {
+				return topology.Topology{}, err
+			}
+			t.TrustDomains = append(t.TrustDomains, td)
 		}
-		t.TrustDomains = append(t.TrustDomains, td)
 	}
 	for _, r := range l.Spec.relationships() {
 		truster, err := spiffeid.TrustDomainFromString(r.truster)
@@ -50,18 +52,18 @@ func (l Lab) Topology() (topology.Topology, error) {
 	return t.Placed(topology.Topology{}), nil
 }
 
-// trustDomain returns the trust domain of a cluster.
-func (l Lab) trustDomain(c Cluster) (topology.TrustDomainSpec, error) {
-	name, err := spiffeid.TrustDomainFromString(c.TrustDomain)
+// trustDomain returns a trust domain of a cluster.
+func (l Lab) trustDomain(cluster, of string) (topology.TrustDomainSpec, error) {
+	name, err := spiffeid.TrustDomainFromString(of)
 	if err != nil {
 		return topology.TrustDomainSpec{}, err
 	}
-	i := slices.IndexFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == c.TrustDomain })
+	i := slices.IndexFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == of })
 	if i < 0 {
-		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s of cluster %s has no settings", c.TrustDomain, c.Name)
+		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s of cluster %s has no settings", of, cluster)
 	}
 	td := l.Spec.TrustDomains[i]
-	return topology.TrustDomainSpec{Name: name, Cluster: c.Name, Settings: topology.Settings{
+	return topology.TrustDomainSpec{Name: name, Cluster: cluster, Settings: topology.Settings{
 		BundleEndpoint: topology.BundleEndpoint{
 			Profile:     topology.EndpointProfile(td.BundleEndpoint.Profile),
 			Port:        td.BundleEndpoint.Port,
@@ -98,6 +100,13 @@ func (w Workload) topology() (topology.WorkloadSpec, error) {
 		return topology.WorkloadSpec{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
 	}
 	out := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Calls: w.Calls}
+	if w.TrustDomain != "" {
+		td, err := spiffeid.TrustDomainFromString(w.TrustDomain)
+		if err != nil {
+			return topology.WorkloadSpec{}, fmt.Errorf("workload %s: %w", w.Name, err)
+		}
+		out.TrustDomain = td
+	}
 	if w.Expose != "" {
 		at, err := netip.ParseAddrPort(w.Expose)
 		if err != nil {

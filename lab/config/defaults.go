@@ -14,10 +14,9 @@ import (
 // file stay right, and bears a lab that is not valid.
 func complete(l Lab) Lab {
 	l.Spec.TrustDomains = slices.Clone(l.Spec.TrustDomains)
-	for _, c := range l.Spec.Clusters {
-		named := slices.ContainsFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == c.TrustDomain })
-		if !named && c.TrustDomain != "" {
-			l.Spec.TrustDomains = append(l.Spec.TrustDomains, TrustDomain{Name: c.TrustDomain})
+	for _, name := range l.Spec.trustDomainNames() {
+		if !slices.ContainsFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == name }) {
+			l.Spec.TrustDomains = append(l.Spec.TrustDomains, TrustDomain{Name: name})
 		}
 	}
 	for i, td := range l.Spec.TrustDomains {
@@ -71,8 +70,10 @@ func completeFederation(s Spec) []Federation {
 func (s Spec) trustDomainNames() []string {
 	var names []string
 	for _, c := range s.Clusters {
-		if c.TrustDomain != "" && !slices.Contains(names, c.TrustDomain) {
-			names = append(names, c.TrustDomain)
+		for _, td := range c.domains() {
+			if td != "" && !slices.Contains(names, td) {
+				names = append(names, td)
+			}
 		}
 	}
 	return names
@@ -164,12 +165,25 @@ func (s Spec) defaultCalls(w Workload, trust trust) Names {
 	return names
 }
 
-// home returns the trust domain that a workload belongs to; empty when its
-// cluster is not known.
-func (s Spec) home(w Workload) string {
+// homes returns the trust domains that a workload may belong to: those of its
+// cluster. There are none when that is not known.
+func (s Spec) homes(w Workload) []string {
 	i := slices.IndexFunc(s.Clusters, func(c Cluster) bool { return c.Name == w.Cluster })
 	if i < 0 {
-		return ""
+		return nil
 	}
-	return s.Clusters[i].TrustDomain
+	return s.Clusters[i].domains()
+}
+
+// home returns the trust domain that a workload belongs to; empty when it is not
+// known.
+func (s Spec) home(w Workload) string {
+	homes := s.homes(w)
+	switch {
+	case slices.Contains(homes, w.TrustDomain):
+		return w.TrustDomain
+	case len(homes) == 1 && w.TrustDomain == "":
+		return homes[0]
+	}
+	return ""
 }

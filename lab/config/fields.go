@@ -109,22 +109,31 @@ func specObject() *object {
 	return &object{says: "What the lab is made of.", fields: []field{
 		{name: "clusters", value: list(nested(clusterObject()), 1, topology.MaxClusters), required: true,
 			says: "The Kubernetes clusters, each a kind cluster."},
-		{name: "trustDomains", value: list(nested(trustDomainObject()), 0, topology.MaxClusters),
-			derived: "one for each cluster, of defaults", says: "Settings of the trust domains that the clusters name."},
-		{name: "federation", value: list(nested(federationObject()), 0, topology.MaxClusters*maxTrusted), says: "Who trusts whom."},
-		{name: "workloads", value: list(nested(workloadObject()), 0, maxWorkloads()), says: "The demo programs and where they run."},
+		{name: "trustDomains", value: list(nested(trustDomainObject()), 0, maxTrustDomains),
+			derived: "one for each that a cluster names, of defaults", says: "Settings of the trust domains that the clusters name."},
+		{name: "federation", value: list(nested(federationObject()), 0, maxTrustDomains*maxTrusted), says: "Who trusts whom."},
+		{name: "workloads", value: list(nested(workloadObject()), 0, maxWorkloads), says: "The demo programs and where they run."},
 	}}
 }
 
-// maxWorkloads is how many there can be: an app runs once in a cluster.
-func maxWorkloads() int { return topology.MaxClusters * len(topology.Apps()) }
+// How many of them there can be in a lab.
+const (
+	maxTrustDomains = topology.MaxClusters * topology.MaxServers
+	maxWorkloads    = topology.MaxClusters * topology.MaxWorkloads
+)
 
 func clusterObject() *object {
-	return &object{says: "One Kubernetes cluster.", fields: []field{
-		{name: "name", value: label(maxName, "market"), required: true, says: "A place or a role, unique in the lab."},
-		{name: "trustDomain", value: trustDomain(), required: true,
-			says: "The trust domain that its workloads belong to; its SPIRE server runs in this cluster."},
-	}}
+	return &object{
+		says: "One Kubernetes cluster, with one trust domain (`trustDomain`) or several (`trustDomains`).",
+		fields: []field{
+			{name: "name", value: label(maxName, "market"), required: true, says: "A place or a role, unique in the lab."},
+			{name: "trustDomain", value: trustDomain(),
+				says: "The trust domain that its workloads belong to; its SPIRE server runs in this cluster."},
+			{name: "trustDomains", value: list(trustDomain(), 1, topology.MaxServers),
+				says: "Trust domains that share the cluster. Each has a SPIRE server and agents in a namespace of its own: the first in `spire-system`, the second in `spire-system-2`, and so on. Its workloads run in namespaces of their own, too."},
+		},
+		choice: [][]string{{"trustDomain"}, {"trustDomains"}},
+	}
 }
 
 func trustDomainObject() *object {
@@ -241,7 +250,7 @@ func federationObject() *object {
 			{name: "to", value: trustDomain(), says: "The trust domain that is trusted."},
 			{name: "shape", value: oneOf("shape", nil, mesh, hub, chain, pairs),
 				says: "Several trust domains at once, in the order of `of`. `mesh`: each and each other. `hub`: the first and each other. `chain`: each and the next. `pairs`: the first and the second, the third and the fourth, and so on."},
-			{name: "of", value: list(trustDomain(), 2, topology.MaxClusters), derived: "all trust domains, in the order of the clusters",
+			{name: "of", value: list(trustDomain(), 2, maxTrustDomains), derived: "all trust domains, in the order of the clusters",
 				says: "The trust domains of the shape."},
 			{name: "mode", value: oneOf("mode", nil, defaultMode, string(topology.Static), string(topology.Manual)), fallback: defaultMode,
 				says: "How the truster's server comes to know the bundle. `crd`: by a ClusterFederatedTrustDomain, while it runs. `static`: by `federates_with` in its configuration, which it reads when it starts. `manual`: by hand, without a relationship; only the next `fedlab up` refreshes such a bundle."},
@@ -259,8 +268,9 @@ func workloadObject() *object {
 		{name: "name", value: label(maxWorkloadName, "stock-quotes"), derived: "the app's name", says: "Unique in the lab."},
 		{name: "app", value: app(), required: true, says: "Which program it is."},
 		{name: "cluster", value: label(maxName, "market"), required: true, says: "The cluster that it runs in."},
+		{name: "trustDomain", value: trustDomain(), derived: "that of its cluster", says: "The trust domain that it belongs to, where its cluster has several."},
 		{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
-		{name: "calls", value: list(label(maxWorkloadName, "stock-quotes"), 0, maxWorkloads()),
+		{name: "calls", value: list(label(maxWorkloadName, "stock-quotes"), 0, maxWorkloads),
 			derived: "all of the apps that its app calls, as far as both trust domains trust each other",
 			says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
 	}}

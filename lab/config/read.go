@@ -69,6 +69,8 @@ func (r *reader) mapping(n *yaml.Node, v value, path string) {
 			r.problem(key, at, "unknown field "+quote(key.Value), want)
 		case seen[key.Value]:
 			r.problem(key, at, "the field is there twice", "keep one of them")
+		case val.Kind == yaml.SequenceNode && f.value.item == nil && o.hasList(key.Value+"s"):
+			r.problem(val, at, "a list is no "+f.value.kind, fmt.Sprintf("write %q for a list", key.Value+"s"))
 		default:
 			seen[key.Value] = true
 			kept = append(kept, key, val)

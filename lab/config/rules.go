@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -22,7 +23,7 @@ func rules() []rule {
 	return []rule{
 		{"Each cluster has a name of its own.", (*checker).clusterNames},
 		{"kind calls a cluster's node `<lab>-<cluster>-control-plane`; that name has at most 63 characters, as host names have.", (*checker).nodeNames},
-		{"Each cluster has a trust domain of its own. One trust domain over several clusters is not supported by this version.", (*checker).ownTrustDomain},
+		{"Each trust domain is in one cluster. One trust domain over several clusters is not supported by this version.", (*checker).ownTrustDomain},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
 		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, but for those of " + livesOfApps() + ".", (*checker).appLives},
@@ -38,8 +39,9 @@ func rules() []rule {
 		{"`endpointSpiffeId`, if written, is `spiffe://<to>/spire/server`, which an endpoint of SPIRE presents. It is there with `from` and `to` only, and only where the profile is `https_spiffe`: an `https_web` endpoint has no SPIFFE ID.", (*checker).endpointID},
 		{"A trust domain trusts at most 50 others.", (*checker).trustedCount},
 		{"Each workload has a name of its own.", (*checker).workloadNames},
-		{"No workload is called `probe-<cluster>` after a cluster of the file: so scenarios call the probe that they run there. The workloads of " + listed(behindGateway) + " are not called `" + gatewayPath + "`, which is a path of the gateways that call them.", (*checker).reservedNames},
-		{"A workload runs on a cluster of the file, and an app runs once in a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadPlace},
+		{"No workload is called `probe-<trust domain>` after a trust domain of the file: so scenarios call the probe that they run for it. The workloads of " + listed(behindGateway) + " are not called `" + gatewayPath + "`, which is a path of the gateways that call them.", (*checker).reservedNames},
+		{"A workload runs in a cluster of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads. It belongs to the trust domain of that cluster; where there are several, it names one of them.", (*checker).workloadPlace},
+		{"An app runs once for each trust domain of a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadOnce},
 		{"Within one trust domain no two workloads have the same SPIFFE ID. In two trust domains the same path makes two IDs.", (*checker).spiffeIDs},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
 		{"`calls` names workloads of the apps that the workload's app calls, each once. Without it a workload calls all of them that it can; only " + listed(callsOne) + ", which calls one, has to say which where there are several. Each of " + listed(needsCall) + " needs somebody to call.", (*checker).calls},
@@ -108,37 +110,63 @@ type names struct {
 	all []string
 	// right are those of the right form, to choose from.
 	right []string
-	// partial says that some name is missing or unreadable, or none is right: a
-	// name that is not among all need not be wrong.
+	// partial says that some name is missing or unreadable: a name that is not among
+	// all need not be wrong. Neither need it where none is right.
 	partial bool
 }
 
 // lack reports whether a name is certainly that of nothing.
 func (n names) lack(name string) bool {
-	return name != "" && !n.partial && !slices.Contains(n.all, name)
-}
-
-// clusters collects a field of all clusters.
-func (c *checker) clusters(field string, of func(Cluster) string) names {
-	n := names{partial: c.bad["spec.clusters"]}
-	for i, cluster := range c.lab.Spec.Clusters {
-		name := of(cluster)
-		n.all = append(n.all, name)
-		if !c.bad[clusterPath(i, field)] {
-			n.right = append(n.right, name)
-		}
-		n.partial = n.partial || name == ""
-	}
-	n.partial = n.partial || len(n.right) == 0
-	return n
+	return name != "" && !n.partial && len(n.right) > 0 && !slices.Contains(n.all, name)
 }
 
 func (c *checker) clusterNameList() names {
-	return c.clusters("name", func(c Cluster) string { return c.Name })
+	n := names{partial: c.bad["spec.clusters"]}
+	for i, cluster := range c.lab.Spec.Clusters {
+		n.add(cluster.Name, c.bad[clusterPath(i, "name")])
+	}
+	return n
+}
+
+func (n *names) add(name string, bad bool) {
+	n.all = append(n.all, name)
+	if !bad {
+		n.right = append(n.right, name)
+	}
+	n.partial = n.partial || name == ""
+}
+
+// home is a trust domain of a cluster, as the file writes it.
+type home struct {
+	cluster, trustDomain string
+	// path is that of the name of the trust domain.
+	path string
+}
+
+// homes returns the trust domains of all clusters.
+func (c *checker) homes() []home {
+	var all []home
+	for i, cluster := range c.lab.Spec.Clusters {
+		for j, td := range cluster.domains() {
+			path := clusterPath(i, "trustDomain")
+			if cluster.TrustDomain == "" {
+				path = fmt.Sprintf("%s[%d]", clusterPath(i, "trustDomains"), j)
+			}
+			all = append(all, home{cluster.Name, td, path})
+		}
+	}
+	return all
 }
 
 func (c *checker) trustDomains() names {
-	return c.clusters("trustDomain", func(c Cluster) string { return c.TrustDomain })
+	n := names{partial: c.bad["spec.clusters"]}
+	for _, h := range c.homes() {
+		n.add(h.trustDomain, c.bad[h.path])
+	}
+	for _, cluster := range c.lab.Spec.Clusters {
+		n.partial = n.partial || len(cluster.domains()) == 0
+	}
+	return n
 }
 
 // The path of a field of the i-th entry of each list.

@@ -35,15 +35,19 @@ func (c *checker) nodeNames() {
 
 func (c *checker) ownTrustDomain() {
 	owner := map[string]string{}
-	for i, cluster := range c.lab.Spec.Clusters {
-		td := cluster.TrustDomain
-		if first, taken := owner[td]; taken && td != "" {
-			c.report(clusterPath(i, "trustDomain"),
-				fmt.Sprintf("cluster %s has trust domain %s already, and one trust domain over several clusters%s", quote(first), quote(td), notSupported),
+	for _, h := range c.homes() {
+		first, taken := owner[h.trustDomain]
+		switch {
+		case h.trustDomain == "":
+		case !taken:
+			owner[h.trustDomain] = h.cluster
+		case first == h.cluster:
+			c.report(h.path, "trust domain "+quote(h.trustDomain)+" is there twice", "name each trust domain once")
+		default:
+			c.report(h.path,
+				fmt.Sprintf("cluster %s has trust domain %s already, and one trust domain over several clusters%s", quote(first), quote(h.trustDomain), notSupported),
 				"give each cluster a trust domain of its own")
-			continue
 		}
-		owner[td] = cluster.Name
 	}
 }
 

@@ -34,13 +34,15 @@ func behindGateway(a topology.App) bool {
 // reservedNames keeps workloads from names that mean something else.
 func (c *checker) reservedNames() {
 	probed := map[string]string{}
-	for _, cluster := range c.lab.Spec.Clusters {
-		probed[topology.ProbeOf(cluster.Name)] = cluster.Name
+	for _, name := range c.lab.Spec.trustDomainNames() {
+		if td, err := spiffeid.TrustDomainFromString(name); err == nil {
+			probed[topology.ProbeOf(td)] = name
+		}
 	}
 	for i, w := range c.lab.Spec.Workloads {
 		path := workloadPath(i, "name")
-		if cluster, taken := probed[w.Name]; taken {
-			c.report(path, fmt.Sprintf("%s is the name of the probe that scenarios run in cluster %s", quote(w.Name), quote(cluster)), "give the workload another name")
+		if td, taken := probed[w.Name]; taken {
+			c.report(path, fmt.Sprintf("%s is the name of the probe that scenarios run in trust domain %s", quote(w.Name), quote(td)), "give the workload another name")
 		}
 		if app, known := appOf(w); known && w.Name == gatewayPath && behindGateway(app) {
 			c.report(path, fmt.Sprintf("a gateway takes requests for %s itself, and cannot pass them on to app %s", quote("/"+w.Name), quote(w.App)), "give the workload another name")
@@ -49,16 +51,33 @@ func (c *checker) reservedNames() {
 }
 
 func (c *checker) workloadPlace() {
-	type place struct{ app, cluster string }
-	known, seen := c.clusterNameList(), map[place]bool{}
+	known, in := c.clusterNameList(), map[string]int{}
 	for i, w := range c.lab.Spec.Workloads {
-		at := place{w.App, w.Cluster}
+		in[w.Cluster]++
+		homes := c.lab.Spec.homes(w)
 		switch {
 		case known.lack(w.Cluster):
 			c.report(workloadPath(i, "cluster"), "no cluster is called "+quote(w.Cluster), choose(w.Cluster, known.right))
-		case seen[at] && at.app != "" && at.cluster != "":
+		case in[w.Cluster] == topology.MaxWorkloads+1:
+			c.report(workloadPath(i, "cluster"), fmt.Sprintf("this is workload %d of cluster %s", in[w.Cluster], quote(w.Cluster)), fmt.Sprintf("at most %d", topology.MaxWorkloads))
+		case w.TrustDomain == "" && len(homes) > 1:
+			c.report(workloadPath(i, "trustDomain"), "missing, and cluster "+quote(w.Cluster)+" has several trust domains", choose("", homes))
+		case w.TrustDomain != "" && len(homes) > 0 && !slices.Contains(homes, w.TrustDomain):
+			c.report(workloadPath(i, "trustDomain"), "cluster "+quote(w.Cluster)+" has no trust domain "+quote(w.TrustDomain), choose(w.TrustDomain, homes))
+		}
+	}
+}
+
+func (c *checker) workloadOnce() {
+	type place struct{ app, cluster, home string }
+	seen := map[place]bool{}
+	for i, w := range c.lab.Spec.Workloads {
+		at := place{w.App, w.Cluster, c.lab.Spec.home(w)}
+		switch {
+		case at.app == "" || at.cluster == "" || at.home == "" && len(c.lab.Spec.homes(w)) > 1:
+		case seen[at]:
 			c.report(workloadPath(i, "app"), fmt.Sprintf("cluster %s runs app %s already", quote(w.Cluster), quote(w.App)),
-				"run it in another cluster: two in one would have the same SPIFFE ID")
+				"run it in another cluster, or for another trust domain: two would have the same SPIFFE ID")
 		}
 		seen[at] = true
 	}
@@ -124,21 +143,20 @@ func ofTrustDomain(dnsName string) bool { return strings.Contains(dnsName, trust
 // hostNames goes by what SPIRE takes (its pkg/common/x509util, ValidateLabel): a
 // trust domain may be more than a host name can.
 func (c *checker) hostNames() {
-	for i, cluster := range c.lab.Spec.Clusters {
-		path := clusterPath(i, "trustDomain")
+	for _, h := range c.homes() {
 		for _, w := range c.lab.Spec.Workloads {
 			app, _ := appOf(w)
-			if w.Cluster != cluster.Name || !hasName(app) || cluster.TrustDomain == "" || c.bad[path] {
+			if w.Cluster != h.cluster || c.lab.Spec.home(w) != h.trustDomain || !hasName(app) || h.trustDomain == "" || c.bad[h.path] {
 				continue
 			}
 			name := app.DNSNames[slices.IndexFunc(app.DNSNames, ofTrustDomain)]
-			name = strings.ReplaceAll(name, trustDomainField, cluster.TrustDomain)
+			name = strings.ReplaceAll(name, trustDomainField, h.trustDomain)
 			if cause := noHostName(name); cause != "" {
 				want := "write a host name, such as \"company.com\""
-				if other := strings.ReplaceAll(cluster.TrustDomain, "_", "-"); noHostName(other) == "" && other != cluster.TrustDomain {
+				if other := strings.ReplaceAll(h.trustDomain, "_", "-"); noHostName(other) == "" && other != h.trustDomain {
 					want = "write " + quote(other)
 				}
-				c.report(path, fmt.Sprintf("%s would have the DNS name %s, which SPIRE refuses: %s", quote(w.Name), quote(name), cause),
+				c.report(h.path, fmt.Sprintf("%s would have the DNS name %s, which SPIRE refuses: %s", quote(w.Name), quote(name), cause),
 					want+", or run "+w.App+" in another trust domain")
 			}
 		}
@@ -190,7 +208,7 @@ func (c *checker) spiffeIDs() {
 		if !known || err != nil {
 			continue // reported where the app, the cluster or its trust domain stands
 		}
-		id, err := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster}.SPIFFEID(td)
+		id, err := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster}.SPIFFEID(td, app.Namespace)
 		if err != nil {
 			continue // a cluster's name can be part of it, and is reported there
 		}

@@ -33,10 +33,19 @@ type Spec struct {
 	Workloads    []Workload    `json:"workloads,omitempty" yaml:"workloads,omitempty"`
 }
 
-// Cluster is one Kubernetes cluster.
+// Cluster is one Kubernetes cluster with a trust domain, or several.
 type Cluster struct {
-	Name        string `json:"name" yaml:"name"`
-	TrustDomain string `json:"trustDomain" yaml:"trustDomain"`
+	Name         string   `json:"name" yaml:"name"`
+	TrustDomain  string   `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
+	TrustDomains []string `json:"trustDomains,omitempty" yaml:"trustDomains,flow,omitempty"`
+}
+
+// domains returns the trust domains of the cluster.
+func (c Cluster) domains() []string {
+	if c.TrustDomain != "" {
+		return []string{c.TrustDomain}
+	}
+	return c.TrustDomains
 }
 
 // TrustDomain is the settings of one SPIRE server.
@@ -106,11 +115,12 @@ type Federation struct {
 
 // Workload is one demo program in one cluster.
 type Workload struct {
-	Name    string `json:"name,omitempty" yaml:"name,omitempty"`
-	App     string `json:"app" yaml:"app"`
-	Cluster string `json:"cluster" yaml:"cluster"`
-	Expose  string `json:"expose,omitempty" yaml:"expose,omitempty"`
-	Calls   Names  `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
+	Name        string `json:"name,omitempty" yaml:"name,omitempty"`
+	App         string `json:"app" yaml:"app"`
+	Cluster     string `json:"cluster" yaml:"cluster"`
+	TrustDomain string `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
+	Expose      string `json:"expose,omitempty" yaml:"expose,omitempty"`
+	Calls       Names  `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
 }
 
 // Names is a list of names. An empty one is not the same as none at all: a

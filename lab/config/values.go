@@ -82,6 +82,12 @@ func (o *object) field(name string) (field, bool) {
 	return o.fields[i], true
 }
 
+// hasList reports whether a field of the object is a list.
+func (o *object) hasList(name string) bool {
+	f, known := o.field(name)
+	return known && f.value.item != nil
+}
+
 const notSupported = " is not supported by this version of fedlab"
 
 func nested(o *object) value {

@@ -41,6 +41,6 @@ func AgentKilled(c Cluster) Fault {
 // agentRuns checks that there is an agent and that it is ready, in another
 // container than before where that is given.
 func (c Cluster) agentRuns(before *container) check.Check {
-	ready := func(ctx context.Context) error { return c.Pods.Ready(ctx, agentSet) }
+	ready := func(ctx context.Context) error { return c.Pods.Ready(ctx, c.own(agentSet)) }
 	return c.runs("SPIRE agent", c.agent, ready, before)
 }

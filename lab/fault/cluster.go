@@ -16,6 +16,9 @@ import (
 // Cluster is where a fault is made. What a fault does not need may be nil.
 type Cluster struct {
 	Name string
+	// Namespace is where the SPIRE server is that is meant, with its agents and its
+	// datastore: a cluster may have several.
+	Namespace string
 	// Cluster must apply objects always as the same field manager. An object is given
 	// in part: what others have set stays, Helm included: for the API server, who
 	// updates and who applies are two managers even where they go by one name. A field
@@ -44,13 +47,13 @@ type Power interface {
 	Running(ctx context.Context) (bool, error)
 }
 
-// What of SPIRE is in each cluster.
+// What of SPIRE is in each namespace of a server.
 var (
-	serverSet   = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.ServerStatefulSet}
-	serverClaim = access.ObjectKey{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: spire.Namespace, Name: spire.ServerClaim}
-	database    = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: spire.Namespace, Name: spire.DatabaseRelease}
-	agentSet    = access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: spire.Namespace, Name: spire.AgentDaemonSet}
-	endpoint    = access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: spire.Namespace, Name: spire.BundleEndpointService}
+	serverSet   = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Name: spire.ServerStatefulSet}
+	serverClaim = access.ObjectKey{APIVersion: "v1", Kind: "PersistentVolumeClaim", Name: spire.ServerClaim}
+	database    = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Name: spire.DatabaseRelease}
+	agentSet    = access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Name: spire.AgentDaemonSet}
+	endpoint    = access.ObjectKey{APIVersion: "v1", Kind: "Service", Name: spire.BundleEndpointService}
 )
 
 // part is a part of an object for Apply: its spec, which may be nil.
@@ -65,8 +68,14 @@ func part(key access.ObjectKey, spec map[string]any) map[string]any {
 	return object
 }
 
+// own returns the key of what belongs to the server that is meant.
+func (c Cluster) own(key access.ObjectKey) access.ObjectKey {
+	key.Namespace = c.Namespace
+	return key
+}
+
 func (c Cluster) apply(ctx context.Context, key access.ObjectKey, spec map[string]any) error {
-	_, err := c.Objects.Apply(ctx, part(key, spec))
+	_, err := c.Objects.Apply(ctx, part(c.own(key), spec))
 	return err
 }
 
@@ -113,7 +122,7 @@ func (c container) isnot(before container) error {
 }
 
 func (c Cluster) pod(ctx context.Context, name string) (p pod, found bool, err error) {
-	found, err = c.Objects.Object(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace, Name: name}, &p)
+	found, err = c.Objects.Object(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: c.Namespace, Name: name}, &p)
 	return p, found, err
 }
 
@@ -160,7 +169,7 @@ func (c Cluster) server(ctx context.Context) (container, error) {
 
 // agentPods returns the names of the pods of agents.
 func (c Cluster) agentPods(ctx context.Context) ([]string, error) {
-	kind := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: spire.Namespace}
+	kind := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: c.Namespace}
 	return c.Objects.Named(ctx, kind, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
 }
 

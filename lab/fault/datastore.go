@@ -31,7 +31,7 @@ func DatastoreStopped(c Cluster) Fault {
 			},
 		}
 		// A part of an object that is not there would make one.
-		found, err := c.Objects.Object(ctx, database, &struct{}{})
+		found, err := c.Objects.Object(ctx, c.own(database), &struct{}{})
 		if err == nil && !found {
 			err = errors.New("the SPIRE server has no PostgreSQL")
 		}

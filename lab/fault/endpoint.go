@@ -42,7 +42,7 @@ func EndpointCut(c Cluster) Fault {
 
 // endpoints returns the addresses of the pods that the bundle endpoint leads to.
 func (c Cluster) endpoints(ctx context.Context) ([]string, error) {
-	slice := access.ObjectKey{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice", Namespace: endpoint.Namespace}
+	slice := access.ObjectKey{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice", Namespace: c.Namespace}
 	names, err := c.Objects.Named(ctx, slice, map[string]string{"kubernetes.io/service-name": endpoint.Name})
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func ServerDataLost(c Cluster) Fault {
 		if err := check.Until(ctx, dataBound, c.serverGone()); err != nil {
 			return i, err
 		}
-		if err := c.Objects.Delete(ctx, serverClaim); err != nil {
+		if err := c.Objects.Delete(ctx, c.own(serverClaim)); err != nil {
 			return i, err
 		}
 		err = check.Until(ctx, dataBound, check.Check{Name: "the volume of the SPIRE server is gone", Probe: func(ctx context.Context) error {
@@ -87,7 +87,7 @@ func (c Cluster) claim(ctx context.Context) (string, error) {
 			UID string `json:"uid"`
 		} `json:"metadata"`
 	}
-	_, err := c.Objects.Object(ctx, serverClaim, &claim)
+	_, err := c.Objects.Object(ctx, c.own(serverClaim), &claim)
 	return claim.Metadata.UID, err
 }
 
@@ -123,6 +123,6 @@ func (c Cluster) serverGone() check.Check {
 // serverRuns checks that the server has started, in another container than
 // before where that is given.
 func (c Cluster) serverRuns(before *container) check.Check {
-	started := func(ctx context.Context) error { return c.Pods.Started(ctx, serverSet, spire.ServerContainer) }
+	started := func(ctx context.Context) error { return c.Pods.Started(ctx, c.own(serverSet), spire.ServerContainer) }
 	return c.runs("SPIRE server", c.server, started, before)
 }

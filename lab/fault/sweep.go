@@ -49,7 +49,7 @@ func (c Cluster) agentSomewhere(ctx context.Context) error {
 			} `json:"template"`
 		} `json:"spec"`
 	}
-	if _, err := c.Objects.Object(ctx, agentSet, &set); err != nil {
+	if _, err := c.Objects.Object(ctx, c.own(agentSet), &set); err != nil {
 		return err
 	}
 	for label := range nowhere {

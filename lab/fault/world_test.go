@@ -128,7 +128,7 @@ func (w *world) String() string {
 }
 
 func (s *site) cluster() fault.Cluster {
-	return fault.Cluster{Name: s.name, Cluster: access.Cluster{Objects: s, Pods: pods{site: s}}, Node: s, Power: s}
+	return fault.Cluster{Name: s.name, Namespace: "spire-system", Cluster: access.Cluster{Objects: s, Pods: pods{site: s}}, Node: s, Power: s}
 }
 
 // Apply understands the parts that faults give.

@@ -10,8 +10,6 @@ import (
 // What charts/spire names things inside a cluster. A test of the chart holds
 // both sides to it.
 const (
-	// Namespace is where the release goes.
-	Namespace = topology.ServerNamespace
 	// ServerStatefulSet is what the server and the controller manager run in.
 	ServerStatefulSet = "spire-server"
 	// ServerPod is the one pod of ServerStatefulSet.
@@ -76,8 +74,12 @@ const (
 // Values is what charts/spire is installed with. Its fields are those of the
 // chart's values.schema.json, where the limits of each are.
 type Values struct {
-	TrustDomain    string         `json:"trustDomain"`
-	Cluster        string         `json:"cluster"`
+	TrustDomain string `json:"trustDomain"`
+	Cluster     string `json:"cluster"`
+	// Class is that of the resources that the controller manager serves.
+	Class string `json:"class"`
+	// SocketDir is the folder on a node where the agent's socket is.
+	SocketDir      string         `json:"socketDir"`
 	AdminID        string         `json:"adminID"`
 	LogLevel       string         `json:"logLevel"`
 	Images         Images         `json:"images"`
@@ -191,6 +193,16 @@ func StaticRelationship(t *topology.Trust) FederatesWithValues {
 	return values
 }
 
+// SocketDir returns the folder on a node where the agents of a server have their
+// socket, spire-agent.sock.
+func SocketDir(s *topology.Server) string {
+	folder := "/run/spire/agent-sockets"
+	if s.Class != "" {
+		folder += "-" + s.Class
+	}
+	return folder
+}
+
 // NewValues returns the values that install a trust domain's server and its
 // cluster's agents.
 func NewValues(s Settings) Values {
@@ -198,6 +210,8 @@ func NewValues(s Settings) Values {
 	values := Values{
 		TrustDomain: td.String(),
 		Cluster:     s.Server.Place.Cluster.Name,
+		Class:       s.Server.Class,
+		SocketDir:   SocketDir(s.Server),
 		AdminID:     AdminID(td.Name).String(),
 		LogLevel:    td.LogLevel,
 		Images:      s.Images,

@@ -29,11 +29,11 @@ type FederatedTrustDomainResource struct {
 	Spec FederatedTrustDomainSpec `json:"spec"`
 }
 
-// Relationship returns the relationship that the controller manager makes of a
-// spec in the cluster of truster. The error says why the controller manager makes
-// none (its api/v1alpha1, ParseClusterFederatedTrustDomainSpec).
-func (f FederatedTrustDomainSpec) Relationship(truster spiffeid.TrustDomain) (Relationship, error) {
-	if f.ClassName != "" {
+// Relationship returns the relationship that the controller manager of a server makes
+// of a spec. The error says why it makes none (its api/v1alpha1,
+// ParseClusterFederatedTrustDomainSpec).
+func (f FederatedTrustDomainSpec) Relationship(of *topology.Server) (Relationship, error) {
+	if f.ClassName != of.Class {
 		return Relationship{}, &UnservedClassError{f.ClassName}
 	}
 	trusted, err := spiffeid.TrustDomainFromString(f.TrustDomain)
@@ -41,7 +41,7 @@ func (f FederatedTrustDomainSpec) Relationship(truster spiffeid.TrustDomain) (Re
 		return Relationship{}, fmt.Errorf("trustDomain %q: %w", f.TrustDomain, err)
 	}
 	r := Relationship{
-		RelationshipSpec: topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: f.BundleEndpointProfile.Type},
+		RelationshipSpec: topology.RelationshipSpec{Truster: of.Domain.Name, Trusted: trusted, Profile: f.BundleEndpointProfile.Type},
 		URL:              f.BundleEndpointURL,
 	}
 	if err := endpointURL(f.BundleEndpointURL); err != nil {
@@ -82,12 +82,24 @@ func endpointURL(text string) error {
 	return nil
 }
 
-// UnservedClassError says that a resource has a class. The controller manager of
-// a lab has none, and serves only resources without one.
+// Answers reports whether a server answers for the resources of a class: its
+// controller manager serves them, or none of the cluster does and the server is the
+// cluster's first.
+func Answers(s *topology.Server, class string) bool {
+	all := s.Place.Cluster.Servers
+	i := slices.IndexFunc(all, func(other *topology.Server) bool { return other.Class == class })
+	return all[max(i, 0)] == s
+}
+
+// UnservedClassError says that no controller manager of a cluster serves the class of
+// a resource.
 type UnservedClassError struct{ Class string }
 
 func (e *UnservedClassError) Error() string {
-	return fmt.Sprintf("it has the class %q, and the controller manager serves none: nothing comes of it", e.Class)
+	if e.Class == "" {
+		return "it has no class, and each controller manager of the cluster serves one: nothing comes of it"
+	}
+	return fmt.Sprintf("it has the class %q, and no controller manager of the cluster serves that: nothing comes of it", e.Class)
 }
 
 // DuplicateError says that an older resource stands for the same trust domain.
@@ -117,18 +129,20 @@ type PassedOver struct {
 	Why     error
 }
 
-// Follow says which of a cluster's resources the controller manager makes
-// relationships of, and which it passes over: of those for one trust domain only
+// Follow says of which of a cluster's resources the controller manager of a server
+// makes relationships, and which it passes over: of those for one trust domain only
 // the oldest counts (its pkg/spirefederationrelationship, version 0.7.0). It writes
-// that to its log and nowhere else: the resource has no status.
-func Follow(truster spiffeid.TrustDomain, resources []FederatedTrustDomainResource) (map[spiffeid.TrustDomain]Followed, []PassedOver) {
-	resources = slices.SortedFunc(slices.Values(resources), func(a, b FederatedTrustDomainResource) int {
+// that to its log and nowhere else: the resource has no status. Resources for which
+// another server of the cluster answers are left out.
+func Follow(of *topology.Server, resources []FederatedTrustDomainResource) (map[spiffeid.TrustDomain]Followed, []PassedOver) {
+	resources = slices.DeleteFunc(slices.Clone(resources), func(r FederatedTrustDomainResource) bool { return !Answers(of, r.Spec.ClassName) })
+	slices.SortFunc(resources, func(a, b FederatedTrustDomainResource) int {
 		return cmp.Or(a.Metadata.Created.Compare(b.Metadata.Created), cmp.Compare(a.Metadata.UID, b.Metadata.UID))
 	})
 	followed := map[spiffeid.TrustDomain]Followed{}
 	var passed []PassedOver
 	for _, resource := range resources {
-		r, err := resource.Spec.Relationship(truster)
+		r, err := resource.Spec.Relationship(of)
 		if older, twice := followed[r.Trusted]; err == nil && twice {
 			err = &DuplicateError{r.Trusted, older.Resource}
 		}

@@ -2,6 +2,7 @@ package spire_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ func TestFollow(t *testing.T) {
 		change(&spec)
 		return spec
 	}
+	server := alone(t, broker)
 	for name, tt := range map[string]struct {
 		resources []spire.FederatedTrustDomainResource
 		// counts is the resource for cluster1.com; passed are the others.
@@ -44,7 +46,7 @@ func TestFollow(t *testing.T) {
 		"of one second":    {[]spire.FederatedTrustDomainResource{resource("b", 1, spiffe("cluster1.com")), resource("a", 1, spiffe("cluster1.com"))}, "a", []string{"b: the older ClusterFederatedTrustDomain a stands for cluster1.com, too, and counts"}},
 		"an older one with a class": {
 			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.ClassName = "theirs" })), resource("b", 2, spiffe("cluster1.com"))},
-			"b", []string{`a: it has the class "theirs", and the controller manager serves none: nothing comes of it`},
+			"b", []string{`a: it has the class "theirs", and no controller manager of the cluster serves that: nothing comes of it`},
 		},
 		"an older one that is refused": {
 			[]spire.FederatedTrustDomainResource{resource("a", 1, with(func(s *spire.FederatedTrustDomainSpec) { s.BundleEndpointURL = "http://10.192.1.1:8443" })), resource("b", 2, spiffe("cluster1.com"))},
@@ -76,7 +78,7 @@ func TestFollow(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			followed, passed := spire.Follow(broker, tt.resources)
+			followed, passed := spire.Follow(server, tt.resources)
 			f := followed[market]
 			if f.Resource != tt.counts || f.Resource != "" && (f.Truster != broker || f.EndpointID != spiffeid.RequireFromString("spiffe://cluster1.com/spire/server")) {
 				t.Errorf("%s counts, as %+v; want %q", f.Resource, f, tt.counts)
@@ -89,5 +91,85 @@ func TestFollow(t *testing.T) {
 				t.Errorf("passed over\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.passed, "\n"))
 			}
 		})
+	}
+}
+
+// alone returns a server that shares its cluster with no other.
+func alone(t *testing.T, td spiffeid.TrustDomain) *topology.Server {
+	t.Helper()
+	return sharing(t, td)[0]
+}
+
+// sharing returns servers of one cluster, in the order of their slots.
+func sharing(t *testing.T, names ...spiffeid.TrustDomain) []*topology.Server {
+	t.Helper()
+	lab := topology.Topology{Name: "lab", Clusters: []topology.ClusterSpec{{Name: "floor"}}}
+	for _, td := range names {
+		lab.TrustDomains = append(lab.TrustDomains, topology.TrustDomainSpec{Name: td, Cluster: "floor"})
+	}
+	g, err := topology.Resolve(lab.Placed(topology.Topology{}), netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.Servers()
+}
+
+// Of two servers in a cluster each follows the resources of its own class, and what
+// nobody serves is told once.
+func TestFollowByClass(t *testing.T) {
+	servers := sharing(t, market, broker)
+	var all []spire.FederatedTrustDomainResource
+	for name, class := range map[string]string{"none": "", "second": "spire-system-2", "strange": "theirs"} {
+		r := spire.FederatedTrustDomainResource{Spec: spire.FederatedTrustDomainSpec{
+			TrustDomain: "partner.test", BundleEndpointURL: "https://10.192.1.1", BundleEndpointProfile: spire.EndpointProfile{Type: topology.HTTPSWeb}, ClassName: class,
+		}}
+		r.Metadata.Name = name
+		all = append(all, r)
+	}
+	partner := spiffeid.RequireTrustDomainFromString("partner.test")
+	for i, want := range []struct{ follows, passes string }{{"none", "strange"}, {"second", ""}} {
+		followed, passed := spire.Follow(servers[i], all)
+		var names []string
+		for _, p := range passed {
+			names = append(names, p.Resource)
+		}
+		if got := followed[partner].Resource; got != want.follows || strings.Join(names, " ") != want.passes {
+			t.Errorf("%s follows %q and passes over %q, want %q and %q", servers[i].Domain, got, names, want.follows, want.passes)
+		}
+	}
+}
+
+// A server that is alone answers for all classes.
+func TestAnswers(t *testing.T) {
+	servers := sharing(t, market, broker)
+	for class, want := range map[string]int{"": 0, "spire-system-2": 1, "theirs": 0} {
+		for i, s := range servers {
+			if got := spire.Answers(s, class); got != (i == want) {
+				t.Errorf("the server of %s answers for class %q: %t", s.Domain, class, got)
+			}
+		}
+	}
+	left := servers[1]
+	left.Place.Cluster.Servers = servers[1:]
+	for _, class := range []string{"", "spire-system-2", "theirs"} {
+		if !spire.Answers(left, class) {
+			t.Errorf("nobody answers for class %q", class)
+		}
+	}
+}
+
+// Two servers of a cluster have no resource of one name.
+func TestNamesOfServersThatShareACluster(t *testing.T) {
+	servers := sharing(t, market, broker)
+	partner := spiffeid.RequireTrustDomainFromString("partner.test")
+	for i, want := range []string{"partner.test", "spire-system-2.partner.test"} {
+		if got := spire.NameFor(servers[i], partner); got != want {
+			t.Errorf("%s: got %q, want %q", servers[i].Domain, got, want)
+		}
+	}
+	for i, want := range []string{"/run/spire/agent-sockets", "/run/spire/agent-sockets-spire-system-2"} {
+		if got := spire.SocketDir(servers[i]); got != want {
+			t.Errorf("%s: got %q, want %q", servers[i].Domain, got, want)
+		}
 	}
 }

@@ -105,12 +105,13 @@ func FederatedTrustDomain(t *topology.Trust, bundle *spiffebundle.Bundle) (Resou
 	return Resource{
 		APIVersion: ResourceAPIVersion,
 		Kind:       FederatedTrustDomainKind,
-		Metadata:   Metadata{Name: ResourceName(t.Trusted.Name), Labels: Owned()},
+		Metadata:   Metadata{Name: ResourceName(t), Labels: Owned()},
 		Spec: FederatedTrustDomainSpec{
 			TrustDomain:           t.Trusted.String(),
 			BundleEndpointURL:     BundleEndpointURL(t.Trusted.Server()),
 			BundleEndpointProfile: profile,
 			TrustDomainBundle:     string(document),
+			ClassName:             t.Truster.Server().Class,
 		},
 	}, nil
 }
@@ -131,6 +132,7 @@ type WorkloadIdentitySpec struct {
 	TTL           string   `json:"ttl,omitempty"`
 	FederatesWith []string `json:"federatesWith,omitempty"`
 	Hint          string   `json:"hint,omitempty"`
+	ClassName     string   `json:"className,omitempty"`
 }
 
 // LabelSelector selects what has all of these labels.
@@ -155,23 +157,35 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 		Spec: WorkloadIdentitySpec{
 			SPIFFEIDTemplate: "spiffe://{{ .TrustDomain }}" + w.App.IDTemplate,
 			// Kubernetes itself labels each namespace with its name.
-			NamespaceSelector: LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.App.Namespace}},
+			NamespaceSelector: LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.Namespace}},
 			PodSelector:       LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": w.App.Name}},
 			WorkloadSelectorTemplates: append([]string{
-				"k8s:ns:" + w.App.Namespace,
+				"k8s:ns:" + w.Namespace,
 				"k8s:sa:" + w.App.ServiceAccount,
 			}, w.App.Selectors...),
 			DNSNameTemplates: w.App.DNSNames,
 			TTL:              ttl,
 			FederatesWith:    names,
 			Hint:             Hint,
+			ClassName:        w.Member.Server.Class,
 		},
 	}
 }
 
-// ResourceName returns the name of the ClusterFederatedTrustDomain for a trusted
-// domain: the domain's own, where Kubernetes accepts that.
-func ResourceName(trusted spiffeid.TrustDomain) string { return resourceName(trusted.Name()) }
+// ResourceName returns the name of the ClusterFederatedTrustDomain of a trust.
+func ResourceName(t *topology.Trust) string {
+	return NameFor(t.Truster.Server(), t.Trusted.Name)
+}
+
+// NameFor returns the name of the ClusterFederatedTrustDomain by which a server
+// follows a trust domain: that domain's own name, where Kubernetes accepts it, after
+// the class where the server has one.
+func NameFor(s *topology.Server, trusted spiffeid.TrustDomain) string {
+	if s.Class == "" {
+		return resourceName(trusted.Name())
+	}
+	return resourceName(s.Class + "." + trusted.Name())
+}
 
 // IdentityName returns the name of the ClusterSPIFFEID of a workload.
 func IdentityName(w *topology.Workload) string { return resourceName(w.Name) }

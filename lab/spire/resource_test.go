@@ -36,7 +36,7 @@ func trust(truster, trusted spiffeid.TrustDomain, profile topology.EndpointProfi
 	d := &topology.Domain{Name: trusted, Settings: topology.Settings{BundleEndpoint: endpoint}}
 	d.Servers = []*topology.Server{{Domain: d, Address: address}}
 	return &topology.Trust{
-		Truster: &topology.Domain{Name: truster}, Trusted: d,
+		Truster: &topology.Domain{Name: truster, Servers: []*topology.Server{{}}}, Trusted: d,
 		RelationshipSpec: topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: profile},
 	}
 }
@@ -226,7 +226,9 @@ func TestWorkloadIdentityOfApp(t *testing.T) {
 		Namespace:      "company",
 		ServiceAccount: "data",
 	}
-	wantJSON(t, spire.WorkloadIdentity(&topology.Workload{Name: "orders", App: app}).Spec, `{
+	wantJSON(t, spire.WorkloadIdentity(&topology.Workload{
+		Name: "orders", App: app, Namespace: "company", Member: &topology.Member{Server: &topology.Server{Class: "second"}},
+	}).Spec, `{
   "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/service/{{ .PodMeta.Labels.service }}",
   "namespaceSelector": {
     "matchLabels": {
@@ -247,7 +249,8 @@ func TestWorkloadIdentityOfApp(t *testing.T) {
     "data.{{ .TrustDomain }}"
   ],
   "ttl": "1h30m0s",
-  "hint": "fedlab"
+  "hint": "fedlab",
+  "className": "second"
 }`)
 }
 
@@ -278,7 +281,7 @@ func rendered(t *testing.T, text string, td spiffeid.TrustDomain, w *topology.Wo
 	data := struct {
 		TrustDomain string
 		PodMeta     *meta
-	}{td.Name(), &meta{w.App.Namespace, w.PodLabels()}}
+	}{td.Name(), &meta{w.Namespace, w.PodLabels()}}
 	if err := parsed.Execute(&out, data); err != nil {
 		t.Fatal(err)
 	}
@@ -363,8 +366,7 @@ func TestResourceNames(t *testing.T) {
 		{"a..b", "a--b-f62b42414c514fa6"},
 	}
 	for _, test := range tests {
-		resource := spire.WorkloadIdentity(&topology.Workload{Name: test.name})
-		if got := resource.Metadata.Name; got != test.want {
+		if got := spire.IdentityName(&topology.Workload{Name: test.name}); got != test.want {
 			t.Errorf("resource of %q is named %q, want %q", test.name, got, test.want)
 		}
 	}

@@ -52,9 +52,29 @@ func (t Topology) Placed(before Topology) Topology {
 	}
 	for _, c := range t.Clusters {
 		placedIn(c.Name, before.TrustDomains, t.TrustDomains, (*TrustDomainSpec).slotted)
-		placedIn(c.Name, before.Workloads, t.Workloads, (*WorkloadSpec).slotted)
+		placedIn(c.Name, before.withDomains(), t.withDomains(), (*homed).slotted)
 	}
 	return t
+}
+
+// homed is a workload with the name of its trust domain.
+type homed struct {
+	*WorkloadSpec
+	domain string
+}
+
+// withDomains returns the workloads. A workload that names no trust domain has that
+// of its cluster.
+func (t Topology) withDomains() []homed {
+	all := make([]homed, len(t.Workloads))
+	for i := range t.Workloads {
+		w := &t.Workloads[i]
+		all[i] = homed{w, w.TrustDomain.Name()}
+		if j := slices.IndexFunc(t.TrustDomains, func(td TrustDomainSpec) bool { return td.Cluster == w.Cluster }); w.TrustDomain.IsZero() && j >= 0 {
+			all[i].domain = t.TrustDomains[j].Name.Name()
+		}
+	}
+	return all
 }
 
 // slotted is what has an address of its own in a cluster; the name tells it apart from
@@ -68,8 +88,8 @@ func (td *TrustDomainSpec) slotted() slotted { return slotted{td.Cluster, td.Nam
 
 // slotted goes by the app, which runs once in a trust domain's part of a cluster: its
 // workload may have another name now.
-func (w *WorkloadSpec) slotted() slotted {
-	return slotted{w.Cluster, w.App.Name + " " + w.TrustDomain.Name(), &w.Slot}
+func (w *homed) slotted() slotted {
+	return slotted{w.Cluster, w.App.Name + " " + w.domain, &w.Slot}
 }
 
 // placedIn gives what is in a cluster its slots: those of before, or else free ones.
@@ -181,10 +201,10 @@ const (
 	poolSize      = 254
 )
 
-// Limits of slots.
+// How many there can be in one cluster: each has an address of its own.
 const (
-	maxServers   = firstWorkload - firstServer
-	maxWorkloads = poolSize - firstWorkload
+	MaxServers   = firstWorkload - firstServer
+	MaxWorkloads = poolSize - firstWorkload
 )
 
 // pool returns the range of the i-th cluster; the zero value without a network.

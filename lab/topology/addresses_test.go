@@ -95,7 +95,7 @@ func TestAddressesLieInTheirPool(t *testing.T) {
 	top := lab(MaxClusters)
 	top.Workloads = append(top.Workloads, WorkloadSpec{Name: "second", App: Apps()[1], Cluster: "c0"})
 	top = top.Placed(lab(MaxClusters))
-	top.TrustDomains[1].Slot, top.Workloads[1].Slot = maxServers-1, maxWorkloads-1
+	top.TrustDomains[1].Slot, top.Workloads[1].Slot = MaxServers-1, MaxWorkloads-1
 	g := resolve(t, top, NetworkCandidates()[0])
 	owner := map[netip.Addr]string{}
 	own := func(name string, c *Cluster, addr netip.Addr) {

@@ -150,7 +150,7 @@ const SyntheticTrustDomain = "synthetic.test"
 
 // Probe is the program by which scenarios call from one trust domain to another
 // and look at what the Workload API hands out. It is no app of the lab file:
-// WithProbes puts one into each cluster while scenarios run.
+// WithProbes puts one into each trust domain while scenarios run.
 func Probe() App {
 	return App{
 		Name:           "probe",
@@ -178,7 +178,7 @@ func (w WorkloadSpec) podLabels() map[string]string {
 
 // idPath fills in the template of the workload's SPIFFE ID as the controller
 // manager does (its pkg/spireentry, RenderPodEntry).
-func (w WorkloadSpec) idPath() (string, error) {
+func (w WorkloadSpec) idPath(namespace string) (string, error) {
 	parsed, err := template.New(w.App.Name).Option("missingkey=error").Parse(w.App.IDTemplate)
 	if err != nil {
 		return "", err
@@ -188,6 +188,6 @@ func (w WorkloadSpec) idPath() (string, error) {
 		Labels    map[string]string
 	}
 	var path strings.Builder
-	err = parsed.Execute(&path, struct{ PodMeta meta }{meta{w.App.Namespace, w.podLabels()}})
+	err = parsed.Execute(&path, struct{ PodMeta meta }{meta{namespace, w.podLabels()}})
 	return path.String(), err
 }

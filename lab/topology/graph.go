@@ -1,6 +1,8 @@
 package topology
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -73,7 +75,9 @@ const firstNodePort = 30081
 // place in the file, which may change while the cluster cannot.
 func (c *Cluster) Ports() map[netip.AddrPort]int {
 	exposed := slices.DeleteFunc(c.Workloads(), func(w *Workload) bool { return !w.Expose.IsValid() })
-	slices.SortStableFunc(exposed, func(a, b *Workload) int { return strings.Compare(a.App.Name, b.App.Name) })
+	slices.SortStableFunc(exposed, func(a, b *Workload) int {
+		return cmp.Or(strings.Compare(a.App.Name, b.App.Name), strings.Compare(a.Namespace, b.Namespace))
+	})
 	ports := map[netip.AddrPort]int{}
 	for i, w := range exposed {
 		ports[w.Expose] = firstNodePort + i
@@ -129,7 +133,7 @@ func (d *Domain) TrustIn(other *Domain) *Trust {
 	return d.Trusts[i]
 }
 
-// ServerNamespace is the namespace that a SPIRE server runs in.
+// ServerNamespace is the namespace of the first SPIRE server of a cluster.
 const ServerNamespace = "spire-system"
 
 // Place is where a SPIRE server runs: a namespace of a cluster.
@@ -138,10 +142,22 @@ type Place struct {
 	Namespace string
 }
 
+// inSlot returns what a name becomes for the trust domain in a slot of its cluster:
+// the first one has the name as it is.
+func inSlot(name string, slot int) string {
+	if slot == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, slot+1)
+}
+
 // Server is a SPIRE server.
 type Server struct {
 	Domain *Domain
 	Place  Place
+	// Class is the class of the resources that the server's controller manager
+	// serves. The first server of a cluster serves those without a class.
+	Class string
 	// Address is that of its bundle endpoint. It stays the same when the Service is
 	// made again, so that the peers' URLs stay right.
 	Address netip.Addr
@@ -160,7 +176,13 @@ type Member struct {
 	Server *Server
 	// Workloads run in the cluster and belong to the trust domain.
 	Workloads []*Workload
+
+	// slot is that of the trust domain in the cluster.
+	slot int
 }
+
+// Namespace returns where the pods of an app of the member run.
+func (m *Member) Namespace(of App) string { return inSlot(of.Namespace, m.slot) }
 
 // Trust is one direction of federation: the server of Truster fetches the bundle of
 // Trusted, and workloads of Truster may then verify SVIDs of Trusted.
@@ -174,6 +196,9 @@ type Trust struct {
 type Workload struct {
 	Name string
 	App  App
+	// Namespace is where its pods run: that of its app, and another one for each
+	// further trust domain of a cluster.
+	Namespace string
 	// Member is where it runs, and whose trust domain it belongs to.
 	Member *Member
 	// ID is the SPIFFE ID that it is registered with.

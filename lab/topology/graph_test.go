@@ -55,6 +55,68 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// Trust domains that share a cluster share no name in it.
+func TestTrustDomainsOfOneCluster(t *testing.T) {
+	a, b := spiffeid.RequireTrustDomainFromString("a.test"), spiffeid.RequireTrustDomainFromString("b.test")
+	top := Topology{
+		Name: "lab", Clusters: []ClusterSpec{NewCluster("floor", 0)},
+		TrustDomains: []TrustDomainSpec{{Name: a, Cluster: "floor"}, {Name: b, Cluster: "floor"}},
+	}
+	for _, td := range []spiffeid.TrustDomain{a, b} {
+		for _, app := range Apps() {
+			top.Workloads = append(top.Workloads, WorkloadSpec{Name: app.Name + "-of-" + td.Name(), App: app, Cluster: "floor", TrustDomain: td})
+		}
+	}
+	placed := top.WithProbes().Placed(Topology{})
+	g := resolve(t, placed, NetworkCandidates()[0])
+	taken := map[string]bool{}
+	once := func(what string) {
+		t.Helper()
+		if taken[what] {
+			t.Errorf("%s is there twice", what)
+		}
+		taken[what] = true
+	}
+	for _, s := range g.Servers() {
+		once("namespace " + s.Place.Namespace)
+		once("class " + s.Class)
+		once("address " + s.Address.String())
+	}
+	for _, w := range g.Workloads {
+		once("deployment " + w.Namespace + "/" + w.App.Deployment)
+		once("address " + w.Address.String())
+		once("SPIFFE ID " + w.ID.String())
+	}
+	if w := g.Domains[1].Workloads()[2]; w.ID.String() != "spiffe://b.test/ns/distributed-app-2/service/frontend" {
+		t.Errorf("the SPIFFE ID of %s is %s", w.Name, w.ID)
+	}
+
+	// A second trust domain moves nothing of the first, whose workloads may say
+	// since then whose they are.
+	before := top
+	before.TrustDomains, before.Workloads = top.TrustDomains[:1], slices.Clone(top.Workloads[:len(Apps())])
+	for i := range before.Workloads {
+		before.Workloads[i].TrustDomain = spiffeid.TrustDomain{}
+	}
+	before = before.Placed(Topology{})
+	after := top
+	after.TrustDomains = []TrustDomainSpec{top.TrustDomains[1], top.TrustDomains[0]}
+	after.Workloads = slices.Concat(top.Workloads[len(Apps()):], top.Workloads[:len(Apps())])
+	was, is := resolve(t, before, NetworkCandidates()[0]), resolve(t, after.Placed(before), NetworkCandidates()[0])
+	for i, w := range was.Workloads {
+		if now := is.Workloads[len(Apps())+i]; now.Address != w.Address || now.Namespace != w.Namespace || now.ID != w.ID {
+			t.Errorf("%s was at %s in %s as %s, and is at %s in %s as %s", w.Name, w.Address, w.Namespace, w.ID, now.Address, now.Namespace, now.ID)
+		}
+	}
+	// And the second keeps its place without the first.
+	alone := top
+	alone.TrustDomains, alone.Workloads = top.TrustDomains[1:], top.Workloads[len(Apps()):]
+	left := resolve(t, alone.Placed(placed), NetworkCandidates()[0]).Servers()[0]
+	if left.Place.Namespace != "spire-system-2" || left.Address != g.Servers()[1].Address || left.Class != "spire-system-2" {
+		t.Errorf("the second is in %s at %s when the first is gone", left.Place.Namespace, left.Address)
+	}
+}
+
 // A part that points at another is pointed at by it, where both know each other.
 func TestPointersGoBothWays(t *testing.T) {
 	top := federated()

@@ -58,12 +58,15 @@ func (r *resolver) resolveDomains() error {
 			return fmt.Errorf("lab %s has two trust domains %q", r.Name, spec.Name.Name())
 		case c == nil:
 			return fmt.Errorf("trust domain %s: %w", spec.Name.Name(), &UnknownError{r.Name, "cluster", spec.Cluster})
-		case spec.Slot >= maxServers:
-			return fmt.Errorf("cluster %s of lab %s has more than %d SPIRE servers", c.Name, r.Name, maxServers)
+		case spec.Slot >= MaxServers:
+			return fmt.Errorf("cluster %s of lab %s has more than %d SPIRE servers", c.Name, r.Name, MaxServers)
 		}
 		d := &Domain{Name: spec.Name, Settings: spec.Settings}
-		s := &Server{Domain: d, Place: Place{Cluster: c, Namespace: ServerNamespace}, Address: c.Pool.at(firstServer + spec.Slot)}
-		m := &Member{Domain: d, Cluster: c, Server: s}
+		s := &Server{Domain: d, Place: Place{Cluster: c, Namespace: inSlot(ServerNamespace, spec.Slot)}, Address: c.Pool.at(firstServer + spec.Slot)}
+		if spec.Slot > 0 {
+			s.Class = s.Place.Namespace
+		}
+		m := &Member{Domain: d, Cluster: c, Server: s, slot: spec.Slot}
 		d.Servers, d.Members = []*Server{s}, []*Member{m}
 		c.Servers, c.Members = append(c.Servers, s), append(c.Members, m)
 		r.Domains, r.domains[spec.Name] = append(r.Domains, d), d
@@ -108,15 +111,16 @@ func (r *resolver) resolveWorkloads() error {
 		if err != nil {
 			return fmt.Errorf("workload %s: %w", spec.Name, err)
 		}
-		if spec.Slot >= maxWorkloads {
-			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster.Name, r.Name, maxWorkloads)
+		if spec.Slot >= MaxWorkloads {
+			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster.Name, r.Name, MaxWorkloads)
 		}
-		id, err := spec.SPIFFEID(m.Domain.Name)
+		namespace := m.Namespace(spec.App)
+		id, err := spec.SPIFFEID(m.Domain.Name, namespace)
 		if err != nil {
 			return err
 		}
 		w := &Workload{
-			Name: spec.Name, App: spec.App, Member: m, ID: id, Address: m.Cluster.Pool.at(firstWorkload + spec.Slot),
+			Name: spec.Name, App: spec.App, Namespace: namespace, Member: m, ID: id, Address: m.Cluster.Pool.at(firstWorkload + spec.Slot),
 			Expose: spec.Expose, order: i, spec: spec,
 		}
 		m.Workloads = append(m.Workloads, w)

@@ -203,10 +203,10 @@ func (w WorkloadSpec) URL() string {
 	return "http://" + host + w.App.Page
 }
 
-// SPIFFEID returns the identity that the workload is registered with in its trust
-// domain. The error says what is wrong with the template of its app.
-func (w WorkloadSpec) SPIFFEID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
-	path, err := w.idPath()
+// SPIFFEID returns the identity that the workload is registered with when it runs in
+// a namespace. The error says what is wrong with the template of its app.
+func (w WorkloadSpec) SPIFFEID(td spiffeid.TrustDomain, namespace string) (spiffeid.ID, error) {
+	path, err := w.idPath(namespace)
 	if err != nil {
 		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID of workload %s: %w", w.Name, err)
 	}
@@ -214,21 +214,21 @@ func (w WorkloadSpec) SPIFFEID(td spiffeid.TrustDomain) (spiffeid.ID, error) {
 }
 
 // ProbeOf returns the name of the workload by which scenarios call from and to a
-// cluster.
-func ProbeOf(cluster string) string { return "probe-" + cluster }
+// trust domain.
+func ProbeOf(td spiffeid.TrustDomain) string { return "probe-" + td.Name() }
 
-// WithProbes returns t with a probe in each cluster that has a trust domain, each
-// of which may call each other.
+// WithProbes returns t with a probe for each trust domain. Each probe may call each
+// other.
 func (t Topology) WithProbes() Topology {
 	t.Workloads = slices.Clone(t.Workloads)
 	var names []string
 	for _, td := range t.TrustDomains {
-		names = append(names, ProbeOf(td.Cluster))
+		names = append(names, ProbeOf(td.Name))
 	}
 	for _, td := range t.TrustDomains {
-		own := ProbeOf(td.Cluster)
+		own := ProbeOf(td.Name)
 		t.Workloads = append(t.Workloads, WorkloadSpec{
-			Name: own, App: Probe(), Cluster: td.Cluster,
+			Name: own, App: Probe(), Cluster: td.Cluster, TrustDomain: td.Name,
 			Calls: slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }),
 		})
 	}

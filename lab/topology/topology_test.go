@@ -23,7 +23,7 @@ func federated() Topology {
 func TestApps(t *testing.T) {
 	taken := map[string]string{}
 	for _, a := range Apps() {
-		path, err := WorkloadSpec{Name: a.Name, App: a, Cluster: "c0"}.idPath()
+		path, err := WorkloadSpec{Name: a.Name, App: a, Cluster: "c0"}.idPath(a.Namespace)
 		if err != nil {
 			t.Errorf("app %s: %v", a.Name, err)
 		}
@@ -57,7 +57,7 @@ func TestCompanySPIFFEIDs(t *testing.T) {
 		"api-gateway":   "/gateway/edge/aws",
 	}
 	for _, a := range companyApps() {
-		if got, err := (WorkloadSpec{App: a, Cluster: "aws"}).idPath(); got != want[a.Name] || err != nil {
+		if got, err := (WorkloadSpec{App: a, Cluster: "aws"}).idPath(a.Namespace); got != want[a.Name] || err != nil {
 			t.Errorf("%s has the path %s (%v), want %s", a.Name, got, err, want[a.Name])
 		}
 	}

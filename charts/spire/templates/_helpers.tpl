@@ -4,6 +4,14 @@ app.kubernetes.io/name: {{ . }}
 app.kubernetes.io/part-of: spire
 {{- end }}
 
+{{/*
+The name of an object of the whole cluster; the arguments are the name without a
+class, and the chart's root.
+*/}}
+{{- define "spire.clusterName" -}}
+{{ .name }}{{ with .root.Values.class }}-{{ . }}{{ end }}
+{{- end }}
+
 {{/* What no container of this chart needs, it does not get. */}}
 {{- define "spire.containerSecurity" -}}
 allowPrivilegeEscalation: false

@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/scenarios"
+)
+
+// The quotes of one trust domain go to another one in the same cluster.
+var _ = Describe("Two trust domains in one cluster", Ordered, Label("shared"), func() {
+	const first, second = "cluster1.com", "cluster2.com"
+	var (
+		lab  *subject
+		file string
+	)
+	write := func(l config.Lab) {
+		GinkgoHelper()
+		data, err := config.Marshal(l)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(os.WriteFile(file, data, 0o644)).To(Succeed())
+	}
+	intent := func(port string) config.Lab {
+		return config.Lab{
+			APIVersion: config.APIVersion, Kind: config.Kind, Metadata: config.Metadata{Name: "e2e-shared"},
+			Spec: config.Spec{
+				Clusters:   []config.Cluster{{Name: "floor", TrustDomains: []string{first, second}}},
+				Federation: []config.Federation{{Between: []string{first, second}}},
+				Workloads: []config.Workload{
+					{App: "stock-quotes", Cluster: "floor", TrustDomain: first},
+					{App: "broker-webapp", Cluster: "floor", TrustDomain: second, Expose: port},
+				},
+			},
+		}
+	}
+	BeforeAll(func(ctx SpecContext) {
+		port, err := freePort(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		file = filepath.Join(scratch(), "shared.yaml")
+		write(intent(port))
+		lab, err = existing(under.command, file)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(lab.close)
+		Expect(lab.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
+		DeferCleanup(func(ctx SpecContext) {
+			Expect(lab.fedlab(ctx, "down")).To(endWell())
+		}, NodeTimeout(3*time.Minute))
+		began := time.Now()
+		Expect(lab.fedlab(ctx, "up")).To(endWell())
+		measured("a shared cluster up in", began)
+	}, NodeTimeout(10*time.Minute))
+
+	It("federate, and their workloads know each other", func(ctx SpecContext) {
+		Expect(lab.well(ctx)).To(Succeed())
+		Expect(lab.fedlab(ctx, "drift")).To(endWell())
+		p := lab.pair()
+		Eventually(flowing(p.broker)).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
+		v, err := ask(ctx, p.broker)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(v.Peer.ID).To(Equal("spiffe://" + first + "/server"))
+		Expect(v.Self.ID).To(Equal("spiffe://" + second + "/client"))
+		Expect(p.server.Namespace).To(Equal("demo"))
+		Expect(p.broker.Namespace).To(Equal("demo-2"))
+	}, SpecTimeout(2*time.Minute))
+
+	It("are unchanged by a second up", func(ctx SpecContext) {
+		again := lab.fedlab(ctx, "up")
+		Expect(again).To(endWell())
+		Expect(again.Stderr).NotTo(ContainSubstring("removes it"))
+		Expect(lab.fedlab(ctx, "svid", "broker-webapp")).To(And(endWell(), HaveField("Stdout", ContainSubstring(second))))
+		listed, err := lab.run(ctx, "spire", "--lab", lab.file, second, "--", "bundle", "list")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(listed).To(And(endWell(), HaveField("Stdout", ContainSubstring(first))))
+		Expect(lab.fedlab(ctx, "logs", second, "agent")).To(And(endWell(), HaveField("Stdout", ContainSubstring(second))))
+	}, SpecTimeout(2*time.Minute))
+
+	It("each break and recover alone", func(ctx SpecContext) {
+		runner := &scenarios.Runner{Driver: &lab.driver.Driver, Topology: lab.graph.Intent(), Observe: told}
+		session, err := runner.Open(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) { Expect(session.Close(ctx)).To(Succeed()) }, NodeTimeout(5*time.Minute))
+		for _, name := range []string{"outage/server", "outage/agent", "auth/not-federated"} {
+			s, err := scenarios.Find(name)
+			Expect(err).NotTo(HaveOccurred())
+			record, err := session.Run(ctx, s)
+			Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
+			Expect(objections(record)).To(BeEmpty(), name)
+		}
+		parted, err := scenarios.Find("outage/partition")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(parted.RunsOn(lab.graph)).To(MatchError(ContainSubstring("two trust domains in clusters of their own")))
+	}, SpecTimeout(15*time.Minute))
+
+	It("part when one leaves the file", func(ctx SpecContext) {
+		l := intent("")
+		l.Spec.Clusters[0].TrustDomains = []string{first}
+		l.Spec.Federation, l.Spec.Workloads = nil, l.Spec.Workloads[:1]
+		write(l)
+		Expect(lab.fedlab(ctx, "up")).To(endWell())
+		Expect(lab.fedlab(ctx, "status")).To(endWell())
+		cluster, err := lab.cluster("floor")
+		Expect(err).NotTo(HaveOccurred())
+		for _, namespace := range []string{topology.ServerNamespace + "-2", "demo-2"} {
+			for _, kind := range []string{"Pod", "Secret", "Service", "PersistentVolumeClaim"} {
+				Eventually(func() (any, error) { return cluster.Objects(ctx, "v1", kind, namespace, "") }).
+					WithContext(ctx).WithTimeout(rollout).WithPolling(poll).Should(BeEmpty(), "%s in %s", kind, namespace)
+			}
+		}
+		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "", "")).To(BeEmpty())
+		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, "ClusterSPIFFEID", "", "")).To(HaveLen(1))
+	}, SpecTimeout(5*time.Minute))
+})
