@@ -63,6 +63,7 @@ func layers() []layer {
 		{"scenarios/report", []string{"scenarios", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
 
 		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
+		{"lab/demo", []string{"lab/topology", "lab/spire", goSPIFFE}, "the demo programs are guests: they know what a workload is, and nothing of who runs it"},
 		{"lab/access", nil, "the ports are the ground floor: who acts through them, and who implements them, need not know each other"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
 		{"lab/topology", []string{goSPIFFE}, "intent is values: who reads them need not know what runs"},
@@ -267,6 +268,10 @@ func TestImportRulesRefuse(t *testing.T) {
 	}{
 		{"lab", false, module + "/lab/local", "lab may not: the driver is given its parts"},
 		{"lab", false, client, "lab may not: the driver is given its parts"},
+		{"lab", false, module + "/lab/demo", "lab may not: the driver is given its parts"},
+		{"lab/config", false, module + "/lab/demo", "lab/config may not: the lab file is one way"},
+		{"scenarios", false, module + "/lab/demo", "scenarios may not: a scenario returns errors"},
+		{"lab/local", false, module + "/lab/demo", ""},
 		{"lab", true, client, "only lab/kube and lab/helmrelease may: "},
 		{"lab/plan", false, module + "/lab", "lab/plan may not: a plan is data"},
 		{"lab/access", false, module + "/lab/topology", "lab/access may not: the ports are the ground floor"},

@@ -25,6 +25,7 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 
 	"github.com/fedlab-dev/fedlab/charts"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/spire/spiretest"
@@ -509,7 +510,7 @@ func TestSPIRETakesTextAsItIs(t *testing.T) {
 
 // The pods of a demo program must be those that its identity is for.
 func TestDemosArePodsOfTheirIdentities(t *testing.T) {
-	for _, app := range topology.Apps() {
+	for _, app := range demo.Apps() {
 		t.Run(app.Name, func(t *testing.T) {
 			values, ok := demos()[app.Name].(target)
 			if !ok {

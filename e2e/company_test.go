@@ -25,6 +25,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -89,7 +90,7 @@ func (c *company) become(ctx context.Context, change func(*config.Lab)) ended {
 	GinkgoHelper()
 	Expect(c.write(c.file, change)).To(Succeed())
 	up := c.fedlab(ctx, "up")
-	if changed, err := config.Open(c.file); err == nil {
+	if changed, err := config.For(demo.Apps()).Open(c.file); err == nil {
 		c.graph, err = topology.Resolve(changed.Topology, netip.Prefix{})
 		Expect(err).NotTo(HaveOccurred())
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/e2e/guide"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -40,7 +41,7 @@ var _ = Describe("The guide", Label("guide", "slow"), func() {
 			Expect(err).NotTo(HaveOccurred())
 			DeferCleanup(lesson.close)
 			DeferCleanup(lesson.end, name, NodeTimeout(2*time.Minute))
-			shown, err := config.Open(preset)
+			shown, err := config.For(demo.Apps()).Open(preset)
 			Expect(err).NotTo(HaveOccurred())
 
 			checkout := filepath.Join(under.scratch, "guide-"+name)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -56,7 +57,7 @@ type subject struct {
 
 // existing opens a lab by what --lab names.
 func existing(c command, name string) (*subject, error) {
-	f, err := config.Open(name)
+	f, err := config.For(demo.Apps()).Open(name)
 	if err != nil {
 		return nil, err
 	}

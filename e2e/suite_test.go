@@ -16,6 +16,7 @@ import (
 	"github.com/onsi/gomega/format"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/lock"
 )
 
@@ -166,7 +167,7 @@ func alone() {
 // labFile writes the file of a lab of the suite's own: a preset under another
 // name and with its pages on free ports, so that it can stand beside it.
 func labFile(ctx context.Context, preset, prefix string) (string, error) {
-	f, err := config.Open(preset)
+	f, err := config.For(demo.Apps()).Open(preset)
 	if err != nil {
 		return "", err
 	}

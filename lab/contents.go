@@ -156,7 +156,7 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	after = []plan.ID{server}
 	if w.App.Database != "" {
 		c.step(databaseStep(w), "PostgreSQL of "+w.Name,
-			func(ctx context.Context) error { return u.database(ctx, demoDatabase(w)) }, clusterStep(w.Cluster().Name))
+			func(ctx context.Context) error { return u.database(ctx, databaseBeside(w)) }, clusterStep(w.Cluster().Name))
 		after = append(after, databaseStep(w))
 	}
 	c.step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster().Name), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)

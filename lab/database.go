@@ -12,21 +12,29 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// database is a PostgreSQL in a cluster, with one database and its owner.
+// database is a PostgreSQL in a cluster.
 type database struct {
-	in                 *topology.Cluster
-	namespace, release string
-	name, user         string
+	in        *topology.Cluster
+	namespace string
+	topology.Database
 }
 
 // databaseOf is what a server keeps its entries in.
 func databaseOf(s *topology.Server) database {
-	return database{s.Place.Cluster, s.Place.Namespace, spire.DatabaseRelease, spire.DatabaseName, spire.DatabaseUser}
+	return database{s.Place.Cluster, s.Place.Namespace, topology.Database{Release: spire.DatabaseRelease, Name: spire.DatabaseName, User: spire.DatabaseUser}}
 }
 
-// demoDatabase is what runs beside a demo program.
-func demoDatabase(w *topology.Workload) database {
-	return database{w.Cluster(), w.Namespace, w.App.Database, databaseName, databaseName}
+// databaseBeside is what runs beside a workload.
+func databaseBeside(w *topology.Workload) database {
+	return database{w.Cluster(), w.Namespace, w.Database()}
+}
+
+// postgresValues are those of charts/postgres.
+type postgresValues struct {
+	Image    string `json:"image"`
+	Database string `json:"database"`
+	User     string `json:"user"`
+	Login    string `json:"login"`
 }
 
 // database runs a PostgreSQL.
@@ -36,13 +44,13 @@ func (u *up) database(ctx context.Context, d database) error {
 	if err != nil {
 		return err
 	}
-	login, made, err := login(ctx, in.Objects, d.namespace, d.release)
+	login, made, err := login(ctx, in.Objects, d)
 	if err != nil {
 		return err
 	}
 	changed, err := in.Releases.Apply(ctx, access.Release{
-		Name: d.release, Namespace: d.namespace, Chart: postgres,
-		Values: postgresValues{Image: u.images.Demos[postgres], Database: d.name, User: d.user, Login: login},
+		Name: d.Release, Namespace: d.namespace, Chart: postgres,
+		Values: postgresValues{Image: u.images.Demos[postgres], Database: d.Name, User: d.User, Login: login},
 	})
 	if err != nil {
 		return err
@@ -53,15 +61,12 @@ func (u *up) database(ctx context.Context, d database) error {
 	return nil
 }
 
-// loginSecret names the Secret with the password of a database's owner.
-func loginSecret(release string) string { return release + "-login" }
-
 // login makes the Secret with a database's password where there is none, and
 // returns what tells the password from another one. The Secret is no part of the
 // release: Helm keeps what its last revisions made, and with it each password. What
 // is told is no help to guess 260 random bits.
-func login(ctx context.Context, objects access.Objects, in, release string) (tells string, made bool, err error) {
-	key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: in, Name: loginSecret(release)}
+func login(ctx context.Context, objects access.Objects, d database) (tells string, made bool, err error) {
+	key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: d.namespace, Name: d.Secret()}
 	var secret struct {
 		Data struct {
 			Password []byte `json:"password"`
@@ -73,7 +78,7 @@ func login(ctx context.Context, objects access.Objects, in, release string) (tel
 	password := secret.Data.Password
 	if made = len(password) == 0; made {
 		password = []byte(rand.Text() + rand.Text())
-		_, err = objects.Apply(ctx, namespace(in), map[string]any{
+		_, err = objects.Apply(ctx, namespace(d.namespace), map[string]any{
 			"apiVersion": key.APIVersion, "kind": key.Kind,
 			"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
 			"data":     map[string]any{"password": password},

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -22,6 +24,7 @@ type Parts struct {
 	Sidecars    Sidecars
 	Hands       Hands
 	Kubeconfigs Kubeconfigs
+	Programs    Programs
 	// Labs returns the labs of which a network, a node, or a program beside the
 	// nodes is there.
 	Labs func(context.Context) ([]Found, error)
@@ -205,6 +208,20 @@ type Kubeconfigs interface {
 	Remove(ctx context.Context, lab string, keep []string, path string) (bool, error)
 	// Context returns the name of a cluster's context.
 	Context(lab, cluster string) string
+}
+
+// Programs knows the programs that workloads run.
+type Programs interface {
+	// Values returns what the chart of a workload's app is installed with, and with
+	// which image.
+	Values(w *topology.Workload, image string) (any, error)
+	// Answered reads what a workload tells at the path App.Tells. It returns nil when
+	// the calls of one workload to another end as they should, and at least one with
+	// an answer.
+	Answered(by *topology.Workload, told []byte, from, to *topology.Workload) error
+	// Self reads the same, and returns whose X509-SVID the workload has and whether
+	// the bundle that it has of its own trust domain verifies it.
+	Self(told []byte) (id spiffeid.ID, verified bool, err error)
 }
 
 // Programs among ImageSet.Demos that are no app.

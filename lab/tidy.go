@@ -61,7 +61,7 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 			access.Release{Namespace: s.Place.Namespace, Name: spireRelease}, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
 	}
 	for _, w := range c.Workloads() {
-		releases = append(releases, demoRelease(w), access.Release{Namespace: w.Namespace, Name: w.App.Database})
+		releases = append(releases, releaseOf(w), access.Release{Namespace: w.Namespace, Name: w.App.Database})
 	}
 	return removeReleases(ctx, u.in(c), releases)
 }
@@ -177,7 +177,7 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 		}
 		plan.Did(ctx)
 		plan.Note(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
-		secrets := []string{loginSecret(r.Name)}
+		secrets := []string{topology.Database{Release: r.Name}.Secret()}
 		if r.Name == spireRelease {
 			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret}
 		}

@@ -79,16 +79,17 @@ func (e *otherIDError) Error() string { return fmt.Sprintf("it presents the X509
 // presentedID returns the SPIFFE ID in the X509-SVID that a workload presents.
 func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
 	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster().Name)
-	if w.App.Page != "" {
+	if w.App.Tells != "" {
 		// No port of it shows an SVID, and it tells of its own.
-		self, err := ownIdentity(ctx, in.Pods, w)
-		if err == nil && self.VerifiedBy == nil {
-			err = &UnverifiedError{bundle.TrustDomain(), cure, nil}
-		}
+		told, err := ask(ctx, in.Pods, w, w.App.Tells)
 		if err != nil {
 			return spiffeid.ID{}, err
 		}
-		return spiffeid.FromString(self.ID)
+		id, verified, err := d.Parts.Programs.Self(told)
+		if err == nil && !verified {
+			err = &UnverifiedError{bundle.TrustDomain(), cure, nil}
+		}
+		return id, err
 	}
 	chain, err := d.Parts.Certificates(ctx, w.Port())
 	if err != nil {
@@ -103,25 +104,6 @@ func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology
 		}
 	}
 	return presented, err
-}
-
-// self is what a program with a page tells of its own identity.
-type self struct {
-	ID         string `json:"id"`
-	VerifiedBy *struct {
-		Authority string `json:"subjectKeyID"`
-	} `json:"verifiedBy"`
-}
-
-func ownIdentity(ctx context.Context, pods access.Pods, w *topology.Workload) (self, error) {
-	var answer struct {
-		Self self `json:"self"`
-	}
-	err := ask(ctx, pods, w, tellingPath(w.App), &answer)
-	if err == nil && answer.Self.ID == "" {
-		err = errors.New("it has no X509-SVID")
-	}
-	return answer.Self, err
 }
 
 // checkWebhook returns nil when bundle, that of the server beside it, verifies

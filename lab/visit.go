@@ -297,7 +297,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
-	if err == nil && w.App.Page == "" && c.unconnected != nil {
+	if err == nil && w.App.Tells == "" && c.unconnected != nil {
 		err = because(CutOff, "nobody can say what it presents: %w", c.unconnected)
 	}
 	if err == nil && v.networked() {

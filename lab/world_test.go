@@ -19,6 +19,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -200,6 +201,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Marks:       marks{w},
 		Sidecars:    sidecars{w},
 		Kubeconfigs: kubeconfigs{w},
+		Programs:    demo.Catalogue{},
 		Labs:        w.labs,
 		Connect:     w.connect,
 		Watchers: func(clusters int) error {
@@ -275,7 +277,7 @@ func topologyOf(t *testing.T, file string) topology.Topology {
 	t.Helper()
 	known, ok := parsed.Load(file)
 	if !ok {
-		top, err := config.Load([]byte(file), "lab.yaml")
+		top, err := config.For(demo.Apps()).Load([]byte(file), "lab.yaml")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -748,7 +750,7 @@ const metallbChart = "/cache/metallb"
 // programs are those of fedlab that run in clusters.
 func programs() []string {
 	names := []string{"serving-cert", "postgres"}
-	for _, app := range topology.Apps() {
+	for _, app := range demo.Apps() {
 		names = append(names, app.Name)
 	}
 	return names

@@ -18,6 +18,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -67,7 +68,7 @@ func isDemo(chart string) bool { return appOf(chart).Name != "" }
 
 // appOf returns the app whose chart that is; the zero App for none.
 func appOf(chart string) topology.App {
-	for _, app := range topology.Apps() {
+	for _, app := range demo.Apps() {
 		if app.Name == chart {
 			return app
 		}

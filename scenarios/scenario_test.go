@@ -12,6 +12,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
@@ -89,7 +90,7 @@ func TestPairOf(t *testing.T) {
 		"quotes":     "cluster1.com cluster2.com",
 		"enterprise": "aws.company.com gcp.company.com",
 	} {
-		f, err := config.Open(preset)
+		f, err := config.For(demo.Apps()).Open(preset)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func TestRunsOn(t *testing.T) {
 		"enterprise": "",
 		"quotes":     "lab quotes is not one that outage/datastore can run on: it needs a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one",
 	} {
-		f, err := config.Open(lab)
+		f, err := config.For(demo.Apps()).Open(lab)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -55,7 +56,8 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if name == "" {
 		name = config.DefaultPreset
 	}
-	f, err := config.Open(name)
+	format := config.For(demo.Apps())
+	f, err := format.Open(name)
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	b := &bench{driver: d, lab: renamed(f.Lab, "bench")}
-	if b.topology, err = b.lab.Topology(); err != nil {
+	if b.topology, err = format.Topology(b.lab); err != nil {
 		return err
 	}
 	// Images are not part of any figure.

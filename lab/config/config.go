@@ -65,13 +65,27 @@ type File struct {
 	Topology topology.Topology
 }
 
+// Format is how lab files are written, for the apps that a workload may name.
+type Format struct {
+	apps apps
+	// fields takes longer to make than a file to read: it compiles patterns.
+	fields func() *object
+}
+
+// For returns the format of lab files whose workloads run these apps.
+func For(all []topology.App) *Format {
+	f := &Format{apps: all}
+	f.fields = sync.OnceValue(func() *object { return labObject(f.apps) })
+	return f
+}
+
 // Open reads the preset of that name or else the file at that path; a file that
 // has the name of a preset is reached as "./name". The error wraps
 // fs.ErrNotExist when there is neither and ErrFolder when it is a folder, and is
 // of type Problems when the file is wrong.
-func Open(nameOrPath string) (File, error) {
+func (f *Format) Open(nameOrPath string) (File, error) {
 	if data, err := Init(nameOrPath); err == nil {
-		return Read(data, nameOrPath)
+		return f.Read(data, nameOrPath)
 	}
 	data, err := readFile(nameOrPath)
 	switch {
@@ -80,7 +94,7 @@ func Open(nameOrPath string) (File, error) {
 	case err != nil:
 		return File{}, fmt.Errorf("open lab file: %w", err)
 	}
-	return Read(data, nameOrPath)
+	return f.Read(data, nameOrPath)
 }
 
 // ErrFolder says that what should be a lab file is a folder.
@@ -108,28 +122,24 @@ func readFile(name string) ([]byte, error) {
 // Read decodes, completes and validates a lab file (YAML or JSON). Its error is
 // of type Problems and holds all that is wrong, in the order of the file. Source
 // is what messages call the file.
-func Read(data []byte, source string) (File, error) {
-	return read(data, source, rules())
+func (f *Format) Read(data []byte, source string) (File, error) {
+	return f.read(data, source, f.apps.rules())
 }
 
-// format is the table of all fields, which takes longer to make than a file to
-// read: it compiles patterns.
-var format = sync.OnceValue(labObject)
-
-func read(data []byte, source string, rules []rule) (File, error) {
+func (f *Format) read(data []byte, source string, rules []rule) (File, error) {
 	root, problems := parse(data)
 	if problems != nil {
 		return File{}, problems.from(source)
 	}
 	r := newReader()
-	r.walk(root, nested(format()), "")
+	r.walk(root, nested(f.fields()), "")
 	var lab Lab
 	if err := root.Decode(&lab); err != nil {
 		// The walk took out all that does not fit the types.
 		return File{}, fmt.Errorf("decode %s: %w", source, err)
 	}
-	lab = complete(lab)
-	check := checker{reader: r, lab: lab, relationships: lab.Spec.relationships()}
+	lab = f.apps.complete(lab)
+	check := checker{reader: r, apps: f.apps, lab: lab, relationships: lab.Spec.relationships()}
 	check.trust = trustOf(check.relationships)
 	for _, rule := range rules {
 		rule.check(&check)
@@ -137,7 +147,7 @@ func read(data []byte, source string, rules []rule) (File, error) {
 	if len(r.problems) > 0 {
 		return File{}, r.problems.from(source)
 	}
-	t, err := lab.Topology()
+	t, err := f.Topology(lab)
 	if err != nil {
 		return File{}, fmt.Errorf("convert %s: %w", source, err)
 	}
@@ -145,9 +155,9 @@ func read(data []byte, source string, rules []rule) (File, error) {
 }
 
 // Load reads a lab file and returns what it asks for. See Read.
-func Load(data []byte, source string) (topology.Topology, error) {
-	f, err := Read(data, source)
-	return f.Topology, err
+func (f *Format) Load(data []byte, source string) (topology.Topology, error) {
+	file, err := f.Read(data, source)
+	return file.Topology, err
 }
 
 // Marshal writes a lab as YAML. For JSON use encoding/json; Read takes both.

@@ -17,11 +17,15 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
+// format is that of lab files of the demo programs.
+var format = For(demo.Apps())
+
 func TestQuotes(t *testing.T) {
-	f, err := Open(DefaultPreset)
+	f, err := format.Open(DefaultPreset)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +42,7 @@ func TestQuotes(t *testing.T) {
 			UpstreamAuthority: topology.SelfSigned,
 		}}
 	}
-	apps := topology.Apps()
+	apps := demo.Apps()
 	want := topology.Topology{
 		Name:         "quotes",
 		Clusters:     []topology.ClusterSpec{topology.NewCluster("market", 0), topology.NewCluster("broker", 1)},
@@ -60,7 +64,7 @@ func TestQuotes(t *testing.T) {
 }
 
 func TestEnterprise(t *testing.T) {
-	f, err := Open("enterprise")
+	f, err := format.Open("enterprise")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +231,7 @@ func TestPresetsAreValid(t *testing.T) {
 		t.Errorf("presets %v lack %s", Presets(), DefaultPreset)
 	}
 	for _, name := range Presets() {
-		f, err := Open(name)
+		f, err := format.Open(name)
 		if err != nil {
 			t.Error(err)
 			continue
@@ -250,11 +254,11 @@ func TestPresetCommentsAreDefaults(t *testing.T) {
 		if !setting.Match(data) {
 			t.Errorf("preset %s shows no optional setting", name)
 		}
-		shown, err := Load(setting.ReplaceAll(data, []byte("$1")), name)
+		shown, err := format.Load(setting.ReplaceAll(data, []byte("$1")), name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		preset, err := Load(data, name)
+		preset, err := format.Load(data, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +277,7 @@ func TestOpen(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Replace(data, []byte("name: quotes"), []byte("name: mine"), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := Open(path)
+	f, err := format.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +303,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := Open(test.name)
+			_, err := format.Open(test.name)
 			if err == nil || err.Error() != test.want {
 				t.Errorf("got  %v\nwant %s", err, test.want)
 			}

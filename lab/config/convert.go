@@ -14,7 +14,7 @@ import (
 // Topology returns what the lab is meant to be, with the addresses of a lab that
 // is not there yet (topology.Placed). The lab has to be complete and valid, as
 // Read returns it; what does not parse is an error.
-func (l Lab) Topology() (topology.Topology, error) {
+func (f *Format) Topology(l Lab) (topology.Topology, error) {
 	t := topology.Topology{Name: l.Metadata.Name}
 	for i, c := range l.Spec.Clusters {
 		t.Clusters = append(t.Clusters, topology.NewCluster(c.Name, i))
@@ -43,7 +43,7 @@ func (l Lab) Topology() (topology.Topology, error) {
 		})
 	}
 	for _, w := range l.Spec.Workloads {
-		workload, err := w.topology()
+		workload, err := f.apps.workload(w)
 		if err != nil {
 			return topology.Topology{}, err
 		}
@@ -94,8 +94,8 @@ func (e BundleEndpoint) servingCert() topology.ServingCert {
 	return topology.ServingCert{TTL: time.Duration(cert.TTL), FileSyncInterval: time.Duration(cert.FileSyncInterval)}
 }
 
-func (w Workload) topology() (topology.WorkloadSpec, error) {
-	app, ok := appOf(w)
+func (a apps) workload(w Workload) (topology.WorkloadSpec, error) {
+	app, ok := a.of(w)
 	if !ok {
 		return topology.WorkloadSpec{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
 	}

@@ -56,7 +56,7 @@ func corpus(tb testing.TB, folder string) map[string][]byte {
 func TestBadFiles(t *testing.T) {
 	for name, data := range corpus(t, "bad") {
 		t.Run(name, func(t *testing.T) {
-			_, err := Load(data, "lab.yaml")
+			_, err := format.Load(data, "lab.yaml")
 			var problems Problems
 			if !errors.As(err, &problems) {
 				t.Fatalf("Load: got error %v, want Problems", err)
@@ -78,15 +78,15 @@ func TestBadFiles(t *testing.T) {
 func TestEachRuleRefuses(t *testing.T) {
 	files, told := corpus(t, "bad"), map[string]string{}
 	for name, data := range files {
-		_, err := Load(data, "lab.yaml")
+		_, err := format.Load(data, "lab.yaml")
 		told[name] = err.Error()
 	}
-	for i, rule := range rules() {
+	for i, rule := range format.apps.rules() {
 		t.Run(rule.says, func(t *testing.T) {
 			t.Parallel()
-			others := slices.Delete(rules(), i, i+1)
+			others := slices.Delete(format.apps.rules(), i, i+1)
 			for name, data := range files {
-				if _, err := read(data, "lab.yaml", others); err == nil || err.Error() != told[name] {
+				if _, err := format.read(data, "lab.yaml", others); err == nil || err.Error() != told[name] {
 					return
 				}
 			}
@@ -122,7 +122,7 @@ func checkProblems(tb testing.TB, problems Problems, data []byte) {
 func TestGoodFiles(t *testing.T) {
 	for name, data := range corpus(t, "good") {
 		t.Run(name, func(t *testing.T) {
-			f, err := Read(data, "lab.yaml")
+			f, err := format.Read(data, "lab.yaml")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func checkRoundTrip(tb testing.TB, f File) {
 		tb.Fatal(err)
 	}
 	for _, data := range [][]byte{asYAML, asJSON} {
-		again, err := Read(data, "complete")
+		again, err := format.Read(data, "complete")
 		if err != nil {
 			tb.Fatalf("%v\nin:\n%s", err, data)
 		}
@@ -194,7 +194,7 @@ func TestEveryValueReplaced(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if f, err := Read(changed, "lab.yaml"); err == nil {
+					if f, err := format.Read(changed, "lab.yaml"); err == nil {
 						checkInvariants(t, f.Topology)
 					} else if problems := (Problems{}); errors.As(err, &problems) {
 						checkProblems(t, problems, changed)
@@ -226,7 +226,7 @@ func FuzzLoad(f *testing.F) {
 		f.Add(preset)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, err := Read(data, "lab.yaml")
+		file, err := format.Read(data, "lab.yaml")
 		if err != nil {
 			var problems Problems
 			if !errors.As(err, &problems) {

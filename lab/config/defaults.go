@@ -12,7 +12,7 @@ import (
 // complete returns the lab with every default written out; the only place where
 // a default is put in. It keeps the index of each entry, so that paths into the
 // file stay right, and bears a lab that is not valid.
-func complete(l Lab) Lab {
+func (a apps) complete(l Lab) Lab {
 	l.Spec.TrustDomains = slices.Clone(l.Spec.TrustDomains)
 	for _, name := range l.Spec.trustDomainNames() {
 		if !slices.ContainsFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == name }) {
@@ -31,7 +31,7 @@ func complete(l Lab) Lab {
 	trust := trustOf(l.Spec.relationships())
 	for i := range l.Spec.Workloads {
 		if w := &l.Spec.Workloads[i]; w.Calls == nil {
-			w.Calls = l.Spec.defaultCalls(*w, trust)
+			w.Calls = a.defaultCalls(l.Spec, *w, trust)
 		}
 	}
 	return l
@@ -124,19 +124,9 @@ func longestSVID(ca Duration) Duration {
 	return min(ca/svidsPerCA/Duration(time.Second)*Duration(time.Second), maxSVIDTTL)
 }
 
-// appOf returns the demo program that a workload runs.
-func appOf(w Workload) (topology.App, bool) {
-	apps := topology.Apps()
-	i := slices.IndexFunc(apps, func(a topology.App) bool { return a.Name == w.App })
-	if i < 0 {
-		return topology.App{}, false
-	}
-	return apps[i], true
-}
-
 // callees returns the workloads that w may call, by what its app calls.
-func (s Spec) callees(w Workload) []Workload {
-	app, _ := appOf(w)
+func (a apps) callees(s Spec, w Workload) []Workload {
+	app, _ := a.of(w)
 	var callees []Workload
 	for _, other := range s.Workloads {
 		if slices.Contains(app.Calls, other.App) && other.Name != w.Name {
@@ -150,9 +140,9 @@ func (s Spec) callees(w Workload) []Workload {
 // limit calls whomever it can. One with a limit calls all that there are, trusted
 // or not, so that missing trust is told and not worked around; where there are
 // more than it can call, the file has to say which.
-func (s Spec) defaultCalls(w Workload, trust trust) Names {
-	app, _ := appOf(w)
-	callees := s.callees(w)
+func (a apps) defaultCalls(s Spec, w Workload, trust trust) Names {
+	app, _ := a.of(w)
+	callees := a.callees(s, w)
 	if app.MaxCalls > 0 && len(callees) > app.MaxCalls {
 		return nil
 	}

@@ -89,12 +89,12 @@ const (
 func serverID(trustDomain string) string { return "spiffe://" + trustDomain + "/spire/server" }
 
 // labObject is the table of all fields.
-func labObject() *object {
+func labObject(a apps) *object {
 	return &object{says: "The whole file.", fields: []field{
 		{name: "apiVersion", value: oneOf("API version", nil, APIVersion), required: true, says: "The version of this format."},
 		{name: "kind", value: oneOf("kind", nil, Kind), required: true, says: "What the file describes."},
 		{name: "metadata", value: nested(metadataObject()), required: true, says: "What the lab is called."},
-		{name: "spec", value: nested(specObject()), required: true, says: "What the lab is made of."},
+		{name: "spec", value: nested(specObject(a)), required: true, says: "What the lab is made of."},
 	}}
 }
 
@@ -105,14 +105,14 @@ func metadataObject() *object {
 	}}
 }
 
-func specObject() *object {
+func specObject(a apps) *object {
 	return &object{says: "What the lab is made of.", fields: []field{
 		{name: "clusters", value: list(nested(clusterObject()), 1, topology.MaxClusters), required: true,
 			says: "The Kubernetes clusters, each a kind cluster."},
 		{name: "trustDomains", value: list(nested(trustDomainObject()), 0, maxTrustDomains),
 			derived: "one for each that a cluster names, of defaults", says: "Settings of the trust domains that the clusters name."},
 		{name: "federation", value: list(nested(federationObject()), 0, maxTrustDomains*maxTrusted), says: "Who trusts whom."},
-		{name: "workloads", value: list(nested(workloadObject()), 0, maxWorkloads), says: "The demo programs and where they run."},
+		{name: "workloads", value: list(nested(workloadObject(a)), 0, maxWorkloads), says: "The demo programs and where they run."},
 	}}
 }
 
@@ -263,14 +263,14 @@ func federationObject() *object {
 	}
 }
 
-func workloadObject() *object {
+func workloadObject(a apps) *object {
 	return &object{says: "One demo program in one cluster.", fields: []field{
-		{name: "name", value: label(maxWorkloadName, "stock-quotes"), derived: "the app's name", says: "Unique in the lab."},
-		{name: "app", value: app(), required: true, says: "Which program it is."},
+		{name: "name", value: label(maxWorkloadName, "payments"), derived: "the app's name", says: "Unique in the lab."},
+		{name: "app", value: oneOf("app", nil, a.names()...), required: true, says: "Which program it is."},
 		{name: "cluster", value: label(maxName, "market"), required: true, says: "The cluster that it runs in."},
 		{name: "trustDomain", value: trustDomain(), derived: "that of its cluster", says: "The trust domain that it belongs to, where its cluster has several."},
 		{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
-		{name: "calls", value: list(label(maxWorkloadName, "stock-quotes"), 0, maxWorkloads),
+		{name: "calls", value: list(label(maxWorkloadName, "payments"), 0, maxWorkloads),
 			derived: "all of the apps that its app calls, as far as both trust domains trust each other",
 			says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
 	}}

@@ -39,12 +39,12 @@ lab.yaml:12:9: spec.clusters[1].name: duplicate cluster "market": give each clus
 
 A duration is a number with its unit, such as '90s', '5m' or '1h30m', in whole seconds; a bare number is refused. There is no field for a secret: a lab file holds none.
 `, "'", "`"), maxSize>>10, strings.Join(Presets(), "` and `"), DefaultPreset, bytes.ReplaceAll(comment.ReplaceAll(preset, nil), []byte("\n\n\n"), []byte("\n\n")))
-	referObject(&b, "", labObject())
+	referObject(&b, "", labObject(format.apps))
 	b.WriteString("\n## Profiles, shapes and modes together\n\nThree trust domains, one of them with an `https_web` endpoint, which trust each other in three modes:\n\n```yaml\n")
 	b.Write(corpus(t, "good")["modes"])
 	b.WriteString("```\n")
 	b.WriteString("\n## What fields have to agree on\n\n")
-	for _, r := range rules() {
+	for _, r := range format.apps.rules() {
 		fmt.Fprintf(&b, "- %s\n", r.says)
 	}
 	b.WriteString("\nWhether a port of `expose` is free is asked of the machine when the lab comes up, not when the file is read.\n")

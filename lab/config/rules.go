@@ -19,15 +19,15 @@ type rule struct {
 
 // rules is the table of what fields have to agree on. A later rule may count on
 // what an earlier one has reported.
-func rules() []rule {
+func (a apps) rules() []rule {
 	return []rule{
 		{"Each cluster has a name of its own.", (*checker).clusterNames},
 		{"kind calls a cluster's node `<lab>-<cluster>-control-plane`; that name has at most 63 characters, as host names have.", (*checker).nodeNames},
 		{"Each trust domain is in one cluster. One trust domain over several clusters is not supported by this version.", (*checker).ownTrustDomain},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
-		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, but for those of " + livesOfApps() + ".", (*checker).appLives},
-		{"The trust domain of a workload of " + listed(hasName) + " is a host name, without `_` and with at most 63 characters between two dots: it is part of the app's DNS names, and SPIRE refuses an entry with one that is none.", (*checker).hostNames},
+		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, but for those of " + a.lives() + ".", (*checker).appLives},
+		{"The trust domain of a workload of " + a.listed(hasName) + " is a host name, without `_` and with at most 63 characters between two dots: it is part of the app's DNS names, and SPIRE refuses an entry with one that is none.", (*checker).hostNames},
 		{"`bundleEndpoint.port` is not 8081, where the SPIRE server's own API listens.", (*checker).endpointPort},
 		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
 		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
@@ -39,30 +39,21 @@ func rules() []rule {
 		{"`endpointSpiffeId`, if written, is `spiffe://<to>/spire/server`, which an endpoint of SPIRE presents. It is there with `from` and `to` only, and only where the profile is `https_spiffe`: an `https_web` endpoint has no SPIFFE ID.", (*checker).endpointID},
 		{"A trust domain trusts at most 50 others.", (*checker).trustedCount},
 		{"Each workload has a name of its own.", (*checker).workloadNames},
-		{"No workload is called `probe-<trust domain>` after a trust domain of the file: so scenarios call the probe that they run for it. The workloads of " + listed(behindGateway) + " are not called `" + gatewayPath + "`, which is a path of the gateways that call them.", (*checker).reservedNames},
+		{"No workload is called `probe-<trust domain>` after a trust domain of the file: so scenarios call the probe that they run for it. The workloads of " + a.listed(a.behindPaths) + " are not called as a path that an app which calls them answers itself: `" + strings.Join(a.paths(), "`, `") + "`.", (*checker).reservedNames},
 		{"A workload runs in a cluster of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads. It belongs to the trust domain of that cluster; where there are several, it names one of them.", (*checker).workloadPlace},
 		{"An app runs once for each trust domain of a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadOnce},
 		{"Within one trust domain no two workloads have the same SPIFFE ID. In two trust domains the same path makes two IDs.", (*checker).spiffeIDs},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
-		{"`calls` names workloads of the apps that the workload's app calls, each once. Without it a workload calls all of them that it can; only " + listed(callsOne) + ", which calls one, has to say which where there are several. Each of " + listed(needsCall) + " needs somebody to call.", (*checker).calls},
+		{"`calls` names workloads of the apps that the workload's app calls, each once. Without it a workload calls all of them that it can; only " + a.listed(callsOne) + ", which calls one, has to say which where there are several. Each of " + a.listed(needsCall) + " needs somebody to call.", (*checker).calls},
 		{"Where a workload calls into another trust domain, both trust domains trust each other: with mutual TLS each side verifies the other.", (*checker).calledTrust},
 	}
-}
-
-// listed writes the apps of which is holds as the reference page has them.
-func listed(is func(topology.App) bool) string {
-	names := appsThat(is)
-	last := len(names) - 1
-	if last == 0 {
-		return "`" + names[0] + "`"
-	}
-	return "`" + strings.Join(names[:last], "`, `") + "` and `" + names[last] + "`"
 }
 
 // checker applies the rules to a complete lab.
 type checker struct {
 	*reader
-	lab Lab
+	apps apps
+	lab  Lab
 	// relationships and trust are those of the lab.
 	relationships []relationship
 	trust         trust

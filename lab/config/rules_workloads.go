@@ -21,16 +21,6 @@ func (c *checker) workloadNames() {
 	}
 }
 
-// Below /api a gateway answers itself; below the name of each that it calls, that
-// one does (apps/api-gateway).
-const gatewayPath = "api"
-
-func behindGateway(a topology.App) bool {
-	return slices.ContainsFunc(topology.Apps(), func(by topology.App) bool {
-		return by.Name == "api-gateway" && slices.Contains(by.Calls, a.Name)
-	})
-}
-
 // reservedNames keeps workloads from names that mean something else.
 func (c *checker) reservedNames() {
 	probed := map[string]string{}
@@ -44,8 +34,8 @@ func (c *checker) reservedNames() {
 		if td, taken := probed[w.Name]; taken {
 			c.report(path, fmt.Sprintf("%s is the name of the probe that scenarios run in trust domain %s", quote(w.Name), quote(td)), "give the workload another name")
 		}
-		if app, known := appOf(w); known && w.Name == gatewayPath && behindGateway(app) {
-			c.report(path, fmt.Sprintf("a gateway takes requests for %s itself, and cannot pass them on to app %s", quote("/"+w.Name), quote(w.App)), "give the workload another name")
+		if by := c.apps.answers(w); by != "" {
+			c.report(path, fmt.Sprintf("app %s answers requests for %s itself, and cannot pass them on to app %s", quote(by), quote("/"+w.Name), quote(w.App)), "give the workload another name")
 		}
 	}
 }
@@ -90,8 +80,8 @@ func (c *checker) exposed() {
 			continue
 		}
 		path := workloadPath(i, "expose")
-		if app, known := appOf(w); known && app.Page == "" {
-			c.report(path, "app "+quote(w.App)+" has no page for a browser", "remove the field; the apps with a page are "+strings.Join(appsThat(hasPage), ", "))
+		if app, known := c.apps.of(w); known && app.Page == "" {
+			c.report(path, "app "+quote(w.App)+" has no page for a browser", "remove the field; the apps with a page are "+strings.Join(c.apps.that(hasPage), ", "))
 		}
 		if first, taken := owner[w.Expose]; taken {
 			c.report(path, fmt.Sprintf("%s is that of workload %s already", w.Expose, quote(first)), "give each workload a port of its own")
@@ -101,29 +91,13 @@ func (c *checker) exposed() {
 	}
 }
 
-func hasPage(a topology.App) bool   { return a.Page != "" }
-func callsOne(a topology.App) bool  { return a.MaxCalls == 1 }
-func needsCall(a topology.App) bool { return a.MinCalls > 0 }
-func hasName(a topology.App) bool   { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
-
-// livesOfApps lists the apps whose X509-SVIDs have a life of their own.
-func livesOfApps() string {
-	var lives []string
-	for _, a := range topology.Apps() {
-		if a.X509SVIDTTL > 0 {
-			lives = append(lives, fmt.Sprintf("`%s` %s", a.Name, Duration(a.X509SVIDTTL)))
-		}
-	}
-	return strings.Join(lives, ", ")
-}
-
 // appLives is lives for what apps ask for themselves: a registration with a life
 // of its own is not asked what the server has.
 func (c *checker) appLives() {
 	for i, td := range c.lab.Spec.TrustDomains {
 		var longest topology.App
 		for _, w := range c.lab.Spec.Workloads {
-			if app, _ := appOf(w); c.lab.Spec.home(w) == td.Name && app.X509SVIDTTL > longest.X509SVIDTTL {
+			if app, _ := c.apps.of(w); c.lab.Spec.home(w) == td.Name && app.X509SVIDTTL > longest.X509SVIDTTL {
 				longest = app
 			}
 		}
@@ -135,17 +109,12 @@ func (c *checker) appLives() {
 	}
 }
 
-// trustDomainField is how the DNS names of an app have its trust domain.
-const trustDomainField = "{{ .TrustDomain }}"
-
-func ofTrustDomain(dnsName string) bool { return strings.Contains(dnsName, trustDomainField) }
-
 // hostNames goes by what SPIRE takes (its pkg/common/x509util, ValidateLabel): a
 // trust domain may be more than a host name can.
 func (c *checker) hostNames() {
 	for _, h := range c.homes() {
 		for _, w := range c.lab.Spec.Workloads {
-			app, _ := appOf(w)
+			app, _ := c.apps.of(w)
 			if w.Cluster != h.cluster || c.lab.Spec.home(w) != h.trustDomain || !hasName(app) || h.trustDomain == "" || c.bad[h.path] {
 				continue
 			}
@@ -188,22 +157,11 @@ func noHostName(name string) string {
 	return ""
 }
 
-// appsThat names the apps of which is holds.
-func appsThat(is func(topology.App) bool) []string {
-	var names []string
-	for _, a := range topology.Apps() {
-		if is(a) {
-			names = append(names, a.Name)
-		}
-	}
-	return names
-}
-
 // spiffeIDs compares what the workloads will be registered with.
 func (c *checker) spiffeIDs() {
 	first := map[spiffeid.ID]string{}
 	for i, w := range c.lab.Spec.Workloads {
-		app, known := appOf(w)
+		app, known := c.apps.of(w)
 		td, err := spiffeid.TrustDomainFromString(c.lab.Spec.home(w))
 		if !known || err != nil {
 			continue // reported where the app, the cluster or its trust domain stands
@@ -232,8 +190,8 @@ func (c *checker) calls() {
 }
 
 func (c *checker) callsOf(i int, w Workload) {
-	app, _ := appOf(w)
-	path, callees := workloadPath(i, "calls"), namesOf(c.lab.Spec.callees(w))
+	app, _ := c.apps.of(w)
+	path, callees := workloadPath(i, "calls"), namesOf(c.apps.callees(c.lab.Spec, w))
 	written := c.nodes[path] != nil
 	switch {
 	case len(app.Calls) == 0:
@@ -274,7 +232,7 @@ func (c *checker) unreachable(path string, w Workload) {
 	if !c.trustRead() || home == "" {
 		return
 	}
-	for _, callee := range c.lab.Spec.callees(w) {
+	for _, callee := range c.apps.callees(c.lab.Spec, w) {
 		at := c.lab.Spec.home(callee)
 		if at == "" {
 			return // it may be the one that can be called
@@ -320,7 +278,7 @@ func either(apps []string) string {
 // workloadsRead reports whether each workload has a name and an app to go by.
 func (c *checker) workloadsRead() bool {
 	for i, w := range c.lab.Spec.Workloads {
-		if _, known := appOf(w); !known || c.bad[workloadPath(i, "name")] {
+		if _, known := c.apps.of(w); !known || c.bad[workloadPath(i, "name")] {
 			return false
 		}
 	}

@@ -8,8 +8,8 @@ import (
 
 // Schema returns the JSON schema of lab files, for editors. It knows each
 // field's own form; what fields have to agree on, only Read knows.
-func Schema() *jsonschema.Schema {
-	s := nested(format()).jsonSchema()
+func (f *Format) Schema() *jsonschema.Schema {
+	s := nested(f.fields()).jsonSchema()
 	s.Schema = "https://json-schema.org/draft/2020-12/schema"
 	s.Title = "fedlab lab file " + APIVersion
 	return s

@@ -17,7 +17,7 @@ func TestTableAgreesWithTypes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compareSchemas(t, "lab", Schema(), types)
+	compareSchemas(t, "lab", format.Schema(), types)
 }
 
 func compareSchemas(t *testing.T, path string, table, types *jsonschema.Schema) {
@@ -53,7 +53,7 @@ func TestTableAgreesWithDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	compareDefaults(t, compared, "lab", labObject(), written(t, preset, func(l Lab) any { return l }))
+	compareDefaults(t, compared, "lab", labObject(format.apps), written(t, preset, func(l Lab) any { return l }))
 	// Not a default itself, but its fields have some.
 	compareDefaults(t, compared, "servingCert", servingCertObject(), written(t, corpus(t, "good")["https-web"], func(l Lab) any {
 		return l.Spec.TrustDomains[0].BundleEndpoint.HTTPSWeb.ServingCert
@@ -85,7 +85,7 @@ func TestTableAgreesWithDefaults(t *testing.T) {
 // written returns a part of a lab file with all defaults, as JSON decodes it.
 func written(t *testing.T, file []byte, part func(Lab) any) any {
 	t.Helper()
-	f, err := Read(file, "lab.yaml")
+	f, err := format.Read(file, "lab.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func compareDefaults(t *testing.T, compared map[string]bool, path string, o *obj
 func check(t *testing.T) func(data []byte) error {
 	t.Helper()
 	// Through JSON, as an editor gets it.
-	data, err := json.Marshal(Schema())
+	data, err := json.Marshal(format.Schema())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestSchemaTakesGoodFiles(t *testing.T) {
 		if err := check(data); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		f, err := Read(data, name)
+		f, err := format.Read(data, name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +228,7 @@ func TestSchemaIsClosed(t *testing.T) {
 		}
 		closed(path+"[]", s.Items)
 	}
-	closed("lab", Schema())
+	closed("lab", format.Schema())
 	if want := 13; objects != want {
 		t.Errorf("the schema has %d objects, want %d", objects, want)
 	}

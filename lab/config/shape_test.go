@@ -12,7 +12,7 @@ import (
 // the profile of the endpoint.
 func relationships(t *testing.T, data []byte) []string {
 	t.Helper()
-	top, err := Load(data, "lab.yaml")
+	top, err := format.Load(data, "lab.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestModesAndProfiles(t *testing.T) {
 // Beside whom they can call, workloads call nobody: not across one-way trust, not
 // over a third trust domain.
 func TestDefaultCalls(t *testing.T) {
-	top, err := Load(corpus(t, "good")["calls"], "lab.yaml")
+	top, err := format.Load(corpus(t, "good")["calls"], "lab.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,6 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-
-	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // value is what a field takes: a scalar, a list of items, or an object.
@@ -289,15 +287,6 @@ func loopback() value {
 		},
 		schema: jsonschema.Schema{Type: "string", Pattern: `^127\.[0-9]+\.[0-9]+\.[0-9]+:[1-9][0-9]{0,4}$`},
 	}
-}
-
-// app takes the name of a demo program.
-func app() value {
-	var names []string
-	for _, a := range topology.Apps() {
-		names = append(names, a.Name)
-	}
-	return oneOf("app", nil, names...)
 }
 
 // fallbackJSON is the default as the schema and a JSON lab file have it.

@@ -22,13 +22,13 @@ import (
 
 	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/plan"
-	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 // Options are how a driver is put together; the zero value is fine.
@@ -107,6 +107,7 @@ func New(o Options) (*Driver, error) {
 				Sidecars:     sidecars{engine, library},
 				Hands:        hands{engine},
 				Kubeconfigs:  kubeconfigs{kind},
+				Programs:     demo.Catalogue{},
 				Labs:         labs{engine}.list,
 				Connect:      connect,
 				Watchers:     func(clusters int) error { return host.Watchers(host.Local(), clusters) },
@@ -130,7 +131,7 @@ func New(o Options) (*Driver, error) {
 // lab or stands beside its clusters while somebody tries it.
 func programs() []string {
 	var names []string
-	for _, app := range topology.Apps() {
+	for _, app := range demo.Apps() {
 		names = append(names, app.Name)
 	}
 	return append(names, "serving-cert", "postgres", "probe", "synthetic")

@@ -21,6 +21,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -153,7 +154,7 @@ func TestFederatedTrustDomainRefuses(t *testing.T) {
 // quotes is two federated clusters with the demo, and a third trust domain that
 // the broker's domain trusts and that none of its workloads has to do with.
 func quotes() topology.Topology {
-	apps := topology.Apps()
+	apps := demo.Apps()
 	trusts := func(truster, trusted spiffeid.TrustDomain) topology.RelationshipSpec {
 		return topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: topology.HTTPSSPIFFE}
 	}
@@ -294,7 +295,7 @@ func TestServerTakesTheIdentitiesOfAllApps(t *testing.T) {
 	process, server := start(t, market)
 	lab := quotes()
 	lab.Workloads = nil
-	for _, app := range topology.Apps() {
+	for _, app := range demo.Apps() {
 		lab.Workloads = append(lab.Workloads, topology.WorkloadSpec{Name: app.Name, App: app, Cluster: "market"})
 	}
 	want := map[string]time.Duration{}

@@ -17,7 +17,7 @@ func lab(n int) Topology {
 		t.TrustDomains = append(t.TrustDomains, TrustDomainSpec{
 			Name: spiffeid.RequireTrustDomainFromString(cluster + ".test"), Cluster: cluster,
 		})
-		t.Workloads = append(t.Workloads, WorkloadSpec{Name: "w" + cluster, App: Apps()[0], Cluster: cluster})
+		t.Workloads = append(t.Workloads, WorkloadSpec{Name: "w" + cluster, App: stock()[0], Cluster: cluster})
 	}
 	return t.Placed(Topology{})
 }
@@ -93,7 +93,7 @@ func TestRangesAreDisjoint(t *testing.T) {
 
 func TestAddressesLieInTheirPool(t *testing.T) {
 	top := lab(MaxClusters)
-	top.Workloads = append(top.Workloads, WorkloadSpec{Name: "second", App: Apps()[1], Cluster: "c0"})
+	top.Workloads = append(top.Workloads, WorkloadSpec{Name: "second", App: stock()[1], Cluster: "c0"})
 	top = top.Placed(lab(MaxClusters))
 	top.TrustDomains[1].Slot, top.Workloads[1].Slot = MaxServers-1, MaxWorkloads-1
 	g := resolve(t, top, NetworkCandidates()[0])
@@ -123,12 +123,12 @@ func TestAddressesLieInTheirPool(t *testing.T) {
 func TestAddressesAreStable(t *testing.T) {
 	network := NetworkCandidates()[3]
 	before := lab(3)
-	before.Workloads = append(before.Workloads, WorkloadSpec{Name: "last", App: Apps()[1], Cluster: "c1"})
+	before.Workloads = append(before.Workloads, WorkloadSpec{Name: "last", App: stock()[1], Cluster: "c1"})
 	before = before.Placed(lab(3))
 	after := lab(5)
 	after.Clusters = append(after.Clusters[3:], after.Clusters[1]) // c3, c4, c1: c0 and c2 are gone
 	after.TrustDomains = append(after.TrustDomains[3:], after.TrustDomains[1])
-	after.Workloads = []WorkloadSpec{{Name: "new", App: Apps()[0], Cluster: "c1"}, {Name: "last", App: Apps()[1], Cluster: "c1"}}
+	after.Workloads = []WorkloadSpec{{Name: "new", App: stock()[0], Cluster: "c1"}, {Name: "last", App: stock()[1], Cluster: "c1"}}
 	after = after.Placed(before)
 
 	kept, moved := before.Clusters[1], after.Clusters[2]

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// App is one of the demo programs that fedlab brings along: what the lab file
-// may name under "app", and the names it has inside a cluster (those of the
-// articles that the demos come from, mission E1 and E2).
+// App is a program that a workload may run: its identity, the names that it has
+// inside a cluster, and whom it calls.
 type App struct {
 	// Name is also the folder below apps/ and charts/, and the image's name.
 	Name string
@@ -36,113 +35,14 @@ type App struct {
 	// workloads to call, and can call MaxCalls; zero is no limit.
 	Calls              []string
 	MinCalls, MaxCalls int
+	// OwnPaths are the first parts of those paths that it answers itself. What
+	// begins otherwise it passes on to the workload of that name.
+	OwnPaths []string `json:"-"`
 	// Page is the path of its page in a browser; empty if it has none, and
-	// then it cannot be exposed.
-	Page string
-}
-
-// Apps returns the demo programs, in the order in which documents list them.
-func Apps() []App {
-	return append(quotesApps(), companyApps()...)
-}
-
-// quotesApps are those of the stock-quote demo.
-func quotesApps() []App {
-	return []App{
-		{
-			Name:           "stock-quotes",
-			IDTemplate:     "/server",
-			Namespace:      "demo",
-			ServiceAccount: "server-service-account",
-			Deployment:     "stock-quotes-service",
-			Port:           8090,
-		},
-		{
-			Name:           "broker-webapp",
-			IDTemplate:     "/client",
-			Namespace:      "demo",
-			ServiceAccount: "client-service-account",
-			Deployment:     "broker-webapp",
-			Port:           8080,
-			Calls:          []string{"stock-quotes"},
-			MinCalls:       1,
-			MaxCalls:       1,
-			Page:           "/quotes",
-		},
-	}
-}
-
-// companyNamespace is where the services of the enterprise demo run.
-const companyNamespace = "distributed-app"
-
-// companyApps are those of the enterprise demo. Templates, selectors and lives
-// are what its article writes, in a form that the controller manager and the
-// agent take: docs/guides/enterprise.md has the differences.
-func companyApps() []App {
-	const service = "{{ .PodMeta.Labels.service }}.{{ .PodMeta.Namespace }}.svc.cluster.local"
-	return []App{
-		{
-			Name:           "frontend",
-			IDTemplate:     "/ns/{{ .PodMeta.Namespace }}/service/{{ .PodMeta.Labels.service }}",
-			Labels:         map[string]string{"component": "frontend", "service": "frontend"},
-			DNSNames:       []string{service, "frontend.{{ .TrustDomain }}"},
-			Selectors:      []string{"k8s:pod-label:service:{{ .PodMeta.Labels.service }}"},
-			X509SVIDTTL:    time.Hour,
-			Namespace:      companyNamespace,
-			ServiceAccount: "frontend-service",
-			Deployment:     "frontend",
-			Port:           8080,
-			Calls:          []string{"data-service", "legacy-bridge", "api-gateway"},
-			MinCalls:       1,
-			Page:           "/federation",
-		},
-		{
-			Name:           "data-service",
-			IDTemplate:     "/ns/{{ .PodMeta.Namespace }}/service/{{ .PodMeta.Labels.service }}/version/{{ .PodMeta.Labels.version }}",
-			Labels:         map[string]string{"component": "data-processing", "service": "data-processing", "version": "v2"},
-			DNSNames:       []string{service, "data.{{ .TrustDomain }}"},
-			Selectors:      []string{"k8s:pod-label:service:{{ .PodMeta.Labels.service }}", "k8s:pod-label:version:{{ .PodMeta.Labels.version }}"},
-			X509SVIDTTL:    time.Hour,
-			Namespace:      companyNamespace,
-			ServiceAccount: "data-service",
-			Deployment:     "data-service",
-			Port:           8443,
-			Database:       "data-database",
-		},
-		{
-			Name:       "legacy-bridge",
-			IDTemplate: "/datacenter/{{ .PodMeta.Labels.datacenter }}/system/{{ .PodMeta.Labels.system }}",
-			Labels:     map[string]string{"component": "legacy-bridge", "datacenter": "primary", "system": "mainframe-bridge"},
-			DNSNames:   []string{"{{ .PodMeta.Labels.system }}.{{ .PodMeta.Namespace }}.svc.cluster.local", "legacy.{{ .TrustDomain }}"},
-			Selectors: []string{
-				"k8s:pod-label:datacenter:{{ .PodMeta.Labels.datacenter }}", "k8s:pod-label:system:{{ .PodMeta.Labels.system }}",
-			},
-			X509SVIDTTL:    2 * time.Hour,
-			Namespace:      companyNamespace,
-			ServiceAccount: "legacy-bridge",
-			Deployment:     "legacy-bridge",
-			Port:           8443,
-			Database:       "legacy-database",
-			Calls:          []string{"data-service"},
-		},
-		{
-			Name: "api-gateway",
-			// A label with a dash is no field of a template.
-			IDTemplate: `/gateway/{{ index .PodMeta.Labels "gateway-type" }}/{{ .PodMeta.Labels.region }}`,
-			Labels:     map[string]string{"component": "api-gateway", "gateway-type": "edge"},
-			Regional:   true,
-			DNSNames:   []string{"api-gateway.{{ .PodMeta.Namespace }}.svc.cluster.local", "api.{{ .TrustDomain }}"},
-			Selectors: []string{
-				`k8s:pod-label:gateway-type:{{ index .PodMeta.Labels "gateway-type" }}`, "k8s:pod-label:region:{{ .PodMeta.Labels.region }}",
-			},
-			X509SVIDTTL:    time.Hour,
-			Namespace:      companyNamespace,
-			ServiceAccount: "api-gateway",
-			Deployment:     "api-gateway",
-			Port:           8443,
-			Calls:          []string{"data-service", "legacy-bridge"},
-		},
-	}
+	// then it cannot be exposed. Tells is the path where it tells, as JSON, how its
+	// calls go and those of the workloads that it calls.
+	Page  string
+	Tells string `json:"-"`
 }
 
 // SyntheticTrustDomain is the name of the trust domain that scenarios make up.

@@ -237,11 +237,26 @@ func (w *Workload) PodLabels() map[string]string { return w.spec.podLabels() }
 // where the workload is not exposed.
 func (w *Workload) URL() string { return w.spec.URL() }
 
-// Witness returns the workload that tells how the calls of w go: w itself, if it has
-// a page, or one with a page that calls it; nil where there is none.
+// Database is a PostgreSQL in the namespace of what uses it, with one database and
+// its owner.
+type Database struct {
+	// Release is the Helm release, and the name of the Service.
+	Release    string
+	Name, User string
+}
+
+// Secret names the Secret with the owner's password, at the key "password".
+func (d Database) Secret() string { return d.Release + "-login" }
+
+// Database returns the one that runs beside the workload; its Release is empty where
+// none does.
+func (w *Workload) Database() Database { return Database{w.App.Database, "app", "app"} }
+
+// Witness returns the workload that tells how the calls of w go: w itself, or one
+// that calls it; nil where there is none.
 func (w *Workload) Witness() *Workload {
 	for _, by := range append([]*Workload{w}, w.Callers...) {
-		if by.App.Page != "" {
+		if by.App.Tells != "" {
 			return by
 		}
 	}

@@ -63,7 +63,7 @@ func TestTrustDomainsOfOneCluster(t *testing.T) {
 		TrustDomains: []TrustDomainSpec{{Name: a, Cluster: "floor"}, {Name: b, Cluster: "floor"}},
 	}
 	for _, td := range []spiffeid.TrustDomain{a, b} {
-		for _, app := range Apps() {
+		for _, app := range stock() {
 			top.Workloads = append(top.Workloads, WorkloadSpec{Name: app.Name + "-of-" + td.Name(), App: app, Cluster: "floor", TrustDomain: td})
 		}
 	}
@@ -87,30 +87,30 @@ func TestTrustDomainsOfOneCluster(t *testing.T) {
 		once("address " + w.Address.String())
 		once("SPIFFE ID " + w.ID.String())
 	}
-	if w := g.Domains[1].Workloads()[2]; w.ID.String() != "spiffe://b.test/ns/distributed-app-2/service/frontend" {
+	if w := g.Domains[1].Workloads()[2]; w.ID.String() != "spiffe://b.test/ns/company-2/service/orders" {
 		t.Errorf("the SPIFFE ID of %s is %s", w.Name, w.ID)
 	}
 
 	// A second trust domain moves nothing of the first, whose workloads may say
 	// since then whose they are.
 	before := top
-	before.TrustDomains, before.Workloads = top.TrustDomains[:1], slices.Clone(top.Workloads[:len(Apps())])
+	before.TrustDomains, before.Workloads = top.TrustDomains[:1], slices.Clone(top.Workloads[:len(stock())])
 	for i := range before.Workloads {
 		before.Workloads[i].TrustDomain = spiffeid.TrustDomain{}
 	}
 	before = before.Placed(Topology{})
 	after := top
 	after.TrustDomains = []TrustDomainSpec{top.TrustDomains[1], top.TrustDomains[0]}
-	after.Workloads = slices.Concat(top.Workloads[len(Apps()):], top.Workloads[:len(Apps())])
+	after.Workloads = slices.Concat(top.Workloads[len(stock()):], top.Workloads[:len(stock())])
 	was, is := resolve(t, before, NetworkCandidates()[0]), resolve(t, after.Placed(before), NetworkCandidates()[0])
 	for i, w := range was.Workloads {
-		if now := is.Workloads[len(Apps())+i]; now.Address != w.Address || now.Namespace != w.Namespace || now.ID != w.ID {
+		if now := is.Workloads[len(stock())+i]; now.Address != w.Address || now.Namespace != w.Namespace || now.ID != w.ID {
 			t.Errorf("%s was at %s in %s as %s, and is at %s in %s as %s", w.Name, w.Address, w.Namespace, w.ID, now.Address, now.Namespace, now.ID)
 		}
 	}
 	// And the second keeps its place without the first.
 	alone := top
-	alone.TrustDomains, alone.Workloads = top.TrustDomains[1:], top.Workloads[len(Apps()):]
+	alone.TrustDomains, alone.Workloads = top.TrustDomains[1:], top.Workloads[len(stock()):]
 	left := resolve(t, alone.Placed(placed), NetworkCandidates()[0]).Servers()[0]
 	if left.Place.Namespace != "spire-system-2" || left.Address != g.Servers()[1].Address || left.Class != "spire-system-2" {
 		t.Errorf("the second is in %s at %s when the first is gone", left.Place.Namespace, left.Address)
@@ -123,7 +123,7 @@ func TestPointersGoBothWays(t *testing.T) {
 	// Two trust domains in one cluster, each with a workload.
 	guest := TrustDomainSpec{Name: spiffeid.RequireTrustDomainFromString("guest.test"), Cluster: "c0"}
 	top.TrustDomains = append(top.TrustDomains, guest)
-	top.Workloads = append(top.Workloads, WorkloadSpec{Name: "guest", App: Apps()[1], Cluster: "c0", TrustDomain: guest.Name, Calls: []string{"wc1"}})
+	top.Workloads = append(top.Workloads, WorkloadSpec{Name: "guest", App: stock()[1], Cluster: "c0", TrustDomain: guest.Name, Calls: []string{"wc1"}})
 	top.Workloads[0].TrustDomain = top.TrustDomains[0].Name
 	g := resolve(t, top.Placed(Topology{}), NetworkCandidates()[0])
 	checked := 0
@@ -209,7 +209,7 @@ func TestResolveRefuses(t *testing.T) {
 // none.
 func TestWitness(t *testing.T) {
 	top := federated()
-	page := Apps()[1]
+	page := stock()[1]
 	top.Workloads[2].App = page
 	g := resolve(t, top, netip.Prefix{})
 	if got := g.Workloads[0].Witness(); got != g.Workloads[2] {

@@ -1,12 +1,5 @@
 package topology
 
-import (
-	"slices"
-	"testing"
-
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
-)
-
 // federated returns three trust domains of which the first trusts both others,
 // and the second the first; the workloads of the last two call the first's.
 func federated() Topology {
@@ -18,47 +11,16 @@ func federated() Topology {
 	return t
 }
 
-// What an app calls is an app, and no two apps share a SPIFFE ID or a name in
-// the cluster.
-func TestApps(t *testing.T) {
-	taken := map[string]string{}
-	for _, a := range Apps() {
-		path, err := WorkloadSpec{Name: a.Name, App: a, Cluster: "c0"}.idPath(a.Namespace)
-		if err != nil {
-			t.Errorf("app %s: %v", a.Name, err)
-		}
-		for _, name := range []string{"app " + a.Name, "path " + path, "deployment " + a.Namespace + "/" + a.Deployment, "service account " + a.Namespace + "/" + a.ServiceAccount} {
-			if other, is := taken[name]; is {
-				t.Errorf("apps %s and %s share %s", other, a.Name, name)
-			}
-			taken[name] = a.Name
-		}
-		for _, called := range a.Calls {
-			if !slices.ContainsFunc(Apps(), func(b App) bool { return b.Name == called }) {
-				t.Errorf("app %s calls %s, which is no app", a.Name, called)
-			}
-		}
-		if _, err := spiffeid.FromPath(spiffeid.RequireTrustDomainFromString("c0.test"), path); err != nil {
-			t.Errorf("app %s: %v", a.Name, err)
-		}
-		if a.Port < 1 || a.Port > 65535 {
-			t.Errorf("app %s has port %d", a.Name, a.Port)
-		}
-	}
-}
-
-// The SPIFFE IDs of the enterprise demo are those that its article writes, with
-// the article's names for namespaces, labels and trust domains.
-func TestCompanySPIFFEIDs(t *testing.T) {
-	want := map[string]string{
-		"frontend":      "/ns/distributed-app/service/frontend",
-		"data-service":  "/ns/distributed-app/service/data-processing/version/v2",
-		"legacy-bridge": "/datacenter/primary/system/mainframe-bridge",
-		"api-gateway":   "/gateway/edge/aws",
-	}
-	for _, a := range companyApps() {
-		if got, err := (WorkloadSpec{App: a, Cluster: "aws"}).idPath(a.Namespace); got != want[a.Name] || err != nil {
-			t.Errorf("%s has the path %s (%v), want %s", a.Name, got, err, want[a.Name])
-		}
+// stock are apps as a catalogue has them: one that is called, one with a page that
+// calls it, one whose SPIFFE ID has its namespace, and one that has its cluster.
+func stock() []App {
+	return []App{
+		{Name: "stock", IDTemplate: "/server", Namespace: "demo", ServiceAccount: "stock", Deployment: "stock", Port: 8090},
+		{Name: "web", IDTemplate: "/client", Namespace: "demo", ServiceAccount: "web", Deployment: "web", Port: 8080, Calls: []string{"stock"}, Page: "/", Tells: "/api"},
+		{
+			Name: "orders", IDTemplate: "/ns/{{ .PodMeta.Namespace }}/service/{{ .PodMeta.Labels.service }}", Labels: map[string]string{"service": "orders"},
+			Namespace: "company", ServiceAccount: "orders", Deployment: "orders", Port: 8443,
+		},
+		{Name: "gateway", IDTemplate: "/gateway/{{ .PodMeta.Labels.region }}", Regional: true, Namespace: "company", ServiceAccount: "gateway", Deployment: "gateway", Port: 8443},
 	}
 }

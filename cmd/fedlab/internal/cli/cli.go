@@ -19,6 +19,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/plain"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -127,7 +128,7 @@ func defaultLab() string {
 
 // open reads the lab file that --lab names. That it cannot be read is wrong usage.
 func (c *cmd) open() (config.File, error) {
-	f, err := config.Open(c.lab)
+	f, err := config.For(demo.Apps()).Open(c.lab)
 	if is[*fs.PathError](err) || errors.Is(err, config.ErrFolder) {
 		err = &usageError{command: c.path, err: err}
 	}

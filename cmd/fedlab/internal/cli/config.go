@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 )
 
 func (c *cmd) config() *cobra.Command {
@@ -69,7 +70,7 @@ func (c *cmd) config() *cobra.Command {
 			RunE: func(*cobra.Command, []string) error {
 				out := json.NewEncoder(c.Out)
 				out.SetIndent("", "  ")
-				return out.Encode(config.Schema())
+				return out.Encode(config.For(demo.Apps()).Schema())
 			},
 		},
 	)

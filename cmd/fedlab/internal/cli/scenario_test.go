@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
 )
@@ -25,7 +26,7 @@ func resolved(t *testing.T, top topology.Topology) *topology.Graph {
 // TestRunnable: who asks for many is told which are left out, and who names one
 // is refused.
 func TestRunnable(t *testing.T) {
-	f, err := config.Open("quotes")
+	f, err := config.For(demo.Apps()).Open("quotes")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 )
 
 // TestUpEndsWithWhatToTryNext: three commands that the lab has, with --lab where
@@ -19,7 +20,7 @@ func TestUpEndsWithWhatToTryNext(t *testing.T) {
 		"enterprise": "lab enterprise is up; nothing had to be changed (0.0s)\n\nto try next:\n" +
 			"  fedlab status --lab enterprise\n  fedlab open frontend --lab enterprise\n  fedlab scenario run drift/deleted --pause --lab enterprise\n",
 	} {
-		f, err := config.Open(lab)
+		f, err := config.For(demo.Apps()).Open(lab)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -29,7 +30,7 @@ func TestUpEndsWithWhatToTryNext(t *testing.T) {
 			t.Errorf("error %v; it says %q, want %q", err, stderr.String(), want)
 		}
 	}
-	f, err := config.Open("quotes")
+	f, err := config.For(demo.Apps()).Open("quotes")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package lab
+package demo
 
 import (
 	"fmt"
@@ -7,10 +7,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
-
-// databaseName is what the databases of the demo programs, and their owners, are
-// called.
-const databaseName = "app"
 
 // Values of the demo charts; their fields are those of each chart's
 // values.schema.json.
@@ -67,12 +63,6 @@ type (
 		AllowedTrustDomains []string     `json:"allowedTrustDomains"`
 		Service             probeService `json:"service"`
 	}
-	postgresValues struct {
-		Image    string `json:"image"`
-		Database string `json:"database"`
-		User     string `json:"user"`
-		Login    string `json:"login"`
-	}
 
 	serviceValue struct {
 		Port    int    `json:"port"`
@@ -119,8 +109,8 @@ type (
 // server refuses to an identity that it knows.
 const notPermitted = "not-permitted"
 
-// demoValues returns what the chart of a demo program is installed with.
-func demoValues(w *topology.Workload, image string) (any, error) {
+// Values implements lab.Programs.
+func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 	v := valuesOf{w}
 	labels := w.PodLabels()
 	switch w.App.Name {
@@ -136,11 +126,11 @@ func demoValues(w *topology.Workload, image string) (any, error) {
 		return frontendValues{Image: image, SPIFFE: v.spiffe(), Calls: v.frontendCalls(), Service: v.page()}, nil
 	case "data-service":
 		return dataValues{
-			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Service: v.service(),
+			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.beside(), Service: v.service(),
 		}, nil
 	case "legacy-bridge":
 		bridge := bridgeValues{
-			Image: image, SPIFFE: v.spiffe(), Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.database(),
+			Image: image, SPIFFE: v.spiffe(), Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.beside(),
 			Calls: []callValue{}, Service: v.service(),
 		}
 		for _, to := range w.Calls {
@@ -186,10 +176,9 @@ func (v valuesOf) page() servicePort {
 	return page
 }
 
-func (v valuesOf) database() databaseValue {
-	return databaseValue{
-		Address: v.App.Database + ":5432", Name: databaseName, User: databaseName, Secret: loginSecret(v.App.Database),
-	}
+func (v valuesOf) beside() databaseValue {
+	d := v.Database()
+	return databaseValue{Address: d.Release + ":5432", Name: d.Name, User: d.User, Secret: d.Secret()}
 }
 
 // allowed lets those in who call the workload; where nobody does, only itself.

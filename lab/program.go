@@ -1,0 +1,133 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// deploy runs a program with the image made of the present source.
+func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
+	loaded, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, w.App.Name)
+	if err != nil {
+		return err
+	}
+	release := releaseOf(w)
+	if release.Values, err = u.Parts.Programs.Values(w, u.images.Demos[w.App.Name]); err != nil {
+		return err
+	}
+	changed, err := u.in(w.Cluster()).Releases.Apply(ctx, release)
+	if err != nil {
+		return err
+	}
+	if loaded || changed {
+		plan.Did(ctx)
+	}
+	return nil
+}
+
+// releaseOf returns the release of a program, without its values. It has
+// the name of the app, as the objects in it have, and not the workload's, which
+// may change: Helm gives no release the objects of another one.
+func releaseOf(w *topology.Workload) access.Release {
+	return access.Release{Name: w.App.Name, Namespace: w.Namespace, Chart: w.App.Name}
+}
+
+// page looks at a workload's page as a browser on this machine does.
+func (u *up) page(ctx context.Context, w *topology.Workload) error {
+	return wait(ctx, callBound, check.Check{Name: "the page of " + w.Name + " answers", Probe: func(ctx context.Context) error {
+		return u.Parts.Page(ctx, w.URL())
+	}})
+}
+
+// verify looks at what a teller says of the calls of one workload to another:
+// whom it met.
+func (u *up) verify(ctx context.Context, from, to *topology.Workload, by *teller) error {
+	return wait(ctx, callBound, check.Check{Name: from.Name + " gets an answer from " + to.Name, Probe: func(ctx context.Context) error {
+		told, err := by.look(ctx, u.in(by.Cluster()).Pods)
+		if err != nil {
+			return err
+		}
+		return u.Parts.Programs.Answered(by.Workload, told, from, to)
+	}})
+}
+
+// teller is a workload whose page tells of calls. Several steps may wait for what
+// it says: those that look at the same time share one look, which goes through
+// the API server and the kubelet.
+type teller struct {
+	*topology.Workload
+
+	mu     sync.Mutex
+	looked time.Time
+	told   []byte
+	err    error
+}
+
+// look returns what the workload tells, no older than the pace of looking.
+func (t *teller) look(ctx context.Context, pods access.Pods) ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if time.Since(t.looked) >= pace {
+		t.told, t.err = ask(ctx, pods, t.Workload, t.App.Tells)
+		t.looked = time.Now()
+	}
+	return t.told, t.err
+}
+
+// oneCall bounds a look at what a program tells: its own calls end before.
+const oneCall = 15 * time.Second
+
+// ask gets what a program answers in plain HTTP, through the Kubernetes API, so that
+// it works for programs that are not exposed, too.
+func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path string) (text []byte, err error) {
+	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s has no ready pod", w.Name)
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return pods.Dial(ctx, w.Namespace, names[0], w.App.Port)
+		},
+	}
+	ctx, cancel := context.WithTimeout(ctx, oneCall)
+	defer cancel()
+	// The host is not looked up, and a page answers to this name, whatever it is called.
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for %s: %w", w.Name, path, err)
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask %s for %s: %s", w.Name, path, response.Status)
+	}
+	text, err = io.ReadAll(io.LimitReader(response.Body, longestAnswer+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of %s to %s: %w", w.Name, path, err)
+	}
+	if len(text) > longestAnswer {
+		return nil, fmt.Errorf("the answer of %s to %s is longer than %d bytes", w.Name, path, longestAnswer)
+	}
+	return text, nil
+}
+
+// longestAnswer is more than a program tells of some hundred calls.
+const longestAnswer = 1 << 20
