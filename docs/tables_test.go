@@ -18,6 +18,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/mutant"
 )
 
 // TestTiming says when the table of docs/concepts.md is not that of the code;
@@ -109,11 +110,11 @@ func cases(t *testing.T, dir string) map[string]bool {
 
 // TestEachMutationIsExplained compares the table of mutations with the code.
 func TestEachMutationIsExplained(t *testing.T) {
-	var explained []scenarios.Mutation
+	var explained []mutant.Mutation
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(section(t, "docs/scenarios.md", "\n## Mutations\n", "\n## "), -1) {
-		explained = append(explained, scenarios.Mutation(row[1]))
+		explained = append(explained, mutant.Mutation(row[1]))
 	}
-	if want := scenarios.Mutations(); !slices.Equal(explained, want) {
+	if want := mutant.Mutations(); !slices.Equal(explained, want) {
 		t.Errorf("docs/scenarios.md explains the mutations %q, want %q", explained, want)
 	}
 }

@@ -19,7 +19,9 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/mutant"
 	"github.com/fedlab-dev/fedlab/scenarios/report"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 func (c *cmd) scenario() *cobra.Command {
@@ -44,7 +46,7 @@ type listed struct {
 	Sources []string `json:"sources,omitempty"`
 }
 
-func asListed(s scenarios.Scenario) listed {
+func asListed(s trial.Scenario) listed {
 	l := listed{Name: s.Name, Claim: s.Claim, Labels: s.AllLabels(), Sources: s.Sources}
 	if s.Needs != nil {
 		l.Needs = s.Needs.What
@@ -83,7 +85,7 @@ func (c *cmd) scenarioList() *cobra.Command {
 
 // printScenarios prints the name and labels of each scenario on a line, and its
 // claim below.
-func printScenarios(out io.Writer, all []scenarios.Scenario) error {
+func printScenarios(out io.Writer, all []trial.Scenario) error {
 	var b strings.Builder
 	for _, s := range all {
 		fmt.Fprintf(&b, "%s (%s)\n%s\n", s.Name, listing(s.AllLabels()), wrapped(s.Claim, "    "))
@@ -183,7 +185,7 @@ when every claim holds, and 3 otherwise.`,
 			if err != nil {
 				return err
 			}
-			if r.mutation != "" && !slices.Contains(scenarios.Mutations(), scenarios.Mutation(r.mutation)) {
+			if r.mutation != "" && !slices.Contains(mutant.Mutations(), mutant.Mutation(r.mutation)) {
 				return usage(cmd, fmt.Errorf("there is no mutation %q%s", r.mutation, oneOf(r.mutation, mutations())))
 			}
 			if err := vacant(r.records); err != nil {
@@ -220,18 +222,18 @@ when every claim holds, and 3 otherwise.`,
 
 func mutations() []string {
 	var all []string
-	for _, m := range scenarios.Mutations() {
+	for _, m := range mutant.Mutations() {
 		all = append(all, string(m))
 	}
 	return all
 }
 
 // chosen returns the scenarios that arguments and flags name, each once.
-func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]scenarios.Scenario, error) {
-	var chosen []scenarios.Scenario
-	add := func(some ...scenarios.Scenario) {
+func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial.Scenario, error) {
+	var chosen []trial.Scenario
+	add := func(some ...trial.Scenario) {
 		for _, s := range some {
-			if !slices.ContainsFunc(chosen, func(o scenarios.Scenario) bool { return o.Name == s.Name }) {
+			if !slices.ContainsFunc(chosen, func(o trial.Scenario) bool { return o.Name == s.Name }) {
 				chosen = append(chosen, s)
 			}
 		}
@@ -263,12 +265,12 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]scena
 
 // runnable leaves out the scenarios for which a lab lacks something, and tells of
 // them; who names one wants it to run.
-func (c *cmd) runnable(g *topology.Graph, chosen []scenarios.Scenario, names []string) ([]scenarios.Scenario, error) {
-	var able []scenarios.Scenario
+func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []string) ([]trial.Scenario, error) {
+	var able []trial.Scenario
 	var lacks error
 	for _, s := range chosen {
 		err := s.RunsOn(g)
-		needs := (*scenarios.NeedsError)(nil)
+		needs := (*trial.NeedsError)(nil)
 		switch {
 		case err == nil:
 			able = append(able, s)
@@ -288,12 +290,12 @@ func (c *cmd) runnable(g *topology.Graph, chosen []scenarios.Scenario, names []s
 // errClaim says that a claim does not hold. Which has been shown already.
 var errClaim = errors.New("not every claim holds")
 
-func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, chosen []scenarios.Scenario) (err error) {
+func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, chosen []trial.Scenario) (err error) {
 	c.events = c.output == "json"
-	runner := &scenarios.Runner{Driver: &d.Driver, Topology: t, Observe: c.told, Keep: r.keep, Mutation: scenarios.Mutation(r.mutation)}
+	runner := &trial.Runner{Driver: &d.Driver, Topology: t, Observe: c.told, Keep: r.keep}
 	if r.pause {
 		in := bufio.NewReader(c.In)
-		runner.Pause = func(ctx context.Context, next scenarios.StepRecord) error { return c.awaitEnter(ctx, in, next) }
+		runner.Pause = func(ctx context.Context, next trial.Step) error { return c.awaitEnter(ctx, in, next) }
 	}
 	session, err := runner.Open(ctx)
 	if err != nil {
@@ -307,10 +309,10 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 	if len(chosen) > 1 {
 		c.printf("%s, in the order of --seed %d\n", count(len(chosen), "scenario"), r.seed)
 	}
-	var records []scenarios.Record
+	var records []trial.Record
 	held := 0
 	for _, s := range chosen {
-		record, err := session.Run(ctx, s)
+		record, err := mutant.Mutation(r.mutation).Run(ctx, session, s)
 		records = append(records, record)
 		// At once: what comes next may be killed.
 		if err := errors.Join(err, c.keepRecords(dir, records)); err != nil {
@@ -357,19 +359,24 @@ func recordsFolder(dir, lab string) (string, error) {
 	return dir, nil
 }
 
-func (c *cmd) keepRecords(dir string, records []scenarios.Record) error {
-	if err := report.Write(dir, records[len(records)-1]); err != nil {
+// keepRecords shows the last record, and writes it and the reports of all.
+func (c *cmd) keepRecords(dir string, records []trial.Record) error {
+	last := records[len(records)-1]
+	if c.output == "text" {
+		_ = c.summary(last) // a reader that is gone is no reason to lose the record
+	}
+	if err := report.Write(dir, last); err != nil {
 		return err
 	}
 	return writeReports(filepath.Join(dir, "report.html"), filepath.Join(dir, "junit.xml"), records)
 }
 
 // writeReports writes both reports; an empty name is none.
-func writeReports(html, junit string, records []scenarios.Record) error {
+func writeReports(html, junit string, records []trial.Record) error {
 	var errs []error
 	for _, to := range []struct {
 		name  string
-		write func(io.Writer, []scenarios.Record) error
+		write func(io.Writer, []trial.Record) error
 	}{{html, report.HTML}, {junit, report.JUnit}} {
 		if to.name == "" {
 			continue
@@ -382,15 +389,13 @@ func writeReports(html, junit string, records []scenarios.Record) error {
 
 // told shows what happens in a scenario: whole lines for people, objects for
 // programs.
-func (c *cmd) told(e scenarios.Event) {
+func (c *cmd) told(e trial.Event) {
 	if c.output == "json" {
 		// A reader that is gone is no reason to stop.
 		_ = c.json("ScenarioEvent", e)
 		return
 	}
 	switch {
-	case e.Record != nil:
-		_ = c.summary(*e.Record)
 	case e.Step != nil && e.Ended && e.Step.Error != "":
 		c.printf("FAIL %7s  %s: %s\n", brief(e.Step.Took), e.Step.Name, e.Step.Error)
 	case e.Step != nil && e.Ended:
@@ -411,7 +416,7 @@ func firstLine(text string) string {
 
 // summary shows how a run went. The colours are the report's own, which lets none
 // of the record's through.
-func (c *cmd) summary(r scenarios.Record) error {
+func (c *cmd) summary(r trial.Record) error {
 	out, coloured := c.Out, colour(c.unfiltered.Out)
 	if coloured {
 		out = c.unfiltered.Out
@@ -438,7 +443,7 @@ func colour(out io.Writer) bool {
 var errNobody = errors.New("--pause waits for Enter, and standard input has ended")
 
 // awaitEnter says what comes next, and waits for somebody to want it.
-func (c *cmd) awaitEnter(ctx context.Context, in *bufio.Reader, next scenarios.StepRecord) error {
+func (c *cmd) awaitEnter(ctx context.Context, in *bufio.Reader, next trial.Step) error {
 	c.printf("\nnext: %s\n", next.Name)
 	if next.Look != "" {
 		c.printf("look: %s\n", next.Look)
@@ -481,7 +486,7 @@ only when every claim holds, and 3 otherwise.`,
 			}
 			held := 0
 			for i, r := range records {
-				records[i] = scenarios.Judge(r)
+				records[i] = trial.Judge(r)
 				if records[i].Holds {
 					held++
 				}
