@@ -119,6 +119,30 @@ func TestEachMutationIsExplained(t *testing.T) {
 	}
 }
 
+// TestGoAPIHasWhatTheExampleImports: who copies the example, and who reads which
+// types its packages have, imports nothing that may go without a word.
+func TestGoAPIHasWhatTheExampleImports(t *testing.T) {
+	const document, example = "docs/reference/go.md", "scenarios/trial/example_test.go"
+	parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, example), nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := 0
+	for _, spec := range parsed.Imports {
+		local, found := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), "github.com/fedlab-dev/fedlab/")
+		if !found {
+			continue
+		}
+		ours++
+		if row := fmt.Sprintf("| [%s](../../%s) | ", local, local); !strings.Contains(string(documents(t)[document]), row) {
+			t.Errorf("%s imports %s, and %s does not list it", example, local, document)
+		}
+	}
+	if ours == 0 {
+		t.Errorf("%s imports nothing of fedlab", example)
+	}
+}
+
 func timing() string {
 	var b strings.Builder
 	b.WriteString("\n| the bundle's refresh hint | the peer polls every | a new authority reaches a workload within |\n|---|---|---|\n")
