@@ -18,6 +18,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/mutant"
 )
 
 // TestTiming says when the table of docs/concepts.md is not that of the code;
@@ -109,12 +110,36 @@ func cases(t *testing.T, dir string) map[string]bool {
 
 // TestEachMutationIsExplained compares the table of mutations with the code.
 func TestEachMutationIsExplained(t *testing.T) {
-	var explained []scenarios.Mutation
+	var explained []mutant.Mutation
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\|").FindAllStringSubmatch(section(t, "docs/scenarios.md", "\n## Mutations\n", "\n## "), -1) {
-		explained = append(explained, scenarios.Mutation(row[1]))
+		explained = append(explained, mutant.Mutation(row[1]))
 	}
-	if want := scenarios.Mutations(); !slices.Equal(explained, want) {
+	if want := mutant.Mutations(); !slices.Equal(explained, want) {
 		t.Errorf("docs/scenarios.md explains the mutations %q, want %q", explained, want)
+	}
+}
+
+// TestGoAPIHasWhatTheExampleImports: who copies the example, and who reads which
+// types its packages have, imports nothing that may go without a word.
+func TestGoAPIHasWhatTheExampleImports(t *testing.T) {
+	const document, example = "docs/reference/go.md", "scenarios/trial/example_test.go"
+	parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, example), nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := 0
+	for _, spec := range parsed.Imports {
+		local, found := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), "github.com/fedlab-dev/fedlab/")
+		if !found {
+			continue
+		}
+		ours++
+		if row := fmt.Sprintf("| [%s](../../%s) | ", local, local); !strings.Contains(string(documents(t)[document]), row) {
+			t.Errorf("%s imports %s, and %s does not list it", example, local, document)
+		}
+	}
+	if ours == 0 {
+		t.Errorf("%s imports nothing of fedlab", example)
 	}
 }
 

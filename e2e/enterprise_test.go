@@ -33,6 +33,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterprise"), func() {
@@ -253,7 +254,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 	}, NodeTimeout(5*time.Minute))
 
 	It("runs the scenarios that another lab has not what they need for", Label("scenario", "slow"), func(ctx SpecContext) {
-		needy := slices.DeleteFunc(scenarios.Catalogue(), func(s scenarios.Scenario) bool { return s.Needs == nil })
+		needy := slices.DeleteFunc(scenarios.Catalogue(), func(s trial.Scenario) bool { return s.Needs == nil })
 		Expect(needy).NotTo(BeEmpty())
 		args := []string{"scenario", "run", "--records", filepath.Join(evidenceFolder(), "scenarios-enterprise")}
 		for _, s := range needy {

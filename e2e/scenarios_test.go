@@ -20,46 +20,48 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/mutant"
 	"github.com/fedlab-dev/fedlab/scenarios/report"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // scenarioTimeout is how long one may take with all that it puts back: the
 // longest waits for three generations of authorities.
 const scenarioTimeout = 20 * time.Minute
 
-// mutant is a scenario in which one thing is wrong on purpose.
-type mutant struct {
+// mutated is a scenario in which one thing is wrong on purpose.
+type mutated struct {
 	scenario string
-	mutation scenarios.Mutation
+	mutation mutant.Mutation
 	// caught is the step that must fail, or the verdict that must not hold: what
 	// fails for another reason proves nothing.
 	caught string
 }
 
 // mutants has, for each group, mutations that must be caught.
-func mutants() []mutant {
-	return []mutant{
-		{"rotation/x509-authority", scenarios.SkipTaint, "taint the old one, so that all it has signed is replaced"},
-		{"rotation/x509-authority", scenarios.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
-		{"rotation/x509-authority", scenarios.NeverRefresh, "publish the next authority before anything is signed with it"},
-		{"rotation/revoked-too-early", scenarios.KeepOldBundle, "taint the old one, and revoke it in the same breath"},
-		{"rotation/jwt-authority", scenarios.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
-		{"rotation/faster-than-refresh", scenarios.NeverRefresh, "force a refresh"},
-		{"rotation/faster-than-refresh", scenarios.AcceptAny, "each call fails from soon after until the forced refresh"},
-		{"outage/server", scenarios.RecoverEarly, "let a newcomer come: it waits"},
-		{"outage/server", scenarios.RecordNothing, "no call failed while the server was away, though each made a new handshake"},
-		{"outage/bundle-endpoint", scenarios.RecoverEarly, "publish another authority, which nobody can fetch"},
-		{"drift/deleted", scenarios.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
-		{"drift/tampered", scenarios.AcceptAny, "until then the attacker is refused"},
-		{"drift/removal-keeps-bundle", scenarios.RecordNothing, "no call fails while only the relationship is gone"},
-		{"auth/impersonation-across-domains", scenarios.AcceptAny, "none of its calls under another's name is answered"},
-		{"auth/not-federated", scenarios.RecordNothing, "and it is refused again afterwards"},
+func mutants() []mutated {
+	return []mutated{
+		{"rotation/x509-authority", mutant.SkipTaint, "taint the old one, so that all it has signed is replaced"},
+		{"rotation/x509-authority", mutant.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
+		{"rotation/x509-authority", mutant.NeverRefresh, "publish the next authority before anything is signed with it"},
+		{"rotation/revoked-too-early", mutant.KeepOldBundle, "taint the old one, and revoke it in the same breath"},
+		{"rotation/jwt-authority", mutant.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
+		{"rotation/faster-than-refresh", mutant.NeverRefresh, "force a refresh"},
+		{"rotation/faster-than-refresh", mutant.AcceptAny, "each call fails from soon after until the forced refresh"},
+		{"outage/server", mutant.RecoverEarly, "let a newcomer come: it waits"},
+		{"outage/server", mutant.RecordNothing, "no call failed while the server was away, though each made a new handshake"},
+		{"outage/bundle-endpoint", mutant.RecoverEarly, "publish another authority, which nobody can fetch"},
+		{"drift/deleted", mutant.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
+		{"drift/tampered", mutant.AcceptAny, "until then the attacker is refused"},
+		{"drift/removal-keeps-bundle", mutant.RecordNothing, "no call fails while only the relationship is gone"},
+		{"auth/impersonation-across-domains", mutant.AcceptAny, "none of its calls under another's name is answered"},
+		{"auth/not-federated", mutant.RecordNothing, "and it is refused again afterwards"},
 	}
 }
 
 // objections returns the steps of a record that failed and the verdicts that do
 // not hold.
-func objections(r scenarios.Record) []string {
+func objections(r trial.Record) []string {
 	var against []string
 	for _, s := range r.Steps {
 		if s.Error != "" {
@@ -76,13 +78,12 @@ func objections(r scenarios.Record) []string {
 
 var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func() {
 	var (
-		runner  *scenarios.Runner
-		session *scenarios.Session
+		session *trial.Session
 		// records are those of each folder of the evidence: a scenario may run twice.
-		records = map[string][]scenarios.Record{}
+		records = map[string][]trial.Record{}
 	)
 	BeforeAll(func(ctx SpecContext) {
-		runner = &scenarios.Runner{Driver: &under.driver.Driver, Topology: under.graph.Intent(), Observe: told}
+		runner := &trial.Runner{Driver: &under.driver.Driver, Topology: under.graph.Intent(), Observe: told}
 		var err error
 		session, err = runner.Open(ctx)
 		Expect(err).NotTo(HaveOccurred())
@@ -96,12 +97,11 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 	}, NodeTimeout(10*time.Minute))
 
 	// run runs one. Where a folder of the evidence is named, it keeps the record.
-	run := func(ctx context.Context, name string, mutation scenarios.Mutation, folder string) scenarios.Record {
+	run := func(ctx context.Context, name string, mutation mutant.Mutation, folder string) trial.Record {
 		GinkgoHelper()
 		s, err := scenarios.Find(name)
 		Expect(err).NotTo(HaveOccurred())
-		runner.Mutation = mutation
-		record, err := session.Run(ctx, s)
+		record, err := mutation.Run(ctx, session, s)
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
 		if folder != "" {
 			records[folder] = append(records[folder], record)
@@ -117,7 +117,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		return record
 	}
 
-	holds := func(ctx SpecContext, s scenarios.Scenario, folder string) {
+	holds := func(ctx SpecContext, s trial.Scenario, folder string) {
 		GinkgoHelper()
 		if err := s.RunsOn(under.graph); err != nil {
 			Skip(err.Error()) // the enterprise lab has what it needs
@@ -140,7 +140,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 			Expect(record.Mutation).To(Equal(string(m.mutation)))
 			Expect(record.Holds).To(BeFalse(), summary(record))
 			Expect(objections(record)).To(ContainElement(m.caught), summary(record))
-			if m.mutation == scenarios.AcceptAny || m.mutation == scenarios.RecordNothing {
+			if m.mutation == mutant.AcceptAny || m.mutation == mutant.RecordNothing {
 				Expect(record.Error).To(BeEmpty(), "the course is as ever, and what is recorded is wrong")
 			}
 		}, SpecTimeout(scenarioTimeout))
@@ -154,7 +154,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
 	It("are tried in each group, and all of them", func() {
 		var groups []string
-		var tried []scenarios.Mutation
+		var tried []mutant.Mutation
 		for _, m := range mutants() {
 			s, err := scenarios.Find(m.scenario)
 			Expect(err).NotTo(HaveOccurred())
@@ -163,7 +163,7 @@ var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
 		for _, s := range scenarios.Catalogue() {
 			Expect(groups).To(ContainElement(s.Group()))
 		}
-		for _, m := range scenarios.Mutations() {
+		for _, m := range mutant.Mutations() {
 			Expect(slices.Contains(tried, m)).To(BeTrue(), string(m))
 		}
 	})
@@ -244,7 +244,7 @@ var _ = Describe("A scenario is not run", Label("status"), func() {
 })
 
 // told shows the course of a scenario in the report of its spec.
-func told(e scenarios.Event) {
+func told(e trial.Event) {
 	switch {
 	case e.Step != nil && e.Ended && e.Step.Error != "":
 		GinkgoWriter.Printf("FAIL %s: %s\n", e.Step.Name, e.Step.Error)
@@ -256,7 +256,7 @@ func told(e scenarios.Event) {
 }
 
 // summary is what a record says, for who reads that a claim does not hold.
-func summary(r scenarios.Record) string {
+func summary(r trial.Record) string {
 	var text bytes.Buffer
 	if err := report.Console(&text, r, false); err != nil {
 		return err.Error()
@@ -265,7 +265,7 @@ func summary(r scenarios.Record) string {
 }
 
 // keep writes the records of a run, and the report, beside what else is gathered.
-func keep(folder string, records []scenarios.Record) (err error) {
+func keep(folder string, records []trial.Record) (err error) {
 	dir := filepath.Join(evidenceFolder(), folder)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), report.Write(dir, records...)); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // The quotes of one trust domain go to another one in the same cluster.
@@ -82,7 +83,7 @@ var _ = Describe("Two trust domains in one cluster", Ordered, Label("shared"), f
 	}, SpecTimeout(2*time.Minute))
 
 	It("each break and recover alone", func(ctx SpecContext) {
-		runner := &scenarios.Runner{Driver: &lab.driver.Driver, Topology: lab.graph.Intent(), Observe: told}
+		runner := &trial.Runner{Driver: &lab.driver.Driver, Topology: lab.graph.Intent(), Observe: told}
 		session, err := runner.Open(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(func(ctx SpecContext) { Expect(session.Close(ctx)).To(Succeed()) }, NodeTimeout(5*time.Minute))

@@ -7,11 +7,12 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // crashed is what a server and an agent that are killed have in common: they are
 // back by themselves, and nobody who has an identity notices.
-func crashed(ctx context.Context, t *Trial, what string, f func(fault.Cluster) fault.Fault) error {
+func crashed(ctx context.Context, t *trial.Trial, what string, f func(fault.Cluster) fault.Fault) error {
 	called, caller := t.Pair()
 	calls := t.CallsThroughout(ctx, caller, called)
 	t.Step(ctx, "kill the "+what+", and wait until it is back", func(ctx context.Context) error {
@@ -19,57 +20,47 @@ func crashed(ctx context.Context, t *Trial, what string, f func(fault.Cluster) f
 		if err != nil {
 			return err
 		}
-		return broken.Mend(ctx)
+		return broken.Recover(ctx)
 	})
 	t.Step(ctx, "see that a newcomer gets its identity, and that the peer fetches", func(ctx context.Context) error {
-		guest, err := called.Newcomer(ctx)
-		if err != nil {
+		if err := t.WaitFor(ctx, called.Ready()); err != nil {
 			return err
 		}
-		if err := t.until(ctx, called.Ready()); err != nil {
-			return err
-		}
-		if err := guest.Register(ctx, nil); err != nil {
-			return err
-		}
-		if err := t.Await(ctx, time.Now(), reconciled(), guest.HasIdentity()); err != nil {
+		if _, err := called.Welcome(ctx); err != nil {
 			return err
 		}
 		return caller.Refresh(ctx, called)
 	})
-	t.Step(ctx, "see that those who had one never noticed", func(ctx context.Context) error {
-		calls.AllAnswered("no call failed, though each made a new handshake")
-		return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
-	})
+	t.StillAnswered(ctx, calls, "see that those who had one never noticed", "no call failed, though each made a new handshake")
 	return t.Err()
 }
 
-var serverKilled = Scenario{
+var serverKilled = trial.Scenario{
 	Name:    "outage/server-killed",
 	Claim:   "A SPIRE server that is killed is back by itself with its keys and its peers, and nobody who has an identity notices.",
 	Sources: []string{"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process"},
-	Run:     func(ctx context.Context, t *Trial) error { return crashed(ctx, t, "server", fault.ServerKilled) },
+	Run:     func(ctx context.Context, t *trial.Trial) error { return crashed(ctx, t, "server", fault.ServerKilled) },
 }
 
-var agentKilled = Scenario{
+var agentKilled = trial.Scenario{
 	Name:    "outage/agent-killed",
 	Claim:   "A SPIRE agent that is killed attests anew by itself, and none of its workloads notices.",
 	Sources: []string{"SPIRE doc/plugin_agent_nodeattestor_k8s_psat.md: a node may attest again"},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, _ := t.Pair()
-		before, err := called.serials(ctx)
+		reattested, err := called.Reattested(ctx)
 		if err != nil {
 			return err
 		}
 		if err := crashed(ctx, t, "agent", fault.AgentKilled); err != nil {
 			return err
 		}
-		t.Step(ctx, "see that it has another SVID", func(ctx context.Context) error { return called.attestedAnew(ctx, before) })
+		t.Step(ctx, "see that it has another SVID", reattested)
 		return t.Err()
 	},
 }
 
-var dataLost = Scenario{
+var serverDataLost = trial.Scenario{
 	Name:   "outage/server-data-lost",
 	Claim:  "A SPIRE server that lost its data is a stranger under its old name: its own agents take it for what it is by themselves, and its peers refuse it until they are handed its new bundle.",
 	Labels: []string{Slow},
@@ -77,7 +68,7 @@ var dataLost = Scenario{
 		"SPIRE doc/spire_agent.md: rebootstrap_mode auto, after rebootstrap_delay",
 		"https://github.com/spiffe/spire/issues/4624",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		var lost time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
@@ -87,28 +78,19 @@ var dataLost = Scenario{
 			if err != nil {
 				return err
 			}
-			if err := broken.Mend(ctx); err != nil {
+			if err := broken.Recover(ctx); err != nil {
 				return err
 			}
-			return t.until(ctx, caller.InState(called, federation.Foreign))
+			return t.WaitFor(ctx, caller.InState(called, federation.Foreign))
 		})
 		t.Step(ctx, "wait until its agent has taken the new authority, and its workloads have SVIDs of it", func(ctx context.Context) error {
-			if err := t.until(ctx, calls.Ends(traffic.UnknownAuthority)); err != nil {
-				return err
-			}
-			return t.until(ctx, called.Ready())
+			return t.WaitFor(ctx, calls.Ends(traffic.UnknownAuthority), called.Ready())
 		})
-		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
-			return caller.staysUnmended(ctx, called, calls.Ends(traffic.UnknownAuthority))
-		})
+		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error { return staysUnmended(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
 		t.Step(ctx, "hand the new bundle over", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("from when the called one shows an SVID of the new authority each call fails until the bundle is handed over", lost, Bound{Within: faultBound}, mended, traffic.UnknownAuthority)
-			if err := caller.Handover(ctx, called); err != nil {
-				return err
-			}
-			calls.AnsweredBy("and calls are answered again once the bundle is handed over", mended, registered())
-			return t.Await(ctx, mended, registered(), calls.Ends(traffic.Answered))
+			says := "from when the called one shows an SVID of the new authority each call fails until the bundle is handed over"
+			from := trial.Refusal{Says: says, Since: lost, Bound: trial.MachineAlone(), Ends: unknownAuthority}
+			return handOver(ctx, t, calls, from, trial.Registered(), calls.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},

@@ -8,76 +8,98 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-func drifts() []Scenario {
-	return []Scenario{deleted, tampered, rolledBack, emptied, crdEditIsIgnored, crdEditRollsBack, removalKeepsBundle, staleBootstrapDeadlock}
-}
-
-// notVerified is how calls end whose server the caller cannot verify.
-var notVerified = []traffic.Outcome{traffic.NotFederated, traffic.UnknownAuthority}
+// How calls end whose server the caller cannot verify: with a bundle that lacks the
+// authority, and with none or any.
+var (
+	unknownAuthority = []traffic.Outcome{traffic.UnknownAuthority}
+	notVerified      = []traffic.Outcome{traffic.NotFederated, traffic.UnknownAuthority}
+)
 
 // staysUnmended watches that a check keeps holding while a poll would come, and
 // that a fetch is refused and changes nothing.
-func (d Domain) staysUnmended(ctx context.Context, of Domain, c check.Check) error {
-	poll := d.ToServer(of)
-	if err := d.trial.Stays(ctx, poll.Within, poll.Formula, c); err != nil {
+func staysUnmended(ctx context.Context, t *trial.Trial, c check.Check) error {
+	called, caller := t.Pair()
+	if err := t.Stays(ctx, caller.ToServer(called), c); err != nil {
 		return err
 	}
-	if err := d.cannotFetch(ctx, of); err != nil {
+	if err := caller.CannotFetch(ctx, called); err != nil {
 		return err
 	}
 	return c.Probe(ctx)
 }
 
-var deleted = Scenario{
+// handOver hands the bundle over to the caller's server: the cure of what no poll
+// can bring.
+func handOver(ctx context.Context, t *trial.Trial, calls *trial.Traffic, from trial.Refusal, bound trial.Bound, again check.Check) error {
+	called, caller := t.Pair()
+	return calls.Cure(ctx, from, func(ctx context.Context) error { return caller.Handover(ctx, called) }, bound, again)
+}
+
+// bundleLost is what a held bundle that is deleted and one that is emptied have in
+// common: nothing is left that authenticates the endpoint.
+func bundleLost(ctx context.Context, t *trial.Trial, verb, event string, state federation.State, again trial.Bound, f func(called, caller trial.Domain) fault.Fault) error {
+	called, caller := t.Pair()
+	var broken time.Time
+	var damage *trial.Breakage
+	calls := t.CallsThroughout(ctx, caller, called)
+	t.StepWith(ctx, verb+" the bundle that the caller's server holds", fmt.Sprintf("'fedlab drift' says %q", state), func(ctx context.Context) (err error) {
+		broken = time.Now()
+		caller.PollsLate()
+		if damage, err = t.Break(ctx, f(called, caller)); err != nil {
+			return err
+		}
+		if err := t.Await(ctx, broken, trial.Registered(), calls.Ends(notVerified...)); err != nil {
+			return err
+		}
+		return caller.InState(called, state).Probe(ctx)
+	})
+	t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error { return staysUnmended(ctx, t, caller.InState(called, state)) })
+	t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --mend' does the same", func(ctx context.Context) error {
+		from := trial.Refusal{Says: "each call fails from soon after " + event + " until the bundle is handed over", Since: broken, Bound: trial.Registered(), Ends: notVerified}
+		return errors.Join(handOver(ctx, t, calls, from, again, calls.Ends(traffic.Answered)), damage.Recover(ctx))
+	})
+	return t.Err()
+}
+
+var bundleDeleted = trial.Scenario{
 	Name:  "drift/deleted",
 	Claim: "A held bundle that somebody deletes stops each call, and no poll brings it back, since it was what authenticates the endpoint; handing it over does.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: \"local copy of bundle not found\"",
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (bundle delete -mode)",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
-		called, caller := t.Pair()
-		var broken time.Time
-		var damage *Breakage
-		calls := t.CallsThroughout(ctx, caller, called)
-		t.StepWith(ctx, "delete the bundle that the caller's server holds", "'fedlab drift' says \"missing\"", func(ctx context.Context) (err error) {
-			broken = time.Now()
-			caller.PollsLate()
-			damage, err = t.Break(ctx, fault.BundleDeleted(caller.Name, caller.Server(), called.Name, spire.DeleteDissociate))
-			if err != nil {
-				return err
-			}
-			if err := t.Await(ctx, broken, registered(), calls.Ends(notVerified...)); err != nil {
-				return err
-			}
-			return caller.InState(called, federation.Missing).Probe(ctx)
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		return bundleLost(ctx, t, "delete", "the deletion", federation.Missing, trial.Reconciled(), func(called, caller trial.Domain) fault.Fault {
+			return fault.BundleDeleted(caller.Name, caller.Server(), called.Name, spire.DeleteDissociate)
 		})
-		t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error {
-			return caller.staysUnmended(ctx, called, caller.InState(called, federation.Missing))
-		})
-		t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --mend' does the same", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after the deletion until the bundle is handed over", broken, registered(), mended, notVerified...)
-			if err := errors.Join(caller.Handover(ctx, called), damage.Mend(ctx)); err != nil {
-				return err
-			}
-			calls.AnsweredBy("and calls are answered again after it", mended, reconciled())
-			return t.Await(ctx, mended, reconciled(), calls.Ends(traffic.Answered))
-		})
-		return t.Err()
 	},
 }
 
-var tampered = Scenario{
+var bundleEmptied = trial.Scenario{
+	Name:  "drift/emptied",
+	Claim: "A held bundle without any authority stops each call, and no poll fills it, since an empty bundle authenticates no endpoint; handing the bundle over is the cure.",
+	Sources: []string{
+		"SPIRE pkg/server/bundle/client/updater.go: an empty bundle replaces a good one",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		return bundleLost(ctx, t, "empty", "that", federation.Empty, trial.Registered(), func(called, caller trial.Domain) fault.Fault {
+			empty := spiffebundle.New(called.Name)
+			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
+			return fault.BundleSet(caller.Name, caller.Server(), empty)
+		})
+	},
+}
+
+var bundleTampered = trial.Scenario{
 	Name:   "drift/tampered",
 	Claim:  "Whoever gets a root of theirs into a held bundle is let in under any name of that trust domain, until the next poll, and no call of the rightful ones fails meanwhile.",
 	Labels: []string{CI},
@@ -85,11 +107,12 @@ var tampered = Scenario{
 		"SPIFFE Trust Domain and Bundle, section 4: the document does not say whose it is",
 		"SPIRE pkg/server/bundle/client/updater.go: what is fetched replaces what is held",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var attack *Traffic
-		var s *Synthetic
-		var cut, damage *Breakage
+		var attack *trial.Traffic
+		var s *trial.Synthetic
+		var theirs *spiffebundle.Bundle
+		var cut, damage *trial.Breakage
 		var tamperedAt time.Time
 		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "let an attacker try, under the name of "+called.ID().String()+" and with a root of its own", func(ctx context.Context) (err error) {
@@ -99,86 +122,82 @@ var tampered = Scenario{
 			if attack, err = s.Calls(ctx, called.ID(), caller); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), immediate(), attack.Ends(traffic.RefusedByServer))
+			return t.Soon(ctx, attack.Ends(traffic.RefusedByServer))
 		})
 		t.Step(ctx, "keep the next poll from mending what comes", func(ctx context.Context) (err error) {
 			cut, err = t.CutEndpoint(ctx, called, caller)
 			return err
 		})
 		t.StepWith(ctx, "put that root into what is held of "+called.String(), "'fedlab drift' names the foreign authority", func(ctx context.Context) error {
-			held, err := caller.Held(ctx, called.Name)
+			held, err := caller.Server().HeldBundle(ctx, called.Name)
 			if err != nil {
 				return err
 			}
-			root, err := s.Root(ctx)
-			if err != nil {
+			if theirs, err = s.Client.Bundle(ctx); err != nil {
 				return err
 			}
 			spoilt := held.Clone()
-			spoilt.AddX509Authority(root)
+			spoilt.AddX509Authority(theirs.X509Authorities()[0])
 			tamperedAt = time.Now()
 			attack.NoneAnswered("until then the attacker is refused", time.Time{}, tamperedAt)
 			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), spoilt)); err != nil {
 				return err
 			}
-			return t.Await(ctx, tamperedAt, registered(), attack.Ends(traffic.Answered))
+			return t.Await(ctx, tamperedAt, trial.Registered(), attack.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "find it: the comparison with the source names the foreign root", func(ctx context.Context) error {
 			seen, err := caller.Compare(ctx, called)
 			if err != nil {
 				return err
 			}
-			root, err := s.RootID(ctx)
-			if err != nil {
-				return err
-			}
-			if !slices.ContainsFunc(seen.Foreign, func(a federation.Authority) bool { return a.ID == root }) {
-				return fmt.Errorf("the comparison says %s, and does not name %s", seen, brief(root))
+			id := federation.X509IDs(theirs)[0]
+			if !slices.ContainsFunc(seen.Foreign, func(a federation.Authority) bool { return a.ID == id }) {
+				return fmt.Errorf("the comparison says %s, and does not name %s", seen, trial.Brief(id))
 			}
 			t.Seen("%s", seen)
 			return nil
 		})
 		t.Step(ctx, "let the next poll come: it mends", func(ctx context.Context) error {
-			if err := cut.Mend(ctx); err != nil {
+			if err := cut.Recover(ctx); err != nil {
 				return err
 			}
 			mended := cut.Window().Healed
 			if err := t.Await(ctx, mended, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
 				return err
 			}
-			if err := damage.Mend(ctx); err != nil { // the poll has done that: it is noted
+			if err := damage.Recover(ctx); err != nil { // the poll has done that: it is noted
 				return err
 			}
 			attack.RefusedBy("and it is refused again once the bundle is fetched afresh", mended, caller.ToWorkloads(called), time.Time{}, traffic.RefusedByServer)
 			calls.AllAnswered("the rightful ones never noticed")
-			return t.Stays(ctx, 3*callEvery, "three calls", attack.Ends(traffic.RefusedByServer))
+			return t.Stays(ctx, trial.Calls(3), attack.Ends(traffic.RefusedByServer))
 		})
 		return t.Err()
 	},
 }
 
-var rolledBack = Scenario{
+var bundleRolledBack = trial.Scenario{
 	Name:  "drift/rolled-back",
 	Claim: "An older bundle in the place of a newer one is taken without a word and stops each call, and where the endpoint shows what the newer authority has signed, no poll mends it; handing the bundle over does.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: spiffe_sequence is never compared",
 		"SPIFFE Trust Domain and Bundle, section 4.1.1: the sequence tells whether a bundle has changed",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		var older *spiffebundle.Bundle
-		var damage *Breakage
-		var r *rotation
+		var damage *trial.Breakage
+		var r *trial.Rotation
 		var rolled time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "keep a copy of the bundle, and replace the authority", func(ctx context.Context) (err error) {
-			if older, err = caller.Held(ctx, called.Name); err != nil {
+			if older, err = caller.Server().HeldBundle(ctx, called.Name); err != nil {
 				return err
 			}
-			if r, err = called.replace(ctx); err != nil {
+			if r, err = called.Replace(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+			return t.Soon(ctx, calls.Meets(r.Next.ID))
 		})
 		t.StepWith(ctx, "put the copy in the place of the new bundle", "'fedlab drift' says what is lacking", func(ctx context.Context) (err error) {
 			rolled = time.Now()
@@ -186,69 +205,25 @@ var rolledBack = Scenario{
 			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), older)); err != nil {
 				return err
 			}
-			return t.Await(ctx, rolled, registered(), calls.Ends(traffic.UnknownAuthority))
+			return t.Await(ctx, rolled, trial.Registered(), calls.Ends(traffic.UnknownAuthority))
 		})
-		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
-			return caller.staysUnmended(ctx, called, calls.Ends(traffic.UnknownAuthority))
-		})
+		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error { return staysUnmended(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after the roll-back until the bundle is handed over", rolled, registered(), mended, traffic.UnknownAuthority)
-			if err := errors.Join(caller.Handover(ctx, called), damage.Mend(ctx)); err != nil {
-				return err
-			}
-			calls.AnsweredBy("and calls are answered again after it", mended, registered())
-			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
+			from := trial.Refusal{Says: "each call fails from soon after the roll-back until the bundle is handed over", Since: rolled, Bound: trial.Registered(), Ends: unknownAuthority}
+			return errors.Join(handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID)), damage.Recover(ctx))
 		})
 		return t.Err()
 	},
 }
 
-var emptied = Scenario{
-	Name:  "drift/emptied",
-	Claim: "A held bundle without any authority stops each call, and no poll fills it, since an empty bundle authenticates no endpoint; handing the bundle over is the cure.",
-	Sources: []string{
-		"SPIRE pkg/server/bundle/client/updater.go: an empty bundle replaces a good one",
-	},
-	Run: func(ctx context.Context, t *Trial) error {
-		called, caller := t.Pair()
-		var broken time.Time
-		var damage *Breakage
-		calls := t.CallsThroughout(ctx, caller, called)
-		t.StepWith(ctx, "empty the bundle that the caller's server holds", "'fedlab drift' says \"empty\"", func(ctx context.Context) (err error) {
-			empty := spiffebundle.New(called.Name)
-			empty.SetRefreshHint(called.BundleEndpoint.RefreshHint)
-			broken = time.Now()
-			caller.PollsLate()
-			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), empty)); err != nil {
-				return err
-			}
-			return t.Await(ctx, broken, registered(), calls.Ends(notVerified...))
-		})
-		t.Step(ctx, "see that no poll fills it", func(ctx context.Context) error {
-			return caller.staysUnmended(ctx, called, caller.InState(called, federation.Empty))
-		})
-		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after until the bundle is handed over", broken, registered(), mended, notVerified...)
-			if err := errors.Join(caller.Handover(ctx, called), damage.Mend(ctx)); err != nil {
-				return err
-			}
-			calls.AnsweredBy("and calls are answered again after it", mended, registered())
-			return t.Await(ctx, mended, registered(), calls.Ends(traffic.Answered))
-		})
-		return t.Err()
-	},
-}
-
-var crdEditIsIgnored = Scenario{
+var pinnedBundleEdited = trial.Scenario{
 	Name:  "drift/crd-edit-is-ignored",
 	Claim: "Another trustDomainBundle in a ClusterFederatedTrustDomain changes nothing: it counts when the relationship is made.",
 	Sources: []string{
 		"https://github.com/spiffe/spire-controller-manager/issues/171",
 		"SPIRE Controller Manager pkg/spireapi: FederationRelationship.Equal leaves the bundle out",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "write the caller's own bundle into the resource by which it trusts the other", func(ctx context.Context) error {
@@ -260,90 +235,75 @@ var crdEditIsIgnored = Scenario{
 			if err != nil {
 				return err
 			}
-			return caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) { spec.TrustDomainBundle = string(document) })
+			return caller.EditRelationship(ctx, called, func(spec *spire.FederatedTrustDomainSpec) { spec.TrustDomainBundle = string(document) })
 		})
 		t.Step(ctx, "see that nothing comes of it", func(ctx context.Context) error {
-			poll := caller.ToServer(called)
-			return t.Stays(ctx, federation.ReconcileBound()+poll.Within, "the controller manager's interval + "+poll.Formula, caller.InState(called, federation.InSync))
+			return t.Stays(ctx, trial.ManagerLook().Plus(caller.ToServer(called)), caller.InState(called, federation.InSync))
 		})
-		t.Step(ctx, "see that calls come through", func(ctx context.Context) error {
-			calls.AllAnswered("no call failed")
-			return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
-		})
+		t.StillAnswered(ctx, calls, "see that calls come through", "no call failed")
 		return t.Err()
 	},
 }
 
-var crdEditRollsBack = Scenario{
+var otherFieldEdited = trial.Scenario{
 	Name:  "drift/crd-edit-rolls-back",
 	Claim: "Another value in any other field of a ClusterFederatedTrustDomain sets the trustDomainBundle that stands beside it once more: where an authority was replaced since that was written, the edit cuts the peer off, and no poll mends it.",
 	Sources: []string{
 		"SPIRE Controller Manager pkg/spireapi: an update of a relationship sends its bundle as well",
 		"SPIRE pkg/server/datastore/sqlstore/sqlstore.go, updateFederationRelationship: an update sets the bundle that it is sent",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var r *rotation
+		var r *trial.Rotation
 		var edited time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "replace the authority: the resource has the bundle of before still", func(ctx context.Context) (err error) {
-			if r, err = called.replace(ctx); err != nil {
+			if r, err = called.Replace(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+			return t.Soon(ctx, calls.Meets(r.Next.ID))
 		})
 		t.StepWith(ctx, "write the address of the endpoint into the resource in other words", "'fedlab drift' says what is lacking", func(ctx context.Context) error {
-			written, err := caller.Related(ctx, called)
+			written, err := caller.Relationship(ctx, called)
 			if err != nil {
 				return err
 			}
 			edited = time.Now()
 			calls.AnsweredBetween("no call failed through the replacement itself", time.Time{}, edited)
-			if err := caller.Rerelate(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
+			if err := caller.EditRelationship(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
 				*spec = written
 				spec.BundleEndpointURL += "/"
 			}); err != nil {
 				return err
 			}
 			t.Mark("resource edited")
-			return t.Await(ctx, edited, reconciled(), calls.Ends(traffic.UnknownAuthority))
+			return t.Await(ctx, edited, trial.Reconciled(), calls.Ends(traffic.UnknownAuthority))
 		})
-		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error {
-			return caller.staysUnmended(ctx, called, calls.Ends(traffic.UnknownAuthority))
-		})
+		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error { return staysUnmended(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after the edit until the bundle is handed over", edited, reconciled(), mended, traffic.UnknownAuthority)
-			if err := caller.Handover(ctx, called); err != nil {
-				return err
-			}
-			calls.AnsweredBy("and calls are answered again after it", mended, registered())
-			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
+			from := trial.Refusal{Says: "each call fails from soon after the edit until the bundle is handed over", Since: edited, Bound: trial.Reconciled(), Ends: unknownAuthority}
+			return handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID))
 		})
 		return t.Err()
 	},
 }
 
-var removalKeepsBundle = Scenario{
+var relationshipRemoved = trial.Scenario{
 	Name:  "drift/removal-keeps-bundle",
 	Claim: "Removing a relationship ends no trust: the bundle stays and new handshakes succeed, until somebody deletes the bundle as well.",
 	Sources: []string{
 		"https://github.com/spiffe/spire/issues/2507", "https://github.com/spiffe/spire/pull/2533",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		var broken time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "delete the resource by which the caller trusts the other", "'fedlab status' says \"no relationship\"", func(ctx context.Context) error {
-			if err := caller.Unrelate(ctx, called); err != nil {
-				return err
-			}
-			return t.Await(ctx, time.Now(), Bound{Within: federation.ReconcileBound(), Formula: "the controller manager's interval"}, caller.unrelated(called.Name))
+			return caller.RemoveRelationship(ctx, called)
 		})
 		t.Step(ctx, "see that the trust is still there", func(ctx context.Context) error {
 			t.Mark("relationship removed")
-			poll := caller.ToWorkloads(called)
-			return t.Stays(ctx, poll.Within, poll.Formula, calls.Ends(traffic.Answered))
+			return t.Stays(ctx, caller.ToWorkloads(called), calls.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "delete the bundle as well", func(ctx context.Context) error {
 			broken = time.Now()
@@ -352,41 +312,30 @@ var removalKeepsBundle = Scenario{
 				return err
 			}
 			t.Mark("bundle deleted")
-			return t.Await(ctx, broken, registered(), calls.Ends(notVerified...))
+			return t.Await(ctx, broken, trial.Registered(), calls.Ends(notVerified...))
 		})
 		t.Step(ctx, "see that now it has ended", func(ctx context.Context) error {
-			if err := t.Stays(ctx, 5*callEvery, "five calls", calls.Ends(notVerified...)); err != nil {
+			if err := t.Stays(ctx, trial.Calls(5), calls.Ends(notVerified...)); err != nil {
 				return err
 			}
-			calls.RefusedBy("each call fails once the bundle is gone", broken, registered(), time.Now(), notVerified...)
-			return calls.End(ctx)
+			calls.RefusedBy("each call fails once the bundle is gone", broken, trial.Registered(), time.Now(), notVerified...)
+			return nil
 		})
 		return t.Err()
 	},
 }
 
-// unrelated checks that the server has no relationship with another.
-func (d Domain) unrelated(to spiffeid.TrustDomain) check.Check {
-	return check.Check{Name: fmt.Sprintf("the server of %s has no relationship with %s", d, to), Probe: func(ctx context.Context) error {
-		all, err := d.Server().Relationships(ctx)
-		if err == nil && slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == to }) {
-			err = errors.New("it has one")
-		}
-		return err
-	}}
-}
-
-var staleBootstrapDeadlock = Scenario{
+var endpointDeadlock = trial.Scenario{
 	Name:  "drift/stale-bootstrap-deadlock",
 	Claim: "A peer that was cut off while an authority was replaced can never fetch by https_spiffe again, since what it holds no longer authenticates the endpoint; handing the bundle over is the cure.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the stored bundle is what verifies the endpoint",
 		"https://github.com/spiffe/spire/issues/4128",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var cut *Breakage
-		var r *rotation
+		var cut *trial.Breakage
+		var r *trial.Rotation
 		var broken time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) (err error) {
@@ -394,23 +343,23 @@ var staleBootstrapDeadlock = Scenario{
 			return err
 		})
 		t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {
-			if r, err = called.prepare(ctx, called.x509()); err != nil {
+			if r, err = called.Prepare(ctx, trial.X509); err != nil {
 				return err
 			}
 			broken = time.Now()
-			if err := errors.Join(r.activate(ctx), r.taint(ctx)); err != nil {
+			if err := errors.Join(r.Activate(ctx), r.Taint(ctx)); err != nil {
 				return err
 			}
-			if err := t.Await(ctx, broken, replacedBound(), r.replaced()); err != nil {
+			if err := t.Await(ctx, broken, trial.Replaced(), r.Replaced()); err != nil {
 				return err
 			}
-			return r.revoke(ctx)
+			return r.Revoke(ctx)
 		})
 		t.StepWith(ctx, "give the endpoint back: it does not help", "'fedlab status' says \"unknown root\"", func(ctx context.Context) error {
-			if err := cut.Mend(ctx); err != nil {
+			if err := cut.Recover(ctx); err != nil {
 				return err
 			}
-			return caller.staysUnmended(ctx, called, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
+			return staysUnmended(ctx, t, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
 				seen, err := caller.Compare(ctx, called)
 				if err == nil && seen.State == federation.InSync {
 					err = errors.New("it has fetched")
@@ -419,13 +368,8 @@ var staleBootstrapDeadlock = Scenario{
 			}})
 		})
 		t.Step(ctx, "hand the bundle over, and see that it fetches again by itself", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after the replacement until the bundle is handed over", broken, tainted(), mended, traffic.UnknownAuthority)
-			if err := caller.Handover(ctx, called); err != nil {
-				return err
-			}
-			calls.AnsweredBy("and calls are answered again after it", mended, registered())
-			if err := t.Await(ctx, mended, registered(), calls.Meets(r.next.ID)); err != nil {
+			from := trial.Refusal{Says: "each call fails from soon after the replacement until the bundle is handed over", Since: broken, Bound: trial.Tainted(), Ends: unknownAuthority}
+			if err := handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID)); err != nil {
 				return err
 			}
 			return caller.Refresh(ctx, called)

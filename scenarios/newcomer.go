@@ -2,229 +2,168 @@ package scenarios
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/fedlab-dev/fedlab/lab/access"
-	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/spire"
-	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/synthetic"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-// newcomer is what the label, the pod and the registration of a workload that
-// comes during a trial are called.
-const newcomer = "newcomer"
-
-// Newcomer is a workload that comes to a cluster during a trial: a probe that has
-// no identity until it is registered.
-type Newcomer struct {
-	Domain
-}
-
-// ID returns the SPIFFE ID that Register gives it: the probe's own, so that
-// whoever lets the one in lets the other in.
-func (n Newcomer) ID() spiffeid.ID { return n.Domain.ID() }
-
-// Newcomer starts a pod like the probe's.
-func (d Domain) Newcomer(ctx context.Context) (Newcomer, error) {
-	n := Newcomer{d}
-	app := topology.Probe()
-	var deployment struct {
-		Spec struct {
-			Template struct {
-				Spec json.RawMessage `json:"spec"`
-			} `json:"template"`
-		} `json:"spec"`
+// comesInVain lets a newcomer come to the caller's cluster whose registration gives
+// it no identity, and returns how many entries the server has refused.
+func comesInVain(ctx context.Context, t *trial.Trial, federatesWith []spiffeid.TrustDomain, selectors ...string) (guest trial.Newcomer, calls *trial.Traffic, failures int, err error) {
+	called, caller := t.Pair()
+	if guest, err = caller.Newcomer(ctx); err != nil {
+		return guest, nil, 0, err
 	}
-	key := access.ObjectKey{APIVersion: "apps/v1", Kind: "Deployment", Namespace: d.namespace(), Name: app.Deployment}
-	there, err := d.Access().Objects.Object(ctx, key, &deployment)
-	if err != nil {
-		return n, err
+	if err := guest.Register(ctx, federatesWith, selectors...); err != nil {
+		return guest, nil, 0, err
 	}
-	if !there {
-		return n, fmt.Errorf("cluster %s has no probe to make another of", d.Cluster().Name)
+	if calls, err = guest.Calls(ctx, called); err != nil {
+		return guest, nil, 0, err
 	}
-	d.trial.Restore("remove the newcomer from "+d.Cluster().Name, func(ctx context.Context) error {
-		return errors.Join(n.Unregister(ctx), n.remove(ctx))
-	})
-	_, err = d.Access().Objects.Apply(ctx, map[string]any{
-		"apiVersion": "v1", "kind": "Pod",
-		"metadata": map[string]any{"name": newcomer, "namespace": d.namespace(), "labels": n.labels()},
-		"spec":     deployment.Spec.Template.Spec,
-	})
-	return n, err
-}
-
-func (n Newcomer) labels() map[string]string {
-	return map[string]string{"fedlab.dev/" + newcomer: "here"}
-}
-
-// Probe returns a client of the newcomer.
-func (n Newcomer) Probe() *traffic.Probe { return n.pod(n.labels()) }
-
-// remove deletes the pod and waits until it is gone: the next newcomer has the
-// same name.
-func (n Newcomer) remove(ctx context.Context) error {
-	if err := n.Access().Objects.Delete(ctx, newcomerPod(n.Domain.Domain)); err != nil {
-		return err
+	if err := t.Stays(ctx, trial.Reconciled(), guest.HasNone()); err != nil {
+		return guest, calls, 0, err
 	}
-	return n.trial.until(ctx, newcomerGone(n.Access().Objects, n.Domain.Domain))
+	failures, err = guest.EntryFailures(ctx)
+	return guest, calls, failures, err
 }
 
-func newcomerPod(of *topology.Domain) access.ObjectKey {
-	return access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: probeNamespace(of), Name: newcomer}
-}
+// absent is a trust domain that never publishes anything.
+var absent = spiffeid.RequireTrustDomainFromString("absent.test")
 
-// probeNamespace returns where the probe of a trust domain runs.
-func probeNamespace(of *topology.Domain) string { return of.Members[0].Namespace(topology.Probe()) }
-
-func (d Domain) namespace() string { return probeNamespace(d.Domain) }
-
-// newcomerGone checks that the pod of a newcomer is no more.
-func newcomerGone(objects access.Objects, of *topology.Domain) check.Check {
-	return check.Check{Name: "the newcomer is gone", Probe: func(ctx context.Context) error {
-		there, err := objects.Object(ctx, newcomerPod(of), &struct{}{})
-		if err == nil && there {
-			err = errors.New("it is still there")
-		}
-		return err
-	}}
-}
-
-func (n Newcomer) registration() access.ObjectKey {
-	name := "fedlab-" + newcomer
-	if class := n.site.Class; class != "" {
-		name += "-" + class
-	}
-	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
-}
-
-// Register gives the newcomer an identity that federates with these trust
-// domains. Selectors are those that a workload must have beside its namespace and
-// service account.
-func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDomain, selectors ...string) error {
-	app := topology.Probe()
-	names := make([]string, len(federatesWith))
-	for i, td := range federatesWith {
-		names[i] = td.Name()
-	}
-	registration := spire.Resource{
-		APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID",
-		Metadata: spire.Metadata{Name: n.registration().Name, Labels: spire.Owned()},
-		Spec: spire.WorkloadIdentitySpec{
-			SPIFFEIDTemplate:  "spiffe://{{ .TrustDomain }}" + app.IDTemplate,
-			NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": n.namespace()}},
-			PodSelector:       spire.LabelSelector{MatchLabels: n.labels()},
-			WorkloadSelectorTemplates: append([]string{
-				"k8s:ns:" + n.namespace(), "k8s:sa:" + app.ServiceAccount, "k8s:pod-name:" + newcomer,
-			}, selectors...),
-			FederatesWith: names,
-			ClassName:     n.site.Class,
-		},
-	}
-	// One that has just started answers a little later than it is ready.
-	return n.trial.until(ctx, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
-		_, err := n.Access().Objects.Apply(ctx, registration)
-		return err
-	}})
-}
-
-// Unregister takes the identity away again. What the newcomer has, it keeps until
-// it expires.
-func (n Newcomer) Unregister(ctx context.Context) error {
-	return n.Access().Objects.Delete(ctx, n.registration())
-}
-
-// EntryFailures returns how many entries of the registration the server refuses:
-// the only sign of it that Kubernetes shows.
-func (n Newcomer) EntryFailures(ctx context.Context) (int, error) {
-	var resource struct {
-		Status struct {
-			Stats struct {
-				EntryFailures int `json:"entryFailures"`
-			} `json:"stats"`
-		} `json:"status"`
-	}
-	there, err := n.Access().Objects.Object(ctx, n.registration(), &resource)
-	if err == nil && !there {
-		err = errors.New("the newcomer's registration is not there")
-	}
-	return resource.Status.Stats.EntryFailures, err
-}
-
-// Runs checks that the newcomer's program runs, with or without an identity.
-func (n Newcomer) Runs() check.Check {
-	return check.Check{Name: "the newcomer runs", Probe: func(ctx context.Context) error {
-		_, err := n.Probe().Holding(ctx)
-		return err
-	}}
-}
-
-// HasIdentity checks that the Workload API gives the newcomer its SVID.
-func (n Newcomer) HasIdentity() check.Check {
-	return check.Check{Name: "the newcomer in " + n.Cluster().Name + " has its identity", Probe: func(ctx context.Context) error {
-		holding, err := n.Probe().Holding(ctx)
-		switch {
-		case err != nil:
+var bundleNeverCame = trial.Scenario{
+	Name:   "outage/missing-bundle-blocks-identity",
+	Claim:  "One partner whose bundle never came takes the identity of each new workload that federates with it, also for calls to all others; handing the bundle over by hand is the cure.",
+	Labels: []string{CI},
+	Sources: []string{
+		"https://github.com/spiffe/spire/issues/7146", "https://github.com/spiffe/spire-controller-manager/issues/197",
+		"SPIRE pkg/server/datastore/sqlstore: makeFederatesWith refuses the entry",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var guests *trial.Traffic
+		var guest trial.Newcomer
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "see that a newcomer that federates with partners who are there gets its identity", func(ctx context.Context) (err error) {
+			if guest, err = caller.Welcome(ctx, called.Name); err != nil {
+				return err
+			}
+			return guest.Leave(ctx)
+		})
+		t.StepWith(ctx, "let one come that federates with "+absent.Name()+" as well", "kubectl get clusterspiffeid fedlab-newcomer -o yaml: entryFailures is the only sign", func(ctx context.Context) (err error) {
+			var failures int
+			guest, guests, failures, err = comesInVain(ctx, t, []spiffeid.TrustDomain{called.Name, absent})
+			if err == nil && failures == 0 {
+				err = errors.New("the registration's status tells of no failed entry")
+			}
 			return err
-		case holding.Self == nil:
-			return fmt.Errorf("it has none: %s", holding.Problem)
-		case holding.Self.ID != n.ID().String():
-			return fmt.Errorf("it is %s", holding.Self.ID)
-		}
-		return nil
-	}}
+		})
+		t.Step(ctx, "hand the bundle of "+absent.Name()+" over by hand", func(ctx context.Context) error {
+			made, err := synthetic.New(absent, time.Now)
+			if err != nil {
+				return err
+			}
+			t.Restore("forget the bundle of "+absent.Name(), func(ctx context.Context) error { return caller.Forget(ctx, absent) })
+			mended := time.Now()
+			guests.NoneAnswered("until then it can call nobody, not even those who are there", time.Time{}, mended)
+			if err := caller.Server().SetBundle(ctx, made.Bundle()); err != nil {
+				return err
+			}
+			return t.Await(ctx, mended, trial.Reconciled(), guest.HasIdentity())
+		})
+		t.Step(ctx, "see it call those who are there", func(ctx context.Context) error {
+			calls.AllAnswered("those who had their identity before never noticed")
+			return t.Soon(ctx, guests.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
 }
 
-// HasNone checks that the newcomer has no identity.
-func (n Newcomer) HasNone() check.Check {
-	return check.Check{Name: "the newcomer in " + n.Cluster().Name + " has no identity", Probe: func(ctx context.Context) error {
-		holding, err := n.Probe().Holding(ctx)
-		if err == nil && holding.Self != nil {
-			err = fmt.Errorf("it is %s", holding.Self.ID)
-		}
-		return err
-	}}
-}
+// tooNarrow is a selector that no newcomer has.
+const tooNarrow = "k8s:pod-label:version:v2"
 
-// identity returns the registration of the probe as the lab makes it.
-func (d Domain) identity() (spire.Resource, spire.WorkloadIdentitySpec, error) {
-	w, err := d.probe()
-	if err != nil {
-		return spire.Resource{}, spire.WorkloadIdentitySpec{}, err
-	}
-	resource := spire.WorkloadIdentity(w)
-	spec, ok := resource.Spec.(spire.WorkloadIdentitySpec)
-	if !ok {
-		return spire.Resource{}, spire.WorkloadIdentitySpec{}, fmt.Errorf("registration of %s has a %T", w.Name, resource.Spec)
-	}
-	return resource, spec, nil
-}
-
-// Reregister changes the probe's registration, and has it put back at the end.
-func (d Domain) Reregister(ctx context.Context, change func(*spire.WorkloadIdentitySpec)) error {
-	resource, spec, err := d.identity()
-	if err != nil {
-		return err
-	}
-	d.trial.Restore("put the registration of the probe of "+d.String()+" back", d.Registered)
-	spec.FederatesWith = slices.Clone(spec.FederatesWith)
-	change(&spec)
-	resource.Spec = spec
-	_, err = d.Access().Objects.Apply(ctx, resource)
-	return err
-}
-
-// Registered makes the probe's registration what the lab asks for.
-func (d Domain) Registered(ctx context.Context) error {
-	resource, _, err := d.identity()
-	if err == nil {
-		_, err = d.Access().Objects.Apply(ctx, resource)
+// hasEntry returns nil where the server has an entry with a selector.
+func hasEntry(ctx context.Context, d trial.Domain, selector string) error {
+	entries, err := d.Server().Entries(ctx)
+	if err == nil && !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.Selectors, selector) }) {
+		err = fmt.Errorf("the server of %s has no entry with selector %s", d, selector)
 	}
 	return err
+}
+
+var selectorTooNarrow = trial.Scenario{
+	Name:    "auth/selector-too-narrow",
+	Claim:   "An entry with one selector that a workload does not have gives it no identity, and nothing else than that tells of it.",
+	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/plugin_agent_workloadattestor_k8s.md"},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var guest trial.Newcomer
+		var guests *trial.Traffic
+		partner := []spiffeid.TrustDomain{called.Name}
+		t.Step(ctx, "let a newcomer come whose entry fits, and see it get its identity", func(ctx context.Context) (err error) {
+			if guest, err = caller.Welcome(ctx, called.Name); err != nil {
+				return err
+			}
+			return guest.Leave(ctx)
+		})
+		t.Step(ctx, "let another one come whose entry wants one label more than it has", func(ctx context.Context) (err error) {
+			var failures int
+			guest, guests, failures, err = comesInVain(ctx, t, partner, tooNarrow)
+			if err == nil && failures != 0 {
+				err = fmt.Errorf("the registration's status tells of %d failed entries: want none, the entry is there", failures)
+			}
+			return errors.Join(err, hasEntry(ctx, caller, tooNarrow))
+		})
+		t.Step(ctx, "write the entry without that label", func(ctx context.Context) error {
+			mended := time.Now()
+			guests.NoneAnswered("until then it can call nobody", time.Time{}, mended)
+			if err := guest.Register(ctx, partner); err != nil {
+				return err
+			}
+			return t.Await(ctx, mended, trial.Registered(), guest.HasIdentity(), guests.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+var noIdentity = trial.Scenario{
+	Name:    "auth/no-identity",
+	Claim:   "A workload that no entry names has no identity and can call nobody; as soon as one does, it can, without being started again.",
+	Sources: []string{"SPIFFE Workload API, section 5.1: PermissionDenied where there is no identity"},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var guest trial.Newcomer
+		var guests *trial.Traffic
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "let a newcomer call that nobody has registered", func(ctx context.Context) (err error) {
+			calls.AllAnswered("those who are registered are answered throughout")
+			if guest, err = caller.Newcomer(ctx); err != nil {
+				return err
+			}
+			if guests, err = guest.Calls(ctx, called); err != nil {
+				return err
+			}
+			if err := t.Soon(ctx, guests.Ends(traffic.NoIdentity)); err != nil {
+				return err
+			}
+			return t.Stays(ctx, trial.Registered(), guests.Ends(traffic.NoIdentity))
+		})
+		t.Step(ctx, "register it", func(ctx context.Context) error {
+			mended := time.Now()
+			guests.NoneAnswered("none of its calls is answered until then", time.Time{}, mended)
+			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.Name}); err != nil {
+				return err
+			}
+			guests.AnsweredBy("and they are after it", mended, trial.Registered())
+			return t.Await(ctx, mended, trial.Registered(), guests.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
 }

@@ -2,8 +2,12 @@ package scenarios
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -11,14 +15,11 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-func rotations() []Scenario {
-	return []Scenario{x509Authority, revokedTooEarly, jwtAuthority, natural, fasterThanRefresh}
-}
-
-// x509Authority replaces an X.509 authority as an operator does.
-var x509Authority = Scenario{
+// authorityReplaced replaces an X.509 authority as an operator does.
+var authorityReplaced = trial.Scenario{
 	Name:   "rotation/x509-authority",
 	Claim:  "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer trusts the old one no longer.",
 	Labels: []string{CI},
@@ -26,111 +27,158 @@ var x509Authority = Scenario{
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509)",
 		"SPIRE pkg/common/bundleutil/marshal.go: the served bundle does not say which authority is tainted",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var r *rotation
+		var r *trial.Rotation
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "publish the next authority before anything is signed with it",
 			"'fedlab status' counts one more X.509 authority; for some seconds the peer's bundle is behind", func(ctx context.Context) (err error) {
-				if r, err = called.prepare(ctx, called.x509()); err != nil {
-					return err
-				}
-				return r.arrive(ctx)
+				r, err = called.Publish(ctx, trial.X509)
+				return err
 			})
-		t.Step(ctx, "activate it: from now on it signs", func(ctx context.Context) error { return r.activate(ctx) })
+		t.Step(ctx, "activate it: from now on it signs", func(ctx context.Context) error { return r.Activate(ctx) })
 		t.Step(ctx, "taint the old one, so that all it has signed is replaced", func(ctx context.Context) error {
 			tainted := time.Now()
-			if err := r.taint(ctx); err != nil {
+			if err := r.Taint(ctx); err != nil {
 				return err
 			}
-			if err := t.Await(ctx, tainted, replacedBound(), r.replaced()); err != nil {
-				return err
-			}
-			calls.MeetsBy("soon after the old authority is tainted, each call is answered under the new one", tainted, replacedBound(), r.next.ID)
-			return t.Await(ctx, tainted, replacedBound(), calls.Meets(r.next.ID))
+			calls.MeetsBy("soon after the old authority is tainted, each call is answered under the new one", tainted, trial.Replaced(), r.Next.ID)
+			return t.Await(ctx, tainted, trial.Replaced(), r.Replaced(), calls.Meets(r.Next.ID))
 		})
 		t.Step(ctx, "see that the peer still trusts the tainted one: a taint is local", func(ctx context.Context) error {
-			return caller.Has(called, r.old.ID).Probe(ctx)
+			return caller.Has(called, trial.X509, r.Old.ID).Probe(ctx)
 		})
 		t.Step(ctx, "revoke the old one, and wait until the peer has dropped it", func(ctx context.Context) error {
 			revoked := time.Now()
-			if err := r.revoke(ctx); err != nil {
+			if err := r.Revoke(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, revoked, caller.ToWorkloads(called), caller.Dropped(called, r.old.ID))
+			return t.Await(ctx, revoked, caller.ToWorkloads(called), caller.Dropped(called, trial.X509, r.Old.ID))
 		})
 		t.Step(ctx, "see a few more calls come through", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed from the first step to the last")
-			return t.Await(ctx, time.Now(), immediate(), calls.Meets(r.next.ID))
+			return t.Soon(ctx, calls.Meets(r.Next.ID))
 		})
 		return t.Err()
 	},
 }
 
 // revokedTooEarly replaces one as somebody does who is in a hurry.
-var revokedTooEarly = Scenario{
+var revokedTooEarly = trial.Scenario{
 	Name:  "rotation/revoked-too-early",
 	Claim: "What an authority has signed that is revoked before agents have heard of its taint stays in use: workloads go on to present SVIDs that no peer takes once it has fetched, and starting the agents again is the cure.",
 	Sources: []string{
 		"SPIRE pkg/agent/manager/sync.go, processTaintedAuthorities: a taint has SVIDs replaced, and what is revoked is tainted no longer",
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509 revoke)",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var r *rotation
+		var r *trial.Rotation
 		var revoked time.Time
+		restart := func(ctx context.Context) error { return replaceRevoked(ctx, t, called) }
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "publish the next authority, wait until the peer has it, and activate it", func(ctx context.Context) (err error) {
-			if r, err = called.prepare(ctx, called.x509()); err != nil {
+			if r, err = called.Publish(ctx, trial.X509); err != nil {
 				return err
 			}
-			if err := r.arrive(ctx); err != nil {
-				return err
-			}
-			return r.activate(ctx)
+			return r.Activate(ctx)
 		})
 		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "the demo's page stands still once it has to make another handshake, and 'fedlab status' says which workloads show an SVID that nothing verifies", func(ctx context.Context) error {
-			t.Restore("replace what the authority has signed that is revoked", called.replaceRevoked)
+			t.Restore("replace what the authority has signed that is revoked", restart)
 			calls.AnsweredBetween("up to then no call failed", time.Time{}, time.Now())
 			revoked = time.Now()
-			if err := errors.Join(r.taint(ctx), r.revoke(ctx)); err != nil {
+			if err := errors.Join(r.Taint(ctx), r.Revoke(ctx)); err != nil {
 				return err
 			}
 			return t.Await(ctx, revoked, caller.ToWorkloads(called), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "see that the SVIDs stay, for as long as a taint takes to replace them", func(ctx context.Context) error {
-			if err := t.Stays(ctx, tainted().Within, tainted().Formula, called.presentsRevoked()); err != nil {
+			if err := t.Stays(ctx, trial.Tainted(), presentsRevoked(called)); err != nil {
 				return err
 			}
 			if err := calls.Ends(traffic.UnknownAuthority).Probe(ctx); err != nil {
 				return err
 			}
-			return t.until(ctx, called.named())
+			return t.WaitFor(ctx, named(t, called))
 		})
 		t.Step(ctx, "start the agents again", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after the revocation until then", revoked, caller.ToWorkloads(called), mended, traffic.UnknownAuthority)
-			calls.AnsweredBy("and they are answered again after it", mended, registered())
-			if err := called.replaceRevoked(ctx); err != nil {
-				return err
-			}
-			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
+			from := trial.Refusal{Says: "each call fails from soon after the revocation until then", Since: revoked, Bound: caller.ToWorkloads(called), Ends: unknownAuthority}
+			return calls.Cure(ctx, from, restart, trial.Registered(), calls.Meets(r.Next.ID))
 		})
 		return t.Err()
 	},
 }
 
-// jwtAuthority replaces a JWT authority.
-var jwtAuthority = Scenario{
+// verifiable reports whether the probe presents an SVID of an authority that its
+// own trust domain has still.
+func verifiable(ctx context.Context, d trial.Domain) (bool, error) {
+	holding, err := d.Probe().Holding(ctx)
+	if err != nil {
+		return false, err
+	}
+	if holding.Self == nil {
+		return false, fmt.Errorf("workloads of %s have no SVID: %s", d, holding.Problem)
+	}
+	bundle, err := d.Bundle(ctx)
+	// The authority is empty once the probe has that bundle, too.
+	return err == nil && slices.Contains(federation.X509IDs(bundle), holding.Self.Authority), err
+}
+
+// presentsRevoked checks that the probe presents an SVID of an authority that was
+// revoked.
+func presentsRevoked(d trial.Domain) check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is revoked", d), Probe: func(ctx context.Context) error {
+		verifiable, err := verifiable(ctx, d)
+		if verifiable {
+			err = errors.New("theirs are of one that is in the bundle")
+		}
+		return err
+	}}
+}
+
+// named checks that a look at the lab finds no workload of the trust domain well.
+func named(t *trial.Trial, d trial.Domain) check.Check {
+	return check.Check{Name: fmt.Sprintf("'fedlab status' says of each workload of %s what is wrong", d), Probe: func(ctx context.Context) error {
+		status, err := t.Status(ctx)
+		for _, w := range status.Workloads {
+			if err == nil && w.Cluster == d.Cluster().Name && w.Well {
+				err = fmt.Errorf("it says that %s is well", w.Name)
+			}
+		}
+		return err
+	}}
+}
+
+// replaceRevoked starts the agents again where workloads present SVIDs of an
+// authority that was revoked: left alone, they keep them for half of the SVIDs'
+// life.
+func replaceRevoked(ctx context.Context, t *trial.Trial, d trial.Domain) error {
+	if verifiable, err := verifiable(ctx, d); err != nil || verifiable {
+		return err
+	}
+	if err := d.RestartAgents(ctx); err != nil {
+		return err
+	}
+	return t.WaitFor(ctx, check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is in the bundle", d), Probe: func(ctx context.Context) error {
+		verifiable, err := verifiable(ctx, d)
+		if err == nil && !verifiable {
+			err = errors.New("theirs are of one that is revoked")
+		}
+		return err
+	}})
+}
+
+// jwtAuthorityReplaced replaces a JWT authority.
+var jwtAuthorityReplaced = trial.Scenario{
 	Name:    "rotation/jwt-authority",
 	Claim:   "A JWT-SVID stays valid at a federated peer until the authority that signed it is revoked and the peer has fetched again; one of the new authority is valid as soon as it is signed.",
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var r *rotation
+		var r *trial.Rotation
 		var before, after *token
 		valid := func(token *token) check.Check {
-			return check.Check{Name: fmt.Sprintf("the token of authority %s is valid at %s", brief(token.authority), caller), Probe: func(ctx context.Context) error {
+			return check.Check{Name: fmt.Sprintf("the token of authority %s is valid at %s", trial.Brief(token.authority), caller), Probe: func(ctx context.Context) error {
 				id, err := caller.Probe().Validate(ctx, token.audience(), token.text)
 				if err == nil && id != called.ID().String() {
 					err = fmt.Errorf("it is of %s", id)
@@ -140,26 +188,24 @@ var jwtAuthority = Scenario{
 		}
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "mint a token, and have the peer validate it", func(ctx context.Context) (err error) {
-			state, err := called.Server().JWTAuthorities(ctx)
+			active, err := called.Active(ctx, trial.JWT)
 			if err != nil {
 				return err
 			}
-			if before, err = called.token(ctx, state.Active.ID); err != nil {
+			if before, err = mint(ctx, called, active.ID); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), immediate(), valid(before))
+			return t.Soon(ctx, valid(before))
 		})
 		t.Step(ctx, "publish the next JWT authority, and wait until the peer has it", func(ctx context.Context) (err error) {
-			if r, err = called.prepare(ctx, called.jwt()); err != nil {
-				return err
-			}
-			return r.arrive(ctx)
+			r, err = called.Publish(ctx, trial.JWT)
+			return err
 		})
 		t.Step(ctx, "activate it, and mint another token", func(ctx context.Context) (err error) {
-			if err := r.activate(ctx); err != nil {
+			if err := r.Activate(ctx); err != nil {
 				return err
 			}
-			if after, err = called.token(ctx, r.next.ID); err != nil {
+			if after, err = mint(ctx, called, r.Next.ID); err != nil {
 				return err
 			}
 			for _, c := range []check.Check{valid(before), valid(after)} {
@@ -172,11 +218,11 @@ var jwtAuthority = Scenario{
 		})
 		t.Step(ctx, "taint and revoke the old one, and wait until the peer refuses its token", func(ctx context.Context) error {
 			revoked := time.Now()
-			if err := errors.Join(r.taint(ctx), r.revoke(ctx)); err != nil {
+			if err := errors.Join(r.Taint(ctx), r.Revoke(ctx)); err != nil {
 				return err
 			}
 			return t.Await(ctx, revoked, caller.ToWorkloads(called), check.Check{
-				Name: fmt.Sprintf("the token of authority %s is refused at %s", brief(before.authority), caller), Probe: func(ctx context.Context) error {
+				Name: fmt.Sprintf("the token of authority %s is refused at %s", trial.Brief(before.authority), caller), Probe: func(ctx context.Context) error {
 					_, err := caller.Probe().Validate(ctx, before.audience(), before.text)
 					if invalid := (*traffic.InvalidError)(nil); errors.As(err, &invalid) {
 						if !time.Now().Before(before.expires) {
@@ -196,13 +242,50 @@ var jwtAuthority = Scenario{
 	},
 }
 
+// token is a JWT-SVID.
+type token struct {
+	text      string
+	authority string
+	expires   time.Time
+}
+
+// audience is another one for each authority: an agent keeps a JWT-SVID for an
+// audience until half of its life is over, whatever has become of what signed it.
+func (t *token) audience() string { return "under-" + t.authority }
+
+// mint has the probe fetch a JWT-SVID that an authority has signed.
+func mint(ctx context.Context, d trial.Domain, authority string) (*token, error) {
+	t := &token{authority: authority}
+	var err error
+	if t.text, err = d.Probe().Token(ctx, t.audience()); err != nil {
+		return nil, err
+	}
+	var header struct{ Kid string }
+	var claims struct{ Exp int64 }
+	parts := strings.Split(t.text, ".")
+	for i, into := range []any{&header, &claims} {
+		var text []byte
+		if text, err = base64.RawURLEncoding.DecodeString(parts[min(i, len(parts)-1)]); err == nil {
+			err = json.Unmarshal(text, into)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the token for %q: %w", t.audience(), err)
+		}
+	}
+	if header.Kid != authority {
+		return nil, fmt.Errorf("the token for %q is signed by %s, want %s", t.audience(), trial.Brief(header.Kid), trial.Brief(authority))
+	}
+	t.expires = time.Unix(claims.Exp, 0)
+	return t, nil
+}
+
 // naturalLife is the life of an X.509 authority in which a class sees three of
 // them: the next one is prepared at half of it and activated when a sixth
 // remains, so that a peer has a third of it to fetch.
 const naturalLife = 3 * time.Minute
 
-// natural lets authorities come and go by themselves.
-var natural = Scenario{
+// threeGenerations lets authorities come and go by themselves.
+var threeGenerations = trial.Scenario{
 	Name:   "rotation/natural",
 	Claim:  "Through three generations of short-lived authorities that SPIRE replaces by itself, no call from a federated peer fails.",
 	Labels: []string{Slow},
@@ -210,112 +293,123 @@ var natural = Scenario{
 		"SPIRE pkg/server/ca/manager/manager.go: prepare at half of the life, activate when a sixth remains",
 		"https://github.com/spiffe/helm-charts-hardened/pull/343 (the life of a CA must be several refresh hints)",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		t.Step(ctx, "give authorities a life of "+naturalLife.String(), func(ctx context.Context) error {
 			// Done after the settings are back: the server keeps the authority that it has.
-			t.Restore("replace the short-lived authorities of "+called.String(), called.renew)
+			t.Restore("replace the short-lived authorities of "+called.String(), called.Renew)
 			return t.Reconfigure(ctx, called, func(td *topology.Settings) {
 				td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
 			})
 		})
 		t.Step(ctx, "replace the long-lived authority by hand, this once", func(ctx context.Context) error {
-			r, err := called.replace(ctx)
+			r, err := called.Replace(ctx)
 			if err != nil {
 				return err
 			}
-			return r.revoke(ctx)
+			return r.Revoke(ctx)
 		})
 		calls := t.CallsThroughout(ctx, caller, called)
 		for generation := 1; generation <= 3; generation++ {
 			t.StepWith(ctx, fmt.Sprintf("wait for generation %d to sign", generation), "'fedlab status' shows authorities come", func(ctx context.Context) error {
-				state, err := called.Server().X509Authorities(ctx)
+				now, err := called.Active(ctx, trial.X509)
 				if err != nil {
 					return err
 				}
-				since, now := time.Now(), state.Active.ID
-				bound := Bound{
-					Within:  federation.ActivatedBy(naturalLife),
-					Formula: "five sixths of the authority's life + the rotator's tick",
-				}
-				if err := t.Await(ctx, since, bound, called.signsWithAnother(now)); err != nil {
+				bound := trial.Bound{Within: federation.ActivatedBy(naturalLife), Formula: "five sixths of the authority's life + the rotator's tick"}
+				if err := t.Await(ctx, time.Now(), bound, signsWithAnother(called, now.ID)); err != nil {
 					return err
 				}
 				t.Mark("%s signs with the next generation", called)
 				return nil
 			})
 		}
-		t.Step(ctx, "see calls come through still", func(ctx context.Context) error {
-			calls.AllAnswered("no call failed through three generations")
-			return t.Await(ctx, time.Now(), immediate(), calls.Ends(traffic.Answered))
-		})
+		t.StillAnswered(ctx, calls, "see calls come through still", "no call failed through three generations")
 		return t.Err()
 	},
+}
+
+// signsWithAnother checks that another X.509 authority is active.
+func signsWithAnother(d trial.Domain, than string) check.Check {
+	return check.Check{Name: fmt.Sprintf("%s signs with another authority than %s", d, trial.Brief(than)), Probe: func(ctx context.Context) error {
+		now, err := d.Active(ctx, trial.X509)
+		if err == nil && now.ID == than {
+			err = errors.New("it signs with that one")
+		}
+		return err
+	}}
 }
 
 // longHint is a refresh hint with which a peer comes back too late for a class
 // to wait for: every two and a half minutes.
 const longHint = 10 * time.Minute
 
-// fasterThanRefresh replaces an authority before its peer has looked again.
-var fasterThanRefresh = Scenario{
+// signedBeforePoll replaces an authority before its peer has looked again.
+var signedBeforePoll = trial.Scenario{
 	Name:  "rotation/faster-than-refresh",
 	Claim: "An authority that signs before the peer's next poll breaks each call from it until that poll; a forced refresh mends it, as long as the endpoint itself shows what the old one has signed.",
 	Sources: []string{
 		"SPIFFE Federation, section 5.1.1: keys are to be published three to five refresh hints before they are used",
 		"https://github.com/spiffe/helm-charts-hardened/issues/335", "https://github.com/spiffe/spire/issues/2256",
 	},
-	Run: func(ctx context.Context, t *Trial) error {
+	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var r *rotation
+		var r *trial.Rotation
 		t.Step(ctx, "give the bundle a refresh hint of "+longHint.String(), func(ctx context.Context) error {
-			for _, b := range t.bondsTo(called) {
-				b.truster.PollsLate()
+			for _, trust := range called.TrustedBy {
+				t.Domain(trust.Truster).PollsLate()
 			}
 			err := t.Reconfigure(ctx, called, func(td *topology.Settings) { td.BundleEndpoint.RefreshHint = longHint })
 			if err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), caller.ToServer(called), caller.heldHint(called, longHint))
+			return t.Await(ctx, time.Now(), caller.ToServer(called), heldHint(caller, called, longHint))
 		})
 		calls := t.CallsThroughout(ctx, caller, called)
 		var broken time.Time
 		t.Step(ctx, "replace the authority without waiting for anybody, and have the called one's SVID signed anew", func(ctx context.Context) (err error) {
-			if r, err = called.prepare(ctx, called.x509()); err != nil {
+			if r, err = called.Prepare(ctx, trial.X509); err != nil {
 				return err
 			}
-			if err := r.activate(ctx); err != nil {
+			if err := r.Activate(ctx); err != nil {
 				return err
 			}
 			broken = time.Now()
 			// A taint would replace the endpoint's own SVID as well, and then no
 			// refresh could mend anything: that is drift/stale-bootstrap-deadlock.
-			if err := called.Reregister(ctx, func(spec *spire.WorkloadIdentitySpec) {
+			if err := called.EditRegistration(ctx, func(spec *spire.WorkloadIdentitySpec) {
 				spec.DNSNameTemplates = append(spec.DNSNameTemplates, "anew.{{ .TrustDomain }}")
 			}); err != nil {
 				return err
 			}
-			return t.Await(ctx, broken, registered(), calls.Ends(traffic.UnknownAuthority))
+			return t.Await(ctx, broken, trial.Registered(), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.StepWith(ctx, "see that it stays so", "'fedlab drift' says that the peer is behind, by which authority, and when it will look again", func(ctx context.Context) error {
 			if err := caller.InState(called, federation.Behind).Probe(ctx); err != nil {
 				return err
 			}
 			// One poll at the old hint: what mends other labs does not mend this one.
-			return t.Stays(ctx, federation.PollInterval(time.Minute, 0), "one poll of the shortest hint", calls.Ends(traffic.UnknownAuthority))
+			return t.Stays(ctx, trial.Bound{Within: federation.PollInterval(time.Minute, 0), Formula: "one poll of the shortest hint"}, calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "force a refresh", func(ctx context.Context) error {
-			mended := time.Now()
-			calls.RefusedBy("each call fails from soon after until the forced refresh", broken, registered(), mended, traffic.UnknownAuthority)
 			t.Mark("%s is made to fetch", caller)
-			if t.mutation != NeverRefresh {
-				if err := caller.Refresh(ctx, called); err != nil {
-					return err
-				}
-			}
-			calls.AnsweredBy("and calls are answered again after it", mended, registered())
-			return t.Await(ctx, mended, registered(), calls.Meets(r.next.ID))
+			from := trial.Refusal{Says: "each call fails from soon after until the forced refresh", Since: broken, Bound: trial.Registered(), Ends: unknownAuthority}
+			return calls.Cure(ctx, from, func(ctx context.Context) error { return caller.Refresh(ctx, called) }, trial.Registered(), calls.Meets(r.Next.ID))
 		})
 		return t.Err()
 	},
+}
+
+// heldHint checks which refresh hint the held bundle of another has.
+func heldHint(d, of trial.Domain, want time.Duration) check.Check {
+	return check.Check{Name: fmt.Sprintf("%s knows that %s wants it to come back within %s", d, of, want), Probe: func(ctx context.Context) error {
+		held, err := d.Server().HeldBundle(ctx, of.Name)
+		if err != nil || held == nil {
+			return errors.Join(errors.New("it holds no bundle"), err)
+		}
+		if hint, _ := held.RefreshHint(); hint != want {
+			return fmt.Errorf("the hint that it holds is %s", hint)
+		}
+		return nil
+	}}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // propagated are the scenarios in which bundles travel from one trust domain to
@@ -17,7 +18,7 @@ func propagated() []string {
 // propagation measures each way of a bundle against the bound that SPIRE's
 // intervals allow for it. The longest counts: when a poll comes is chance.
 func (b *bench) propagation(ctx context.Context) (err error) {
-	session, err := (&scenarios.Runner{Driver: &b.driver.Driver, Topology: b.topology}).Open(ctx)
+	session, err := (&trial.Runner{Driver: &b.driver.Driver, Topology: b.topology}).Open(ctx)
 	if err != nil {
 		return err
 	}

@@ -37,12 +37,12 @@ type App struct {
 	MinCalls, MaxCalls int
 	// OwnPaths are the first parts of those paths that it answers itself. What
 	// begins otherwise it passes on to the workload of that name.
-	OwnPaths []string `json:"-"`
+	OwnPaths []string `json:",omitempty"`
 	// Page is the path of its page in a browser; empty if it has none, and
 	// then it cannot be exposed. Tells is the path where it tells, as JSON, how its
 	// calls go and those of the workloads that it calls.
 	Page  string
-	Tells string `json:"-"`
+	Tells string `json:",omitempty"`
 }
 
 // SyntheticTrustDomain is the name of the trust domain that scenarios make up.

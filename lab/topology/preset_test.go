@@ -62,6 +62,10 @@ func TestAddressesOfPresets(t *testing.T) {
 func TestIntentStaysReadable(t *testing.T) {
 	intents(t, "-intent.json", func(t *testing.T, intent topology.Topology, want string) {
 		t.Helper()
+		// The first one knew nothing of these.
+		for i := range intent.Workloads {
+			intent.Workloads[i].App.Tells, intent.Workloads[i].App.OwnPaths = "", nil
+		}
 		got, err := json.Marshal(intent)
 		if err != nil {
 			t.Fatal(err)
@@ -73,12 +77,8 @@ func TestIntentStaysReadable(t *testing.T) {
 		if err := json.Unmarshal([]byte(want), &read); err != nil {
 			t.Fatal(err)
 		}
-		again, err := json.Marshal(read)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(again)+"\n" != want {
-			t.Errorf("read\n%s\nwant\n%s", again, want)
+		if !reflect.DeepEqual(read, intent) {
+			t.Errorf("read\n%+v\nwant\n%+v", read, intent)
 		}
 	})
 }

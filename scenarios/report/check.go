@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // What a record may have. A run stays far below all of these; they keep the work
@@ -25,7 +25,7 @@ const (
 
 // check returns an error that names the first field by which a record can be
 // neither judged nor drawn. Every renderer can rely on what it has let through.
-func check(r scenarios.Record) error {
+func check(r trial.Record) error {
 	const example = "2026-03-14T12:00:00Z"
 	switch {
 	case r.Began.IsZero():
@@ -87,7 +87,7 @@ func (c *checker) walk(path string, v reflect.Value) error {
 				return fmt.Errorf("%s brings the calls of the record to %d: want at most %d", path, c.calls, callLimit)
 			}
 			most = callLimit
-		case []scenarios.Holding:
+		case []trial.Holding:
 			most = holdingLimit
 		}
 		if v.Len() > most {
@@ -115,7 +115,7 @@ func (c *checker) walk(path string, v reflect.Value) error {
 }
 
 // distinct counts what the picture gives a look of its own.
-func (c *checker) distinct(r scenarios.Record) error {
+func (c *checker) distinct(r trial.Record) error {
 	authorities, outcomes := map[string]bool{}, map[traffic.Outcome]bool{}
 	for _, h := range r.Holdings {
 		for _, id := range append(h.X509[:len(h.X509):len(h.X509)], h.JWT...) {

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 func TestCheckNamesTheField(t *testing.T) {
@@ -24,29 +24,29 @@ func TestCheckNamesTheField(t *testing.T) {
 	far := noon.AddDate(1, 0, 0)
 	const around = "want a time between 2026-03-13T12:00:00Z and 2026-03-21T12:00:00Z, since the run began at 2026-03-14T12:00:00Z"
 	const week = "want 0 to 604800000000000, which is a week"
-	for want, change := range map[string]func(*scenarios.Record){
-		"began is missing: want the time at which the run began, such as 2026-03-14T12:00:00Z": func(r *scenarios.Record) { r.Began = time.Time{} },
-		"ended is missing: want the time at which the run ended, such as 2026-03-14T12:00:00Z": func(r *scenarios.Record) { r.Ended = time.Time{} },
-		"ended is 2026-03-14T11:59:00Z, before began, which is 2026-03-14T12:00:00Z: want a later time": func(r *scenarios.Record) {
+	for want, change := range map[string]func(*trial.Record){
+		"began is missing: want the time at which the run began, such as 2026-03-14T12:00:00Z": func(r *trial.Record) { r.Began = time.Time{} },
+		"ended is missing: want the time at which the run ended, such as 2026-03-14T12:00:00Z": func(r *trial.Record) { r.Ended = time.Time{} },
+		"ended is 2026-03-14T11:59:00Z, before began, which is 2026-03-14T12:00:00Z: want a later time": func(r *trial.Record) {
 			r.Ended = after(-60)
 		},
-		"ended is 2027-03-14T12:00:00Z: " + around:                  func(r *scenarios.Record) { r.Ended = far },
-		"marks[2].at is 2027-03-14T12:00:00Z: " + around:            func(r *scenarios.Record) { r.Marks[2].At = far },
-		"streams[0].calls[7].at is 2027-03-14T12:00:00Z: " + around: func(r *scenarios.Record) { r.Streams[0].Calls[7].At = far },
-		"steps[1].took is -1 ns: " + week:                           func(r *scenarios.Record) { r.Steps[1].Took = -1 },
-		"measures[0].bound is 9223372036854775807 ns: " + week:      func(r *scenarios.Record) { r.Measures[0].Bound = 1<<63 - 1 },
-		"verdicts[1].within is -5 ns: " + week:                      func(r *scenarios.Record) { r.Verdicts[1].Within = -5 },
-		"marks[0].what has 65537 bytes: want at most 65536":         func(r *scenarios.Record) { r.Marks[0].What = strings.Repeat("x", textLimit+1) },
-		"streams[0].calls[3].server.id has 65537 bytes: want at most 65536": func(r *scenarios.Record) {
+		"ended is 2027-03-14T12:00:00Z: " + around:                  func(r *trial.Record) { r.Ended = far },
+		"marks[2].at is 2027-03-14T12:00:00Z: " + around:            func(r *trial.Record) { r.Marks[2].At = far },
+		"streams[0].calls[7].at is 2027-03-14T12:00:00Z: " + around: func(r *trial.Record) { r.Streams[0].Calls[7].At = far },
+		"steps[1].took is -1 ns: " + week:                           func(r *trial.Record) { r.Steps[1].Took = -1 },
+		"measures[0].bound is 9223372036854775807 ns: " + week:      func(r *trial.Record) { r.Measures[0].Bound = 1<<63 - 1 },
+		"verdicts[1].within is -5 ns: " + week:                      func(r *trial.Record) { r.Verdicts[1].Within = -5 },
+		"marks[0].what has 65537 bytes: want at most 65536":         func(r *trial.Record) { r.Marks[0].What = strings.Repeat("x", textLimit+1) },
+		"streams[0].calls[3].server.id has 65537 bytes: want at most 65536": func(r *trial.Record) {
 			r.Streams[0].Calls[3].Server.ID = strings.Repeat("x", textLimit+1)
 		},
-		"steps[0].seen has 501 elements: want at most 500": func(r *scenarios.Record) { r.Steps[0].Seen = make([]string, 501) },
-		"marks has 501 elements: want at most 500":         func(r *scenarios.Record) { r.Marks = make([]scenarios.Mark, 501) },
-		"holdings has 2001 elements: want at most 2000":    func(r *scenarios.Record) { r.Holdings = make([]scenarios.Holding, 2001) },
-		"streams[1].calls brings the calls of the record to 100001: want at most 100000": func(r *scenarios.Record) {
+		"steps[0].seen has 501 elements: want at most 500": func(r *trial.Record) { r.Steps[0].Seen = make([]string, 501) },
+		"marks has 501 elements: want at most 500":         func(r *trial.Record) { r.Marks = make([]trial.Mark, 501) },
+		"holdings has 2001 elements: want at most 2000":    func(r *trial.Record) { r.Holdings = make([]trial.Holding, 2001) },
+		"streams[1].calls brings the calls of the record to 100001: want at most 100000": func(r *trial.Record) {
 			r.Streams = []traffic.Stream{{Calls: make([]traffic.Call, 20_000)}, {Calls: make([]traffic.Call, 80_001)}}
 		},
-		"streams have 51 different outcomes of calls: want at most 50": func(r *scenarios.Record) {
+		"streams have 51 different outcomes of calls: want at most 50": func(r *trial.Record) {
 			for i := range 50 {
 				r.Streams[0].Calls[i].Outcome = traffic.Outcome(fmt.Sprint(i))
 			}
@@ -84,8 +84,8 @@ func TestNoRecordTakesLong(t *testing.T) {
 		go func() {
 			records, err := Read(file)
 			if err == nil {
-				records[0] = scenarios.Judge(records[0])
-				for _, render := range []func(io.Writer, []scenarios.Record) error{HTML, JUnit, console(false)} {
+				records[0] = trial.Judge(records[0])
+				for _, render := range []func(io.Writer, []trial.Record) error{HTML, JUnit, console(false)} {
 					if err := render(io.Discard, records); err != nil {
 						t.Errorf("%s: %v", what, err)
 					}
@@ -118,7 +118,7 @@ func TestNoRecordTakesLong(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	var good [][]byte
-	for _, r := range []scenarios.Record{rotation(), failed(), empty()} {
+	for _, r := range []trial.Record{rotation(), failed(), empty()} {
 		for i := range r.Streams {
 			r.Streams[i].Calls = r.Streams[i].Calls[:40]
 		}
@@ -139,7 +139,7 @@ func TestNoRecordTakesLong(t *testing.T) {
 }
 
 // worst are records at the limits of what is read.
-func worst() map[string]scenarios.Record {
+func worst() map[string]trial.Record {
 	long := strings.Repeat("long ", textLimit/5)
 	marks, measures, holdings, calls, steps := record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1)
 	for i := range listLimit {
@@ -148,13 +148,13 @@ func worst() map[string]scenarios.Record {
 		if i < 200 {
 			text = long
 		}
-		marks.Marks = append(marks.Marks, scenarios.Mark{At: noon, What: text})
-		measures.Measures = append(measures.Measures, scenarios.Measure{At: at, Took: longest, Bound: longest, Allowed: longest, What: text})
-		steps.Steps = append(steps.Steps, scenarios.StepRecord{Name: text, Began: at, Took: longest})
-		steps.Windows = append(steps.Windows, scenarios.Window{Name: "x", Injected: noon, Felt: noon, Recovered: noon, Healed: at})
+		marks.Marks = append(marks.Marks, trial.Mark{At: noon, What: text})
+		measures.Measures = append(measures.Measures, trial.Measure{At: at, Took: longest, Bound: longest, Allowed: longest, What: text})
+		steps.Steps = append(steps.Steps, trial.Step{Name: text, Began: at, Took: longest})
+		steps.Windows = append(steps.Windows, trial.Window{Name: "x", Injected: noon, Felt: noon, Recovered: noon, Healed: at})
 	}
 	for i := range holdingLimit {
-		holdings.Holdings = append(holdings.Holdings, scenarios.Holding{
+		holdings.Holdings = append(holdings.Holdings, trial.Holding{
 			At: after(float64(i) / holdingLimit), Holder: fmt.Sprint(i % 900), Of: fmt.Sprint(i), State: "x",
 			X509: []string{fmt.Sprint(i % looksOfAuthorities)}, JWT: []string{fmt.Sprint((i + 1) % looksOfAuthorities)},
 		})
@@ -171,9 +171,9 @@ func worst() map[string]scenarios.Record {
 		calls.Streams = append(calls.Streams, s)
 	}
 	for range 100 {
-		calls.Verdicts = append(calls.Verdicts, scenarios.Verdict{Verdict: traffic.Verdict{Rule: traffic.AuthorityBy, Stream: "quotes", From: noon, Within: longest}})
+		calls.Verdicts = append(calls.Verdicts, trial.Verdict{Verdict: traffic.Verdict{Rule: traffic.AuthorityBy, Stream: "quotes", From: noon, Within: longest}})
 	}
-	return map[string]scenarios.Record{
+	return map[string]trial.Record{
 		"long marks at one time": marks, "long waits": measures, "many bundles": holdings, "many calls": calls, "many steps and faults": steps,
 	}
 }

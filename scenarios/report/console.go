@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // The first words of lines that tell how something went, and what they are
@@ -25,7 +25,7 @@ const (
 // Console writes how a run went, for a person who has watched it: what was
 // claimed, each verdict, and each wait against its bound. It writes escape
 // sequences only with colour, and none that a record brings.
-func Console(w io.Writer, r scenarios.Record, colour bool) error {
+func Console(w io.Writer, r trial.Record, colour bool) error {
 	var text bytes.Buffer
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	row := func(cells ...string) {
@@ -114,7 +114,7 @@ func orDash(s string) string {
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
 
 // ratio is how much of its bound a wait took.
-func ratio(m scenarios.Measure) string {
+func ratio(m trial.Measure) string {
 	if m.Bound <= 0 {
 		return "-"
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // The measures of a picture, in its own units: pixels on a projector of 1920.
@@ -56,7 +56,7 @@ type drawing struct {
 }
 
 // draw lays out the timeline of a record.
-func draw(r scenarios.Record) *drawing {
+func draw(r trial.Record) *drawing {
 	d := &drawing{Width: width, axis: axisOf(r, gutter, width-margin), authorities: map[string]int{}}
 	d.marks(r.Marks)
 	top := d.y
@@ -75,7 +75,7 @@ func draw(r scenarios.Record) *drawing {
 }
 
 // marks draws the labels of moments; their lines go on with the scale.
-func (d *drawing) marks(marks []scenarios.Mark) {
+func (d *drawing) marks(marks []trial.Mark) {
 	labels, rows := d.labels(marks)
 	for _, l := range labels {
 		y := d.y + float64(l.row)*above
@@ -90,7 +90,7 @@ func (d *drawing) marks(marks []scenarios.Mark) {
 
 // labels measures and places the labels of moments, and cuts short what would
 // take more than half of the picture.
-func (d *drawing) labels(marks []scenarios.Mark) (labels []label, rows int) {
+func (d *drawing) labels(marks []trial.Mark) (labels []label, rows int) {
 	for _, m := range marks {
 		text := cut(m.What, (d.axis.right-d.axis.left)/2)
 		labels = append(labels, label{text: text, x: d.axis.x(m.At), width: textWidth(text) + 2*pad})
@@ -108,7 +108,7 @@ func (d *drawing) label(class string, l label, y float64) {
 	}
 }
 
-func (d *drawing) steps(steps []scenarios.StepRecord) {
+func (d *drawing) steps(steps []trial.Step) {
 	if len(steps) == 0 {
 		return
 	}
@@ -124,19 +124,19 @@ func (d *drawing) steps(steps []scenarios.StepRecord) {
 		d.gutter(fmt.Sprintf("%d · %s", i+1, seconds(s.Took)))
 		d.named(class, s.Began, s.Began.Add(s.Took), text, s.Name)
 	}
-	if slices.ContainsFunc(steps, func(s scenarios.StepRecord) bool { return !s.Restore && s.Error == "" }) {
+	if slices.ContainsFunc(steps, func(s trial.Step) bool { return !s.Restore && s.Error == "" }) {
 		d.key("step", rect(0, 3, 28, 14), "step")
 	}
-	if slices.ContainsFunc(steps, func(s scenarios.StepRecord) bool { return s.Restore }) {
+	if slices.ContainsFunc(steps, func(s trial.Step) bool { return s.Restore }) {
 		d.key("step restore", rect(0, 3, 28, 14), "step that puts the lab back")
 	}
-	if slices.ContainsFunc(steps, func(s scenarios.StepRecord) bool { return s.Error != "" }) {
+	if slices.ContainsFunc(steps, func(s trial.Step) bool { return s.Error != "" }) {
 		d.key("step failed", rect(0, 3, 28, 14), "✕ step that failed")
 	}
 }
 
 // waits draws each measure beside its bound.
-func (d *drawing) waits(measures []scenarios.Measure) {
+func (d *drawing) waits(measures []trial.Measure) {
 	if len(measures) == 0 {
 		return
 	}
@@ -161,13 +161,13 @@ func (d *drawing) waits(measures []scenarios.Measure) {
 }
 
 // moments are what is known of a fault, in their order.
-func moments(w scenarios.Window) []scenarios.Mark {
-	all := []scenarios.Mark{{At: w.Injected, What: "injected"}, {At: w.Felt, What: "felt"}, {At: w.Recovered, What: "recovered"}, {At: w.Healed, What: "healed"}}
-	return slices.DeleteFunc(all, func(m scenarios.Mark) bool { return m.At.IsZero() })
+func moments(w trial.Window) []trial.Mark {
+	all := []trial.Mark{{At: w.Injected, What: "injected"}, {At: w.Felt, What: "felt"}, {At: w.Recovered, What: "recovered"}, {At: w.Healed, What: "healed"}}
+	return slices.DeleteFunc(all, func(m trial.Mark) bool { return m.At.IsZero() })
 }
 
 // windows draws the faults; the shade through all lanes comes with the scale.
-func (d *drawing) windows(windows []scenarios.Window) {
+func (d *drawing) windows(windows []trial.Window) {
 	if len(windows) == 0 {
 		return
 	}
@@ -203,7 +203,7 @@ func (d *drawing) windows(windows []scenarios.Window) {
 }
 
 // end is when a fault was over, or when the picture is.
-func (d *drawing) end(w scenarios.Window) time.Time {
+func (d *drawing) end(w trial.Window) time.Time {
 	if w.Healed.IsZero() {
 		return d.axis.from.Add(d.axis.span)
 	}
@@ -302,7 +302,7 @@ func (d *drawing) signers(calls []traffic.Call) {
 	for _, s := range stretches(samples) {
 		from, until := d.axis.x(s.from), d.axis.x(s.until)
 		d.authority(s.what, "", rect(from, d.y+7, max(thin, until-from), bar-6), "the server's SVID is signed by "+s.what)
-		if text := short(s.what); until-from > textWidth(text)+2*pad {
+		if text := trial.Brief(s.what); until-from > textWidth(text)+2*pad {
 			d.word("on code "+d.look(s.what).colour, from+pad, d.y+20, text)
 		}
 	}
@@ -341,7 +341,7 @@ func (d *drawing) bundle(b bundle) {
 	}
 	for _, a := range authorities(b.looks) {
 		d.word("quiet", 0, d.y+21, string(a.kind))
-		d.word("code end", gutter-2*pad, d.y+21, short(a.id))
+		d.word("code end", gutter-2*pad, d.y+21, trial.Brief(a.id))
 		more := ""
 		if a.kind == federation.JWT {
 			more = " jwt"
@@ -358,7 +358,7 @@ func (d *drawing) bundle(b bundle) {
 }
 
 // scale draws the axis, its lines up through all lanes, and the shade of faults.
-func (d *drawing) scale(top float64, r scenarios.Record) {
+func (d *drawing) scale(top float64, r trial.Record) {
 	bottom := d.y + pad
 	var shades []path
 	for _, w := range r.Windows {

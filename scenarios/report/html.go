@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 //go:embed page.html
@@ -29,7 +29,7 @@ type run struct {
 
 // view is one record and its picture.
 type view struct {
-	scenarios.Record
+	trial.Record
 	Number  int
 	Broken  []string
 	Drawing *drawing
@@ -37,7 +37,7 @@ type view struct {
 
 // HTML writes the records as one page that needs nothing beside itself and no
 // script, for a projector, a browser or paper.
-func HTML(w io.Writer, records []scenarios.Record) error {
+func HTML(w io.Writer, records []trial.Record) error {
 	var all run
 	var last time.Time
 	for i, r := range records {
@@ -178,7 +178,7 @@ func sourceOf(s string) source {
 // meter is a wait as a bar of 160 beside what it was allowed.
 type meter struct{ Took, Allowance, Bound string }
 
-func meterOf(m scenarios.Measure) meter {
+func meterOf(m trial.Measure) meter {
 	const full = 158.0
 	longest := max(m.Took, m.Allowed, m.Bound, time.Millisecond)
 	at := func(d time.Duration) float64 { return 1 + full*float64(d)/float64(longest) }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // The elements that readers of JUnit's XML agree on. A case's properties are a
@@ -58,7 +58,7 @@ type (
 // JUnit writes the records as JUnit's XML: a suite for each group of scenarios, a
 // case for each scenario. Times are in seconds, and each measure is three
 // properties of its case.
-func JUnit(w io.Writer, records []scenarios.Record) error {
+func JUnit(w io.Writer, records []trial.Record) error {
 	all := testSuites{Name: "fedlab scenarios"}
 	suites := map[string]*testSuite{}
 	var took time.Duration
@@ -97,13 +97,13 @@ func JUnit(w io.Writer, records []scenarios.Record) error {
 	return nil
 }
 
-func failureOf(r scenarios.Record) *failure {
+func failureOf(r trial.Record) *failure {
 	why := against(r)
 	return &failure{Message: why[0], Type: "does-not-hold", Text: strings.Join(why, "\n")}
 }
 
 // against is what speaks against a record that does not hold, a line each.
-func against(r scenarios.Record) []string {
+func against(r trial.Record) []string {
 	why := broken(r)
 	for _, v := range r.Verdicts {
 		if !v.Holds {
@@ -118,7 +118,7 @@ func against(r scenarios.Record) []string {
 
 // broken is what went wrong beside the verdicts: the run's error, which names
 // its steps, or those of the steps where it says nothing.
-func broken(r scenarios.Record) []string {
+func broken(r trial.Record) []string {
 	if r.Error != "" {
 		return []string{r.Error}
 	}
@@ -131,7 +131,7 @@ func broken(r scenarios.Record) []string {
 	return why
 }
 
-func propertiesOf(r scenarios.Record) *properties {
+func propertiesOf(r trial.Record) *properties {
 	p := &properties{}
 	add := func(name, value string) { p.All = append(p.All, property{name, value}) }
 	add("claim", r.Claim)
@@ -150,4 +150,4 @@ func propertiesOf(r scenarios.Record) *properties {
 func inSeconds(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
 
 // lasted is how long the run took.
-func lasted(r scenarios.Record) time.Duration { return max(0, r.Ended.Sub(r.Began)) }
+func lasted(r trial.Record) time.Duration { return max(0, r.Ended.Sub(r.Began)) }

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -37,7 +37,7 @@ func golden(t *testing.T, name, got string) {
 }
 
 // rendered is what a renderer writes of records.
-func rendered(t *testing.T, render func(io.Writer, []scenarios.Record) error, records ...scenarios.Record) string {
+func rendered(t *testing.T, render func(io.Writer, []trial.Record) error, records ...trial.Record) string {
 	t.Helper()
 	var text bytes.Buffer
 	if err := render(&text, records); err != nil {
@@ -46,8 +46,8 @@ func rendered(t *testing.T, render func(io.Writer, []scenarios.Record) error, re
 	return text.String()
 }
 
-func console(colour bool) func(io.Writer, []scenarios.Record) error {
-	return func(w io.Writer, records []scenarios.Record) error {
+func console(colour bool) func(io.Writer, []trial.Record) error {
+	return func(w io.Writer, records []trial.Record) error {
 		for _, r := range records {
 			if err := Console(w, r, colour); err != nil {
 				return err
@@ -108,7 +108,7 @@ func harmless(text string) string {
 
 func TestWhatARecordSaysIsNotObeyed(t *testing.T) {
 	for name, tt := range map[string]struct {
-		render func(io.Writer, []scenarios.Record) error
+		render func(io.Writer, []trial.Record) error
 		strict bool
 	}{"HTML": {HTML, false}, "JUnit": {JUnit, true}} {
 		got, addresses := elements(t, rendered(t, tt.render, filled(evil), rotation()), tt.strict)
@@ -188,7 +188,7 @@ func TestJUnitOfARecordThatDoesNotSayWhy(t *testing.T) {
 	if got, want := rendered(t, JUnit, r), `<failure message="the record does not say why" type="does-not-hold">the record does not say why</failure>`; !strings.Contains(got, want) {
 		t.Errorf("got\n%s\nlacks\n%s", got, want)
 	}
-	r.Steps = append(r.Steps, scenarios.StepRecord{Name: "look", Error: "nothing there"})
+	r.Steps = append(r.Steps, trial.Step{Name: "look", Error: "nothing there"})
 	if got, want := rendered(t, JUnit, r), `message="look: nothing there"`; !strings.Contains(got, want) {
 		t.Errorf("got\n%s\nlacks\n%s", got, want)
 	}

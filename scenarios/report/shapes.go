@@ -139,9 +139,3 @@ func cut(s string, room float64) string {
 	}
 	return s
 }
-
-// short is as much of an authority's ID as people compare.
-func short(id string) string {
-	letters := []rune(id)
-	return string(letters[:min(len(letters), 8)])
-}

@@ -16,7 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // recordKind is the kind of the JSON that a record is written as.
@@ -26,12 +26,12 @@ const recordKind = "ScenarioRecord"
 // files, in the order of their names. It refuses what is no record, a record of a
 // version that it does not know, and one that is too large or too wrong to be
 // judged and drawn; the error names the file and the field.
-func Read(path string) ([]scenarios.Record, error) {
+func Read(path string) ([]trial.Record, error) {
 	files, err := filesOf(path)
 	if err != nil {
 		return nil, fmt.Errorf("read records: %w", err)
 	}
-	records := make([]scenarios.Record, len(files))
+	records := make([]trial.Record, len(files))
 	for i, file := range files {
 		if records[i], err = read(file); err != nil {
 			return nil, fmt.Errorf("read record %s: %w", file, err)
@@ -61,7 +61,7 @@ func filesOf(path string) ([]string, error) {
 	return files, nil
 }
 
-func read(file string) (r scenarios.Record, err error) {
+func read(file string) (r trial.Record, err error) {
 	data, err := readFile(file)
 	if err != nil {
 		return r, err
@@ -78,8 +78,8 @@ func read(file string) (r scenarios.Record, err error) {
 	if head.Kind != recordKind {
 		return r, fmt.Errorf("this is no %s: its kind is %q", recordKind, head.Kind)
 	}
-	if head.APIVersion != scenarios.RecordVersion {
-		return r, fmt.Errorf("its version is %q, and this fedlab reads %s", head.APIVersion, scenarios.RecordVersion)
+	if head.APIVersion != trial.RecordVersion {
+		return r, fmt.Errorf("its version is %q, and this fedlab reads %s", head.APIVersion, trial.RecordVersion)
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return r, err
@@ -106,7 +106,7 @@ func readFile(name string) (data []byte, err error) {
 // it is missing: the scenario's name with dashes for slashes, and .json. A file
 // of that name is replaced, and never half written. It writes nothing when two
 // records would have the same file.
-func Write(dir string, records ...scenarios.Record) error {
+func Write(dir string, records ...trial.Record) error {
 	owners := map[string]string{}
 	for _, r := range records {
 		file := fileOf(r)
@@ -130,7 +130,7 @@ func Write(dir string, records ...scenarios.Record) error {
 	return nil
 }
 
-func fileOf(r scenarios.Record) string {
+func fileOf(r trial.Record) string {
 	return strings.ReplaceAll(r.Scenario, "/", "-") + ".json"
 }
 

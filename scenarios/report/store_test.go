@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 func TestReadReturnsWhatWriteWrote(t *testing.T) {
@@ -39,14 +39,14 @@ func TestReadReturnsWhatWriteWrote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []scenarios.Record{changed, partition(), failed(), rotation()}; !reflect.DeepEqual(got, want) {
+	if want := []trial.Record{changed, partition(), failed(), rotation()}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the records of the folder differ from those that were written")
 	}
 	got, err = Read(filepath.Join(dir, "outage-partition.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []scenarios.Record{partition()}; !reflect.DeepEqual(got, want) {
+	if want := []trial.Record{partition()}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the record of the file differs from the one that was written")
 	}
 }

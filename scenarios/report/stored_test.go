@@ -6,7 +6,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // The records that the tests render, as runs leave them, but for their times.
@@ -28,12 +28,12 @@ func after(s float64) time.Time { return noon.Add(span(s)) }
 func span(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // record is one without anything in it, that took so many seconds.
-func record(name, claim string, took float64) scenarios.Record {
-	return scenarios.Record{
-		APIVersion: scenarios.RecordVersion, Kind: "ScenarioRecord", Scenario: name, Claim: claim, Lab: "quotes",
+func record(name, claim string, took float64) trial.Record {
+	return trial.Record{
+		APIVersion: trial.RecordVersion, Kind: "ScenarioRecord", Scenario: name, Claim: claim, Lab: "quotes",
 		Labels: []string{"ci"}, Began: noon, Ended: after(took),
-		Steps: []scenarios.StepRecord{}, Windows: []scenarios.Window{}, Marks: []scenarios.Mark{}, Measures: []scenarios.Measure{},
-		Holdings: []scenarios.Holding{}, Streams: []traffic.Stream{}, Verdicts: []scenarios.Verdict{},
+		Steps: []trial.Step{}, Windows: []trial.Window{}, Marks: []trial.Mark{}, Measures: []trial.Measure{},
+		Holdings: []trial.Holding{}, Streams: []traffic.Stream{}, Verdicts: []trial.Verdict{},
 	}
 }
 
@@ -61,29 +61,29 @@ func stream(from, until float64, connection traffic.Connection, end func(at floa
 }
 
 // looks are what both servers have of market, every two seconds.
-func looks(until float64, own, held func(at float64) (x509, jwt []string, state federation.State)) []scenarios.Holding {
-	var all []scenarios.Holding
+func looks(until float64, own, held func(at float64) (x509, jwt []string, state federation.State)) []trial.Holding {
+	var all []trial.Holding
 	for at := 1.0; at < until; at += 2 {
 		x509, jwt, _ := own(at)
-		all = append(all, scenarios.Holding{At: after(at), Holder: market, Of: market, X509: x509, JWT: jwt})
+		all = append(all, trial.Holding{At: after(at), Holder: market, Of: market, X509: x509, JWT: jwt})
 		x509, jwt, state := held(at)
-		all = append(all, scenarios.Holding{At: after(at + .1), Holder: broker, Of: market, State: state, X509: x509, JWT: jwt})
+		all = append(all, trial.Holding{At: after(at + .1), Holder: broker, Of: market, State: state, X509: x509, JWT: jwt})
 	}
 	return all
 }
 
-func step(name, look string, began, took float64, seen ...string) scenarios.StepRecord {
-	return scenarios.StepRecord{Name: name, Look: look, Began: after(began), Took: span(took), Seen: seen}
+func step(name, look string, began, took float64, seen ...string) trial.Step {
+	return trial.Step{Name: name, Look: look, Began: after(began), Took: span(took), Seen: seen}
 }
 
-func rotation() scenarios.Record {
+func rotation() trial.Record {
 	r := record("rotation/x509-authority",
 		"Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer trusts the old one no longer.", 121)
 	r.Sources = []string{
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509)",
 		"SPIRE pkg/common/bundleutil/marshal.go: the served bundle does not say which authority is tainted",
 	}
-	r.Steps = []scenarios.StepRecord{
+	r.Steps = []trial.Step{
 		step("call across the federation", "the demo's page goes on showing answers throughout", .2, 3.1, "the first call is answered after 0.4 s"),
 		step("publish the next authority before anything is signed with it", "'fedlab status' counts one more X.509 authority", 3.4, 17.2,
 			"cluster1.com prepares c41d80e2", "the probe of cluster2.com has c41d80e2 of cluster1.com: after 16.8 s, bound 20.2 s"),
@@ -96,13 +96,13 @@ func rotation() scenarios.Record {
 	removed := step("remove the probes", "", 118.2, 2.1)
 	removed.Restore = true
 	r.Steps = append(r.Steps, removed)
-	r.Marks = []scenarios.Mark{
+	r.Marks = []trial.Mark{
 		{At: after(3.6), What: "cluster1.com prepares c41d80e2"},
 		{At: after(20.8), What: "cluster1.com activates c41d80e2"},
 		{At: after(22.1), What: "cluster1.com taints 3f9a01bc"},
 		{At: after(56.1), What: "cluster1.com revokes 3f9a01bc"},
 	}
-	r.Measures = []scenarios.Measure{
+	r.Measures = []trial.Measure{
 		{What: "the probe of cluster2.com has c41d80e2 of cluster1.com", At: after(3.6), Took: span(16.8), Bound: span(20.2), Allowed: span(65.2),
 			Formula: "endpoint cache + one poll (15s) + entry cache + agent synchronisation", Propagation: true},
 		{What: "workloads of cluster1.com present SVIDs of c41d80e2", At: after(22.1), Took: span(12.4), Bound: span(4.4), Allowed: span(49.4),
@@ -141,7 +141,7 @@ func rotation() scenarios.Record {
 			c.Server.Authority = newX509
 		}
 	})}
-	r.Verdicts = []scenarios.Verdict{
+	r.Verdicts = []trial.Verdict{
 		{Verdict: traffic.Verdict{Says: "every call is answered, from the first to the last", Rule: traffic.AllAnswered, Stream: "quotes", From: after(.4)}, Holds: true},
 		{Verdict: traffic.Verdict{Says: "two agent synchronisations after the taint, each server shows an SVID of c41d80e2", Rule: traffic.AuthorityBy, Stream: "quotes",
 			From: after(22.1), Within: span(49.4), Authority: newX509}, Holds: true},
@@ -151,10 +151,10 @@ func rotation() scenarios.Record {
 }
 
 // failed is a rotation that a mutation made fail.
-func failed() scenarios.Record {
+func failed() trial.Record {
 	r := record("rotation/faster-than-refresh", "A rotation that does not wait for the peer's poll refuses its calls until that poll, and not longer.", 82)
 	r.Mutation = "never-refresh"
-	r.Steps = []scenarios.StepRecord{
+	r.Steps = []trial.Step{
 		step("call across the federation", "", .2, 2.4, "the first call is answered after 0.4 s"),
 		step("prepare, activate and taint at once", "'fedlab status' names the cause", 3, 2.2, "cluster1.com activates c41d80e2"),
 		step("wait until the peer has fetched", "", 5.4, 65.2),
@@ -164,14 +164,14 @@ func failed() scenarios.Record {
 	undone.Restore = true
 	r.Steps = append(r.Steps, undone)
 	r.Error = r.Steps[2].Name + ": " + r.Steps[2].Error
-	r.Marks = []scenarios.Mark{
+	r.Marks = []trial.Mark{
 		{At: after(3.1), What: "cluster1.com prepares c41d80e2"},
 		{At: after(3.9), What: "cluster1.com activates c41d80e2"},
 		{At: after(4.6), What: "cluster1.com taints 3f9a01bc"},
 		{At: after(80.2), What: "cluster2.com has fetched"},
 		{At: after(81), What: "the run is over"},
 	}
-	r.Measures = []scenarios.Measure{{What: "the probe of cluster2.com has c41d80e2 of cluster1.com", At: after(5.4), Took: span(65.2),
+	r.Measures = []trial.Measure{{What: "the probe of cluster2.com has c41d80e2 of cluster1.com", At: after(5.4), Took: span(65.2),
 		Bound: span(20.2), Allowed: span(65.1), Formula: "endpoint cache + one poll (15s) + entry cache + agent synchronisation", Propagation: true}}
 	r.Holdings = looks(82,
 		func(at float64) (x509, jwt []string, _ federation.State) {
@@ -197,7 +197,7 @@ func failed() scenarios.Record {
 			c.Server.Authority = newX509
 		}
 	})}
-	r.Verdicts = []scenarios.Verdict{
+	r.Verdicts = []trial.Verdict{
 		{Verdict: traffic.Verdict{Says: "calls are refused for no longer than one poll", Rule: traffic.AnsweredBy, Stream: "quotes", From: after(3.9), Within: span(65.2)},
 			Why: "call 347 at 69.6 s is the first of 54 that were not answered: unknown-authority"},
 		{Verdict: traffic.Verdict{Says: "calls before the rotation are answered", Rule: traffic.AllAnswered, Stream: "quotes", From: after(.4), Until: after(3.9)}, Holds: true},
@@ -207,19 +207,19 @@ func failed() scenarios.Record {
 
 // partition has two faults, one within the other's time, and calls on three kinds
 // of connections.
-func partition() scenarios.Record {
+func partition() trial.Record {
 	r := record("outage/partition", "A partition between clusters fails the calls that need it and no others, and SPIRE mends itself when it is over.", 95)
-	r.Windows = []scenarios.Window{
+	r.Windows = []trial.Window{
 		{Name: "no packet passes between market and broker", Injected: after(20), Felt: after(20.7), Recovered: after(52), Healed: after(58.4)},
 		{Name: "the server of cluster2.com is down", Injected: after(44), Felt: after(46.2)},
 	}
-	r.Steps = []scenarios.StepRecord{
+	r.Steps = []trial.Step{
 		step("call across the federation", "", .2, 2.1, "the first call is answered after 0.3 s"),
 		step("cut the network between the clusters", "", 19.8, 1.1, "no packet passes between market and broker: it is felt"),
 		step("stop the caller's server, too", "", 43.9, 2.5, "the server of cluster2.com is down: it is felt"),
 		step("mend the network", "", 51.9, 6.6, "no packet passes between market and broker: healed after 6.4 s"),
 	}
-	r.Marks = []scenarios.Mark{{At: after(20.7), What: "the first call fails"}, {At: after(58.4), What: "calls are answered again"}}
+	r.Marks = []trial.Mark{{At: after(20.7), What: "the first call fails"}, {At: after(58.4), What: "calls are answered again"}}
 	cut := func(at float64, c *traffic.Call) {
 		switch {
 		case at > 20.4 && at < 53:
@@ -242,7 +242,7 @@ func partition() scenarios.Record {
 		dense.Calls = append(dense.Calls, c)
 	}
 	r.Streams = []traffic.Stream{stream(.4, 94, traffic.Fresh, cut), dense, inside}
-	r.Verdicts = []scenarios.Verdict{
+	r.Verdicts = []trial.Verdict{
 		{Verdict: traffic.Verdict{Says: "no call passes while the network is cut", Rule: traffic.NoneAnswered, Stream: "quotes", From: after(20.7), Until: after(52)}, Holds: true},
 		{Verdict: traffic.Verdict{Says: "calls inside of cluster1.com are answered throughout", Rule: traffic.AllAnswered, Stream: "inside", From: after(.4)}, Holds: true},
 		{Verdict: traffic.Verdict{Says: "calls are answered again after the network is mended", Rule: traffic.AnsweredBy, Stream: "quotes", From: after(58.4)},
@@ -252,12 +252,12 @@ func partition() scenarios.Record {
 }
 
 // empty ended at its first step.
-func empty() scenarios.Record {
+func empty() trial.Record {
 	r := record("drift/unmanaged-relationship", "A relationship that was made by hand is removed by the controller manager.", 0)
 	r.Ended = r.Began
 	s := step("call across the federation", "", 0, 0)
 	s.Error = "start the probe's calls: connection refused"
-	r.Steps = []scenarios.StepRecord{s}
+	r.Steps = []trial.Step{s}
 	r.Error = s.Name + ": " + s.Error
 	return r
 }
@@ -266,26 +266,26 @@ func empty() scenarios.Record {
 const evil = `</title></style></svg></desc><script>alert(1)</script><img src=x onerror="alert(2)">'"` + "\x1b[31m\x00\u202e\n"
 
 // filled says the same wherever a record has room for a text.
-func filled(text string) scenarios.Record {
+func filled(text string) trial.Record {
 	r := partition()
 	r.Scenario, r.Claim, r.Lab, r.Mutation, r.Error = "evil/"+text, text, text, text, text
 	r.Labels, r.Sources = []string{text}, []string{text, "javascript:" + text, "https://host.example/" + text, "data:text/html," + text}
-	r.Steps = append(r.Steps, scenarios.StepRecord{Name: text, Look: text, Began: after(60), Took: span(2), Seen: []string{text}, Error: text})
-	r.Windows = append(r.Windows, scenarios.Window{Name: text, Injected: after(70)})
-	r.Marks = append(r.Marks, scenarios.Mark{At: after(71), What: text})
-	r.Measures = append(r.Measures, scenarios.Measure{What: text, At: after(1), Took: span(3), Bound: span(2), Allowed: span(2), Formula: text})
-	r.Holdings = append(r.Holdings, scenarios.Holding{At: after(3), Holder: text, Of: text, State: federation.State(text), X509: []string{text}, JWT: []string{text}})
+	r.Steps = append(r.Steps, trial.Step{Name: text, Look: text, Began: after(60), Took: span(2), Seen: []string{text}, Error: text})
+	r.Windows = append(r.Windows, trial.Window{Name: text, Injected: after(70)})
+	r.Marks = append(r.Marks, trial.Mark{At: after(71), What: text})
+	r.Measures = append(r.Measures, trial.Measure{What: text, At: after(1), Took: span(3), Bound: span(2), Allowed: span(2), Formula: text})
+	r.Holdings = append(r.Holdings, trial.Holding{At: after(3), Holder: text, Of: text, State: federation.State(text), X509: []string{text}, JWT: []string{text}})
 	r.Streams = append(r.Streams, stream(1, 3, traffic.Connection(text), func(_ float64, c *traffic.Call) {
 		c.Outcome, c.Detail = traffic.Outcome(text), text
 	}))
 	last := &r.Streams[len(r.Streams)-1]
 	last.From, last.Order.Name, last.Order.Server = text, text, text
 	last.Calls[0].Outcome, last.Calls[0].Server = traffic.Answered, &traffic.Party{ID: text, Authority: text}
-	r.Verdicts = append(r.Verdicts, scenarios.Verdict{Verdict: traffic.Verdict{Says: text, Rule: traffic.Rule(text), Stream: text}, Why: text})
+	r.Verdicts = append(r.Verdicts, trial.Verdict{Verdict: traffic.Verdict{Says: text, Rule: traffic.Rule(text), Stream: text}, Why: text})
 	return r
 }
 
 // stored are the records that have golden files.
-func stored() []scenarios.Record {
-	return []scenarios.Record{rotation(), failed(), partition(), empty()}
+func stored() []trial.Record {
+	return []trial.Record{rotation(), failed(), partition(), empty()}
 }

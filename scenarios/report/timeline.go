@@ -8,7 +8,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // axis is the one time axis of a picture.
@@ -21,7 +21,7 @@ type axis struct {
 
 // axisOf spans a record and all that happened in it: a call or a look may be
 // later than the end of the run.
-func axisOf(r scenarios.Record, left, right float64) axis {
+func axisOf(r trial.Record, left, right float64) axis {
 	last := r.Ended
 	reach := func(t time.Time) {
 		if t.After(last) {
@@ -173,7 +173,7 @@ type held struct {
 
 // authorities returns the authorities of looks at one bundle by their kind, those
 // that were seen first first.
-func authorities(looks []scenarios.Holding) []held {
+func authorities(looks []trial.Holding) []held {
 	type key struct {
 		kind federation.Kind
 		id   string
@@ -214,13 +214,13 @@ func authorities(looks []scenarios.Holding) []held {
 // bundle is the looks at what one server has of one trust domain.
 type bundle struct {
 	holder, of string
-	looks      []scenarios.Holding
+	looks      []trial.Holding
 }
 
 // bundles sorts holdings by what they look at, and each one's by time. What a
 // trust domain has of its own comes first, then what others hold of it, so that
 // one sees it spread.
-func bundles(holdings []scenarios.Holding) []bundle {
+func bundles(holdings []trial.Holding) []bundle {
 	var all []bundle
 	var sources []string
 	for _, h := range holdings {
@@ -244,7 +244,7 @@ func bundles(holdings []scenarios.Holding) []bundle {
 		return cmp.Or(cmp.Compare(slices.Index(sources, a.of), slices.Index(sources, b.of)), cmp.Compare(foreign(a), foreign(b)))
 	})
 	for _, b := range all {
-		slices.SortStableFunc(b.looks, func(a, b scenarios.Holding) int { return a.At.Compare(b.At) })
+		slices.SortStableFunc(b.looks, func(a, b trial.Holding) int { return a.At.Compare(b.At) })
 	}
 	return all
 }

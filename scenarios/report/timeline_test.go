@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/traffic"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 func TestTicks(t *testing.T) {
@@ -57,16 +57,16 @@ func TestAxis(t *testing.T) {
 
 // TestAxisReachesAllThatHappened has one thing after the end of the run at a time.
 func TestAxisReachesAllThatHappened(t *testing.T) {
-	for name, add := range map[string]func(*scenarios.Record){
-		"step": func(r *scenarios.Record) { r.Steps = append(r.Steps, step("", "", 10, 5)) },
-		"fault": func(r *scenarios.Record) {
-			r.Windows = append(r.Windows, scenarios.Window{Injected: after(2), Felt: after(15)})
+	for name, add := range map[string]func(*trial.Record){
+		"step": func(r *trial.Record) { r.Steps = append(r.Steps, step("", "", 10, 5)) },
+		"fault": func(r *trial.Record) {
+			r.Windows = append(r.Windows, trial.Window{Injected: after(2), Felt: after(15)})
 		},
-		"mark": func(r *scenarios.Record) { r.Marks = append(r.Marks, scenarios.Mark{At: after(15)}) },
-		"measure": func(r *scenarios.Record) {
-			r.Measures = append(r.Measures, scenarios.Measure{At: after(5), Took: span(10)})
+		"mark": func(r *trial.Record) { r.Marks = append(r.Marks, trial.Mark{At: after(15)}) },
+		"measure": func(r *trial.Record) {
+			r.Measures = append(r.Measures, trial.Measure{At: after(5), Took: span(10)})
 		},
-		"look": func(r *scenarios.Record) { r.Holdings = append(r.Holdings, scenarios.Holding{At: after(15)}) },
+		"look": func(r *trial.Record) { r.Holdings = append(r.Holdings, trial.Holding{At: after(15)}) },
 	} {
 		r := record("a/b", "", 10)
 		if add(&r); axisOf(r, 0, 1).span != 15*time.Second {
@@ -143,7 +143,7 @@ func TestStretches(t *testing.T) {
 }
 
 func TestAuthorities(t *testing.T) {
-	looks := []scenarios.Holding{
+	looks := []trial.Holding{
 		{At: after(0), X509: []string{"old"}, JWT: []string{"key"}},
 		{At: after(2), X509: []string{"old", "new"}, JWT: []string{"key"}},
 		{At: after(4)}, // an empty bundle
@@ -164,11 +164,11 @@ func TestAuthorities(t *testing.T) {
 }
 
 func TestBundles(t *testing.T) {
-	look := func(at float64, holder, of string) scenarios.Holding {
-		return scenarios.Holding{At: after(at), Holder: holder, Of: of}
+	look := func(at float64, holder, of string) trial.Holding {
+		return trial.Holding{At: after(at), Holder: holder, Of: of}
 	}
 	var got []string
-	for _, b := range bundles([]scenarios.Holding{
+	for _, b := range bundles([]trial.Holding{
 		look(1, "b", "a"), look(9, "a", "a"), look(2, "b", "b"), look(3, "c", "a"), look(4, "a", "b"), look(5, "a", "a"),
 	}) {
 		line := b.holder + " of " + b.of
@@ -307,7 +307,7 @@ func TestAnAuthorityLooksTheSameWhereverItIsMet(t *testing.T) {
 func TestNoTwoAuthoritiesLookAlike(t *testing.T) {
 	r := record("a/b", "", 10)
 	for i := range looksOfAuthorities {
-		r.Holdings = append(r.Holdings, scenarios.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{fmt.Sprintf("authority-%d", i)}})
+		r.Holdings = append(r.Holdings, trial.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{fmt.Sprintf("authority-%d", i)}})
 	}
 	if err := check(r); err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func TestNoTwoAuthoritiesLookAlike(t *testing.T) {
 		}
 	}
 
-	r.Holdings = append(r.Holdings, scenarios.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{"one more"}})
+	r.Holdings = append(r.Holdings, trial.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{"one more"}})
 	if err, want := check(r), "holdings and streams name 225 different authorities: want at most 224, which a picture can tell apart"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}

@@ -18,7 +18,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // Exit codes.
@@ -213,9 +213,9 @@ func ExitCode(err error) int {
 		return Interrupted
 	case errors.As(err, &ended):
 		return ended.Code
-	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errClaim), is[*scenarios.NotWellError](err):
+	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errClaim), is[*trial.NotWellError](err):
 		return NotWell
-	case is[*usageError](err), is[config.Problems](err), is[*scenarios.NeedsError](err):
+	case is[*usageError](err), is[config.Problems](err), is[*trial.NeedsError](err):
 		return WrongUsage
 	case is[*host.MissingError](err), is[*docker.UnreachableError](err), is[*docker.OutOfReachError](err), is[*lab.CutOffError](err), is[*images.MissingError](err):
 		return Missing
@@ -273,7 +273,7 @@ func hint(err error) string {
 		return "'fedlab explain' and the words after NOT WELL say what is wrong and what to do"
 	case errors.Is(err, errDrifted):
 		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --mend' sets the bundles in its place"
-	case is[*scenarios.NotWellError](err):
+	case is[*trial.NotWellError](err):
 		return "'fedlab up' mends a lab that is not well"
 	case is[*docker.UnreachableError](err):
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"

@@ -13,7 +13,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/plan"
-	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // foreign is what a peer may have put into its answer: a colour, a title, a link,
@@ -53,7 +53,7 @@ func TestForeignText(t *testing.T) {
 			return nil
 		},
 		"a scenario's step": func(c *cmd) error {
-			c.told(scenarios.Event{Seen: foreign})
+			c.told(trial.Event{Seen: foreign})
 			return nil
 		},
 		"a wrong argument": func(c *cmd) error {

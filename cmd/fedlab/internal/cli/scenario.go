@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +17,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
-	"github.com/fedlab-dev/fedlab/scenarios/report"
+	"github.com/fedlab-dev/fedlab/scenarios/mutant"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 func (c *cmd) scenario() *cobra.Command {
@@ -44,7 +43,7 @@ type listed struct {
 	Sources []string `json:"sources,omitempty"`
 }
 
-func asListed(s scenarios.Scenario) listed {
+func asListed(s trial.Scenario) listed {
 	l := listed{Name: s.Name, Claim: s.Claim, Labels: s.AllLabels(), Sources: s.Sources}
 	if s.Needs != nil {
 		l.Needs = s.Needs.What
@@ -83,7 +82,7 @@ func (c *cmd) scenarioList() *cobra.Command {
 
 // printScenarios prints the name and labels of each scenario on a line, and its
 // claim below.
-func printScenarios(out io.Writer, all []scenarios.Scenario) error {
+func printScenarios(out io.Writer, all []trial.Scenario) error {
 	var b strings.Builder
 	for _, s := range all {
 		fmt.Fprintf(&b, "%s (%s)\n%s\n", s.Name, listing(s.AllLabels()), wrapped(s.Claim, "    "))
@@ -120,11 +119,7 @@ func (c *cmd) scenarioShow() *cobra.Command {
 }
 
 func scenarioNames(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	var names []string
-	for _, s := range scenarios.Catalogue() {
-		names = append(names, s.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return scenarios.Names(), cobra.ShellCompDirectiveNoFileComp
 }
 
 // unknown makes wrong usage of a name that the catalogue does not have, and says
@@ -183,7 +178,7 @@ when every claim holds, and 3 otherwise.`,
 			if err != nil {
 				return err
 			}
-			if r.mutation != "" && !slices.Contains(scenarios.Mutations(), scenarios.Mutation(r.mutation)) {
+			if r.mutation != "" && !slices.Contains(mutant.Mutations(), mutant.Mutation(r.mutation)) {
 				return usage(cmd, fmt.Errorf("there is no mutation %q%s", r.mutation, oneOf(r.mutation, mutations())))
 			}
 			if err := vacant(r.records); err != nil {
@@ -220,55 +215,44 @@ when every claim holds, and 3 otherwise.`,
 
 func mutations() []string {
 	var all []string
-	for _, m := range scenarios.Mutations() {
+	for _, m := range mutant.Mutations() {
 		all = append(all, string(m))
 	}
 	return all
 }
 
-// chosen returns the scenarios that arguments and flags name, each once.
-func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]scenarios.Scenario, error) {
-	var chosen []scenarios.Scenario
-	add := func(some ...scenarios.Scenario) {
-		for _, s := range some {
-			if !slices.ContainsFunc(chosen, func(o scenarios.Scenario) bool { return o.Name == s.Name }) {
-				chosen = append(chosen, s)
-			}
-		}
-	}
+// chosen returns the scenarios that arguments and flags name.
+func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial.Scenario, error) {
 	switch {
 	case r.all && len(names)+len(r.labels) > 0:
 		return nil, usage(cmd, errors.New("--all goes with neither names nor labels"))
-	case r.all:
-		add(scenarios.Catalogue()...)
-	case len(names)+len(r.labels) == 0:
+	case !r.all && len(names)+len(r.labels) == 0:
 		return nil, usage(cmd, errors.New("which scenarios? Name some, or give --label or --all; 'fedlab scenario list' lists them"))
 	}
 	for _, name := range names {
-		s, err := scenarios.Find(name)
-		if err != nil {
+		if _, err := scenarios.Find(name); err != nil {
 			return nil, c.unknown(cmd, err)
 		}
-		add(s)
 	}
 	for _, label := range r.labels {
-		some, err := scenarios.Labelled(label)
-		if err != nil {
+		if _, err := scenarios.Labelled(label); err != nil {
 			return nil, c.unknown(cmd, err)
 		}
-		add(some...)
 	}
-	return chosen, nil
+	return slices.DeleteFunc(scenarios.Catalogue(), func(s trial.Scenario) bool {
+		labelled := slices.ContainsFunc(s.AllLabels(), func(l string) bool { return slices.Contains(r.labels, l) })
+		return !r.all && !labelled && !slices.Contains(names, s.Name)
+	}), nil
 }
 
 // runnable leaves out the scenarios for which a lab lacks something, and tells of
 // them; who names one wants it to run.
-func (c *cmd) runnable(g *topology.Graph, chosen []scenarios.Scenario, names []string) ([]scenarios.Scenario, error) {
-	var able []scenarios.Scenario
+func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []string) ([]trial.Scenario, error) {
+	var able []trial.Scenario
 	var lacks error
 	for _, s := range chosen {
 		err := s.RunsOn(g)
-		needs := (*scenarios.NeedsError)(nil)
+		needs := (*trial.NeedsError)(nil)
 		switch {
 		case err == nil:
 			able = append(able, s)
@@ -285,15 +269,12 @@ func (c *cmd) runnable(g *topology.Graph, chosen []scenarios.Scenario, names []s
 	return able, nil
 }
 
-// errClaim says that a claim does not hold. Which has been shown already.
-var errClaim = errors.New("not every claim holds")
-
-func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, chosen []scenarios.Scenario) (err error) {
+func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, chosen []trial.Scenario) (err error) {
 	c.events = c.output == "json"
-	runner := &scenarios.Runner{Driver: &d.Driver, Topology: t, Observe: c.told, Keep: r.keep, Mutation: scenarios.Mutation(r.mutation)}
+	runner := &trial.Runner{Driver: &d.Driver, Topology: t, Observe: c.told, Keep: r.keep}
 	if r.pause {
 		in := bufio.NewReader(c.In)
-		runner.Pause = func(ctx context.Context, next scenarios.StepRecord) error { return c.awaitEnter(ctx, in, next) }
+		runner.Pause = func(ctx context.Context, next trial.Step) error { return c.awaitEnter(ctx, in, next) }
 	}
 	session, err := runner.Open(ctx)
 	if err != nil {
@@ -307,10 +288,10 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 	if len(chosen) > 1 {
 		c.printf("%s, in the order of --seed %d\n", count(len(chosen), "scenario"), r.seed)
 	}
-	var records []scenarios.Record
+	var records []trial.Record
 	held := 0
 	for _, s := range chosen {
-		record, err := session.Run(ctx, s)
+		record, err := mutant.Mutation(r.mutation).Run(ctx, session, s)
 		records = append(records, record)
 		// At once: what comes next may be killed.
 		if err := errors.Join(err, c.keepRecords(dir, records)); err != nil {
@@ -331,114 +312,11 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 	return err
 }
 
-// vacant refuses a folder for records that holds something: a run is not to change
-// a lab and then find no place for what it saw.
-func vacant(dir string) error {
-	there, err := os.ReadDir(dir)
-	switch {
-	case dir == "" || errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look into folder for records: %w", err)
-	case len(there) > 0:
-		return fmt.Errorf("folder for records %s is not empty: name a new one", dir)
-	}
-	return nil
-}
-
-// recordsFolder makes the folder that the records go to.
-func recordsFolder(dir, lab string) (string, error) {
-	if dir == "" {
-		dir = filepath.Join("records", lab+"-"+time.Now().Format("20060102-150405"))
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("make folder for records: %w", err)
-	}
-	return dir, nil
-}
-
-func (c *cmd) keepRecords(dir string, records []scenarios.Record) error {
-	if err := report.Write(dir, records[len(records)-1]); err != nil {
-		return err
-	}
-	return writeReports(filepath.Join(dir, "report.html"), filepath.Join(dir, "junit.xml"), records)
-}
-
-// writeReports writes both reports; an empty name is none.
-func writeReports(html, junit string, records []scenarios.Record) error {
-	var errs []error
-	for _, to := range []struct {
-		name  string
-		write func(io.Writer, []scenarios.Record) error
-	}{{html, report.HTML}, {junit, report.JUnit}} {
-		if to.name == "" {
-			continue
-		}
-		_, err := writeWhole(to.name, func(w io.Writer) error { return to.write(w, records) })
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// told shows what happens in a scenario: whole lines for people, objects for
-// programs.
-func (c *cmd) told(e scenarios.Event) {
-	if c.output == "json" {
-		// A reader that is gone is no reason to stop.
-		_ = c.json("ScenarioEvent", e)
-		return
-	}
-	switch {
-	case e.Record != nil:
-		_ = c.summary(*e.Record)
-	case e.Step != nil && e.Ended && e.Step.Error != "":
-		c.printf("FAIL %7s  %s: %s\n", brief(e.Step.Took), e.Step.Name, e.Step.Error)
-	case e.Step != nil && e.Ended:
-		c.printf("ok   %7s  %s\n", brief(e.Step.Took), e.Step.Name)
-	case e.Step != nil && e.Step.Restore:
-		c.printf("back          %s\n", e.Step.Name)
-	case e.Step != nil:
-		c.printf("step          %s: %s\n", e.Scenario, e.Step.Name)
-	default:
-		c.printf("              %s\n", firstLine(e.Seen))
-	}
-}
-
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	return line
-}
-
-// summary shows how a run went. The colours are the report's own, which lets none
-// of the record's through.
-func (c *cmd) summary(r scenarios.Record) error {
-	out, coloured := c.Out, colour(c.unfiltered.Out)
-	if coloured {
-		out = c.unfiltered.Out
-	}
-	err := report.Console(out, r, coloured)
-	if err == nil {
-		_, err = fmt.Fprintln(out)
-	}
-	return err
-}
-
-// colour reports whether what is written is looked at on a terminal by somebody
-// who has nothing against colours.
-func colour(out io.Writer) bool {
-	f, ok := out.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // errNobody says that --pause has nobody to wait for.
 var errNobody = errors.New("--pause waits for Enter, and standard input has ended")
 
 // awaitEnter says what comes next, and waits for somebody to want it.
-func (c *cmd) awaitEnter(ctx context.Context, in *bufio.Reader, next scenarios.StepRecord) error {
+func (c *cmd) awaitEnter(ctx context.Context, in *bufio.Reader, next trial.Step) error {
 	c.printf("\nnext: %s\n", next.Name)
 	if next.Look != "" {
 		c.printf("look: %s\n", next.Look)
@@ -458,54 +336,4 @@ func (c *cmd) awaitEnter(ctx context.Context, in *bufio.Reader, next scenarios.S
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-func (c *cmd) scenarioReport() *cobra.Command {
-	var html, junit string
-	cmd := &cobra.Command{
-		Use:   "report PATH",
-		Short: "Judge stored records again, and write reports",
-		Long: `report reads the records of a run, a folder or one file, computes each verdict anew
-from what the record has seen, and shows them. It needs no lab. The exit code is 0
-only when every claim holds, and 3 otherwise.`,
-		Args: oneArg("a folder with records, or one record"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, path := range []string{html, junit} {
-				if err := replaceable(path); path != "" && err != nil {
-					return usage(cmd, err)
-				}
-			}
-			records, err := report.Read(args[0])
-			if err != nil {
-				return err
-			}
-			held := 0
-			for i, r := range records {
-				records[i] = scenarios.Judge(r)
-				if records[i].Holds {
-					held++
-				}
-				if c.output == "text" {
-					if err := c.summary(records[i]); err != nil {
-						return err
-					}
-				}
-			}
-			if c.output == "json" {
-				if err := c.json("ScenarioRecords", map[string]any{"records": records, "held": held}); err != nil {
-					return err
-				}
-			}
-			if err := writeReports(html, junit, records); err != nil {
-				return err
-			}
-			if held < len(records) {
-				return errClaim
-			}
-			return nil
-		},
-	}
-	cmd.Flags().StringVar(&html, "html", "", "write the report as one HTML file")
-	cmd.Flags().StringVar(&junit, "junit", "", "write the report as JUnit's XML")
-	return cmd
 }

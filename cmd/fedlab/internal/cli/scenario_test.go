@@ -11,6 +11,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // resolved returns the graph of a lab that has no network.
@@ -36,7 +37,7 @@ func TestRunnable(t *testing.T) {
 	c := &cmd{Streams: Streams{Err: &told}}
 
 	able, err := c.runnable(resolved(t, f.Topology), all, []string{"outage/server"})
-	if err != nil || len(able) != len(all)-1 || slices.ContainsFunc(able, func(s scenarios.Scenario) bool { return s.Name == needy }) {
+	if err != nil || len(able) != len(all)-1 || slices.ContainsFunc(able, func(s trial.Scenario) bool { return s.Name == needy }) {
 		t.Errorf("of %d it runs %d, error %v", len(all), len(able), err)
 	}
 	s, err := scenarios.Find(needy)
@@ -49,13 +50,13 @@ func TestRunnable(t *testing.T) {
 
 	told.Reset()
 	for name, names := range map[string][]string{"one that is named": {needy}, "nothing is left": nil} {
-		needs := (*scenarios.NeedsError)(nil)
-		if able, err := c.runnable(resolved(t, f.Topology), []scenarios.Scenario{s}, names); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
+		needs := (*trial.NeedsError)(nil)
+		if able, err := c.runnable(resolved(t, f.Topology), []trial.Scenario{s}, names); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
 			t.Errorf("%s: it runs %d, error %v", name, len(able), err)
 		}
 	}
 	f.Topology.Relationships, told = nil, bytes.Buffer{}
-	needs := (*scenarios.NeedsError)(nil)
+	needs := (*trial.NeedsError)(nil)
 	if _, err := c.runnable(resolved(t, f.Topology), all, nil); !errors.As(err, &needs) || needs.Scenario != "" || told.Len() > 0 {
 		t.Errorf("a lab for no scenario: error %v, it tells %q", err, told.String())
 	}

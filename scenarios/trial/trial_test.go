@@ -1,4 +1,4 @@
-package scenarios
+package trial
 
 import (
 	"context"
@@ -16,64 +16,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
-
-func TestCatalogue(t *testing.T) {
-	seen := map[string]bool{}
-	for _, s := range Catalogue() {
-		group, what, ok := strings.Cut(s.Name, "/")
-		switch {
-		case !ok || group == "" || what == "" || strings.Contains(what, "/"):
-			t.Errorf("scenario %q: want a name of the form group/what", s.Name)
-		case seen[s.Name]:
-			t.Errorf("two scenarios are called %s", s.Name)
-		case !strings.HasSuffix(s.Claim, ".") || strings.Contains(strings.TrimSuffix(s.Claim, "."), ". "):
-			t.Errorf("the claim of %s is not one sentence: %q", s.Name, s.Claim)
-		case s.Run == nil:
-			t.Errorf("%s does nothing", s.Name)
-		}
-		for _, l := range s.Labels {
-			if l != Slow && l != CI {
-				t.Errorf("%s has the label %q, of which nobody knows what it means", s.Name, l)
-			}
-		}
-		seen[s.Name] = true
-	}
-	for _, group := range []string{"rotation", "outage", "drift", "auth"} {
-		some, err := Labelled(group)
-		if err != nil || len(some) < 4 {
-			t.Errorf("group %s has %d scenarios, %v", group, len(some), err)
-		}
-	}
-}
-
-func TestFindTellsWhatThereIs(t *testing.T) {
-	_, err := Find("rotation/none")
-	unknown := (*UnknownError)(nil)
-	if !errors.As(err, &unknown) || err.Error() != `there is no scenario "rotation/none"` || len(unknown.Known) != len(Catalogue()) {
-		t.Errorf("error is %v", err)
-	}
-	_, err = Labelled("quick")
-	if !errors.As(err, &unknown) || err.Error() != `there is no label "quick"` || !slices.Contains(unknown.Known, "drift") {
-		t.Errorf("error is %v, of %v", err, unknown.Known)
-	}
-}
-
-func TestShuffledBySeed(t *testing.T) {
-	names := func(seed uint64) string {
-		var list []string
-		for _, s := range Shuffled(Catalogue(), seed) {
-			list = append(list, s.Name)
-		}
-		return strings.Join(list, " ")
-	}
-	one := names(7)
-	if again := names(7); again != one {
-		t.Errorf("one seed makes two orders: %s, and %s", one, again)
-	}
-	if names(8) == one {
-		t.Error("two seeds make one order")
-	}
-}
 
 // resolved returns the graph of a lab that has no network.
 func resolved(t *testing.T, top topology.Topology) *topology.Graph {
@@ -110,13 +52,12 @@ func TestPairOf(t *testing.T) {
 }
 
 func TestRunsOn(t *testing.T) {
-	s, err := Find("outage/datastore")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := Scenario{Name: "outage/datastore", Needs: &Need{
+		What: "a PostgreSQL", Met: func(called, _ *topology.Domain) bool { return called.Datastore == topology.Postgres },
+	}}
 	for lab, want := range map[string]string{
 		"enterprise": "",
-		"quotes":     "lab quotes is not one that outage/datastore can run on: it needs a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one",
+		"quotes":     "lab quotes is not one that outage/datastore can run on: it needs a PostgreSQL",
 	} {
 		f, err := config.For(demo.Apps()).Open(lab)
 		if err != nil {
@@ -129,7 +70,7 @@ func TestRunsOn(t *testing.T) {
 		if got != want {
 			t.Errorf("error is %q\nwant     %q", got, want)
 		}
-		if err := server.RunsOn(resolved(t, f.Topology)); err != nil {
+		if err := (Scenario{}).RunsOn(resolved(t, f.Topology)); err != nil {
 			t.Errorf("a scenario without needs: %v", err)
 		}
 		f.Topology.Relationships = nil
@@ -141,9 +82,9 @@ func TestRunsOn(t *testing.T) {
 }
 
 // run runs a scenario that needs no lab.
-func run(t *testing.T, mutation Mutation, do func(ctx context.Context, t *Trial) error) Record {
+func run(t *testing.T, do func(ctx context.Context, t *Trial) error) Record {
 	t.Helper()
-	trial := &Trial{scenario: Scenario{Name: "test/one"}, mutation: mutation}
+	trial := &Trial{session: &Session{runner: &Runner{}}, operator: honest{}, record: Record{Scenario: "test/one"}}
 	if err := do(t.Context(), trial); trial.err == nil {
 		trial.err = err
 	}
@@ -159,7 +100,7 @@ func TestNothingRunsAfterAStepThatFails(t *testing.T) {
 			return err
 		}
 	}
-	r := run(t, "", func(ctx context.Context, trial *Trial) error {
+	r := run(t, func(ctx context.Context, trial *Trial) error {
 		trial.Restore("undo the first", note("undo 1", errors.New("it stays")))
 		trial.Step(ctx, "do one thing", note("1", nil))
 		trial.Restore("undo the second", note("undo 2", nil))
@@ -183,8 +124,27 @@ func TestNothingRunsAfterAStepThatFails(t *testing.T) {
 	}
 }
 
+// careless is an operator who is not the trial's own.
+type careless struct{ Operator }
+
+func TestLabIsPutBackByTheTrialsOwnOperator(t *testing.T) {
+	var during, after Operator
+	run(t, func(_ context.Context, trial *Trial) error {
+		trial.Employ(func(o Operator) Operator { return careless{o} })
+		trial.Restore("look", func(context.Context) error {
+			after = trial.operator
+			return nil
+		})
+		during = trial.operator
+		return nil
+	})
+	if during != (careless{honest{}}) || after != (honest{}) {
+		t.Errorf("the operator is %T, and %T when the lab is put back", during, after)
+	}
+}
+
 func TestWhoClaimsNothingDoesNotHold(t *testing.T) {
-	r := run(t, "", func(ctx context.Context, trial *Trial) error {
+	r := run(t, func(ctx context.Context, trial *Trial) error {
 		trial.Step(ctx, "look", func(context.Context) error { return nil })
 		return trial.Err()
 	})
@@ -193,14 +153,21 @@ func TestWhoClaimsNothingDoesNotHold(t *testing.T) {
 	}
 }
 
-// answering is a caller whose calls were all answered, ten of them.
-type answering struct{ began time.Time }
+// answering is a caller whose calls were all answered, ten of them. It may lose its
+// record.
+type answering struct {
+	began time.Time
+	loses bool
+}
 
 func (answering) Start(context.Context, traffic.Order) error { return nil }
 
 func (a answering) Stream(_ context.Context, name string) (traffic.Stream, error) {
 	s := traffic.Stream{Order: traffic.Order{Name: name, Every: time.Second, Within: time.Second}, Began: a.began, Ended: a.began.Add(10 * time.Second)}
 	for i := range 10 {
+		if a.loses {
+			break
+		}
 		s.Calls = append(s.Calls, traffic.Call{Number: i + 1, At: a.began.Add(time.Duration(i) * time.Second), Outcome: traffic.Answered})
 	}
 	return s, nil
@@ -211,36 +178,28 @@ func (a answering) Stop(ctx context.Context, name string) (traffic.Stream, error
 }
 
 func TestVerdictsComeFromTheRecord(t *testing.T) {
-	for mutation, want := range map[Mutation]bool{"": true, RecordNothing: false} {
+	for loses, want := range map[bool]bool{false: true, true: false} {
 		began := time.Now()
-		r := run(t, mutation, func(_ context.Context, trial *Trial) error {
-			s := &Traffic{trial: trial, probe: answering{began}, order: traffic.Order{Name: "calls"}, since: began}
+		r := run(t, func(_ context.Context, trial *Trial) error {
+			s := &Traffic{trial: trial, probe: answering{began, loses}, order: traffic.Order{Name: "calls"}, since: began}
 			trial.streams = append(trial.streams, s)
 			s.AllAnswered("no call failed")
 			return nil
 		})
 		if r.Holds != want || len(r.Verdicts) != 1 || r.Verdicts[0].Holds != want || (r.Verdicts[0].Why == "") != want {
-			t.Errorf("mutation %q: holds %t, verdicts %+v", mutation, r.Holds, r.Verdicts)
+			t.Errorf("the record is lost %t: holds %t, verdicts %+v", loses, r.Holds, r.Verdicts)
 		}
 		// Judged again, the record says the same, also when somebody has edited the
 		// verdict.
 		r.Holds, r.Verdicts[0].Holds, r.Verdicts[0].Why = !want, !want, "edited"
-		if again := Judge(r); again.Holds != want || again.Verdicts[0].Holds != want {
-			t.Errorf("mutation %q, judged again: holds %t, verdicts %+v", mutation, again.Holds, again.Verdicts)
+		if again := Judge(r); again.Holds != want || again.Verdicts[0].Holds != want || r.Verdicts[0].Why != "edited" {
+			t.Errorf("the record is lost %t, judged again: holds %t, verdicts %+v", loses, again.Holds, again.Verdicts)
 		}
 	}
 }
 
-func TestAcceptAnyIsSeenByWhatMustBeRefused(t *testing.T) {
-	s := traffic.Stream{Calls: []traffic.Call{{Outcome: traffic.RefusedByServer}}}
-	AcceptAny.spoil(&s)
-	if s.Calls[0].Outcome != traffic.Answered {
-		t.Errorf("the call is %s", s.Calls[0].Outcome)
-	}
-}
-
 func TestAwaitMeasuresFromSince(t *testing.T) {
-	r := run(t, "", func(ctx context.Context, trial *Trial) error {
+	r := run(t, func(ctx context.Context, trial *Trial) error {
 		trial.Step(ctx, "wait", func(ctx context.Context) error {
 			return trial.Await(ctx, time.Now().Add(-time.Minute), Bound{Within: time.Hour, Formula: "an hour", Propagation: true}, check.Check{
 				Name: "it is there", Probe: func(context.Context) error { return nil },
@@ -251,7 +210,7 @@ func TestAwaitMeasuresFromSince(t *testing.T) {
 	if len(r.Measures) != 1 || r.Measures[0].Took < time.Minute || r.Measures[0].Bound != time.Hour || !r.Measures[0].Propagation || r.Measures[0].Allowed != time.Hour+machinePoll {
 		t.Errorf("measures are %+v", r.Measures)
 	}
-	r = run(t, "", func(ctx context.Context, trial *Trial) error {
+	r = run(t, func(ctx context.Context, trial *Trial) error {
 		trial.Step(ctx, "wait", func(ctx context.Context) error {
 			return trial.Await(ctx, time.Now().Add(-time.Hour), Bound{Within: time.Minute}, check.Check{
 				Name: "it is there", Probe: func(context.Context) error { return errors.New("it is not") },
@@ -266,9 +225,9 @@ func TestAwaitMeasuresFromSince(t *testing.T) {
 
 func TestStaysEndsWithWhatItSees(t *testing.T) {
 	looks := 0
-	r := run(t, "", func(ctx context.Context, trial *Trial) error {
+	r := run(t, func(ctx context.Context, trial *Trial) error {
 		trial.Step(ctx, "watch", func(ctx context.Context) error {
-			return trial.Stays(ctx, time.Minute, "a minute", check.Check{Name: "it is quiet", Probe: func(context.Context) error {
+			return trial.Stays(ctx, Bound{Within: time.Minute, Formula: "a minute"}, check.Check{Name: "it is quiet", Probe: func(context.Context) error {
 				if looks++; looks == 3 {
 					return errors.New("it barks")
 				}

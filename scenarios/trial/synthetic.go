@@ -1,19 +1,18 @@
-package scenarios
+package trial
 
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -41,7 +40,7 @@ type Synthetic struct {
 
 // Synthetic starts it; the end of the trial removes it.
 func (t *Trial) Synthetic(ctx context.Context) (*Synthetic, error) {
-	parts, name := t.ground.driver.Parts, t.lab().Graph.Name
+	parts, name := t.session.runner.Driver.Parts, t.session.lab.Graph.Name
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret) // it never fails
 	token := hex.EncodeToString(secret)
@@ -63,7 +62,7 @@ func (t *Trial) Synthetic(ctx context.Context) (*Synthetic, error) {
 		trial: t, endpoint: netip.AddrPortFrom(address, syntheticBundle),
 	}
 	// Containers on the lab's network are let in where nodes are.
-	return s, t.Await(ctx, time.Now(), immediate(), check.Check{Name: "the synthetic trust domain answers", Probe: func(ctx context.Context) error {
+	return s, t.Soon(ctx, check.Check{Name: "the synthetic trust domain answers", Probe: func(ctx context.Context) error {
 		_, err := client.Bundle(ctx)
 		return err
 	}})
@@ -72,27 +71,6 @@ func (t *Trial) Synthetic(ctx context.Context) (*Synthetic, error) {
 // ID is the SPIFFE ID under which it calls when it does not lie.
 func (s *Synthetic) ID() spiffeid.ID {
 	return spiffeid.RequireFromPath(s.Domain, topology.Probe().IDTemplate)
-}
-
-// Root returns its X.509 authority.
-func (s *Synthetic) Root(ctx context.Context) (*x509.Certificate, error) {
-	bundle, err := s.Client.Bundle(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(bundle.X509Authorities()) == 0 {
-		return nil, errors.New("the synthetic trust domain has no X.509 authority")
-	}
-	return bundle.X509Authorities()[0], nil
-}
-
-// RootID returns the ID of its X.509 authority.
-func (s *Synthetic) RootID(ctx context.Context) (string, error) {
-	root, err := s.Root(ctx)
-	if err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(root.SubjectKeyId), nil
 }
 
 // Calls has it call a trust domain's probe under a SPIFFE ID, its own or
@@ -112,21 +90,16 @@ func (s *Synthetic) Calls(ctx context.Context, as spiffeid.ID, to Domain) (*Traf
 	if as.TrustDomain() != s.Domain {
 		name = fmt.Sprintf("%s calls %s as one of %s", s.Domain, to, as.TrustDomain().Name())
 	}
-	if n := s.trial.streamsNamed(name); n > 0 {
-		name = fmt.Sprintf("%s, again (%d)", name, n)
-	}
-	return s.trial.Attempt(ctx, s.Domain.Name(), s.Client, to, Call{Name: name})
-}
-
-// streamsNamed counts the streams whose names begin so.
-func (t *Trial) streamsNamed(name string) int {
-	n := 0
-	for _, s := range t.streams {
-		if len(s.order.Name) >= len(name) && s.order.Name[:len(name)] == name {
-			n++
+	again := 0
+	for _, other := range s.trial.streams {
+		if strings.HasPrefix(other.order.Name, name) {
+			again++
 		}
 	}
-	return n
+	if again > 0 {
+		name = fmt.Sprintf("%s, again (%d)", name, again)
+	}
+	return s.trial.Attempt(ctx, s.Domain.Name(), s.Client, to, Call{Name: name})
 }
 
 // Fetched checks that its bundle was asked for so many times.
@@ -140,8 +113,8 @@ func (s *Synthetic) Fetched(times int) check.Check {
 	}}
 }
 
-// holds checks that its endpoint has taken a request and does not answer it.
-func (s *Synthetic) holds() check.Check {
+// Holds checks that its endpoint has taken a request and does not answer it.
+func (s *Synthetic) Holds() check.Check {
 	return check.Check{Name: fmt.Sprintf("the endpoint of %s has a request that it does not answer", s.Domain), Probe: func(ctx context.Context) error {
 		requests, err := s.Client.Requests(ctx)
 		if err == nil && !slices.ContainsFunc(requests, func(r synthetic.Request) bool { return r.Answer == synthetic.Hang && r.Ended == synthetic.UnderWay }) {
@@ -151,32 +124,28 @@ func (s *Synthetic) holds() check.Check {
 	}}
 }
 
-// trustSynthetic has the server hold the synthetic bundle and the probe's entry
-// federate with it; the end of the trial takes both away.
-func (d Domain) trustSynthetic(ctx context.Context, s *Synthetic) error {
-	bundle, err := s.Client.Bundle(ctx)
+// Federate has the server hold the bundle of a synthetic trust domain and the
+// probe's entry federate with it; the end of the trial takes both away.
+func (d Domain) Federate(ctx context.Context, with *Synthetic) error {
+	bundle, err := with.Client.Bundle(ctx)
 	if err != nil {
 		return err
 	}
-	d.trial.Restore("forget the bundle of "+s.Domain.Name(), func(ctx context.Context) error { return d.forget(ctx, s.Domain) })
+	d.trial.Restore("forget the bundle of "+with.Domain.Name(), func(ctx context.Context) error { return d.Forget(ctx, with.Domain) })
 	if err := d.Server().SetBundle(ctx, bundle); err != nil {
 		return err
 	}
-	return d.Reregister(ctx, func(spec *spire.WorkloadIdentitySpec) {
-		if !slices.Contains(spec.FederatesWith, s.Domain.Name()) {
-			spec.FederatesWith = append(spec.FederatesWith, s.Domain.Name())
+	return d.EditRegistration(ctx, func(spec *spire.WorkloadIdentitySpec) {
+		if !slices.Contains(spec.FederatesWith, with.Domain.Name()) {
+			spec.FederatesWith = append(spec.FederatesWith, with.Domain.Name())
 		}
 	})
 }
 
-// syntheticKey names the resource by which the synthetic trust domain is trusted.
-func syntheticKey() access.ObjectKey {
-	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterFederatedTrustDomain", Name: "fedlab-synthetic"}
-}
-
-// relateSynthetic makes a relationship with the synthetic trust domain; the end of
-// the trial removes it, and the bundle with it.
-func (d Domain) relateSynthetic(ctx context.Context, s *Synthetic) error {
+// Follow makes a relationship with a synthetic trust domain, whose endpoint the
+// server polls from then on; the end of the trial removes it, and the bundle with
+// it.
+func (d Domain) Follow(ctx context.Context, s *Synthetic) error {
 	bundle, err := s.Client.Bundle(ctx)
 	if err != nil {
 		return err
@@ -186,30 +155,27 @@ func (d Domain) relateSynthetic(ctx context.Context, s *Synthetic) error {
 		return err
 	}
 	d.trial.Restore("end the relationship with "+s.Domain.Name(), func(ctx context.Context) error {
-		if err := d.unrelateSynthetic(ctx); err != nil {
+		if err := d.Unfollow(ctx, s); err != nil {
 			return err
 		}
-		return errors.Join(d.trial.until(ctx, d.unrelated(s.Domain)), d.forget(ctx, s.Domain))
+		return errors.Join(d.trial.WaitFor(ctx, d.Unrelated(s.Domain)), d.Forget(ctx, s.Domain))
 	})
-	_, err = d.Access().Objects.Apply(ctx, spire.Resource{
-		APIVersion: spire.ResourceAPIVersion, Kind: syntheticKey().Kind,
-		Metadata: spire.Metadata{Name: syntheticKey().Name, Labels: spire.Owned()},
-		Spec: spire.FederatedTrustDomainSpec{
-			TrustDomain:       s.Domain.Name(),
-			BundleEndpointURL: "https://" + s.endpoint.String(),
-			BundleEndpointProfile: spire.EndpointProfile{
-				Type: topology.HTTPSSPIFFE, EndpointSPIFFEID: spire.ServerID(s.Domain).String(),
-			},
-			TrustDomainBundle: string(document),
-		},
+	return d.SetRelationship(ctx, s.Domain, spire.FederatedTrustDomainSpec{
+		TrustDomain:           s.Domain.Name(),
+		BundleEndpointURL:     "https://" + s.endpoint.String(),
+		BundleEndpointProfile: spire.EndpointProfile{Type: topology.HTTPSSPIFFE, EndpointSPIFFEID: spire.ServerID(s.Domain).String()},
+		TrustDomainBundle:     string(document),
 	})
-	return err
 }
 
-func (d Domain) unrelateSynthetic(ctx context.Context) error {
-	return d.Access().Objects.Delete(ctx, syntheticKey())
+// Unfollow removes the relationship with a synthetic trust domain.
+func (d Domain) Unfollow(ctx context.Context, s *Synthetic) error {
+	return d.Access().Objects.Delete(ctx, d.relationshipKey(s.Domain))
 }
 
-// polling is how often a server fetches the synthetic bundle, which has the
+// Polled bounds when a server that follows it fetches its bundle again: it has the
 // shortest hint that counts.
-func polling() time.Duration { return federation.PollInterval(time.Minute, 0) }
+func (s *Synthetic) Polled() Bound {
+	poll := federation.PollInterval(time.Minute, 0)
+	return Bound{Within: poll, Formula: fmt.Sprintf("one poll (%s)", poll)}
+}

@@ -1,11 +1,13 @@
-package scenarios
+package trial
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -57,7 +59,7 @@ func (t *Trial) Traffic(ctx context.Context, from, to Domain, call Call) (*Traff
 	if err != nil {
 		return nil, err
 	}
-	return s, t.Await(ctx, time.Now(), immediate(), s.Ends(traffic.Answered))
+	return s, t.Soon(ctx, s.Ends(traffic.Answered))
 }
 
 // CallsThroughout is the step that most scenarios begin with: one trust domain's
@@ -69,6 +71,15 @@ func (t *Trial) CallsThroughout(ctx context.Context, from, to Domain) (calls *Tr
 		return err
 	})
 	return calls
+}
+
+// StillAnswered is the step that many scenarios end with: no call has failed, from
+// the first to the last, and calls are answered now.
+func (t *Trial) StillAnswered(ctx context.Context, calls *Traffic, name, says string) {
+	t.Step(ctx, name, func(ctx context.Context) error {
+		calls.AllAnswered(says)
+		return t.Soon(ctx, calls.Ends(traffic.Answered))
+	})
 }
 
 // Attempt has a probe call that of a trust domain, whatever comes of it.
@@ -106,8 +117,9 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 	return s, nil
 }
 
-// fetch ends the calls and takes the record.
-func (s *Traffic) fetch(ctx context.Context) error {
+// End ends the calls, before the trial is over where a scenario asks for it, and
+// takes the record.
+func (s *Traffic) End(ctx context.Context) error {
 	if !s.record.Ended.IsZero() {
 		return nil
 	}
@@ -122,23 +134,12 @@ func (s *Traffic) fetch(ctx context.Context) error {
 	return nil
 }
 
-// End ends the calls before the trial is over.
-func (s *Traffic) End(ctx context.Context) error { return s.fetch(ctx) }
-
-// calls returns those of the stream so far.
-func (s *Traffic) calls(ctx context.Context) ([]traffic.Call, error) {
-	stream, err := s.probe.Stream(ctx, s.order.Name)
-	return stream.Calls, err
-}
-
 // Ends checks that the last calls ended in one of these ways: as many as it takes
 // that no call under way is meant.
 func (s *Traffic) Ends(outcomes ...traffic.Outcome) check.Check {
 	return s.ends(fmt.Sprintf("%s: %v", s.order.Name, words(outcomes)), func(c traffic.Call) error {
-		for _, o := range outcomes {
-			if c.Outcome == o {
-				return nil
-			}
+		if slices.Contains(outcomes, c.Outcome) {
+			return nil
 		}
 		return fmt.Errorf("%s %s", c.Outcome, c.Detail)
 	})
@@ -146,7 +147,7 @@ func (s *Traffic) Ends(outcomes ...traffic.Outcome) check.Check {
 
 // Meets checks that the last calls were answered under an authority.
 func (s *Traffic) Meets(authority string) check.Check {
-	return s.ends(fmt.Sprintf("%s and meets authority %s", s.order.Name, brief(authority)), func(c traffic.Call) error {
+	return s.ends(fmt.Sprintf("%s and meets authority %s", s.order.Name, Brief(authority)), func(c traffic.Call) error {
 		switch {
 		case c.Outcome != traffic.Answered:
 			return fmt.Errorf("%s %s", c.Outcome, c.Detail)
@@ -162,10 +163,11 @@ const settled = 2
 
 func (s *Traffic) ends(name string, is func(traffic.Call) error) check.Check {
 	return check.Check{Name: name, Probe: func(ctx context.Context) error {
-		calls, err := s.calls(ctx)
+		stream, err := s.probe.Stream(ctx, s.order.Name)
 		if err != nil {
 			return err
 		}
+		calls := stream.Calls
 		if len(calls) < settled {
 			return fmt.Errorf("%d calls so far", len(calls))
 		}
@@ -179,14 +181,11 @@ func (s *Traffic) ends(name string, is func(traffic.Call) error) check.Check {
 }
 
 func words(outcomes []traffic.Outcome) string {
-	text := ""
+	text := make([]string, len(outcomes))
 	for i, o := range outcomes {
-		if i > 0 {
-			text += " or "
-		}
-		text += string(o)
+		text[i] = string(o)
 	}
-	return text
+	return strings.Join(text, " or ")
 }
 
 // claim has a verdict on the stream computed when the trial is over.
@@ -195,7 +194,7 @@ func (s *Traffic) claim(v traffic.Verdict) {
 	if v.From.Before(s.since) {
 		v.From = s.since
 	}
-	s.trial.Claim(v)
+	s.trial.claims = append(s.trial.claims, v)
 }
 
 // AllAnswered claims that no call failed, from the first to the last.
@@ -242,4 +241,25 @@ func (s *Traffic) MeetsBy(says string, since time.Time, bound Bound, authority s
 // none did.
 func (s *Traffic) Resumes(says string, rule traffic.Rule, since, until time.Time) {
 	s.claim(traffic.Verdict{Says: says, Rule: rule, From: since, Until: until})
+}
+
+// Refusal is what is claimed of calls until something is done about it: soon after
+// a moment, they end in these ways.
+type Refusal struct {
+	Says  string
+	Since time.Time
+	Bound Bound
+	Ends  []traffic.Outcome
+}
+
+// Cure does what ends a refusal, and waits until calls are as they should be again.
+// It claims the refusal until then, and that calls are answered after it.
+func (s *Traffic) Cure(ctx context.Context, from Refusal, do func(ctx context.Context) error, bound Bound, again check.Check) error {
+	cured := time.Now()
+	s.RefusedBy(from.Says, from.Since, from.Bound, cured, from.Ends...)
+	if err := do(ctx); err != nil {
+		return err
+	}
+	s.AnsweredBy("and calls are answered again after it", cured, bound)
+	return s.trial.Await(ctx, cured, bound, again)
 }

@@ -1,4 +1,4 @@
-package scenarios
+package trial
 
 import (
 	"context"
@@ -28,7 +28,7 @@ func alone(t *testing.T) Domain {
 			t.Error(err)
 		}
 	})
-	return Domain{&topology.Domain{Name: td}, &lab.Site{API: server}, &Trial{}}
+	return Domain{&topology.Domain{Name: td}, &lab.Site{API: server}, &Trial{session: &Session{runner: &Runner{}}}}
 }
 
 // stages are what an operator does, in order, and whether a rotation is under way
@@ -75,23 +75,19 @@ func through(t *testing.T, all authorities, stage int) (old, next string) {
 
 // TestBegunRotationIsFound after each stage that somebody else may have left.
 func TestBegunRotationIsFound(t *testing.T) {
-	for _, kind := range []string{x509Kind, jwtKind} {
+	for _, kind := range []Kind{X509, JWT} {
 		for i, stage := range stages {
-			t.Run(kind+"/"+stage.name, func(t *testing.T) {
+			t.Run(string(kind)+"/"+stage.name, func(t *testing.T) {
 				d := alone(t)
-				all := d.jwt()
-				if kind == x509Kind {
-					all = d.x509()
-				}
-				old, next := through(t, all, i)
+				old, next := through(t, d.authorities(kind), i)
 				want := "none"
 				if stage.begun {
 					want = fmt.Sprintf("%s by %s, activated %t", old, next, stage.activated)
 				}
-				r, err := d.begun(t.Context(), all)
+				r, err := d.begun(t.Context(), kind)
 				got := "none"
 				if r != nil {
-					got = fmt.Sprintf("%s by %s, activated %t", r.old.ID, r.next.ID, r.activated)
+					got = fmt.Sprintf("%s by %s, activated %t", r.Old.ID, r.Next.ID, r.activated)
 				}
 				if err != nil || got != want {
 					t.Errorf("it finds %s, %v\nwant %s", got, err, want)
@@ -107,13 +103,13 @@ func TestBegunRotationIsFinished(t *testing.T) {
 	for i, stage := range stages {
 		t.Run(stage.name, func(t *testing.T) {
 			d := alone(t)
-			all := d.jwt()
+			all := d.authorities(JWT)
 			active, next := through(t, all, i)
 			if i > 0 {
 				active = next
 			}
 			for range 2 { // repeated, it does nothing
-				if err := d.finishBegun(t.Context(), all); err != nil {
+				if err := d.finishBegun(t.Context(), JWT); err != nil {
 					t.Fatal(err)
 				}
 				state, err := all.state(t.Context())
@@ -124,8 +120,8 @@ func TestBegunRotationIsFinished(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if state.Active.ID != active || state.Prepared != nil || !slices.Equal(all.in(bundle), []string{active}) {
-					t.Errorf("active is %v, prepared %v, in the bundle %v; want %s alone", state.Active, state.Prepared, all.in(bundle), active)
+				if state.Active.ID != active || state.Prepared != nil || !slices.Equal(JWT.in(bundle), []string{active}) {
+					t.Errorf("active is %v, prepared %v, in the bundle %v; want %s alone", state.Active, state.Prepared, JWT.in(bundle), active)
 				}
 			}
 		})
@@ -138,9 +134,9 @@ func TestRotationCatchesUp(t *testing.T) {
 	for i, stage := range stages[1:] {
 		t.Run(stage.name, func(t *testing.T) {
 			d := alone(t)
-			all := d.jwt()
+			all := d.authorities(JWT)
 			old, next := through(t, all, i+1)
-			r := &rotation{all: all, of: d, old: spire.Authority{ID: old}, next: spire.Authority{ID: next}}
+			r := &Rotation{kind: JWT, of: d, Old: spire.Authority{ID: old}, Next: spire.Authority{ID: next}}
 			if err := r.catchUp(t.Context()); err != nil {
 				t.Fatal(err)
 			}

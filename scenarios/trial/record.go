@@ -1,11 +1,7 @@
-// Package scenarios is the catalogue: what is broken on purpose, in one file
-// each, what is claimed of it in one sentence, and the record that a run leaves.
-//
-// It returns errors and asserts nothing. It refuses to know Ginkgo, consoles and
-// how a lab is reached: it is given a lab and a way to its programs.
-package scenarios
+package trial
 
 import (
+	"slices"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
@@ -33,7 +29,7 @@ type Record struct {
 	Ended    time.Time `json:"ended"`
 	// Steps are in the order in which they ran; the last one that has an Error
 	// ended the run. Those that put the lab back have Restore set, and run always.
-	Steps []StepRecord `json:"steps"`
+	Steps []Step `json:"steps"`
 	// Windows are what was broken, and from when to when.
 	Windows []Window `json:"windows"`
 	// Marks are moments worth a line in a picture: an authority that was
@@ -53,8 +49,8 @@ type Record struct {
 	Error string `json:"error,omitempty"`
 }
 
-// StepRecord is one step as it went.
-type StepRecord struct {
+// Step is one step as it went.
+type Step struct {
 	// Name completes the sentence "the next step is to …".
 	Name string `json:"name"`
 	// Look says where a person can see it; may be empty.
@@ -119,4 +115,18 @@ type Verdict struct {
 	Holds bool `json:"holds"`
 	// Why says what in the record speaks against it; empty when it holds.
 	Why string `json:"why,omitempty"`
+}
+
+// Judge computes the verdicts of a record again, from what it has seen.
+func Judge(r Record) Record {
+	r.Verdicts = slices.Clone(r.Verdicts)
+	r.Holds = r.Error == "" && len(r.Verdicts) > 0
+	for i := range r.Verdicts {
+		v := &r.Verdicts[i]
+		v.Holds, v.Why = true, ""
+		if err := v.Judge(r.Streams); err != nil {
+			v.Holds, v.Why, r.Holds = false, err.Error(), false
+		}
+	}
+	return r
 }

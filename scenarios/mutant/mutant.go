@@ -1,0 +1,139 @@
+// Package mutant runs scenarios with one thing wrong on purpose, which must not
+// hold: it shows that a scenario can fail.
+//
+// It wraps a scenario from the outside, by an operator who makes a mistake or by a
+// record that is wrong. It refuses to know which scenarios there are, and no
+// scenario knows of it.
+package mutant
+
+import (
+	"context"
+	"slices"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
+)
+
+// Mutation names the one thing that is wrong.
+type Mutation string
+
+const (
+	// SkipTaint leaves an authority untainted that a scenario taints.
+	SkipTaint Mutation = "skip-taint"
+	// KeepOldBundle leaves an authority in the bundle that a scenario revokes.
+	KeepOldBundle Mutation = "keep-old-bundle"
+	// AcceptAny has each call recorded as answered.
+	AcceptAny Mutation = "accept-any"
+	// NeverRefresh keeps the truster from fetching, from the first step on and until
+	// the scenario itself gives the endpoint other settings; what it forces is left
+	// out.
+	NeverRefresh Mutation = "never-refresh"
+	// RecordNothing loses the record of the traffic.
+	RecordNothing Mutation = "record-nothing"
+	// RecoverEarly undoes a fault as soon as it is felt.
+	RecoverEarly Mutation = "recover-early"
+)
+
+// Mutations returns all mutations.
+func Mutations() []Mutation {
+	return []Mutation{SkipTaint, KeepOldBundle, AcceptAny, NeverRefresh, RecordNothing, RecoverEarly}
+}
+
+// Run runs a scenario with a mutation, or as it is where that is empty, and returns
+// its record and error as Session.Run does.
+func (m Mutation) Run(ctx context.Context, in *trial.Session, s trial.Scenario) (trial.Record, error) {
+	run := s.Run
+	s.Run = func(ctx context.Context, t *trial.Trial) error {
+		t.Employ(func(careful trial.Operator) trial.Operator { return operator{careful, m} })
+		if m == NeverRefresh {
+			called, caller := t.Pair()
+			if _, err := t.CutEndpoint(ctx, called, caller); err != nil {
+				return err
+			}
+		}
+		return run(ctx, t)
+	}
+	record, err := in.Run(ctx, s)
+	return m.record(record), err
+}
+
+// record returns a record with what the mutation makes wrong in it, judged again.
+func (m Mutation) record(r trial.Record) trial.Record {
+	if m == "" {
+		return r
+	}
+	r.Mutation = string(m)
+	r.Streams = slices.Clone(r.Streams)
+	for i := range r.Streams {
+		calls := &r.Streams[i].Calls
+		switch m {
+		case RecordNothing:
+			*calls = nil
+		case AcceptAny:
+			*calls = slices.Clone(*calls)
+			for j := range *calls {
+				(*calls)[j].Outcome = traffic.Answered
+			}
+		}
+	}
+	return trial.Judge(r)
+}
+
+// operator makes the mistake of a mutation, where it is one of an operator.
+type operator struct {
+	trial.Operator
+	makes Mutation
+}
+
+func (o operator) Inject(ctx context.Context, f fault.Fault) (fault.Injected, error) {
+	injected, err := o.Operator.Inject(ctx, f)
+	if err == nil && o.makes == RecoverEarly {
+		injected = &recovered{Injected: injected}
+	}
+	return injected, err
+}
+
+func (o operator) Taint(ctx context.Context, r *trial.Rotation) error {
+	if o.makes == SkipTaint {
+		return nil
+	}
+	return o.Operator.Taint(ctx, r)
+}
+
+func (o operator) Revoke(ctx context.Context, r *trial.Rotation) error {
+	if o.makes == KeepOldBundle {
+		return nil
+	}
+	return o.Operator.Revoke(ctx, r)
+}
+
+func (o operator) Refresh(ctx context.Context, by, of trial.Domain) error {
+	if o.makes == NeverRefresh {
+		return nil
+	}
+	return o.Operator.Refresh(ctx, by, of)
+}
+
+// recovered is a fault that is felt only once it is over again.
+type recovered struct {
+	fault.Injected
+	over bool
+}
+
+func (r *recovered) Felt() check.Check {
+	felt, healed := r.Injected.Felt(), r.Healed()
+	return check.Check{Name: felt.Name + ", and is over too early", Probe: func(ctx context.Context) error {
+		if !r.over {
+			if err := felt.Probe(ctx); err != nil {
+				return err
+			}
+			if err := r.Recover(ctx); err != nil {
+				return err
+			}
+			r.over = true
+		}
+		return healed.Probe(ctx)
+	}}
+}

@@ -1,0 +1,129 @@
+package mutant
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
+)
+
+// refused is a record of calls that were refused, as was claimed.
+func refused() trial.Record {
+	began := time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+	s := traffic.Stream{
+		Order: traffic.Order{Name: "calls", Every: time.Second, Within: time.Second},
+		Began: began, Ended: began.Add(10 * time.Second),
+	}
+	for i := range 10 {
+		s.Calls = append(s.Calls, traffic.Call{Number: i + 1, At: began.Add(time.Duration(i) * time.Second), Outcome: traffic.RefusedByServer})
+	}
+	return trial.Judge(trial.Record{Streams: []traffic.Stream{s}, Verdicts: []trial.Verdict{
+		{Verdict: traffic.Verdict{Says: "none is answered", Rule: traffic.NoneAnswered, Stream: "calls", From: began}},
+	}})
+}
+
+func TestRecordIsMadeWrongAndJudgedAgain(t *testing.T) {
+	if r := refused(); !r.Holds {
+		t.Fatalf("the record itself does not hold: %+v", r.Verdicts)
+	}
+	for _, m := range append(Mutations(), "") {
+		r := refused()
+		got := m.record(r)
+		if want := m != AcceptAny && m != RecordNothing; got.Holds != want || got.Mutation != string(m) {
+			t.Errorf("mutation %q: holds %t, says that it is of %q, verdicts %+v", m, got.Holds, got.Mutation, got.Verdicts)
+		}
+		if !r.Holds || r.Streams[0].Calls[0].Outcome != traffic.RefusedByServer {
+			t.Errorf("mutation %q changes the record that it was given", m)
+		}
+	}
+}
+
+// careful notes what it was asked to do.
+type careful struct{ did []string }
+
+func (c *careful) Inject(ctx context.Context, f fault.Fault) (fault.Injected, error) {
+	return f.Inject(ctx)
+}
+
+func (c *careful) Taint(context.Context, *trial.Rotation) error {
+	c.did = append(c.did, "taint")
+	return nil
+}
+
+func (c *careful) Revoke(context.Context, *trial.Rotation) error {
+	c.did = append(c.did, "revoke")
+	return nil
+}
+
+func (c *careful) Refresh(context.Context, trial.Domain, trial.Domain) error {
+	c.did = append(c.did, "refresh")
+	return nil
+}
+
+func TestOperatorLeavesOneThingOut(t *testing.T) {
+	for m, want := range map[Mutation]string{
+		"": "taint revoke refresh", SkipTaint: "revoke refresh", KeepOldBundle: "taint refresh", NeverRefresh: "taint revoke",
+		AcceptAny: "taint revoke refresh", RecordNothing: "taint revoke refresh", RecoverEarly: "taint revoke refresh",
+	} {
+		var c careful
+		o := operator{&c, m}
+		if err := errors.Join(o.Taint(t.Context(), nil), o.Revoke(t.Context(), nil), o.Refresh(t.Context(), trial.Domain{}, trial.Domain{})); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(c.did, " "); got != want {
+			t.Errorf("mutation %q: the operator does %q, want %q", m, got, want)
+		}
+	}
+}
+
+// broken is a fault that is felt with the second look, and healed with the second
+// look after it is over.
+type broken struct{ did []string }
+
+func (*broken) Name() string { return "broken/here" }
+
+func (b *broken) Inject(context.Context) (fault.Injected, error) {
+	b.did = append(b.did, "inject")
+	return b, nil
+}
+
+func (b *broken) look(name string) check.Check {
+	looks := 0
+	return check.Check{Name: name, Probe: func(context.Context) error {
+		b.did = append(b.did, name)
+		if looks++; looks < 2 {
+			return errors.New("not yet")
+		}
+		return nil
+	}}
+}
+
+func (b *broken) Felt() check.Check   { return b.look("felt") }
+func (b *broken) Healed() check.Check { return b.look("healed") }
+
+func (b *broken) Recover(context.Context) error {
+	b.did = append(b.did, "recover")
+	return nil
+}
+
+// TestRecoveredEarly: who waits until the fault is felt finds it over.
+func TestRecoveredEarly(t *testing.T) {
+	var b broken
+	injected, err := operator{&careful{}, RecoverEarly}.Inject(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := check.Until(t.Context(), check.Bound{Within: time.Minute}, injected.Felt()); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"inject", "felt", "felt", "recover", "healed", "healed"}; !slices.Equal(b.did, want) {
+		t.Errorf("it did %q, want %q", b.did, want)
+	}
+}

@@ -1,0 +1,100 @@
+package trial
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fedlab-dev/fedlab/lab/federation"
+)
+
+// Machine is what the work itself may take on a machine with two cores that has
+// more to do, on top of a bound that follows from SPIRE's intervals.
+const Machine = 45 * time.Second
+
+// machinePoll is that for what travels by a poll: less than the shortest one, so
+// that a poll that came to nothing is seen.
+const machinePoll = 10 * time.Second
+
+// Bound is how long something may take by SPIRE's arithmetic, and the formula
+// that says so.
+type Bound struct {
+	Within  time.Duration
+	Formula string
+	// Propagation says that this is the way of a bundle between trust domains.
+	Propagation bool
+}
+
+// allowed is the bound with what the machine needs.
+func (b Bound) allowed() time.Duration {
+	if b.Propagation {
+		return b.Within + machinePoll
+	}
+	return b.Within + Machine
+}
+
+// Plus bounds what comes after something else. It is no propagation any more.
+func (b Bound) Plus(next Bound) Bound {
+	return Bound{Within: b.Within + next.Within, Formula: b.Formula + " + " + next.Formula}
+}
+
+// Immediate is for what no interval of SPIRE's stands before.
+func Immediate() Bound { return Bound{Formula: "no interval: the machine alone"} }
+
+// MachineAlone is for what Kubernetes and the machine decide, and SPIRE does not.
+func MachineAlone() Bound { return Bound{Within: faultBound} }
+
+// Registered bounds the way of a change of an entry to its workload.
+func Registered() Bound {
+	return Bound{Within: federation.RegistrationBound(), Formula: "entry cache + agent synchronisation"}
+}
+
+// Reconciled bounds the way of an entry that the controller manager could not
+// make before.
+func Reconciled() Bound { return ManagerLook().Plus(Registered()) }
+
+// ManagerLook bounds when the controller manager looks at its resources again.
+func ManagerLook() Bound {
+	return Bound{Within: federation.ReconcileBound(), Formula: "controller manager's interval"}
+}
+
+// ServerLook bounds when a server looks at its relationships again.
+func ServerLook() Bound {
+	return Bound{Within: federation.RelationshipBound(), Formula: "the server's look at its relationships"}
+}
+
+// Tainted bounds how long an SVID of a tainted authority is presented.
+func Tainted() Bound {
+	return Bound{Within: federation.TaintBound(), Formula: "two agent synchronisations"}
+}
+
+// Replaced bounds how long anything, workload, endpoint or agent, presents an SVID
+// of a tainted authority.
+func Replaced() Bound {
+	return Bound{
+		Within:  max(federation.TaintBound(), federation.EndpointSVIDBound(), federation.AgentSVIDBound()),
+		Formula: "agent synchronisation + the agent's look at its own SVID",
+	}
+}
+
+// Calls is how long so many calls of a stream take, each answered.
+func Calls(n int) Bound {
+	return Bound{Within: time.Duration(n) * callEvery, Formula: fmt.Sprintf("%d calls", n)}
+}
+
+// CallsInVain is how long so many calls take, each without an answer.
+func CallsInVain(n int) Bound {
+	return Bound{Within: time.Duration(n) * (callWithin + callEvery), Formula: fmt.Sprintf("%d calls that wait in vain", n)}
+}
+
+// ToServer bounds the way of a new authority to the server.
+func (d Domain) ToServer(of Domain) Bound {
+	poll := federation.PollInterval(of.BundleEndpoint.RefreshHint, of.CATTL)
+	return Bound{Within: federation.FetchBound(poll), Formula: fmt.Sprintf("endpoint cache + one poll (%s)", poll)}
+}
+
+// ToWorkloads bounds the way of a new authority to the workloads.
+func (d Domain) ToWorkloads(of Domain) Bound {
+	b := d.ToServer(of).Plus(Registered())
+	b.Propagation = true
+	return b
+}

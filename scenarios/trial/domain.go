@@ -1,0 +1,217 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+)
+
+// Domain is a trust domain of the lab in a trial: its SPIRE server, its cluster
+// and its probe.
+type Domain struct {
+	*topology.Domain
+	site  *lab.Site
+	trial *Trial
+}
+
+// Domain returns a trust domain of the lab as scenarios know it.
+func (t *Trial) Domain(d *topology.Domain) Domain { return Domain{d, t.session.sites[d], t} }
+
+// Pair returns two trust domains that trust each other: called is the one whose
+// bundle, server and cluster are mostly broken, caller the one from which that is
+// seen.
+func (t *Trial) Pair() (called, caller Domain) {
+	return t.Domain(t.session.called), t.Domain(t.session.caller)
+}
+
+// Server returns the connection to the SPIRE server.
+func (d Domain) Server() *spire.Server { return d.site.API }
+
+// Access returns what can be done in the cluster.
+func (d Domain) Access() access.Cluster { return d.site.Cluster }
+
+// Cluster returns the one that the server and the probe are in.
+func (d Domain) Cluster() *topology.Cluster { return d.site.Place.Cluster }
+
+// probe returns the workload by which scenarios call.
+func (d Domain) probe() (*topology.Workload, error) {
+	for _, w := range d.Workloads() {
+		if w.App.Name == topology.Probe().Name {
+			return w, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no probe", d)
+}
+
+// ID returns the SPIFFE ID of the probe.
+func (d Domain) ID() spiffeid.ID {
+	return spiffeid.RequireFromPath(d.Name, topology.Probe().IDTemplate)
+}
+
+// Probe returns a client of the probe.
+func (d Domain) Probe() *traffic.Probe {
+	return d.pod(map[string]string{"app.kubernetes.io/name": topology.Probe().Name})
+}
+
+// controlPort is where a probe takes orders, on its pod's loopback alone.
+const controlPort = 8080
+
+// pod returns a client of the one pod with these labels that runs the probe's
+// program, whether or not it is ready: without an identity it never is.
+func (d Domain) pod(labels map[string]string) *traffic.Probe {
+	return traffic.NewProbe(func(ctx context.Context) (net.Conn, error) {
+		key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: d.namespace()}
+		names, err := d.Access().Objects.Named(ctx, key, labels)
+		if err != nil {
+			return nil, err
+		}
+		if len(names) != 1 {
+			return nil, fmt.Errorf("%d pods of %s have the labels %v, want one", len(names), d.Cluster().Name, labels)
+		}
+		return d.Access().Pods.Dial(ctx, key.Namespace, names[0], controlPort)
+	})
+}
+
+// Bundle returns the bundle that the server serves as its own.
+func (d Domain) Bundle(ctx context.Context) (*spiffebundle.Bundle, error) {
+	return d.Server().Bundle(ctx)
+}
+
+// Compare compares what the server holds of another with its source.
+func (d Domain) Compare(ctx context.Context, of Domain) (federation.Comparison, error) {
+	source, err := of.Bundle(ctx)
+	if err != nil {
+		return federation.Comparison{}, err
+	}
+	held, err := d.Server().HeldBundle(ctx, of.Name)
+	return federation.Compare(held, source), err
+}
+
+// InState checks how the held bundle of another stands to its source.
+func (d Domain) InState(of Domain, want federation.State) check.Check {
+	return check.Check{Name: fmt.Sprintf("what %s holds of %s is %s", d, of, want), Probe: func(ctx context.Context) error {
+		seen, err := d.Compare(ctx, of)
+		if err == nil && seen.State != want {
+			err = errors.New(seen.String())
+		}
+		return err
+	}}
+}
+
+// Has checks that the probe has an authority of another from its Workload API.
+func (d Domain) Has(of Domain, kind Kind, id string) check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s have %s authority %s of %s", d, kind, Brief(id), of), Probe: func(ctx context.Context) error {
+		ids, err := d.ids(ctx, of, kind)
+		if err == nil && !slices.Contains(ids, id) {
+			err = fmt.Errorf("they have %v", briefs(ids))
+		}
+		return err
+	}}
+}
+
+// Dropped checks that the probe has a bundle of another without an authority.
+func (d Domain) Dropped(of Domain, kind Kind, id string) check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s no longer have %s authority %s of %s", d, kind, Brief(id), of), Probe: func(ctx context.Context) error {
+		ids, err := d.ids(ctx, of, kind)
+		if err == nil && slices.Contains(ids, id) {
+			err = errors.New("they have it")
+		}
+		return err
+	}}
+}
+
+// ids returns the IDs of the authorities that the probe has of another.
+func (d Domain) ids(ctx context.Context, of Domain, kind Kind) ([]string, error) {
+	holding, err := d.Probe().Holding(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bundles := holding.Bundles
+	if kind == JWT {
+		bundles = holding.JWTBundles
+	}
+	ids, there := bundles[of.String()]
+	if !there {
+		return nil, fmt.Errorf("they have no bundle of %s, but of %v", of, slices.Sorted(maps.Keys(bundles)))
+	}
+	return ids, nil
+}
+
+// Presents checks that an authority has signed the SVID that the probe presents.
+func (d Domain) Presents(id string) check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of authority %s", d, Brief(id)), Probe: func(ctx context.Context) error {
+		holding, err := d.Probe().Holding(ctx)
+		switch {
+		case err != nil:
+			return err
+		case holding.Self == nil:
+			return fmt.Errorf("they have no SVID: %s", holding.Problem)
+		case holding.Self.Authority != id:
+			return fmt.Errorf("theirs is of authority %s", Brief(holding.Self.Authority))
+		}
+		return nil
+	}}
+}
+
+// Ready returns nil when all of SPIRE in the cluster runs.
+func (d Domain) Ready() check.Check {
+	return check.Check{Name: "all of SPIRE runs in " + d.Cluster().Name, Probe: func(ctx context.Context) error {
+		_, err := d.Bundle(ctx)
+		return errors.Join(err,
+			d.Access().Pods.Ready(ctx, lab.ServerKey(d.site.Place)), d.Access().Pods.Ready(ctx, lab.AgentKey(d.site.Place)))
+	}}
+}
+
+// Federated checks that the server holds the bundle of another in sync and that
+// the workloads have all of it.
+func (d Domain) Federated(of Domain) check.Check {
+	return check.Check{Name: fmt.Sprintf("workloads of %s have the bundle that %s serves", d, of), Probe: func(ctx context.Context) error {
+		seen, err := d.Compare(ctx, of)
+		if err != nil {
+			return err
+		}
+		if seen.State != federation.InSync {
+			return errors.New(seen.String())
+		}
+		source, err := of.Bundle(ctx)
+		for _, kind := range []Kind{X509, JWT} {
+			if err != nil {
+				return err
+			}
+			var ids []string
+			ids, err = d.ids(ctx, of, kind)
+			if err == nil && !slices.Equal(slices.Sorted(slices.Values(ids)), slices.Sorted(slices.Values(kind.in(source)))) {
+				err = fmt.Errorf("they have %s authorities %v", kind, briefs(ids))
+			}
+		}
+		return err
+	}}
+}
+
+// Brief shortens the ID of an authority to what tells two apart.
+func Brief(id string) string {
+	letters := []rune(id)
+	return string(letters[:min(8, len(letters))])
+}
+
+func briefs(ids []string) []string {
+	short := make([]string, len(ids))
+	for i, id := range ids {
+		short[i] = Brief(id)
+	}
+	return short
+}

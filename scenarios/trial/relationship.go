@@ -1,0 +1,163 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+)
+
+// relationshipKey names the resource by which the trust domain trusts another.
+func (d Domain) relationshipKey(trusted spiffeid.TrustDomain) access.ObjectKey {
+	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind, Name: spire.NameFor(d.site.Server, trusted)}
+}
+
+// Relationship returns the resource by which the trust domain trusts another.
+func (d Domain) Relationship(ctx context.Context, to Domain) (spire.FederatedTrustDomainSpec, error) {
+	var resource struct {
+		Spec spire.FederatedTrustDomainSpec `json:"spec"`
+	}
+	there, err := d.Access().Objects.Object(ctx, d.relationshipKey(to.Name), &resource)
+	if err == nil && !there {
+		err = fmt.Errorf("%s has no resource by which it trusts %s", d, to)
+	}
+	return resource.Spec, err
+}
+
+// SetRelationship makes the resource by which the trust domain trusts the one that
+// spec names what it is given as. Nothing puts that back.
+func (d Domain) SetRelationship(ctx context.Context, to spiffeid.TrustDomain, spec spire.FederatedTrustDomainSpec) error {
+	key := d.relationshipKey(to)
+	spec.ClassName = d.site.Class
+	_, err := d.Access().Objects.Apply(ctx, spire.Resource{
+		APIVersion: key.APIVersion, Kind: key.Kind, Metadata: spire.Metadata{Name: key.Name, Labels: spire.Owned()}, Spec: spec,
+	})
+	return err
+}
+
+// EditRelationship changes the resource by which the trust domain trusts another,
+// and has it put back at the end.
+func (d Domain) EditRelationship(ctx context.Context, to Domain, change func(*spire.FederatedTrustDomainSpec)) error {
+	before, err := d.Relationship(ctx, to)
+	if err != nil {
+		return err
+	}
+	set := func(ctx context.Context, change func(*spire.FederatedTrustDomainSpec)) error {
+		// Whoever changes a field has the controller manager set what the resource
+		// pins, and that may be older than what is held.
+		source, err := to.Bundle(ctx)
+		if err != nil {
+			return err
+		}
+		document, err := spire.Pinned(to.BundleEndpoint, source).Marshal()
+		if err != nil {
+			return err
+		}
+		spec := before
+		spec.TrustDomainBundle = string(document)
+		change(&spec)
+		return d.SetRelationship(ctx, to.Name, spec)
+	}
+	asBefore := func(*spire.FederatedTrustDomainSpec) {}
+	d.trial.Restore(fmt.Sprintf("let %s trust %s as before", d, to), func(ctx context.Context) error { return set(ctx, asBefore) })
+	return set(ctx, change)
+}
+
+// RemoveRelationship deletes the resource by which the trust domain trusts another,
+// and has it put back at the end.
+func (d Domain) RemoveRelationship(ctx context.Context, to Domain) error {
+	if err := d.EditRelationship(ctx, to, func(*spire.FederatedTrustDomainSpec) {}); err != nil {
+		return err
+	}
+	if err := d.Access().Objects.Delete(ctx, d.relationshipKey(to.Name)); err != nil {
+		return err
+	}
+	return d.trial.Await(ctx, time.Now(), ManagerLook(), d.Unrelated(to.Name))
+}
+
+// Unrelated checks that the server has no relationship with another.
+func (d Domain) Unrelated(to spiffeid.TrustDomain) check.Check {
+	return check.Check{Name: fmt.Sprintf("the server of %s has no relationship with %s", d, to), Probe: func(ctx context.Context) error {
+		all, err := d.Server().Relationships(ctx)
+		if err == nil && slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == to }) {
+			err = errors.New("it has one")
+		}
+		return err
+	}}
+}
+
+// Forget deletes the bundle that the server holds of a trust domain, if it does.
+func (d Domain) Forget(ctx context.Context, of spiffeid.TrustDomain) error {
+	held, err := d.Server().HeldBundle(ctx, of)
+	if err != nil || held == nil {
+		return err
+	}
+	return d.Server().DeleteBundle(ctx, of, spire.DeleteDissociate)
+}
+
+// Refresh has the server fetch the bundle of another now.
+func (d Domain) Refresh(ctx context.Context, of Domain) error {
+	return d.trial.operator.Refresh(ctx, d, of)
+}
+
+// Handover sets what the server holds of another to what the other has now, by
+// the authenticated path of both servers' APIs.
+func (d Domain) Handover(ctx context.Context, of Domain) error {
+	source, err := of.Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	source = source.Clone()
+	source.SetRefreshHint(of.BundleEndpoint.RefreshHint)
+	return d.Server().SetBundle(ctx, source)
+}
+
+// PollsLate says that a server will come back for a bundle later than by what it
+// holds at the end of the run: when it last fetched, it held none, or a longer
+// hint, and no refresh makes it forget that (pkg/server/bundle/client/manager.go,
+// runUpdateOnce). It is started again when all is put back.
+func (d Domain) PollsLate() {
+	if !slices.ContainsFunc(d.trial.late, func(other Domain) bool { return other.Name == d.Name }) {
+		d.trial.late = append(d.trial.late, d)
+	}
+}
+
+// CannotFetch has the server fetch the bundle of another, which is what a poll
+// does, and returns nil where that fails. A watch that is as long as a poll does
+// not show by itself that there was one.
+func (d Domain) CannotFetch(ctx context.Context, of Domain) error {
+	err := d.Server().RefreshBundle(ctx, of.Name)
+	if err == nil {
+		return fmt.Errorf("%s has fetched the bundle of %s", d, of)
+	}
+	if refused := (*spire.FetchError)(nil); !errors.As(err, &refused) {
+		return err
+	}
+	d.trial.Seen("asked to fetch, it cannot: %v", err)
+	return nil
+}
+
+// handoverBehind hands bundles over to those who lack an authority of what they
+// trust, or have one too many. Who is in sync is left alone.
+func (t *Trial) handoverBehind(ctx context.Context, trusts []*topology.Trust) error {
+	var errs []error
+	for _, r := range trusts {
+		truster, trusted := t.Domain(r.Truster), t.Domain(r.Trusted)
+		seen, err := truster.Compare(ctx, trusted)
+		if err == nil && len(seen.Lacking)+len(seen.Foreign) > 0 {
+			err = truster.Handover(ctx, trusted)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("hand the bundle of %s over to %s: %w", trusted, truster, err))
+		}
+	}
+	return errors.Join(errs...)
+}
