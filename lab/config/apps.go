@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -11,13 +12,27 @@ import (
 // apps are the programs that a workload may name.
 type apps []topology.App
 
-// of returns the app that a workload runs.
+// of returns the app that a workload runs. That of a program of one's own is made of
+// its entry.
 func (a apps) of(w Workload) (topology.App, bool) {
+	if w.own() {
+		return w.app(), true
+	}
 	i := slices.IndexFunc(a, func(app topology.App) bool { return app.Name == w.App })
 	if i < 0 {
 		return topology.App{}, false
 	}
 	return a[i], true
+}
+
+// app returns the app that a program of one's own comes to.
+func (w Workload) app() topology.App {
+	app := topology.App{Name: w.Name, Port: w.Port}
+	if is := w.Identity; is != nil {
+		app.Namespace, app.ServiceAccount, app.IDTemplate = is.Namespace, is.ServiceAccount, is.Path
+		app.DNSNames, app.Selectors, app.X509SVIDTTL = is.DNSNames, is.Selectors, time.Duration(is.TTL)
+	}
+	return app
 }
 
 func (a apps) names() []string { return a.that(func(topology.App) bool { return true }) }

@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -94,7 +95,7 @@ func (f *Format) Open(nameOrPath string) (File, error) {
 	case err != nil:
 		return File{}, fmt.Errorf("open lab file: %w", err)
 	}
-	return f.Read(data, nameOrPath)
+	return f.read(data, nameOrPath, filepath.Dir(nameOrPath), f.apps.rules())
 }
 
 // ErrFolder says that what should be a lab file is a folder.
@@ -121,12 +122,14 @@ func readFile(name string) ([]byte, error) {
 
 // Read decodes, completes and validates a lab file (YAML or JSON). Its error is
 // of type Problems and holds all that is wrong, in the order of the file. Source
-// is what messages call the file.
+// is what messages call the file. Paths in it are relative to the working folder; for
+// Open, to the file's own.
 func (f *Format) Read(data []byte, source string) (File, error) {
-	return f.read(data, source, f.apps.rules())
+	return f.read(data, source, ".", f.apps.rules())
 }
 
-func (f *Format) read(data []byte, source string, rules []rule) (File, error) {
+// read takes paths in the file as relative to a folder.
+func (f *Format) read(data []byte, source, folder string, rules []rule) (File, error) {
 	root, problems := parse(data)
 	if problems != nil {
 		return File{}, problems.from(source)
@@ -134,9 +137,13 @@ func (f *Format) read(data []byte, source string, rules []rule) (File, error) {
 	r := newReader()
 	r.walk(root, nested(f.fields()), "")
 	var lab Lab
-	if err := root.Decode(&lab); err != nil {
+	err := root.Decode(&lab)
+	if err != nil {
 		// The walk took out all that does not fit the types.
 		return File{}, fmt.Errorf("decode %s: %w", source, err)
+	}
+	if lab, err = lab.within(folder); err != nil {
+		return File{}, fmt.Errorf("read %s: %w", source, err)
 	}
 	lab = f.apps.complete(lab)
 	check := checker{reader: r, apps: f.apps, lab: lab, relationships: lab.Spec.relationships()}

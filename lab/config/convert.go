@@ -107,6 +107,13 @@ func (a apps) workload(w Workload) (topology.WorkloadSpec, error) {
 		}
 		out.TrustDomain = td
 	}
+	if w.own() {
+		own, err := w.ownProgram()
+		if err != nil {
+			return topology.WorkloadSpec{}, fmt.Errorf("workload %s: %w", w.Name, err)
+		}
+		out.Own = own
+	}
 	if w.Expose != "" {
 		at, err := netip.ParseAddrPort(w.Expose)
 		if err != nil {
@@ -115,4 +122,23 @@ func (a apps) workload(w Workload) (topology.WorkloadSpec, error) {
 		out.Expose = at
 	}
 	return out, nil
+}
+
+func (w Workload) ownProgram() (*topology.Own, error) {
+	own := &topology.Own{Chart: w.Chart, Manifests: w.Manifests, Values: w.Values}
+	for _, image := range w.Images {
+		own.Images = append(own.Images, topology.OwnImage(image))
+	}
+	if w.Identity == nil || w.Identity.FederatesWith == nil {
+		return own, nil
+	}
+	own.FederatesWith = []spiffeid.TrustDomain{}
+	for _, name := range w.Identity.FederatesWith {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return nil, err
+		}
+		own.FederatesWith = append(own.FederatesWith, td)
+	}
+	return own, nil
 }

@@ -86,7 +86,7 @@ func TestEachRuleRefuses(t *testing.T) {
 			t.Parallel()
 			others := slices.Delete(format.apps.rules(), i, i+1)
 			for name, data := range files {
-				if _, err := format.read(data, "lab.yaml", others); err == nil || err.Error() != told[name] {
+				if _, err := format.read(data, "lab.yaml", ".", others); err == nil || err.Error() != told[name] {
 					return
 				}
 			}

@@ -2,6 +2,8 @@ package config
 
 import (
 	"cmp"
+	"errors"
+	"path/filepath"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -27,6 +29,7 @@ func (a apps) complete(l Lab) Lab {
 	for i := range l.Spec.Workloads {
 		w := &l.Spec.Workloads[i]
 		w.Name = cmp.Or(w.Name, w.App)
+		w.Identity = completeIdentity(w.Identity)
 	}
 	trust := trustOf(l.Spec.relationships())
 	for i := range l.Spec.Workloads {
@@ -118,29 +121,45 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 	return td
 }
 
+func completeIdentity(is *Identity) *Identity {
+	if is == nil {
+		return nil
+	}
+	complete := *is
+	complete.ServiceAccount = cmp.Or(is.ServiceAccount, defaultServiceAccount)
+	complete.Path = cmp.Or(is.Path, "/ns/"+is.Namespace+"/sa/"+complete.ServiceAccount)
+	return &complete
+}
+
 // longestSVID returns how long an SVID can live without ever being cut short by
 // a rotation of its authority, in whole seconds.
 func longestSVID(ca Duration) Duration {
 	return min(ca/svidsPerCA/Duration(time.Second)*Duration(time.Second), maxSVIDTTL)
 }
 
-// callees returns the workloads that w may call, by what its app calls.
+// callees returns the workloads that w may call: by what its app calls, or, for a
+// program of one's own, all that can be called.
 func (a apps) callees(s Spec, w Workload) []Workload {
 	app, _ := a.of(w)
 	var callees []Workload
 	for _, other := range s.Workloads {
-		if slices.Contains(app.Calls, other.App) && other.Name != w.Name {
+		called, _ := a.of(other)
+		if (slices.Contains(app.Calls, other.App) || w.own() && called.Port > 0) && other.Name != w.Name {
 			callees = append(callees, other)
 		}
 	}
 	return callees
 }
 
-// defaultCalls names whom w calls unless its entry says it. An app without a
+// defaultCalls names whom w calls unless its entry says it. A program of one's own
+// calls nobody then. An app without a
 // limit calls whomever it can. One with a limit calls all that there are, trusted
 // or not, so that missing trust is told and not worked around; where there are
 // more than it can call, the file has to say which.
 func (a apps) defaultCalls(s Spec, w Workload, trust trust) Names {
+	if w.own() {
+		return Names{}
+	}
 	app, _ := a.of(w)
 	callees := a.callees(s, w)
 	if app.MaxCalls > 0 && len(callees) > app.MaxCalls {
@@ -176,4 +195,27 @@ func (s Spec) home(w Workload) string {
 		return homes[0]
 	}
 	return ""
+}
+
+// within returns the lab with absolute paths, of paths relative to a folder.
+func (l Lab) within(folder string) (Lab, error) {
+	var errs []error
+	absolute := func(p string) string {
+		if p == "" || filepath.IsAbs(p) {
+			return p
+		}
+		abs, err := filepath.Abs(filepath.Join(folder, p))
+		errs = append(errs, err)
+		return abs
+	}
+	l.Spec.Workloads = slices.Clone(l.Spec.Workloads)
+	for i := range l.Spec.Workloads {
+		w := &l.Spec.Workloads[i]
+		w.Chart, w.Manifests = absolute(w.Chart), absolute(w.Manifests)
+		w.Images = slices.Clone(w.Images)
+		for j := range w.Images {
+			w.Images[j].Go, w.Images[j].Archive = absolute(w.Images[j].Go), absolute(w.Images[j].Archive)
+		}
+	}
+	return l, errors.Join(errs...)
 }

@@ -22,6 +22,8 @@ const (
 	defaultDatastore    = string(topology.SQLite)
 	defaultUpstream     = string(topology.SelfSigned)
 	defaultMode         = string(topology.CRD)
+	// Pods that name no service account run as this one.
+	defaultServiceAccount = "default"
 	// SPIRE's own default, and the life that certificates of the public web have.
 	defaultFileSync       = Duration(time.Hour)
 	defaultServingCertTTL = 90 * day
@@ -264,14 +266,60 @@ func federationObject() *object {
 }
 
 func workloadObject(a apps) *object {
-	return &object{says: "One demo program in one cluster.", fields: []field{
-		{name: "name", value: label(maxWorkloadName, "payments"), derived: "the app's name", says: "Unique in the lab."},
-		{name: "app", value: oneOf("app", nil, a.names()...), required: true, says: "Which program it is."},
-		{name: "cluster", value: label(maxName, "market"), required: true, says: "The cluster that it runs in."},
-		{name: "trustDomain", value: trustDomain(), derived: "that of its cluster", says: "The trust domain that it belongs to, where its cluster has several."},
-		{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
-		{name: "calls", value: list(label(maxWorkloadName, "payments"), 0, maxWorkloads),
-			derived: "all of the apps that its app calls, as far as both trust domains trust each other",
-			says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
-	}}
+	return &object{
+		says: "One program in one cluster: one that fedlab brings along (`app`), or one of your own, which a Helm chart (`chart`) or plain manifests (`manifests`) run. Paths are relative to the lab file.",
+		fields: []field{
+			{name: "name", value: label(maxWorkloadName, "payments"), derived: "the app's name", says: "Unique in the lab."},
+			{name: "app", value: oneOf("app", nil, a.names()...), says: "Which program of fedlab it is."},
+			{name: "cluster", value: label(maxName, "market"), required: true, says: "The cluster that it runs in."},
+			{name: "trustDomain", value: trustDomain(), derived: "that of its cluster", says: "The trust domain that it belongs to, where its cluster has several."},
+			{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
+			{name: "calls", value: list(label(maxWorkloadName, "payments"), 0, maxWorkloads),
+				derived: "all of the apps that its app calls, as far as both trust domains trust each other",
+				says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
+			{name: "chart", value: filePath("./charts/payments"), says: "The folder of a Helm chart of your own."},
+			{name: "manifests", value: filePath("./k8s"), says: "A folder of manifests of your own: all `.yaml`, `.yml` and `.json` files in it."},
+			{name: "values", value: free(), says: "The values of the chart."},
+			{name: "images", value: list(nested(imageObject()), 1, maxImages), says: "How each image of your own gets into the nodes. A changed one restarts its pods with the next `up`."},
+			{name: "identity", value: nested(identityObject()), says: "What your program is registered with."},
+			{name: "port", value: number(1, 65535), says: "The port at which peers call your program: that of its one Service of type LoadBalancer, which gets the workload's address. `up` then also looks whether it presents its X509-SVID there."},
+		},
+		choice: [][]string{{"app"}, {"chart"}, {"manifests"}},
+	}
+}
+
+const (
+	maxImages = 32
+	// maxSelectors and maxDNSNames are more than an entry of SPIRE sensibly has.
+	maxSelectors = 32
+	maxDNSNames  = 32
+)
+
+func imageObject() *object {
+	return &object{
+		says: "An image, as manifests call it, and where it comes from.",
+		fields: []field{
+			{name: "name", value: imageName(), required: true, says: "What the chart or the manifests call the image."},
+			{name: "go", value: filePath("./cmd/payments"), says: "The folder of a Go main package: `up` builds the image."},
+			{name: "archive", value: filePath("payments.tar"), says: "A file as `docker save` writes it, or an OCI layout in a tar."},
+			{name: "docker", value: imageName(), says: "An image of the local Docker engine."},
+		},
+		choice: [][]string{{"go"}, {"archive"}, {"docker"}},
+	}
+}
+
+func identityObject() *object {
+	return &object{
+		says: "What a program of your own is registered with, as in a ClusterSPIFFEID.",
+		fields: []field{
+			{name: "namespace", value: label(maxNodeName, "shop"), required: true, says: "The namespace of all its objects; `up` makes it."},
+			{name: "serviceAccount", value: subdomainName("payments"), fallback: defaultServiceAccount, says: "The service account that its pods run as."},
+			{name: "path", value: matching("path of a SPIFFE ID", `^(/[a-zA-Z0-9._-]+)+$`, 2048, "segments of letters, digits, dots, dashes and underscores, each after a slash", "/payments"),
+				derived: "`/ns/<namespace>/sa/<serviceAccount>`", says: "The path of its SPIFFE ID."},
+			{name: "dnsNames", value: list(template("DNS name", "payments.shop.svc"), 0, maxDNSNames), says: "DNS names of its X509-SVIDs, as templates of a ClusterSPIFFEID."},
+			{name: "ttl", value: duration(minSVIDTTL, maxSVIDTTL), derived: "that of its trust domain", says: "The life of its X509-SVIDs."},
+			{name: "selectors", value: list(template("selector", "k8s:pod-label:app:payments"), 0, maxSelectors), says: "Selectors besides those of namespace and service account, as templates of a ClusterSPIFFEID."},
+			{name: "federatesWith", value: list(trustDomain(), 0, maxTrusted), derived: "all that its trust domain trusts", says: "The trust domains whose bundles it receives."},
+		},
+	}
 }

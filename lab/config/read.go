@@ -34,8 +34,41 @@ func (r *reader) walk(n *yaml.Node, v value, path string) {
 		r.mapping(n, v, path)
 	case v.item != nil:
 		r.sequence(n, v, path)
+	case v.free:
+		r.freely(n, v, path)
 	default:
 		r.scalar(n, v, path)
+	}
+}
+
+// freely takes an object with any fields, as long as they have names.
+func (r *reader) freely(n *yaml.Node, v value, path string) {
+	if n.Kind != yaml.MappingNode || n.ShortTag() != "!!map" {
+		r.mistyped(n, v, path)
+		return
+	}
+	before := len(r.problems)
+	if r.named(n, path); len(r.problems) > before {
+		clearNode(n)
+	}
+}
+
+// named reports keys below n that JSON does not have.
+func (r *reader) named(n *yaml.Node, path string) {
+	seen := map[string]bool{}
+	for i := 0; i < len(n.Content); i++ {
+		if child := n.Content[i]; n.Kind != yaml.MappingNode {
+			r.named(child, fmt.Sprintf("%s[%d]", path, i))
+			continue
+		} else if at := join(path, child.Value); child.ShortTag() != "!!str" {
+			r.problem(child, at, describe(child)+" is no name of a field", "put it in quotes")
+		} else if seen[child.Value] {
+			r.problem(child, at, "the field is there twice", "keep one of them")
+		} else {
+			seen[child.Value] = true
+			r.named(n.Content[i+1], at)
+		}
+		i++
 	}
 }
 

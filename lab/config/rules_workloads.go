@@ -80,7 +80,9 @@ func (c *checker) exposed() {
 			continue
 		}
 		path := workloadPath(i, "expose")
-		if app, known := c.apps.of(w); known && app.Page == "" {
+		if app, known := c.apps.of(w); w.own() {
+			c.report(path, "fedlab exposes no program of your own", "remove the field; a Service of your own can")
+		} else if known && app.Page == "" {
 			c.report(path, "app "+quote(w.App)+" has no page for a browser", "remove the field; the apps with a page are "+strings.Join(c.apps.that(hasPage), ", "))
 		}
 		if first, taken := owner[w.Expose]; taken {
@@ -97,7 +99,7 @@ func (c *checker) appLives() {
 	for i, td := range c.lab.Spec.TrustDomains {
 		var longest topology.App
 		for _, w := range c.lab.Spec.Workloads {
-			if app, _ := c.apps.of(w); c.lab.Spec.home(w) == td.Name && app.X509SVIDTTL > longest.X509SVIDTTL {
+			if app, _ := c.apps.of(w); !w.own() && c.lab.Spec.home(w) == td.Name && app.X509SVIDTTL > longest.X509SVIDTTL {
 				longest = app
 			}
 		}
@@ -171,7 +173,11 @@ func (c *checker) spiffeIDs() {
 			continue // a cluster's name can be part of it, and is reported there
 		}
 		if other, taken := first[id]; taken {
-			c.report(workloadPath(i, "app"), fmt.Sprintf("workload %s has the SPIFFE ID %s already", quote(other), id), "run it in another trust domain, or leave one of them out")
+			field := "app"
+			if w.own() {
+				field = "identity.path"
+			}
+			c.report(workloadPath(i, field), fmt.Sprintf("workload %s has the SPIFFE ID %s already", quote(other), id), "run it in another trust domain, or leave one of them out")
 			continue
 		}
 		first[id] = w.Name
@@ -194,6 +200,7 @@ func (c *checker) callsOf(i int, w Workload) {
 	path, callees := workloadPath(i, "calls"), namesOf(c.apps.callees(c.lab.Spec, w))
 	written := c.nodes[path] != nil
 	switch {
+	case w.own():
 	case len(app.Calls) == 0:
 		if len(w.Calls) > 0 {
 			c.report(path, "app "+quote(w.App)+" calls no other", "remove the field")
@@ -209,7 +216,11 @@ func (c *checker) callsOf(i int, w Workload) {
 	for j, name := range w.Calls {
 		switch at := c.callPath(i, j); {
 		case !slices.Contains(callees, name):
-			c.report(at, fmt.Sprintf("no workload %s runs %s", quote(name), either(app.Calls)), choose(name, callees))
+			runs := "has a port"
+			if !w.own() {
+				runs = "runs " + either(app.Calls)
+			}
+			c.report(at, fmt.Sprintf("no workload %s %s", quote(name), runs), choose(name, callees))
 		case slices.Contains(w.Calls[:j], name):
 			c.report(at, "workload "+quote(name)+" is there twice", "name each workload once")
 		}

@@ -113,14 +113,43 @@ type Federation struct {
 	EndpointSPIFFEID string   `json:"endpointSpiffeId,omitempty" yaml:"endpointSpiffeId,omitempty"`
 }
 
-// Workload is one demo program in one cluster.
+// Workload is one program in one cluster: an app that fedlab brings along, or a
+// program of one's own, which a chart or manifests run.
 type Workload struct {
-	Name        string `json:"name,omitempty" yaml:"name,omitempty"`
-	App         string `json:"app" yaml:"app"`
-	Cluster     string `json:"cluster" yaml:"cluster"`
-	TrustDomain string `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
-	Expose      string `json:"expose,omitempty" yaml:"expose,omitempty"`
-	Calls       Names  `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
+	Name        string         `json:"name,omitempty" yaml:"name,omitempty"`
+	App         string         `json:"app,omitempty" yaml:"app,omitempty"`
+	Cluster     string         `json:"cluster" yaml:"cluster"`
+	TrustDomain string         `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
+	Expose      string         `json:"expose,omitempty" yaml:"expose,omitempty"`
+	Calls       Names          `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
+	Chart       string         `json:"chart,omitempty" yaml:"chart,omitempty"`
+	Manifests   string         `json:"manifests,omitempty" yaml:"manifests,omitempty"`
+	Values      map[string]any `json:"values,omitempty" yaml:"values,omitempty"`
+	Images      []Image        `json:"images,omitempty" yaml:"images,omitempty"`
+	Identity    *Identity      `json:"identity,omitempty" yaml:"identity,omitempty"`
+	Port        int            `json:"port,omitempty" yaml:"port,omitempty"`
+}
+
+// own reports whether the program is one's own.
+func (w Workload) own() bool { return w.Chart != "" || w.Manifests != "" }
+
+// Image says how the image of a program of one's own gets into the nodes.
+type Image struct {
+	Name    string `json:"name" yaml:"name"`
+	Go      string `json:"go,omitempty" yaml:"go,omitempty"`
+	Archive string `json:"archive,omitempty" yaml:"archive,omitempty"`
+	Docker  string `json:"docker,omitempty" yaml:"docker,omitempty"`
+}
+
+// Identity is what a program of one's own is registered with.
+type Identity struct {
+	Namespace      string   `json:"namespace" yaml:"namespace"`
+	ServiceAccount string   `json:"serviceAccount,omitempty" yaml:"serviceAccount,omitempty"`
+	Path           string   `json:"path,omitempty" yaml:"path,omitempty"`
+	DNSNames       []string `json:"dnsNames,omitempty" yaml:"dnsNames,flow,omitempty"`
+	TTL            Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	Selectors      []string `json:"selectors,omitempty" yaml:"selectors,omitempty"`
+	FederatesWith  Names    `json:"federatesWith,omitzero" yaml:"federatesWith,flow,omitempty"`
 }
 
 // Names is a list of names. An empty one is not the same as none at all: a

@@ -35,6 +35,8 @@ type value struct {
 	min, max int // length of a list
 
 	object *object
+	// free says that it is an object of which nothing is known.
+	free bool
 }
 
 // object is a mapping with fields of its own.
@@ -174,6 +176,31 @@ func trustDomain() value {
 // maxSubject is the upper bound of the attributes of a distinguished name (RFC
 // 5280, appendix A.1).
 const maxSubject = 64
+
+// filePath takes a path, relative to the lab file.
+func filePath(example string) value {
+	return matching("path", `^[^\x00]+$`, 4096, "a path, relative to the lab file", example)
+}
+
+// imageName takes what a container's field image may have, with a tag.
+func imageName() value {
+	return matching("name of an image", `^[a-z0-9][a-z0-9._:/-]*:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`, 255, "repository and tag", "example.test/payments:dev")
+}
+
+// subdomainName takes what Kubernetes takes for the name of most objects (RFC 1123).
+func subdomainName(example string) value {
+	return matching("name of an object", `^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`, 253, "lower-case letters, digits, dots and inner dashes", example)
+}
+
+// template takes text for the controller manager to fill in.
+func template(kind, example string) value {
+	return matching(kind, `^[^\s].*$`, 1024, "text, or a template of a ClusterSPIFFEID", example)
+}
+
+// free takes an object whose fields somebody else knows.
+func free() value {
+	return value{kind: "object", limits: "what the chart takes", want: "an object, such as {replicas: 2}", free: true, schema: jsonschema.Schema{Type: "object"}}
+}
 
 func subject(example string) value {
 	return matching("text", `^[\p{L}\p{M}\p{N}\p{P}\p{S} ]+$`, maxSubject,

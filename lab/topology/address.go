@@ -89,7 +89,7 @@ func (td *TrustDomainSpec) slotted() slotted { return slotted{td.Cluster, td.Nam
 // slotted goes by the app, which runs once in a trust domain's part of a cluster: its
 // workload may have another name now.
 func (w *homed) slotted() slotted {
-	return slotted{w.Cluster, w.App.Name + " " + w.domain, &w.Slot}
+	return slotted{w.Cluster, w.App.Name + " " + w.domain, &w.Slot} // an own program's App has the workload's name
 }
 
 // placedIn gives what is in a cluster its slots: those of before, or else free ones.

@@ -196,8 +196,10 @@ type Trust struct {
 type Workload struct {
 	Name string
 	App  App
-	// Namespace is where its pods run: that of its app, and another one for each
-	// further trust domain of a cluster.
+	// Own is set where the program is the person's own.
+	Own *Own
+	// Namespace is where its pods run. That of an app is another one for each further
+	// trust domain of a cluster.
 	Namespace string
 	// Member is where it runs, and whose trust domain it belongs to.
 	Member *Member
@@ -211,8 +213,8 @@ type Workload struct {
 	// Calls are the workloads that it calls, Callers those that call it.
 	Calls, Callers []*Workload
 	// FederatesWith are the trust domains whose bundles it receives beside its own:
-	// of those that it calls or is called from, the ones that its own trusts. It
-	// names no other, because SPIRE refuses an entry as soon as the bundle of one of
+	// for an app, of those that it calls or is called from, the ones that its own
+	// trusts. It names no other, because SPIRE refuses an entry as soon as the bundle of one of
 	// them is missing, and the workload is then left without any identity.
 	FederatesWith []*Domain
 
@@ -227,7 +229,7 @@ func (w *Workload) Domain() *Domain { return w.Member.Domain }
 // Cluster returns the cluster that the workload runs in.
 func (w *Workload) Cluster() *Cluster { return w.Member.Cluster }
 
-// Port returns where peers call the workload.
+// Port returns where peers call the workload. The port is 0 where nobody calls it.
 func (w *Workload) Port() netip.AddrPort { return netip.AddrPortFrom(w.Address, uint16(w.App.Port)) }
 
 // PodLabels returns the labels of the workload's pods that its SPIFFE ID is made of.
@@ -247,6 +249,10 @@ type Database struct {
 
 // Secret names the Secret with the owner's password, at the key "password".
 func (d Database) Secret() string { return d.Release + "-login" }
+
+// Shows reports whether the X509-SVID that the workload presents can be looked at: it
+// listens for peers, or tells of itself.
+func (w *Workload) Shows() bool { return w.App.Tells != "" || w.App.Port > 0 }
 
 // Database returns the one that runs beside the workload; its Release is empty where
 // none does.

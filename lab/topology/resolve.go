@@ -115,12 +115,15 @@ func (r *resolver) resolveWorkloads() error {
 			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster.Name, r.Name, MaxWorkloads)
 		}
 		namespace := m.Namespace(spec.App)
+		if spec.Own != nil {
+			namespace = spec.App.Namespace
+		}
 		id, err := spec.SPIFFEID(m.Domain.Name, namespace)
 		if err != nil {
 			return err
 		}
 		w := &Workload{
-			Name: spec.Name, App: spec.App, Namespace: namespace, Member: m, ID: id, Address: m.Cluster.Pool.at(firstWorkload + spec.Slot),
+			Name: spec.Name, App: spec.App, Own: spec.Own, Namespace: namespace, Member: m, ID: id, Address: m.Cluster.Pool.at(firstWorkload + spec.Slot),
 			Expose: spec.Expose, order: i, spec: spec,
 		}
 		m.Workloads = append(m.Workloads, w)
@@ -166,13 +169,17 @@ func (r *resolver) resolveCalls() error {
 	return nil
 }
 
-// needs returns the trust domains whose bundles a workload needs and its own trusts,
-// in the order of the lab file.
+// needs returns the trust domains whose bundles a workload needs, or asks for, and its
+// own trusts, in the order of the lab file.
 func needs(w *Workload) []*Domain {
 	var needed []*Domain
 	for _, t := range w.Domain().Trusts {
 		ofIt := func(peer *Workload) bool { return peer.Domain() == t.Trusted }
-		if slices.ContainsFunc(w.Calls, ofIt) || slices.ContainsFunc(w.Callers, ofIt) {
+		called := slices.ContainsFunc(w.Calls, ofIt) || slices.ContainsFunc(w.Callers, ofIt)
+		if own := w.Own; own != nil {
+			called = own.FederatesWith == nil || slices.Contains(own.FederatesWith, t.Trusted.Name)
+		}
+		if called {
 			needed = append(needed, t.Trusted)
 		}
 	}

@@ -172,12 +172,14 @@ const (
 // ID reads "cluster1.com->cluster2.com": the arrow points at whom is trusted.
 func (r RelationshipSpec) ID() string { return r.Truster.Name() + "->" + r.Trusted.Name() }
 
-// WorkloadSpec is what a demo program in a cluster is meant to be.
+// WorkloadSpec is what a program in a cluster is meant to be.
 type WorkloadSpec struct {
-	// Name is unique in its lab and names the Helm release.
+	// Name is unique in its lab.
 	Name    string
 	App     App
 	Cluster string
+	// Own is set where the program is the person's own.
+	Own *Own `json:",omitempty"`
 	// TrustDomain is the one that it belongs to; the zero value is the one of its
 	// cluster.
 	TrustDomain spiffeid.TrustDomain `json:",omitzero"`
@@ -188,6 +190,28 @@ type WorkloadSpec struct {
 	Expose netip.AddrPort
 	// Calls names the workloads that this one calls.
 	Calls []string
+}
+
+// Own is a program that fedlab does not bring along. Paths are absolute.
+type Own struct {
+	// Chart is the folder of a Helm chart, which Values are given to; Manifests is a
+	// folder of plain manifests. One of the two is set.
+	Chart, Manifests string
+	Values           map[string]any
+	Images           []OwnImage
+	// FederatesWith are the trust domains whose bundles the workload receives beside
+	// its own. Nil are all that its own trusts.
+	FederatesWith []spiffeid.TrustDomain
+}
+
+// OwnImage is the image of a program that fedlab does not bring along. Exactly one of
+// Go, Archive and Docker says where the image comes from.
+type OwnImage struct {
+	// Name is what manifests call the image.
+	Name string
+	// Go is the folder of a Go main package. Archive is a file as 'docker save' writes
+	// it, or an OCI layout in a tar. Docker is an image of the local engine.
+	Go, Archive, Docker string
 }
 
 // URL returns where a browser on this machine finds the workload's page; empty
