@@ -100,7 +100,7 @@ func layers() []layer {
 		{"lab/docker", []string{"github.com/docker/cli", "github.com/moby/moby", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kindcluster", []string{"sigs.k8s.io/kind", "go.yaml.in/yaml/v3"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kube", []string{"lab/access", "k8s.io", "github.com/go-logr/logr"}, "an adapter is a library of its own: it implements ports, and knows neither labs nor other adapters"},
-		{"lab/helmrelease", []string{"lab/access", "helm.sh/helm/v3", "k8s.io"}, "an adapter is a library of its own: it implements ports, and knows neither labs nor other adapters"},
+		{"lab/helmrelease", []string{"lab/access", "helm.sh/helm/v3", "k8s.io", "sigs.k8s.io/yaml"}, "an adapter is a library of its own: it implements ports, and knows neither labs nor other adapters"},
 	}
 }
 

@@ -31,6 +31,7 @@ func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
 func (u *up) contents() (*plan.Plan, error) {
 	c := &contents{}
 	c.step(imagesStep(u.Name), "images and charts", u.ensureImages)
+	u.lookAtOwnPrograms(c)
 	for _, x := range u.Clusters {
 		u.makeCluster(c, x)
 	}
@@ -77,6 +78,7 @@ func surveyStep(lab string) plan.ID              { return plan.ID("survey/" + la
 func networkStep(lab string) plan.ID             { return plan.ID("network/" + lab) }
 func surplusStep(lab string) plan.ID             { return plan.ID("surplus/" + lab) }
 func imagesStep(lab string) plan.ID              { return plan.ID("images/" + lab) }
+func programsStep(lab string) plan.ID            { return plan.ID("programs/" + lab) }
 func clusterStep(name string) plan.ID            { return plan.ID("cluster/" + name) }
 func sidecarStep(program string) plan.ID         { return plan.ID("sidecar/" + program) }
 func metallbStep(c *topology.Cluster) plan.ID    { return plan.ID("metallb/" + c.Name) }
@@ -97,8 +99,18 @@ func runsStep(w *topology.Workload) plan.ID     { return plan.ID("runs/" + w.Nam
 func presentsStep(w *topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID         { return plan.ID("kubeconfig/" + lab) }
 
+func (u *up) lookAtOwnPrograms(c *contents) {
+	if len(u.owned()) > 0 {
+		c.step(programsStep(u.Name), "programs of your own", u.ownPrograms)
+	}
+}
+
 func (u *up) makeCluster(c *contents, x *topology.Cluster) {
-	c.step(clusterStep(x.Name), "cluster "+x.Name, func(ctx context.Context) error { return u.cluster(ctx, x) }, imagesStep(u.Name))
+	after := []plan.ID{imagesStep(u.Name)}
+	if len(u.owned()) > 0 {
+		after = append(after, programsStep(u.Name))
+	}
+	c.step(clusterStep(x.Name), "cluster "+x.Name, func(ctx context.Context) error { return u.cluster(ctx, x) }, after...)
 }
 
 func (u *up) installMetalLB(c *contents, x *topology.Cluster) {
@@ -174,8 +186,10 @@ func (u *up) lookAt(c *contents, w *topology.Workload) {
 	// A program that has no identity yet is not ready: why not, the steps tell
 	// that come before its registration.
 	c.step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, deployStep(w), registerStep(w))
-	c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) },
-		runsStep(w), metallbStep(w.Cluster()))
+	if w.Shows() {
+		c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) },
+			runsStep(w), metallbStep(w.Cluster()))
+	}
 	if w.URL() != "" {
 		c.step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))
 	}

@@ -25,6 +25,9 @@ type Parts struct {
 	Hands       Hands
 	Kubeconfigs Kubeconfigs
 	Programs    Programs
+	// Rendered returns what a chart or manifests outside of fedlab come to, as JSON has
+	// it, before any edit.
+	Rendered func(access.Release) ([]map[string]any, error)
 	// Labs returns the labs of which a network, a node, or a program beside the
 	// nodes is there.
 	Labs func(context.Context) ([]Found, error)
@@ -86,6 +89,12 @@ type Images interface {
 	// LoadDemo gives a running node the image of an app where it lacks it, and
 	// reports whether it did.
 	LoadDemo(ctx context.Context, lab, cluster, app string) (bool, error)
+	// Own makes or reads an image of the person's own, and returns the reference by
+	// which nodes know it. Another content has another reference.
+	Own(ctx context.Context, image topology.OwnImage) (reference string, err error)
+	// LoadOwn gives a running node that image where it lacks it, and reports whether it
+	// did.
+	LoadOwn(ctx context.Context, lab, cluster, reference string) (bool, error)
 }
 
 // Networks has the container network of each lab. It carries the lab's name, is

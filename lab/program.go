@@ -18,6 +18,9 @@ import (
 
 // deploy runs a program with the image made of the present source.
 func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
+	if w.Own != nil {
+		return u.deployOwn(ctx, w)
+	}
 	loaded, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, w.App.Name)
 	if err != nil {
 		return err
@@ -40,6 +43,13 @@ func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
 // the name of the app, as the objects in it have, and not the workload's, which
 // may change: Helm gives no release the objects of another one.
 func releaseOf(w *topology.Workload) access.Release {
+	if own := w.Own; own != nil {
+		r := access.Release{Name: w.Name, Namespace: w.Namespace, Chart: own.Chart, Manifests: own.Manifests}
+		if own.Values != nil {
+			r.Values = own.Values
+		}
+		return r
+	}
 	return access.Release{Name: w.App.Name, Namespace: w.Namespace, Chart: w.App.Name}
 }
 

@@ -116,7 +116,7 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 func (u *up) runs(ctx context.Context, w *topology.Workload) error {
 	a := &awaited{Workload: w, site: u.site(w.Member.Server), began: time.Now()}
 	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
-		err := u.in(w.Cluster()).Pods.Ready(ctx, deployment(w))
+		err := ready(ctx, u.in(w.Cluster()), w)
 		if err != nil && time.Since(a.began) > registrationBound() {
 			err = a.registered(ctx, err)
 		}

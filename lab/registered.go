@@ -128,9 +128,11 @@ func registrars(ctx context.Context, objects access.Objects) (all []registrar, e
 
 // podsOf reads the pods of a workload that are not about to go.
 func podsOf(ctx context.Context, objects access.Objects, w *topology.Workload) (all []spire.Pod, err error) {
-	pods := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.Namespace}
-	err = objects.List(ctx, pods, map[string]string{spire.ProgramLabel: w.App.Name}, &all)
-	return slices.DeleteFunc(all, func(p spire.Pod) bool { return p.Metadata.DeletionTimestamp != "" }), err
+	pods, labels := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: w.Namespace}, w.PodSelector()
+	err = objects.List(ctx, pods, labels, &all)
+	return slices.DeleteFunc(all, func(p spire.Pod) bool {
+		return p.Metadata.DeletionTimestamp != "" || w.Own != nil && p.Spec.ServiceAccountName != w.App.ServiceAccount
+	}), err
 }
 
 // given returns the entries that a pod's program gets. While no agent has attested

@@ -97,6 +97,9 @@ type heldSVIDs struct {
 
 // held asks in the container of a workload.
 func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (held heldSVIDs, err error) {
+	if w.Own != nil {
+		return held, fmt.Errorf("%s is a program of your own: only fedlab's programs can be asked for their SVIDs", w.Name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
 	pods := l.Access(w.Cluster()).Pods

@@ -83,6 +83,9 @@ type up struct {
 	sites    map[*topology.Server]*Site
 	// webRoots are the roots, in PEM, of https_web endpoints.
 	webRoots map[*topology.Server]string
+	// ownImages are the references of the images of the person's own programs, by what
+	// manifests call the images.
+	ownImages map[*topology.Workload]map[string]string
 	// renewed are those whose agents were started again.
 	renewed map[*topology.Server]bool
 }
@@ -91,7 +94,7 @@ func newUp(d *Driver, g *topology.Graph, missing bool) *up {
 	return &up{
 		Driver: d, Graph: g, missing: missing,
 		clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{},
-		webRoots: map[*topology.Server]string{}, renewed: map[*topology.Server]bool{},
+		webRoots: map[*topology.Server]string{}, ownImages: map[*topology.Workload]map[string]string{}, renewed: map[*topology.Server]bool{},
 	}
 }
 

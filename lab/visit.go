@@ -273,7 +273,7 @@ func (a *asked) webhook(ctx context.Context) error {
 
 func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStatus {
 	s := WorkloadStatus{Name: w.Name, Cluster: w.Cluster().Name, SPIFFEID: w.ID.String(), URL: w.URL()}
-	if s.URL == "" && v.networked() {
+	if s.URL == "" && v.networked() && w.App.Port > 0 {
 		s.Address = w.Port().String()
 	}
 	c, is := v.clusters[w.Cluster()], v.workloads[w]
@@ -283,7 +283,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	err := c.in.Pods.Ready(ctx, deployment(w))
+	err := ready(ctx, c.in, w)
 	server := v.servers[w.Member.Server]
 	switch {
 	case err != nil:
@@ -297,10 +297,10 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
-	if err == nil && w.App.Tells == "" && c.unconnected != nil {
+	if err == nil && w.Shows() && w.App.Tells == "" && c.unconnected != nil {
 		err = because(CutOff, "nobody can say what it presents: %w", c.unconnected)
 	}
-	if err == nil && v.networked() {
+	if err == nil && v.networked() && w.Shows() {
 		err = server.because(*is, v.checkSVID(ctx, c.in, w, server.bundle))
 	}
 	s.Health = health(err)

@@ -766,6 +766,14 @@ func crd(kind string) any {
 	}
 }
 
+func (w images) Own(context.Context, topology.OwnImage) (string, error) {
+	return "", errors.New("no lab of these tests has a program of its own")
+}
+
+func (w images) LoadOwn(context.Context, string, string, string) (bool, error) {
+	return false, errors.New("no lab of these tests has a program of its own")
+}
+
 func (w images) LoadDemo(ctx context.Context, name, cluster, app string) (loaded bool, err error) {
 	err = w.do(ctx, "Images.LoadDemo "+app, func(changed func()) error {
 		n := w.nodes[nodeName{name, cluster}]

@@ -66,12 +66,26 @@ type Pods interface {
 	Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error)
 }
 
-// Release is a chart with its values.
+// Release is a chart with its values, or manifests.
 type Release struct {
 	Name, Namespace string
 	// Chart is the folder of a chart: a path, or the name of one of charts.FS.
 	Chart  string
 	Values any
+	// Manifests is the path of a folder with plain manifests, in the place of a chart.
+	Manifests string
+	// Edit changes what the chart or the manifests come to; it may be nil.
+	Edit *Edit
+}
+
+// Edit is what is changed of the objects of a release.
+type Edit struct {
+	// Images gives the reference of each image that a container may name.
+	Images map[string]string `json:"images,omitempty"`
+	// Address is given to each Service of type LoadBalancer that names none.
+	Address string `json:"address,omitempty"`
+	// More are objects besides.
+	More []any `json:"more,omitempty"`
 }
 
 // Releases installs charts.

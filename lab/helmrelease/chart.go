@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -22,7 +23,7 @@ import (
 // without a cluster: as for a first install into one of the Kubernetes version
 // that this Helm was built for. Templates that come out empty are left out.
 func Render(r Release) (map[string]string, error) {
-	files, err := read(r.Chart)
+	files, err := r.files()
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +53,14 @@ func Render(r Release) (map[string]string, error) {
 		}
 	}
 	return rendered, nil
+}
+
+// files returns the files of the chart, or of one that manifests are made into.
+func (r Release) files() ([]*loader.BufferedFile, error) {
+	if r.Manifests == nil {
+		return read(r.Chart)
+	}
+	return wrap(r.Name, r.Manifests)
 }
 
 // read returns a chart's files in the order of their paths.
@@ -108,14 +117,19 @@ func load(files []*loader.BufferedFile) (*chart.Chart, error) {
 	return loaded, nil
 }
 
-// digest is the same for the same chart and values, and fits into a label.
-func digest(files []*loader.BufferedFile, values map[string]any) (string, error) {
+// digest is the same for the same chart, values and edit, and fits into a label.
+func digest(files []*loader.BufferedFile, values map[string]any, edit *access.Edit) (string, error) {
 	sum := sha256.New()
 	for _, f := range files {
 		_, _ = fmt.Fprintf(sum, "%q %d\n%s\n", f.Name, len(f.Data), f.Data)
 	}
 	if err := json.NewEncoder(sum).Encode(values); err != nil {
 		return "", fmt.Errorf("encode values: %w", err)
+	}
+	if edit != nil {
+		if err := json.NewEncoder(sum).Encode(edit); err != nil {
+			return "", fmt.Errorf("encode edit: %w", err)
+		}
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:16]), nil
 }

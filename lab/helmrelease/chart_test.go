@@ -52,7 +52,7 @@ func TestDigest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := digest(files, decoded)
+		d, err := digest(files, decoded, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

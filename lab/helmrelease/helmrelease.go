@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
@@ -43,6 +44,11 @@ type Release struct {
 	// Chart is the folder of the chart: os.DirFS of a path, fs.Sub of what is
 	// embedded. Files that its .helmignore names do not count.
 	Chart fs.FS
+	// Manifests is a folder of plain manifests, in the place of a chart.
+	Manifests fs.FS
+	// Edit changes what the chart or the manifests come to, but for hooks; it may be
+	// nil.
+	Edit *access.Edit
 	// Values is anything that encodes to a JSON object; nil stands for the
 	// chart's own values.
 	Values any
@@ -104,7 +110,7 @@ func (c *Client) Apply(ctx context.Context, r Release) (changed bool, err error)
 }
 
 func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error) {
-	files, err := read(r.Chart)
+	files, err := r.files()
 	if err != nil {
 		return false, err
 	}
@@ -112,7 +118,7 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 	if err != nil {
 		return false, err
 	}
-	want, err := digest(files, values)
+	want, err := digest(files, values, r.Edit)
 	if err != nil {
 		return false, err
 	}
@@ -190,6 +196,9 @@ func install(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 	// The API server checks what it is given; fetching its whole schema to do
 	// so here as well takes longer than all else.
 	do.DisableOpenAPIValidation = true
+	if r.Edit != nil {
+		do.PostRenderer = editor{r.Edit}
+	}
 	_, err := do.Run(c, values)
 	return err
 }
@@ -206,8 +215,11 @@ func upgrade(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 	// Without it, no values means those of the revision before.
 	do.ResetValues = true
 	do.CleanupOnFail = true
-	if manifest != "" {
+	switch {
+	case manifest != "":
 		do.PostRenderer = verbatim(manifest)
+	case r.Edit != nil:
+		do.PostRenderer = editor{r.Edit}
 	}
 	_, err := do.Run(r.Name, c, values)
 	return err

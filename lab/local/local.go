@@ -24,6 +24,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/docker"
+	"github.com/fedlab-dev/fedlab/lab/helmrelease"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
@@ -108,6 +109,7 @@ func New(o Options) (*Driver, error) {
 				Hands:        hands{engine},
 				Kubeconfigs:  kubeconfigs{kind},
 				Programs:     demo.Catalogue{},
+				Rendered:     helmrelease.Objects,
 				Labs:         labs{engine}.list,
 				Connect:      connect,
 				Watchers:     func(clusters int) error { return host.Watchers(host.Local(), clusters) },

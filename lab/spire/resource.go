@@ -158,7 +158,7 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 			SPIFFEIDTemplate: "spiffe://{{ .TrustDomain }}" + w.App.IDTemplate,
 			// Kubernetes itself labels each namespace with its name.
 			NamespaceSelector: LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.Namespace}},
-			PodSelector:       LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/name": w.App.Name}},
+			PodSelector:       LabelSelector{MatchLabels: w.PodSelector()},
 			WorkloadSelectorTemplates: append([]string{
 				"k8s:ns:" + w.Namespace,
 				"k8s:sa:" + w.App.ServiceAccount,

@@ -235,6 +235,15 @@ func (w *Workload) Port() netip.AddrPort { return netip.AddrPortFrom(w.Address, 
 // PodLabels returns the labels of the workload's pods that its SPIFFE ID is made of.
 func (w *Workload) PodLabels() map[string]string { return w.spec.podLabels() }
 
+// PodSelector returns labels that only the workload's pods have in their namespace; for
+// a person's own program, none.
+func (w *Workload) PodSelector() map[string]string {
+	if w.Own != nil {
+		return map[string]string{}
+	}
+	return map[string]string{"app.kubernetes.io/name": w.App.Name}
+}
+
 // URL returns where a browser on this machine finds the workload's page; empty
 // where the workload is not exposed.
 func (w *Workload) URL() string { return w.spec.URL() }
