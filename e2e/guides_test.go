@@ -34,19 +34,22 @@ var _ = Describe("The guide", Label("guide", "slow"), func() {
 		It(name+" does what it shows", func(ctx SpecContext) {
 			source, err := os.ReadFile(path)
 			Expect(err).NotTo(HaveOccurred())
-			preset := presetOf(source)
-			file, err := labFile(ctx, preset, "guide-")
+			checkout := filepath.Join(under.scratch, "guide-"+name)
+			Expect(guide.Copy(checkout, root)).To(Succeed())
+			DeferCleanup(os.RemoveAll, checkout)
+			preset := labOf(source)
+			opened := preset
+			if strings.HasSuffix(preset, ".yaml") {
+				opened = filepath.Join(checkout, preset)
+			}
+			file, err := labFile(ctx, opened, "guide-")
 			Expect(err).NotTo(HaveOccurred())
 			lesson, err := existing(under.command, file)
 			Expect(err).NotTo(HaveOccurred())
 			DeferCleanup(lesson.close)
 			DeferCleanup(lesson.end, name, NodeTimeout(2*time.Minute))
-			shown, err := config.For(demo.Apps()).Open(preset)
+			shown, err := config.For(demo.Apps()).Open(opened)
 			Expect(err).NotTo(HaveOccurred())
-
-			checkout := filepath.Join(under.scratch, "guide-"+name)
-			Expect(guide.Copy(checkout, root)).To(Succeed())
-			DeferCleanup(os.RemoveAll, checkout)
 			began := time.Now()
 			Expect(guide.Run(ctx, filepath.Join("docs", "guides", filepath.Base(path)), guide.Options{
 				Dir: checkout,
@@ -70,9 +73,12 @@ func (s *subject) end(ctx context.Context, guide string) {
 	Expect(s.fedlab(ctx, "down")).To(endWell())
 }
 
-// presetOf returns the one preset that a guide brings up: the one that it names,
-// or else the default.
-func presetOf(source []byte) string {
+// labOf returns the one lab that a guide brings up: that of a file beside it, the
+// preset that it names, or else the default.
+func labOf(source []byte) string {
+	if file := regexp.MustCompile(`LAB=(docs/guides/\S+\.yaml)`).FindSubmatch(source); file != nil {
+		return string(file[1])
+	}
 	for _, name := range config.Presets() {
 		if name != config.DefaultPreset && regexp.MustCompile(`(LAB=|--lab )`+regexp.QuoteMeta(name)+`\b`).Match(source) {
 			return name
