@@ -116,6 +116,14 @@ var _ = Describe("Programs of one's own", Ordered, Label("own"), func() {
 		began := time.Now()
 		Expect(lab.fedlab(ctx, "up")).To(endWell())
 		measured("a lab of one's own programs up in", began)
+		// Nobody killed this bring-up: what SPIRE needs is there when it starts.
+		restarts, err := lab.restarts(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		for container, n := range restarts {
+			if strings.Contains(container, "spire") {
+				Expect(n).To(BeZero(), container)
+			}
+		}
 	}, NodeTimeout(10*time.Minute))
 
 	It("are called across the federation", func(ctx SpecContext) {
