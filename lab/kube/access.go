@@ -8,8 +8,8 @@ import (
 	"io"
 	"net"
 	"reflect"
-	"sort"
-	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 )
@@ -26,10 +26,11 @@ type objects struct{ cluster *Cluster }
 // any time.
 func (o objects) Apply(ctx context.Context, all ...any) (changed bool, err error) {
 	for _, object := range all {
-		key, err := keyOf(object)
+		decoded, err := decode(object)
 		if err != nil {
-			return changed, err
+			return changed, fmt.Errorf("apply: %w", err)
 		}
+		key := access.ObjectKey{APIVersion: decoded.GetAPIVersion(), Kind: decoded.GetKind(), Namespace: decoded.GetNamespace(), Name: decoded.GetName()}
 		before, err := o.asked(ctx, key)
 		if err != nil {
 			return changed, err
@@ -75,12 +76,12 @@ func (o objects) Delete(ctx context.Context, key access.ObjectKey) error {
 	})
 }
 
-func (o objects) Named(ctx context.Context, kind access.ObjectKey, labels map[string]string) ([]string, error) {
-	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selecting(labels))
+func (o objects) Named(ctx context.Context, kind access.ObjectKey, with map[string]string) ([]string, error) {
+	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
 }
 
-func (o objects) List(ctx context.Context, kind access.ObjectKey, labels map[string]string, into any) error {
-	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selecting(labels))
+func (o objects) List(ctx context.Context, kind access.ObjectKey, with map[string]string, into any) error {
+	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
 	if err != nil {
 		return err
 	}
@@ -88,19 +89,6 @@ func (o objects) List(ctx context.Context, kind access.ObjectKey, labels map[str
 }
 
 func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
-
-func keyOf(object any) (access.ObjectKey, error) {
-	var o struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Metadata   struct {
-			Namespace string `json:"namespace"`
-			Name      string `json:"name"`
-		} `json:"metadata"`
-	}
-	err := convert(object, &o)
-	return access.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, err
-}
 
 // convert turns one JSON shape into another.
 func convert(from, to any) error {
@@ -126,19 +114,11 @@ func (p pods) Started(ctx context.Context, set access.ObjectKey, container strin
 }
 
 func (p pods) Ready(ctx context.Context, key access.ObjectKey) error {
-	switch key.Kind {
-	case "Deployment":
-		return p.cluster.DeploymentReady(ctx, key.Namespace, key.Name)
-	case "StatefulSet":
-		return p.cluster.StatefulSetReady(ctx, key.Namespace, key.Name)
-	case "DaemonSet":
-		return p.cluster.DaemonSetReady(ctx, key.Namespace, key.Name)
-	}
-	return fmt.Errorf("nothing is known about the readiness of a %s", key.Kind)
+	return p.cluster.WorkloadReady(ctx, key.Kind, key.Namespace, key.Name)
 }
 
-func (p pods) Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error) {
-	found, err := p.cluster.Pods(ctx, namespace, selecting(labels))
+func (p pods) Named(ctx context.Context, namespace string, with map[string]string) ([]string, error) {
+	found, err := p.cluster.Pods(ctx, namespace, labels.Set(with).String())
 	var names []string
 	for _, pod := range found {
 		if pod.Ready {
@@ -148,21 +128,11 @@ func (p pods) Named(ctx context.Context, namespace string, labels map[string]str
 	return names, err
 }
 
-// selecting selects what has all of these labels.
-func selecting(labels map[string]string) string {
-	terms := make([]string, 0, len(labels))
-	for k, v := range labels {
-		terms = append(terms, k+"="+v)
-	}
-	sort.Strings(terms)
-	return strings.Join(terms, ",")
-}
-
 type terminals struct{ cluster *Cluster }
 
 func (t terminals) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
 	err := t.cluster.Run(ctx, namespace, pod, container, s, argv...)
-	if ended := (*ExitError)(nil); errors.As(err, &ended) {
+	if ended, ok := errors.AsType[*ExitError](err); ok {
 		return &access.EndedError{Program: argv[0], Code: ended.Code}
 	}
 	return err

@@ -106,17 +106,6 @@ func operations() map[string]operation {
 			},
 			want: "list ConfigMap: ",
 		},
-		"ConfigMap": {
-			do: func(ctx context.Context, c *Cluster) error {
-				_, _, err := c.ConfigMap(ctx, "fedlab", "lab")
-				return err
-			},
-			want: "read ConfigMap fedlab/lab: ",
-		},
-		"SetConfigMap": {
-			do:   func(ctx context.Context, c *Cluster) error { return c.SetConfigMap(ctx, "fedlab", "lab", nil) },
-			want: "apply ConfigMap fedlab/lab: ",
-		},
 		"Scale": {
 			do:   func(ctx context.Context, c *Cluster) error { return c.Scale(ctx, "Deployment", "demo", "x", 0) },
 			want: "scale Deployment demo/x to 0: ",
@@ -132,19 +121,19 @@ func operations() map[string]operation {
 			},
 			want: "read log of demo/x, container y: ",
 		},
-		"Events": {
-			do:   func(ctx context.Context, c *Cluster) error { _, err := c.Events(ctx, "demo"); return err },
-			want: "list events: ",
-		},
 		"DeploymentReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/deployments/x": notReady}),
-			do:      func(ctx context.Context, c *Cluster) error { return expected(c.DeploymentReady(ctx, "demo", "x")) },
-			want:    "deployment demo/x: ",
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.WorkloadReady(ctx, "Deployment", "demo", "x"))
+			},
+			want: "deployment demo/x: ",
 		},
 		"StatefulSetReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/statefulsets/x": notReady}),
-			do:      func(ctx context.Context, c *Cluster) error { return expected(c.StatefulSetReady(ctx, "demo", "x")) },
-			want:    "statefulset demo/x: ",
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.WorkloadReady(ctx, "StatefulSet", "demo", "x"))
+			},
+			want: "statefulset demo/x: ",
 		},
 		"StatefulSetStarted": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/statefulsets/x": notUpdated}),
@@ -155,8 +144,10 @@ func operations() map[string]operation {
 		},
 		"DaemonSetReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/daemonsets/x": notReady}),
-			do:      func(ctx context.Context, c *Cluster) error { return expected(c.DaemonSetReady(ctx, "demo", "x")) },
-			want:    "daemonset demo/x: ",
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.WorkloadReady(ctx, "DaemonSet", "demo", "x"))
+			},
+			want: "daemonset demo/x: ",
 		},
 	}
 }

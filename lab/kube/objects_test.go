@@ -2,7 +2,6 @@ package kube
 
 import (
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -74,48 +73,6 @@ func TestApplyRefuses(t *testing.T) {
 				t.Errorf("sent it all the same: %v", a.calls)
 			}
 		})
-	}
-}
-
-func TestApplyYAML(t *testing.T) {
-	a := newAPI()
-	c := connect(t, a)
-	err := c.ApplyYAML(t.Context(), []byte(`# nothing
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: fedlab}
----
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {namespace: fedlab, name: lab}
-data: {lab.yaml: "a: b"}
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, found, err := c.ConfigMap(t.Context(), "fedlab", "lab")
-	if err != nil || !found || data["lab.yaml"] != "a: b" || len(a.objects) != 2 {
-		t.Errorf("data %v, found %t, error %v, objects %v", data, found, err, a.objects)
-	}
-	if err := c.ApplyYAML(t.Context(), []byte("a: [")); err == nil || !strings.HasPrefix(err.Error(), "apply: parse YAML: ") {
-		t.Errorf("bad YAML: %v", err)
-	}
-}
-
-func TestConfigMap(t *testing.T) {
-	a := newAPI()
-	c := connect(t, a)
-	if _, found, err := c.ConfigMap(t.Context(), "fedlab", "lab"); found || err != nil {
-		t.Errorf("absent: found %t, error %v", found, err)
-	}
-	want := map[string]string{"lab.yaml": "a: b"}
-	if err := c.SetConfigMap(t.Context(), "fedlab", "lab", want); err != nil {
-		t.Fatal(err)
-	}
-	if data, found, err := c.ConfigMap(t.Context(), "fedlab", "lab"); !found || err != nil || !reflect.DeepEqual(data, want) {
-		t.Errorf("data %v, found %t, error %v", data, found, err)
 	}
 }
 
