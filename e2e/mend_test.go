@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,7 +93,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			if err != nil {
 				return err
 			}
-			helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
+			helm, err := helmrelease.New(kubeconfig)
 			if err != nil {
 				return err
 			}

@@ -8,51 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
-	"strings"
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
-	"helm.sh/helm/v3/pkg/chartutil"
-	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/ignore"
 )
-
-// Render returns what a chart makes of values, by the path of the template,
-// without a cluster: as for a first install into one of the Kubernetes version
-// that this Helm was built for. Templates that come out empty are left out.
-func Render(r Release) (map[string]string, error) {
-	files, err := read(r.Chart)
-	if err != nil {
-		return nil, err
-	}
-	loaded, err := load(files)
-	if err != nil {
-		return nil, err
-	}
-	values, err := plain(r.Values)
-	if err != nil {
-		return nil, err
-	}
-	if err := chartutil.ProcessDependenciesWithMerge(loaded, values); err != nil {
-		return nil, fmt.Errorf("render chart %s: %w", loaded.Name(), err)
-	}
-	options := chartutil.ReleaseOptions{Name: r.Name, Namespace: r.Namespace, Revision: 1, IsInstall: true}
-	all, err := chartutil.ToRenderValues(loaded, values, options, chartutil.DefaultCapabilities)
-	if err != nil {
-		return nil, fmt.Errorf("render chart %s: %w", loaded.Name(), err)
-	}
-	rendered, err := engine.Render(loaded, all)
-	if err != nil {
-		return nil, fmt.Errorf("render chart %s: %w", loaded.Name(), err)
-	}
-	for name, text := range rendered {
-		if strings.TrimSpace(text) == "" || path.Ext(name) == ".txt" {
-			delete(rendered, name)
-		}
-	}
-	return rendered, nil
-}
 
 // read returns a chart's files in the order of their paths.
 func read(folder fs.FS) ([]*loader.BufferedFile, error) {

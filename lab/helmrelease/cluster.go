@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -22,15 +21,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// cluster makes the configuration that Helm's actions work with.
 type cluster struct {
 	kubeconfig clientcmd.ClientConfig
 	config     *rest.Config
 	client     kubernetes.Interface
-	log        *slog.Logger
 }
 
-func newCluster(kubeconfig []byte, log *slog.Logger) (*cluster, error) {
+func newCluster(kubeconfig []byte) (*cluster, error) {
 	loader, err := clientcmd.NewClientConfigFromBytes(kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
@@ -46,7 +43,7 @@ func newCluster(kubeconfig []byte, log *slog.Logger) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure client of %s: %w", config.Host, err)
 	}
-	return &cluster{kubeconfig: loader, config: config, client: client, log: log}, nil
+	return &cluster{kubeconfig: loader, config: config, client: client}, nil
 }
 
 // ensureNamespace makes a namespace unless it exists. Helm could, but fetches
@@ -76,15 +73,15 @@ func (c *cluster) configuration(ctx context.Context, namespace string) (*action.
 		kinds:  kinds,
 		mapper: restmapper.NewDeferredDiscoveryRESTMapper(kinds),
 	}
-	log := func(format string, v ...any) { c.log.DebugContext(ctx, fmt.Sprintf(format, v...)) }
+	silent := func(string, ...any) {}
 	objects := kube.New(getter)
 	objects.Namespace = namespace
-	objects.Log = log
+	objects.Log = silent
 	return &action.Configuration{
 		RESTClientGetter: getter,
 		KubeClient:       objects,
 		Releases:         storage.Init(driver.NewSecrets(client.CoreV1().Secrets(namespace))),
-		Log:              log,
+		Log:              silent,
 		HookOutputFunc:   func(_, _, _ string) io.Writer { return io.Discard },
 	}, nil
 }

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -50,26 +49,16 @@ type Release struct {
 	Timeout time.Duration
 }
 
-// Status is how a release stands.
-type Status struct {
-	Revision int
-	// State is Helm's word: deployed, failed, pending-install and so on.
-	State       string
-	Description string
-	// Chart and Version name the chart that it was made from.
-	Chart, Version string
-}
-
 // Client applies releases to one cluster. It is safe for concurrent use on
 // different releases.
 type Client struct {
 	cluster *cluster
 }
 
-// New makes a client for the current context of a kubeconfig, and lets Helm log
-// to log. It connects to nothing yet and leaves no file behind.
-func New(kubeconfig []byte, log *slog.Logger) (*Client, error) {
-	cluster, err := newCluster(kubeconfig, log)
+// New makes a client for the current context of a kubeconfig. It connects to
+// nothing yet and leaves no file behind. What Helm logs is discarded.
+func New(kubeconfig []byte) (*Client, error) {
+	cluster, err := newCluster(kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -220,23 +209,6 @@ func (v verbatim) Run(*bytes.Buffer) (*bytes.Buffer, error) {
 	return bytes.NewBufferString(string(v)), nil
 }
 
-// Status returns how a release stands; found is false when there is none.
-func (c *Client) Status(ctx context.Context, namespace, name string) (s Status, found bool, err error) {
-	helm, err := c.cluster.configuration(ctx, namespace)
-	if err != nil {
-		return Status{}, false, err
-	}
-	last, err := lastRevision(helm, name)
-	if err != nil || last == nil {
-		return Status{}, false, err
-	}
-	s = Status{Revision: last.Version, State: last.Info.Status.String(), Description: last.Info.Description}
-	if last.Chart != nil && last.Chart.Metadata != nil {
-		s.Chart, s.Version = last.Chart.Metadata.Name, last.Chart.Metadata.Version
-	}
-	return s, true, nil
-}
-
 // Name is what a release is called in a cluster.
 type Name struct{ Namespace, Name string }
 
@@ -288,10 +260,7 @@ func uninstall(helm *action.Configuration, name string, patience time.Duration) 
 	// Helm logs why it cannot delete, and returns that it cannot.
 	var said string
 	log := helm.Log
-	helm.Log = func(format string, v ...any) {
-		said = fmt.Sprintf(format, v...)
-		log(format, v...)
-	}
+	helm.Log = func(format string, v ...any) { said = fmt.Sprintf(format, v...) }
 	defer func() { helm.Log = log }()
 	if _, err := do.Run(name); err != nil {
 		return fmt.Errorf("%w; helm's last words: %s", err, said)
