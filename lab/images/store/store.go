@@ -141,9 +141,25 @@ func (s *Store) Make(ctx context.Context, name, key string, fill Fill) (_ string
 }
 
 // fill makes an artifact beside its place and moves it there.
-func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) (err error) {
+func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) error {
 	final := filepath.Join(s.builds(), slug)
-	dir := final + partial
+	return inFresh(final+partial, func(dir string) error {
+		if err := fill(ctx, dir, log); err != nil {
+			return err
+		}
+		if err := syncTree(dir); err != nil {
+			return err
+		}
+		if err := os.Rename(dir, final); err != nil {
+			return err
+		}
+		return flush(s.builds())
+	})
+}
+
+// inFresh gives do an empty folder, whatever was there before, and removes it
+// afterwards.
+func inFresh(dir string, do func(dir string) error) (err error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -151,16 +167,7 @@ func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := fill(ctx, dir, log); err != nil {
-		return err
-	}
-	if err := syncTree(dir); err != nil {
-		return err
-	}
-	if err := os.Rename(dir, final); err != nil {
-		return err
-	}
-	return flush(s.builds())
+	return do(dir)
 }
 
 // syncTree makes sure that files have reached the disk before the folder gets
@@ -248,15 +255,7 @@ func (s *Store) Scratch(ctx context.Context, do func(dir string) error) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	dir := filepath.Join(s.builds(), name+partial)
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return do(dir)
+	return inFresh(filepath.Join(s.builds(), name+partial), do)
 }
 
 // Prune removes all artifacts but those whose slugs are in keep, what killed
