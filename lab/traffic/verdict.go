@@ -254,7 +254,6 @@ func (s Stream) offers(calls []Call) error {
 	return nil
 }
 
-// over is when a call ended.
 func (c Call) over() time.Time { return c.At.Add(c.Took) }
 
 func unanswered(c Call) bool { return c.Outcome != Answered }

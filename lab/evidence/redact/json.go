@@ -28,8 +28,8 @@ func nextJSON(text []byte, at int) (start, end int) {
 		if err == nil {
 			return at, at + int(decoder.InputOffset())
 		}
-		syntax := (*json.SyntaxError)(nil)
-		if !errors.As(err, &syntax) {
+		syntax, broken := errors.AsType[*json.SyntaxError](err)
+		if !broken {
 			break // it breaks off with the text
 		}
 		at += max(1, int(syntax.Offset)-1)
@@ -50,7 +50,6 @@ func (r *redactor) json(text []byte, depth int) []byte {
 	return apply(text, w.edits)
 }
 
-// walker goes through valid JSON once.
 type walker struct {
 	*redactor
 	text  []byte
@@ -69,13 +68,8 @@ type value struct {
 	refers bool
 }
 
-func (w *walker) space() {
-	for w.at < len(w.text) && strings.IndexByte(" \t\r\n", w.text[w.at]) >= 0 {
-		w.at++
-	}
-}
+func (w *walker) space() { w.at = skip(w.text, w.at, " \t\r\n") }
 
-// value reads the value that is next.
 func (w *walker) value() value {
 	w.space()
 	v := value{start: w.at, kind: w.text[w.at]}
