@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -23,7 +22,6 @@ import (
 
 func main() { process.Main(svid.Or(run)) }
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	upstreams calls.Targets
@@ -31,8 +29,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("api-gateway", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("api-gateway", stderr)
 	named := s.Flags(flags)
 	flags.Var(&s.upstreams, "upstreams", "JSON array of the upstreams: the name is the first part of the paths that lead there, the url has no path")
 	if err := process.Parse(flags, "GATEWAY", named, args, env); err != nil {

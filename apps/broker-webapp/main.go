@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,12 +20,10 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 )
 
 func main() { process.Main(svid.Or(run)) }
 
-// settings are what flags and environment say.
 type settings struct {
 	listen         string
 	socket         string
@@ -43,8 +40,7 @@ func (s settings) words() diagnosis.Call {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("broker-webapp", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("broker-webapp", stderr)
 	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
 	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.StringVar(&s.address, "quotes-address", "", "host:port of the quotes server; required")
@@ -89,12 +85,6 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		"quotes_server", s.address, "quotes_id", s.server.String(), "workload_api", s.socket)
 
 	caller := &caller{settings: s, holder: source, now: time.Now, log: log}
-	feed := feed.New("quotes", caller.call, time.Now, log)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return source.Run(ctx) })
-	group.Go(func() error {
-		handler := newHandler(feed, source, s, time.Now)
-		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
-	})
-	return group.Wait()
+	handler := newHandler(feed.New("quotes", caller.call, time.Now, log), source, s, time.Now)
+	return service.Serve(ctx, source, process.HTTP(listener, handler, 2*identity.CallBound, log))
 }

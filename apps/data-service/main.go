@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -24,7 +23,6 @@ import (
 
 func main() { process.Main(svid.Or(run)) }
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	raw      identity.TrustDomains
@@ -36,8 +34,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("data-service", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("data-service", stderr)
 	named := s.Flags(flags)
 	named["raw-trust-domains"] = rawVariable
 	s.database.Flags(flags)

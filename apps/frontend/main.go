@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"embed"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,7 +21,6 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
-	"golang.org/x/sync/errgroup"
 )
 
 //go:embed page
@@ -30,7 +28,6 @@ var files embed.FS
 
 func main() { process.Main(svid.Or(run)) }
 
-// settings are what flags and environment say.
 type settings struct {
 	listen string
 	socket string
@@ -40,8 +37,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("frontend", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("frontend", stderr)
 	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
 	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.Var(&s.calls, "calls", "JSON array of the calls to make; required")
@@ -71,13 +67,8 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return fmt.Errorf("open -listen: %w", err)
 	}
 	log.InfoContext(ctx, "serving the page", "listen", listener.Addr().String(), "calls", s.calls.String(), "workload_api", s.socket)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return source.Run(ctx) })
-	group.Go(func() error {
-		handler := newHandler(s.calls, s.names, source, time.Now, log)
-		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
-	})
-	return group.Wait()
+	handler := newHandler(s.calls, s.names, source, time.Now, log)
+	return service.Serve(ctx, source, process.HTTP(listener, handler, 2*identity.CallBound, log))
 }
 
 func newHandler(targets []calls.Target, names page.Names, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {

@@ -9,7 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -33,7 +32,6 @@ func main() {
 	}))
 }
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	database database.Settings
@@ -45,8 +43,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("legacy-bridge", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("legacy-bridge", stderr)
 	named := s.Flags(flags)
 	named["allow-database-ids"] = databaseIDsVariable
 	s.database.Flags(flags)

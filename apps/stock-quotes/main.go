@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -20,7 +19,6 @@ import (
 
 func main() { process.Main(svid.Or(run)) }
 
-// settings are what flags and environment say.
 type settings struct {
 	listen         string
 	health         string
@@ -32,8 +30,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("stock-quotes", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("stock-quotes", stderr)
 	flags.StringVar(&s.listen, "listen", ":8090", "address that answers quotes, over mutual TLS")
 	flags.StringVar(&s.health, "health-listen", ":8091", "address of /healthz and /readyz, in plain HTTP")
 	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")

@@ -30,17 +30,14 @@ func Main(run func(ctx context.Context, args []string, env func(string) string, 
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
 	cancel()
-	var usage *UsageError
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return
-	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
+	fmt.Fprintln(os.Stderr, err)
+	if _, wrong := errors.AsType[*UsageError](err); wrong {
+		os.Exit(2)
+	}
+	os.Exit(1)
 }
 
 // UsageError says which setting is wrong, and what would be right.
@@ -53,6 +50,13 @@ func (e *UsageError) Unwrap() error { return e.Cause }
 // Usagef returns a *UsageError of what Errorf returns.
 func Usagef(format string, args ...any) error {
 	return &UsageError{Cause: fmt.Errorf(format, args...)}
+}
+
+// Flags returns a set of flags for a program, whose help goes to stderr.
+func Flags(program string, stderr io.Writer) *flag.FlagSet {
+	flags := flag.NewFlagSet(program, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	return flags
 }
 
 // Parse sets flags from args and, where args do not name one, from the

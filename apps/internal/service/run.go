@@ -28,6 +28,15 @@ func Source(socket string, log *slog.Logger) (*identity.Source, error) {
 	return source, nil
 }
 
+// Serve runs a server beside the source of its identity, until ctx ends or one of
+// them fails.
+func Serve(ctx context.Context, source *identity.Source, server process.Server) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return source.Run(ctx) })
+	group.Go(func() error { return server.Run(ctx) })
+	return group.Wait()
+}
+
 // Program is a server with an identity.
 type Program struct {
 	Source *identity.Source

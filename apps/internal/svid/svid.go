@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -61,8 +60,7 @@ func Or(run Run) Run {
 // Print prints what the Workload API gives, once.
 func Print(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) error {
 	var socket, audience string
-	flags := flag.NewFlagSet(Command, flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags(Command, stderr)
 	flags.StringVar(&socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.StringVar(&audience, "audience", "", "also fetch JWT-SVIDs for this audience")
 	if err := process.Parse(flags, "SVID", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
