@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -19,7 +18,7 @@ func (c *Cluster) Access() access.Cluster {
 	return access.Cluster{Objects: objects{c}, Pods: pods{c}, Terminals: terminals{c}}
 }
 
-type objects struct{ cluster *Cluster }
+type objects struct{ *Cluster }
 
 // Apply finds out whether anything changed by what is asked for before and
 // after. The version of an object does not tell: controllers write its status at
@@ -35,7 +34,7 @@ func (o objects) Apply(ctx context.Context, all ...any) (changed bool, err error
 		if err != nil {
 			return changed, err
 		}
-		if err := o.cluster.Apply(ctx, object); err != nil {
+		if err := o.Cluster.Apply(ctx, object); err != nil {
 			return changed, err
 		}
 		after, err := o.asked(ctx, key)
@@ -62,7 +61,7 @@ func (o objects) asked(ctx context.Context, key access.ObjectKey) (map[string]an
 }
 
 func (o objects) Object(ctx context.Context, key access.ObjectKey, into any) (bool, error) {
-	object, found, err := o.cluster.Object(ctx, key.APIVersion, key.Kind, key.Namespace, key.Name)
+	object, found, err := o.Cluster.Object(ctx, key.APIVersion, key.Kind, key.Namespace, key.Name)
 	if err != nil || !found {
 		return false, err
 	}
@@ -70,25 +69,23 @@ func (o objects) Object(ctx context.Context, key access.ObjectKey, into any) (bo
 }
 
 func (o objects) Delete(ctx context.Context, key access.ObjectKey) error {
-	return o.cluster.Delete(ctx, map[string]any{
+	return o.Cluster.Delete(ctx, map[string]any{
 		"apiVersion": key.APIVersion, "kind": key.Kind,
 		"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
 	})
 }
 
 func (o objects) Named(ctx context.Context, kind access.ObjectKey, with map[string]string) ([]string, error) {
-	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
+	return o.Cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
 }
 
 func (o objects) List(ctx context.Context, kind access.ObjectKey, with map[string]string, into any) error {
-	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
+	all, err := o.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
 	if err != nil {
 		return err
 	}
 	return convert(all, into)
 }
-
-func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
 
 // convert turns one JSON shape into another.
 func convert(from, to any) error {
@@ -99,26 +96,10 @@ func convert(from, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-type pods struct{ cluster *Cluster }
-
-func (p pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error) {
-	return p.cluster.Exec(ctx, namespace, pod, container, argv...)
-}
-
-func (p pods) Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error) {
-	return p.cluster.Dial(ctx, namespace, pod, uint16(port))
-}
-
-func (p pods) Started(ctx context.Context, set access.ObjectKey, container string) error {
-	return p.cluster.StatefulSetStarted(ctx, set.Namespace, set.Name, container)
-}
-
-func (p pods) Ready(ctx context.Context, key access.ObjectKey) error {
-	return p.cluster.WorkloadReady(ctx, key.Kind, key.Namespace, key.Name)
-}
+type pods struct{ *Cluster }
 
 func (p pods) Named(ctx context.Context, namespace string, with map[string]string) ([]string, error) {
-	found, err := p.cluster.Pods(ctx, namespace, labels.Set(with).String())
+	found, err := p.Pods(ctx, namespace, labels.Set(with).String())
 	var names []string
 	for _, pod := range found {
 		if pod.Ready {
@@ -128,16 +109,19 @@ func (p pods) Named(ctx context.Context, namespace string, with map[string]strin
 	return names, err
 }
 
-type terminals struct{ cluster *Cluster }
+type terminals struct{ *Cluster }
 
 func (t terminals) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
-	err := t.cluster.Run(ctx, namespace, pod, container, s, argv...)
+	err := t.run(ctx, namespace, pod, container, s, argv)
 	if ended, ok := errors.AsType[*ExitError](err); ok {
 		return &access.EndedError{Program: argv[0], Code: ended.Code}
 	}
-	return err
+	if err != nil {
+		return notRun(err, namespace, pod, container, argv)
+	}
+	return nil
 }
 
 func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) error {
-	return t.cluster.CopyLogs(ctx, namespace, pod, container, o, out)
+	return t.CopyLogs(ctx, namespace, pod, container, o, out)
 }

@@ -46,21 +46,17 @@ func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, ar
 		if exit, failed := errors.AsType[*ExitError](err); failed {
 			exit.Stderr = end(stderr.String(), stderrTail)
 		}
-		return nil, fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
+		return nil, notRun(err, namespace, pod, container, argv)
 	}
 	return stdout.Bytes(), nil
 }
 
-// Run runs a command in a container with streams. The error is an [*ExitError],
-// without Stderr, when the command fails. When ctx ends, Run returns and the
-// command goes on.
-func (c *Cluster) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
-	if err := c.run(ctx, namespace, pod, container, s, argv); err != nil {
-		return fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
-	}
-	return nil
+func notRun(err error, namespace, pod, container string, argv []string) error {
+	return fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
 }
 
+// run returns when ctx ends, and the command goes on. The error is an [*ExitError],
+// without Stderr, when the command fails.
 func (c *Cluster) run(ctx context.Context, namespace, pod, container string, s access.Streams, argv []string) error {
 	err := c.exec(ctx, namespace, pod, remotecommand.StreamOptions{Stdin: s.In, Stdout: s.Out, Stderr: s.Err}, &corev1.PodExecOptions{
 		Container: container, Command: argv, Stdin: s.In != nil, Stdout: true, Stderr: true,

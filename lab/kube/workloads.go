@@ -9,6 +9,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // workload is what the three kinds have in common.
@@ -26,13 +28,13 @@ type workload struct {
 	refusals []string
 }
 
-func (c *Cluster) workload(ctx context.Context, kind, namespace, name string) (workload, error) {
-	w := workload{title: strings.ToLower(kind) + " " + namespace + "/" + name, idle: "scaled to no pod"}
+func (c *Cluster) workload(ctx context.Context, key access.ObjectKey) (workload, error) {
+	w := workload{title: strings.ToLower(key.Kind) + " " + key.Namespace + "/" + key.Name, idle: "scaled to no pod"}
 	var err error
-	switch kind {
+	switch key.Kind {
 	case "Deployment":
 		var d *appsv1.Deployment
-		if d, err = c.typed.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{}); err == nil {
+		if d, err = c.typed.AppsV1().Deployments(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{}); err == nil {
 			w.selector, w.seen = d.Spec.Selector, d.Status.ObservedGeneration >= d.Generation
 			w.count(replicas(d.Spec.Replicas), d.Status.ReadyReplicas, d.Status.UpdatedReplicas, d.Status.Replicas)
 			for _, condition := range d.Status.Conditions {
@@ -43,19 +45,19 @@ func (c *Cluster) workload(ctx context.Context, kind, namespace, name string) (w
 		}
 	case "StatefulSet":
 		var s *appsv1.StatefulSet
-		if s, err = c.typed.AppsV1().StatefulSets(namespace).Get(ctx, name, metav1.GetOptions{}); err == nil {
+		if s, err = c.typed.AppsV1().StatefulSets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{}); err == nil {
 			w.selector, w.seen = s.Spec.Selector, s.Status.ObservedGeneration >= s.Generation
 			w.count(replicas(s.Spec.Replicas), s.Status.ReadyReplicas, s.Status.UpdatedReplicas, s.Status.Replicas)
 		}
 	case "DaemonSet":
 		var d *appsv1.DaemonSet
-		if d, err = c.typed.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{}); err == nil {
+		if d, err = c.typed.AppsV1().DaemonSets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{}); err == nil {
 			w.selector, w.seen = d.Spec.Selector, d.Status.ObservedGeneration >= d.Generation
 			w.count(d.Status.DesiredNumberScheduled, d.Status.NumberReady, d.Status.UpdatedNumberScheduled, d.Status.CurrentNumberScheduled)
 			w.idle = "fits no node"
 		}
 	default:
-		return w, fmt.Errorf("nothing is known about the readiness of a %s", kind)
+		return w, fmt.Errorf("nothing is known about the readiness of a %s", key.Kind)
 	}
 	if err != nil {
 		return w, fmt.Errorf("read %s: %w", w.title, err)
@@ -91,18 +93,18 @@ func (c *Cluster) podsOf(ctx context.Context, namespace string, w workload) ([]P
 	return pods, nil
 }
 
-// WorkloadReady returns nil when each pod that a Deployment, StatefulSet or
+// Ready returns nil when each pod that a Deployment, StatefulSet or
 // DaemonSet should have is of its newest version and ready. Otherwise the error
 // says what keeps them. One that should have no pod does nothing, and is not ready.
-func (c *Cluster) WorkloadReady(ctx context.Context, kind, namespace, name string) error {
-	w, err := c.workload(ctx, kind, namespace, name)
+func (c *Cluster) Ready(ctx context.Context, key access.ObjectKey) error {
+	w, err := c.workload(ctx, key)
 	if err != nil {
 		return err
 	}
 	if err := w.scheduled(); err != nil || w.ready == w.want && w.old == 0 {
 		return err
 	}
-	pods, err := c.podsOf(ctx, namespace, w)
+	pods, err := c.podsOf(ctx, key.Namespace, w)
 	if err != nil {
 		return err
 	}
@@ -118,10 +120,10 @@ func (c *Cluster) WorkloadReady(ctx context.Context, kind, namespace, name strin
 	return fmt.Errorf("%s: %s", w.title, join(fmt.Sprintf("%d of %d ready", w.ready, w.want), strings.Join(causes, "; ")))
 }
 
-// StatefulSetStarted returns nil when each pod that a StatefulSet should have is
+// Started returns nil when each pod that a StatefulSet should have is
 // of its newest version, and that container of it has passed its startup probe.
-func (c *Cluster) StatefulSetStarted(ctx context.Context, namespace, name, container string) error {
-	w, err := c.workload(ctx, "StatefulSet", namespace, name)
+func (c *Cluster) Started(ctx context.Context, set access.ObjectKey, container string) error {
+	w, err := c.workload(ctx, set)
 	if err != nil {
 		return err
 	}
@@ -131,7 +133,7 @@ func (c *Cluster) StatefulSetStarted(ctx context.Context, namespace, name, conta
 	if w.updated < w.want {
 		return fmt.Errorf("%s: %d of %d of the newest version", w.title, w.updated, w.want)
 	}
-	pods, err := c.podsOf(ctx, namespace, w)
+	pods, err := c.podsOf(ctx, set.Namespace, w)
 	if err != nil {
 		return err
 	}

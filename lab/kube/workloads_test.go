@@ -78,7 +78,7 @@ func TestDeploymentReady(t *testing.T) {
 			for i, p := range tt.pods {
 				a.objects[fmt.Sprintf("/api/v1/namespaces/demo/pods/%d", i)] = object(t, p)
 			}
-			if err := connect(t, a).WorkloadReady(t.Context(), "Deployment", "demo", "x"); message(err) != tt.err {
+			if err := connect(t, a).Ready(t.Context(), demo("Deployment")); message(err) != tt.err {
 				t.Errorf("error %q\nwant  %q", message(err), tt.err)
 			}
 			if got := a.query.Get("labelSelector"); len(tt.pods) > 0 && got != "app=x" {
@@ -95,28 +95,28 @@ func TestOtherWorkloads(t *testing.T) {
 
 	set("statefulsets", `{"spec": {`+selector+`}, "status": {"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}}`)
 	set("daemonsets", `{"spec": {`+selector+`}, "status": {"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "updatedNumberScheduled": 1, "numberReady": 1}}`)
-	if err := c.WorkloadReady(t.Context(), "StatefulSet", "demo", "x"); err != nil {
+	if err := c.Ready(t.Context(), demo("StatefulSet")); err != nil {
 		t.Error(err)
 	}
-	if err := c.WorkloadReady(t.Context(), "DaemonSet", "demo", "x"); err != nil {
+	if err := c.Ready(t.Context(), demo("DaemonSet")); err != nil {
 		t.Error(err)
 	}
 
 	set("statefulsets", `{"spec": {"replicas": 2, `+selector+`}, "status": {"replicas": 2, "updatedReplicas": 1, "readyReplicas": 2}}`)
 	set("daemonsets", `{"spec": {`+selector+`}, "status": {"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberReady": 1}}`)
-	if err := c.WorkloadReady(t.Context(), "StatefulSet", "demo", "x"); message(err) != "statefulset demo/x: 2 of 2 ready: 1 of an older version" {
+	if err := c.Ready(t.Context(), demo("StatefulSet")); message(err) != "statefulset demo/x: 2 of 2 ready: 1 of an older version" {
 		t.Error(err)
 	}
-	if err := c.WorkloadReady(t.Context(), "DaemonSet", "demo", "x"); message(err) != "daemonset demo/x: 1 of 1 ready: 1 of an older version" {
+	if err := c.Ready(t.Context(), demo("DaemonSet")); message(err) != "daemonset demo/x: 1 of 1 ready: 1 of an older version" {
 		t.Error(err)
 	}
 	set("daemonsets", `{"spec": {`+selector+`}}`)
-	if err := c.WorkloadReady(t.Context(), "DaemonSet", "demo", "x"); message(err) != "daemonset demo/x: fits no node" {
+	if err := c.Ready(t.Context(), demo("DaemonSet")); message(err) != "daemonset demo/x: fits no node" {
 		t.Error(err)
 	}
 }
 
-func TestStatefulSetStarted(t *testing.T) {
+func TestStarted(t *testing.T) {
 	const (
 		updated = `"status": {"replicas": 1, "updatedReplicas": 1}}`
 		running = `"state": {"running": {}}`
@@ -173,7 +173,7 @@ func TestStatefulSetStarted(t *testing.T) {
 			for i, p := range tt.pods {
 				a.objects[fmt.Sprintf("/api/v1/namespaces/demo/pods/%d", i)] = object(t, p)
 			}
-			if err := connect(t, a).StatefulSetStarted(t.Context(), "demo", "x", "y"); message(err) != tt.err {
+			if err := connect(t, a).Started(t.Context(), demo("StatefulSet"), "y"); message(err) != tt.err {
 				t.Errorf("error %q\nwant  %q", message(err), tt.err)
 			}
 			if got := a.query.Get("labelSelector"); tt.err == "" && got != "app=x" {
