@@ -20,7 +20,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
-func main() { process.Main(svid.Or(run)) }
+func main() { process.Main(svid.Or(service.With(parse, run))) }
 
 type settings struct {
 	service.Settings
@@ -41,16 +41,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, checkUpstreams(s.upstreams)
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.Socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.Rules.TrustDomains.String(), "allowed_ids", s.Rules.IDs.String(),
 		"upstreams", s.upstreams.String(), "workload_api", s.Socket)
 	return service.Program{

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(process.With(parse, run)) }
 
 // shortest is the least life that a certificate may have: a server must find the
 // file changed while a third of that remains.
@@ -86,12 +86,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+func run(ctx context.Context, s settings, log *slog.Logger) error {
 	health, err := process.Listen(ctx, s.health, log)
 	if err != nil {
 		return fmt.Errorf("open the health port: %w", err)

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(process.With(parse, run)) }
 
 // tokenVariable is the environment variable that the token is read from. It is no
 // flag: those of a process are there for all to see.
@@ -55,12 +55,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+func run(ctx context.Context, s settings, log *slog.Logger) error {
 	domain, err := synthetic.New(s.trustDomain, time.Now)
 	if err != nil {
 		return err

@@ -24,9 +24,24 @@ import (
 // to stop. It is far below the 30 s after which Kubernetes kills.
 const stopBound = 2 * time.Second
 
+// Run is what a program does.
+type Run = func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error
+
+// With makes a program of how it reads its settings, and of what it does with them
+// and with a log on stderr.
+func With[S any](parse func(args []string, env func(string) string, stderr io.Writer) (S, error), run func(context.Context, S, *slog.Logger) error) Run {
+	return func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+		s, err := parse(args, env, stderr)
+		if err != nil {
+			return err
+		}
+		return run(ctx, s, slog.New(slog.NewTextHandler(stderr, nil)))
+	}
+}
+
 // Main runs a program until it ends or is told to stop (SIGINT, SIGTERM), and
 // exits: 0 done, 1 failed, 2 wrong usage. Logs and errors go to stderr.
-func Main(run func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error) {
+func Main(run Run) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
 	cancel()

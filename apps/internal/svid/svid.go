@@ -44,11 +44,8 @@ type X509SVID struct {
 	Chain [][]byte `json:"chain"`
 }
 
-// Run is what a program does; see process.Main.
-type Run = func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error
-
 // Or returns run, and what prints instead where the first argument is Command.
-func Or(run Run) Run {
+func Or(run process.Run) process.Run {
 	return func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
 		if len(args) > 0 && args[0] == Command {
 			return Print(ctx, args[1:], env, os.Stdout, stderr)
