@@ -76,7 +76,12 @@ func (o objects) Delete(ctx context.Context, key access.ObjectKey) error {
 }
 
 func (o objects) Named(ctx context.Context, kind access.ObjectKey, with map[string]string) ([]string, error) {
-	return o.Cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
+	list, err := o.list(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
+	var names []string
+	for _, item := range list {
+		names = append(names, item.GetName())
+	}
+	return names, err
 }
 
 func (o objects) List(ctx context.Context, kind access.ObjectKey, with map[string]string, into any) error {

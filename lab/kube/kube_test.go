@@ -103,7 +103,7 @@ func operations() map[string]operation {
 		},
 		"Named": {
 			do: func(ctx context.Context, c *Cluster) error {
-				_, err := c.Named(ctx, "v1", "ConfigMap", "", "a=b")
+				_, err := objects{c}.Named(ctx, access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap"}, map[string]string{"a": "b"})
 				return err
 			},
 			want: "list ConfigMap: ",

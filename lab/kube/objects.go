@@ -76,22 +76,8 @@ func (c *Cluster) Object(ctx context.Context, apiVersion, kind, namespace, name 
 	return nil, false, fmt.Errorf("read %s %s: %w", kind, path(namespace, name), err)
 }
 
-// Named returns the names of the objects of a kind in a namespace, or in all when
-// it is empty, that a label selector selects. A kind that the cluster does not
-// know has none.
-func (c *Cluster) Named(ctx context.Context, apiVersion, kind, namespace, selector string) ([]string, error) {
-	list, err := c.list(ctx, apiVersion, kind, namespace, selector)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, len(list))
-	for i, item := range list {
-		names[i] = item.GetName()
-	}
-	return names, nil
-}
-
-// Objects reads the objects that Named names.
+// Objects reads the objects of a kind in a namespace, or in all when it is empty,
+// that a label selector selects. A kind that the cluster does not know has none.
 func (c *Cluster) Objects(ctx context.Context, apiVersion, kind, namespace, selector string) ([]map[string]any, error) {
 	list, err := c.list(ctx, apiVersion, kind, namespace, selector)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 func pool(name string) map[string]any {
@@ -117,7 +119,8 @@ func TestNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, namespace := range []string{"", "metallb-system"} {
-		names, err := c.Named(t.Context(), "metallb.io/v1beta1", "IPAddressPool", namespace, "made-by=fedlab")
+		key := access.ObjectKey{APIVersion: "metallb.io/v1beta1", Kind: "IPAddressPool", Namespace: namespace}
+		names, err := objects{c}.Named(t.Context(), key, map[string]string{"made-by": "fedlab"})
 		slices.Sort(names)
 		if err != nil || !slices.Equal(names, []string{"lab", "other"}) {
 			t.Errorf("in namespace %q: %q, error %v", namespace, names, err)
@@ -128,11 +131,11 @@ func TestNamed(t *testing.T) {
 	}
 	// Whoever tidies a cluster up may come before what would know the kind.
 	for _, version := range []string{"metallb.io/v1beta1", "unheard.of/v1"} {
-		if names, err := c.Named(t.Context(), version, "Unheard", "", ""); err != nil || len(names) != 0 {
+		if names, err := (objects{c}).Named(t.Context(), access.ObjectKey{APIVersion: version, Kind: "Unheard"}, nil); err != nil || len(names) != 0 {
 			t.Errorf("of a kind that is not known in %s: %q, error %v", version, names, err)
 		}
 	}
-	if _, err := c.Named(t.Context(), "a/b/c", "Unheard", "", ""); message(err) != "list Unheard: unexpected GroupVersion string: a/b/c" {
+	if _, err := (objects{c}).Named(t.Context(), access.ObjectKey{APIVersion: "a/b/c", Kind: "Unheard"}, nil); message(err) != "list Unheard: unexpected GroupVersion string: a/b/c" {
 		t.Errorf("of a version that is none: %v", err)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
 )
 
