@@ -97,7 +97,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			if err != nil {
 				return err
 			}
-			return helm.Uninstall(ctx, p.server.App.Namespace, p.server.Name)
+			return helm.Remove(ctx, p.server.App.Namespace, p.server.Name)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("an authority, revoked in a hurry", spoiled{kinds: []string{"presents", "server"}, take: revokedInAHurry}, SpecTimeout(6*time.Minute)),
 		Entry("a node that was stopped", spoiled{kinds: []string{"cluster"}, restarts: true, take: func(ctx context.Context, p pair) error {

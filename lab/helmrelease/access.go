@@ -14,7 +14,7 @@ import (
 func (c *Client) Access(charts fs.FS) access.Releases { return releases{c, charts} }
 
 type releases struct {
-	client *Client
+	*Client
 	charts fs.FS
 }
 
@@ -27,18 +27,5 @@ func (r releases) Apply(ctx context.Context, release access.Release) (bool, erro
 		}
 		folder = sub
 	}
-	return r.client.Apply(ctx, Release{Name: release.Name, Namespace: release.Namespace, Chart: folder, Values: release.Values})
-}
-
-func (r releases) List(ctx context.Context) ([]access.Release, error) {
-	found, err := r.client.List(ctx)
-	list := make([]access.Release, len(found))
-	for i, name := range found {
-		list[i] = access.Release{Namespace: name.Namespace, Name: name.Name}
-	}
-	return list, err
-}
-
-func (r releases) Remove(ctx context.Context, namespace, name string) error {
-	return r.client.Uninstall(ctx, namespace, name)
+	return r.Client.Apply(ctx, Release{Name: release.Name, Namespace: release.Namespace, Chart: folder, Values: release.Values})
 }

@@ -21,13 +21,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-type cluster struct {
-	kubeconfig clientcmd.ClientConfig
-	config     *rest.Config
-	client     kubernetes.Interface
-}
-
-func newCluster(kubeconfig []byte) (*cluster, error) {
+// New makes a client for the current context of a kubeconfig. It connects to
+// nothing yet and leaves no file behind. What Helm logs is discarded.
+func New(kubeconfig []byte) (*Client, error) {
 	loader, err := clientcmd.NewClientConfigFromBytes(kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
@@ -43,12 +39,12 @@ func newCluster(kubeconfig []byte) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure client of %s: %w", config.Host, err)
 	}
-	return &cluster{kubeconfig: loader, config: config, client: client}, nil
+	return &Client{kubeconfig: loader, config: config, client: client}, nil
 }
 
 // ensureNamespace makes a namespace unless it exists. Helm could, but fetches
 // the API server's whole schema to do so.
-func (c *cluster) ensureNamespace(ctx context.Context, name string) error {
+func (c *Client) ensureNamespace(ctx context.Context, name string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	_, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -59,7 +55,7 @@ func (c *cluster) ensureNamespace(ctx context.Context, name string) error {
 
 // configuration is good for one action in a namespace. Its requests end when
 // ctx does.
-func (c *cluster) configuration(ctx context.Context, namespace string) (*action.Configuration, error) {
+func (c *Client) configuration(ctx context.Context, namespace string) (*action.Configuration, error) {
 	config := rest.CopyConfig(c.config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return bound(ctx, next) })
 	client, err := kubernetes.NewForConfig(config)

@@ -13,9 +13,10 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"helm.sh/helm/v3/pkg/release"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // demo is a chart of one ConfigMap "base" and one for each name in "extra".
@@ -43,7 +44,7 @@ type values struct {
 
 func releaseOf(size int, extra ...string) Release {
 	extra = append([]string{}, extra...)
-	return Release{Name: "demo", Namespace: "demo", Chart: demo(), Values: values{Size: size, Extra: extra}, Timeout: time.Minute}
+	return Release{Name: "demo", Namespace: "demo", Chart: demo(), Values: values{Size: size, Extra: extra}}
 }
 
 func TestApply(t *testing.T) {
@@ -80,7 +81,7 @@ func TestApply(t *testing.T) {
 	}
 
 	for range 2 {
-		if err := c.Uninstall(t.Context(), "demo", "demo"); err != nil {
+		if err := c.Remove(t.Context(), "demo", "demo"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +93,7 @@ func TestApply(t *testing.T) {
 // lastOf returns the newest revision of the release "demo", nil for none.
 func lastOf(t *testing.T, c *Client) *release.Release {
 	t.Helper()
-	helm, err := c.cluster.configuration(t.Context(), "demo")
+	helm, err := c.configuration(t.Context(), "demo")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +254,7 @@ func TestList(t *testing.T) {
 	if names, err := c.List(t.Context()); err != nil || len(names) != 0 {
 		t.Errorf("of nothing: %v, error %v", names, err)
 	}
-	for _, at := range []Name{{"other", "b"}, {"demo", "demo"}, {"demo", "b"}} {
+	for _, at := range []access.Release{{Namespace: "other", Name: "b"}, {Namespace: "demo", Name: "demo"}, {Namespace: "demo", Name: "b"}} {
 		for size := range 2 { // two revisions
 			r := releaseOf(size)
 			r.Namespace, r.Name = at.Namespace, at.Name
@@ -276,16 +277,16 @@ func TestList(t *testing.T) {
 
 	a.calls = nil
 	names, err := c.List(t.Context())
-	if want := []Name{{"demo", "b"}, {"demo", "demo"}, {"demo", "half"}, {"other", "b"}}; err != nil || !slices.Equal(names, want) {
+	if want := []access.Release{{Namespace: "demo", Name: "b"}, {Namespace: "demo", Name: "demo"}, {Namespace: "demo", Name: "half"}, {Namespace: "other", Name: "b"}}; err != nil || !slices.Equal(names, want) {
 		t.Errorf("names %v, error %v, want %v", names, err, want)
 	}
 	if !slices.Equal(a.calls, []string{"GET /api/v1/secrets"}) {
 		t.Errorf("calls %v", a.calls)
 	}
-	if err := c.Uninstall(t.Context(), "demo", "b"); err != nil {
+	if err := c.Remove(t.Context(), "demo", "b"); err != nil {
 		t.Fatal(err)
 	}
-	if names, err := c.List(t.Context()); err != nil || slices.Contains(names, Name{"demo", "b"}) || len(names) != 3 {
+	if names, err := c.List(t.Context()); err != nil || slices.Contains(names, access.Release{Namespace: "demo", Name: "b"}) || len(names) != 3 {
 		t.Errorf("after uninstall: %v, error %v", names, err)
 	}
 
@@ -333,7 +334,7 @@ func TestKilledAnywhere(t *testing.T) {
 	apply := func(r Release) func(context.Context, *Client) error {
 		return func(ctx context.Context, c *Client) error { _, err := c.Apply(ctx, r); return err }
 	}
-	uninstall := func(ctx context.Context, c *Client) error { return c.Uninstall(ctx, "demo", "demo") }
+	uninstall := func(ctx context.Context, c *Client) error { return c.Remove(ctx, "demo", "demo") }
 	tests := map[string]struct {
 		before func(*testing.T, *api)
 		killed func(context.Context, *Client) error
