@@ -28,22 +28,14 @@ import (
 // it may be deleted at any time; what is needed again is built again.
 type Store struct{ root, owner string }
 
-// Open returns the store in root, or, where root is empty, in the user's
-// cache folder. It makes the folder, and refuses one in which other users may
-// write: what is built there runs in the name of the caller.
+// Open returns the store in root. It makes the folder, and refuses one in which
+// other users may write: what is built there runs in the name of the caller.
 func Open(root string) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open image store: %w", err)
 		}
 	}()
-	if root == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return nil, err
-		}
-		root = filepath.Join(cache, "fedlab")
-	}
 	if root, err = filepath.Abs(root); err != nil {
 		return nil, err
 	}
