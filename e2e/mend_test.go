@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,11 +94,11 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			if err != nil {
 				return err
 			}
-			helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
+			helm, err := helmrelease.New(kubeconfig)
 			if err != nil {
 				return err
 			}
-			return helm.Uninstall(ctx, p.server.Namespace, p.server.Name)
+			return helm.Remove(ctx, p.server.Namespace, p.server.Name)
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("an authority, revoked in a hurry", spoiled{kinds: []string{"presents", "server"}, take: revokedInAHurry}, SpecTimeout(6*time.Minute)),
 		Entry("a node that was stopped", spoiled{kinds: []string{"cluster"}, restarts: true, take: func(ctx context.Context, p pair) error {

@@ -20,7 +20,6 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/fedlab-dev/fedlab/e2e/guide"
-	"github.com/fedlab-dev/fedlab/e2e/upstream"
 )
 
 // person is a user of this machine that a spec has made: in the group docker, and
@@ -212,14 +211,14 @@ func unbuilt(ctx context.Context) {
 }
 
 // The README's two commands, by somebody who is not root, on a machine that has
-// Docker and where registries answer. What package upstream says of its images
+// Docker and where registries answer. What upstreamRegistry says of its images
 // could not be tried otherwise: no registry of upstream's is asked here.
 var _ = Describe("An ordinary user in the group docker", Label("newcomer", "slow"), func() {
 	It("brings a lab up from a registry, without root and without a C compiler", func(ctx SpecContext) {
 		kept, err := os.MkdirTemp(under.scratch, "registry-")
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(os.RemoveAll, kept)
-		registry, err := upstream.Serve(ctx, under.driver.Library, kept)
+		registry, err := serveUpstream(ctx, under.driver.Library, kept)
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(registry.Close)
 

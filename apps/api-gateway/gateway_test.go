@@ -200,7 +200,7 @@ func TestRun(t *testing.T) {
 	}
 	var log apptest.Log
 	stop := apptest.Run(t, func(ctx context.Context) error {
-		return run(ctx, nil, func(name string) string { return env[name] }, &log)
+		return service.With(parse, run)(ctx, nil, func(name string) string { return env[name] }, &log)
 	})
 	api, _ := apptest.ServeWorkloadAPI(t, socket)
 	api.Set(t, w.aws.Issue(t, gatewayID.Path()), w.aws.Bundle(), w.gcp.Bundle())

@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -21,9 +20,8 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
-func main() { process.Main(svid.Or(run)) }
+func main() { process.Main(svid.Or(service.With(parse, run))) }
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	upstreams calls.Targets
@@ -31,8 +29,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("api-gateway", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("api-gateway", stderr)
 	named := s.Flags(flags)
 	flags.Var(&s.upstreams, "upstreams", "JSON array of the upstreams: the name is the first part of the paths that lead there, the url has no path")
 	if err := process.Parse(flags, "GATEWAY", named, args, env); err != nil {
@@ -44,16 +41,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, checkUpstreams(s.upstreams)
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.Socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.Rules.TrustDomains.String(), "allowed_ids", s.Rules.IDs.String(),
 		"upstreams", s.upstreams.String(), "workload_api", s.Socket)
 	return service.Program{

@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,15 +20,14 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 )
 
-func main() { process.Main(svid.Or(run)) }
+func main() { process.Main(svid.Or(service.With(parse, run))) }
 
-// settings are what flags and environment say.
 type settings struct {
+	service.WorkloadAPI
+
 	listen         string
-	socket         string
 	address        string
 	server         spiffeid.ID
 	reauthenticate time.Duration
@@ -43,10 +41,8 @@ func (s settings) words() diagnosis.Call {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("broker-webapp", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("broker-webapp", stderr)
 	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
-	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.StringVar(&s.address, "quotes-address", "", "host:port of the quotes server; required")
 	flags.Func("quotes-id", "SPIFFE ID that the quotes server must prove; required", func(text string) (err error) {
 		s.server, err = identity.ParseID(text)
@@ -54,7 +50,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	})
 	flags.DurationVar(&s.reauthenticate, "reauthenticate", 5*time.Second, "how long one handshake stands for; 0 makes one for each call")
 	flags.Var(&s.names, "names", "host names by which browsers reach the page, separated by commas; it always answers to localhost and to addresses")
-	if err := process.Parse(flags, "BROKER", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
+	if err := process.Parse(flags, "BROKER", s.Flags(flags), args, env); err != nil {
 		return s, err
 	}
 	if s.server.IsZero() {
@@ -71,30 +67,15 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	listener, err := process.Listen(ctx, s.listen, log)
 	if err != nil {
 		return fmt.Errorf("open -listen: %w", err)
 	}
 	log.InfoContext(ctx, "serving the page", "listen", listener.Addr().String(),
-		"quotes_server", s.address, "quotes_id", s.server.String(), "workload_api", s.socket)
+		"quotes_server", s.address, "quotes_id", s.server.String(), "workload_api", s.Socket)
 
 	caller := &caller{settings: s, holder: source, now: time.Now, log: log}
-	feed := feed.New("quotes", caller.call, time.Now, log)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return source.Run(ctx) })
-	group.Go(func() error {
-		handler := newHandler(feed, source, s, time.Now)
-		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
-	})
-	return group.Wait()
+	handler := newHandler(feed.New("quotes", caller.call, time.Now, log), source, s, time.Now)
+	return service.Serve(ctx, source, process.HTTP(listener, handler, 2*identity.CallBound, log))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
 )
 
 func TestParse(t *testing.T) {
@@ -72,7 +73,9 @@ func TestRun(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, nil, func(name string) string { return env[name] }, &log) }()
+	go func() {
+		ended <- service.With(parse, run)(ctx, nil, func(name string) string { return env[name] }, &log)
+	}()
 	_, rest, _ := strings.Cut(log.Await(t, "serving the page"), "listen=")
 	address, _, _ := strings.Cut(rest, " ")
 

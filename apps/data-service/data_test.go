@@ -234,7 +234,7 @@ func TestRun(t *testing.T) {
 	}
 	var log apptest.Log
 	stop := apptest.Run(t, func(ctx context.Context) error {
-		return run(ctx, nil, func(name string) string { return env[name] }, &log)
+		return service.With(parse, run)(ctx, nil, func(name string) string { return env[name] }, &log)
 	})
 	log.Await(t, "database not ready")
 	gcp, aws := apptest.NewCA(t, "gcp.company.com"), apptest.NewCA(t, "aws.company.com")

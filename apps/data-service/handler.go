@@ -38,7 +38,6 @@ type processed struct {
 	Next int64 `json:"next,omitempty"`
 }
 
-// typeFor returns the type of data that the clients of a trust domain get.
 func (s settings) typeFor(domain spiffeid.TrustDomain) string {
 	if _, ok := s.raw[domain]; ok {
 		return raw
@@ -78,7 +77,6 @@ func processData(store store, s settings, own x509svid.Source, now func() time.T
 	}
 }
 
-// fill adds the data of the answer's type.
 func (p *processed) fill(ctx context.Context, store store, after int64, limit int) (err error) {
 	if p.Records, err = store.count(ctx); err != nil {
 		return err

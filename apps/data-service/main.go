@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -22,9 +21,8 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
-func main() { process.Main(svid.Or(run)) }
+func main() { process.Main(svid.Or(service.With(parse, run))) }
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	raw      identity.TrustDomains
@@ -36,8 +34,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("data-service", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("data-service", stderr)
 	named := s.Flags(flags)
 	named["raw-trust-domains"] = rawVariable
 	s.database.Flags(flags)
@@ -57,16 +54,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, s.database.Complete()
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.Socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	store, err := openStore(s, log)
 	if err != nil {
 		return err

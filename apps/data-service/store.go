@@ -31,7 +31,6 @@ func openStore(s settings, log *slog.Logger) (store, error) {
 	return store{db}, err
 }
 
-// order is one record.
 type order struct {
 	ID          int64     `json:"id"`
 	PlacedAt    time.Time `json:"placed_at"`
@@ -42,7 +41,6 @@ type order struct {
 	Status      string    `json:"status"`
 }
 
-// columns are the fields of order.
 var columns = []string{"id", "placed_at", "region", "category", "customer", "amount_cents", "status"}
 
 // aggregate is what is told of the orders of one region and category.
@@ -56,13 +54,11 @@ type aggregate struct {
 	LastOrder     time.Time `json:"last_order"`
 }
 
-// count returns how many orders there are.
 func (s store) count(ctx context.Context) (n int, err error) {
 	err = s.QueryRow(ctx, "select count(*) from orders").Scan(&n)
 	return n, err
 }
 
-// aggregates returns one for each region and category that has orders.
 func (s store) aggregates(ctx context.Context) ([]aggregate, error) {
 	rows, err := s.Query(ctx, `
 		select region, category, count(*),

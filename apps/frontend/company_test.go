@@ -234,7 +234,7 @@ func TestCompany(t *testing.T) {
 	c.bundles[gcp] = next.Bundle(c.cas[gcp])
 	c.issueAll()
 	for id := range c.apis {
-		c.logs[id].AwaitCount(t, "identity received", 2)
+		apptest.Await(t, "the second identity of "+id, func() bool { return c.logs[id].Count("identity received") >= 2 })
 	}
 	c.cas[gcp] = next
 	c.issueAll()

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"embed"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,31 +21,28 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
-	"golang.org/x/sync/errgroup"
 )
 
 //go:embed page
 var files embed.FS
 
-func main() { process.Main(svid.Or(run)) }
+func main() { process.Main(svid.Or(service.With(parse, run))) }
 
-// settings are what flags and environment say.
 type settings struct {
+	service.WorkloadAPI
+
 	listen string
-	socket string
 	calls  calls.Targets
 	names  page.Names
 }
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("frontend", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("frontend", stderr)
 	flags.StringVar(&s.listen, "listen", ":8080", "address of the page, in plain HTTP")
-	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.Var(&s.calls, "calls", "JSON array of the calls to make; required")
 	flags.Var(&s.names, "names", "host names by which browsers reach the page, separated by commas; it always answers to localhost and to addresses")
-	if err := process.Parse(flags, "FRONTEND", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
+	if err := process.Parse(flags, "FRONTEND", s.Flags(flags), args, env); err != nil {
 		return s, err
 	}
 	if len(s.calls) == 0 {
@@ -56,28 +52,14 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	listener, err := process.Listen(ctx, s.listen, log)
 	if err != nil {
 		return fmt.Errorf("open -listen: %w", err)
 	}
-	log.InfoContext(ctx, "serving the page", "listen", listener.Addr().String(), "calls", s.calls.String(), "workload_api", s.socket)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return source.Run(ctx) })
-	group.Go(func() error {
-		handler := newHandler(s.calls, s.names, source, time.Now, log)
-		return process.HTTP(listener, handler, 2*identity.CallBound, log).Run(ctx)
-	})
-	return group.Wait()
+	log.InfoContext(ctx, "serving the page", "listen", listener.Addr().String(), "calls", s.calls.String(), "workload_api", s.Socket)
+	handler := newHandler(s.calls, s.names, source, time.Now, log)
+	return service.Serve(ctx, source, process.HTTP(listener, handler, 2*identity.CallBound, log))
 }
 
 func newHandler(targets []calls.Target, names page.Names, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {

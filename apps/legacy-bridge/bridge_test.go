@@ -16,6 +16,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -49,7 +50,7 @@ func newWorld(t *testing.T) *world {
 		"BRIDGE_DATABASE_PASSWORD_FILE": w.postgres.PasswordFile,
 	}
 	apptest.Run(t, func(ctx context.Context) error {
-		return run(ctx, nil, func(name string) string { return env[name] }, &w.log)
+		return service.With(parse, run)(ctx, nil, func(name string) string { return env[name] }, &w.log)
 	})
 	_, w.https, _ = strings.Cut(w.log.Await(t, "what=HTTPS"), "listen=")
 	_, w.tunnel, _ = strings.Cut(w.log.Await(t, `what="the database"`), "listen=")
@@ -88,7 +89,7 @@ func (w *world) open(ca *apptest.CA, path string) (host, port string, log *appte
 	log = &apptest.Log{}
 	args := []string{"-listen=127.0.0.1:0", "-to=" + w.tunnel, "-server-id=" + w.expected.String(), "-socket=unix://" + socket}
 	apptest.Run(w.t, func(ctx context.Context) error {
-		return runTunnel(ctx, args, func(string) string { return "" }, log)
+		return service.With(parseTunnel, runTunnel)(ctx, args, func(string) string { return "" }, log)
 	})
 	_, rest, _ := strings.Cut(log.Await(w.t, "tunnel open"), "listen=")
 	address, _, _ := strings.Cut(rest, " ")

@@ -19,7 +19,6 @@ import (
 //go:embed schema.sql
 var schema string
 
-// entries is how many entries an empty ledger is filled with.
 const entries = 800
 
 // ledger is the legacy database: entries of fixed width, that nobody ever
@@ -35,7 +34,6 @@ func openLedger(s database.Settings, log *slog.Logger) (ledger, error) {
 	return ledger{db}, err
 }
 
-// account is what the ledger says of one account.
 type account struct {
 	Account      string    `json:"account"`
 	Entries      int       `json:"entries"`

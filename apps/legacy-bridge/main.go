@@ -9,7 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net"
@@ -27,13 +26,12 @@ import (
 func main() {
 	process.Main(svid.Or(func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
 		if len(args) > 0 && args[0] == "tunnel" {
-			return runTunnel(ctx, args[1:], env, stderr)
+			return service.With(parseTunnel, runTunnel)(ctx, args[1:], env, stderr)
 		}
-		return run(ctx, args, env, stderr)
+		return service.With(parse, run)(ctx, args, env, stderr)
 	}))
 }
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	database database.Settings
@@ -45,8 +43,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("legacy-bridge", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("legacy-bridge", stderr)
 	named := s.Flags(flags)
 	named["allow-database-ids"] = databaseIDsVariable
 	s.database.Flags(flags)
@@ -66,16 +63,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, s.database.Complete()
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.Socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	ledger, err := openLedger(s.database, log)
 	if err != nil {
 		return err

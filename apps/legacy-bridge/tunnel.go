@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,27 +12,25 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"golang.org/x/sync/errgroup"
 )
 
-// tunnelSettings are what flags and environment say to a tunnel.
 type tunnelSettings struct {
-	listen, socket, to string
-	server             spiffeid.ID
+	service.WorkloadAPI
+
+	listen, to string
+	server     spiffeid.ID
 }
 
 func parseTunnel(args []string, env func(string) string, stderr io.Writer) (tunnelSettings, error) {
 	var s tunnelSettings
-	flags := flag.NewFlagSet("legacy-bridge tunnel", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("legacy-bridge tunnel", stderr)
 	flags.StringVar(&s.listen, "listen", "127.0.0.1:5432", "address for the clients beside this tunnel; nobody else should reach it")
-	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.StringVar(&s.to, "to", "", "host:port of the bridge's database port; required")
 	flags.Func("server-id", "SPIFFE ID that the bridge must prove; required", func(text string) (err error) {
 		s.server, err = identity.ParseID(text)
 		return err
 	})
-	if err := process.Parse(flags, "TUNNEL", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {
+	if err := process.Parse(flags, "TUNNEL", s.Flags(flags), args, env); err != nil {
 		return s, err
 	}
 	if s.server.IsZero() {
@@ -48,31 +45,17 @@ func parseTunnel(args []string, env func(string) string, stderr io.Writer) (tunn
 
 // runTunnel takes what comes in on a local port to the bridge, over TLS with
 // the identity of this workload.
-func runTunnel(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parseTunnel(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.socket, log)
-	if err != nil {
-		return err
-	}
+func runTunnel(ctx context.Context, s tunnelSettings, source *identity.Source, log *slog.Logger) error {
 	listener, err := process.Listen(ctx, s.listen, log)
 	if err != nil {
 		return fmt.Errorf("open -listen: %w", err)
 	}
-	log.InfoContext(ctx, "tunnel open", "listen", listener.Addr().String(), "to", s.to, "server_id", s.server.String(), "workload_api", s.socket)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return source.Run(ctx) })
-	group.Go(func() error {
-		return process.TCP(listener, func(ctx context.Context, client net.Conn) {
-			if err := s.pass(ctx, client, source, log); err != nil {
-				log.WarnContext(ctx, "connection fails", "error", err)
-			}
-		}).Run(ctx)
-	})
-	return group.Wait()
+	log.InfoContext(ctx, "tunnel open", "listen", listener.Addr().String(), "to", s.to, "server_id", s.server.String(), "workload_api", s.Socket)
+	return service.Serve(ctx, source, process.TCP(listener, func(ctx context.Context, client net.Conn) {
+		if err := s.pass(ctx, client, source, log); err != nil {
+			log.WarnContext(ctx, "connection fails", "error", err)
+		}
+	}))
 }
 
 func (s tunnelSettings) pass(ctx context.Context, client net.Conn, holder identity.Holder, log *slog.Logger) error {

@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"os"
@@ -34,8 +33,7 @@ func main() {
 // and keeps everybody else out. It needs to be allowed no more than that
 // (CAP_CHOWN), and does nothing the second time.
 func give(args []string, env func(string) string, stderr io.Writer) error {
-	flags := flag.NewFlagSet("postgres give", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("postgres give", stderr)
 	data := flags.String("data", "/var/lib/postgresql/data", "folder to give")
 	to := flags.Int("to", 999, "number of the user and the group that get it")
 	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
@@ -54,7 +52,6 @@ func give(args []string, env func(string) string, stderr io.Writer) error {
 	return os.Chown(*data, *to, *to)
 }
 
-// settings are what flags and environment say.
 type settings struct {
 	bin          string
 	data         string
@@ -71,8 +68,7 @@ var plainName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("postgres", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("postgres", stderr)
 	flags.StringVar(&s.bin, "bin", "/usr/lib/postgresql/15/bin", "folder of PostgreSQL's programs")
 	flags.StringVar(&s.data, "data", "/var/lib/postgresql/data", "folder of a volume that no other server uses; the databases are in a folder below it")
 	flags.StringVar(&s.listen, "listen", "*", "addresses that the server listens on, as PostgreSQL's listen_addresses has them")

@@ -144,7 +144,6 @@ func (s server) single(ctx context.Context, cluster string, statements ...string
 	return nil
 }
 
-// serve runs the server until ctx ends.
 func (s server) serve(ctx context.Context) error {
 	if err := clearPID(s.cluster()); err != nil {
 		return err

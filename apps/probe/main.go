@@ -9,7 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
@@ -20,7 +19,6 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/streams"
-	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
 func main() { process.Main(run) }
@@ -28,7 +26,6 @@ func main() { process.Main(run) }
 // trustDomainsVariable lists the trust domains whose workloads are answered.
 const trustDomainsVariable = "ALLOWED_CLIENT_TRUST_DOMAINS"
 
-// settings are what flags and environment say.
 type settings struct {
 	service.Settings
 	careless string
@@ -38,8 +35,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("probe", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("probe", stderr)
 	flags.StringVar(&s.Listen, "listen", ":8443", "address that answers over HTTPS with mutual TLS")
 	flags.StringVar(&s.careless, "careless-resumption", "", "address that does so too, such as :8444, but resumes TLS sessions "+
 		"and verifies nobody again whom it has verified once; empty serves none")
@@ -71,10 +67,7 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return err
 	}
 	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.allowed.String(), "careless_resumption", s.careless, "workload_api", s.Socket)
-	set := streams.NewSet(
-		func(traffic.Order) (identity.Holder, error) { return source, nil },
-		func() string { return service.TrustDomainOf(source) },
-		time.Now, log)
+	set := streams.NewSet(source, func() string { return service.TrustDomainOf(source) }, time.Now, log)
 	orders := newControl(source, workloadAPI{s.Socket}, set.Handler())
 	// Several calls a second would fill the log; the callers have a record of
 	// those that were answered.

@@ -27,7 +27,6 @@ const (
 	lookAgain = time.Minute
 )
 
-// keeper issues certificate after certificate.
 type keeper struct {
 	settings
 	log  *slog.Logger

@@ -9,7 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,13 +21,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(process.With(parse, run)) }
 
 // shortest is the least life that a certificate may have: a server must find the
 // file changed while a third of that remains.
 const shortest = 10 * time.Second
 
-// settings are what flags and environment say.
 type settings struct {
 	caCertificate, caKey string
 	out                  string
@@ -37,7 +35,6 @@ type settings struct {
 	health               string
 }
 
-// names are those that a certificate is for.
 type names struct {
 	dns []string
 	ips []net.IP
@@ -70,8 +67,7 @@ func (n *names) Set(text string) error {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("serving-cert", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("serving-cert", stderr)
 	flags.StringVar(&s.caCertificate, "ca-certificate", "/run/secrets/web-ca/tls.crt", "file that holds the authority's certificate, in PEM")
 	flags.StringVar(&s.caKey, "ca-key", "/run/secrets/web-ca/tls.key", "file that holds the authority's key, as PKCS #8 in PEM")
 	flags.StringVar(&s.out, "out", "/run/serving-cert/serving.pem", "file to write, certificate and key in one; its folder is nobody else's")
@@ -90,12 +86,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+func run(ctx context.Context, s settings, log *slog.Logger) error {
 	health, err := process.Listen(ctx, s.health, log)
 	if err != nil {
 		return fmt.Errorf("open the health port: %w", err)

@@ -297,7 +297,7 @@ func TestProgram(t *testing.T) {
 	c := newCA(t, 24*time.Hour)
 	address := apptest.Address(t)
 	apptest.Run(t, func(ctx context.Context) error {
-		return run(ctx, []string{
+		return process.With(parse, run)(ctx, []string{
 			"-ca-certificate=" + c.caCertificate, "-ca-key=" + c.caKey, "-out=" + c.out, "-ttl=1m", "-health-listen=" + address,
 		}, func(name string) string {
 			return map[string]string{"SERVING_CERT_NAMES": "10.192.1.1,bundle.cluster1.com"}[name]

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -18,13 +17,13 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
-func main() { process.Main(svid.Or(run)) }
+func main() { process.Main(svid.Or(service.With(parse, run))) }
 
-// settings are what flags and environment say.
 type settings struct {
+	service.WorkloadAPI
+
 	listen         string
 	health         string
-	socket         string
 	clients        identity.IDs
 	seed           uint64
 	reauthenticate time.Duration
@@ -32,15 +31,13 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
-	flags := flag.NewFlagSet("stock-quotes", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("stock-quotes", stderr)
 	flags.StringVar(&s.listen, "listen", ":8090", "address that answers quotes, over mutual TLS")
 	flags.StringVar(&s.health, "health-listen", ":8091", "address of /healthz and /readyz, in plain HTTP")
-	flags.StringVar(&s.socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.Var(&s.clients, "allow-clients", "SPIFFE IDs that may ask for quotes, separated by commas; required")
 	flags.Uint64Var(&s.seed, "seed", 0, "seed of the prices; 0 takes a new one, which is logged")
 	flags.DurationVar(&s.reauthenticate, "reauthenticate", 10*time.Second, "how long one handshake stands for, at least 1s")
-	err := process.Parse(flags, "QUOTES", map[string]string{"socket": identity.SocketVariable}, args, env)
+	err := process.Parse(flags, "QUOTES", s.Flags(flags), args, env)
 	switch {
 	case err != nil:
 		return s, err
@@ -53,20 +50,11 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	source, err := service.Source(s.socket, log)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
 	if s.seed == 0 {
 		s.seed = rand.Uint64()
 	}
-	log.InfoContext(ctx, "starting", "seed", s.seed, "allowed_clients", s.clients.String(), "workload_api", s.socket)
+	log.InfoContext(ctx, "starting", "seed", s.seed, "allowed_clients", s.clients.String(), "workload_api", s.Socket)
 	return service.Program{
 		Source: source,
 		Health: s.health,

@@ -14,6 +14,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/stock-quotes/quotes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -133,7 +134,9 @@ func TestRun(t *testing.T) {
 		"QUOTES_SEED":            "42",
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, nil, func(name string) string { return env[name] }, log) }()
+	go func() {
+		ended <- service.With(parse, run)(ctx, nil, func(name string) string { return env[name] }, log)
+	}()
 
 	log.Await(t, "seed=42")
 	market, broker := apptest.NewCA(t, "cluster1.com"), apptest.NewCA(t, "cluster2.com")

@@ -10,30 +10,26 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"time"
 
-	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/streams"
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
-	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/sync/errgroup"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(process.With(parse, run)) }
 
 // tokenVariable is the environment variable that the token is read from. It is no
 // flag: those of a process are there for all to see.
 const tokenVariable = "SYNTHETIC_TOKEN"
 
-// settings are what flags and environment say.
 type settings struct {
 	trustDomain     spiffeid.TrustDomain
 	bundle, control string
@@ -42,8 +38,7 @@ type settings struct {
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	s := settings{token: env(tokenVariable)}
-	flags := flag.NewFlagSet("synthetic", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags("synthetic", stderr)
 	name := flags.String("trust-domain", "", "name of the trust domain, such as synthetic.test; required")
 	flags.StringVar(&s.bundle, "bundle-listen", ":8443", "address of the bundle endpoint, in HTTPS")
 	flags.StringVar(&s.control, "control-listen", ":8080", "address of the control, in plain HTTP, for who has the token in "+tokenVariable)
@@ -60,12 +55,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	return s, nil
 }
 
-func run(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-	s, err := parse(args, env, stderr)
-	if err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
+func run(ctx context.Context, s settings, log *slog.Logger) error {
 	domain, err := synthetic.New(s.trustDomain, time.Now)
 	if err != nil {
 		return err
@@ -79,9 +69,7 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 		return fmt.Errorf("open the port of the control: %w", err)
 	}
 	own := &presented{domain: domain, bundles: x509bundle.NewSet()}
-	set := streams.NewSet(
-		func(traffic.Order) (identity.Holder, error) { return own, nil },
-		s.trustDomain.Name, time.Now, log)
+	set := streams.NewSet(own, s.trustDomain.Name, time.Now, log)
 	handler := http.NewServeMux()
 	handler.Handle("/", domain.Control(s.token))
 	handler.Handle("/streams/", synthetic.Guard(s.token, set.Handler()))

@@ -77,7 +77,6 @@ func (p *presented) present(_ *http.Request, wanted synthetic.X509Request) (any,
 	return nil, nil
 }
 
-// trust replaces the bundles.
 func (p *presented) trust(_ *http.Request, documents map[spiffeid.TrustDomain]json.RawMessage) (any, error) {
 	var bundles []*x509bundle.Bundle
 	for td, document := range documents {

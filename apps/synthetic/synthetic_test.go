@@ -42,7 +42,7 @@ func start(t *testing.T) program {
 	t.Helper()
 	p := program{control: apptest.Address(t), endpoint: apptest.Address(t), log: &apptest.Log{}}
 	args := []string{"-trust-domain", own.Name(), "-control-listen", p.control, "-bundle-listen", p.endpoint}
-	apptest.Run(t, func(ctx context.Context) error { return run(ctx, args, environment(token), p.log) })
+	apptest.Run(t, func(ctx context.Context) error { return process.With(parse, run)(ctx, args, environment(token), p.log) })
 	var err error
 	if p.Client, err = synthetic.Dial("http://"+p.control, token); err != nil {
 		t.Fatal(err)

@@ -37,13 +37,11 @@ func main() {
 	}
 }
 
-// figure is one measured value.
 type figure struct {
 	name, unit, meaning string
 	value               float64
 }
 
-// bench is a measurement under way.
 type bench struct {
 	driver   *local.Driver
 	lab      config.Lab

@@ -46,7 +46,6 @@ type Step struct {
 	Within time.Duration
 }
 
-// prompt starts a line that is typed.
 const prompt = "$ "
 
 // Parse reads the console blocks of a document. A block that cannot be run as it
@@ -102,7 +101,6 @@ func Commands(source []byte) map[int][]string {
 	return commands
 }
 
-// block is a fenced block of a document.
 type block struct {
 	language, info string
 	// line is that of the first of lines in the document, counted from 1.

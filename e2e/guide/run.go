@@ -119,7 +119,6 @@ func open(ctx context.Context, o Options) (*shell, error) {
 	return s, nil
 }
 
-// close ends the shell.
 func (s *shell) close() error {
 	err := s.in.Close()
 	// Until it has ended, it may still write.

@@ -74,15 +74,15 @@ func (c *Client) containers(ctx context.Context, f client.Filters, wanted func(c
 			one.Name = strings.TrimPrefix(s.Names[0], "/")
 		}
 		if s.State == container.StateExited {
-			detail, err := c.api.ContainerInspect(ctx, s.ID, client.ContainerInspectOptions{})
-			if gone(err) {
+			detail, found, err := c.inspect(ctx, s.ID, one.Name)
+			if err != nil {
+				return nil, err
+			}
+			if !found {
 				continue
 			}
-			if err != nil {
-				return nil, c.failed(err, "inspect container %s", one.Name)
-			}
-			if detail.Container.State != nil {
-				one.ExitCode = detail.Container.State.ExitCode
+			if detail.State != nil {
+				one.ExitCode = detail.State.ExitCode
 			}
 		}
 		found = append(found, one)
@@ -90,22 +90,29 @@ func (c *Client) containers(ctx context.Context, f client.Filters, wanted func(c
 	return found, nil
 }
 
+// inspect reads a container, which is called name where something goes wrong; the
+// second result is false for one that is gone.
+func (c *Client) inspect(ctx context.Context, id, name string) (container.InspectResponse, bool, error) {
+	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	return detail.Container, err == nil, c.failed(unlessGone(err), "inspect container %s", name)
+}
+
+// short is how an ID stands in messages.
+func short(id string) string { return fmt.Sprintf("%.12s", id) }
+
 // PortBindings returns which addresses of this machine lead to which TCP ports
 // of a container, as it was made; it need not run. The second result is false
 // for a container that is gone.
 func (c *Client) PortBindings(ctx context.Context, id string) (map[netip.AddrPort]uint16, bool, error) {
-	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if gone(err) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, c.failed(err, "inspect container %.12s", id)
+	detail, found, err := c.inspect(ctx, id, short(id))
+	if err != nil || !found {
+		return nil, false, err
 	}
 	bindings := map[netip.AddrPort]uint16{}
-	if detail.Container.HostConfig == nil {
+	if detail.HostConfig == nil {
 		return bindings, true, nil
 	}
-	for port, hosts := range detail.Container.HostConfig.PortBindings {
+	for port, hosts := range detail.HostConfig.PortBindings {
 		for _, host := range hosts {
 			number, err := strconv.ParseUint(host.HostPort, 10, 16)
 			if err != nil {
@@ -123,37 +130,26 @@ func (c *Client) PortBindings(ctx context.Context, id string) (map[netip.AddrPor
 // Docker gives it when the container starts, and may give another each time. The
 // second result is false while there is none, and for a container that is gone.
 func (c *Client) Address(ctx context.Context, id, network string) (netip.Addr, bool, error) {
-	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if gone(err) {
-		return netip.Addr{}, false, nil
+	detail, found, err := c.inspect(ctx, id, short(id))
+	if settings := detail.NetworkSettings; err == nil && found && settings != nil && settings.Networks[network] != nil {
+		address := settings.Networks[network].IPAddress
+		return address, address.IsValid(), nil
 	}
-	if err != nil {
-		return netip.Addr{}, false, c.failed(err, "inspect container %.12s", id)
-	}
-	settings := detail.Container.NetworkSettings
-	if settings == nil || settings.Networks[network] == nil {
-		return netip.Addr{}, false, nil
-	}
-	address := settings.Networks[network].IPAddress
-	return address, address.IsValid(), nil
+	return netip.Addr{}, false, err
 }
 
 // StartContainer starts a container; one that runs is left as it is.
 func (c *Client) StartContainer(ctx context.Context, id string) error {
-	if _, err := c.api.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
-		return c.failed(err, "start container %.12s", id)
-	}
-	return nil
+	_, err := c.api.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	return c.failed(err, "start container %.12s", id)
 }
 
 // StopContainer asks a container to end and kills it after grace, which counts
 // in whole seconds. One that has ended is left as it is.
 func (c *Client) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	seconds := int(math.Ceil(grace.Seconds()))
-	if _, err := c.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds}); err != nil {
-		return c.failed(err, "stop container %.12s", id)
-	}
-	return nil
+	_, err := c.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds})
+	return c.failed(err, "stop container %.12s", id)
 }
 
 // RemoveContainer kills a container and removes it with its anonymous volumes.
@@ -171,25 +167,12 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 			err = ctx.Err()
 		}
 	}
-	if err != nil && !gone(err) {
-		return c.failed(err, "remove container %.12s", id)
-	}
-	return nil
+	return c.failed(unlessGone(err), "remove container %.12s", id)
 }
 
-// RemoveVolumes removes the volumes that carry all of the labels.
-func (c *Client) RemoveVolumes(ctx context.Context, labels map[string]string) error {
-	list, err := c.api.VolumeList(ctx, client.VolumeListOptions{Filters: filters(labels)})
-	if err != nil {
-		return c.failed(err, "list volumes")
-	}
-	var errs []error
-	for _, v := range list.Items {
-		if _, err := c.api.VolumeRemove(ctx, v.Name, client.VolumeRemoveOptions{}); err != nil && !gone(err) {
-			errs = append(errs, c.failed(err, "remove volume %s", v.Name))
-		}
-	}
-	return errors.Join(errs...)
+func (c *Client) removeVolume(ctx context.Context, name string) error {
+	_, err := c.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
+	return c.failed(unlessGone(err), "remove volume %s", name)
 }
 
 // ContainerSpec is what a new container is made from.
@@ -200,10 +183,8 @@ type ContainerSpec struct {
 	Image string
 	// Entrypoint and Command replace the image's own when they are not nil.
 	Entrypoint, Command []string
-	// Env holds entries of the form NAME=value.
-	Env        []string
-	Labels     map[string]string
-	Privileged bool
+	Labels              map[string]string
+	Privileged          bool
 	// StopSignal is what asks the container to end; an image that is committed
 	// of it has it, too. Empty is the image's own.
 	StopSignal string
@@ -234,7 +215,6 @@ func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, e
 			Image:      spec.Image,
 			Entrypoint: spec.Entrypoint,
 			Cmd:        spec.Command,
-			Env:        spec.Env,
 			Labels:     spec.Labels,
 			StopSignal: spec.StopSignal,
 		},
@@ -257,10 +237,7 @@ func (c *Client) RunDetached(ctx context.Context, spec ContainerSpec) (string, e
 // CopyTo unpacks a tar archive into a folder of a container, which must exist.
 func (c *Client) CopyTo(ctx context.Context, id, dir string, tar io.Reader) error {
 	_, err := c.api.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: dir, Content: tar})
-	if err != nil {
-		return c.failed(err, "copy files to %s of container %.12s", dir, id)
-	}
-	return nil
+	return c.failed(err, "copy files to %s of container %.12s", dir, id)
 }
 
 // Commit makes an image of a container's files and names it ref. Changes are
@@ -268,10 +245,7 @@ func (c *Client) CopyTo(ctx context.Context, id, dir string, tar io.Reader) erro
 // meanwhile.
 func (c *Client) Commit(ctx context.Context, id, ref string, changes []string) (string, error) {
 	made, err := c.api.ContainerCommit(ctx, id, client.ContainerCommitOptions{Reference: ref, Changes: changes})
-	if err != nil {
-		return "", c.failed(err, "commit container %.12s as %s", id, ref)
-	}
-	return made.ID, nil
+	return made.ID, c.failed(err, "commit container %.12s as %s", id, ref)
 }
 
 // ExitError says that a command in a container ended with another code than 0.

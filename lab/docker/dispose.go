@@ -30,12 +30,12 @@ func (c *Client) Unsettled(ctx context.Context, network string) ([]string, error
 			continue
 		}
 		// What is being made is listed before it can be inspected, or removed.
-		_, err := c.api.ContainerInspect(ctx, one.ID, client.ContainerInspectOptions{})
-		switch {
-		case gone(err):
+		_, found, err := c.inspect(ctx, one.ID, one.Name)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
 			list = append(list, fmt.Sprintf("docker makes container %s", one.Name))
-		case err != nil:
-			return nil, c.failed(err, "inspect container %s", one.Name)
 		}
 	}
 	return list, nil
@@ -49,15 +49,12 @@ func (c *Client) Unsettled(ctx context.Context, network string) ([]string, error
 // A container that is being made cannot be removed yet, which is not an error: it
 // stays listed.
 func (c *Client) Dispose(ctx context.Context, id string, labels map[string]string) error {
-	detail, err := c.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if gone(err) {
-		return nil
-	}
-	if err != nil {
-		return c.failed(err, "inspect container %.12s", id)
+	detail, found, err := c.inspect(ctx, id, short(id))
+	if err != nil || !found {
+		return err
 	}
 	var volumes []string
-	for _, m := range detail.Container.Mounts {
+	for _, m := range detail.Mounts {
 		if m.Type == mount.TypeVolume && anonymous(m.Name) {
 			volumes = append(volumes, m.Name)
 		}
@@ -98,11 +95,10 @@ func (c *Client) FinishDisposals(ctx context.Context, labels map[string]string) 
 	return errors.Join(errs...)
 }
 
-// finish removes volumes, and then the note that names them.
 func (c *Client) finish(ctx context.Context, note string, volumes []string) error {
 	for _, name := range append(volumes, note) {
-		if _, err := c.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !gone(err) {
-			return c.failed(err, "remove volume %s", name)
+		if err := c.removeVolume(ctx, name); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -129,20 +125,12 @@ func (c *Client) Rejoin(ctx context.Context, id, name string) error {
 	if _, err := c.api.NetworkDisconnect(ctx, name, client.NetworkDisconnectOptions{Container: id, Force: true}); err != nil {
 		return c.failed(err, "take container %.12s from network %s, which is gone", id, name)
 	}
-	if _, err := c.api.NetworkConnect(ctx, now.ID, client.NetworkConnectOptions{Container: id}); err != nil {
-		return c.failed(err, "put container %.12s on network %s", id, name)
-	}
-	return nil
+	_, err = c.api.NetworkConnect(ctx, now.ID, client.NetworkConnectOptions{Container: id})
+	return c.failed(err, "put container %.12s on network %s", id, name)
 }
 
 // HasFile reports whether there is a file in a container, which need not run.
 func (c *Client) HasFile(ctx context.Context, id, path string) (bool, error) {
 	_, err := c.api.ContainerStatPath(ctx, id, client.ContainerStatPathOptions{Path: path})
-	if gone(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, c.failed(err, "look for %s in container %.12s", path, id)
-	}
-	return true, nil
+	return err == nil, c.failed(unlessGone(err), "look for %s in container %.12s", path, id)
 }

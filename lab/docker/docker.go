@@ -21,11 +21,9 @@ import (
 
 // Client is a connection to one Docker engine. It is safe for concurrent use.
 type Client struct {
-	api    *client.Client
-	engine Engine
-	// occupied lists what this machine's own network uses.
-	occupied func() ([]netip.Prefix, error)
-	// addresses lists those of this machine.
+	api       *client.Client
+	engine    Engine
+	occupied  func() ([]netip.Prefix, error)
 	addresses func() ([]netip.Addr, error)
 }
 
@@ -90,8 +88,11 @@ func (e *UnreachableError) Error() string {
 func (e *UnreachableError) Unwrap() error { return e.Err }
 
 // failed says what was being done when a call failed, and gives a failed
-// connection its type.
+// connection its type. It is nil for a call that did not fail.
 func (c *Client) failed(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
 	if client.IsErrConnectionFailed(err) {
 		// The client's own words name the address once more.
 		if dial := (*net.OpError)(nil); errors.As(err, &dial) {
@@ -102,7 +103,6 @@ func (c *Client) failed(err error, format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
-// filters selects what carries all of these labels.
 func filters(labels map[string]string) client.Filters {
 	f := client.Filters{}
 	for k, v := range labels {
@@ -113,6 +113,14 @@ func filters(labels map[string]string) client.Filters {
 
 // gone reports that what a call was about does not exist.
 func gone(err error) bool { return errdefs.IsNotFound(err) }
+
+// unlessGone is what came of removing something: that it is gone already is as good.
+func unlessGone(err error) error {
+	if gone(err) {
+		return nil
+	}
+	return err
+}
 
 // ID returns what tells the engine from all others, or its address where it has no
 // ID of its own.

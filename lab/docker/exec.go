@@ -46,7 +46,6 @@ func (c *Client) Run(ctx context.Context, id string, argv []string, s Streams) e
 	return c.ended(ctx, c.run(ctx, id, argv, s), id, argv)
 }
 
-// ended says how a command ended.
 func (c *Client) ended(ctx context.Context, err error, id string, argv []string) error {
 	var exit *ExitError
 	switch {
@@ -176,7 +175,6 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// end returns the last bytes of a text.
 func end(text string, limit int) string {
 	text = strings.TrimSpace(text)
 	if cut := len(text) - limit; cut > 0 {

@@ -24,7 +24,6 @@ const (
 	configVariable  = "DOCKER_CONFIG"
 )
 
-// defaultContext is what the docker command calls the engine of the variables.
 const defaultContext = "default"
 
 // Engine says where an engine is, as the docker command finds it.

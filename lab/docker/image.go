@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/client"
@@ -22,27 +21,18 @@ type Image struct {
 	Parent string
 	Labels map[string]string
 	// Size is what it takes on disk, shared layers included, in bytes.
-	Size    int64
-	Created time.Time
+	Size int64
 }
 
 // Image finds an image by reference or id.
 func (c *Client) Image(ctx context.Context, ref string) (Image, bool, error) {
 	detail, err := c.api.ImageInspect(ctx, ref)
-	if gone(err) {
-		return Image{}, false, nil
-	}
 	if err != nil {
-		return Image{}, false, c.failed(err, "inspect image %s", ref)
+		return Image{}, false, c.failed(unlessGone(err), "inspect image %s", ref)
 	}
 	found := Image{ID: detail.ID, References: detail.RepoTags, Size: detail.Size}
 	if detail.Config != nil {
 		found.Labels = detail.Config.Labels
-	}
-	if detail.Created != "" {
-		if found.Created, err = time.Parse(time.RFC3339Nano, detail.Created); err != nil {
-			return Image{}, false, fmt.Errorf("inspect image %s: %w", ref, err)
-		}
 	}
 	return found, true, nil
 }
@@ -55,7 +45,7 @@ func (c *Client) Images(ctx context.Context, labels map[string]string) ([]Image,
 	}
 	var found []Image
 	for _, s := range list.Items {
-		one := Image{ID: s.ID, Parent: s.ParentID, Labels: s.Labels, Size: s.Size, Created: time.Unix(s.Created, 0).UTC()}
+		one := Image{ID: s.ID, Parent: s.ParentID, Labels: s.Labels, Size: s.Size}
 		for _, ref := range s.RepoTags {
 			// What older engines say of an image without a name.
 			if ref != "<none>:<none>" {
@@ -71,13 +61,10 @@ func (c *Client) Images(ctx context.Context, labels map[string]string) ([]Image,
 // names that stand in it.
 func (c *Client) LoadImages(ctx context.Context, tar io.Reader) error {
 	progress, err := c.api.ImageLoad(ctx, tar, client.ImageLoadWithQuiet(true))
-	if err != nil {
-		return c.failed(err, "load images")
+	if err == nil {
+		err = drain(progress)
 	}
-	if err := drain(progress); err != nil {
-		return c.failed(err, "load images")
-	}
-	return nil
+	return c.failed(err, "load images")
 }
 
 // SaveImages returns an archive of images for [Client.LoadImages]. The caller
@@ -96,31 +83,17 @@ func (c *Client) SaveImages(ctx context.Context, refs []string) (io.ReadCloser, 
 func (c *Client) Import(ctx context.Context, tar io.Reader, ref string, changes []string) error {
 	source := client.ImageImportSource{Source: tar, SourceName: "-"}
 	progress, err := c.api.ImageImport(ctx, source, ref, client.ImageImportOptions{Changes: changes})
-	if err != nil {
-		return c.failed(err, "import image %s", ref)
+	if err == nil {
+		err = drain(progress)
 	}
-	if err := drain(progress); err != nil {
-		return c.failed(err, "import image %s", ref)
-	}
-	return nil
-}
-
-// TagImage gives an image a further name.
-func (c *Client) TagImage(ctx context.Context, image, ref string) error {
-	if _, err := c.api.ImageTag(ctx, client.ImageTagOptions{Source: image, Target: ref}); err != nil {
-		return c.failed(err, "tag image %s as %s", image, ref)
-	}
-	return nil
+	return c.failed(err, "import image %s", ref)
 }
 
 // RemoveImage takes a name from an image, and removes the image with its last
 // name. No image of that name is not an error; one that a container uses is.
 func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 	_, err := c.api.ImageRemove(ctx, ref, client.ImageRemoveOptions{PruneChildren: true})
-	if err != nil && !gone(err) {
-		return c.failed(err, "remove image %s", ref)
-	}
-	return nil
+	return c.failed(unlessGone(err), "remove image %s", ref)
 }
 
 // drain reads the engine's progress messages to their end: a call that is

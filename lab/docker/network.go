@@ -90,10 +90,7 @@ func (c *Client) EnsureNetwork(ctx context.Context, name string, labels map[stri
 			Options: mtu(all),
 		})
 		switch {
-		case err == nil:
-			return c.settle(ctx, name, fits)
-		case errdefs.IsConflict(err):
-			// Another process made it since the list was read.
+		case err == nil, errdefs.IsConflict(err): // another process made it since the list was read
 			return c.settle(ctx, name, fits)
 		case errdefs.IsPermissionDenied(err):
 			// What Docker answers when the subnet overlaps one that it knows
@@ -128,10 +125,7 @@ func (c *Client) RemoveNetwork(ctx context.Context, name string) error {
 
 func (c *Client) removeNetwork(ctx context.Context, n network.Summary) error {
 	_, err := c.api.NetworkRemove(ctx, n.ID, client.NetworkRemoveOptions{})
-	if err != nil && !gone(err) {
-		return c.failed(err, "remove network %s (%.12s)", n.Name, n.ID)
-	}
-	return nil
+	return c.failed(unlessGone(err), "remove network %s (%.12s)", n.Name, n.ID)
 }
 
 // settle returns the one network of that name, and removes what a race with
@@ -160,10 +154,7 @@ func (c *Client) settle(ctx context.Context, name string, fits func(Network) err
 
 func (c *Client) networks(ctx context.Context) ([]network.Summary, error) {
 	list, err := c.api.NetworkList(ctx, client.NetworkListOptions{})
-	if err != nil {
-		return nil, c.failed(err, "list networks")
-	}
-	return list.Items, nil
+	return list.Items, c.failed(err, "list networks")
 }
 
 // named returns the networks of exactly that name, the lowest subnet first.
@@ -265,12 +256,8 @@ func occupied() ([]netip.Prefix, error) {
 		return nil, err
 	}
 	for _, a := range addrs {
-		if ipNet, ok := a.(*net.IPNet); ok {
-			addr, _ := netip.AddrFromSlice(ipNet.IP)
-			ones, _ := ipNet.Mask.Size()
-			if p, err := addr.Unmap().Prefix(ones); err == nil {
-				found = append(found, p)
-			}
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			found = append(found, netip.PrefixFrom(p.Addr().Unmap(), p.Bits()).Masked())
 		}
 	}
 	return found, nil

@@ -113,10 +113,8 @@ func addresses() ([]netip.Addr, error) {
 	}
 	var own []netip.Addr
 	for _, a := range all {
-		if ipNet, ok := a.(*net.IPNet); ok {
-			if addr, ok := netip.AddrFromSlice(ipNet.IP); ok {
-				own = append(own, addr.Unmap())
-			}
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			own = append(own, p.Addr().Unmap())
 		}
 	}
 	return own, nil

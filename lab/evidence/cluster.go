@@ -62,7 +62,6 @@ func OfCluster(ctx context.Context, name string, c Cluster, namespaces []string)
 	return pieces
 }
 
-// objects lists what of the objects of a kind is collected.
 func objects(ctx context.Context, c Cluster, k kind, namespaces []string) ([]map[string]any, error) {
 	list, err := c.Objects(ctx, k.apiVersion, k.name, "", "")
 	if err != nil {
@@ -85,7 +84,6 @@ func objects(ctx context.Context, c Cluster, k kind, namespaces []string) ([]map
 	return ours, nil
 }
 
-// container is one container of a pod that has run.
 type container struct {
 	namespace, pod, name string
 	restarts             int

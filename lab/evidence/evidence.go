@@ -120,7 +120,6 @@ func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 	return s, nil
 }
 
-// text reads a piece and returns it as it may be written.
 func (p Piece) text(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, pieceBound)
 	defer cancel()

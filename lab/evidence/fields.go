@@ -61,7 +61,6 @@ func (f fields) pick(node any) any {
 	return nil
 }
 
-// removed stands for a value that is not collected.
 const removed = "[removed: value]"
 
 // publicOf returns a value with those strings that are public by their shape. Of
@@ -102,7 +101,6 @@ var (
 	flagName = regexp.MustCompile(`^--?[A-Za-z][A-Za-z0-9-]{0,60}=`)
 )
 
-// kind is a kind of objects that is collected, and which of its fields.
 type kind struct {
 	apiVersion, name string
 	fields           fields

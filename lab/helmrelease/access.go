@@ -17,7 +17,7 @@ import (
 func (c *Client) Access(charts fs.FS) access.Releases { return releases{c, charts} }
 
 type releases struct {
-	client *Client
+	*Client
 	charts fs.FS
 }
 
@@ -26,7 +26,7 @@ func (r releases) Apply(ctx context.Context, release access.Release) (bool, erro
 	if err != nil {
 		return false, err
 	}
-	return r.client.Apply(ctx, given)
+	return r.Client.Apply(ctx, given)
 }
 
 // from reads a release as others give it.
@@ -64,17 +64,4 @@ func Objects(release access.Release) ([]map[string]any, error) {
 		all = append(all, objects...)
 	}
 	return all, nil
-}
-
-func (r releases) List(ctx context.Context) ([]access.Release, error) {
-	found, err := r.client.List(ctx)
-	list := make([]access.Release, len(found))
-	for i, name := range found {
-		list[i] = access.Release{Namespace: name.Namespace, Name: name.Name}
-	}
-	return list, err
-}
-
-func (r releases) Remove(ctx context.Context, namespace, name string) error {
-	return r.client.Uninstall(ctx, namespace, name)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -48,7 +47,7 @@ clusters: [{name: c, cluster: {server: %q}}]
 users: [{name: u, user: {}}]
 contexts: [{name: x, context: {cluster: c, user: u}}]
 current-context: x
-`, server.URL), slog.New(slog.DiscardHandler))
+`, server.URL))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,12 +11,13 @@ import (
 	"path"
 	"strings"
 
-	"github.com/fedlab-dev/fedlab/lab/access"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/ignore"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // Render returns what a chart makes of values, by the path of the template,

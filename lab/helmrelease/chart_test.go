@@ -2,26 +2,9 @@ package helmrelease
 
 import (
 	"reflect"
-	"strings"
 	"testing"
 	"testing/fstest"
 )
-
-func TestRender(t *testing.T) {
-	chart := demo()
-	chart["templates/NOTES.txt"] = &fstest.MapFile{Data: []byte("hello")}
-	chart["templates/empty.yaml"] = &fstest.MapFile{Data: []byte("{{ if false }}a{{ end }}")}
-	r := releaseOf(3)
-	r.Chart = chart
-	got, err := Render(r)
-	if err != nil || len(got) != 1 || !strings.Contains(got["demo/templates/maps.yaml"], `data: {size: "3"}`) {
-		t.Errorf("rendered %v, error %v", got, err)
-	}
-	chart["templates/bad.yaml"] = &fstest.MapFile{Data: []byte(`{{ fail "size is wrong" }}`)}
-	if _, err := Render(r); err == nil || !strings.HasPrefix(err.Error(), "render chart demo: ") || !strings.Contains(err.Error(), "size is wrong") {
-		t.Errorf("error %v", err)
-	}
-}
 
 func TestReadHonoursHelmIgnore(t *testing.T) {
 	chart := demo()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -22,15 +21,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// cluster makes the configuration that Helm's actions work with.
-type cluster struct {
-	kubeconfig clientcmd.ClientConfig
-	config     *rest.Config
-	client     kubernetes.Interface
-	log        *slog.Logger
-}
-
-func newCluster(kubeconfig []byte, log *slog.Logger) (*cluster, error) {
+// New makes a client for the current context of a kubeconfig. It connects to
+// nothing yet and leaves no file behind. What Helm logs is discarded.
+func New(kubeconfig []byte) (*Client, error) {
 	loader, err := clientcmd.NewClientConfigFromBytes(kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w", err)
@@ -46,12 +39,12 @@ func newCluster(kubeconfig []byte, log *slog.Logger) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure client of %s: %w", config.Host, err)
 	}
-	return &cluster{kubeconfig: loader, config: config, client: client, log: log}, nil
+	return &Client{kubeconfig: loader, config: config, client: client}, nil
 }
 
 // ensureNamespace makes a namespace unless it exists. Helm could, but fetches
 // the API server's whole schema to do so.
-func (c *cluster) ensureNamespace(ctx context.Context, name string) error {
+func (c *Client) ensureNamespace(ctx context.Context, name string) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 	_, err := c.client.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -62,7 +55,7 @@ func (c *cluster) ensureNamespace(ctx context.Context, name string) error {
 
 // configuration is good for one action in a namespace. Its requests end when
 // ctx does.
-func (c *cluster) configuration(ctx context.Context, namespace string) (*action.Configuration, error) {
+func (c *Client) configuration(ctx context.Context, namespace string) (*action.Configuration, error) {
 	config := rest.CopyConfig(c.config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return bound(ctx, next) })
 	client, err := kubernetes.NewForConfig(config)
@@ -76,15 +69,15 @@ func (c *cluster) configuration(ctx context.Context, namespace string) (*action.
 		kinds:  kinds,
 		mapper: restmapper.NewDeferredDiscoveryRESTMapper(kinds),
 	}
-	log := func(format string, v ...any) { c.log.DebugContext(ctx, fmt.Sprintf(format, v...)) }
+	silent := func(string, ...any) {}
 	objects := kube.New(getter)
 	objects.Namespace = namespace
-	objects.Log = log
+	objects.Log = silent
 	return &action.Configuration{
 		RESTClientGetter: getter,
 		KubeClient:       objects,
 		Releases:         storage.Init(driver.NewSecrets(client.CoreV1().Secrets(namespace))),
-		Log:              log,
+		Log:              silent,
 		HookOutputFunc:   func(_, _, _ string) io.Writer { return io.Discard },
 	}, nil
 }

@@ -66,7 +66,6 @@ func drifted(ctx context.Context, helm *action.Configuration, manifest string) (
 	return by, errors.Join(errs...)
 }
 
-// object is one that a manifest names.
 type object struct {
 	client interface {
 		Get() *rest.Request

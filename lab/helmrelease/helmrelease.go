@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -24,7 +23,11 @@ import (
 	"helm.sh/helm/v3/pkg/storage/driver"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
 )
 
 const (
@@ -32,7 +35,7 @@ const (
 	digestLabel = "fedlab.dev/digest"
 	// history is how many revisions of a release a cluster keeps.
 	history = 3
-	// patience is the Timeout of a Release that names none.
+	// patience bounds the whole of Apply, hooks included.
 	patience = 2 * time.Minute
 )
 
@@ -52,34 +55,14 @@ type Release struct {
 	// Values is anything that encodes to a JSON object; nil stands for the
 	// chart's own values.
 	Values any
-	// Timeout bounds the whole of Apply, hooks included; two minutes if zero.
-	Timeout time.Duration
-}
-
-// Status is how a release stands.
-type Status struct {
-	Revision int
-	// State is Helm's word: deployed, failed, pending-install and so on.
-	State       string
-	Description string
-	// Chart and Version name the chart that it was made from.
-	Chart, Version string
 }
 
 // Client applies releases to one cluster. It is safe for concurrent use on
 // different releases.
 type Client struct {
-	cluster *cluster
-}
-
-// New makes a client for the current context of a kubeconfig, and lets Helm log
-// to log. It connects to nothing yet and leaves no file behind.
-func New(kubeconfig []byte, log *slog.Logger) (*Client, error) {
-	cluster, err := newCluster(kubeconfig, log)
-	if err != nil {
-		return nil, err
-	}
-	return &Client{cluster: cluster}, nil
+	kubeconfig clientcmd.ClientConfig
+	config     *rest.Config
+	client     kubernetes.Interface
 }
 
 // Apply installs or upgrades a release, and does nothing when the one that is
@@ -95,10 +78,7 @@ func New(kubeconfig []byte, log *slog.Logger) (*Client, error) {
 // or removed, so that a kill at any time leaves nothing behind that a later
 // Apply does not know.
 func (c *Client) Apply(ctx context.Context, r Release) (changed bool, err error) {
-	if r.Timeout == 0 {
-		r.Timeout = patience
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.Timeout, fmt.Errorf("not done after %s", r.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not done after %s", patience))
 	defer cancel()
 	if changed, err = c.apply(ctx, r); err != nil {
 		if ctx.Err() != nil {
@@ -122,7 +102,7 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 	if err != nil {
 		return false, err
 	}
-	helm, err := c.cluster.configuration(ctx, r.Namespace)
+	helm, err := c.configuration(ctx, r.Namespace)
 	if err != nil {
 		return false, err
 	}
@@ -152,7 +132,7 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 		return true, fmt.Errorf("take over what a killed process left: %w", err)
 	}
 	if last == nil {
-		if err := c.cluster.ensureNamespace(ctx, r.Namespace); err != nil {
+		if err := c.ensureNamespace(ctx, r.Namespace); err != nil {
 			return false, err
 		}
 		return true, install(helm, r, loaded, values, want)
@@ -170,7 +150,7 @@ func takeOver(helm *action.Configuration, r Release, last *release.Release, want
 	switch {
 	case status == release.StatusUninstalling || status == release.StatusUninstalled:
 		// What is being deleted must be gone before it can be made again.
-		return nil, uninstall(helm, r.Name, r.Timeout)
+		return nil, uninstall(helm, r.Name, patience)
 	case status.IsPending():
 		last.SetStatus(release.StatusFailed, "left by a process that was killed")
 		if err := helm.Releases.Update(last); err != nil {
@@ -191,7 +171,7 @@ func install(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 	do := action.NewInstall(helm)
 	do.ReleaseName = r.Name
 	do.Namespace = r.Namespace
-	do.Timeout = r.Timeout
+	do.Timeout = patience
 	do.Labels = map[string]string{digestLabel: digest}
 	// The API server checks what it is given; fetching its whole schema to do
 	// so here as well takes longer than all else.
@@ -208,7 +188,7 @@ func install(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 func upgrade(helm *action.Configuration, r Release, c *chart.Chart, values map[string]any, digest, manifest string) error {
 	do := action.NewUpgrade(helm)
 	do.Namespace = r.Namespace
-	do.Timeout = r.Timeout
+	do.Timeout = patience
 	do.Labels = map[string]string{digestLabel: digest}
 	do.DisableOpenAPIValidation = true
 	do.MaxHistory = history
@@ -232,31 +212,11 @@ func (v verbatim) Run(*bytes.Buffer) (*bytes.Buffer, error) {
 	return bytes.NewBufferString(string(v)), nil
 }
 
-// Status returns how a release stands; found is false when there is none.
-func (c *Client) Status(ctx context.Context, namespace, name string) (s Status, found bool, err error) {
-	helm, err := c.cluster.configuration(ctx, namespace)
-	if err != nil {
-		return Status{}, false, err
-	}
-	last, err := lastRevision(helm, name)
-	if err != nil || last == nil {
-		return Status{}, false, err
-	}
-	s = Status{Revision: last.Version, State: last.Info.Status.String(), Description: last.Info.Description}
-	if last.Chart != nil && last.Chart.Metadata != nil {
-		s.Chart, s.Version = last.Chart.Metadata.Name, last.Chart.Metadata.Version
-	}
-	return s, true, nil
-}
-
-// Name is what a release is called in a cluster.
-type Name struct{ Namespace, Name string }
-
-// List names the releases that Apply has made, sorted; also those that are half
-// made.
-func (c *Client) List(ctx context.Context) ([]Name, error) {
+// List names the releases that Apply has made, sorted, without chart and values;
+// also those that are half made.
+func (c *Client) List(ctx context.Context) ([]access.Release, error) {
 	// Metadata alone: each revision holds its whole chart.
-	secrets, err := metadata.NewForConfig(c.cluster.config)
+	secrets, err := metadata.NewForConfig(c.config)
 	if err != nil {
 		return nil, fmt.Errorf("list releases: %w", err)
 	}
@@ -265,20 +225,20 @@ func (c *Client) List(ctx context.Context) ([]Name, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list releases: %w", err)
 	}
-	var names []Name
+	var releases []access.Release
 	for _, revision := range list.Items {
-		names = append(names, Name{Namespace: revision.Namespace, Name: revision.Labels["name"]})
+		releases = append(releases, access.Release{Namespace: revision.Namespace, Name: revision.Labels["name"]})
 	}
-	slices.SortFunc(names, func(a, b Name) int {
+	slices.SortFunc(releases, func(a, b access.Release) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	return slices.Compact(names), nil
+	return slices.Compact(releases), nil
 }
 
-// Uninstall asks for the removal of what a release has made, and forgets the
+// Remove asks for the removal of what a release has made, and forgets the
 // release. The namespace stays. A release that does not exist is not an error.
-func (c *Client) Uninstall(ctx context.Context, namespace, name string) error {
-	helm, err := c.cluster.configuration(ctx, namespace)
+func (c *Client) Remove(ctx context.Context, namespace, name string) error {
+	helm, err := c.configuration(ctx, namespace)
 	if err != nil {
 		return err
 	}
@@ -300,10 +260,7 @@ func uninstall(helm *action.Configuration, name string, patience time.Duration) 
 	// Helm logs why it cannot delete, and returns that it cannot.
 	var said string
 	log := helm.Log
-	helm.Log = func(format string, v ...any) {
-		said = fmt.Sprintf(format, v...)
-		log(format, v...)
-	}
+	helm.Log = func(format string, v ...any) { said = fmt.Sprintf(format, v...) }
 	defer func() { helm.Log = log }()
 	if _, err := do.Run(name); err != nil {
 		return fmt.Errorf("%w; helm's last words: %s", err, said)

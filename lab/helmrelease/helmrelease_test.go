@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,7 +13,10 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // demo is a chart of one ConfigMap "base" and one for each name in "extra".
@@ -42,7 +44,7 @@ type values struct {
 
 func releaseOf(size int, extra ...string) Release {
 	extra = append([]string{}, extra...)
-	return Release{Name: "demo", Namespace: "demo", Chart: demo(), Values: values{Size: size, Extra: extra}, Timeout: time.Minute}
+	return Release{Name: "demo", Namespace: "demo", Chart: demo(), Values: values{Size: size, Extra: extra}}
 }
 
 func TestApply(t *testing.T) {
@@ -67,9 +69,9 @@ func TestApply(t *testing.T) {
 		if err != nil || changed != step.changed || !slices.Equal(a.names(), step.objects) {
 			t.Fatalf("%s: changed %t, error %v, objects %v; want %t and %v", step.name, changed, err, a.names(), step.changed, step.objects)
 		}
-		s, found, err := c.Status(t.Context(), "demo", "demo")
-		if want := (Status{Revision: step.revision, State: "deployed", Description: s.Description, Chart: "demo", Version: "1.0.0"}); err != nil || !found || s != want {
-			t.Fatalf("%s: status %+v, found %t, error %v, want %+v", step.name, s, found, err, want)
+		last := lastOf(t, c)
+		if last == nil || last.Version != step.revision || last.Info.Status != release.StatusDeployed || last.Chart.Name() != "demo" || last.Chart.Metadata.Version != "1.0.0" {
+			t.Fatalf("%s: last revision %+v, want %d", step.name, last, step.revision)
 		}
 	}
 	other := releaseOf(10_000_000_000)
@@ -79,13 +81,27 @@ func TestApply(t *testing.T) {
 	}
 
 	for range 2 {
-		if err := c.Uninstall(t.Context(), "demo", "demo"); err != nil {
+		if err := c.Remove(t.Context(), "demo", "demo"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, found, err := c.Status(t.Context(), "demo", "demo"); found || err != nil || len(a.names()) != 0 {
-		t.Errorf("after uninstall: found %t, error %v, objects %v", found, err, a.names())
+	if last := lastOf(t, c); last != nil || len(a.names()) != 0 {
+		t.Errorf("after uninstall: last revision %+v, objects %v", last, a.names())
 	}
+}
+
+// lastOf returns the newest revision of the release "demo", nil for none.
+func lastOf(t *testing.T, c *Client) *release.Release {
+	t.Helper()
+	helm, err := c.configuration(t.Context(), "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := lastRevision(helm, "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return last
 }
 
 // TestApplyUnchangedOnlyLooks is what makes a second run of a lab fast.
@@ -238,7 +254,7 @@ func TestList(t *testing.T) {
 	if names, err := c.List(t.Context()); err != nil || len(names) != 0 {
 		t.Errorf("of nothing: %v, error %v", names, err)
 	}
-	for _, at := range []Name{{"other", "b"}, {"demo", "demo"}, {"demo", "b"}} {
+	for _, at := range []access.Release{{Namespace: "other", Name: "b"}, {Namespace: "demo", Name: "demo"}, {Namespace: "demo", Name: "b"}} {
 		for size := range 2 { // two revisions
 			r := releaseOf(size)
 			r.Namespace, r.Name = at.Namespace, at.Name
@@ -261,16 +277,16 @@ func TestList(t *testing.T) {
 
 	a.calls = nil
 	names, err := c.List(t.Context())
-	if want := []Name{{"demo", "b"}, {"demo", "demo"}, {"demo", "half"}, {"other", "b"}}; err != nil || !slices.Equal(names, want) {
+	if want := []access.Release{{Namespace: "demo", Name: "b"}, {Namespace: "demo", Name: "demo"}, {Namespace: "demo", Name: "half"}, {Namespace: "other", Name: "b"}}; err != nil || !slices.Equal(names, want) {
 		t.Errorf("names %v, error %v, want %v", names, err, want)
 	}
 	if !slices.Equal(a.calls, []string{"GET /api/v1/secrets"}) {
 		t.Errorf("calls %v", a.calls)
 	}
-	if err := c.Uninstall(t.Context(), "demo", "b"); err != nil {
+	if err := c.Remove(t.Context(), "demo", "b"); err != nil {
 		t.Fatal(err)
 	}
-	if names, err := c.List(t.Context()); err != nil || slices.Contains(names, Name{"demo", "b"}) || len(names) != 3 {
+	if names, err := c.List(t.Context()); err != nil || slices.Contains(names, access.Release{Namespace: "demo", Name: "b"}) || len(names) != 3 {
 		t.Errorf("after uninstall: %v, error %v", names, err)
 	}
 
@@ -318,7 +334,7 @@ func TestKilledAnywhere(t *testing.T) {
 	apply := func(r Release) func(context.Context, *Client) error {
 		return func(ctx context.Context, c *Client) error { _, err := c.Apply(ctx, r); return err }
 	}
-	uninstall := func(ctx context.Context, c *Client) error { return c.Uninstall(ctx, "demo", "demo") }
+	uninstall := func(ctx context.Context, c *Client) error { return c.Remove(ctx, "demo", "demo") }
 	tests := map[string]struct {
 		before func(*testing.T, *api)
 		killed func(context.Context, *Client) error
@@ -484,7 +500,7 @@ func TestNothingInHome(t *testing.T) {
 
 func TestNewRefusesWhatIsNoKubeconfig(t *testing.T) {
 	for _, text := range []string{"a: [", "apiVersion: v1\nkind: Config\n"} {
-		if _, err := New([]byte(text), slog.New(slog.DiscardHandler)); err == nil || !strings.HasPrefix(err.Error(), "read kubeconfig: ") {
+		if _, err := New([]byte(text)); err == nil || !strings.HasPrefix(err.Error(), "read kubeconfig: ") {
 			t.Errorf("%q: error %v", text, err)
 		}
 	}

@@ -26,22 +26,19 @@ func missingCapabilities(status, lastCapability string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's last capability: %w", err)
 	}
-	for line := range strings.Lines(status) {
-		value, ok := strings.CutPrefix(line, "CapBnd:")
-		if !ok {
-			continue
-		}
-		bounding, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read the bounding set: %w", err)
-		}
-		var missing []string
-		for number, name := range capabilityNames {
-			if number <= last && bounding&(1<<number) == 0 {
-				missing = append(missing, name)
-			}
-		}
-		return missing, nil
+	var bounding uint64
+	value, err := valueOf(status, "CapBnd")
+	if err == nil {
+		bounding, err = strconv.ParseUint(value, 16, 64)
 	}
-	return nil, fmt.Errorf("read the bounding set: no line CapBnd")
+	if err != nil {
+		return nil, fmt.Errorf("read the bounding set: %w", err)
+	}
+	var missing []string
+	for number, name := range capabilityNames {
+		if number <= last && bounding&(1<<number) == 0 {
+			missing = append(missing, name)
+		}
+	}
+	return missing, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"syscall"
 	"time"
 )
@@ -22,8 +21,6 @@ const (
 
 // start starts the daemon of this machine and waits until it answers.
 type start struct{ systemd bool }
-
-func (s start) turn() turn { return turnDaemon }
 
 func (s start) String() string {
 	if s.systemd {
@@ -63,8 +60,6 @@ func (s start) Apply(ctx context.Context, sys System) error {
 // runtime without a restart, so containers that run are not touched.
 type reload struct{ pid int }
 
-func (r reload) turn() turn { return turnDaemon }
-
 func (r reload) String() string {
 	return fmt.Sprintf("make the Docker daemon (process %d) read its settings; no container is touched", r.pid)
 }
@@ -94,10 +89,7 @@ func removeStale(files Files, pidFile, program string) error {
 	if err != nil || pid != 0 {
 		return err
 	}
-	if err := files.Remove(pidFile); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return discard(files, pidFile)
 }
 
 func answers(Docker) error { return nil }

@@ -70,7 +70,6 @@ func (d *Docker) askClient(ctx context.Context, sys System, m Machine) error {
 	return d.askDaemon(ctx, sys)
 }
 
-// askDaemon fills in what the daemon says of itself.
 func (d *Docker) askDaemon(ctx context.Context, sys System) error {
 	out, err := ask(ctx, sys, "info", "--format", "{{json .}}")
 	if err != nil {
@@ -133,47 +132,48 @@ func running(files Files, pidFile, program string) (int, error) {
 
 // daemonSettings is daemon.json with what nobody here looks at kept byte for
 // byte.
-type daemonSettings map[string]json.RawMessage
+type daemonSettings struct {
+	entries, runtimes map[string]json.RawMessage
+	// chosen is the default runtime; Docker's own is "".
+	chosen string
+	// path is where our runtime is said to be; empty where it is not registered.
+	path string
+}
 
 func readSettings(config []byte) (daemonSettings, error) {
-	settings := daemonSettings{}
+	var s daemonSettings
 	if len(bytes.TrimSpace(config)) == 0 {
-		return settings, nil
+		config = []byte("{}")
 	}
-	if err := json.Unmarshal(config, &settings); err != nil {
-		return nil, fmt.Errorf("read %s: %w", daemonConfig, err)
+	if err := json.Unmarshal(config, &s.entries); err != nil {
+		return s, fmt.Errorf("read %s: %w", daemonConfig, err)
 	}
-	if settings == nil {
-		return nil, fmt.Errorf("read %s: it holds null, not an object", daemonConfig)
+	if s.entries == nil {
+		return s, fmt.Errorf("read %s: it holds null, not an object", daemonConfig)
 	}
-	return settings, nil
+	var ours struct{ Path string }
+	err := readEntry(s.entries, "runtimes", "runtimes", &s.runtimes)
+	if err == nil {
+		err = readEntry(s.entries, "default-runtime", "default-runtime", &s.chosen)
+	}
+	if err == nil {
+		err = readEntry(s.runtimes, runtimeName, "runtime "+runtimeName, &ours)
+	}
+	if s.runtimes == nil {
+		s.runtimes = map[string]json.RawMessage{}
+	}
+	s.path = ours.Path
+	return s, err
 }
 
-// defaultRuntime returns what the settings say; Docker's own default is "".
-func (s daemonSettings) defaultRuntime() (string, error) {
-	raw, ok := s["default-runtime"]
-	if !ok {
-		return "", nil
+// readEntry reads an entry that need not be there; title is what an error calls it.
+func readEntry(entries map[string]json.RawMessage, name, title string, into any) error {
+	raw, there := entries[name]
+	if !there {
+		return nil
 	}
-	var name string
-	if err := json.Unmarshal(raw, &name); err != nil {
-		return "", fmt.Errorf("read default-runtime of %s: %w", daemonConfig, err)
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("read %s of %s: %w", title, daemonConfig, err)
 	}
-	return name, nil
-}
-
-// runtimes returns the runtimes that the settings register.
-func (s daemonSettings) runtimes() (map[string]json.RawMessage, error) {
-	runtimes := map[string]json.RawMessage{}
-	raw, ok := s["runtimes"]
-	if !ok {
-		return runtimes, nil
-	}
-	if err := json.Unmarshal(raw, &runtimes); err != nil {
-		return nil, fmt.Errorf("read runtimes of %s: %w", daemonConfig, err)
-	}
-	if runtimes == nil {
-		runtimes = map[string]json.RawMessage{}
-	}
-	return runtimes, nil
+	return nil
 }

@@ -161,15 +161,12 @@ func (m *Machine) readKernel(sys System) error {
 		}
 	}
 	for _, name := range []string{inotifyInstances, inotifyWatches, ipForward} {
-		text, ok, err := read(sys.Files, sysctlFile(name))
+		value, there, err := readSetting(sys.Files, name)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			continue
-		}
-		if m.Kernel[name], err = strconv.Atoi(text); err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
+		if there {
+			m.Kernel[name] = value
 		}
 	}
 	systems, _, err := read(sys.Files, "/proc/filesystems")
@@ -210,21 +207,14 @@ func (m *Machine) readCapabilities(sys System) error {
 	}
 	if len(m.MissingCapabilities) > 0 {
 		m.RuntimeBuilt, err = runtimeWithout(m.MissingCapabilities).built(sys.Files)
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return err
 }
 
 func (m *Machine) readBuildTools(ctx context.Context, sys System) error {
-	_, ok, err := read(sys.Files, debianKeyring)
-	if err != nil {
+	var err error
+	if _, m.DebianKeyring, err = read(sys.Files, debianKeyring); err != nil || m.Programs["gcc"] == "" {
 		return err
-	}
-	m.DebianKeyring = ok
-	if m.Programs["gcc"] == "" {
-		return nil
 	}
 	// The compiler prints the bare name when it does not find the file.
 	path, err := sys.Programs.Run(ctx, Command{Program: "gcc", Args: []string{"-print-file-name=" + staticLibc}})
@@ -267,13 +257,22 @@ func assignments(text string) map[string]string {
 }
 
 func kibibytes(meminfo, name string) (uint64, error) {
-	for line := range strings.Lines(meminfo) {
+	value, err := valueOf(meminfo, name)
+	if err != nil {
+		return 0, err
+	}
+	number, err := strconv.ParseUint(strings.TrimSuffix(value, " kB"), 10, 64)
+	return number << 10, err
+}
+
+// valueOf returns what follows a name and a colon in a file of /proc.
+func valueOf(text, name string) (string, error) {
+	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			number, err := strconv.ParseUint(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
-			return number << 10, err
+			return strings.TrimSpace(value), nil
 		}
 	}
-	return 0, fmt.Errorf("no line %s", name)
+	return "", fmt.Errorf("no line %s", name)
 }
 
 func sysctlFile(name string) string {

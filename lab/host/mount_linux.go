@@ -8,7 +8,6 @@ const (
 	noPrograms = 0x8
 )
 
-// remote are the file systems that other machines serve.
 var remote = map[uint32]string{
 	0x6969:     "NFS",
 	0xff534d42: "CIFS",

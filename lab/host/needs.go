@@ -153,13 +153,11 @@ func (m Machine) inotify(needs Needs) []Finding {
 func Watchers(sys System, clusters int) error {
 	m := Machine{Kernel: map[string]int{}}
 	for _, name := range []string{inotifyInstances, inotifyWatches} {
-		_, there, err := read(sys.Files, sysctlFile(name))
+		value, there, err := readSetting(sys.Files, name)
 		if err != nil || !there {
 			return err
 		}
-		if m.Kernel[name], err = readSetting(sys.Files, name); err != nil {
-			return err
-		}
+		m.Kernel[name] = value
 	}
 	return Lacks(m.inotify(Needs{Clusters: clusters}))
 }
@@ -232,14 +230,13 @@ func (m Machine) compiler() Finding {
 // instead is what a person may do who does not want to build the node image.
 const instead = "or build no node image: with --source pull it comes from a registry (--mirror names another one), with --archive from a file"
 
-// build looks at what it takes to make the node image and the programs in it.
 func (m Machine) build() []Finding {
 	findings := []Finding{
 		m.tool("C compiler", m.Programs["gcc"], "gcc", "gcc"),
-		m.tool("static C library", libcSeen(m), staticLibc, "libc6-dev"),
+		m.tool("static C library", seen(m.StaticLibc, "found by the C compiler"), staticLibc, "libc6-dev"),
 		m.tool("debootstrap", m.Programs["debootstrap"], "debootstrap", "debootstrap"),
 		m.tool("gpgv", m.Programs["gpgv"], "gpgv, to verify Debian's packages", "gpgv"),
-		m.tool("Debian's keys", keyringSeen(m), debianKeyring, "debian-archive-keyring")}
+		m.tool("Debian's keys", seen(m.DebianKeyring, debianKeyring), debianKeyring, "debian-archive-keyring")}
 	findings = append(findings, m.cacheMount()...)
 	if !m.Root {
 		findings = append(findings, Finding{Subject: "user", Level: Missing, Seen: "not root",
@@ -278,7 +275,6 @@ func (m Machine) cacheMount() []Finding {
 	return []Finding{f}
 }
 
-// browser returns the path of a browser of Chromium's kin.
 func (m Machine) browser() string {
 	for _, name := range browsers {
 		if path := m.Programs[name]; path != "" {
@@ -288,18 +284,12 @@ func (m Machine) browser() string {
 	return ""
 }
 
-func libcSeen(m Machine) string {
-	if m.StaticLibc {
-		return "found by the C compiler"
+// seen is what a finding says of something that is there.
+func seen(there bool, what string) string {
+	if !there {
+		return ""
 	}
-	return ""
-}
-
-func keyringSeen(m Machine) string {
-	if m.DebianKeyring {
-		return debianKeyring
-	}
-	return ""
+	return what
 }
 
 // tool is something that a package of Debian brings.

@@ -35,8 +35,6 @@ func runtimeWithout(capabilities []string) ociRuntime {
 	return ociRuntime{drop: strings.Join(capabilities, ",")}
 }
 
-func (r ociRuntime) turn() turn { return turnRuntime }
-
 func (r ociRuntime) String() string {
 	return fmt.Sprintf("make %s, built here where it is not there yet, Docker's default OCI runtime in %s; it does without %s",
 		r.path(), daemonConfig, r.drop)
@@ -146,11 +144,7 @@ func validate(ctx context.Context, sys System, config []byte) (err error) {
 		return err
 	}
 	const candidate = daemonConfig + ".fedlab"
-	defer func() {
-		if gone := sys.Files.Remove(candidate); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-			err = errors.Join(err, gone)
-		}
-	}()
+	defer func() { err = errors.Join(err, discard(sys.Files, candidate)) }()
 	if err := sys.Files.WriteFile(candidate, config, 0o644); err != nil {
 		return err
 	}
@@ -168,49 +162,25 @@ func (r ociRuntime) register(config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	runtimes, err := settings.runtimes()
-	if err != nil {
-		return nil, err
-	}
-	chosen, err := settings.defaultRuntime()
-	if err != nil {
-		return nil, err
-	}
-	path, err := runtimePathOf(runtimes)
-	if err != nil {
-		return nil, err
-	}
-	switch chosen {
+	switch settings.chosen {
 	case runtimeName:
-		if path == r.path() {
+		if settings.path == r.path() {
 			return config, nil
 		}
 	case "", "runc", "io.containerd.runc.v2":
 	default:
-		return nil, fmt.Errorf("%s makes %s the default runtime", daemonConfig, chosen)
+		return nil, fmt.Errorf("%s makes %s the default runtime", daemonConfig, settings.chosen)
 	}
-	if runtimes[runtimeName], err = encoded(map[string]string{"path": r.path()}); err != nil {
+	if settings.runtimes[runtimeName], err = encoded(map[string]string{"path": r.path()}); err != nil {
 		return nil, err
 	}
-	if settings["runtimes"], err = encoded(runtimes); err != nil {
+	if settings.entries["runtimes"], err = encoded(settings.runtimes); err != nil {
 		return nil, err
 	}
-	if settings["default-runtime"], err = encoded(runtimeName); err != nil {
+	if settings.entries["default-runtime"], err = encoded(runtimeName); err != nil {
 		return nil, err
 	}
-	return encoded(settings)
-}
-
-// runtimePathOf returns where the runtimes of a daemon.json say that ours is;
-// empty where they do not.
-func runtimePathOf(runtimes map[string]json.RawMessage) (string, error) {
-	var entry struct{ Path string }
-	if raw, ok := runtimes[runtimeName]; ok {
-		if err := json.Unmarshal(raw, &entry); err != nil {
-			return "", fmt.Errorf("read runtime %s of %s: %w", runtimeName, daemonConfig, err)
-		}
-	}
-	return entry.Path, nil
+	return encoded(settings.entries)
 }
 
 // encoded is JSON as a person would lay it out.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 )
 
 const (
@@ -15,14 +14,11 @@ const (
 	proofArchive = proofProgram + ".tar"
 )
 
-// proofSource is a program that ends at once.
 const proofSource = "package main\n\nfunc main() {}\n"
 
 // prove starts one privileged container, as kind's nodes are. Its image is made
 // for that, since a machine that was just set up has none.
 type prove struct{}
-
-func (prove) turn() turn { return turnProof }
 
 func (prove) String() string {
 	return "start a privileged container to see that the OCI runtime works, and remove it with its image"
@@ -31,9 +27,7 @@ func (prove) String() string {
 func (prove) Apply(ctx context.Context, sys System) (err error) {
 	defer func() {
 		for _, name := range []string{proofProgram, proofProgram + ".go", proofArchive} {
-			if gone := sys.Files.Remove(name); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-				err = errors.Join(err, gone)
-			}
+			err = errors.Join(err, discard(sys.Files, name))
 		}
 	}()
 	if err := sys.Files.WriteFile(proofProgram+".go", []byte(proofSource), 0o644); err != nil {

@@ -15,7 +15,6 @@ const libDir = "/usr/local/lib/fedlab"
 // written before each change.
 const recordFile = libDir + "/setup.json"
 
-// record is the content of recordFile.
 type record struct {
 	// Config is the change of daemon.json.
 	Config *configChange `json:"daemonConfig,omitempty"`
@@ -55,7 +54,15 @@ func parseRecord(file content) (r record, err error) {
 	return r, err
 }
 
-func (r record) write(files Files) error {
+// changeRecord changes what recordFile says.
+func changeRecord(files Files, change func(*record) error) error {
+	r, err := readRecord(files)
+	if err != nil {
+		return err
+	}
+	if err := change(&r); err != nil {
+		return err
+	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -67,47 +74,41 @@ func (r record) write(files Files) error {
 // left, somebody else has changed it: what Undo goes back to is then their file
 // without our entries.
 func noteConfig(files Files, now content, after string) error {
-	r, err := readRecord(files)
-	if err != nil {
-		return err
-	}
-	if r.Config == nil || r.Config.After != now.text {
-		before := now
-		if r.Config != nil {
-			if before, err = now.without(); err != nil {
-				return err
+	return changeRecord(files, func(r *record) (err error) {
+		if r.Config == nil || r.Config.After != now.text {
+			before := now
+			if r.Config != nil {
+				if before, err = now.without(); err != nil {
+					return err
+				}
 			}
+			r.Config = &configChange{Existed: before.there, Before: before.text}
 		}
-		r.Config = &configChange{Existed: before.there, Before: before.text}
-	}
-	r.Config.After = after
-	return r.write(files)
+		r.Config.After = after
+		return nil
+	})
 }
 
-// noteSetting notes that a setting of the kernel is raised.
 func noteSetting(files Files, name string, change settingChange) error {
-	r, err := readRecord(files)
-	if err != nil {
-		return err
-	}
-	if last, ok := r.Settings[name]; ok && last.After == change.Before {
-		change.Before = last.Before
-	}
-	if r.Settings == nil {
-		r.Settings = map[string]settingChange{}
-	}
-	r.Settings[name] = change
-	return r.write(files)
+	return changeRecord(files, func(r *record) error {
+		if last, ok := r.Settings[name]; ok && last.After == change.Before {
+			change.Before = last.Before
+		}
+		if r.Settings == nil {
+			r.Settings = map[string]settingChange{}
+		}
+		r.Settings[name] = change
+		return nil
+	})
 }
 
-// noteRuntime notes that a runtime is built.
 func noteRuntime(files Files, path string) error {
-	r, err := readRecord(files)
-	if err != nil || slices.Contains(r.Runtimes, path) {
-		return err
-	}
-	r.Runtimes = append(r.Runtimes, path)
-	return r.write(files)
+	return changeRecord(files, func(r *record) error {
+		if !slices.Contains(r.Runtimes, path) {
+			r.Runtimes = append(r.Runtimes, path)
+		}
+		return nil
+	})
 }
 
 // content is a file as it stands, byte for byte.
@@ -129,44 +130,32 @@ func (c content) put(files Files, name string, mode fs.FileMode) error {
 	if c.there {
 		return files.WriteFile(name, []byte(c.text), mode)
 	}
-	_, there, err := read(files, name)
-	if err != nil || !there {
-		return err
-	}
-	return files.Remove(name)
+	return discard(files, name)
 }
 
 // without returns daemon.json without the entries that Setup makes, and with all
 // else as it is.
 func (c content) without() (content, error) {
-	settings, err := readSettings([]byte(c.text))
+	s, err := readSettings([]byte(c.text))
 	if err != nil {
 		return content{}, err
 	}
-	runtimes, err := settings.runtimes()
-	if err != nil {
-		return content{}, err
-	}
-	chosen, err := settings.defaultRuntime()
-	if err != nil {
-		return content{}, err
-	}
-	_, registered := runtimes[runtimeName]
-	if !registered && chosen != runtimeName {
+	_, registered := s.runtimes[runtimeName]
+	if !registered && s.chosen != runtimeName {
 		return c, nil
 	}
-	delete(runtimes, runtimeName)
-	if chosen == runtimeName {
-		delete(settings, "default-runtime")
+	delete(s.runtimes, runtimeName)
+	if s.chosen == runtimeName {
+		delete(s.entries, "default-runtime")
 	}
-	if len(runtimes) == 0 {
-		delete(settings, "runtimes")
-	} else if settings["runtimes"], err = encoded(runtimes); err != nil {
+	if len(s.runtimes) == 0 {
+		delete(s.entries, "runtimes")
+	} else if s.entries["runtimes"], err = encoded(s.runtimes); err != nil {
 		return content{}, err
 	}
-	if len(settings) == 0 {
+	if len(s.entries) == 0 {
 		return content{}, nil
 	}
-	text, err := encoded(settings)
+	text, err := encoded(s.entries)
 	return content{string(text), true}, err
 }

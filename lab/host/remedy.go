@@ -18,20 +18,23 @@ type Remedy interface {
 	String() string
 	// Apply makes the change.
 	Apply(ctx context.Context, sys System) error
-	// turn sorts remedies: settings before the packages whose daemon reads
-	// them, the daemon after them, and the proof that it works last.
-	turn() turn
 }
 
-type turn int
-
-const (
-	turnSettings turn = iota
-	turnRuntime
-	turnPackages
-	turnDaemon
-	turnProof
-)
+// turn sorts remedies: settings before the packages whose daemon reads them, the
+// daemon after them, and the proof that it works last.
+func turn(r Remedy) int {
+	switch r.(type) {
+	case setting:
+		return 0
+	case ociRuntime:
+		return 1
+	case packages:
+		return 2
+	case start, reload:
+		return 3
+	}
+	return 4
+}
 
 // Remedies returns what the findings ask for, in the order it must be applied
 // in, each once, and all packages in one installation.
@@ -42,7 +45,7 @@ func Remedies(findings []Finding) []Remedy {
 		for _, remedy := range f.Remedies {
 			names, ok := remedy.(packages)
 			if !ok {
-				if !slices.ContainsFunc(remedies, func(r Remedy) bool { return r == remedy }) {
+				if !slices.Contains(remedies, remedy) {
 					remedies = append(remedies, remedy)
 				}
 				continue
@@ -57,7 +60,7 @@ func Remedies(findings []Finding) []Remedy {
 	if len(install) > 0 {
 		remedies = append(remedies, install)
 	}
-	slices.SortStableFunc(remedies, func(a, b Remedy) int { return cmp.Compare(a.turn(), b.turn()) })
+	slices.SortStableFunc(remedies, func(a, b Remedy) int { return cmp.Compare(turn(a), turn(b)) })
 	return remedies
 }
 
@@ -68,14 +71,12 @@ type setting struct {
 	value int
 }
 
-func (s setting) turn() turn { return turnSettings }
-
 func (s setting) String() string {
 	return fmt.Sprintf("set %s to %d until the next boot", s.name, s.value)
 }
 
 func (s setting) Apply(_ context.Context, sys System) error {
-	before, err := readSetting(sys.Files, s.name)
+	before, _, err := readSetting(sys.Files, s.name)
 	if err != nil {
 		return err
 	}
@@ -85,16 +86,16 @@ func (s setting) Apply(_ context.Context, sys System) error {
 	return writeSetting(sys.Files, s.name, s.value)
 }
 
-func readSetting(files Files, name string) (int, error) {
-	text, _, err := read(files, sysctlFile(name))
-	if err != nil {
-		return 0, err
+// readSetting returns a kernel setting, and whether there is one of that name.
+func readSetting(files Files, name string) (value int, there bool, err error) {
+	text, there, err := read(files, sysctlFile(name))
+	if err != nil || !there {
+		return 0, false, err
 	}
-	value, err := strconv.Atoi(text)
-	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", name, err)
+	if value, err = strconv.Atoi(text); err != nil {
+		return 0, true, fmt.Errorf("read %s: %w", name, err)
 	}
-	return value, nil
+	return value, true, nil
 }
 
 func writeSetting(files Files, name string, value int) error {
@@ -103,8 +104,6 @@ func writeSetting(files Files, name string, value int) error {
 
 // packages are installed from the distribution's archive.
 type packages []string
-
-func (p packages) turn() turn { return turnPackages }
 
 func (p packages) String() string { return "install " + list(p) + " with apt-get" }
 

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 )
@@ -31,6 +32,14 @@ type Files interface {
 	// Rename puts a file in its place; a power cut leaves all of it or nothing.
 	Rename(from, to string) error
 	Remove(name string) error
+}
+
+// discard removes a file, which need not be there.
+func discard(files Files, name string) error {
+	if err := files.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Programs finds, runs and signals programs.

@@ -1,10 +1,10 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -38,7 +38,6 @@ func Undo(ctx context.Context, sys System, observe Observer) error {
 	return nil
 }
 
-// undoing lists what there is to put back.
 func undoing(sys System) ([]Remedy, error) {
 	r, err := readRecord(sys.Files)
 	if err != nil {
@@ -58,17 +57,19 @@ func undoing(sys System) ([]Remedy, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		change := r.Settings[name]
-		if value, err := readSetting(sys.Files, name); err != nil {
+		if value, _, err := readSetting(sys.Files, name); err != nil {
 			return nil, err
 		} else if value == change.After {
 			remedies = append(remedies, putSetting{name, change.Before})
 		}
 	}
 	paths := r.Runtimes
-	if path, err := registeredPath(now); err != nil {
+	settings, err := readSettings([]byte(now.text))
+	if err != nil {
 		return nil, err
-	} else if strings.HasPrefix(path, libDir+"/") && !slices.Contains(paths, path) {
-		paths = append(paths, path)
+	}
+	if strings.HasPrefix(settings.path, libDir+"/") && !slices.Contains(paths, settings.path) {
+		paths = append(paths, settings.path)
 	}
 	if _, there, err := read(sys.Files, recordFile); err != nil {
 		return nil, err
@@ -84,19 +85,6 @@ func (r record) before(now content) (content, error) {
 		return content{r.Config.Before, r.Config.Existed}, nil
 	}
 	return now.without()
-}
-
-// registeredPath returns where daemon.json says that our runtime is.
-func registeredPath(config content) (string, error) {
-	settings, err := readSettings([]byte(config.text))
-	if err != nil {
-		return "", err
-	}
-	runtimes, err := settings.runtimes()
-	if err != nil {
-		return "", err
-	}
-	return runtimePathOf(runtimes)
 }
 
 // undoable says what keeps Undo from its work.
@@ -132,8 +120,6 @@ func undoable(ctx context.Context, sys System) error {
 // putConfig makes daemon.json what it was, also for the daemon that runs.
 type putConfig struct{ before content }
 
-func (p putConfig) turn() turn { return turnRuntime }
-
 func (p putConfig) String() string {
 	if !p.before.there {
 		return "remove " + daemonConfig + ", which setup made"
@@ -158,8 +144,7 @@ func (p putConfig) Apply(ctx context.Context, sys System) error {
 	if err != nil || r.Config == nil {
 		return err
 	}
-	r.Config = nil
-	return r.write(sys.Files)
+	return noteUndone(sys.Files, nil)
 }
 
 // fallBack makes a daemon that runs use the default runtime of a file. A daemon
@@ -178,27 +163,16 @@ func fallBack(ctx context.Context, sys System, pid int, to content) error {
 	if err != nil {
 		return err
 	}
-	name, err := wanted.defaultRuntime()
-	if err != nil {
+	name := cmp.Or(wanted.chosen, "runc")
+	if settings.entries["default-runtime"], err = encoded(name); err != nil {
 		return err
 	}
-	if name == "" {
-		name = "runc"
-	}
-	if settings["default-runtime"], err = encoded(name); err != nil {
-		return err
-	}
-	interim, err := encoded(settings)
+	interim, err := encoded(settings.entries)
 	if err != nil {
 		return err
 	}
 	// Killed here, the next Undo knows what to go on to.
-	r, err := readRecord(sys.Files)
-	if err != nil {
-		return err
-	}
-	r.Config = &configChange{Existed: to.there, Before: to.text, After: string(interim)}
-	if err := r.write(sys.Files); err != nil {
+	if err := noteUndone(sys.Files, &configChange{Existed: to.there, Before: to.text, After: string(interim)}); err != nil {
 		return err
 	}
 	if err := sys.Files.WriteFile(daemonConfig, interim, 0o644); err != nil {
@@ -225,8 +199,6 @@ type putSetting struct {
 	value int
 }
 
-func (p putSetting) turn() turn { return turnSettings }
-
 func (p putSetting) String() string { return fmt.Sprintf("set %s back to %d", p.name, p.value) }
 
 func (p putSetting) Apply(_ context.Context, sys System) error {
@@ -236,8 +208,6 @@ func (p putSetting) Apply(_ context.Context, sys System) error {
 // removeRuntimes removes what was built, and the record last: until then Undo
 // may be run again.
 type removeRuntimes struct{ paths string }
-
-func (r removeRuntimes) turn() turn { return turnDaemon }
 
 func (r removeRuntimes) String() string {
 	return "remove the OCI runtime and the record of what setup changed from " + libDir
@@ -249,7 +219,7 @@ func (r removeRuntimes) Apply(_ context.Context, sys System) error {
 		names = append(names, path, path+".go", path+sumSuffix)
 	}
 	for _, name := range append(names, recordFile) {
-		if err := sys.Files.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := discard(sys.Files, name); err != nil {
 			return err
 		}
 	}
@@ -258,7 +228,6 @@ func (r removeRuntimes) Apply(_ context.Context, sys System) error {
 	return nil
 }
 
-// snapshot is what a Setup that fails goes back to.
 type snapshot struct{ config, record content }
 
 func takeSnapshot(files Files) (s snapshot, err error) {
@@ -269,7 +238,6 @@ func takeSnapshot(files Files) (s snapshot, err error) {
 	return s, err
 }
 
-// restore puts daemon.json back as it was before a Setup that failed.
 func (s snapshot) restore(ctx context.Context, sys System) error {
 	now, err := readContent(sys.Files, daemonConfig)
 	if err != nil || now == s.config {
@@ -292,14 +260,17 @@ func (s snapshot) restore(ctx context.Context, sys System) error {
 
 // restoreRecord forgets the change of daemon.json and keeps the others.
 func (s snapshot) restoreRecord(files Files) error {
-	r, err := readRecord(files)
+	was, err := parseRecord(s.record)
 	if err != nil {
 		return err
 	}
-	var was record
-	if was, err = parseRecord(s.record); err != nil {
-		return err
-	}
-	r.Config = was.Config
-	return r.write(files)
+	return noteUndone(files, was.Config)
+}
+
+// noteUndone notes what is left of the change of daemon.json.
+func noteUndone(files Files, left *configChange) error {
+	return changeRecord(files, func(r *record) error {
+		r.Config = left
+		return nil
+	})
 }

@@ -125,7 +125,6 @@ func (s stock) check(saved *archive.Reader) (recipe.Flavour, []recipe.Artifact, 
 	return f, artifacts, nil
 }
 
-// publish puts an artifact into the store.
 func (s stock) publish(ctx context.Context, a recipe.Artifact, img v1.Image) error {
 	made := false
 	_, err := s.Store.Make(ctx, a.Name, a.Key, func(_ context.Context, folder string, _ *os.File) error {

@@ -21,7 +21,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/recipe"
-	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // database gives a stand a second demo program, ledger, which stands on an image.
@@ -152,10 +151,7 @@ func TestImageOnFoundation(t *testing.T) {
 func TestPostgresRuns(t *testing.T) {
 	t.Parallel()
 	client := realEngine(t)
-	store, err := store.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := usersStore(t)
 	book, err := recipe.New(recipe.Choices{Code: fedlab.Source, Demos: []string{"postgres"}})
 	if err != nil {
 		t.Fatal(err)

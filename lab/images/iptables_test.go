@@ -11,7 +11,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/layer"
 	"github.com/fedlab-dev/fedlab/lab/images/recipe"
-	"github.com/fedlab-dev/fedlab/lab/images/store"
 )
 
 // TestKubeProxyHasIPTables runs iptables in kube-proxy's own image: what it
@@ -20,10 +19,7 @@ import (
 func TestKubeProxyHasIPTables(t *testing.T) {
 	t.Parallel()
 	client := realEngine(t)
-	store, err := store.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := usersStore(t)
 	rootfs, there, err := store.Path("rootfs", build.RootfsKey())
 	if err != nil {
 		t.Fatal(err)

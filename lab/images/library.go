@@ -63,8 +63,8 @@ const (
 	MetalLBSpeaker         = recipe.MetalLBSpeaker
 )
 
-// OpenStore returns the store in root, or, where root is empty, in the user's cache
-// folder. It makes the folder, and refuses one in which other users may write.
+// OpenStore returns the store in root. It makes the folder, and refuses one in which
+// other users may write.
 func OpenStore(root string) (*Store, error) { return store.Open(root) }
 
 // Sources returns all sources.

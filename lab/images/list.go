@@ -14,20 +14,20 @@ import (
 
 // Entry is one image, chart, program or ingredient, there or not.
 type Entry struct {
-	Kind Kind
-	Name string
+	Kind Kind   `json:"kind"`
+	Name string `json:"name"`
 	// Reference is an image's name with its version; for all else it is the
 	// version, where upstream gives one.
-	Reference string
-	Present   bool
+	Reference string `json:"reference,omitempty"`
+	Present   bool   `json:"present"`
 	// From is Build, Pull or Archive; empty where it is not there.
-	From Source
+	From Source `json:"from,omitempty"`
 	// Size is what it takes on disk, in bytes. It is 0 where it is not there,
 	// and for an image of which there is nothing but what is in the node image.
-	Size int64
+	Size int64 `json:"size"`
 	// Key is the hash of its recipe; empty for an image that kind's own node
 	// image brings.
-	Key string
+	Key string `json:"key,omitempty"`
 }
 
 func (s stock) list(ctx context.Context) ([]Entry, error) {

@@ -30,6 +30,20 @@ func newStore(t *testing.T) *store.Store {
 	return s
 }
 
+// usersStore is the one that fedlab itself uses here.
+func usersStore(t *testing.T) *store.Store {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(filepath.Join(cache, "fedlab"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // realEngine connects to the engine of this machine. Without one the test is
 // skipped, except in CI, where there has to be one.
 func realEngine(t *testing.T) *docker.Client {

@@ -20,7 +20,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-// run makes what is missing of a set with the node image of that flavour.
 func (s stock) run(ctx context.Context, f recipe.Flavour, need Need) error {
 	p, err := s.plan(ctx, f, need)
 	if err != nil {
@@ -97,7 +96,6 @@ func (s stock) goesIntoNode(a recipe.Artifact, f recipe.Flavour) bool {
 	return a.Only == f.Source || s.book.InNode(a)
 }
 
-// makeNode makes the node image.
 func (s stock) makeNode(ctx context.Context, f recipe.Flavour) error {
 	return s.engine.MakeNode(ctx, f.Key, func(n engine.Node) error {
 		images, err := s.demosInNode(f.Source)

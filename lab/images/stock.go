@@ -16,7 +16,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images/recipe"
 )
 
-// stock is a library with the recipes and the engine that it works with.
 type stock struct {
 	*Library
 	book   recipe.Book
@@ -29,7 +28,6 @@ func (l *Library) open() (stock, error) {
 	return stock{Library: l, book: book, engine: engine.New(l.Engine, l.Store, "")}, err
 }
 
-// with does something with the stock of a library.
 func with[T any](l *Library, do func(stock) (T, error)) (T, error) {
 	s, err := l.open()
 	if err != nil {
@@ -58,16 +56,13 @@ func (s stock) ensure(ctx context.Context, need Need) (Set, error) {
 	return s.set(have.flavour, need)
 }
 
-// holding is what of a set is there.
 type holding struct {
 	// flavour is that of the node image that is there; its zero value where
 	// none is, or where there was no need to look.
 	flavour recipe.Flavour
-	// missing is what is not there, in words.
 	missing []string
 }
 
-// look asks the store and, for a node image, the engine.
 func (s stock) look(ctx context.Context, need Need) (holding, error) {
 	var have holding
 	choices, err := s.choices(need&Foundations != 0)
@@ -162,7 +157,6 @@ func (s stock) first(c choice) (a recipe.Artifact, dir string, there bool, err e
 	return a, dir, there, err
 }
 
-// path returns the folder of an artifact that is there.
 func (s stock) path(name string) (string, error) {
 	a, err := s.book.Artifact(name)
 	if err != nil {
@@ -248,7 +242,6 @@ func (s stock) demoInEngine(ctx context.Context, name string) (string, error) {
 	})
 }
 
-// demo finds a demo program, and what its image is called in a cluster.
 func (s stock) demo(name string) (p recipe.Program, ref string, err error) {
 	if p, err = s.book.Program(name); err == nil {
 		ref, err = s.book.Reference(p)
@@ -256,7 +249,6 @@ func (s stock) demo(name string) (p recipe.Program, ref string, err error) {
 	return p, ref, err
 }
 
-// demoImage makes the image of a demo program.
 func (s stock) demoImage(p recipe.Program) (v1.Image, error) {
 	if p.On == nil {
 		dir, err := s.path(p.Name)
@@ -279,7 +271,6 @@ func (s stock) demoImage(p recipe.Program) (v1.Image, error) {
 	return s.imageOn(p, below)
 }
 
-// imageOn makes the image of a demo program on an artifact of its foundation.
 func (s stock) imageOn(p recipe.Program, below recipe.Artifact) (v1.Image, error) {
 	program, err := s.path(p.Name)
 	if err != nil {

@@ -59,7 +59,6 @@ func (s stock) work(ctx context.Context, need Need) (Work, error) {
 	return Work{}, nil
 }
 
-// ask asks registries for all that would come from them, at the same time.
 func ask(ctx context.Context, missing []recipe.Artifact) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, a := range missing {

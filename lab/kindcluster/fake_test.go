@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
@@ -32,12 +31,7 @@ type fakeKind struct {
 }
 
 func (k *fakeKind) provider() *Provider {
-	return &Provider{
-		clusters:    func(*slog.Logger) clusters { return k },
-		kubeconfigs: k,
-		log:         slog.New(slog.DiscardHandler),
-		proc:        "/proc",
-	}
+	return &Provider{clusters: func() clusters { return k }, proc: "/proc"}
 }
 
 func (k *fakeKind) call(name, kubeconfig string) error {
@@ -145,7 +139,6 @@ func market() Spec {
 		PodSubnet:     netip.MustParsePrefix("10.64.0.0/16"),
 		ServiceSubnet: netip.MustParsePrefix("10.128.0.0/16"),
 		PortMappings:  []PortMapping{{Host: netip.MustParseAddrPort("127.0.0.1:8080"), NodePort: 30080}},
-		Labels:        map[string]string{"dev.fedlab/lab": "quotes"},
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,15 +38,10 @@ func NodeName(cluster string) string { return cluster + "-control-plane" }
 // option for further ones.
 const ClusterLabel = "io.x-k8s.kind.cluster"
 
-// clusters is what Provider asks of kind.
 type clusters interface {
 	Create(config *v1alpha4.Cluster, kubeconfig string) error
 	Delete(name, kubeconfig string) error
 	ListNodes(name string) ([]nodes.Node, error)
-}
-
-// kubeconfigs is what Provider asks of kind about kubeconfigs.
-type kubeconfigs interface {
 	KubeConfig(name string, internal bool) (string, error)
 }
 
@@ -57,23 +51,17 @@ type kubeconfigs interface {
 type Provider struct {
 	// clusters opens a kind of its own for each call: kind's own provider
 	// caches what it learns of Docker without a lock.
-	clusters    func(*slog.Logger) clusters
-	kubeconfigs kubeconfigs
-	log         *slog.Logger
+	clusters func() clusters
 	// proc is where the kernel shows processes.
 	proc    string
 	network networkGate
 }
 
-// New returns a Provider that lets kind log to log.
-func New(log *slog.Logger) *Provider {
+// New returns a Provider. What kind would log is discarded: its errors say enough.
+func New() *Provider {
 	return &Provider{
-		clusters: func(log *slog.Logger) clusters {
-			return engine{cluster.NewProvider(cluster.ProviderWithDocker(), cluster.ProviderWithLogger(logger{log}))}
-		},
-		kubeconfigs: cluster.NewProvider(cluster.ProviderWithDocker(), cluster.ProviderWithLogger(logger{log})),
-		log:         log,
-		proc:        "/proc",
+		clusters: func() clusters { return engine{cluster.NewProvider(cluster.ProviderWithDocker())} },
+		proc:     "/proc",
 	}
 }
 
@@ -107,7 +95,7 @@ func (p *Provider) create(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	kind := p.clusters(p.log.With("cluster", spec.Name))
+	kind := p.clusters()
 	existing, err := kind.ListNodes(spec.Name)
 	if err != nil {
 		return described(err)
@@ -204,7 +192,6 @@ func (p *Provider) Asking(network string) ([]string, error) {
 	return names, nil
 }
 
-// after returns the word that follows a flag.
 func after(words []string, flag string) string {
 	i := slices.Index(words, flag)
 	if i < 0 || i+1 == len(words) {

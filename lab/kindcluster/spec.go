@@ -19,8 +19,6 @@ type Spec struct {
 	Network                  string
 	PodSubnet, ServiceSubnet netip.Prefix
 	PortMappings             []PortMapping
-	// Labels are given to the Kubernetes node, not to the container.
-	Labels map[string]string
 	// DefaultCNI says that kind installs the pod network that the image brings
 	// along. Images of ours have theirs in place when they boot.
 	DefaultCNI bool
@@ -59,7 +57,7 @@ func (s Spec) config() (*v1alpha4.Cluster, error) {
 		return nil, err
 	}
 
-	node := v1alpha4.Node{Role: v1alpha4.ControlPlaneRole, Image: s.Image, Labels: s.Labels}
+	node := v1alpha4.Node{Role: v1alpha4.ControlPlaneRole, Image: s.Image}
 	for _, m := range s.PortMappings {
 		node.ExtraPortMappings = append(node.ExtraPortMappings, v1alpha4.PortMapping{
 			ListenAddress: m.Host.Addr().String(),

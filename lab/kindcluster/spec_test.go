@@ -20,9 +20,8 @@ func TestConfig(t *testing.T) {
 		TypeMeta: v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"},
 		Name:     "quotes-market",
 		Nodes: []v1alpha4.Node{{
-			Role:   v1alpha4.ControlPlaneRole,
-			Image:  "fedlab/node:1",
-			Labels: map[string]string{"dev.fedlab/lab": "quotes"},
+			Role:  v1alpha4.ControlPlaneRole,
+			Image: "fedlab/node:1",
 			ExtraPortMappings: []v1alpha4.PortMapping{
 				{ListenAddress: "127.0.0.1", HostPort: 8080, ContainerPort: 30080, Protocol: v1alpha4.PortMappingProtocolTCP},
 			},

@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"reflect"
-	"sort"
-	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 )
@@ -19,22 +18,23 @@ func (c *Cluster) Access() access.Cluster {
 	return access.Cluster{Objects: objects{c}, Pods: pods{c}, Terminals: terminals{c}}
 }
 
-type objects struct{ cluster *Cluster }
+type objects struct{ *Cluster }
 
 // Apply finds out whether anything changed by what is asked for before and
 // after. The version of an object does not tell: controllers write its status at
 // any time.
 func (o objects) Apply(ctx context.Context, all ...any) (changed bool, err error) {
 	for _, object := range all {
-		key, err := keyOf(object)
+		decoded, err := decode(object)
 		if err != nil {
-			return changed, err
+			return changed, fmt.Errorf("apply: %w", err)
 		}
+		key := access.ObjectKey{APIVersion: decoded.GetAPIVersion(), Kind: decoded.GetKind(), Namespace: decoded.GetNamespace(), Name: decoded.GetName()}
 		before, err := o.asked(ctx, key)
 		if err != nil {
 			return changed, err
 		}
-		if err := o.cluster.Apply(ctx, object); err != nil {
+		if err := o.Cluster.Apply(ctx, object); err != nil {
 			return changed, err
 		}
 		after, err := o.asked(ctx, key)
@@ -61,7 +61,7 @@ func (o objects) asked(ctx context.Context, key access.ObjectKey) (map[string]an
 }
 
 func (o objects) Object(ctx context.Context, key access.ObjectKey, into any) (bool, error) {
-	object, found, err := o.cluster.Object(ctx, key.APIVersion, key.Kind, key.Namespace, key.Name)
+	object, found, err := o.Cluster.Object(ctx, key.APIVersion, key.Kind, key.Namespace, key.Name)
 	if err != nil || !found {
 		return false, err
 	}
@@ -69,37 +69,27 @@ func (o objects) Object(ctx context.Context, key access.ObjectKey, into any) (bo
 }
 
 func (o objects) Delete(ctx context.Context, key access.ObjectKey) error {
-	return o.cluster.Delete(ctx, map[string]any{
+	return o.Cluster.Delete(ctx, map[string]any{
 		"apiVersion": key.APIVersion, "kind": key.Kind,
 		"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
 	})
 }
 
-func (o objects) Named(ctx context.Context, kind access.ObjectKey, labels map[string]string) ([]string, error) {
-	return o.cluster.Named(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selecting(labels))
+func (o objects) Named(ctx context.Context, kind access.ObjectKey, with map[string]string) ([]string, error) {
+	list, err := o.list(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
+	var names []string
+	for _, item := range list {
+		names = append(names, item.GetName())
+	}
+	return names, err
 }
 
-func (o objects) List(ctx context.Context, kind access.ObjectKey, labels map[string]string, into any) error {
-	all, err := o.cluster.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, selecting(labels))
+func (o objects) List(ctx context.Context, kind access.ObjectKey, with map[string]string, into any) error {
+	all, err := o.Objects(ctx, kind.APIVersion, kind.Kind, kind.Namespace, labels.Set(with).String())
 	if err != nil {
 		return err
 	}
 	return convert(all, into)
-}
-
-func (o objects) NodeReady(ctx context.Context) error { return o.cluster.Ready(ctx) }
-
-func keyOf(object any) (access.ObjectKey, error) {
-	var o struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Metadata   struct {
-			Namespace string `json:"namespace"`
-			Name      string `json:"name"`
-		} `json:"metadata"`
-	}
-	err := convert(object, &o)
-	return access.ObjectKey{APIVersion: o.APIVersion, Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, err
 }
 
 // convert turns one JSON shape into another.
@@ -111,34 +101,10 @@ func convert(from, to any) error {
 	return json.Unmarshal(data, to)
 }
 
-type pods struct{ cluster *Cluster }
+type pods struct{ *Cluster }
 
-func (p pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error) {
-	return p.cluster.Exec(ctx, namespace, pod, container, argv...)
-}
-
-func (p pods) Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error) {
-	return p.cluster.Dial(ctx, namespace, pod, uint16(port))
-}
-
-func (p pods) Started(ctx context.Context, set access.ObjectKey, container string) error {
-	return p.cluster.StatefulSetStarted(ctx, set.Namespace, set.Name, container)
-}
-
-func (p pods) Ready(ctx context.Context, key access.ObjectKey) error {
-	switch key.Kind {
-	case "Deployment":
-		return p.cluster.DeploymentReady(ctx, key.Namespace, key.Name)
-	case "StatefulSet":
-		return p.cluster.StatefulSetReady(ctx, key.Namespace, key.Name)
-	case "DaemonSet":
-		return p.cluster.DaemonSetReady(ctx, key.Namespace, key.Name)
-	}
-	return fmt.Errorf("nothing is known about the readiness of a %s", key.Kind)
-}
-
-func (p pods) Named(ctx context.Context, namespace string, labels map[string]string) ([]string, error) {
-	found, err := p.cluster.Pods(ctx, namespace, selecting(labels))
+func (p pods) Named(ctx context.Context, namespace string, with map[string]string) ([]string, error) {
+	found, err := p.Pods(ctx, namespace, labels.Set(with).String())
 	var names []string
 	for _, pod := range found {
 		if pod.Ready {
@@ -148,26 +114,19 @@ func (p pods) Named(ctx context.Context, namespace string, labels map[string]str
 	return names, err
 }
 
-// selecting selects what has all of these labels.
-func selecting(labels map[string]string) string {
-	terms := make([]string, 0, len(labels))
-	for k, v := range labels {
-		terms = append(terms, k+"="+v)
-	}
-	sort.Strings(terms)
-	return strings.Join(terms, ",")
-}
-
-type terminals struct{ cluster *Cluster }
+type terminals struct{ *Cluster }
 
 func (t terminals) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
-	err := t.cluster.Run(ctx, namespace, pod, container, s, argv...)
-	if ended := (*ExitError)(nil); errors.As(err, &ended) {
+	err := t.run(ctx, namespace, pod, container, s, argv)
+	if ended, ok := errors.AsType[*ExitError](err); ok {
 		return &access.EndedError{Program: argv[0], Code: ended.Code}
 	}
-	return err
+	if err != nil {
+		return notRun(err, namespace, pod, container, argv)
+	}
+	return nil
 }
 
 func (t terminals) Logs(ctx context.Context, namespace, pod, container string, o access.LogOptions, out io.Writer) error {
-	return t.cluster.CopyLogs(ctx, namespace, pod, container, o, out)
+	return t.CopyLogs(ctx, namespace, pod, container, o, out)
 }

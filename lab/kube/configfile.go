@@ -22,7 +22,6 @@ const (
 	lockBound = 5 * time.Second
 )
 
-// configFile is a kubeconfig file.
 type configFile struct {
 	path    string
 	config  *clientcmdapi.Config
@@ -63,7 +62,6 @@ func (all configFiles) at(path string) *configFile {
 	return all[slices.IndexFunc(all, func(f *configFile) bool { return f.path == path })]
 }
 
-// current returns the current context.
 func (all configFiles) current() string {
 	for _, f := range all {
 		if f.config.CurrentContext != "" {
@@ -162,7 +160,6 @@ func (f *configFile) write() error {
 	return nil
 }
 
-// alike gives a file the mode and the owner of another one.
 func alike(f *os.File, other fs.FileInfo) error {
 	err := f.Chmod(other.Mode().Perm())
 	own, told := f.Stat()

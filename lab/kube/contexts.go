@@ -16,7 +16,6 @@ import (
 // alone does not say who made it.
 const ownerExtension = "dev.fedlab"
 
-// owned is what the extension says.
 type owned struct {
 	Owner string `json:"owner"`
 }

@@ -28,7 +28,7 @@ const complaintBound = time.Second
 // That nobody listens on the port shows only on the first Read, whose error
 // then says so. Deadlines hold; closing one direction alone is not possible.
 // The caller closes the connection; ctx is for the dialling only.
-func (c *Cluster) Dial(ctx context.Context, namespace, pod string, port uint16) (net.Conn, error) {
+func (c *Cluster) Dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error) {
 	conn, err := c.dial(ctx, namespace, pod, port)
 	if err != nil {
 		return nil, fmt.Errorf("connect to port %d of pod %s/%s: %w", port, namespace, pod, err)
@@ -36,7 +36,7 @@ func (c *Cluster) Dial(ctx context.Context, namespace, pod string, port uint16) 
 	return conn, nil
 }
 
-func (c *Cluster) dial(ctx context.Context, namespace, pod string, port uint16) (net.Conn, error) {
+func (c *Cluster) dial(ctx context.Context, namespace, pod string, port int) (net.Conn, error) {
 	dialer, err := c.portForwarder(namespace, pod)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (c *Cluster) portForwarder(namespace, pod string) (httpstream.Dialer, error
 
 // forward opens the two streams of which port forwarding makes a connection:
 // one for the data, and one on which the other side complains.
-func forward(dialer httpstream.Dialer, port uint16) (net.Conn, error) {
+func forward(dialer httpstream.Dialer, port int) (net.Conn, error) {
 	way, _, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
 	if err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func forward(dialer httpstream.Dialer, port uint16) (net.Conn, error) {
 	open := func(kind string) (httpstream.Stream, error) {
 		header := http.Header{}
 		header.Set(corev1.StreamType, kind)
-		header.Set(corev1.PortHeader, strconv.Itoa(int(port)))
+		header.Set(corev1.PortHeader, strconv.Itoa(port))
 		header.Set(corev1.PortForwardRequestIDHeader, "0")
 		return way.CreateStream(header)
 	}

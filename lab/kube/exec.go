@@ -40,39 +40,34 @@ func (e *ExitError) Error() string {
 // ctx ends, Exec returns and the command goes on.
 func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, argv ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
-	err := c.exec(ctx, namespace, pod, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}, &corev1.PodExecOptions{
-		Container: container, Command: argv, Stdout: true, Stderr: true,
-	})
-	var exit clientexec.ExitError
-	switch {
-	case err == nil:
-		return stdout.Bytes(), nil
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case errors.As(err, &exit):
-		err = &ExitError{Command: argv, Code: exit.ExitStatus(), Stderr: end(stderr.String(), stderrTail)}
+	err := c.run(ctx, namespace, pod, container, access.Streams{Out: &stdout, Err: &stderr}, argv)
+	if err != nil {
+		// client-go may still write to the buffers when ctx has ended.
+		if exit, failed := errors.AsType[*ExitError](err); failed {
+			exit.Stderr = end(stderr.String(), stderrTail)
+		}
+		return nil, notRun(err, namespace, pod, container, argv)
 	}
-	// client-go may still write to the buffers when ctx has ended.
-	return nil, fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
+	return stdout.Bytes(), nil
 }
 
-// Run runs a command in a container with streams. The error is an [*ExitError],
-// without Stderr, when the command fails. When ctx ends, Run returns and the
-// command goes on.
-func (c *Cluster) Run(ctx context.Context, namespace, pod, container string, s access.Streams, argv ...string) error {
+func notRun(err error, namespace, pod, container string, argv []string) error {
+	return fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
+}
+
+// run returns when ctx ends, and the command goes on. The error is an [*ExitError],
+// without Stderr, when the command fails.
+func (c *Cluster) run(ctx context.Context, namespace, pod, container string, s access.Streams, argv []string) error {
 	err := c.exec(ctx, namespace, pod, remotecommand.StreamOptions{Stdin: s.In, Stdout: s.Out, Stderr: s.Err}, &corev1.PodExecOptions{
 		Container: container, Command: argv, Stdin: s.In != nil, Stdout: true, Stderr: true,
 	})
-	var exit clientexec.ExitError
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case errors.As(err, &exit):
-		err = &ExitError{Command: argv, Code: exit.ExitStatus()}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return fmt.Errorf("run %s in %s/%s, container %s: %w", argv[0], namespace, pod, container, err)
+	if exit, failed := errors.AsType[clientexec.ExitError](err); failed {
+		return &ExitError{Command: argv, Code: exit.ExitStatus()}
+	}
+	return err
 }
 
 func (c *Cluster) exec(ctx context.Context, namespace, pod string, streams remotecommand.StreamOptions, options *corev1.PodExecOptions) error {
@@ -108,7 +103,6 @@ func (c *Cluster) subresource(namespace, pod, name string) *url.URL {
 	return c.typed.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource(name).URL()
 }
 
-// end returns the last bytes of a text.
 func end(text string, limit int) string {
 	text = strings.TrimSpace(text)
 	if cut := len(text) - limit; cut > 0 {

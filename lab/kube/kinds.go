@@ -21,7 +21,6 @@ type kinds struct {
 	known map[string]metav1.APIResource
 }
 
-// unknownKindError says that the cluster does not know a kind.
 type unknownKindError struct{ apiVersion, kind string }
 
 func (e *unknownKindError) Error() string {

@@ -35,7 +35,7 @@ type Cluster struct {
 }
 
 // New makes a client for the current context of a kubeconfig. It connects to
-// nothing yet; see [Cluster.Ready].
+// nothing yet; see [Cluster.NodeReady].
 func New(kubeconfig []byte) (*Cluster, error) {
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
@@ -68,10 +68,10 @@ func New(kubeconfig []byte) (*Cluster, error) {
 	}, nil
 }
 
-// Ready returns nil when the API server says that it is ready and each node is.
+// NodeReady returns nil when the API server says that it is ready and each node is.
 // A node that was stopped counts as ready to Kubernetes for a while; here it
 // does not once its kubelet is late to renew its lease.
-func (c *Cluster) Ready(ctx context.Context) error {
+func (c *Cluster) NodeReady(ctx context.Context) error {
 	if err := c.typed.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error(); err != nil {
 		return fmt.Errorf("api server: %w", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 const (
@@ -38,7 +40,7 @@ func TestReady(t *testing.T) {
 			for path, text := range tt.objects {
 				a.objects[path] = object(t, text)
 			}
-			if err := connect(t, a).Ready(t.Context()); message(err) != tt.err {
+			if err := connect(t, a).NodeReady(t.Context()); message(err) != tt.err {
 				t.Errorf("error %q, want %q", message(err), tt.err)
 			}
 		})
@@ -72,9 +74,9 @@ func operations() map[string]operation {
 	const notUpdated = `{"metadata": {"name": "x"}, "spec": {"selector": {"matchLabels": {"app": "x"}}}, "status": {"updatedReplicas": 1}}`
 	lab := map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"namespace": "fedlab", "name": "lab"}}
 	return map[string]operation{
-		"Ready": {
+		"NodeReady": {
 			arrange: holding(map[string]string{node: readyNode, lease: freshLease}),
-			do:      func(ctx context.Context, c *Cluster) error { return c.Ready(ctx) },
+			do:      func(ctx context.Context, c *Cluster) error { return c.NodeReady(ctx) },
 		},
 		"Apply": {
 			do:   func(ctx context.Context, c *Cluster) error { return c.Apply(ctx, lab) },
@@ -101,21 +103,10 @@ func operations() map[string]operation {
 		},
 		"Named": {
 			do: func(ctx context.Context, c *Cluster) error {
-				_, err := c.Named(ctx, "v1", "ConfigMap", "", "a=b")
+				_, err := objects{c}.Named(ctx, access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap"}, map[string]string{"a": "b"})
 				return err
 			},
 			want: "list ConfigMap: ",
-		},
-		"ConfigMap": {
-			do: func(ctx context.Context, c *Cluster) error {
-				_, _, err := c.ConfigMap(ctx, "fedlab", "lab")
-				return err
-			},
-			want: "read ConfigMap fedlab/lab: ",
-		},
-		"SetConfigMap": {
-			do:   func(ctx context.Context, c *Cluster) error { return c.SetConfigMap(ctx, "fedlab", "lab", nil) },
-			want: "apply ConfigMap fedlab/lab: ",
 		},
 		"Scale": {
 			do:   func(ctx context.Context, c *Cluster) error { return c.Scale(ctx, "Deployment", "demo", "x", 0) },
@@ -132,31 +123,33 @@ func operations() map[string]operation {
 			},
 			want: "read log of demo/x, container y: ",
 		},
-		"Events": {
-			do:   func(ctx context.Context, c *Cluster) error { _, err := c.Events(ctx, "demo"); return err },
-			want: "list events: ",
-		},
 		"DeploymentReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/deployments/x": notReady}),
-			do:      func(ctx context.Context, c *Cluster) error { return expected(c.DeploymentReady(ctx, "demo", "x")) },
-			want:    "deployment demo/x: ",
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.Ready(ctx, demo("Deployment")))
+			},
+			want: "deployment demo/x: ",
 		},
 		"StatefulSetReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/statefulsets/x": notReady}),
-			do:      func(ctx context.Context, c *Cluster) error { return expected(c.StatefulSetReady(ctx, "demo", "x")) },
-			want:    "statefulset demo/x: ",
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.Ready(ctx, demo("StatefulSet")))
+			},
+			want: "statefulset demo/x: ",
 		},
-		"StatefulSetStarted": {
+		"Started": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/statefulsets/x": notUpdated}),
 			do: func(ctx context.Context, c *Cluster) error {
-				return expected(c.StatefulSetStarted(ctx, "demo", "x", "y"))
+				return expected(c.Started(ctx, demo("StatefulSet"), "y"))
 			},
 			want: "statefulset demo/x: ",
 		},
 		"DaemonSetReady": {
 			arrange: holding(map[string]string{"/apis/apps/v1/namespaces/demo/daemonsets/x": notReady}),
-			do:      func(ctx context.Context, c *Cluster) error { return expected(c.DaemonSetReady(ctx, "demo", "x")) },
-			want:    "daemonset demo/x: ",
+			do: func(ctx context.Context, c *Cluster) error {
+				return expected(c.Ready(ctx, demo("DaemonSet")))
+			},
+			want: "daemonset demo/x: ",
 		},
 	}
 }
@@ -217,4 +210,9 @@ func TestUnreachable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// demo is the workload of a kind that the tests look at.
+func demo(kind string) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "apps/v1", Kind: kind, Namespace: "demo", Name: "x"}
 }

@@ -1,18 +1,15 @@
 package kube
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 )
 
@@ -38,25 +35,6 @@ func (c *Cluster) Apply(ctx context.Context, objects ...any) error {
 		}
 	}
 	return nil
-}
-
-// ApplyYAML applies each document of a YAML stream.
-func (c *Cluster) ApplyYAML(ctx context.Context, documents []byte) error {
-	stream := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(documents), 4096)
-	for {
-		var object map[string]any
-		if err := stream.Decode(&object); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("apply: parse YAML: %w", err)
-		}
-		if len(object) == 0 {
-			continue
-		}
-		if err := c.Apply(ctx, object); err != nil {
-			return err
-		}
-	}
 }
 
 // Delete asks for the removal of each object, of which only apiVersion, kind,
@@ -98,22 +76,8 @@ func (c *Cluster) Object(ctx context.Context, apiVersion, kind, namespace, name 
 	return nil, false, fmt.Errorf("read %s %s: %w", kind, path(namespace, name), err)
 }
 
-// Named returns the names of the objects of a kind in a namespace, or in all when
-// it is empty, that a label selector selects. A kind that the cluster does not
-// know has none.
-func (c *Cluster) Named(ctx context.Context, apiVersion, kind, namespace, selector string) ([]string, error) {
-	list, err := c.list(ctx, apiVersion, kind, namespace, selector)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, len(list))
-	for i, item := range list {
-		names[i] = item.GetName()
-	}
-	return names, nil
-}
-
-// Objects reads the objects that Named names.
+// Objects reads the objects of a kind in a namespace, or in all when it is empty,
+// that a label selector selects. A kind that the cluster does not know has none.
 func (c *Cluster) Objects(ctx context.Context, apiVersion, kind, namespace, selector string) ([]map[string]any, error) {
 	list, err := c.list(ctx, apiVersion, kind, namespace, selector)
 	if err != nil {
@@ -141,29 +105,6 @@ func (c *Cluster) list(ctx context.Context, apiVersion, kind, namespace, selecto
 	return list.Items, nil
 }
 
-// ConfigMap reads the data of a ConfigMap.
-func (c *Cluster) ConfigMap(ctx context.Context, namespace, name string) (data map[string]string, found bool, err error) {
-	m, err := c.typed.CoreV1().ConfigMaps(namespace).Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("read ConfigMap %s/%s: %w", namespace, name, err)
-	}
-	return m.Data, true, nil
-}
-
-// SetConfigMap makes a ConfigMap hold exactly this data. The namespace must
-// exist.
-func (c *Cluster) SetConfigMap(ctx context.Context, namespace, name string, data map[string]string) error {
-	return c.Apply(ctx, map[string]any{
-		"apiVersion": "v1",
-		"kind":       "ConfigMap",
-		"metadata":   map[string]any{"namespace": namespace, "name": name},
-		"data":       data,
-	})
-}
-
 // Scale sets how many replicas a Deployment or StatefulSet shall have.
 func (c *Cluster) Scale(ctx context.Context, kind, namespace, name string, replicas int32) error {
 	at, err := c.resource(ctx, "apps/v1", kind, namespace)
@@ -177,7 +118,6 @@ func (c *Cluster) Scale(ctx context.Context, kind, namespace, name string, repli
 	return nil
 }
 
-// resource is where objects of a kind are read and written.
 func (c *Cluster) resource(ctx context.Context, apiVersion, kind, namespace string) (dynamic.ResourceInterface, error) {
 	resource, namespaced, err := c.kinds.find(ctx, apiVersion, kind)
 	switch {

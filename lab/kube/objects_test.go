@@ -2,10 +2,11 @@ package kube
 
 import (
 	"net/http"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 func pool(name string) map[string]any {
@@ -77,48 +78,6 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
-func TestApplyYAML(t *testing.T) {
-	a := newAPI()
-	c := connect(t, a)
-	err := c.ApplyYAML(t.Context(), []byte(`# nothing
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: fedlab}
----
----
-apiVersion: v1
-kind: ConfigMap
-metadata: {namespace: fedlab, name: lab}
-data: {lab.yaml: "a: b"}
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, found, err := c.ConfigMap(t.Context(), "fedlab", "lab")
-	if err != nil || !found || data["lab.yaml"] != "a: b" || len(a.objects) != 2 {
-		t.Errorf("data %v, found %t, error %v, objects %v", data, found, err, a.objects)
-	}
-	if err := c.ApplyYAML(t.Context(), []byte("a: [")); err == nil || !strings.HasPrefix(err.Error(), "apply: parse YAML: ") {
-		t.Errorf("bad YAML: %v", err)
-	}
-}
-
-func TestConfigMap(t *testing.T) {
-	a := newAPI()
-	c := connect(t, a)
-	if _, found, err := c.ConfigMap(t.Context(), "fedlab", "lab"); found || err != nil {
-		t.Errorf("absent: found %t, error %v", found, err)
-	}
-	want := map[string]string{"lab.yaml": "a: b"}
-	if err := c.SetConfigMap(t.Context(), "fedlab", "lab", want); err != nil {
-		t.Fatal(err)
-	}
-	if data, found, err := c.ConfigMap(t.Context(), "fedlab", "lab"); !found || err != nil || !reflect.DeepEqual(data, want) {
-		t.Errorf("data %v, found %t, error %v", data, found, err)
-	}
-}
-
 func TestObjects(t *testing.T) {
 	a := newAPI()
 	a.pools = true
@@ -160,7 +119,8 @@ func TestNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, namespace := range []string{"", "metallb-system"} {
-		names, err := c.Named(t.Context(), "metallb.io/v1beta1", "IPAddressPool", namespace, "made-by=fedlab")
+		key := access.ObjectKey{APIVersion: "metallb.io/v1beta1", Kind: "IPAddressPool", Namespace: namespace}
+		names, err := objects{c}.Named(t.Context(), key, map[string]string{"made-by": "fedlab"})
 		slices.Sort(names)
 		if err != nil || !slices.Equal(names, []string{"lab", "other"}) {
 			t.Errorf("in namespace %q: %q, error %v", namespace, names, err)
@@ -171,11 +131,11 @@ func TestNamed(t *testing.T) {
 	}
 	// Whoever tidies a cluster up may come before what would know the kind.
 	for _, version := range []string{"metallb.io/v1beta1", "unheard.of/v1"} {
-		if names, err := c.Named(t.Context(), version, "Unheard", "", ""); err != nil || len(names) != 0 {
+		if names, err := (objects{c}).Named(t.Context(), access.ObjectKey{APIVersion: version, Kind: "Unheard"}, nil); err != nil || len(names) != 0 {
 			t.Errorf("of a kind that is not known in %s: %q, error %v", version, names, err)
 		}
 	}
-	if _, err := c.Named(t.Context(), "a/b/c", "Unheard", "", ""); message(err) != "list Unheard: unexpected GroupVersion string: a/b/c" {
+	if _, err := (objects{c}).Named(t.Context(), access.ObjectKey{APIVersion: "a/b/c", Kind: "Unheard"}, nil); message(err) != "list Unheard: unexpected GroupVersion string: a/b/c" {
 		t.Errorf("of a version that is none: %v", err)
 	}
 }

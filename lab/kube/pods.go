@@ -10,51 +10,27 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // Pod is a pod as it stands.
 type Pod struct {
-	Name       string            `json:"name"`
-	Labels     map[string]string `json:"labels,omitempty"`
-	Node       string            `json:"node,omitempty"`
-	IP         string            `json:"ip,omitempty"`
-	Phase      string            `json:"phase"`
-	Created    time.Time         `json:"created"`
-	Ready      bool              `json:"ready"`
-	Containers []Container       `json:"containers"`
+	Name       string
+	Ready      bool
+	Containers []Container
 	// Trouble says why the pod is not ready; empty when it is.
-	Trouble string `json:"trouble,omitempty"`
+	Trouble string
 }
 
 // Container is one container of a pod, init containers included.
 type Container struct {
-	Name  string `json:"name"`
-	Image string `json:"image"`
+	Name, Image string
 	// Started is set once its startup probe has succeeded.
-	Started  bool `json:"started"`
-	Ready    bool `json:"ready"`
-	Restarts int  `json:"restarts"`
-	// State reads "running" or says why the container does not run:
-	// "waiting: ImagePullBackOff: …", "terminated: exit code 1: Error".
-	State string `json:"state"`
-}
-
-// Event is something that a component of the cluster has told about an object.
-type Event struct {
-	Time time.Time `json:"time"`
-	// Type is Normal or Warning.
-	Type    string `json:"type"`
-	Reason  string `json:"reason"`
-	Object  string `json:"object"`
-	Message string `json:"message"`
-	Count   int    `json:"count"`
+	Started bool
 }
 
 // Pods lists the pods of a namespace, or of all when it is empty, that a label
@@ -77,7 +53,12 @@ func (c *Cluster) Pods(ctx context.Context, namespace, selector string) ([]Pod, 
 // those of its last run before the present one.
 func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string, previous bool, lines int64) ([]byte, error) {
 	options := &corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines}
-	text, err := logEnd(ctx, c.typed.CoreV1().Pods(namespace).GetLogs(pod, options), longestLog)
+	var text []byte
+	stream, err := c.typed.CoreV1().Pods(namespace).GetLogs(pod, options).Stream(ctx)
+	if err == nil {
+		text, err = lastLines(stream, longestLog)
+		err = errors.Join(err, stream.Close())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read log of %s/%s, container %s: %w", namespace, pod, container, err)
 	}
@@ -87,16 +68,6 @@ func (c *Cluster) Logs(ctx context.Context, namespace, pod, container string, pr
 // longestLog is how much of a log is read at most, its end: lines have no limit of
 // their own.
 const longestLog = 8 << 20
-
-// logEnd returns the last lines of a log, of at most limit bytes.
-func logEnd(ctx context.Context, request *rest.Request, limit int) (_ []byte, err error) {
-	stream, err := request.Stream(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, stream.Close()) }()
-	return lastLines(stream, limit)
-}
 
 // lastLines reads a text and returns its last lines, of at most limit bytes, with no
 // more than three times as much in memory.
@@ -143,44 +114,10 @@ func (c *Cluster) CopyLogs(ctx context.Context, namespace, pod, container string
 	return nil
 }
 
-// Events lists the events of a namespace, or of all when it is empty, the
-// oldest first.
-func (c *Cluster) Events(ctx context.Context, namespace string) ([]Event, error) {
-	list, err := c.typed.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("list events: %w", err)
-	}
-	events := make([]Event, len(list.Items))
-	for i, e := range list.Items {
-		events[i] = Event{
-			Time:    latest(e.CreationTimestamp.Time, e.EventTime.Time, e.LastTimestamp.Time),
-			Type:    e.Type,
-			Reason:  e.Reason,
-			Object:  e.InvolvedObject.Kind + " " + path(e.InvolvedObject.Namespace, e.InvolvedObject.Name),
-			Message: e.Message,
-			Count:   max(int(e.Count), 1),
-		}
-	}
-	slices.SortStableFunc(events, func(a, b Event) int { return a.Time.Compare(b.Time) })
-	return events, nil
-}
-
-func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
-
 func asPod(p corev1.Pod) Pod {
-	pod := Pod{
-		Name:    p.Name,
-		Labels:  p.Labels,
-		Node:    p.Spec.NodeName,
-		IP:      p.Status.PodIP,
-		Phase:   string(p.Status.Phase),
-		Created: p.CreationTimestamp.Time,
-		Ready:   condition(p, corev1.PodReady).Status == corev1.ConditionTrue && p.DeletionTimestamp == nil,
-	}
+	pod := Pod{Name: p.Name, Ready: condition(p, corev1.PodReady).Status == corev1.ConditionTrue && p.DeletionTimestamp == nil}
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		pod.Containers = append(pod.Containers, Container{
-			Name: s.Name, Image: s.Image, Started: s.Started != nil && *s.Started, Ready: s.Ready, Restarts: int(s.RestartCount), State: state(s.State),
-		})
+		pod.Containers = append(pod.Containers, Container{Name: s.Name, Image: s.Image, Started: s.Started != nil && *s.Started})
 	}
 	if !pod.Ready {
 		pod.Trouble = trouble(p)

@@ -26,8 +26,8 @@ func TestRun(t *testing.T) {
 		}
 	}}
 	var out, stderr strings.Builder
-	err := connect(t, s).Run(t.Context(), "demo", "x", "y", access.Streams{In: strings.NewReader("a bundle"), Out: &out, Err: &stderr}, "spire-server", "bundle", "set")
-	exit := (*ExitError)(nil)
+	err := connect(t, s).Access().Terminals.Run(t.Context(), "demo", "x", "y", access.Streams{In: strings.NewReader("a bundle"), Out: &out, Err: &stderr}, "spire-server", "bundle", "set")
+	exit := (*access.EndedError)(nil)
 	if !errors.As(err, &exit) || exit.Code != 3 || out.String() != "a bundle" || stderr.String() != "it is wrong\n" {
 		t.Errorf("error %v, output %q, errors %q", err, out.String(), stderr.String())
 	}

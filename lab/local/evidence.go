@@ -112,7 +112,6 @@ func namespaces(g *topology.Graph) []string {
 
 func nothing() error { return nil }
 
-// failed is a piece that cannot be had.
 func failed(path string, err error) evidence.Piece {
 	return evidence.Piece{Path: path, Read: func(context.Context) (any, error) { return nil, err }}
 }

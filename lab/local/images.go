@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"sigs.k8s.io/yaml"
 
@@ -54,13 +53,12 @@ func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bo
 	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
 }
 
-// connect gives access to what runs in a cluster.
 func connect(kubeconfig []byte) (access.Cluster, error) {
 	cluster, err := kube.New(kubeconfig)
 	if err != nil {
 		return access.Cluster{}, err
 	}
-	helm, err := helmrelease.New(kubeconfig, slog.New(slog.DiscardHandler))
+	helm, err := helmrelease.New(kubeconfig)
 	if err != nil {
 		return access.Cluster{}, err
 	}

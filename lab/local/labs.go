@@ -55,7 +55,6 @@ func (l labs) list(ctx context.Context) ([]lab.Found, error) {
 	return found, nil
 }
 
-// owner names the user who runs this process.
 func owner() string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return u.Username

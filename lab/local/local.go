@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -43,8 +42,6 @@ type Options struct {
 	Source                             images.Source
 	Archive, Mirror, KindNode, Version string
 	Say                                func(string)
-	// Log takes what kind says; nil discards it.
-	Log *slog.Logger
 }
 
 // Driver is a driver of this machine. It is closed after use.
@@ -72,10 +69,6 @@ func Cache() (string, error) {
 // variables of this process name the Docker engine afterwards, so that all parts
 // use the same one.
 func New(o Options) (*Driver, error) {
-	log := o.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
 	cache, err := Cache()
 	if err != nil {
 		return nil, err
@@ -96,7 +89,7 @@ func New(o Options) (*Driver, error) {
 		Store: store, Engine: engine, Code: fedlab.Source, Demos: programs(),
 		Source: o.Source, Archive: o.Archive, Mirror: o.Mirror, KindNode: o.KindNode, Version: o.Version, Observe: o.Builds, Say: o.Say,
 	}
-	kind := kindcluster.New(log)
+	kind := kindcluster.New()
 	return &Driver{
 		Driver: lab.Driver{
 			Parts: lab.Parts{
@@ -159,7 +152,6 @@ func (d *Driver) Usage(ctx context.Context, node string) (docker.Usage, error) {
 // Close gives up connections. Labs run on.
 func (d *Driver) Close() error { return d.engine.Close() }
 
-// portFree returns nil when nobody listens on an address of this machine.
 func portFree(addr netip.AddrPort) error {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
 	if err != nil {
@@ -171,7 +163,6 @@ func portFree(addr netip.AddrPort) error {
 // pageBound is how long a page of this machine may take to answer.
 const pageBound = 10 * time.Second
 
-// page returns nil when this machine gets a page at a URL.
 func page(ctx context.Context, url string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, pageBound)
 	defer cancel()
@@ -256,7 +247,6 @@ func (e endpoint) served(ctx context.Context, url string, verify func([]*x509.Ce
 	return nil, fmt.Errorf("get %s: %w", url, err)
 }
 
-// handshake connects to a server whose chain verify accepts.
 func (e endpoint) handshake(ctx context.Context, address string, verify func([]*x509.Certificate) error) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.within)
 	defer cancel()

@@ -12,7 +12,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// kubectl is the program's name, here and on the node.
 const kubectl = "kubectl"
 
 // Kubectl runs kubectl for a cluster of a lab: this machine's, with a kubeconfig of

@@ -77,7 +77,6 @@ func Take(name, command string) (release func() error, err error) {
 	return release, err
 }
 
-// self is what a holder says of itself.
 type self struct {
 	PID     int       `json:"pid,omitempty"`
 	Command string    `json:"command"`

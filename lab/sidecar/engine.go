@@ -41,7 +41,6 @@ var settle = sync.OnceValue(func() error {
 	return nil
 })
 
-// setenv sets variables and returns what puts them back.
 func setenv(variables map[string]string) (restore func() error, err error) {
 	var undo []func() error
 	for name, value := range variables {
@@ -122,7 +121,6 @@ func (i image) with(env map[string]string) []string {
 	return entries
 }
 
-// state is a container as it stands.
 type state struct {
 	id, name, image string
 	running         bool

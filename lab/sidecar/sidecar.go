@@ -199,7 +199,6 @@ func (e engine) start(ctx context.Context, spec Spec) (_ testcontainers.Containe
 	return c, nil
 }
 
-// listening waits until a program listens on all of its ports, or has ended.
 func listening(ctx context.Context, c testcontainers.Container, spec Spec) (made Container, err error) {
 	made = Container{ID: c.GetContainerID(), Name: spec.Name}
 	err = check.Until(ctx, check.Bound{Within: listenBound, Every: 50 * time.Millisecond}, check.Check{

@@ -18,8 +18,8 @@ import (
 // longestAnswer is in bytes: a full record of a stream.
 const longestAnswer = 64 << 20
 
-// Client calls the methods of a Domain from afar, through what its Control
-// serves. Its methods may be called at the same time.
+// Client reaches a Domain from afar, through what its Control serves, and the
+// program apps/synthetic. Its methods may be called at the same time.
 type Client struct {
 	base  *url.URL
 	token string
@@ -63,39 +63,6 @@ func (c *Client) Bundle(ctx context.Context) (*spiffebundle.Bundle, error) {
 		return nil, err
 	}
 	return spiffebundle.Parse(answer.TrustDomain, answer.Bundle)
-}
-
-// Rotate is Domain.Rotate.
-func (c *Client) Rotate(ctx context.Context) (Authorities, error) { return c.turn(ctx, "rotate") }
-
-// Prepare is Domain.Prepare.
-func (c *Client) Prepare(ctx context.Context) (Authorities, error) { return c.turn(ctx, "prepare") }
-
-// Activate is Domain.Activate.
-func (c *Client) Activate(ctx context.Context) (Authorities, error) { return c.turn(ctx, "activate") }
-
-func (c *Client) turn(ctx context.Context, verb string) (authorities Authorities, err error) {
-	err = c.call(ctx, verb+" authorities", http.MethodPost, verb, nil, &authorities)
-	return authorities, err
-}
-
-// Drop is Domain.Drop.
-func (c *Client) Drop(ctx context.Context, id string) error {
-	return c.call(ctx, "drop authority", http.MethodDelete, "authorities/"+url.PathEscape(id), nil, nil)
-}
-
-// MintX509 is Domain.MintX509.
-func (c *Client) MintX509(ctx context.Context, r X509Request) (certificates [][]byte, err error) {
-	var answer x509Answer
-	err = c.call(ctx, "mint X509-SVID", http.MethodPost, "x509-svids", r, &answer)
-	return answer.Certificates, err
-}
-
-// MintJWT is Domain.MintJWT.
-func (c *Client) MintJWT(ctx context.Context, r JWTRequest) (token string, err error) {
-	var answer jwtAnswer
-	err = c.call(ctx, "mint JWT-SVID", http.MethodPost, "jwt-svids", r, &answer)
-	return answer.Token, err
 }
 
 // Present makes the program apps/synthetic mint itself the X509-SVID that its

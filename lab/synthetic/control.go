@@ -22,16 +22,6 @@ type bundleAnswer struct {
 	Bundle      json.RawMessage      `json:"bundle"`
 }
 
-// x509Answer is what POST /x509-svids answers.
-type x509Answer struct {
-	Certificates [][]byte `json:"certificates"`
-}
-
-// jwtAnswer is what POST /jwt-svids answers.
-type jwtAnswer struct {
-	Token string `json:"token"`
-}
-
 // refusal is what is answered where something is wrong, in the form in which the
 // demo programs refuse.
 type refusal struct {
@@ -39,7 +29,8 @@ type refusal struct {
 	Reason string `json:"reason"`
 }
 
-// Control serves the domain's methods to who has the token; Client calls them.
+// Control serves what the bundle endpoint answers and was asked, and the bundle, to
+// who has the token; Client asks.
 func (d *Domain) Control(token string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("PUT /script", Command(func(_ *http.Request, script Script) (any, error) { return nil, d.Play(script) }))
@@ -47,20 +38,6 @@ func (d *Domain) Control(token string) http.Handler {
 	mux.Handle("GET /bundle", query(func() (any, error) {
 		document, err := d.Bundle().Marshal()
 		return bundleAnswer{TrustDomain: d.td, Bundle: document}, err
-	}))
-	for path, do := range map[string]func() (Authorities, error){"/rotate": d.Rotate, "/prepare": d.Prepare, "/activate": d.Activate} {
-		mux.Handle("POST "+path, query(func() (any, error) { return do() }))
-	}
-	mux.HandleFunc("DELETE /authorities/{id}", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, nil, d.Drop(r.PathValue("id")))
-	})
-	mux.Handle("POST /x509-svids", Command(func(_ *http.Request, request X509Request) (any, error) {
-		certificates, err := d.MintX509(request)
-		return x509Answer{certificates}, err
-	}))
-	mux.Handle("POST /jwt-svids", Command(func(_ *http.Request, request JWTRequest) (any, error) {
-		token, err := d.MintJWT(request)
-		return jwtAnswer{token}, err
 	}))
 	return Guard(token, mux)
 }

@@ -13,9 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
-	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
 )
 
@@ -57,41 +54,12 @@ func TestControl(t *testing.T) {
 		t.Errorf("requests are %+v, want %+v", requests, want)
 	}
 
-	next, err := c.Prepare(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if active, err := c.Activate(t.Context()); err != nil || active != next {
-		t.Errorf("activated %+v, %v; want %+v", active, err, next)
-	}
-	last, err := c.Rotate(t.Context())
-	if err != nil || last == next {
-		t.Errorf("rotated to %+v, %v", last, err)
-	}
-	if err := c.Drop(t.Context(), next.JWT); err != nil {
-		t.Error(err)
-	}
 	bundle, err := c.Bundle(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bundle.Equal(d.Bundle()) || bundle.HasJWTAuthority(next.JWT) {
+	if !bundle.Equal(d.Bundle()) {
 		t.Error("the client has another bundle than the domain")
-	}
-
-	chain, err := c.MintX509(t.Context(), synthetic.X509Request{ID: client, PublicKey: publicKey(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if id, _, err := x509svid.ParseAndVerify(chain, bundle); err != nil || id != client {
-		t.Errorf("verify what was minted: %s, %v", id, err)
-	}
-	jwt, err := c.MintJWT(t.Context(), synthetic.JWTRequest{ID: client, Audience: []string{"somebody"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := jwtsvid.ParseAndValidate(jwt, bundle, []string{"somebody"}); err != nil {
-		t.Errorf("validate what was minted: %v", err)
 	}
 }
 
@@ -111,11 +79,9 @@ func TestControlSaysWhatIsWrong(t *testing.T) {
 		want  string
 	}{
 		{"another", func(c *synthetic.Client) error { return c.Play(t.Context(), synthetic.Script{{Kind: synthetic.Hang}}) }, "play script: " + denied},
-		{"", func(c *synthetic.Client) error { _, err := c.Rotate(t.Context()); return err }, "rotate authorities: " + denied},
+		{"", func(c *synthetic.Client) error { _, err := c.Bundle(t.Context()); return err }, "get bundle: " + denied},
 		{token, func(c *synthetic.Client) error { return c.Play(t.Context(), synthetic.Script{{Kind: "odd"}}) },
 			`play script: status 400: play script: answer 1, "odd": kind is unknown`},
-		{token, func(c *synthetic.Client) error { return c.Drop(t.Context(), "a/b") },
-			`drop authority: status 400: drop authority "a/b" of synthetic.test: the bundle does not have it`},
 		// Only the program has these.
 		{token, func(c *synthetic.Client) error { return c.Trust(t.Context(), d.Bundle()) }, `trust bundles: status 404: "404 page not found\n"`},
 	} {
@@ -123,9 +89,6 @@ func TestControlSaysWhatIsWrong(t *testing.T) {
 		if got := message(tt.call(dial(t, server.URL, tt.token))); got != want {
 			t.Errorf("error is %q\nwant     %q", got, want)
 		}
-	}
-	if sequence, _ := d.Bundle().SequenceNumber(); sequence != 1 {
-		t.Error("who has no token rotated the authorities")
 	}
 }
 

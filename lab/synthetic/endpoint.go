@@ -112,7 +112,6 @@ func (d *Domain) Serve(ctx context.Context, listener net.Listener) error {
 	}
 }
 
-// exchange is a connection with its answer.
 type exchange struct {
 	request *Request
 	answer  Answer

@@ -121,7 +121,7 @@ func TestAnswers(t *testing.T) {
 	d := newDomain(t, synthTD, time.Now)
 	url, _ := serve(t, d)
 	older := d.Bundle()
-	if _, err := d.Rotate(); err != nil {
+	if _, err := d.Prepare(); err != nil {
 		t.Fatal(err)
 	}
 	same := func(want *spiffebundle.Bundle) func(*testing.T, string) {

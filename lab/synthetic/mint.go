@@ -2,13 +2,9 @@ package synthetic
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -43,25 +39,6 @@ const (
 	UnknownAuthority WrongX509 = "unknown-authority"
 )
 
-// WrongJWT is what is wrong with a JWT-SVID; empty is nothing.
-type WrongJWT string
-
-// What may be wrong with a JWT-SVID.
-const (
-	// UnknownKey is signed with a key that the bundle does not have, and says so.
-	UnknownKey WrongJWT = "unknown-key"
-	// WrongSignature has the ID of a key in the bundle, and the signature of
-	// another one.
-	WrongSignature WrongJWT = "wrong-signature"
-	// ExpiredJWT ended an hour ago, whatever the request says: clocks may differ
-	// by a minute (JWT-SVID standard, section 3.3).
-	ExpiredJWT WrongJWT = "expired"
-	// WrongAudience is for somebody else than the request says.
-	WrongAudience WrongJWT = "wrong-audience"
-	// AlgNone has no signature, and says so.
-	AlgNone WrongJWT = "alg-none"
-)
-
 const (
 	// backdate is how long before now an SVID begins, as with SPIRE.
 	backdate = 10 * time.Second
@@ -82,16 +59,6 @@ type X509Request struct {
 	NotBefore time.Time `json:"notBefore,omitzero"`
 	NotAfter  time.Time `json:"notAfter,omitzero"`
 	Wrong     WrongX509 `json:"wrong,omitempty"`
-}
-
-// JWTRequest asks for a JWT-SVID.
-type JWTRequest struct {
-	// ID is any SPIFFE ID. One of another trust domain is a lie, and minted.
-	ID       spiffeid.ID `json:"id"`
-	Audience []string    `json:"audience"`
-	// Expiry is an hour from now where it is zero.
-	Expiry time.Time `json:"expiry,omitzero"`
-	Wrong  WrongJWT  `json:"wrong,omitempty"`
 }
 
 // MintX509 returns the chain of a new X509-SVID in DER, the leaf first and the
@@ -155,76 +122,6 @@ func (d *Domain) mintX509(r X509Request, signing authorities) ([]byte, error) {
 		return nil, fmt.Errorf("unknown wrong %q", r.Wrong)
 	}
 	return x509.CreateCertificate(rand.Reader, template, issuer, public, key)
-}
-
-// MintJWT returns a new JWT-SVID, signed with the current JWT authority.
-func (d *Domain) MintJWT(r JWTRequest) (token string, err error) {
-	d.mu.Lock()
-	signing := d.signing
-	d.mu.Unlock()
-	if token, err = d.mintJWT(r, signing); err != nil {
-		return "", fmt.Errorf("mint JWT-SVID of %s: %w", r.ID, err)
-	}
-	return token, nil
-}
-
-func (d *Domain) mintJWT(r JWTRequest, signing authorities) (string, error) {
-	switch {
-	case r.ID.IsZero():
-		return "", errors.New("it has no SPIFFE ID")
-	case len(r.Audience) == 0:
-		return "", errors.New("it has no audience")
-	}
-	now := d.now()
-	header := map[string]string{"alg": "ES256", "kid": signing.jwtID, "typ": "JWT"}
-	claims := map[string]any{
-		"sub": r.ID.String(),
-		"aud": r.Audience,
-		"iat": now.Add(-backdate).Unix(),
-		"exp": orElse(r.Expiry, now.Add(defaultLife)).Unix(),
-	}
-	key := signing.jwtKey
-	switch r.Wrong {
-	case "":
-	case UnknownKey:
-		header["kid"], key = d.rogue.jwtID, d.rogue.jwtKey
-	case WrongSignature:
-		key = d.rogue.jwtKey
-	case ExpiredJWT:
-		claims["iat"], claims["exp"] = now.Add(-wrongBy-defaultLife).Unix(), now.Add(-wrongBy).Unix()
-	case WrongAudience:
-		claims["aud"] = []string{d.td.IDString() + "/somebody/else"}
-	case AlgNone:
-		header, key = map[string]string{"alg": "none", "typ": "JWT"}, nil
-	default:
-		return "", fmt.Errorf("unknown wrong %q", r.Wrong)
-	}
-	return sign(header, claims, key)
-}
-
-// sign returns a JWT in its compact form (RFC 7519), signed with ES256 (RFC
-// 7518, section 3.4); without a key it has an empty signature.
-func sign(header, claims any, key *ecdsa.PrivateKey) (string, error) {
-	token := ""
-	for _, part := range []any{header, claims} {
-		text, err := json.Marshal(part)
-		if err != nil {
-			return "", err
-		}
-		token += base64.RawURLEncoding.EncodeToString(text) + "."
-	}
-	if key == nil {
-		return token, nil
-	}
-	sum := sha256.Sum256([]byte(token[:len(token)-1]))
-	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
-	if err != nil {
-		return "", err
-	}
-	signature := make([]byte, 64)
-	r.FillBytes(signature[:32])
-	s.FillBytes(signature[32:])
-	return token + base64.RawURLEncoding.EncodeToString(signature), nil
 }
 
 // PublicKey returns a key in the form that a X509Request has it in.

@@ -77,7 +77,6 @@ type Script []Answer
 // minute.
 const defaultPace = 10 * time.Millisecond
 
-// playing is a script with what has been answered of it.
 type playing struct {
 	script Script
 	given  int // times that the first answer of script was given

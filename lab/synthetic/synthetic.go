@@ -1,6 +1,6 @@
 // Package synthetic is a trust domain that fedlab makes itself, for what no
-// SPIRE server would do: it mints right and wrong X509-SVIDs and JWT-SVIDs, and
-// its bundle endpoint plays a script of answers, right and wrong, and keeps a
+// SPIRE server would do: it mints right and wrong X509-SVIDs, and its bundle
+// endpoint plays a script of answers, right and wrong, and keeps a
 // record of who asked.
 //
 // Its keys are made at its start, stay in its memory and end with it. It refuses
@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -118,34 +117,8 @@ func (d *Domain) Bundle() *spiffebundle.Bundle {
 	return d.bundle().Clone()
 }
 
-// Rotate prepares new authorities and activates them at once, which is too early
-// for those who hold the bundle of before: until they have fetched the new one
-// by other means, they verify nothing that is minted now, nor the endpoint.
-func (d *Domain) Rotate() (Authorities, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	next, err := d.prepare()
-	if err != nil {
-		return Authorities{}, fmt.Errorf("rotate authorities of %s: %w", d.td, err)
-	}
-	d.signing, d.prepared = *d.prepared, nil
-	return next, nil
-}
-
-// Prepare adds a new X.509 and a new JWT authority to the bundle. Nothing is
-// signed with them before Activate.
-func (d *Domain) Prepare() (Authorities, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	next, err := d.prepare()
-	if err != nil {
-		return Authorities{}, fmt.Errorf("prepare authorities of %s: %w", d.td, err)
-	}
-	return next, nil
-}
-
 // Activate signs with the prepared authorities from now on. Those of before stay
-// in the bundle until Drop.
+// in the bundle.
 func (d *Domain) Activate() (Authorities, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -156,55 +129,29 @@ func (d *Domain) Activate() (Authorities, error) {
 	return d.signing.ids(), nil
 }
 
-// Drop takes the authority of that ID, of either kind, out of the bundle. Those
-// that sign or are prepared stay.
-func (d *Domain) Drop(id string) error {
+// Prepare adds a new X.509 and a new JWT authority to the bundle. Nothing is
+// signed with them before Activate.
+func (d *Domain) Prepare() (Authorities, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	doing := func(err error) error { return fmt.Errorf("drop authority %q of %s: %w", id, d.td, err) }
-	switch {
-	case d.signing.has(id):
-		return doing(errors.New("it is the one that signs"))
-	case d.prepared != nil && d.prepared.has(id):
-		return doing(errors.New("it is prepared"))
-	}
-	next := d.nextVersion()
-	root := slices.IndexFunc(next.X509Authorities(), func(c *x509.Certificate) bool { return authorityID(c) == id })
-	switch {
-	case root >= 0:
-		next.RemoveX509Authority(next.X509Authorities()[root])
-	case next.HasJWTAuthority(id):
-		next.RemoveJWTAuthority(id)
-	default:
-		return doing(errors.New("the bundle does not have it"))
-	}
-	d.versions = append(d.versions, next)
-	return nil
-}
-
-func (d *Domain) prepare() (Authorities, error) {
+	doing := func(err error) error { return fmt.Errorf("prepare authorities of %s: %w", d.td, err) }
 	if d.prepared != nil {
-		return Authorities{}, errors.New("some are prepared already")
+		return Authorities{}, doing(errors.New("some are prepared already"))
 	}
 	made, err := newAuthorities(d.td, d.now())
 	if err != nil {
-		return Authorities{}, err
+		return Authorities{}, doing(err)
 	}
-	next := d.nextVersion()
+	next := d.bundle().Clone()
+	next.SetSequenceNumber(uint64(len(d.versions)) + 1)
 	if err := made.addTo(next); err != nil {
-		return Authorities{}, err
+		return Authorities{}, doing(err)
 	}
 	d.prepared, d.versions = &made, append(d.versions, next)
 	return made.ids(), nil
 }
 
 func (d *Domain) bundle() *spiffebundle.Bundle { return d.versions[len(d.versions)-1] }
-
-func (d *Domain) nextVersion() *spiffebundle.Bundle {
-	next := d.bundle().Clone()
-	next.SetSequenceNumber(uint64(len(d.versions)) + 1)
-	return next
-}
 
 func newAuthorities(td spiffeid.TrustDomain, now time.Time) (authorities, error) {
 	var a authorities
@@ -245,12 +192,8 @@ func (a authorities) addTo(bundle *spiffebundle.Bundle) error {
 }
 
 func (a authorities) ids() Authorities {
-	return Authorities{X509: authorityID(a.root), JWT: a.jwtID}
+	return Authorities{X509: hex.EncodeToString(a.root.SubjectKeyId), JWT: a.jwtID}
 }
-
-func (a authorities) has(id string) bool { return authorityID(a.root) == id || a.jwtID == id }
-
-func authorityID(root *x509.Certificate) string { return hex.EncodeToString(root.SubjectKeyId) }
 
 func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 

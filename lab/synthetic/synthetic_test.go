@@ -10,14 +10,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
@@ -150,53 +148,6 @@ func TestMintX509AsAsked(t *testing.T) {
 	}
 }
 
-func TestMintJWT(t *testing.T) {
-	t.Parallel()
-	d := newDomain(t, synthTD, time.Now)
-	audience := []string{"spiffe://other.test/server"}
-	var unknownKey string
-	for _, tt := range []struct {
-		wrong synthetic.WrongJWT
-		want  string
-	}{
-		{"", ""},
-		{synthetic.UnknownKey, `jwtsvid: no JWT authority "KEY" found for trust domain "synthetic.test"`},
-		{synthetic.WrongSignature, "jwtsvid: unable to get claims from token: go-jose/go-jose: error in cryptographic primitive"},
-		{synthetic.ExpiredJWT, "jwtsvid: token has expired"},
-		{synthetic.WrongAudience, `jwtsvid: expected audience in ["spiffe://other.test/server"] (audience=["spiffe://synthetic.test/somebody/else"])`},
-		{synthetic.AlgNone, "jwtsvid: unable to parse JWT token"},
-	} {
-		t.Run(string(tt.wrong), func(t *testing.T) {
-			token, err := d.MintJWT(synthetic.JWTRequest{ID: client, Audience: audience, Wrong: tt.wrong})
-			if err != nil {
-				t.Fatal(err)
-			}
-			svid, err := jwtsvid.ParseAndValidate(token, d.Bundle(), audience)
-			got := message(err)
-			if tt.wrong == synthetic.UnknownKey {
-				_, rest, _ := strings.Cut(got, `"`)
-				unknownKey, _, _ = strings.Cut(rest, `"`)
-				got = strings.Replace(got, unknownKey, "KEY", 1)
-			}
-			if got != tt.want {
-				t.Fatalf("validate: %q\nwant      %q", got, tt.want)
-			}
-			if err == nil && (svid.ID != client || !slices.Equal(svid.Audience, audience) || time.Until(svid.Expiry) > time.Hour) {
-				t.Errorf("SVID is %+v", svid)
-			}
-		})
-	}
-	if len(unknownKey) != 32 || d.Bundle().HasJWTAuthority(unknownKey) {
-		t.Errorf("unknown key is %q", unknownKey)
-	}
-
-	// What has no signature would be right but for that.
-	token, err := d.MintJWT(synthetic.JWTRequest{ID: client, Audience: audience, Wrong: synthetic.AlgNone})
-	if parts := strings.Split(token, "."); err != nil || len(parts) != 3 || parts[2] != "" {
-		t.Errorf("token is %q (%v), want three parts and the last one empty", token, err)
-	}
-}
-
 func TestMintRefuses(t *testing.T) {
 	t.Parallel()
 	d := newDomain(t, synthTD, time.Now)
@@ -211,13 +162,6 @@ func TestMintRefuses(t *testing.T) {
 			_, err := d.MintX509(synthetic.X509Request{ID: client, PublicKey: publicKey(t), Wrong: "odd"})
 			return err
 		}, `mint X509-SVID of spiffe://synthetic.test/client: unknown wrong "odd"`},
-		{func() error { _, err := d.MintJWT(synthetic.JWTRequest{}); return err }, "mint JWT-SVID of : it has no SPIFFE ID"},
-		{func() error { _, err := d.MintJWT(synthetic.JWTRequest{ID: client}); return err },
-			"mint JWT-SVID of spiffe://synthetic.test/client: it has no audience"},
-		{func() error {
-			_, err := d.MintJWT(synthetic.JWTRequest{ID: client, Audience: []string{"x"}, Wrong: "odd"})
-			return err
-		}, `mint JWT-SVID of spiffe://synthetic.test/client: unknown wrong "odd"`},
 	} {
 		if got := message(tt.mint()); got != tt.want {
 			t.Errorf("error is %q\nwant     %q", got, tt.want)
@@ -237,7 +181,6 @@ func TestAuthorities(t *testing.T) {
 	t.Parallel()
 	d := newDomain(t, synthTD, time.Now)
 	first := d.Bundle()
-	firstX509, firstJWT := ids(first)
 	if hint, ok := first.RefreshHint(); !ok || hint != time.Minute {
 		t.Errorf("refresh hint is %s, want 1m", hint)
 	}
@@ -276,11 +219,8 @@ func TestAuthorities(t *testing.T) {
 		t.Errorf("bundle has %s and %s, want those of before and %+v", x509IDs, jwtIDs, next)
 	}
 	verifies(first, svid(), true)
-	if err := d.Drop(next.X509); message(err) != fmt.Sprintf("drop authority %q of synthetic.test: it is prepared", next.X509) {
-		t.Errorf("drop what is prepared: %v", err)
-	}
-	if _, err := d.Rotate(); message(err) != "rotate authorities of synthetic.test: some are prepared already" {
-		t.Errorf("rotate what is prepared: %v", err)
+	if _, err := d.Prepare(); message(err) != "prepare authorities of synthetic.test: some are prepared already" {
+		t.Errorf("prepare again: %v", err)
 	}
 
 	if active, err := d.Activate(); err != nil || active != next {
@@ -289,30 +229,6 @@ func TestAuthorities(t *testing.T) {
 	sequence(2)
 	verifies(first, svid(), false)
 	verifies(d.Bundle(), svid(), true)
-	if err := d.Drop(next.JWT); message(err) != fmt.Sprintf("drop authority %q of synthetic.test: it is the one that signs", next.JWT) {
-		t.Errorf("drop what signs: %v", err)
-	}
-
-	old := svid()
-	last, err := d.Rotate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sequence(3)
-	verifies(d.Bundle(), old, true)
-	for _, id := range []string{firstX509[0], firstJWT[0], next.X509, next.JWT} {
-		if err := d.Drop(id); err != nil {
-			t.Error(err)
-		}
-	}
-	sequence(7)
-	verifies(d.Bundle(), old, false)
-	if x509IDs, jwtIDs := ids(d.Bundle()); !slices.Equal(x509IDs, []string{last.X509}) || !slices.Equal(jwtIDs, []string{last.JWT}) {
-		t.Errorf("bundle has %s and %s, want %+v", x509IDs, jwtIDs, last)
-	}
-	if err := d.Drop("nobody"); message(err) != `drop authority "nobody" of synthetic.test: the bundle does not have it` {
-		t.Errorf("drop what is not there: %v", err)
-	}
 }
 
 func TestDomainPrintsAsItsName(t *testing.T) {

@@ -52,38 +52,26 @@ func (p *Probe) Start(ctx context.Context, order Order) error {
 	if err := order.Check(); err != nil {
 		return err
 	}
-	if err := p.ask(ctx, http.MethodPut, streamPath(order.Name), order, nil); err != nil {
-		return fmt.Errorf("start stream %q: %w", order.Name, err)
-	}
-	return nil
+	return doing(p.ask(ctx, http.MethodPut, streamPath(order.Name), order, nil), "start stream %q", order.Name)
 }
 
 // Stream returns what has been recorded so far.
-func (p *Probe) Stream(ctx context.Context, name string) (Stream, error) {
-	var s Stream
-	if err := p.ask(ctx, http.MethodGet, streamPath(name), nil, &s); err != nil {
-		return Stream{}, fmt.Errorf("read stream %q: %w", name, err)
-	}
-	return s, nil
+func (p *Probe) Stream(ctx context.Context, name string) (s Stream, err error) {
+	err = p.ask(ctx, http.MethodGet, streamPath(name), nil, &s)
+	return s, doing(err, "read stream %q", name)
 }
 
 // Stop ends the calls, waits for the one under way, and returns the whole record,
 // which the probe then forgets.
-func (p *Probe) Stop(ctx context.Context, name string) (Stream, error) {
-	var s Stream
-	if err := p.ask(ctx, http.MethodDelete, streamPath(name), nil, &s); err != nil {
-		return Stream{}, fmt.Errorf("stop stream %q: %w", name, err)
-	}
-	return s, nil
+func (p *Probe) Stop(ctx context.Context, name string) (s Stream, err error) {
+	err = p.ask(ctx, http.MethodDelete, streamPath(name), nil, &s)
+	return s, doing(err, "stop stream %q", name)
 }
 
 // Holding returns what the probe has from its Workload API.
-func (p *Probe) Holding(ctx context.Context) (Holding, error) {
-	var h Holding
-	if err := p.ask(ctx, http.MethodGet, "/holding", nil, &h); err != nil {
-		return Holding{}, fmt.Errorf("read what the probe holds: %w", err)
-	}
-	return h, nil
+func (p *Probe) Holding(ctx context.Context) (h Holding, err error) {
+	err = p.ask(ctx, http.MethodGet, "/holding", nil, &h)
+	return h, doing(err, "read what the probe holds")
 }
 
 // Token returns a JWT-SVID of the probe for audience. It is a secret for as long
@@ -94,10 +82,7 @@ func (p *Probe) Token(ctx context.Context, audience string) (string, error) {
 	if err == nil && got.Token == "" {
 		err = errors.New("the answer has no token")
 	}
-	if err != nil {
-		return "", fmt.Errorf("fetch a JWT-SVID for %q: %w", audience, err)
-	}
-	return got.Token, nil
+	return got.Token, doing(err, "fetch a JWT-SVID for %q", audience)
 }
 
 // Validate has the probe's Workload API validate a JWT-SVID, and returns whose it
@@ -112,10 +97,15 @@ func (p *Probe) Validate(ctx context.Context, audience, token string) (string, e
 	case err == nil && got.ID == "":
 		err = errors.New("the answer names nobody")
 	}
-	if err != nil {
-		return "", fmt.Errorf("validate a JWT-SVID for %q: %w", audience, err)
+	return got.ID, doing(err, "validate a JWT-SVID for %q", audience)
+}
+
+// doing says what was being done when there was an error.
+func doing(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
 	}
-	return got.ID, nil
+	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
 func streamPath(name string) string { return "/streams/" + url.PathEscape(name) }

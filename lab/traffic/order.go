@@ -33,19 +33,12 @@ var workloadID = regexp.MustCompile(`^spiffe://[a-z0-9._-]+(/[a-zA-Z0-9._-]+)+$`
 // Check returns nil when o can be followed, and otherwise all that is wrong with
 // it.
 func (o Order) Check() error {
-	var errs []error
-	for _, err := range []error{
-		checkName(o.Name), checkAddress(o.Address), checkServer(o.Server),
-		checkBetween("every", o.Every), checkBetween("within", o.Within), checkConnection(o.Connection),
-	} {
-		if err != nil {
-			errs = append(errs, err)
-		}
+	err := errors.Join(checkName(o.Name), checkAddress(o.Address), checkServer(o.Server),
+		checkBetween("every", o.Every), checkBetween("within", o.Within), checkConnection(o.Connection))
+	if err != nil {
+		return fmt.Errorf("order %q: %w", o.Name, err)
 	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return fmt.Errorf("order %q: %w", o.Name, errors.Join(errs...))
+	return nil
 }
 
 func checkName(name string) error {

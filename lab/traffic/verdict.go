@@ -79,11 +79,6 @@ func (s Stream) First(since time.Time, is func(Call) bool) (Call, bool) {
 	return Call{}, false
 }
 
-// Count returns how many calls ended with outcome.
-func (s Stream) Count(outcome Outcome) int {
-	return len(which(s.Calls, func(c Call) bool { return c.Outcome == outcome }))
-}
-
 func (v Verdict) find(streams []Stream) (Stream, error) {
 	found := which(streams, func(s Stream) bool { return s.Order.Name == v.Stream })
 	if len(found) != 1 {
@@ -170,8 +165,6 @@ func (v Verdict) against(s Stream) error {
 			return err
 		}
 		return failed("session resumed", calls, resumed)
-	}
-	switch v.Rule {
 	case AnsweredBy:
 		return v.settles("not answered", calls, unanswered)
 	case RefusedBy:
@@ -254,7 +247,6 @@ func (s Stream) offers(calls []Call) error {
 	return nil
 }
 
-// over is when a call ended.
 func (c Call) over() time.Time { return c.At.Add(c.Took) }
 
 func unanswered(c Call) bool { return c.Outcome != Answered }

@@ -2,7 +2,6 @@ package apptest
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -69,12 +68,6 @@ func (l *Log) Await(t *testing.T, part string) string {
 		return len(found) > 0
 	})
 	return found[0]
-}
-
-// AwaitCount waits for n lines that contain part.
-func (l *Log) AwaitCount(t *testing.T, part string, n int) {
-	t.Helper()
-	Await(t, fmt.Sprintf("%d log lines with %s", n, part), func() bool { return l.Count(part) >= n })
 }
 
 func (l *Log) lines(part string) []string {

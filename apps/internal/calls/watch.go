@@ -127,7 +127,6 @@ type outcome struct {
 	refusal error
 }
 
-// body is what is read of an answer.
 type body struct {
 	Type    string `json:"type"`
 	Records int    `json:"records"`

@@ -28,7 +28,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// retryDelay is the pause between two tries to prepare a database.
 const retryDelay = 500 * time.Millisecond
 
 // errNoAnswer is what the callers of a service are told.

@@ -53,52 +53,46 @@ func (e *NotRefusedError) Error() string {
 	return fmt.Sprintf("call came through, want it to fail with %s", e.Want)
 }
 
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
+
 // Classify tells why a call failed.
 func Classify(err error) Class {
-	var (
-		answered  *NotRefusedError
-		refusal   *service.Refusal
-		missing   *identity.MissingError
-		ownTooOld *identity.ExpiredError
-		noBundle  *identity.NotFederatedError
-		stranger  *identity.UnexpectedIDError
-		nobody    *identity.UnverifiedError
-		authority x509.UnknownAuthorityError
-		invalid   x509.CertificateInvalidError
-		notTLS    tls.RecordHeaderError
-		network   *net.OpError
-		lookup    *net.DNSError
-	)
+	refusal, refused := errors.AsType[*service.Refusal](err)
+	invalid, breaksRule := errors.AsType[x509.CertificateInvalidError](err)
+	network, lost := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.As(err, &answered):
+	case is[*NotRefusedError](err):
 		return NotRefused
-	case errors.As(err, &refusal) && (refusal.Status == http.StatusUnauthorized || refusal.Status == http.StatusForbidden):
+	case refused && (refusal.Status == http.StatusUnauthorized || refusal.Status == http.StatusForbidden):
 		return NotPermitted
-	case errors.As(err, &refusal):
+	case refused:
 		return ServerFailed
-	case errors.As(err, &missing):
+	case is[*identity.MissingError](err):
 		return NoIdentity
-	case errors.As(err, &ownTooOld):
+	case is[*identity.ExpiredError](err):
 		return Expired
-	case errors.As(err, &noBundle):
+	case is[*identity.NotFederatedError](err):
 		return NotFederated
-	case errors.As(err, &stranger):
+	case is[*identity.UnexpectedIDError](err):
 		return IdentityRefused
-	case errors.As(err, &authority):
+	case is[x509.UnknownAuthorityError](err):
 		return UnknownAuthority
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+	case breaksRule && invalid.Reason == x509.Expired:
 		return Expired
-	case errors.As(err, &invalid):
+	case breaksRule:
 		return UnknownAuthority
-	case errors.As(err, &nobody): // the more exact causes are above
+	case is[*identity.UnverifiedError](err): // the more exact causes are above
 		return IdentityRefused
-	case errors.As(err, &notTLS), errors.As(err, &lookup), errors.As(err, &network) && network.Op == "dial":
+	case is[tls.RecordHeaderError](err), is[*net.DNSError](err), lost && network.Op == "dial":
 		return Unreachable
-	case errors.As(err, &network) && network.Op == "remote error":
+	case lost && network.Op == "remote error":
 		return RefusedByServer // so crypto/tls marks an alert from the other side
 	case errors.Is(err, context.DeadlineExceeded):
 		return NoAnswer
-	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case lost, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return Unreachable
 	}
 	switch status.Code(err) {

@@ -43,26 +43,18 @@ func Explain(err error, c Call, since, now time.Time) *Problem {
 }
 
 func (c Call) words(class Class, err error, now time.Time) (what, look string) {
-	var (
-		missing   *identity.MissingError
-		ownTooOld *identity.ExpiredError
-		stranger  *identity.UnexpectedIDError
-		nobody    *identity.UnverifiedError
-		invalid   x509.CertificateInvalidError
-		lookup    *net.DNSError
-	)
 	domain := claimed(err, c.ID.TrustDomain().Name())
 	switch class {
 	case NoIdentity:
-		if errors.As(err, &missing) && missing.Unregistered() {
+		if missing, ok := errors.AsType[*identity.MissingError](err); ok && missing.Unregistered() {
 			return c.Caller + " has no identity yet: the SPIRE agent answers, but no registration entry matches this workload.",
 				"the registration entry of " + c.Caller + ": its selectors, its parent, and whether it federates with a domain whose bundle is not there."
 		}
 		return c.Caller + " has no identity yet: the SPIRE agent on its node does not answer.",
 			"the SPIRE agent of this cluster, and the folder of its socket that is mounted into this pod."
 	case Expired:
-		if errors.As(err, &ownTooOld) {
-			return fmt.Sprintf("the identity of %s expired at %s and was not renewed.", c.Caller, clock(ownTooOld.Document.NotAfter)),
+		if own, ok := errors.AsType[*identity.ExpiredError](err); ok {
+			return fmt.Sprintf("the identity of %s expired at %s and was not renewed.", c.Caller, clock(own.Document.NotAfter)),
 				"the SPIRE agent and server of this cluster: an SVID is renewed halfway through its life."
 		}
 		return c.validity(err, now)
@@ -71,16 +63,16 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 			"federatesWith in the registration entry of " + c.Caller + ", then the federation relationship of its SPIRE server."
 	case UnknownAuthority:
 		look = "the bundle held here beside the one that " + domain + " serves: refresh has stopped, or somebody pretends."
-		if errors.As(err, &invalid) {
+		if is[x509.CertificateInvalidError](err) {
 			return "the certificate chain of " + c.Server + " breaks a rule of X.509, so it proves nothing.", look
 		}
 		return fmt.Sprintf("%s claims to be from %s, but the bundle that %s holds of %s does not contain the authority that signed for it.", c.Server, domain, c.Caller, domain), look
 	case IdentityRefused:
 		look = "the SPIFFE ID that " + c.Caller + " expects, the registration entry of " + c.Server + ", and where its address leads."
-		if errors.As(err, &stranger) {
+		if stranger, ok := errors.AsType[*identity.UnexpectedIDError](err); ok {
 			return fmt.Sprintf("%s answers in place of %s. Nothing was asked of them.", stranger.Got, stranger.Want), look
 		}
-		if errors.As(err, &nobody) {
+		if is[*identity.UnverifiedError](err) {
 			return "the certificate of " + c.Server + " breaks a rule of X509-SVIDs, so it proves nothing. Nothing was asked of them.",
 				"where the address of " + c.Server + " leads, and who issued the certificate that is presented there."
 		}
@@ -92,7 +84,7 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 		return c.refused(err)
 	case Unreachable:
 		look = "whether the pod of " + c.Server + " is ready, whether its address is right, and the network between the clusters."
-		if errors.As(err, &lookup) {
+		if is[*net.DNSError](err) {
 			return fmt.Sprintf("the name in %s cannot be resolved.", c.Address), look
 		}
 		return fmt.Sprintf("%s cannot be reached at %s.", c.Server, c.Address), look
@@ -110,8 +102,8 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 // validity tells a certificate of theirs that is over from one that has not
 // begun: x509 has one reason for both.
 func (c Call) validity(err error, now time.Time) (what, look string) {
-	var invalid x509.CertificateInvalidError
-	if !errors.As(err, &invalid) || invalid.Cert == nil {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	if !ok || invalid.Cert == nil {
 		return "an identity has expired.", "the SPIRE servers and agents on both sides."
 	}
 	if now.Before(invalid.Cert.NotBefore) {
@@ -126,8 +118,8 @@ func (c Call) validity(err error, now time.Time) (what, look string) {
 // another server may be the one that refuses.
 func (c Call) refused(err error) (what, look string) {
 	look = "the list of allowed clients of " + c.Server + ", and the SPIFFE ID of " + c.Caller + "."
-	var refusal *service.Refusal
-	if !errors.As(err, &refusal) {
+	refusal, told := errors.AsType[*service.Refusal](err)
+	if !told {
 		return c.Server + " knows who " + c.Caller + " is, and does not let it call.", look
 	}
 	server := c.Server
@@ -144,8 +136,7 @@ func (c Call) refused(err error) (what, look string) {
 // of any other error, nobody knows where it arose.
 func (c Call) failed(err error) (what, look string) {
 	said := "with an error"
-	var refusal *service.Refusal
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*service.Refusal](err); ok {
 		said = fmt.Sprintf("%d %s", refusal.Status, refusal.Kind)
 		if refusal.Reason != "" {
 			said += ": " + strings.TrimSuffix(refusal.Reason, ".")
@@ -160,12 +151,10 @@ func (c Call) failed(err error) (what, look string) {
 // claimed returns the trust domain that an unverified server says it is of,
 // which need not be the expected one.
 func claimed(err error, expected string) string {
-	var noBundle *identity.NotFederatedError
-	if errors.As(err, &noBundle) {
+	if noBundle, ok := errors.AsType[*identity.NotFederatedError](err); ok {
 		return noBundle.TrustDomain.Name()
 	}
-	var authority x509.UnknownAuthorityError
-	if errors.As(err, &authority) && authority.Cert != nil {
+	if authority, ok := errors.AsType[x509.UnknownAuthorityError](err); ok && authority.Cert != nil {
 		if id, err := x509svid.IDFromCert(authority.Cert); err == nil {
 			return id.TrustDomain().Name()
 		}

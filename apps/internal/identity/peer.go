@@ -159,7 +159,6 @@ func PeerOf(answered *peer.Peer) (Peer, bool) {
 	return info.peer, ok
 }
 
-// authInfo is what gRPC keeps with each authenticated connection.
 type authInfo struct {
 	credentials.TLSInfo
 	peer Peer

@@ -24,23 +24,35 @@ import (
 // to stop. It is far below the 30 s after which Kubernetes kills.
 const stopBound = 2 * time.Second
 
+// Run is what a program does.
+type Run = func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error
+
+// With makes a program of how it reads its settings, and of what it does with them
+// and with a log on stderr.
+func With[S any](parse func(args []string, env func(string) string, stderr io.Writer) (S, error), run func(context.Context, S, *slog.Logger) error) Run {
+	return func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
+		s, err := parse(args, env, stderr)
+		if err != nil {
+			return err
+		}
+		return run(ctx, s, slog.New(slog.NewTextHandler(stderr, nil)))
+	}
+}
+
 // Main runs a program until it ends or is told to stop (SIGINT, SIGTERM), and
 // exits: 0 done, 1 failed, 2 wrong usage. Logs and errors go to stderr.
-func Main(run func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error) {
+func Main(run Run) {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stderr)
 	cancel()
-	var usage *UsageError
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	if err == nil || errors.Is(err, flag.ErrHelp) {
 		return
-	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
 	}
+	fmt.Fprintln(os.Stderr, err)
+	if _, wrong := errors.AsType[*UsageError](err); wrong {
+		os.Exit(2)
+	}
+	os.Exit(1)
 }
 
 // UsageError says which setting is wrong, and what would be right.
@@ -53,6 +65,13 @@ func (e *UsageError) Unwrap() error { return e.Cause }
 // Usagef returns a *UsageError of what Errorf returns.
 func Usagef(format string, args ...any) error {
 	return &UsageError{Cause: fmt.Errorf(format, args...)}
+}
+
+// Flags returns a set of flags for a program, whose help goes to stderr.
+func Flags(program string, stderr io.Writer) *flag.FlagSet {
+	flags := flag.NewFlagSet(program, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	return flags
 }
 
 // Parse sets flags from args and, where args do not name one, from the

@@ -111,7 +111,6 @@ func admit(r *http.Request, holder identity.Holder, policy Policy) (identity.Pee
 	return caller, nil
 }
 
-// answer remembers the status.
 type answer struct {
 	http.ResponseWriter
 	status int

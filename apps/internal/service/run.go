@@ -8,6 +8,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,6 +27,28 @@ func Source(socket string, log *slog.Logger) (*identity.Source, error) {
 		return nil, process.Usagef("read flags: -socket (or %s): %w", identity.SocketVariable, err)
 	}
 	return source, nil
+}
+
+// With is process.With for a program with an identity.
+func With[S interface {
+	source(*slog.Logger) (*identity.Source, error)
+}](parse func(args []string, env func(string) string, stderr io.Writer) (S, error), run func(context.Context, S, *identity.Source, *slog.Logger) error) process.Run {
+	return process.With(parse, func(ctx context.Context, s S, log *slog.Logger) error {
+		source, err := s.source(log)
+		if err != nil {
+			return err
+		}
+		return run(ctx, s, source, log)
+	})
+}
+
+// Serve runs a server beside the source of its identity, until ctx ends or one of
+// them fails.
+func Serve(ctx context.Context, source *identity.Source, server process.Server) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return source.Run(ctx) })
+	group.Go(func() error { return server.Run(ctx) })
+	return group.Wait()
 }
 
 // Program is a server with an identity.

@@ -3,6 +3,7 @@ package service
 import (
 	"flag"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 
@@ -10,10 +11,24 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 )
 
+// WorkloadAPI is what each program with an identity is told.
+type WorkloadAPI struct{ Socket string }
+
+// Flags defines the flag that fills w, and returns its variable, which has a name of
+// its own.
+func (w *WorkloadAPI) Flags(flags *flag.FlagSet) map[string]string {
+	flags.StringVar(&w.Socket, "socket", identity.DefaultSocket, "address of the Workload API")
+	return map[string]string{"socket": identity.SocketVariable}
+}
+
+func (w WorkloadAPI) source(log *slog.Logger) (*identity.Source, error) { return Source(w.Socket, log) }
+
 // Settings are what each server over HTTPS is told.
 type Settings struct {
-	Listen, Health, Socket string
-	Rules                  Rules
+	WorkloadAPI
+
+	Listen, Health string
+	Rules          Rules
 }
 
 // Flags defines the flags that fill s, and returns the variables that have a
@@ -21,9 +36,8 @@ type Settings struct {
 func (s *Settings) Flags(flags *flag.FlagSet) map[string]string {
 	flags.StringVar(&s.Listen, "listen", ":8443", "address that answers over HTTPS with mutual TLS")
 	flags.StringVar(&s.Health, "health-listen", ":8081", "address of /healthz and /readyz, in plain HTTP")
-	flags.StringVar(&s.Socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	named := s.Rules.Flags(flags)
-	named["socket"] = identity.SocketVariable
+	maps.Copy(named, s.WorkloadAPI.Flags(flags))
 	return named
 }
 

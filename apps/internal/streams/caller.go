@@ -43,7 +43,6 @@ func newCaller(order traffic.Order, holder identity.Holder, now func() time.Time
 	return &caller{order: order, client: client, now: now}, nil
 }
 
-// make makes a call, and returns what it came to.
 func (c *caller) make(ctx context.Context) (call traffic.Call) {
 	ctx, cancel := context.WithTimeout(ctx, c.order.Within)
 	defer cancel()
@@ -107,7 +106,6 @@ func (c *caller) connection(ctx context.Context) (*identity.HTTPConn, error) {
 	return conn, err
 }
 
-// close ends the connection that is kept.
 func (c *caller) close() {
 	if c.kept != nil {
 		_ = c.kept.Close() // it was lost, or is wanted no longer
@@ -115,7 +113,6 @@ func (c *caller) close() {
 	}
 }
 
-// same returns last if next says the same.
 func same(last *traffic.Party, next traffic.Party) *traffic.Party {
 	if last != nil && *last == next {
 		return last

@@ -29,7 +29,7 @@ const orderLimit = 16 << 10
 
 // Set is the streams of one probe. Records are kept in memory.
 type Set struct {
-	holder func(traffic.Order) (identity.Holder, error)
+	holder identity.Holder
 	name   func() string
 	now    func() time.Time
 	log    *slog.Logger
@@ -39,9 +39,9 @@ type Set struct {
 	ended   bool // for good: no order is taken any more
 }
 
-// NewSet returns a set without streams, in which calls are made as what holder
-// returns for their order. name says from whom they are, for the record.
-func NewSet(holder func(traffic.Order) (identity.Holder, error), name func() string, now func() time.Time, log *slog.Logger) *Set {
+// NewSet returns a set without streams, in which calls are made as holder. name
+// says from whom they are, for the record.
+func NewSet(holder identity.Holder, name func() string, now func() time.Time, log *slog.Logger) *Set {
 	return &Set{holder: holder, name: name, now: now, log: log, streams: map[string]*stream{}}
 }
 
@@ -75,12 +75,7 @@ func (s *Set) put(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	holder, err := s.holder(order)
-	if err != nil {
-		refuse(w, http.StatusServiceUnavailable, fmt.Errorf("find out as whom to call: %w", err))
-		return
-	}
-	if status, err := s.start(order, holder); err != nil {
+	if status, err := s.start(order); err != nil {
 		refuse(w, status, err)
 		return
 	}
@@ -101,8 +96,8 @@ func readOrder(r *http.Request) (order traffic.Order, err error) {
 	return order, order.Check()
 }
 
-func (s *Set) start(order traffic.Order, holder identity.Holder) (status int, err error) {
-	started, err := newStream(order, holder, s.now)
+func (s *Set) start(order traffic.Order) (status int, err error) {
+	started, err := newStream(order, s.holder, s.now)
 	if err != nil {
 		return http.StatusBadRequest, err
 	}

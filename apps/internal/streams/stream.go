@@ -15,7 +15,6 @@ import (
 // errFull ends a stream by itself.
 var errFull = fmt.Errorf("the record is full: %d calls, no more are made", traffic.MaxCalls)
 
-// stream is one order and what has come of it.
 type stream struct {
 	caller *caller
 	now    func() time.Time
@@ -39,7 +38,6 @@ func newStream(order traffic.Order, holder identity.Holder, now func() time.Time
 	return s, nil
 }
 
-// start makes calls until stop or cancel.
 func (s *stream) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = func() { s.stop(); cancel() }
@@ -91,7 +89,6 @@ func (s *stream) call(ctx context.Context) bool {
 // meanwhile would put calls into another order.
 func (s *stream) since(now time.Time) time.Time { return s.record.Began.Add(now.Sub(s.record.Began)) }
 
-// soFar returns what has been recorded.
 func (s *stream) soFar() traffic.Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()

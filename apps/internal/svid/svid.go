@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -45,11 +44,8 @@ type X509SVID struct {
 	Chain [][]byte `json:"chain"`
 }
 
-// Run is what a program does; see process.Main.
-type Run = func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error
-
 // Or returns run, and what prints instead where the first argument is Command.
-func Or(run Run) Run {
+func Or(run process.Run) process.Run {
 	return func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
 		if len(args) > 0 && args[0] == Command {
 			return Print(ctx, args[1:], env, os.Stdout, stderr)
@@ -61,8 +57,7 @@ func Or(run Run) Run {
 // Print prints what the Workload API gives, once.
 func Print(ctx context.Context, args []string, env func(string) string, stdout, stderr io.Writer) error {
 	var socket, audience string
-	flags := flag.NewFlagSet(Command, flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags := process.Flags(Command, stderr)
 	flags.StringVar(&socket, "socket", identity.DefaultSocket, "address of the Workload API")
 	flags.StringVar(&audience, "audience", "", "also fetch JWT-SVIDs for this audience")
 	if err := process.Parse(flags, "SVID", map[string]string{"socket": identity.SocketVariable}, args, env); err != nil {

@@ -230,7 +230,6 @@ func (r *redactor) secretHex(digits []byte, depth int) bool {
 	return n >= 16 && r.secretBytes(plain[:n], depth)
 }
 
-// secretBytes looks for a secret in what was decoded.
 func (r *redactor) secretBytes(plain []byte, depth int) bool {
 	if secretBinary(plain) || isCompressed(plain) {
 		return true

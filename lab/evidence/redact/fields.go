@@ -55,9 +55,7 @@ func isNameByte(c byte) bool {
 // name returns where the name starts that ends at end, and where the line's
 // content before it ends: quotes may be around it.
 func (f *finder) name(end int) (name string, start int) {
-	for end > 0 && strings.IndexByte("\"'`\\", f.text[end-1]) >= 0 {
-		end--
-	}
+	end = skipBack(f.text, end, "\"'`\\")
 	start = end
 	for start > 0 && end-start < maxName && isNameByte(f.text[start-1]) {
 		start--
@@ -151,9 +149,7 @@ func (f *finder) together(from, to int) bool {
 // and in which column.
 func (f *finder) lineStart(start int) (bool, int) {
 	const widest = 200
-	for start > 0 && strings.IndexByte("\"'", f.text[start-1]) >= 0 {
-		start--
-	}
+	start = skipBack(f.text, start, "\"'")
 	for i := start; start-i <= widest; i-- {
 		if i == 0 || f.text[i-1] == '\n' {
 			return true, start - i
@@ -189,18 +185,10 @@ func (f *finder) remove(name string, lineStart bool, column int) {
 func (f *finder) value(name string, lineStart bool, column int) edit {
 	t, start := f.text, f.at+1
 	yaml := lineStart && t[f.at] == ':'
-	for start < len(t) && strings.IndexByte("=>", t[start]) >= 0 {
-		start++
-	}
-	for start < len(t) && (t[start] == ' ' || t[start] == '\t') {
-		start++
-	}
+	start = skip(t, skip(t, start, "=>"), " \t")
 	spaced := start > f.at+1
 	result := edit{start: start, end: start, with: mark("secret")}
-	escapes := start
-	for escapes < len(t) && t[escapes] == '\\' {
-		escapes++
-	}
+	escapes := skip(t, start, `\`)
 	eol := f.lineEnd(start)
 	line := bytes.TrimRight(t[start:eol], "\r \t,")
 	switch {
@@ -255,10 +243,7 @@ func (f *finder) word(at int) int {
 			return at
 		case '"', '\'', '`':
 			if after := at + 1; after == len(f.text) || strings.IndexByte(" \t\r\n,;:)]}\\", f.text[after]) >= 0 {
-				for at > 0 && f.text[at-1] == '\\' {
-					at--
-				}
-				return at
+				return skipBack(f.text, at, `\`)
 			}
 		}
 	}
@@ -347,26 +332,16 @@ func (f *finder) flag() {
 	if end == len(t) || t[end] == '=' || t[end] == ':' || !isSecret(name) && name != "-u" && name != "--user" {
 		return
 	}
-	start := end
-	for start < len(t) && strings.IndexByte("\"'`\\, \t\r\n", t[start]) >= 0 {
-		start++
-	}
+	start := skip(t, end, "\"'`\\, \t\r\n")
 	if gap := t[end:start]; bytes.IndexByte(gap, '\n') >= 0 && bytes.HasPrefix(t[start:], []byte("- ")) {
-		start += 2
-		for start < len(t) && strings.IndexByte("\"' ", t[start]) >= 0 {
-			start++
-		}
+		start = skip(t, start+2, "\"' ")
 	}
 	if start == end || start == len(t) || t[start] == '-' {
 		return
 	}
 	stop := f.word(start)
 	if open := t[start-1]; isSecret(name) && (open == '"' || open == '\'' || open == '`') {
-		escapes := 0
-		for start-2-escapes >= 0 && t[start-2-escapes] == '\\' {
-			escapes++
-		}
-		stop, _ = closing(t, start, escapes)
+		stop, _ = closing(t, start, start-1-skipBack(t, start-1, `\`))
 	}
 	if value := string(t[start:stop]); harmless(value) || !isSecret(name) && !strings.Contains(value, ":") {
 		return
@@ -377,10 +352,7 @@ func (f *finder) flag() {
 
 // beside looks at a quoted value that stands beside its name, as in: token "x".
 func (f *finder) beside() {
-	end := f.at
-	for end > 0 && f.text[end-1] == '\\' {
-		end--
-	}
+	end := skipBack(f.text, f.at, `\`)
 	escapes := f.at - end
 	if end == 0 || f.text[end-1] != ' ' {
 		return

@@ -28,8 +28,8 @@ func nextJSON(text []byte, at int) (start, end int) {
 		if err == nil {
 			return at, at + int(decoder.InputOffset())
 		}
-		syntax := (*json.SyntaxError)(nil)
-		if !errors.As(err, &syntax) {
+		syntax, broken := errors.AsType[*json.SyntaxError](err)
+		if !broken {
 			break // it breaks off with the text
 		}
 		at += max(1, int(syntax.Offset)-1)
@@ -45,104 +45,70 @@ func opens(text []byte) bool {
 
 // json cleans valid JSON, and leaves alone how it is laid out.
 func (r *redactor) json(text []byte, depth int) []byte {
-	w := &walker{redactor: r, text: text, depth: depth}
+	w := &walker{redactor: r, text: text, depth: depth, tokens: json.NewDecoder(bytes.NewReader(text))}
+	w.tokens.UseNumber()
 	w.value()
 	return apply(text, w.edits)
 }
 
-// walker goes through valid JSON once.
+// walker goes through valid JSON once. So it may leave out the errors of tokens.
 type walker struct {
 	*redactor
-	text  []byte
-	at    int
-	depth int
-	edits []edit
+	text   []byte
+	depth  int
+	tokens *json.Decoder
+	edits  []edit
 }
 
 // value is one JSON value of a text.
 type value struct {
 	start, end int
-	// kind is the first byte.
-	kind byte
+	// kind is the first byte, holds what a string holds.
+	kind  byte
+	holds string
 	// refers says that it only names a secret that is elsewhere, as in a pod's
 	// volumes.
 	refers bool
 }
 
-func (w *walker) space() {
-	for w.at < len(w.text) && strings.IndexByte(" \t\r\n", w.text[w.at]) >= 0 {
-		w.at++
-	}
-}
-
-// value reads the value that is next.
+// value reads the value that is next, and cleans what strings hold.
 func (w *walker) value() value {
-	w.space()
-	v := value{start: w.at, kind: w.text[w.at]}
+	start := skip(w.text, w.at(), " \t\r\n,:")
+	v := value{start: start, kind: w.text[start]}
+	token, _ := w.tokens.Token()
 	switch v.kind {
 	case '{':
 		v.refers = w.object()
 	case '[':
 		v.refers = w.array()
 	case '"':
-		w.quotedText()
-	default:
-		for w.at < len(w.text) && strings.IndexByte(" \t\r\n,]}", w.text[w.at]) < 0 {
-			w.at++
+		v.holds, _ = token.(string)
+	}
+	v.end = w.at()
+	if len(v.holds) >= 4 {
+		if clean := w.clean([]byte(v.holds), w.depth+1); string(clean) != v.holds {
+			w.edits = append(w.edits, edit{v.start, v.end, quote(string(clean))})
 		}
 	}
-	v.end = w.at
 	return v
 }
 
-// quotedText reads a string, and cleans what it holds.
-func (w *walker) quotedText() {
-	start := w.at
-	w.at++
-	for w.text[w.at] != '"' {
-		if w.text[w.at] == '\\' {
-			w.at++
-		}
-		w.at++
-	}
-	w.at++
-	content := w.content(value{start: start, end: w.at, kind: '"'})
-	if len(content) < 4 {
-		return
-	}
-	if clean := w.clean([]byte(content), w.depth+1); string(clean) != content {
-		w.edits = append(w.edits, edit{start, w.at, quote(string(clean))})
-	}
-}
+func (w *walker) at() int { return int(w.tokens.InputOffset()) }
 
 // content returns what a string holds, and other values as they are written.
 func (w *walker) content(v value) string {
-	text := w.text[v.start:v.end]
-	if v.kind != '"' {
-		return string(text)
+	if v.kind == '"' {
+		return v.holds
 	}
-	if bytes.IndexByte(text, '\\') < 0 {
-		return string(text[1 : len(text)-1])
-	}
-	var content string
-	if json.Unmarshal(text, &content) != nil {
-		return string(text)
-	}
-	return content
+	return string(w.text[v.start:v.end])
 }
 
-// next steps over a comma, and reports whether the end is reached, which it
-// steps over, too.
-func (w *walker) next(end byte) bool {
-	w.space()
-	if w.text[w.at] == ',' {
-		w.at++
-		w.space()
-	}
-	if w.text[w.at] == end {
-		w.at++
+// more reports whether an object or array goes on; it steps over the end.
+func (w *walker) more() bool {
+	if w.tokens.More() {
 		return true
 	}
+	_, _ = w.tokens.Token()
 	return false
 }
 
@@ -152,14 +118,10 @@ type member struct {
 }
 
 func (w *walker) object() (refers bool) {
-	w.at++
 	var members []member
 	refers = true
-	for !w.next('}') {
-		key := w.value()
-		w.space()
-		w.at++ // the colon
-		m := member{w.content(key), w.value()}
+	for w.more() {
+		m := member{w.value().holds, w.value()}
 		members = append(members, m)
 		refers = refers && (referring(m.key) && m.kind != '{')
 	}
@@ -178,10 +140,9 @@ func (w *walker) object() (refers bool) {
 }
 
 func (w *walker) array() (refers bool) {
-	w.at++
 	refers = true
 	var elements []value
-	for !w.next(']') {
+	for w.more() {
 		v := w.value()
 		elements = append(elements, v)
 		refers = refers && v.refers

@@ -2,7 +2,9 @@ package redact
 
 import (
 	"bytes"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // quoted cleans strings in which something is escaped by what they hold, such as
@@ -64,48 +66,22 @@ func closing(text []byte, at, escapes int) (end int, closed bool) {
 // unescape undoes the escapes of JSON and Go, and leaves alone what is none.
 func unescape(text []byte) []byte {
 	out := make([]byte, 0, len(text))
-	for i := 0; i < len(text); i++ {
-		if text[i] != '\\' || i+1 == len(text) {
-			out = append(out, text[i])
-			continue
-		}
-		i++
-		switch c := text[i]; c {
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		case '"', '\\', '/', '\'':
-			out = append(out, c)
-		case 'x', 'u', 'U':
-			digits := map[byte]int{'x': 2, 'u': 4, 'U': 8}[c]
-			n, ok := hexNumber(text[i+1:min(len(text), i+1+digits)], digits)
-			if !ok {
-				out = append(out, '\\', c)
+	for rest := string(text); rest != ""; {
+		if rest[0] == '\\' {
+			if c, multibyte, tail, err := strconv.UnquoteChar(rest, '"'); err == nil {
+				if multibyte {
+					out = utf8.AppendRune(out, c)
+				} else {
+					out = append(out, byte(c))
+				}
+				rest = tail
 				continue
 			}
-			if c == 'x' {
-				out = append(out, byte(n))
-			} else {
-				out = append(out, string(n)...)
+			if strings.HasPrefix(rest, `\/`) || strings.HasPrefix(rest, `\'`) {
+				rest = rest[1:]
 			}
-			i += digits
-		default:
-			out = append(out, '\\', c)
 		}
+		out, rest = append(out, rest[0]), rest[1:]
 	}
 	return out
-}
-
-func hexNumber(digits []byte, want int) (n rune, ok bool) {
-	for _, d := range digits {
-		value := strings.IndexByte("0123456789abcdef", d|0x20)
-		if value < 0 {
-			return 0, false
-		}
-		n = n<<4 | rune(value)
-	}
-	return n, len(digits) == want
 }

@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 )
 
 const (
@@ -37,7 +38,6 @@ func Text(ctx context.Context, text []byte) ([]byte, error) {
 	return clean, nil
 }
 
-// redactor is the work on one text.
 type redactor struct {
 	ended func() error
 	// budget is how many bytes may still be read.
@@ -97,7 +97,22 @@ func (r *redactor) plain(text []byte, depth int) []byte {
 	return text
 }
 
-// edit puts something else in place of text[start:end].
+// skip returns where text goes on after bytes of a kind, from at on.
+func skip(text []byte, at int, kind string) int {
+	for at < len(text) && strings.IndexByte(kind, text[at]) >= 0 {
+		at++
+	}
+	return at
+}
+
+// skipBack returns where bytes of a kind begin that end before at.
+func skipBack(text []byte, at int, kind string) int {
+	for at > 0 && strings.IndexByte(kind, text[at-1]) >= 0 {
+		at--
+	}
+	return at
+}
+
 type edit struct {
 	start, end int
 	with       string

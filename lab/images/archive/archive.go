@@ -45,10 +45,8 @@ var ErrOld = errors.New("it has the format of an earlier fedlab, which this one 
 // ErrWrong says that an archive is whole, and not what is written here.
 var ErrWrong = errors.New("its index is wrong")
 
-// blobName is where a layout has a blob.
 func blobName(digest v1.Hash) string { return "blobs/" + digest.Algorithm + "/" + digest.Hex }
 
-// readFunc is a function that reads.
 type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error) { return f(p) }

@@ -73,7 +73,6 @@ func (p Packages) Fill(ctx context.Context, dir string, log *os.File) (err error
 	return errors.Join(t.Close(), out.Close(), os.RemoveAll(root))
 }
 
-// unpack adds the files of a Debian package.
 func (p Packages) unpack(ctx context.Context, t *layer.Writer, deb string, log io.Writer) error {
 	unpack := command(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	unpack.Stderr = log

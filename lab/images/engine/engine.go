@@ -152,9 +152,15 @@ func (e Engine) load(ctx context.Context, ref string, img v1.Image, labels map[s
 
 // give gives the engine an image as it is.
 func (e Engine) give(ctx context.Context, ref string, img v1.Image) error {
-	archive, w := io.Pipe()
-	go func() { w.CloseWithError(layer.Write(w, ref, img)) }()
+	archive := written(func(w io.Writer) error { return layer.Write(w, ref, img) })
 	return errors.Join(e.client.LoadImages(ctx, archive), archive.Close())
+}
+
+// written returns what write writes, while it is read; the caller closes it.
+func written(write func(io.Writer) error) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(write(w)) }()
+	return r
 }
 
 // Has reports whether the containerd in a container has an image.
@@ -169,16 +175,14 @@ func (e Engine) Has(ctx context.Context, container, ref string) (bool, error) {
 // Import gives an image to the containerd in a container, such as a node; flags are
 // those of 'ctr images import'.
 func (e Engine) Import(ctx context.Context, container, ref string, img v1.Image, flags ...string) error {
-	archive, w := io.Pipe()
-	go func() { w.CloseWithError(layer.Write(w, ref, img)) }()
-	argv := append(append(ctr("images", "import"), flags...), "-")
-	if _, err := e.client.Exec(ctx, container, argv, archive); err != nil {
-		return errors.Join(fmt.Errorf("import %s: %w", ref, err), archive.Close())
+	archive := written(func(w io.Writer) error { return layer.Write(w, ref, img) })
+	_, err := e.client.Exec(ctx, container, append(append(ctr("images", "import"), flags...), "-"), archive)
+	if err != nil {
+		err = fmt.Errorf("import %s: %w", ref, err)
 	}
-	return archive.Close()
+	return errors.Join(err, archive.Close())
 }
 
-// ctr is a command for the containerd of a node.
 func ctr(args ...string) []string { return append([]string{"ctr", "--namespace", "k8s.io"}, args...) }
 
 // Sweep removes the containers and images that were there only while the node image
@@ -204,7 +208,6 @@ func (e Engine) Sweep(ctx context.Context, key string) error {
 	return errors.Join(errs...)
 }
 
-// remove removes an image with all its names.
 func (e Engine) remove(ctx context.Context, img docker.Image) error {
 	var errs []error
 	for _, name := range names(img) {
@@ -220,7 +223,6 @@ func names(img docker.Image) []string {
 	return img.References
 }
 
-// labelLine is the line of a Dockerfile that gives an image labels.
 func labelLine(labels map[string]string) string {
 	var line strings.Builder
 	line.WriteString("LABEL")

@@ -141,8 +141,7 @@ func (n Node) install(ctx context.Context, id string, files func(w io.Writer, sp
 	if err != nil {
 		return err
 	}
-	archive, w := io.Pipe()
-	go func() { w.CloseWithError(files(w, spec)) }()
+	archive := written(func(w io.Writer) error { return files(w, spec) })
 	return errors.Join(n.client.CopyTo(ctx, id, "/", archive), archive.Close())
 }
 

@@ -86,7 +86,6 @@ func (e Engine) pruneImages(ctx context.Context, current map[string]bool) (remov
 	return removed, size, nil
 }
 
-// used reports whether a container, running or not, was made of an image.
 func (e Engine) used(ctx context.Context, img docker.Image) (bool, error) {
 	containers, err := e.client.Containers(ctx, nil)
 	return slices.ContainsFunc(containers, func(c docker.Container) bool { return c.ImageID == img.ID }), err

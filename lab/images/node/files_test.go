@@ -1,6 +1,7 @@
 package node
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"flag"
@@ -53,11 +54,11 @@ func TestNodeFiles(t *testing.T) {
 		"etc/containerd/cri-base.json": `{"process":{}}`,
 	}
 	for name, want := range texts {
-		if got := imagestest.FileInTar(t, buf.Bytes(), name); got != want {
+		if got := fileInTar(t, buf.Bytes(), name); got != want {
 			t.Errorf("%s has %q, want %q", name, got, want)
 		}
 	}
-	if config := imagestest.FileInTar(t, buf.Bytes(), "etc/containerd/config.toml"); !strings.Contains(config, `sandbox_image = "`+files.Pause+`"`) {
+	if config := fileInTar(t, buf.Bytes(), "etc/containerd/config.toml"); !strings.Contains(config, `sandbox_image = "`+files.Pause+`"`) {
 		t.Errorf("containerd would look for another pause image than %s:\n%s", files.Pause, config)
 	}
 }
@@ -87,5 +88,26 @@ func TestContainerSpec(t *testing.T) {
 				t.Errorf("error %q, want %q", text, tt.err)
 			}
 		})
+	}
+}
+
+// fileInTar is what a file of a tar archive holds.
+func fileInTar(t *testing.T, data []byte, name string) string {
+	t.Helper()
+	for archive := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			t.Fatalf("the archive has no %s", name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name == name {
+			text, err := io.ReadAll(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
 	}
 }

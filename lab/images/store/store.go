@@ -28,22 +28,14 @@ import (
 // it may be deleted at any time; what is needed again is built again.
 type Store struct{ root, owner string }
 
-// Open returns the store in root, or, where root is empty, in the user's
-// cache folder. It makes the folder, and refuses one in which other users may
-// write: what is built there runs in the name of the caller.
+// Open returns the store in root. It makes the folder, and refuses one in which
+// other users may write: what is built there runs in the name of the caller.
 func Open(root string) (_ *Store, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open image store: %w", err)
 		}
 	}()
-	if root == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return nil, err
-		}
-		root = filepath.Join(cache, "fedlab")
-	}
 	if root, err = filepath.Abs(root); err != nil {
 		return nil, err
 	}
@@ -141,9 +133,25 @@ func (s *Store) Make(ctx context.Context, name, key string, fill Fill) (_ string
 }
 
 // fill makes an artifact beside its place and moves it there.
-func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) (err error) {
+func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) error {
 	final := filepath.Join(s.builds(), slug)
-	dir := final + partial
+	return inFresh(final+partial, func(dir string) error {
+		if err := fill(ctx, dir, log); err != nil {
+			return err
+		}
+		if err := syncTree(dir); err != nil {
+			return err
+		}
+		if err := os.Rename(dir, final); err != nil {
+			return err
+		}
+		return flush(s.builds())
+	})
+}
+
+// inFresh gives do an empty folder, whatever was there before, and removes it
+// afterwards.
+func inFresh(dir string, do func(dir string) error) (err error) {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -151,16 +159,7 @@ func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) 
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := fill(ctx, dir, log); err != nil {
-		return err
-	}
-	if err := syncTree(dir); err != nil {
-		return err
-	}
-	if err := os.Rename(dir, final); err != nil {
-		return err
-	}
-	return flush(s.builds())
+	return do(dir)
 }
 
 // syncTree makes sure that files have reached the disk before the folder gets
@@ -248,15 +247,7 @@ func (s *Store) Scratch(ctx context.Context, do func(dir string) error) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	dir := filepath.Join(s.builds(), name+partial)
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	return do(dir)
+	return inFresh(filepath.Join(s.builds(), name+partial), do)
 }
 
 // Prune removes all artifacts but those whose slugs are in keep, what killed

@@ -53,18 +53,15 @@ func newCmd(streams Streams) *cmd {
 	}
 }
 
-// apiVersion is that of all results and events.
 const apiVersion = "fedlab.dev/v1alpha1"
 
-// cmd is what all commands share.
 type cmd struct {
 	Streams
 	// unfiltered is for colours of our own, and for who looks whether there is a
 	// terminal.
-	unfiltered Streams
-	lab        string
-	output     string
-	// source, archive, mirror and kindNode say where images come from.
+	unfiltered                        Streams
+	lab                               string
+	output                            string
 	source, archive, mirror, kindNode string
 	// path is the command that runs: "fedlab up".
 	path string
@@ -85,8 +82,6 @@ trust domains, and runs demo workloads that call each other over mTLS.
 		Version:       versionText(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(c.In)
 	root.SetOut(c.Out)
@@ -118,7 +113,6 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	return root
 }
 
-// defaultLab is the lab where --lab names none.
 func defaultLab() string {
 	if lab := os.Getenv("LAB"); lab != "" {
 		return lab
@@ -140,7 +134,6 @@ func noFile(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, config.ErrFolder)
 }
 
-// topology reads the lab that --lab names.
 func (c *cmd) topology() (topology.Topology, error) {
 	f, err := c.open()
 	return f.Topology, err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -16,7 +17,6 @@ import (
 // completion is what cobra asks when the tab key is pressed.
 type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
-// completes makes a flag complete to some words.
 func completes(command *cobra.Command, flag string, words func() []string) {
 	err := command.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return words(), cobra.ShellCompDirectiveNoFileComp
@@ -39,11 +39,7 @@ func (c *cmd) firstOf(names func(topology.Topology) []string) completion {
 }
 
 func clusterNames(t topology.Topology) []string {
-	var names []string
-	for _, x := range t.Clusters {
-		names = append(names, x.Name)
-	}
-	return names
+	return each(t.Clusters, func(x topology.ClusterSpec) string { return x.Name })
 }
 
 // completeBound is how long a person who presses the tab key waits for Docker.
@@ -71,15 +67,8 @@ func labsThere(ctx context.Context) []string {
 		return nil
 	}
 	defer func() { _ = d.Close() }() // it was only asked
-	labs, err := d.Labs(ctx)
-	if err != nil {
-		return nil
-	}
-	var names []string
-	for _, l := range labs {
-		names = append(names, l.Name)
-	}
-	return names
+	labs, _ := d.Labs(ctx)
+	return each(labs, func(l lab.Summary) string { return l.Name })
 }
 
 // listing joins words as a sentence lists them.

@@ -19,8 +19,6 @@ func (c *cmd) config() *cobra.Command {
 		Use:     "config",
 		GroupID: "file",
 		Short:   "Check and print lab files",
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	command.AddCommand(
 		&cobra.Command{

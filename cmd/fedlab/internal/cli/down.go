@@ -65,7 +65,6 @@ func (c *cmd) downAll(cmd *cobra.Command) error {
 	})
 }
 
-// remove removes a lab and says so.
 func (c *cmd) remove(ctx context.Context, d *local.Driver, name string) error {
 	began := time.Now()
 	removed, err := d.Down(ctx, name)

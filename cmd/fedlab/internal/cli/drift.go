@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -108,7 +107,7 @@ func (c *cmd) showDrift(drift lab.Drift, mended []lab.Mended) (err error) {
 }
 
 func printDrift(out io.Writer, d lab.Drift) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := newTable(out)
 	row := func(h lab.HeldBundle) {
 		since, poll := "-", "within "+brief(h.NextPollBy.Sub(d.At))
 		if !h.Since.IsZero() {
@@ -140,7 +139,6 @@ func difference(h lab.HeldBundle) string {
 	return strings.TrimPrefix(strings.ReplaceAll(h.Problem, "\n", "; "), string(h.State)+": ")
 }
 
-// driftChange is what became of a held bundle.
 type driftChange struct {
 	// Was is the state before, and WasSeconds how long it was seen to last; empty
 	// and zero for the first look.
@@ -150,7 +148,6 @@ type driftChange struct {
 	lab.HeldBundle
 }
 
-// tellChange prints a change.
 func (c *cmd) tellChange(change driftChange) error {
 	if c.output == "json" {
 		return c.json("DriftChange", change)
@@ -194,7 +191,6 @@ func watchDrift(ctx context.Context, look func(context.Context) (lab.Drift, erro
 	}
 }
 
-// driftChanges returns what has changed since the changes that are known.
 func driftChanges(known map[[2]string]driftChange, drift lab.Drift) []driftChange {
 	var changes []driftChange
 	seen := map[[2]string]bool{}

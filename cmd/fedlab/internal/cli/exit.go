@@ -45,7 +45,6 @@ var errNotWell = errors.New("not all of the lab is well")
 // shown already.
 var errDrifted = errors.New("not every held bundle is in sync")
 
-// usageError is a command that was called wrongly.
 type usageError struct {
 	command string
 	err     error
@@ -58,7 +57,6 @@ func usage(cmd *cobra.Command, err error) error {
 	return &usageError{command: cmd.CommandPath(), err: err}
 }
 
-// oneArg wants one argument and says what it is.
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
@@ -108,14 +106,12 @@ func subcommands(cmd *cobra.Command) []string {
 
 // flagError names the flag that a misspelt one may have meant.
 func flagError(cmd *cobra.Command, err error) error {
-	var unknown *pflag.NotExistError
-	if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && unknown.GetSpecifiedShortnames() == "" {
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
 		err = fmt.Errorf("%w%s", err, didYouMean("--"+unknown.GetSpecifiedName(), names))
 	}
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		f := invalid.GetFlag()
 		err = fmt.Errorf("invalid value %q of --%s: want %s", invalid.GetValue(), f.Name, wanted(f.Value.Type()))
 	}
@@ -131,7 +127,6 @@ func oneOf(word string, known []string) string {
 	return ": want one of " + listing(known)
 }
 
-// wanted says what a flag of a type takes.
 func wanted(kind string) string {
 	switch kind {
 	case "bool":
@@ -226,8 +221,8 @@ func ExitCode(err error) int {
 }
 
 func is[T error](err error) bool {
-	var target T
-	return errors.As(err, &target)
+	_, ok := errors.AsType[T](err)
+	return ok
 }
 
 // goOn are the commands that go on where they were interrupted.

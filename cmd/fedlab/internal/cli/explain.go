@@ -51,7 +51,6 @@ status gives a cause, or a few words. Without words it lists all that it knows.`
 	}
 }
 
-// printTitles prints the titles of entries below those of their sections.
 func printTitles(out io.Writer, entries []troubles.Entry) error {
 	var b strings.Builder
 	section := ""

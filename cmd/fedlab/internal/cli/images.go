@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +13,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/local"
 )
 
-// sourceFlags gives a command the flags that say where images come from.
 func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
 	flags := command.Flags()
 	flags.StringVar(&c.source, "source", os.Getenv("FEDLAB_SOURCE"), "where images come from that are not there: auto, present, archive, pull or build; $FEDLAB_SOURCE is the default")
@@ -36,14 +34,9 @@ func (c *cmd) sourceFlags(command *cobra.Command) *cobra.Command {
 }
 
 func sources() []string {
-	var all []string
-	for _, s := range images.Sources() {
-		all = append(all, string(s))
-	}
-	return all
+	return each(images.Sources(), func(s images.Source) string { return string(s) })
 }
 
-// options returns how this command wants its driver.
 func (c *cmd) options() (local.Options, error) {
 	source, err := images.ParseSource(c.source)
 	return local.Options{Source: source, Archive: c.archive, Mirror: c.mirror, KindNode: c.kindNode, Version: versionText(), Say: func(line string) { c.printf("%s\n", line) }}, err
@@ -58,8 +51,6 @@ func (c *cmd) images() *cobra.Command {
 demo programs. What is not there is taken from an archive where one is named,
 pulled where a registry answers, or else built from Go modules and Debian
 packages. Labs need no registry and no network once it is there.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	command.AddCommand(c.imagesList(), c.imagesBuild(), c.imagesSave(), c.imagesLoad(), c.imagesPrune(), c.imagesPath())
 	return command
@@ -101,44 +92,18 @@ func (c *cmd) imagesList() *cobra.Command {
 					return err
 				}
 				if c.output == "json" {
-					return c.json("ImageList", map[string]any{"entries": shownEntries(entries)})
+					return c.json("ImageList", map[string]any{"entries": entries})
 				}
-				return printEntries(c.Out, entries)
+				return table(c.Out, "KIND\tNAME\tREFERENCE\tTHERE\tSIZE\tKEY", entries, func(e images.Entry) []string {
+					there := "no"
+					if e.Present {
+						there = string(e.From)
+					}
+					return []string{string(e.Kind), e.Name, orDash(e.Reference), there, mebibytes(e.Size), orDash(e.Key)}
+				})
 			})
 		},
 	}
-}
-
-// shownEntry is an images.Entry as programs see it.
-type shownEntry struct {
-	Kind      images.Kind   `json:"kind"`
-	Name      string        `json:"name"`
-	Reference string        `json:"reference,omitempty"`
-	Present   bool          `json:"present"`
-	From      images.Source `json:"from,omitempty"`
-	Size      int64         `json:"size"`
-	Key       string        `json:"key,omitempty"`
-}
-
-func shownEntries(entries []images.Entry) []shownEntry {
-	shown := make([]shownEntry, len(entries))
-	for i, e := range entries {
-		shown[i] = shownEntry(e)
-	}
-	return shown
-}
-
-func printEntries(out io.Writer, entries []images.Entry) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "KIND\tNAME\tREFERENCE\tTHERE\tSIZE\tKEY")
-	for _, e := range entries {
-		there := "no"
-		if e.Present {
-			there = string(e.From)
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", e.Kind, e.Name, orDash(e.Reference), there, mebibytes(e.Size), orDash(e.Key))
-	}
-	return w.Flush()
 }
 
 func mebibytes(bytes int64) string {

@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -94,14 +96,13 @@ func withPart[T any](c *cmd, cmd *cobra.Command, name string, p part[T], do func
 }
 
 func trustDomainNames(t topology.Topology) []string {
-	var names []string
-	for _, td := range t.TrustDomains {
-		names = append(names, td.Name.Name())
-	}
-	return names
+	return each(t.TrustDomains, func(td topology.TrustDomainSpec) string { return td.Name.Name() })
 }
 
-// withServer calls do with the SPIRE server of a trust domain of the lab.
+func workloadNames(t topology.Topology) []string {
+	return each(t.Workloads, func(w topology.WorkloadSpec) string { return w.Name })
+}
+
 func (c *cmd) withServer(cmd *cobra.Command, name string, do func(*local.Driver, *topology.Server) error) error {
 	return withPart(c, cmd, name, domainPart(), func(d *local.Driver, _ *topology.Graph, of *topology.Domain) error {
 		return do(d, of.Server())
@@ -181,16 +182,11 @@ names one of them.`,
 					return d.AgentLogs(cmd.Context(), s, o, c.Out)
 				}
 				all := lab.ServerContainers(s.Domain.BundleEndpoint.Profile)
-				name := container
-				if name == "" {
-					name = all[0]
+				name := cmp.Or(container, all[0])
+				if !slices.Contains(all, name) {
+					return usage(cmd, fmt.Errorf("the server of %s has no container %q%s", args[0], name, oneOf(name, all)))
 				}
-				for _, known := range all {
-					if known == name {
-						return d.ServerLogs(cmd.Context(), s, name, o, c.Out)
-					}
-				}
-				return usage(cmd, fmt.Errorf("the server of %s has no container %q%s", args[0], name, oneOf(name, all)))
+				return d.ServerLogs(cmd.Context(), s, name, o, c.Out)
 			})
 		},
 	}, trustDomainNames)
@@ -204,13 +200,10 @@ names one of them.`,
 	command.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on until interrupted")
 	command.Flags().DurationVar(&o.Since, "since", 0, "only what is newer than this, such as 10m")
 	command.Flags().StringVar(&container, "container", "", "a container of the server's pod: spire-server, spire-controller-manager or serving-cert")
-	completes(command, "container", func() []string {
-		return lab.ServerContainers(topology.HTTPSWeb)
-	})
+	completes(command, "container", func() []string { return lab.ServerContainers(topology.HTTPSWeb) })
 	return command
 }
 
-// atLeast wants arguments and says which.
 func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) == 0 || len(rest(args[1:])) < n-1 {
@@ -220,7 +213,6 @@ func atLeast(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-// exactly wants so many arguments and says which.
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != n {

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -38,9 +36,7 @@ asks no cluster: 'fedlab status' says whether a lab is well.`,
 }
 
 func printLabs(out io.Writer, labs []lab.Summary) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "LAB\tSTATE\tOWNER\tCLUSTERS")
-	for _, l := range labs {
+	return table(out, "LAB\tSTATE\tOWNER\tCLUSTERS", labs, func(l lab.Summary) []string {
 		var clusters []string
 		for _, x := range l.Clusters {
 			name := x.Name
@@ -49,7 +45,6 @@ func printLabs(out io.Writer, labs []lab.Summary) error {
 			}
 			clusters = append(clusters, name)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Name, l.State, orDash(l.Owner), orDash(listing(clusters)))
-	}
-	return w.Flush()
+		return []string{l.Name, l.State, orDash(l.Owner), orDash(listing(clusters))}
+	})
 }

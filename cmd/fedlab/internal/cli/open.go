@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -27,12 +26,7 @@ func (c *cmd) openOffer() *cobra.Command {
 where each is found and what proves who it is. With the name of a workload that
 has a page, it opens that page in the browser: $BROWSER, or what this machine
 opens pages with.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return noArgs(cmd, args[1:])
-			}
-			return nil
-		},
+		Args: atMostOneArg,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			t, _ := c.topology() // a file that cannot be read completes nothing
 			return pages(t), cobra.ShellCompDirectiveNoFileComp
@@ -59,7 +53,6 @@ func pages(t topology.Topology) []string {
 	return names
 }
 
-// offer is one thing that a lab offers.
 type offer struct {
 	Name string `json:"name"`
 	// What is page, service or bundle endpoint.
@@ -83,12 +76,9 @@ func (c *cmd) listOffers(ctx context.Context, d *local.Driver, t topology.Topolo
 	if c.output == "json" {
 		return c.json("Offers", map[string]any{"lab": t.Name, "offers": offers})
 	}
-	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "NAME\tWHAT\tWHERE\tWHO IT PROVES TO BE")
-	for _, o := range offers {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.Name, o.What, o.Where, orDash(o.SPIFFEID))
-	}
-	return w.Flush()
+	return table(c.Out, "NAME\tWHAT\tWHERE\tWHO IT PROVES TO BE", offers, func(o offer) []string {
+		return []string{o.Name, o.What, o.Where, orDash(o.SPIFFEID)}
+	})
 }
 
 func offersOf(s lab.Status) []offer {
@@ -132,7 +122,6 @@ func (c *cmd) openPage(cmd *cobra.Command, d *local.Driver, t topology.Topology,
 	return exec.CommandContext(context.WithoutCancel(cmd.Context()), argv[0], append(argv[1:], w.URL())...).Start()
 }
 
-// browser returns what opens a page on this machine.
 func browser() ([]string, error) {
 	candidates := []string{os.Getenv("BROWSER"), "xdg-open", "sensible-browser"}
 	if runtime.GOOS == "darwin" {

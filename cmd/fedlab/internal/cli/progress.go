@@ -26,8 +26,7 @@ type progress struct {
 
 	mu            sync.Mutex
 	steps, builds track
-	// changed counts the steps that changed something.
-	changed int
+	changed       int
 	// clusters is when the first step began that makes or starts a cluster; zero
 	// while every cluster was there.
 	clusters time.Time
@@ -35,9 +34,7 @@ type progress struct {
 	stop, done chan struct{}
 }
 
-// track is how far one plan has come.
 type track struct {
-	// began is when the first step of the plan did.
 	began     time.Time
 	ended, of int
 	running   []running
@@ -68,7 +65,6 @@ func (c *cmd) progress() *progress {
 	return p
 }
 
-// end stops showing.
 func (p *progress) end() {
 	close(p.stop)
 	<-p.done

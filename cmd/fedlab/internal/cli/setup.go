@@ -2,9 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +49,7 @@ do packages, and a Docker daemon that setup has started.`,
 			if err != nil {
 				return err
 			}
-			s := &setupReport{cmd: c, look: look, changes: []string{}}
+			s := &setupReport{cmd: c, look: look, findings: []host.Finding{}, changes: []string{}}
 			needs := host.Needs{Clusters: len(t.Clusters), Compile: work.Compile, BuildImages: work.Build, Browser: forTests, Postgres: forTests}
 			cache, err := local.Cache()
 			if err != nil {
@@ -64,20 +61,7 @@ do packages, and a Docker daemon that setup has started.`,
 			if errors.Is(err, errLook) {
 				err = host.Lacks(s.findings)
 			}
-			missing := (*host.MissingError)(nil)
-			switch {
-			case err != nil && !errors.As(err, &missing):
-				return err
-			case c.output == "json":
-				return errors.Join(err, c.json("Setup", map[string]any{"findings": s.findings, "changes": s.changes}))
-			case err != nil:
-				return errors.Join(printFindings(c.Out, missing.Findings), &shownError{missing})
-			case len(s.changes) > 0:
-				c.printf("the machine is ready now\n")
-			default:
-				c.printf("the machine is ready; nothing had to be changed\n")
-			}
-			return nil
+			return s.end(err, "the machine is ready now", "the machine is ready; nothing had to be changed")
 		},
 	}
 	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
@@ -90,24 +74,12 @@ func (c *cmd) undoSetup(cmd *cobra.Command, look, forTests bool) error {
 	if forTests {
 		return usage(cmd, errors.New("--undo does not go with --for-tests"))
 	}
-	s := &setupReport{cmd: c, look: look, undo: true, changes: []string{}}
+	s := &setupReport{cmd: c, look: look, undo: true, findings: []host.Finding{}, changes: []string{}}
 	err := host.Undo(cmd.Context(), host.Local(), s)
-	missing := (*host.MissingError)(nil)
-	switch {
-	case errors.Is(err, errLook):
+	if errors.Is(err, errLook) {
 		return nil
-	case errors.As(err, &missing):
-		return errors.Join(printFindings(c.Out, missing.Findings), &shownError{missing})
-	case err != nil:
-		return err
-	case c.output == "json":
-		return c.json("Setup", map[string]any{"findings": []host.Finding{}, "changes": s.changes})
-	case len(s.changes) > 0:
-		c.printf("the machine is as it was before setup\n")
-	default:
-		c.printf("setup has changed nothing that could be put back\n")
 	}
-	return nil
+	return s.end(err, "the machine is as it was before setup", "setup has changed nothing that could be put back")
 }
 
 // errLook ends a set-up that is only to look.
@@ -122,7 +94,6 @@ func (e *shownError) Error() string {
 
 func (e *shownError) Unwrap() error { return e.missing }
 
-// setupReport shows what Setup finds and does.
 type setupReport struct {
 	cmd      *cmd
 	look     bool
@@ -156,11 +127,25 @@ func (s *setupReport) Applying(r host.Remedy) {
 	s.cmd.printf("... %s\n", r)
 }
 
-func printFindings(out io.Writer, findings []host.Finding) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "WHAT\tSEEN\tNEEDED\tWHAT TO DO")
-	for _, f := range findings {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Subject, f.Seen, f.Need, f.Cure)
+// end shows what came of a set-up: changed is what is said when something was
+// changed, and unchanged when nothing was.
+func (s *setupReport) end(err error, changed, unchanged string) error {
+	c := s.cmd
+	missing, lacks := errors.AsType[*host.MissingError](err)
+	switch {
+	case err != nil && !lacks:
+		return err
+	case c.output == "json":
+		return errors.Join(err, c.json("Setup", map[string]any{"findings": s.findings, "changes": s.changes}))
+	case lacks:
+		shown := table(c.Out, "WHAT\tSEEN\tNEEDED\tWHAT TO DO", missing.Findings, func(f host.Finding) []string {
+			return []string{f.Subject, f.Seen, f.Need, f.Cure}
+		})
+		return errors.Join(shown, &shownError{missing})
+	case len(s.changes) > 0:
+		c.printf("%s\n", changed)
+	default:
+		c.printf("%s\n", unchanged)
 	}
-	return w.Flush()
+	return nil
 }

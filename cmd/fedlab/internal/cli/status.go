@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,14 +50,10 @@ exit code is 0 only when all of the lab is well, and 3 otherwise.
 }
 
 func printStatus(out io.Writer, s lab.Status, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := newTable(out)
 	row := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
-	network := s.Network
-	if network == "" {
-		network = "not there"
-	}
 	row("LAB\tNETWORK")
-	row("%s\t%s", s.Lab, network)
+	row("%s\t%s", s.Lab, cmp.Or(s.Network, "not there"))
 	row("")
 	row("CLUSTER\tSTATE\tCONTEXT\tPODS\tSERVICES\tADDRESSES\tHEALTH")
 	for _, x := range s.Clusters {
@@ -82,11 +78,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	row("")
 	row("WORKLOAD\tCLUSTER\tSPIFFE ID\tADDRESS\tHEALTH")
 	for _, x := range s.Workloads {
-		address := x.URL
-		if address == "" {
-			address = x.Address
-		}
-		row("%s\t%s\t%s\t%s\t%s", x.Name, x.Cluster, x.SPIFFEID, orDash(address), verdict(x.Health))
+		row("%s\t%s\t%s\t%s\t%s", x.Name, x.Cluster, x.SPIFFEID, orDash(cmp.Or(x.URL, x.Address)), verdict(x.Health))
 	}
 	if len(s.Resources) > 0 {
 		row("")
@@ -113,9 +105,4 @@ func found(r lab.RelationshipStatus) string {
 	return verdict(r.Health)
 }
 
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
+func orDash(s string) string { return cmp.Or(s, "-") }

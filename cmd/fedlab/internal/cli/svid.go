@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,14 +13,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
-
-func workloadNames(t topology.Topology) []string {
-	var names []string
-	for _, w := range t.Workloads {
-		names = append(names, w.Name)
-	}
-	return names
-}
 
 func (c *cmd) svid() *cobra.Command {
 	var audience string
@@ -85,7 +76,7 @@ func svids(ctx context.Context, d *local.Driver, g *topology.Graph, w *topology.
 }
 
 func printSVIDs(out io.Writer, s lab.SVIDs, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := newTable(out)
 	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
 	row("WORKLOAD", "%s in cluster %s", s.Workload, s.Cluster)
 	row("BUNDLES", "%s", orDash(listing(s.Bundles)))

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -133,25 +132,17 @@ func (c *cmd) plan() *cobra.Command {
 
 func (c *cmd) printPlan(p *plan.Plan) error {
 	type step struct {
-		Name  plan.ID   `json:"name"`
-		Title string    `json:"title"`
-		After []plan.ID `json:"after"`
+		Name  string   `json:"name"`
+		Title string   `json:"title"`
+		After []string `json:"after"`
 	}
-	steps := make([]step, 0, p.Len())
-	for _, s := range p.Steps() {
-		steps = append(steps, step{Name: s.Name, Title: s.Title, After: append([]plan.ID{}, s.After...)})
-	}
+	steps := each(p.Steps(), func(s plan.Step) step {
+		return step{Name: string(s.Name), Title: s.Title, After: each(s.After, func(id plan.ID) string { return string(id) })}
+	})
 	if c.output == "json" {
 		return c.json("Plan", map[string]any{"steps": steps})
 	}
-	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "STEP\tWHAT IT MAKES TRUE\tAFTER")
-	for _, s := range steps {
-		after := make([]string, len(s.After))
-		for i, id := range s.After {
-			after[i] = string(id)
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.Title, orDash(strings.Join(after, ", ")))
-	}
-	return w.Flush()
+	return table(c.Out, "STEP\tWHAT IT MAKES TRUE\tAFTER", steps, func(s step) []string {
+		return []string{s.Name, s.Title, orDash(listing(s.After))}
+	})
 }

@@ -1,10 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +24,7 @@ hold, and those of the libraries that fedlab works with.`,
 			if c.output == "json" {
 				return c.json("Version", map[string]any{"version": version, "go": toolchain, "components": runs, "libraries": libraries})
 			}
-			w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
+			w := newTable(c.Out)
 			_, _ = fmt.Fprintf(w, "fedlab %s (%s)\n\nIN A LAB\tVERSION\n", version, toolchain)
 			for _, x := range runs {
 				_, _ = fmt.Fprintf(w, "%s\t%s\n", x.Name, x.Version)
@@ -38,7 +38,6 @@ hold, and those of the libraries that fedlab works with.`,
 	}
 }
 
-// versionText returns which fedlab this is.
 func versionText() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
@@ -68,11 +67,7 @@ func libraries() []images.Component {
 		{"SPIRE API", "github.com/spiffe/spire-api-sdk"},
 		{"testcontainers", "github.com/testcontainers/testcontainers-go"},
 	} {
-		version := known[l.module]
-		if version == "" {
-			version = "unknown"
-		}
-		all = append(all, images.Component{Name: l.name, Version: version})
+		all = append(all, images.Component{Name: l.name, Version: cmp.Or(known[l.module], "unknown")})
 	}
 	return all
 }

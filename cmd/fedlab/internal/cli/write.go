@@ -12,25 +12,17 @@ import (
 // replaceable returns nil where a file may be written to a path that a person
 // names: where there is none, or one to replace. What is put in the place of a
 // device or a symbolic link would take it away from all who use it.
-func replaceable(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return regular(path, info, err)
-}
+func replaceable(path string) error { return regular(path, os.Lstat) }
 
 // editable is replaceable for a file that is changed in its place, where a symbolic
 // link leads to the file.
-func editable(path string) error {
-	info, err := os.Stat(path)
+func editable(path string) error { return regular(path, os.Stat) }
+
+func regular(path string, look func(string) (fs.FileInfo, error)) error {
+	info, err := look(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return regular(path, info, err)
-}
-
-func regular(path string, info fs.FileInfo, err error) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}

@@ -147,27 +147,6 @@ func Entries(t *testing.T, r io.Reader) []string {
 	}
 }
 
-// FileInTar is what a file of a tar archive holds.
-func FileInTar(t *testing.T, data []byte, name string) string {
-	t.Helper()
-	for archive := tar.NewReader(bytes.NewReader(data)); ; {
-		h, err := archive.Next()
-		if errors.Is(err, io.EOF) {
-			t.Fatalf("the archive has no %s", name)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if h.Name == name {
-			text, err := io.ReadAll(archive)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return string(text)
-		}
-	}
-}
-
 // Registry starts a registry on loopback and returns its host. between may change
 // what it answers; it may be nil.
 func Registry(t *testing.T, between func(http.Handler) http.Handler) string {

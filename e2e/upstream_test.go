@@ -1,12 +1,4 @@
-// Package upstream stands for the registries that upstream's images are pulled
-// from: it makes each image of what this machine has built, under upstream's name,
-// and serves all of them on loopback.
-//
-// It refuses to know who pulls, and what for. What it cannot show: its images are
-// of this machine's programs, not of upstream's files, and its node image of kind
-// has no image of kindnet, so that the manifest of kind's network is replaced by
-// one that makes nothing, and pods are connected by the node's own containerd.
-package upstream
+package e2e
 
 import (
 	"archive/tar"
@@ -40,8 +32,15 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images"
 )
 
-// Registry is a registry on loopback that has all that a pull asks for.
-type Registry struct {
+// upstreamRegistry is a registry on loopback that stands for those that upstream's
+// images are pulled from: it has each image, made of what this machine has built,
+// under upstream's name.
+//
+// What it cannot show: its images are of this machine's programs, not of upstream's
+// files, and its node image of kind has no image of kindnet, so that the manifest of
+// kind's network is replaced by one that makes nothing, and pods are connected by the
+// node's own containerd.
+type upstreamRegistry struct {
 	// Host is its address, as FEDLAB_MIRROR takes it.
 	Host string
 	// KindNode is the reference of its node image, as FEDLAB_KIND_NODE takes it:
@@ -51,11 +50,11 @@ type Registry struct {
 }
 
 // Close ends it.
-func (r *Registry) Close() error { return r.server.Close() }
+func (r *upstreamRegistry) Close() error { return r.server.Close() }
 
-// Serve fills a registry, whose blobs are kept in dir, with images made of what a
+// serveUpstream fills a registry, whose blobs are kept in dir, with images made of what a
 // library has, and serves it until Close.
-func Serve(ctx context.Context, library *images.Library, dir string) (_ *Registry, err error) {
+func serveUpstream(ctx context.Context, library *images.Library, dir string) (_ *upstreamRegistry, err error) {
 	blobs := filepath.Join(dir, "blobs")
 	if err := os.MkdirAll(blobs, 0o700); err != nil {
 		return nil, err
@@ -65,7 +64,7 @@ func Serve(ctx context.Context, library *images.Library, dir string) (_ *Registr
 		return nil, err
 	}
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithBlobHandler(registry.NewDiskBlobHandler(blobs)))
-	r := &Registry{Host: listener.Addr().String(), server: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}}
+	r := &upstreamRegistry{Host: listener.Addr().String(), server: &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute}}
 	go func() { _ = r.server.Serve(listener) }()
 	defer func() {
 		if err != nil {
@@ -88,11 +87,11 @@ func Serve(ctx context.Context, library *images.Library, dir string) (_ *Registr
 			tagged, _, _ := strings.Cut(at, ":")
 			at = tagged + ":of-this-machine"
 			r.KindNode = at
-			img, err = kindNode(ctx, entries[node].Reference, dir)
+			img, err = kindNodeOf(ctx, entries[node].Reference, dir)
 		case upstream.Program == "":
-			img, err = foundation(library.Store, entries, upstream.Artifact)
+			img, err = upstreamFoundation(library.Store, entries, upstream.Artifact)
 		default:
-			img, err = program(library, upstream)
+			img, err = upstreamProgram(library, upstream)
 		}
 		if err == nil {
 			err = r.push(ctx, at, img)
@@ -104,7 +103,7 @@ func Serve(ctx context.Context, library *images.Library, dir string) (_ *Registr
 	return r, nil
 }
 
-func (r *Registry) push(ctx context.Context, reference string, img v1.Image) error {
+func (r *upstreamRegistry) push(ctx context.Context, reference string, img v1.Image) error {
 	upstream, err := name.NewTag(reference)
 	if err != nil {
 		return err
@@ -116,8 +115,8 @@ func (r *Registry) push(ctx context.Context, reference string, img v1.Image) err
 	return remote.Write(here, img, remote.WithContext(ctx))
 }
 
-// program makes the image of one of upstream's programs.
-func program(library *images.Library, upstream images.Image) (v1.Image, error) {
+// upstreamProgram makes the image of one of upstream's programs.
+func upstreamProgram(library *images.Library, upstream images.Image) (v1.Image, error) {
 	file, err := library.Program(upstream.Program)
 	if err != nil {
 		return nil, err
@@ -142,12 +141,12 @@ func program(library *images.Library, upstream images.Image) (v1.Image, error) {
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, err
 	}
-	return image(v1.Config{Entrypoint: []string{upstream.Path}}, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	return upstreamImage(v1.Config{Entrypoint: []string{upstream.Path}}, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
 }
 
-// foundation makes the image of what a demo program stands on of the files of
+// upstreamFoundation makes the image of what a demo program stands on of the files of
 // Debian's packages, as the store has them.
-func foundation(store *images.Store, entries []images.Entry, artifact string) (v1.Image, error) {
+func upstreamFoundation(store *images.Store, entries []images.Entry, artifact string) (v1.Image, error) {
 	i := slices.IndexFunc(entries, func(e images.Entry) bool { return e.Kind == images.Ingredient && e.Name == artifact && e.Present })
 	if i < 0 {
 		return nil, fmt.Errorf("the store has no %s", artifact)
@@ -156,12 +155,12 @@ func foundation(store *images.Store, entries []images.Entry, artifact string) (v
 	if err != nil {
 		return nil, err
 	}
-	return image(v1.Config{}, func() (io.ReadCloser, error) { return os.Open(filepath.Join(dir, "files.tar")) })
+	return upstreamImage(v1.Config{}, func() (io.ReadCloser, error) { return os.Open(filepath.Join(dir, "files.tar")) })
 }
 
-// image makes an image of layers. They are in the format of gzip, as upstream's are,
+// upstreamImage makes an image of layers. They are in the format of gzip, as upstream's are,
 // and not made smaller: to compress gigabytes for loopback takes minutes.
-func image(config v1.Config, contents ...tarball.Opener) (v1.Image, error) {
+func upstreamImage(config v1.Config, contents ...tarball.Opener) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.DockerManifestSchema2), types.DockerConfigJSON)
 	for _, content := range contents {
 		layer, err := tarball.LayerFromOpener(content, tarball.WithCompressionLevel(gzip.NoCompression))
@@ -211,29 +210,29 @@ provisioner: kubernetes.io/host-path
 END
 `
 
-// kindNode makes kind's node image of one that was built.
-func kindNode(ctx context.Context, built, dir string) (_ v1.Image, err error) {
+// kindNodeOf makes kind's node image of one that was built.
+func kindNodeOf(ctx context.Context, built, dir string) (_ v1.Image, err error) {
 	const reference = "fedlab-e2e/kind-node:of-this-machine"
-	started, err := docker(ctx, nil, "run", "--detach", "--privileged", "--network", "none", "--entrypoint", "sleep", built, "infinity")
+	started, err := dockerWith(ctx, nil, "run", "--detach", "--privileged", "--network", "none", "--entrypoint", "sleep", built, "infinity")
 	if err != nil {
 		return nil, err
 	}
 	id := strings.TrimSpace(started)
 	defer func() {
 		after := context.WithoutCancel(ctx)
-		_, removed := docker(after, nil, "rm", "--force", "--volumes", id)
-		_, forgotten := docker(after, nil, "image", "rm", "--force", reference)
+		_, removed := dockerWith(after, nil, "rm", "--force", "--volumes", id)
+		_, forgotten := dockerWith(after, nil, "image", "rm", "--force", reference)
 		err = errors.Join(err, removed, forgotten)
 	}()
-	if _, err := docker(ctx, strings.NewReader(asKindHasIt), "exec", "--interactive", id, "sh", "-s"); err != nil {
+	if _, err := dockerWith(ctx, strings.NewReader(asKindHasIt), "exec", "--interactive", id, "sh", "-s"); err != nil {
 		return nil, err
 	}
-	if _, err := docker(ctx, nil, "commit", "--change", `ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]`, "--change", "CMD []",
+	if _, err := dockerWith(ctx, nil, "commit", "--change", `ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]`, "--change", "CMD []",
 		"--change", "LABEL dev.fedlab.role= dev.fedlab.key=", id, reference); err != nil {
 		return nil, err
 	}
 	archive := filepath.Join(dir, "kind-node.tar")
-	if _, err := docker(ctx, nil, "save", "--output", archive, reference); err != nil {
+	if _, err := dockerWith(ctx, nil, "save", "--output", archive, reference); err != nil {
 		return nil, err
 	}
 	saved, err := tarball.ImageFromPath(archive, nil)
@@ -252,11 +251,11 @@ func kindNode(ctx context.Context, built, dir string) (_ v1.Image, err error) {
 	for _, layer := range layers {
 		contents = append(contents, layer.Uncompressed)
 	}
-	return image(config.Config, contents...)
+	return upstreamImage(config.Config, contents...)
 }
 
-// docker runs Docker's command.
-func docker(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
+// dockerWith runs Docker's command with something to read.
+func dockerWith(ctx context.Context, stdin io.Reader, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &stdout, &stderr
