@@ -83,7 +83,7 @@ func layers() []layer {
 		{"lab/images/store", []string{"lab/plan", flock}, "the store keeps folders, whatever is in them"},
 		{"lab/images/layer", []string{registries}, "a layer is files, wherever they come from"},
 		{"lab/images/upstream", nil, "pins are files"},
-		{"lab/images/build", []string{"lab/images/store", "lab/images/layer", "golang.org/x/mod"}, "what is built knows what it is built of, and not what for"},
+		{"lab/images/build", []string{"lab/images/store", "lab/images/layer", "lab/plain", "golang.org/x/mod"}, "what is built knows what it is built of, and not what for"},
 		{"lab/images/pull", []string{registries}, "a registry is asked for an image, whichever that is"},
 		{"lab/images/node", []string{"lab/images/layer"}, "the files of a node do not know who runs it"},
 		{"lab/images/recipe", []string{"lab/images/store", "lab/images/layer", "lab/images/upstream", "lab/images/build", "lab/images/pull", "lab/images/node", registries, kindDefaults}, "a recipe says what is made of what, and makes nothing"},
