@@ -89,6 +89,7 @@ func layers() []layer {
 		{"lab/images/recipe", []string{"lab/images/store", "lab/images/layer", "lab/images/upstream", "lab/images/build", "lab/images/pull", "lab/images/node", registries, kindDefaults}, "a recipe says what is made of what, and makes nothing"},
 		{"lab/images/engine", library("lab/docker", "lab/images/store", "lab/images/layer", registries), "the engine is given images, and does not know what is in them"},
 		{"lab/images/archive", []string{"lab/images/layer", registries, "github.com/klauspost/compress"}, "an archive has images, whichever a lab needs"},
+		{"lab/images/own", []string{"lab/images/layer", registries, "github.com/klauspost/compress"}, "an image of somebody's is read and kept, wherever it comes from and whatever it is for"},
 		{"lab/images/internal/imagestest", []string{"lab/check", registries}, "the tests of each room use it, so that it imports none"},
 		{"lab/troubles", nil, "what goes wrong is told in a document: finding an entry needs no lab"},
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
