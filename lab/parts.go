@@ -86,6 +86,22 @@ type Images interface {
 	// LoadDemo gives a running node the image of an app where it lacks it, and
 	// reports whether it did.
 	LoadDemo(ctx context.Context, lab, cluster, app string) (bool, error)
+	// Own makes or reads an image that fedlab does not bring along, and returns the
+	// reference that nodes know it by, which changes with what is in the image.
+	Own(ctx context.Context, image OwnImage) (reference string, err error)
+	// LoadOwn gives a running node an image that Own has made where it lacks it, and
+	// reports whether it did.
+	LoadOwn(ctx context.Context, lab, cluster, reference string) (bool, error)
+}
+
+// OwnImage is the image of a program that fedlab does not bring along. Exactly one of
+// Go, Archive and Docker says where it comes from; paths are absolute.
+type OwnImage struct {
+	// Name is what manifests call the image.
+	Name string
+	// Go is the folder of a Go main package, Archive a file as 'docker save' writes it
+	// or an OCI layout in a tar, Docker an image of the local engine.
+	Go, Archive, Docker string
 }
 
 // Networks has the container network of each lab. It carries the lab's name, is

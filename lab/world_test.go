@@ -781,3 +781,12 @@ func (w images) LoadDemo(ctx context.Context, name, cluster, app string) (loaded
 	})
 	return loaded, err
 }
+
+// No lab of these tests has images of its own programs.
+func (w images) Own(context.Context, lab.OwnImage) (string, error) {
+	return "", errors.New("no image of an own program is here")
+}
+
+func (w images) LoadOwn(context.Context, string, string, string) (bool, error) {
+	return false, errors.New("no image of an own program is here")
+}

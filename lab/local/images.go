@@ -54,6 +54,14 @@ func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bo
 	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
 }
 
+func (i imageParts) Own(ctx context.Context, o lab.OwnImage) (string, error) {
+	return i.library.Own(ctx, images.Own(o))
+}
+
+func (i imageParts) LoadOwn(ctx context.Context, name, cluster, reference string) (bool, error) {
+	return i.library.LoadOwn(ctx, kindcluster.NodeName(kindName(name, cluster)), reference)
+}
+
 // connect gives access to what runs in a cluster.
 func connect(kubeconfig []byte) (access.Cluster, error) {
 	cluster, err := kube.New(kubeconfig)
