@@ -789,3 +789,5 @@ func (w images) LoadDemo(ctx context.Context, name, cluster, app string) (loaded
 	})
 	return loaded, err
 }
+
+// No lab of these tests has images of its own programs.

@@ -32,6 +32,9 @@ func (e *ForeignError) Error() string {
 	return fmt.Sprintf("the archive was written by fedlab %s, this one needs another version of: %s", version, strings.Join(e.Differs, ", "))
 }
 
+// scratchName is that of the folder in the store in which archives are made and read.
+const scratchName = "archive"
+
 // nodeName is what an archive calls the node image; artifacts have their own names.
 const nodeName = "node"
 
@@ -58,9 +61,9 @@ func (s stock) save(ctx context.Context, w io.Writer) error {
 			return err
 		}
 	}
-	return s.Store.Scratch(ctx, func(dir string) error {
+	return s.Store.Scratch(ctx, scratchName, func(dir string) error {
 		file := filepath.Join(dir, "docker.tar")
-		if err := s.engine.Save(ctx, key, file); err != nil {
+		if err := s.engine.Save(ctx, s.engine.NodeReference(key), file); err != nil {
 			return err
 		}
 		if err := saved.AddSaved(ctx, nodeName, key, s.engine.NodeReference(key), file); err != nil {
@@ -84,7 +87,7 @@ func (s stock) load(ctx context.Context, file io.Reader) error {
 	for _, a := range artifacts {
 		names = append(names, a.Name)
 	}
-	return s.Store.Scratch(ctx, func(dir string) error {
+	return s.Store.Scratch(ctx, scratchName, func(dir string) error {
 		images, err := saved.Unpack(dir, names)
 		if err != nil {
 			return err

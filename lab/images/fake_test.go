@@ -2,6 +2,7 @@ package images
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,6 +24,8 @@ type fakeEngine struct {
 	mu sync.Mutex
 	// images has what Docker would save of each, by its reference.
 	images map[string][]byte
+	// saves counts what was saved.
+	saves int
 }
 
 // connect serves an engine without images and returns a client of it.
@@ -36,7 +39,13 @@ func (e *fakeEngine) connect(t *testing.T) *docker.Client {
 		defer e.mu.Unlock()
 		ref := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, "/v1.44/images/"), "/json")
 		if ref == "get" {
-			_, _ = w.Write(e.images[r.URL.Query().Get("names")])
+			e.saves++
+			for tag, data := range e.images {
+				if called := r.URL.Query().Get("names"); called == tag || called == imageID(data) {
+					_, _ = w.Write(data)
+					return
+				}
+			}
 			return
 		}
 		if e.images[ref] == nil {
@@ -44,7 +53,7 @@ func (e *fakeEngine) connect(t *testing.T) *docker.Client {
 			_, _ = io.WriteString(w, `{"message":"no such image"}`)
 			return
 		}
-		_, _ = fmt.Fprintf(w, `{"Id":"sha256:1","Size":1,"RepoTags":[%q]}`, ref)
+		_, _ = fmt.Fprintf(w, `{"Id":%q,"Size":1,"RepoTags":[%q]}`, imageID(e.images[ref]), ref)
 	})
 	mux.HandleFunc("POST /v1.44/images/load", func(w http.ResponseWriter, r *http.Request) {
 		data, err := io.ReadAll(r.Body)
@@ -76,6 +85,9 @@ func (e *fakeEngine) connect(t *testing.T) *docker.Client {
 	t.Cleanup(func() { _ = client.Close() })
 	return client
 }
+
+// imageID is the id of what Docker would save.
+func imageID(saved []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(saved)) }
 
 // holds gives the engine an image.
 func (e *fakeEngine) holds(t *testing.T, ref string, img v1.Image) {

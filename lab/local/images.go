@@ -13,6 +13,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
 	"github.com/fedlab-dev/fedlab/lab/kube"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 type imageParts struct{ library *images.Library }
@@ -51,6 +52,14 @@ func (i imageParts) Ensure(ctx context.Context, node bool) (lab.ImageSet, error)
 
 func (i imageParts) LoadDemo(ctx context.Context, name, cluster, app string) (bool, error) {
 	return i.library.LoadDemo(ctx, kindcluster.NodeName(kindName(name, cluster)), app)
+}
+
+func (i imageParts) Own(ctx context.Context, o topology.OwnImage) (string, error) {
+	return i.library.Own(ctx, images.Own(o))
+}
+
+func (i imageParts) LoadOwn(ctx context.Context, name, cluster, reference string) (bool, error) {
+	return i.library.LoadOwn(ctx, kindcluster.NodeName(kindName(name, cluster)), reference)
 }
 
 func connect(kubeconfig []byte) (access.Cluster, error) {

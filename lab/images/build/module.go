@@ -1,5 +1,5 @@
-// Package build makes what images consist of: programs of Go modules and of fedlab's
-// own source, files of upstream modules, and files of Debian packages. Each is a
+// Package build makes what images consist of: programs of Go modules, of fedlab's own
+// source and of a person's folders, files of upstream modules, and files of Debian packages. Each is a
 // recipe with a key, which is the hash of all that decides what comes out.
 //
 // It refuses to know which of them a lab needs, and where they are kept.

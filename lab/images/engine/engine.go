@@ -103,14 +103,15 @@ func (e Engine) once(ctx context.Context, key, ref string, do func() error) (err
 	return do()
 }
 
-// Save writes the node image of a key to a file, as Docker saves images.
-func (e Engine) Save(ctx context.Context, key, file string) (err error) {
+// Save writes an image of the engine, by reference or id, to a file, as Docker saves
+// images.
+func (e Engine) Save(ctx context.Context, image, file string) (err error) {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	saved, err := e.client.SaveImages(ctx, []string{e.NodeReference(key)})
+	saved, err := e.client.SaveImages(ctx, []string{image})
 	if err != nil {
 		return err
 	}

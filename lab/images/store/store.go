@@ -237,17 +237,31 @@ func (s *Store) WasLoaded(slug string) (bool, error) {
 	return err == nil, err
 }
 
-// Scratch gives do an empty folder in the store, and removes the folder afterwards;
-// of several processes one at a time has it. One that was killed leaves it to the
-// next.
-func (s *Store) Scratch(ctx context.Context, do func(dir string) error) (err error) {
-	const name = "archive"
+// Scratch gives do an empty folder of that name in the store, and removes the folder
+// afterwards; of several processes one at a time has it. One that was killed leaves it
+// to the next.
+func (s *Store) Scratch(ctx context.Context, name string, do func(dir string) error) (err error) {
 	unlock, err := s.Lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	return inFresh(filepath.Join(s.builds(), name+partial), do)
+}
+
+// Bench gives do a folder of that name in the store, with what was left there before; of
+// several processes one at a time has it. Prune removes it.
+func (s *Store) Bench(ctx context.Context, name string, do func(dir string) error) (err error) {
+	unlock, err := s.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	dir := filepath.Join(s.builds(), name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return do(dir)
 }
 
 // Prune removes all artifacts but those whose slugs are in keep, what killed

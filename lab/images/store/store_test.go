@@ -287,3 +287,26 @@ func TestStoreForgetsWhereAnArtifactWasFrom(t *testing.T) {
 		t.Errorf("loaded %t, error %v, want it made", loaded, err)
 	}
 }
+
+// A bench keeps what is on it until somebody prunes.
+func TestStoreBench(t *testing.T) {
+	s := newStore(t)
+	for _, want := range []bool{false, true} {
+		err := s.Bench(t.Context(), "program-k", func(dir string) error {
+			_, err := os.Stat(filepath.Join(dir, "program"))
+			if there := err == nil; there != want {
+				t.Errorf("the program is there: %t, want %t", there, want)
+			}
+			if removed, _, err := s.Prune(nil); err != nil || len(removed) > 0 {
+				t.Errorf("removed %q, error %v, want what is in use to stay", removed, err)
+			}
+			return os.WriteFile(filepath.Join(dir, "program"), nil, 0o600)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if removed, _, err := s.Prune(nil); err != nil || !slices.Equal(removed, []string{"program-k"}) {
+		t.Errorf("removed %q, error %v, want the bench", removed, err)
+	}
+}
