@@ -48,7 +48,7 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 			for _, object := range endpointByName(address, trusted.BundleEndpoint.Port) {
 				errs = append(errs, cluster.Delete(ctx, object))
 			}
-			return errors.Join(append(errs, under.mended(ctx))...)
+			return errors.Join(append(errs, under.repaired(ctx))...)
 		})
 		for _, object := range endpointByName(address, trusted.BundleEndpoint.Port) {
 			Expect(cluster.Apply(ctx, object)).To(Succeed())
@@ -67,7 +67,7 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 		p := under.pair()
 		Expect(under.well(ctx)).To(Succeed())
 		under.restored(rollout, func(ctx context.Context) error {
-			return errors.Join(remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "partner"), under.mended(ctx))
+			return errors.Join(remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "partner"), under.repaired(ctx))
 		})
 		Expect(replacedBy(ctx, p, "partner", nil, otherPort)).To(Succeed())
 		const says = "its server follows ClusterFederatedTrustDomain partner, which is not the lab's own"

@@ -111,7 +111,7 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 		spec.FederatesWith = nil
 		elder := spire.Resource{APIVersion: own.APIVersion, Kind: own.Kind, Metadata: spire.Metadata{Name: "e2e-elder"}, Spec: spec}
 		under.restored(rollout, func(ctx context.Context) error {
-			return errors.Join(cluster.Delete(ctx, elder), under.mended(ctx))
+			return errors.Join(cluster.Delete(ctx, elder), under.repaired(ctx))
 		})
 		Expect(cluster.Delete(ctx, own)).To(Succeed())
 		Expect(cluster.Apply(ctx, elder)).To(Succeed())

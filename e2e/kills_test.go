@@ -116,7 +116,7 @@ var _ = Describe("A lab whose Docker is killed with SIGKILL", Label("scenario", 
 		for _, c := range under.graph.Clusters {
 			DeferCleanup(under.explain, c.Name, NodeTimeout(rollout))
 		}
-		under.restored(rollout, under.mended)
+		under.restored(rollout, under.repaired)
 		Expect(syscall.Kill(pid, syscall.SIGKILL)).To(Succeed())
 		setup, err := under.run(ctx, "setup")
 		Expect(err).NotTo(HaveOccurred())

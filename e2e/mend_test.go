@@ -40,13 +40,13 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			if s.restarts {
 				DeferCleanup(under.explain, p.server.Cluster().Name, NodeTimeout(rollout))
 			}
-			under.restored(rollout, under.mended)
+			under.restored(rollout, under.repaired)
 			Expect(s.take(ctx, p)).To(Succeed())
 			Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed(), "it is felt")
 
 			up := under.fedlab(ctx, "up", "-o", "json")
 			Expect(up).To(endWell())
-			AddReportEntry("mended in", up.Took.String(), ReportEntryVisibilityAlways)
+			AddReportEntry("repaired in", up.Took.String(), ReportEntryVisibilityAlways)
 			events, _, err := up.events()
 			Expect(err).NotTo(HaveOccurred())
 			var changed []string
@@ -157,8 +157,8 @@ func revokedInAHurry(ctx context.Context, p pair) (err error) {
 	})
 }
 
-// mended lets up put right what a spec has not.
-func (s *subject) mended(ctx context.Context) error {
+// repaired lets up put right what a spec has not.
+func (s *subject) repaired(ctx context.Context) error {
 	if s.well(ctx) == nil {
 		return nil
 	}

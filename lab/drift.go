@@ -66,7 +66,7 @@ type HeldBundle struct {
 	Since time.Time `json:"since,omitzero"`
 	// PollSeconds is the interval at which the truster fetches, and NextPollBy
 	// when it will have fetched at the latest, seen from Drift.At and as long as
-	// its last fetch found what is held now (see Mended); whether the next one
+	// its last fetch found what is held now (see Repaired); whether the next one
 	// succeeds is another question. Both are zero where it does not fetch, and
 	// Unpolled says why.
 	PollSeconds float64   `json:"pollSeconds,omitzero"`
@@ -313,7 +313,7 @@ func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.
 		h.State, h.Well = c.State, true
 	default:
 		if truster.lockedOut(is, s.chain) {
-			more = append(more, "no fetch mends it, since what is held does not authenticate the endpoint")
+			more = append(more, "no fetch repairs it, since what is held does not authenticate the endpoint")
 		}
 		h.State, h.Problem = c.State, strings.Join(append([]string{c.String()}, more...), "; ")
 	}

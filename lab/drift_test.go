@@ -60,11 +60,11 @@ func TestDriftOfNothing(t *testing.T) {
 type servers func(cluster string) *spireServer
 
 // drifted makes each state of a held bundle, and says all that is not well then,
-// and what is left after it was mended. KEY stands for any key.
+// and what is left after it was repaired. KEY stands for any key.
 func drifted() map[string]struct {
 	file         labFile
 	spoil        func(t *testing.T, w *world, server servers)
-	want, mended []string
+	want, repaired []string
 } {
 	const (
 		gcpLacks    = "lacks JWT authority jwt-of-gcp.company.com, lacks X.509 authority KEY"
@@ -74,7 +74,7 @@ func drifted() map[string]struct {
 	return map[string]struct {
 		file         labFile
 		spoil        func(t *testing.T, w *world, server servers)
-		want, mended []string
+		want, repaired []string
 	}{
 		"behind": {
 			file: company(),
@@ -92,7 +92,7 @@ func drifted() map[string]struct {
 					b.RemoveX509Authority(c)
 				}
 			},
-			want: []string{"aws.company.com of gcp.company.com: behind, by endpoint, since -50s, in 15s: behind: lacks X.509 authority KEY; no fetch mends it, since what is held does not authenticate the endpoint"},
+			want: []string{"aws.company.com of gcp.company.com: behind, by endpoint, since -50s, in 15s: behind: lacks X.509 authority KEY; no fetch repairs it, since what is held does not authenticate the endpoint"},
 		},
 		"behind by an upstream authority": {
 			file: company(),
@@ -131,7 +131,7 @@ func drifted() map[string]struct {
 			spoil: func(_ *testing.T, _ *world, server servers) {
 				server("aws").held[gcpDomain] = hinted(gcpDomain, server("onprem").root)
 			},
-			want: []string{"aws.company.com of gcp.company.com: foreign, by endpoint, in 15s: foreign: " + gcpLacks + ", has foreign X.509 authority KEY; no fetch mends it, since what is held does not authenticate the endpoint"},
+			want: []string{"aws.company.com of gcp.company.com: foreign, by endpoint, in 15s: foreign: " + gcpLacks + ", has foreign X.509 authority KEY; no fetch repairs it, since what is held does not authenticate the endpoint"},
 		},
 		"foreign, with https_web": {
 			file: company(),
@@ -146,19 +146,19 @@ func drifted() map[string]struct {
 				// Its only authority lives ten years.
 				server("aws").held[gcpDomain] = spiffebundle.FromX509Authorities(gcpDomain, []*x509.Certificate{server("onprem").root})
 			},
-			want: []string{"aws.company.com of gcp.company.com: foreign, by endpoint, in 2190h0m1.5s: foreign: " + gcpLacks + ", has foreign X.509 authority KEY; no fetch mends it, since what is held does not authenticate the endpoint"},
+			want: []string{"aws.company.com of gcp.company.com: foreign, by endpoint, in 2190h0m1.5s: foreign: " + gcpLacks + ", has foreign X.509 authority KEY; no fetch repairs it, since what is held does not authenticate the endpoint"},
 		},
 		"empty": {
 			file: company(),
 			spoil: func(_ *testing.T, _ *world, server servers) {
 				server("aws").held[gcpDomain] = spiffebundle.New(gcpDomain)
 			},
-			want: []string{"aws.company.com of gcp.company.com: empty, by endpoint, in 15s: empty: " + gcpLacks + "; no fetch mends it, since what is held does not authenticate the endpoint"},
+			want: []string{"aws.company.com of gcp.company.com: empty, by endpoint, in 15s: empty: " + gcpLacks + "; no fetch repairs it, since what is held does not authenticate the endpoint"},
 		},
 		"missing": {
 			file:  company(),
 			spoil: func(_ *testing.T, _ *world, server servers) { delete(server("aws").held, gcpDomain) },
-			want:  []string{"aws.company.com of gcp.company.com: missing, by endpoint, in 1m0s: missing: " + gcpLacks + "; no fetch mends it, since what is held does not authenticate the endpoint"},
+			want:  []string{"aws.company.com of gcp.company.com: missing, by endpoint, in 1m0s: missing: " + gcpLacks + "; no fetch repairs it, since what is held does not authenticate the endpoint"},
 		},
 		"missing, with https_web": {
 			file:  company(),
@@ -171,7 +171,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
@@ -184,7 +184,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is behind: lacks JWT authority jwt-of-gcp.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
@@ -201,7 +201,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault; what is held is in sync",
 			},
-			mended: []string{
+			repaired: []string{
 				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault; what is held is in sync",
 			},
 		},
@@ -218,7 +218,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"aws.company.com of gcp.company.com: unreachable, by server, in 15s: the bundle endpoint https://10.192.2.1:8443 serves no bundle: it shows the X509-SVID of spiffe://gcp.company.com/somebody; what is held is in sync",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of gcp.company.com: unreachable, by server, in 15s: the bundle endpoint https://10.192.2.1:8443 serves no bundle: it shows the X509-SVID of spiffe://gcp.company.com/somebody; what is held is in sync",
 			},
 		},
@@ -235,7 +235,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"aws.company.com of onprem.company.com: unreachable, by server, in 15s: the bundle endpoint https://10.192.3.1:8443 serves no bundle: x509: cannot validate certificate for 10.192.3.1 because it doesn't contain any IP SANs; what is held is in sync",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of onprem.company.com: unreachable, by server, in 15s: the bundle endpoint https://10.192.3.1:8443 serves no bundle: x509: cannot validate certificate for 10.192.3.1 because it doesn't contain any IP SANs; what is held is in sync",
 			},
 		},
@@ -248,7 +248,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"aws.company.com of gcp.company.com: behind, by server, in 15s: behind: lacks JWT authority jwt-of-gcp.company.com; its bundle endpoint does not serve what its server has, but what is behind: lacks JWT authority jwt-of-gcp.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of gcp.company.com: differing, by endpoint, in 15s: differing: has foreign JWT authority jwt-of-gcp.company.com; its bundle endpoint does not serve what its server has, but what is behind: lacks JWT authority jwt-of-gcp.company.com",
 			},
 		},
@@ -260,7 +260,7 @@ func drifted() map[string]struct {
 			want: []string{
 				"gcp.company.com of onprem.company.com: differing, by endpoint, in 15s: differing: has foreign JWT authority jwt-of-onprem.company.com; its bundle endpoint does not serve what its server has, but what is behind: lacks JWT authority jwt-of-onprem.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"gcp.company.com of onprem.company.com: differing, by endpoint, in 15s: differing: has foreign JWT authority jwt-of-onprem.company.com; its bundle endpoint does not serve what its server has, but what is behind: lacks JWT authority jwt-of-onprem.company.com",
 			},
 		},
@@ -271,7 +271,7 @@ func drifted() map[string]struct {
 				"aws.company.com of onprem.company.com: unknown: the server of aws.company.com does not answer",
 				"silent: aws.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of onprem.company.com: unknown: the server of aws.company.com does not answer",
 				"silent: aws.company.com",
 			},
@@ -283,7 +283,7 @@ func drifted() map[string]struct {
 				"aws.company.com of onprem.company.com: unreachable, in 15s: aws does not get through to the bundle endpoint https://10.192.3.1:8443: connection refused",
 				"silent: onprem.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of onprem.company.com: unreachable, in 15s: aws does not get through to the bundle endpoint https://10.192.3.1:8443: connection refused",
 				"silent: onprem.company.com",
 			},
@@ -295,7 +295,7 @@ func drifted() map[string]struct {
 				"aws.company.com of onprem.company.com: unknown, in 15s: the server of onprem.company.com does not answer",
 				"silent: onprem.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"aws.company.com of onprem.company.com: unknown, in 15s: the server of onprem.company.com does not answer",
 				"silent: onprem.company.com",
 			},
@@ -314,7 +314,7 @@ func drifted() map[string]struct {
 				"unasked: aws.company.com of stranger.com: unknown, no relationship: no relationship of the lab asks for it",
 				"unasked: onprem.company.com of gcp.company.com: behind, by server, in 30s: no relationship of the lab asks for it; it is behind: lacks JWT authority jwt-of-gcp.company.com",
 			},
-			mended: []string{
+			repaired: []string{
 				"unasked: aws.company.com of gcp.company.com: in sync, by server, no relationship: no relationship of the lab asks for it; it is in sync",
 				"unasked: aws.company.com of stranger.com: unknown, no relationship: no relationship of the lab asks for it",
 				"unasked: onprem.company.com of gcp.company.com: behind, by server, in 30s: no relationship of the lab asks for it; it is behind: lacks JWT authority jwt-of-gcp.company.com",
@@ -330,9 +330,9 @@ func hinted(td spiffeid.TrustDomain, root *x509.Certificate) *spiffebundle.Bundl
 	return b
 }
 
-// TestDriftAndMend makes each state, compares all that is said of it, mends, and
+// TestDriftAndRepair makes each state, compares all that is said of it, mends, and
 // compares what is left.
-func TestDriftAndMend(t *testing.T) {
+func TestDriftAndRepair(t *testing.T) {
 	for name, tt := range drifted() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -351,18 +351,18 @@ func TestDriftAndMend(t *testing.T) {
 				wantDrift(t, drift, tt.want)
 
 				w.mutations = nil
-				mended, err := d.Mend(t.Context(), top)
+				repaired, err := d.Repair(t.Context(), top)
 				if err != nil {
 					t.Fatal(err)
 				}
-				want, calls := []lab.Mended{}, []string(nil)
+				want, calls := []lab.Repaired{}, []string(nil)
 				for _, h := range drift.Held {
 					// Where only the endpoint is to blame, what is held is right.
 					lies := h.ComparedWith == lab.Endpoint && strings.Contains(h.Problem, "does not serve what its server has")
 					if h.ComparedWith == "" || h.Bundle == federation.InSync || lies {
 						continue
 					}
-					m := lab.Mended{Truster: h.Truster, Trusted: h.Trusted, Was: h.Bundle}
+					m := lab.Repaired{Truster: h.Truster, Trusted: h.Trusted, Was: h.Bundle}
 					switch {
 					case h.State == lab.Hanging:
 						// It was to fetch in time.
@@ -373,13 +373,13 @@ func TestDriftAndMend(t *testing.T) {
 					want = append(want, m)
 					calls = append(calls, "SPIRE BatchSetFederatedBundle in "+strings.TrimSuffix(h.Truster, ".company.com"))
 				}
-				if !reflect.DeepEqual(mended, want) || !slices.Equal(w.mutations, calls) {
-					t.Errorf("mended %v by %v, want %v by %v", mended, w.mutations, want, calls)
+				if !reflect.DeepEqual(repaired, want) || !slices.Equal(w.mutations, calls) {
+					t.Errorf("repaired %v by %v, want %v by %v", repaired, w.mutations, want, calls)
 				}
 				if drift, err = d.Drift(t.Context(), top); err != nil {
 					t.Fatal(err)
 				}
-				wantDrift(t, drift, tt.mended)
+				wantDrift(t, drift, tt.repaired)
 			})
 		})
 	}
@@ -506,12 +506,12 @@ func TestDriftInterrupted(t *testing.T) {
 	})
 }
 
-// TestMendEachCallFailing: an error names the pair and the cause, what was mended
+// TestRepairEachCallFailing: an error names the pair and the cause, what was repaired
 // beside it is told, and the next one mends the rest.
-func TestMendEachCallFailing(t *testing.T) {
+func TestRepairEachCallFailing(t *testing.T) {
 	for call, want := range map[string]string{
-		"SPIRE BatchSetFederatedBundle in market": "mend cluster1.com->cluster2.com: set held bundle of cluster2.com on SPIRE server of cluster1.com: rpc error: code = Unavailable desc = SPIRE BatchSetFederatedBundle in market: injected fault",
-		"SPIRE GetFederatedBundle in market":      "mend cluster1.com->cluster2.com: get held bundle of cluster2.com on SPIRE server of cluster1.com: rpc error: code = Unavailable desc = SPIRE GetFederatedBundle in market: injected fault",
+		"SPIRE BatchSetFederatedBundle in market": "repair cluster1.com->cluster2.com: set held bundle of cluster2.com on SPIRE server of cluster1.com: rpc error: code = Unavailable desc = SPIRE BatchSetFederatedBundle in market: injected fault",
+		"SPIRE GetFederatedBundle in market":      "repair cluster1.com->cluster2.com: get held bundle of cluster2.com on SPIRE server of cluster1.com: rpc error: code = Unavailable desc = SPIRE GetFederatedBundle in market: injected fault",
 		"Networks.Find":                           "Networks.Find: injected fault",
 		"Nodes.List":                              "Nodes.List: injected fault",
 	} {
@@ -525,15 +525,15 @@ func TestMendEachCallFailing(t *testing.T) {
 					clear(w.nodes[nodeName{"quotes", cluster}].spire.held)
 				}
 				w.fault = once(call, fail)
-				mended, err := d.Mend(t.Context(), quotes(t))
+				repaired, err := d.Repair(t.Context(), quotes(t))
 				if err == nil || err.Error() != want {
 					t.Errorf("error %v, want %s", err, want)
 				}
-				other := []lab.Mended{{Truster: "cluster2.com", Trusted: "cluster1.com", Was: federation.Missing, NextPollBy: time.Now().Add(time.Minute)}}
-				if strings.HasPrefix(call, "SPIRE") && !reflect.DeepEqual(mended, other) {
-					t.Errorf("mended %v, want %v", mended, other)
+				other := []lab.Repaired{{Truster: "cluster2.com", Trusted: "cluster1.com", Was: federation.Missing, NextPollBy: time.Now().Add(time.Minute)}}
+				if strings.HasPrefix(call, "SPIRE") && !reflect.DeepEqual(repaired, other) {
+					t.Errorf("repaired %v, want %v", repaired, other)
 				}
-				if _, err = d.Mend(t.Context(), quotes(t)); err != nil {
+				if _, err = d.Repair(t.Context(), quotes(t)); err != nil {
 					t.Fatal(err)
 				}
 				if drift, err := d.Drift(t.Context(), quotes(t)); err != nil || !drift.Well {
@@ -544,8 +544,8 @@ func TestMendEachCallFailing(t *testing.T) {
 	}
 }
 
-// TestMendReadsBack: what somebody else sets in between is noticed.
-func TestMendReadsBack(t *testing.T) {
+// TestRepairReadsBack: what somebody else sets in between is noticed.
+func TestRepairReadsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
@@ -558,23 +558,23 @@ func TestMendReadsBack(t *testing.T) {
 			}
 			return pass
 		}
-		const want = "mend cluster1.com->cluster2.com: after it was set, the held bundle is missing: lacks JWT authority jwt-of-cluster2.com, lacks X.509 authority KEY"
-		if _, err := d.Mend(t.Context(), quotes(t)); err == nil || !same(err.Error(), want) {
+		const want = "repair cluster1.com->cluster2.com: after it was set, the held bundle is missing: lacks JWT authority jwt-of-cluster2.com, lacks X.509 authority KEY"
+		if _, err := d.Repair(t.Context(), quotes(t)); err == nil || !same(err.Error(), want) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	})
 }
 
-// TestMendKeepsTheRefreshHint: without one a server whose next fetch fails would
+// TestRepairKeepsTheRefreshHint: without one a server whose next fetch fails would
 // stay away for half an hour.
-func TestMendKeepsTheRefreshHint(t *testing.T) {
+func TestRepairKeepsTheRefreshHint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
 		starts()["all of it"](t, w, d)
 		market := w.nodes[nodeName{"quotes", "market"}].spire
 		clear(market.held)
-		if _, err := d.Mend(t.Context(), quotes(t)); err != nil {
+		if _, err := d.Repair(t.Context(), quotes(t)); err != nil {
 			t.Fatal(err)
 		}
 		for td, b := range market.held {
@@ -585,8 +585,8 @@ func TestMendKeepsTheRefreshHint(t *testing.T) {
 	})
 }
 
-// TestMendIsOneChangeAtATime has a mend come while an up is under way.
-func TestMendIsOneChangeAtATime(t *testing.T) {
+// TestRepairIsOneChangeAtATime has a mend come while an up is under way.
+func TestRepairIsOneChangeAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
@@ -598,7 +598,7 @@ func TestMendIsOneChangeAtATime(t *testing.T) {
 			}
 			tried = true
 			const want = "lab quotes is being changed by another command: 'fedlab up', process 4711"
-			if _, err := second.Mend(t.Context(), quotes(t)); err == nil || err.Error() != want {
+			if _, err := second.Repair(t.Context(), quotes(t)); err == nil || err.Error() != want {
 				t.Errorf("error %v, want %s", err, want)
 			}
 		}

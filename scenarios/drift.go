@@ -63,7 +63,7 @@ func bundleLost(ctx context.Context, t *trial.Trial, verb, event string, state f
 		return caller.InState(called, state).Probe(ctx)
 	})
 	t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error { return staysUnmended(ctx, t, caller.InState(called, state)) })
-	t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --mend' does the same", func(ctx context.Context) error {
+	t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --repair' does the same", func(ctx context.Context) error {
 		from := trial.Refusal{Says: "each call fails from soon after " + event + " until the bundle is handed over", Since: broken, Bound: trial.Registered(), Ends: notVerified}
 		return errors.Join(handOver(ctx, t, calls, from, again, calls.Ends(traffic.Answered)), damage.Recover(ctx))
 	})

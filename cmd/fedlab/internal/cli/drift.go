@@ -19,7 +19,7 @@ import (
 )
 
 func (c *cmd) drift() *cobra.Command {
-	var mend, watch bool
+	var repair, mend, watch bool
 	command := &cobra.Command{
 		Use:     "drift",
 		GroupID: "lab",
@@ -33,7 +33,7 @@ server cannot be asked. It says which authorities differ, since when, and when t
 next poll is due. What is held without a relationship is listed apart. The exit code is 0 only when all that the lab asks for is in sync, and 3
 otherwise.
 
-With --mend each bundle is set that is not what the source's own server has. It is
+With --repair each bundle is set that is not what the source's own server has. It is
 read from that server through its cluster and not from the endpoint. What keeps a
 server from fetching stays as it is; 'fedlab status' names it.
 
@@ -41,8 +41,11 @@ With --watch it looks on until it is interrupted, and prints a line when somethi
 changes; with -o json an object.`,
 		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if mend && watch {
-				return usage(cmd, errors.New("--mend sets bundles and --watch only looks: want one of them"))
+			if mend {
+				return usage(cmd, errors.New("--mend is called --repair now"))
+			}
+			if repair && watch {
+				return usage(cmd, errors.New("--repair sets bundles and --watch only looks: want one of them"))
 			}
 			c.events = watch
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
@@ -50,8 +53,8 @@ changes; with -o json an object.`,
 				case watch:
 					look := func(ctx context.Context) (lab.Drift, error) { return d.Drift(ctx, t) }
 					return watchDrift(cmd.Context(), look, c.tellChange)
-				case mend:
-					return c.mendDrift(cmd.Context(), d, t)
+				case repair:
+					return c.repairDrift(cmd.Context(), d, t)
 				}
 				drift, err := d.Drift(cmd.Context(), t)
 				if err != nil {
@@ -61,17 +64,19 @@ changes; with -o json an object.`,
 			})
 		},
 	}
-	command.Flags().BoolVar(&mend, "mend", false, "set each bundle that is not what its source's server has")
+	command.Flags().BoolVar(&repair, "repair", false, "set each bundle that is not what its source's server has")
+	command.Flags().BoolVar(&mend, "mend", false, "")
+	_ = command.Flags().MarkHidden("mend") // it fails for a flag that is not there
 	command.Flags().BoolVar(&watch, "watch", false, "look on, and print what changes")
 	return command
 }
 
-// mendDrift mends, and shows what there is afterwards. What was set before
+// repairDrift repairs, and shows what there is afterwards. What was set before
 // something failed is shown, too.
-func (c *cmd) mendDrift(ctx context.Context, d *local.Driver, t topology.Topology) error {
-	mended, err := d.Mend(ctx, t)
-	for _, m := range mended {
-		c.printf("%s\n", mendedLine(m, time.Now()))
+func (c *cmd) repairDrift(ctx context.Context, d *local.Driver, t topology.Topology) error {
+	repaired, err := d.Repair(ctx, t)
+	for _, m := range repaired {
+		c.printf("%s\n", repairedLine(m, time.Now()))
 	}
 	if err != nil {
 		return err
@@ -80,10 +85,10 @@ func (c *cmd) mendDrift(ctx context.Context, d *local.Driver, t topology.Topolog
 	if err != nil {
 		return err
 	}
-	return c.showDrift(drift, mended)
+	return c.showDrift(drift, repaired)
 }
 
-func mendedLine(m lab.Mended, now time.Time) string {
+func repairedLine(m lab.Repaired, now time.Time) string {
 	text := fmt.Sprintf("set what %s holds of %s, which was %s", m.Truster, m.Trusted, m.Was)
 	if !m.NextPollBy.IsZero() {
 		text += "; the next poll is within " + brief(m.NextPollBy.Sub(now).Round(time.Second))
@@ -91,12 +96,12 @@ func mendedLine(m lab.Mended, now time.Time) string {
 	return text
 }
 
-func (c *cmd) showDrift(drift lab.Drift, mended []lab.Mended) (err error) {
+func (c *cmd) showDrift(drift lab.Drift, repaired []lab.Repaired) (err error) {
 	if c.output == "json" {
 		err = c.json("Drift", struct {
 			lab.Drift
-			Mended []lab.Mended `json:"mended,omitempty"`
-		}{drift, mended})
+			Repaired []lab.Repaired `json:"repaired,omitempty"`
+		}{drift, repaired})
 	} else {
 		err = printDrift(c.Out, drift)
 	}

@@ -70,28 +70,28 @@ cluster1.com holds of stranger.com  unknown  -      none: no relationship  no re
 
 	out.Reset()
 	c.output = "json"
-	mended := []lab.Mended{{Truster: "cluster1.com", Trusted: "cluster2.com", Was: federation.Foreign}}
-	if err := c.showDrift(well, mended); err != nil {
+	repaired := []lab.Repaired{{Truster: "cluster1.com", Trusted: "cluster2.com", Was: federation.Foreign}}
+	if err := c.showDrift(well, repaired); err != nil {
 		t.Error(err)
 	}
 	var got struct {
 		APIVersion string       `json:"apiVersion"`
 		Kind       string       `json:"kind"`
 		Well       bool         `json:"well"`
-		Mended     []lab.Mended `json:"mended"`
+		Repaired     []lab.Repaired `json:"repaired"`
 	}
-	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.APIVersion != apiVersion || got.Kind != "Drift" || !got.Well || !reflect.DeepEqual(got.Mended, mended) {
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.APIVersion != apiVersion || got.Kind != "Drift" || !got.Well || !reflect.DeepEqual(got.Repaired, repaired) {
 		t.Errorf("error %v, got %s", err, out.String())
 	}
 }
 
-func TestMendedLine(t *testing.T) {
-	m := lab.Mended{Truster: "cluster1.com", Trusted: "cluster2.com", Was: federation.Foreign}
-	if got, want := mendedLine(m, driftNow), "set what cluster1.com holds of cluster2.com, which was foreign"; got != want {
+func TestRepairedLine(t *testing.T) {
+	m := lab.Repaired{Truster: "cluster1.com", Trusted: "cluster2.com", Was: federation.Foreign}
+	if got, want := repairedLine(m, driftNow), "set what cluster1.com holds of cluster2.com, which was foreign"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	m.NextPollBy = driftNow.Add(36 * time.Minute)
-	if got, want := mendedLine(m, driftNow), "set what cluster1.com holds of cluster2.com, which was foreign; the next poll is within 36m00s"; got != want {
+	if got, want := repairedLine(m, driftNow), "set what cluster1.com holds of cluster2.com, which was foreign; the next poll is within 36m00s"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

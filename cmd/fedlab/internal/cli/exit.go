@@ -267,7 +267,7 @@ func hint(err error) string {
 	case errors.Is(err, errNotWell):
 		return "'fedlab explain' and the words after NOT WELL say what is wrong and what to do"
 	case errors.Is(err, errDrifted):
-		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --mend' sets the bundles in its place"
+		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --repair' sets the bundles in its place"
 	case is[*trial.NotWellError](err):
 		return "'fedlab up' mends a lab that is not well"
 	case is[*docker.UnreachableError](err):

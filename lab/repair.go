@@ -12,8 +12,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// Mended is a bundle that Mend has set.
-type Mended struct {
+// Repaired is a bundle that Repair has set.
+type Repaired struct {
 	Truster string `json:"truster"`
 	Trusted string `json:"trusted"`
 	// Was is how it stood before.
@@ -26,15 +26,15 @@ type Mended struct {
 	NextPollBy time.Time `json:"nextPollBy,omitzero"`
 }
 
-// Mend sets each bundle of a relationship that is not what the trusted domain's
+// Repair sets each bundle of a relationship that is not what the trusted domain's
 // server has. It is read from there through the cluster, which proves more than a
 // bundle endpoint can, and read back from the truster. What cannot be asked is
 // left alone, and so is the path of the next fetch; see Drift.
 //
 // The error is a *HeldError when another process changes the lab. What was set
 // before an error is returned with it.
-func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err error) {
-	held, err := d.Hold(ctx, t.Name, "drift --mend")
+func (d *Driver) Repair(ctx context.Context, t topology.Topology) (_ []Repaired, err error) {
+	held, err := d.Hold(ctx, t.Name, "drift --repair")
 	if err != nil {
 		return nil, err
 	}
@@ -44,29 +44,29 @@ func (d *Driver) Mend(ctx context.Context, t topology.Topology) (_ []Mended, err
 		return nil, err
 	}
 	defer v.close()
-	mended := []Mended{}
+	repaired := []Repaired{}
 	var errs []error
 	for _, r := range v.Trusts {
 		c, silent := v.compared(r)
 		if silent != nil || c.State == federation.InSync {
 			continue
 		}
-		set, err := v.mend(ctx, r)
+		set, err := v.repair(ctx, r)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("mend %s: %w", r.ID(), err))
+			errs = append(errs, fmt.Errorf("repair %s: %w", r.ID(), err))
 			continue
 		}
-		m := Mended{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Was: c.State}
+		m := Repaired{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Was: c.State}
 		if _, err := v.asConfigured(r); err == nil && r.Mode != topology.Manual {
 			m.NextPollBy = time.Now().Add(federation.NextPoll(v.server(r.Truster).held[r.Trusted.Name], set))
 		}
-		mended = append(mended, m)
+		repaired = append(repaired, m)
 	}
-	return mended, errors.Join(errs...)
+	return repaired, errors.Join(errs...)
 }
 
-// mend returns the bundle that it has set.
-func (v *visit) mend(ctx context.Context, r *topology.Trust) (*spiffebundle.Bundle, error) {
+// repair returns the bundle that it has set.
+func (v *visit) repair(ctx context.Context, r *topology.Trust) (*spiffebundle.Bundle, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
 	truster := v.server(r.Truster).site.API
