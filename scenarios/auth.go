@@ -15,7 +15,7 @@ import (
 
 var strangerCalls = trial.Scenario{
 	Name:    "auth/not-federated",
-	Claim:   "A workload of a trust domain is let in for exactly as long as its bundle is held and the server's entry federates with it.",
+	Claim:   "A workload from another trust domain gets in only while the called side holds its bundle and the entry of the called workload federates with it.",
 	Sources: []string{"SPIFFE Federation, section 3: relationships are one way"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		_, caller := t.Pair()
@@ -59,7 +59,7 @@ var strangerCalls = trial.Scenario{
 
 var entryWithoutFederatesWith = trial.Scenario{
 	Name:    "auth/entry-without-federatesWith",
-	Claim:   "A workload whose entry does not say federatesWith cannot verify anybody of another trust domain, though its server holds the bundle in sync.",
+	Claim:   "A workload whose entry lacks federatesWith cannot verify anyone from another trust domain, even if its SPIRE server holds the bundle in sync.",
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (entry create -federatesWith)"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
@@ -104,7 +104,7 @@ func letIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, error) {
 
 var impersonation = trial.Scenario{
 	Name:   "auth/impersonation-across-domains",
-	Claim:  "A trust domain that is trusted cannot speak for another one that is trusted as well: an SVID is verified with the bundle of the domain that it names, and with no other.",
+	Claim:  "A trusted trust domain cannot pose as another trusted one: an SVID is verified only with the bundle of the trust domain that it names.",
 	Labels: []string{CI},
 	Sources: []string{
 		"SPIFFE X509-SVID, section 5: the bundle is that of the trust domain of the SPIFFE ID",
@@ -149,7 +149,7 @@ const shortLife = 20 * time.Second
 
 var expiredSVID = trial.Scenario{
 	Name:  "auth/expired-svid",
-	Claim: "No new connection comes about with an SVID that has expired; on one that was made before, a server that looks at it in the handshake alone, as TLS does, goes on to answer, and one that looks at each call, as ours do, refuses.",
+	Claim: "No new connection succeeds with an expired SVID. On an open connection, a server that checks only the handshake, as TLS does, keeps answering; a server that checks each call, as ours do, refuses.",
 	Sources: []string{
 		"SPIFFE X509-SVID, section 5.2: the leaf is validated by RFC 5280, section 6.1, of which the time is an input",
 		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which TLS calls in a handshake",
@@ -213,7 +213,7 @@ var expiredSVID = trial.Scenario{
 
 var resumedSession = trial.Scenario{
 	Name:   "auth/resumed-session-after-removal",
-	Claim:  "A server that resumes TLS sessions lets a peer in that was removed meanwhile; one that hands out no sessions, as ours do, refuses it.",
+	Claim:  "A server that resumes TLS sessions lets in a peer that was removed meanwhile; a server that hands out no sessions, as ours do, refuses it.",
 	Labels: []string{CI},
 	Sources: []string{
 		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which a resumed handshake does not call",

@@ -37,14 +37,14 @@ func crashed(ctx context.Context, t *trial.Trial, what string, f func(fault.Clus
 
 var serverKilled = trial.Scenario{
 	Name:    "outage/server-killed",
-	Claim:   "A SPIRE server that is killed is back by itself with its keys and its peers, and nobody who has an identity notices.",
+	Claim:   "A SPIRE server that is killed comes back by itself with its keys and its peers, and no workload with an identity notices.",
 	Sources: []string{"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process"},
 	Run:     func(ctx context.Context, t *trial.Trial) error { return crashed(ctx, t, "server", fault.ServerKilled) },
 }
 
 var agentKilled = trial.Scenario{
 	Name:    "outage/agent-killed",
-	Claim:   "A SPIRE agent that is killed attests anew by itself, and none of its workloads notices.",
+	Claim:   "A SPIRE agent that is killed attests again by itself, and none of its workloads notices.",
 	Sources: []string{"SPIRE doc/plugin_agent_nodeattestor_k8s_psat.md: a node may attest again"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, _ := t.Pair()
@@ -62,7 +62,7 @@ var agentKilled = trial.Scenario{
 
 var serverDataLost = trial.Scenario{
 	Name:   "outage/server-data-lost",
-	Claim:  "A SPIRE server that lost its data is a stranger under its old name: its own agents take it for what it is by themselves, and its peers refuse it until they are handed its new bundle.",
+	Claim:  "A SPIRE server that lost its data is a stranger under its old name: its own agents accept it by themselves, and its peers refuse it until they get its new bundle.",
 	Labels: []string{Slow},
 	Sources: []string{
 		"SPIRE doc/spire_agent.md: rebootstrap_mode auto, after rebootstrap_delay",

@@ -18,7 +18,7 @@ import (
 
 var endpointAway = trial.Scenario{
 	Name:  "outage/bundle-endpoint",
-	Claim: "While a bundle endpoint is away no call fails, its peers fall behind unseen, and they catch up within one poll once it is back.",
+	Claim: "While a bundle endpoint is away, no call fails and its peers fall behind unnoticed; they catch up within one poll once it is back.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/manager.go: no back-off after a failed fetch",
 		"https://github.com/spiffe/spire/issues/1675 (failed fetches are hard to see)",
@@ -54,7 +54,7 @@ var endpointAway = trial.Scenario{
 
 var endpointHangs = trial.Scenario{
 	Name:  "outage/hung-endpoint-freezes-configuration",
-	Claim: "A bundle endpoint that takes a request and never answers keeps its peer from being made to refresh any bundle, once that relationship is removed, until it answers; no call fails meanwhile.",
+	Claim: "If a bundle endpoint takes a request and never answers, and the relationship is then removed, its peer cannot be made to refresh any bundle until the endpoint answers; no call fails.",
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: no time limit for an answer",
 		"SPIRE pkg/server/bundle/client/manager.go: a relationship that goes waits for its fetch, under the lock of all",
@@ -136,7 +136,7 @@ func refresh(ctx context.Context, by, of trial.Domain) error {
 
 var wrongEndpointID = trial.Scenario{
 	Name:  "auth/wrong-endpoint-id",
-	Claim: "A relationship that expects another SPIFFE ID than the endpoint has fetches nothing: no call fails at first, and the peer falls behind with the next rotation.",
+	Claim: "A relationship that expects another SPIFFE ID than the endpoint presents fetches nothing: no call fails at first, and the peer falls behind at the next rotation.",
 	Sources: []string{
 		"SPIFFE Federation, section 5.2.2: the client must verify the SPIFFE ID of the endpoint",
 	},

@@ -40,7 +40,7 @@ var absent = spiffeid.RequireTrustDomainFromString("absent.test")
 
 var bundleNeverCame = trial.Scenario{
 	Name:   "outage/missing-bundle-blocks-identity",
-	Claim:  "One partner whose bundle never came takes the identity of each new workload that federates with it, also for calls to all others; handing the bundle over by hand is the cure.",
+	Claim:  "If the bundle of one partner never arrived, each new workload that federates with that partner gets no identity, not even for calls to others; handing the bundle over repairs it.",
 	Labels: []string{CI},
 	Sources: []string{
 		"https://github.com/spiffe/spire/issues/7146", "https://github.com/spiffe/spire-controller-manager/issues/197",
@@ -100,7 +100,7 @@ func hasEntry(ctx context.Context, d trial.Domain, selector string) error {
 
 var selectorTooNarrow = trial.Scenario{
 	Name:    "auth/selector-too-narrow",
-	Claim:   "An entry with one selector that a workload does not have gives it no identity, and nothing else than that tells of it.",
+	Claim:   "An entry with one selector that a workload does not have gives that workload no identity, and nothing else shows it.",
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/plugin_agent_workloadattestor_k8s.md"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
@@ -135,7 +135,7 @@ var selectorTooNarrow = trial.Scenario{
 
 var noIdentity = trial.Scenario{
 	Name:    "auth/no-identity",
-	Claim:   "A workload that no entry names has no identity and can call nobody; as soon as one does, it can, without being started again.",
+	Claim:   "A workload without an entry has no identity and can call nobody; as soon as there is an entry, it can, without a restart.",
 	Sources: []string{"SPIFFE Workload API, section 5.1: PermissionDenied where there is no identity"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()

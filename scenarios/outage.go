@@ -58,7 +58,7 @@ func newIdentityWaits(ctx context.Context, t *trial.Trial, what string, f func(f
 
 var serverAway = trial.Scenario{
 	Name:  "outage/server",
-	Claim: "While a SPIRE server is away, those who have an identity call across the federation as before, and only newcomers wait.",
+	Claim: "While a SPIRE server is away, workloads with an identity keep calling across the federation, and only new workloads wait.",
 	Sources: []string{
 		"SPIRE doc/spire_agent.md: an agent hands out what it has cached",
 		"spiffe/spire test/integration: connectivity with servers stopped",
@@ -77,7 +77,7 @@ var postgresDatastore = &trial.Need{
 
 var datastoreAway = trial.Scenario{
 	Name:  "outage/datastore",
-	Claim: "While the datastore of a SPIRE server is away, those who have an identity call across the federation as before, and newcomers and peers wait: the server neither takes an entry nor serves its bundle.",
+	Claim: "While the datastore of a SPIRE server is away, workloads with an identity keep calling across the federation; new workloads and peers wait, because the server takes no entry and does not serve its bundle.",
 	Needs: postgresDatastore,
 	Sources: []string{
 		"SPIRE pkg/server/endpoints/bundle/server.go: 500 where the bundle cannot be read",
@@ -115,7 +115,7 @@ var datastoreAway = trial.Scenario{
 
 var agentAway = trial.Scenario{
 	Name:    "outage/agent",
-	Claim:   "While a SPIRE agent is away, its workloads call across the federation with the identity that they hold, and only newcomers wait.",
+	Claim:   "While a SPIRE agent is away, its workloads keep calling across the federation with the identity that they hold, and only new workloads wait.",
 	Sources: []string{"go-spiffe workloadapi.X509Source keeps what it has when the Workload API goes away"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		return newIdentityWaits(ctx, t, "agent", fault.AgentStopped, nil)
@@ -124,7 +124,7 @@ var agentAway = trial.Scenario{
 
 var controllerManagerHangs = trial.Scenario{
 	Name:    "outage/controller-manager",
-	Claim:   "While the controller manager hangs, those who have an identity call across the federation as before, and only newcomers wait.",
+	Claim:   "While the controller manager hangs, workloads with an identity keep calling across the federation, and only new workloads wait.",
 	Sources: []string{"SPIRE Controller Manager pkg/spireentry: it makes an entry for each pod that comes"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		return newIdentityWaits(ctx, t, "controller manager", fault.ControllerManagerGone, nil)
@@ -144,7 +144,7 @@ var apart = &trial.Need{
 
 var clusterOff = trial.Scenario{
 	Name:   "outage/cluster",
-	Claim:  "When a whole cluster stops, calls to it fail and nothing else does; when it is back, they are answered again without anybody doing anything.",
+	Claim:  "When a whole cluster stops, only calls to it fail; when it is back, they are answered again, and nobody has to do anything.",
 	Labels: []string{Slow},
 	Needs:  apart,
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -178,7 +178,7 @@ var clusterOff = trial.Scenario{
 
 var clustersParted = trial.Scenario{
 	Name:  "outage/partition",
-	Claim: "A partition in one direction stops the calls of that direction alone, one in both stops both, and whatever was published meanwhile arrives within one poll of its end, or of the end of a fetch that it has caught, which SPIRE gives up after 30 seconds.",
+	Claim: "A partition in one direction stops only the calls of that direction, and a partition in both directions stops both; what was published meanwhile arrives within one poll of its end, or of the end of a fetch that it caught, which SPIRE gives up after 30 seconds.",
 	Needs: apart,
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the transport is net/http's own, which has 30 seconds for a connection",

@@ -21,7 +21,7 @@ import (
 // authorityReplaced replaces an X.509 authority as an operator does.
 var authorityReplaced = trial.Scenario{
 	Name:   "rotation/x509-authority",
-	Claim:  "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer trusts the old one no longer.",
+	Claim:  "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer no longer trusts the old authority.",
 	Labels: []string{CI},
 	Sources: []string{
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509)",
@@ -66,7 +66,7 @@ var authorityReplaced = trial.Scenario{
 // revokedTooEarly replaces one as somebody does who is in a hurry.
 var revokedTooEarly = trial.Scenario{
 	Name:  "rotation/revoked-too-early",
-	Claim: "What an authority has signed that is revoked before agents have heard of its taint stays in use: workloads go on to present SVIDs that no peer takes once it has fetched, and starting the agents again is the cure.",
+	Claim: "If an authority is revoked before agents learn that it is tainted, the SVIDs that it signed stay in use, and peers reject them once they have fetched; restarting the agents repairs it.",
 	Sources: []string{
 		"SPIRE pkg/agent/manager/sync.go, processTaintedAuthorities: a taint has SVIDs replaced, and what is revoked is tainted no longer",
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509 revoke)",
@@ -171,7 +171,7 @@ func replaceRevoked(ctx context.Context, t *trial.Trial, d trial.Domain) error {
 // jwtAuthorityReplaced replaces a JWT authority.
 var jwtAuthorityReplaced = trial.Scenario{
 	Name:    "rotation/jwt-authority",
-	Claim:   "A JWT-SVID stays valid at a federated peer until the authority that signed it is revoked and the peer has fetched again; one of the new authority is valid as soon as it is signed.",
+	Claim:   "A JWT-SVID stays valid at a federated peer until its authority is revoked and the peer has fetched again; a JWT-SVID of the new authority is valid as soon as it is signed.",
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
@@ -287,7 +287,7 @@ const naturalLife = 3 * time.Minute
 // threeGenerations lets authorities come and go by themselves.
 var threeGenerations = trial.Scenario{
 	Name:   "rotation/natural",
-	Claim:  "Through three generations of short-lived authorities that SPIRE replaces by itself, no call from a federated peer fails.",
+	Claim:  "Through three generations of short-lived authorities that SPIRE rotates by itself, no call from a federated peer fails.",
 	Labels: []string{Slow},
 	Sources: []string{
 		"SPIRE pkg/server/ca/manager/manager.go: prepare at half of the life, activate when a sixth remains",
@@ -347,7 +347,7 @@ const longHint = 10 * time.Minute
 // signedBeforePoll replaces an authority before its peer has looked again.
 var signedBeforePoll = trial.Scenario{
 	Name:  "rotation/faster-than-refresh",
-	Claim: "An authority that signs before the peer's next poll breaks each call from it until that poll; a forced refresh mends it, as long as the endpoint itself shows what the old one has signed.",
+	Claim: "If an authority signs before the peer's next poll, every call from that peer fails until the poll; a forced refresh repairs it, as long as the endpoint still presents an SVID of the old authority.",
 	Sources: []string{
 		"SPIFFE Federation, section 5.1.1: keys are to be published three to five refresh hints before they are used",
 		"https://github.com/spiffe/helm-charts-hardened/issues/335", "https://github.com/spiffe/spire/issues/2256",

@@ -78,7 +78,7 @@ func step(name, look string, began, took float64, seen ...string) trial.Step {
 
 func rotation() trial.Record {
 	r := record("rotation/x509-authority",
-		"Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer trusts the old one no longer.", 121)
+		"Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer no longer trusts the old authority.", 121)
 	r.Sources = []string{
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509)",
 		"SPIRE pkg/common/bundleutil/marshal.go: the served bundle does not say which authority is tainted",
