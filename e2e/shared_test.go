@@ -16,8 +16,8 @@ import (
 )
 
 // The quotes of one trust domain go to another one in the same cluster.
-var _ = Describe("Two trust domains in one cluster", Ordered, Label("shared"), func() {
-	const first, second = "cluster1.com", "cluster2.com"
+var _ = Describe("Several trust domains in one cluster", Ordered, Label("shared"), func() {
+	const first, second, third = "cluster1.com", "cluster2.com", "partner.test"
 	var (
 		lab  *subject
 		file string
@@ -32,8 +32,8 @@ var _ = Describe("Two trust domains in one cluster", Ordered, Label("shared"), f
 		return config.Lab{
 			APIVersion: config.APIVersion, Kind: config.Kind, Metadata: config.Metadata{Name: "e2e-shared"},
 			Spec: config.Spec{
-				Clusters:   []config.Cluster{{Name: "floor", TrustDomains: []string{first, second}}},
-				Federation: []config.Federation{{Between: []string{first, second}}},
+				Clusters:   []config.Cluster{{Name: "floor", TrustDomains: []string{first, second, third}}},
+				Federation: []config.Federation{{Between: []string{first, second}}, {Between: []string{first, third}}},
 				Workloads: []config.Workload{
 					{App: "stock-quotes", Cluster: "floor", TrustDomain: first},
 					{App: "broker-webapp", Cluster: "floor", TrustDomain: second, Expose: port},
@@ -99,22 +99,23 @@ var _ = Describe("Two trust domains in one cluster", Ordered, Label("shared"), f
 		Expect(parted.RunsOn(lab.graph)).To(MatchError(ContainSubstring("two trust domains in clusters of their own")))
 	}, SpecTimeout(15*time.Minute))
 
-	It("part when one leaves the file", func(ctx SpecContext) {
-		l := intent("")
-		l.Spec.Clusters[0].TrustDomains = []string{first}
-		l.Spec.Federation, l.Spec.Workloads = nil, l.Spec.Workloads[:1]
+	It("stay when one of them leaves the file", func(ctx SpecContext) {
+		l := intent(lab.graph.Workloads[1].Expose.String())
+		l.Spec.Clusters[0].TrustDomains = []string{first, second}
+		l.Spec.Federation = l.Spec.Federation[:1]
 		write(l)
 		Expect(lab.fedlab(ctx, "up")).To(endWell())
 		Expect(lab.fedlab(ctx, "status")).To(endWell())
 		cluster, err := lab.cluster("floor")
 		Expect(err).NotTo(HaveOccurred())
-		for _, namespace := range []string{topology.ServerNamespace + "-2", "demo-2"} {
-			for _, kind := range []string{"Pod", "Secret", "Service", "PersistentVolumeClaim"} {
-				Eventually(func() (any, error) { return cluster.Objects(ctx, "v1", kind, namespace, "") }).
-					WithContext(ctx).WithTimeout(rollout).WithPolling(poll).Should(BeEmpty(), "%s in %s", kind, namespace)
-			}
+		for _, kind := range []string{"Pod", "Secret", "Service", "PersistentVolumeClaim"} {
+			Eventually(func() (any, error) { return cluster.Objects(ctx, "v1", kind, topology.ServerNamespace+"-3", "") }).
+				WithContext(ctx).WithTimeout(rollout).WithPolling(poll).Should(BeEmpty(), kind)
 		}
-		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "", "")).To(BeEmpty())
-		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, "ClusterSPIFFEID", "", "")).To(HaveLen(1))
+		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "", "")).To(HaveLen(2))
+		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, "ClusterSPIFFEID", "", "")).To(HaveLen(2))
+		held, err := lab.run(ctx, "spire", "--lab", lab.file, first, "--", "bundle", "list")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(held).To(And(endWell(), HaveField("Stdout", And(ContainSubstring(second), Not(ContainSubstring(third))))))
 	}, SpecTimeout(5*time.Minute))
 })

@@ -62,8 +62,8 @@ type servers func(cluster string) *spireServer
 // drifted makes each state of a held bundle, and says all that is not well then,
 // and what is left after it was repaired. KEY stands for any key.
 func drifted() map[string]struct {
-	file         labFile
-	spoil        func(t *testing.T, w *world, server servers)
+	file           labFile
+	spoil          func(t *testing.T, w *world, server servers)
 	want, repaired []string
 } {
 	const (
@@ -72,8 +72,8 @@ func drifted() map[string]struct {
 	)
 	stranger := spiffeid.RequireTrustDomainFromString("stranger.com")
 	return map[string]struct {
-		file         labFile
-		spoil        func(t *testing.T, w *world, server servers)
+		file           labFile
+		spoil          func(t *testing.T, w *world, server servers)
 		want, repaired []string
 	}{
 		"behind": {

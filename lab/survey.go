@@ -100,7 +100,11 @@ func (s *survey) look(ctx context.Context) (err error) {
 			mismatch.Differences = append(mismatch.Differences, fits(c, n).Error())
 		}
 	}
-	mismatch.Differences = append(mismatch.Differences, immutable(s.before, s.asked)...)
+	placed, err := topology.Resolve(s.asked.Intent().Placed(s.before), netip.Prefix{})
+	if err != nil {
+		return err
+	}
+	mismatch.Differences = append(mismatch.Differences, immutable(s.before, placed)...)
 	if mismatch.Differences != nil {
 		return mismatch
 	}
@@ -311,7 +315,7 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 	for _, was := range before.TrustDomains {
 		is := inPlaceOf(was, asked)
 		if is == nil {
-			continue // its cluster goes
+			continue // it goes
 		}
 		for _, c := range []struct{ what, was, is, why string }{
 			{"trust domain", was.Name.Name(), is.String(), "every identity in it would be another"},
@@ -328,16 +332,20 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 	return differences
 }
 
-// inPlaceOf returns the trust domain that the file asks for where another, or the same,
-// was before; nil where there is none.
+// inPlaceOf returns what the file asks for of a trust domain that was before: itself, or
+// the one that would take its place; nil where the trust domain goes and nobody does.
 func inPlaceOf(was topology.TrustDomainSpec, asked *topology.Graph) *topology.Domain {
-	var found *topology.Domain
+	var taker *topology.Domain
 	for _, s := range asked.Servers() {
-		if s.Place.Cluster.Name == was.Cluster && (found == nil || s.Domain.Name == was.Name) {
-			found = s.Domain
+		switch {
+		case s.Place.Cluster.Name != was.Cluster:
+		case s.Domain.Name == was.Name:
+			return s.Domain
+		case s.Place.Namespace == was.Namespace():
+			taker = s.Domain
 		}
 	}
-	return found
+	return taker
 }
 
 // portsFree returns nil when nobody has the ports that a cluster is to have, but

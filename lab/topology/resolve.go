@@ -62,7 +62,7 @@ func (r *resolver) resolveDomains() error {
 			return fmt.Errorf("cluster %s of lab %s has more than %d SPIRE servers", c.Name, r.Name, MaxServers)
 		}
 		d := &Domain{Name: spec.Name, Settings: spec.Settings}
-		s := &Server{Domain: d, Place: Place{Cluster: c, Namespace: inSlot(ServerNamespace, spec.Slot)}, Address: c.Pool.at(firstServer + spec.Slot)}
+		s := &Server{Domain: d, Place: Place{Cluster: c, Namespace: spec.Namespace()}, Address: c.Pool.at(firstServer + spec.Slot)}
 		if spec.Slot > 0 {
 			s.Class = s.Place.Namespace
 		}

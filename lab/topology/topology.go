@@ -50,6 +50,9 @@ type TrustDomainSpec struct {
 	Settings
 }
 
+// Namespace returns the one in its cluster that its server runs in.
+func (td TrustDomainSpec) Namespace() string { return inSlot(ServerNamespace, td.Slot) }
+
 // Settings are how a trust domain and its server are set up.
 type Settings struct {
 	BundleEndpoint BundleEndpoint
