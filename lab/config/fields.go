@@ -279,7 +279,7 @@ func workloadObject(a apps) *object {
 				says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
 			{name: "chart", value: filePath("./charts/payments"), says: "The folder of a Helm chart of your own."},
 			{name: "manifests", value: filePath("./k8s"), says: "A folder of manifests of your own: all `.yaml`, `.yml` and `.json` files in it."},
-			{name: "values", value: free(), says: "The values of the chart."},
+			{name: "values", value: free(), says: "The values of the chart. Write no secret here: the lab keeps its file in each cluster, in plain text."},
 			{name: "images", value: list(nested(imageObject()), 1, maxImages), says: "How each image of your own gets into the nodes. A changed one restarts its pods with the next `up`."},
 			{name: "identity", value: nested(identityObject()), says: "What your program is registered with."},
 			{name: "port", value: number(1, 65535), says: "The port at which peers call your program: that of its one Service of type LoadBalancer, which gets the workload's address. `up` then also looks whether it presents its X509-SVID there."},
