@@ -134,7 +134,7 @@ func (b *bench) measure(ctx context.Context) (err error) {
 	}
 	b.add("bare-seconds", "s", fmt.Sprintf("%d bare kind clusters side by side, until their nodes are ready", len(b.topology.Clusters)), middle(bares))
 	b.add("up-seconds", "s", "the lab, until a call has crossed each relationship", middle(ups))
-	b.add("up-over-bare", "", "the one over the other", middle(ups)/middle(bares))
+	b.add("up-over-bare", "", "lab time ÷ bare time, medians", middle(ups)/middle(bares))
 	b.add("up-again-seconds", "s", "up of a lab that is up", again.Seconds())
 	if err := b.idle(ctx); err != nil {
 		return fmt.Errorf("measure idle lab: %w", err)

@@ -188,7 +188,7 @@ func (s *Store) Lock(ctx context.Context, name string) (unlock func() error, err
 	if err != nil || free {
 		return unlock, err
 	}
-	plan.Note(ctx, "another process is at it; waits for that")
+	plan.Note(ctx, "another process is making it: waiting")
 	lock := s.flock(name)
 	if _, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil {
 		return nil, fmt.Errorf("wait for another process that makes %s: %w", name, err)

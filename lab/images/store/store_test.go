@@ -153,7 +153,7 @@ func TestStoreTakesUpAKilledBuild(t *testing.T) {
 	}()
 	select {
 	case note := <-waits:
-		if note != "another process is at it; waits for that" {
+		if note != "another process is making it: waiting" {
 			t.Errorf("note %q", note)
 		}
 	case err := <-done:
