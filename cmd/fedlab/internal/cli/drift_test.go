@@ -75,10 +75,10 @@ cluster1.com holds of stranger.com  unknown  -      none: no relationship  no re
 		t.Error(err)
 	}
 	var got struct {
-		APIVersion string       `json:"apiVersion"`
-		Kind       string       `json:"kind"`
-		Well       bool         `json:"well"`
-		Repaired     []lab.Repaired `json:"repaired"`
+		APIVersion string         `json:"apiVersion"`
+		Kind       string         `json:"kind"`
+		Well       bool           `json:"well"`
+		Repaired   []lab.Repaired `json:"repaired"`
 	}
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil || got.APIVersion != apiVersion || got.Kind != "Drift" || !got.Well || !reflect.DeepEqual(got.Repaired, repaired) {
 		t.Errorf("error %v, got %s", err, out.String())
