@@ -149,7 +149,7 @@ const shortLife = 20 * time.Second
 
 var expiredSVID = trial.Scenario{
 	Name:  "auth/expired-svid",
-	Claim: "No new connection succeeds with an expired SVID. On an open connection, a server that checks only the handshake, as TLS does, keeps answering; a server that checks each call, as ours do, refuses.",
+	Claim: "No new connection succeeds with an expired SVID; on an open connection, a server that checks only the handshake, as TLS does, keeps answering, and a server that checks each call, as ours do, refuses.",
 	Sources: []string{
 		"SPIFFE X509-SVID, section 5.2: the leaf is validated by RFC 5280, section 6.1, of which the time is an input",
 		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which TLS calls in a handshake",
