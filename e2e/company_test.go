@@ -46,16 +46,7 @@ func newCompany(ctx context.Context) *company {
 	c := &company{port: port}
 	file := filepath.Join(scratch(), "enterprise.yaml")
 	Expect(c.write(file, func(*config.Lab) {})).To(Succeed())
-	c.subject, err = existing(under.command, file)
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(c.close)
-	Expect(c.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
-	DeferCleanup(func(ctx SpecContext) {
-		Expect(c.fedlab(ctx, "down")).To(endWell())
-	}, NodeTimeout(3*time.Minute))
-	began := time.Now()
-	Expect(c.fedlab(ctx, "up")).To(endWell())
-	measured("enterprise up in", began)
+	c.subject = raised(ctx, file, "enterprise")
 	return c
 }
 

@@ -105,17 +105,7 @@ var _ = Describe("Programs of one's own", Ordered, Label("own"), func() {
 		Expect(os.Mkdir(filepath.Join(folder, "k8s"), 0o755)).To(Succeed())
 		Expect(os.WriteFile(filepath.Join(folder, "k8s", "audit.yaml"), []byte(auditManifests), 0o644)).To(Succeed())
 		write("")
-		var err error
-		lab, err = existing(under.command, filepath.Join(folder, "lab.yaml"))
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(lab.close)
-		Expect(lab.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(lab.fedlab(ctx, "down")).To(endWell())
-		}, NodeTimeout(3*time.Minute))
-		began := time.Now()
-		Expect(lab.fedlab(ctx, "up")).To(endWell())
-		measured("a lab of one's own programs up in", began)
+		lab = raised(ctx, filepath.Join(folder, "lab.yaml"), "a lab of one's own programs")
 		// Nobody killed this bring-up: what SPIRE needs is there when it starts.
 		restarts, err := lab.restarts(ctx)
 		Expect(err).NotTo(HaveOccurred())

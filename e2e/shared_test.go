@@ -46,16 +46,7 @@ var _ = Describe("Several trust domains in one cluster", Ordered, Label("shared"
 		Expect(err).NotTo(HaveOccurred())
 		file = filepath.Join(scratch(), "shared.yaml")
 		write(intent(port))
-		lab, err = existing(under.command, file)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(lab.close)
-		Expect(lab.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
-		DeferCleanup(func(ctx SpecContext) {
-			Expect(lab.fedlab(ctx, "down")).To(endWell())
-		}, NodeTimeout(3*time.Minute))
-		began := time.Now()
-		Expect(lab.fedlab(ctx, "up")).To(endWell())
-		measured("a shared cluster up in", began)
+		lab = raised(ctx, file, "a shared cluster")
 	}, NodeTimeout(10*time.Minute))
 
 	It("federate, and their workloads know each other", func(ctx SpecContext) {

@@ -72,6 +72,22 @@ func existing(c command, name string) (*subject, error) {
 	return &subject{command: c, file: name, graph: g, driver: driver}, nil
 }
 
+// raised brings up the lab of a file, and takes it down when the container ends.
+func raised(ctx context.Context, file, what string) *subject {
+	GinkgoHelper()
+	s, err := existing(under.command, file)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(s.close)
+	Expect(s.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
+	DeferCleanup(func(ctx SpecContext) {
+		Expect(s.fedlab(ctx, "down")).To(endWell())
+	}, NodeTimeout(3*time.Minute))
+	began := time.Now()
+	Expect(s.fedlab(ctx, "up")).To(endWell())
+	measured(what+" up in", began)
+	return s
+}
+
 func (s *subject) close() error { return s.driver.Close() }
 
 // fedlab runs a command on the lab.

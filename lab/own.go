@@ -39,7 +39,7 @@ func (u *up) ownProgram(ctx context.Context, w *topology.Workload) error {
 		plan.Note(ctx, "image "+image.Name+" of "+w.Name)
 		reference, err := u.Parts.Images.Own(ctx, image)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image %s: %w", image.Name, err))
+			errs = append(errs, err) // it names the image
 		}
 		references[image.Name] = reference
 	}
