@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/fedlab-dev/fedlab/cmd/fedlab/internal/cli"
+	"github.com/fedlab-dev/fedlab/e2e/guide"
 )
 
 var update = flag.Bool("update", false, "rewrite what the scripts expect")
@@ -44,6 +46,54 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// withoutLab is a command of a guide that says the same with and without a lab.
+var withoutLab = regexp.MustCompile(`^bin/fedlab (scenario (list|show)|config validate|status --output xml)\b`)
+
+// TestGuidesShowWhatTheCommandSays runs the commands of the guides that need no lab,
+// so that a new wording is noticed before the suite brings labs up.
+func TestGuidesShowWhatTheCommandSays(t *testing.T) {
+	paths, err := filepath.Glob("../../docs/guides/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fedlab, err := exec.LookPath("fedlab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(fedlab, filepath.Join(dir, "bin", "fedlab")); err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, path := range paths {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := guide.Parse(path, source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var steps []guide.Step
+		for i, step := range g.Steps {
+			if withoutLab.MatchString(step.Command) || step.Command == "echo $?" && i > 0 && withoutLab.MatchString(g.Steps[i-1].Command) {
+				steps = append(steps, step)
+			}
+		}
+		ran += len(steps)
+		g.Steps = steps
+		if err := g.Run(t.Context(), guide.Options{Dir: dir, Env: []string{"LAB=", "FEDLAB_CACHE=" + filepath.Join(dir, "cache"), "DOCKER_HOST=unix:///nowhere/docker.sock"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	if ran < 4 {
+		t.Errorf("the guides show %d such commands: is the expression of this test current?", ran)
+	}
 }
 
 // exits CODE PROGRAM ARGS... runs a program that must end with that code. What it
