@@ -155,8 +155,9 @@ var _ = Describe("A machine whose firewall keeps it from the lab", Label("up"), 
 })
 
 // ownRelationship returns the resource by which the broker's trust domain trusts
-// that of the server, and the cluster that it is in.
-func ownRelationship(ctx context.Context, p pair) (spire.Resource, *kube.Cluster, error) {
+// that of the server, with that trust domain's bundle of now, and the cluster that the
+// resource is in.
+func ownRelationship(ctx context.Context, p pair) (_ spire.Resource, _ *kube.Cluster, err error) {
 	own := spire.Resource{APIVersion: spire.ResourceAPIVersion, Kind: spire.FederatedTrustDomainKind}
 	cluster, err := under.cluster(p.broker.Cluster().Name)
 	if err != nil {
@@ -173,9 +174,33 @@ func ownRelationship(ctx context.Context, p pair) (spire.Resource, *kube.Cluster
 	var is struct {
 		Spec spire.FederatedTrustDomainSpec `json:"spec"`
 	}
-	err = convert(object, &is)
+	if err = convert(object, &is); err != nil {
+		return own, nil, err
+	}
+	// The controller manager hands the server the bundle of the resource when a person
+	// changes another field: that of now, whatever was rotated since up wrote it.
+	opened, err := under.driver.Open(ctx, under.graph.Intent())
+	if err != nil {
+		return own, nil, err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	server, err := serverIn(ctx, opened, p.server.Domain())
+	if err != nil {
+		return own, nil, err
+	}
+	bundle, err := server.Bundle(ctx)
+	if err != nil {
+		return own, nil, err
+	}
+	now, err := spire.FederatedTrustDomain(p.broker.Domain().TrustIn(p.server.Domain()), bundle)
+	if err != nil {
+		return own, nil, err
+	}
+	if fresh, ok := now.Spec.(spire.FederatedTrustDomainSpec); ok {
+		is.Spec.TrustDomainBundle = fresh.TrustDomainBundle
+	}
 	own.Spec = is.Spec
-	return own, cluster, err
+	return own, cluster, nil
 }
 
 // rewritten changes the spec of the lab's own resource.
