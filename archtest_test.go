@@ -64,7 +64,7 @@ func layers() []layer {
 		{"scenarios/mutant", []string{"scenarios/trial", "lab/check", "lab/fault", "lab/traffic"}, "a mutant is made from the outside, of any scenario"},
 		{"scenarios/report", []string{"scenarios/trial", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
 
-		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
+		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", "lab/traffic", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/demo", []string{"lab/topology", "lab/spire", goSPIFFE}, "the demo programs are guests: they know what a workload is, and nothing of who runs it"},
 		{"lab/access", nil, "the ports are the ground floor: who acts through them, and who implements them, need not know each other"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},

@@ -89,7 +89,7 @@ func (s *subject) upThroughKills(ctx context.Context) error {
 func ofKind(events []event, kind string) []string {
 	var states []string
 	for _, e := range events {
-		if e.kind() == kind && e.State != "started" && e.State != "noted" {
+		if e.kind() == kind && e.State != "started" && e.State != "noted" && e.State != "remarked" {
 			states = append(states, e.State)
 		}
 	}

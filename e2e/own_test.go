@@ -57,8 +57,9 @@ spec:
       cluster: market
       chart: ./chart
       images: [{name: "example.test/payments:dev", go: .}]
-      identity: {namespace: shop, serviceAccount: payments, path: /payments}
+      identity: {namespace: shop, serviceAccount: payments, path: "/{{ .PodSpec.ServiceAccountName }}"}
       port: 8443
+      check: {path: /, as: cluster2.com}
     - name: till
       cluster: broker
       chart: ./chart
@@ -123,6 +124,27 @@ var _ = Describe("Programs of one's own", Ordered, Label("own"), func() {
 		Expect(again).To(endWell())
 		Expect(again.Stdout+again.Stderr).NotTo(ContainSubstring(`"changed":true`), "a second up changes nothing")
 	}, SpecTimeout(3*time.Minute))
+
+	It("are checked from another trust domain", func(ctx SpecContext) {
+		probes := func() (names []string) {
+			found, _, err := lab.status(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			for _, w := range found.Workloads {
+				if strings.HasPrefix(w.Name, "probe-") {
+					names = append(names, w.Name)
+				}
+			}
+			return names
+		}
+		Expect(probes()).To(Equal([]string{"probe-cluster2.com"}))
+		// Status goes by the file: nobody has to bring up what does not answer.
+		Expect(os.WriteFile(filepath.Join(folder, "lab.yaml"), []byte(strings.Replace(fmt.Sprintf(ownLab, ""), "check: {path: /, as", "check: {path: /, port: 9, as", 1)), 0o644)).To(Succeed())
+		found, code, err := lab.status(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(Equal(3))
+		Expect(found.Problems()).To(ConsistOf(HavePrefix("workload payments: check /: get https://")))
+		write("")
+	}, SpecTimeout(2*time.Minute))
 
 	It("are changed in less than 30 seconds", func(ctx SpecContext) {
 		file := filepath.Join(folder, "main.go")

@@ -41,7 +41,7 @@ func (e endless) Dial(context.Context, string, string, int) (net.Conn, error) {
 func TestAskIsBounded(t *testing.T) {
 	e := endless{written: make(chan int, 1)}
 	_, err := ask(t.Context(), e, &topology.Workload{Name: "web"}, "/api")
-	if want := "the answer of web to /api is longer than 1048576 bytes"; err == nil || err.Error() != want {
+	if want := "ask web for /api: the answer is longer than 1048576 bytes"; err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}
 	if n := <-e.written; n > 4<<20 {

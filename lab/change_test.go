@@ -676,7 +676,7 @@ func TestUpRemovesAProgramThatWasLeft(t *testing.T) {
 		if done := []string{"Sidecars.Remove synthetic"}; !slices.Equal(w.mutations, done) {
 			t.Errorf("it changed %v, want %v", w.mutations, done)
 		}
-		if want := []string{"noted synthetic was left beside the clusters: removes it", "changed "}; !slices.Equal(said, want) {
+		if want := []string{"remarked synthetic was left beside the clusters: removes it", "changed "}; !slices.Equal(said, want) {
 			t.Errorf("said %q, want %q", said, want)
 		}
 	})

@@ -52,7 +52,7 @@ func (d *Driver) start(ctx context.Context, lab string, n Node) error {
 		return err
 	}
 	if !networked {
-		plan.Note(ctx, "the lab's network is gone: makes it again")
+		plan.Remark(ctx, "the lab's network is gone: makes it again")
 		if _, _, err := d.Parts.Networks.Ensure(ctx, lab); err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func (u *up) cluster(ctx context.Context, c *topology.Cluster) error {
 		}
 		if !whole {
 			plan.Did(ctx)
-			plan.Note(ctx, "was left half-made by an earlier up: makes it anew")
+			plan.Remark(ctx, "was left half-made by an earlier up: makes it anew")
 			if err := u.Parts.Nodes.Delete(ctx, c.Lab, c.Name); err != nil {
 				return err
 			}

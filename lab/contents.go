@@ -96,6 +96,7 @@ func verifyStep(from, to *topology.Workload) plan.ID {
 }
 func pageStep(w *topology.Workload) plan.ID     { return plan.ID("page/" + w.Name) }
 func runsStep(w *topology.Workload) plan.ID     { return plan.ID("runs/" + w.Name) }
+func checkStep(w *topology.Workload) plan.ID    { return plan.ID("check/" + w.Name) }
 func presentsStep(w *topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID         { return plan.ID("kubeconfig/" + lab) }
 
@@ -189,6 +190,13 @@ func (u *up) lookAt(c *contents, w *topology.Workload) {
 	if w.Shows() {
 		c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) },
 			runsStep(w), metallbStep(w.Cluster()))
+	}
+	if w.Own != nil && w.Own.Check != nil {
+		after := []plan.ID{runsStep(w), metallbStep(w.Cluster())}
+		if w.Checker != nil {
+			after = append(after, runsStep(w.Checker))
+		}
+		c.step(checkStep(w), w.Name+" answers its check", func(ctx context.Context) error { return u.check(ctx, w) }, after...)
 	}
 	if w.URL() != "" {
 		c.step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))

@@ -132,7 +132,7 @@ func (f federating) relate(ctx context.Context) (is spire.Relationship, err erro
 		// It has fedlab's label, so that fedlab may remove it. The lab's own is there:
 		// the relationship does not go in between.
 		plan.Did(ctx)
-		plan.Note(ctx, fmt.Sprintf("%s stands in the way of the lab's own in cluster %s: removes it", other, f.truster.Place.Cluster.Name))
+		plan.Remark(ctx, fmt.Sprintf("%s stands in the way of the lab's own in cluster %s: removes it", other, f.truster.Place.Cluster.Name))
 		return is, f.truster.Objects.Delete(ctx, access.ObjectKey{APIVersion: resource.APIVersion, Kind: resource.Kind, Name: other.Resource})
 	}
 	return is, nil
@@ -144,7 +144,7 @@ func (f federating) relate(ctx context.Context) (is spire.Relationship, err erro
 func (f federating) apply(ctx context.Context, resource spire.Resource, there bool, why error) error {
 	plan.Did(ctx)
 	if there {
-		plan.Note(ctx, fmt.Sprintf("%s %s is not as it should be: %s: writes it again", resource.Kind, resource.Metadata.Name, why))
+		plan.Remark(ctx, fmt.Sprintf("%s %s is not as it should be: %s: writes it again", resource.Kind, resource.Metadata.Name, why))
 	}
 	if err := f.reachable(ctx); err != nil {
 		return err

@@ -150,7 +150,7 @@ func TestResourcesThatAPersonChanged(t *testing.T) {
 
 				var notes []string
 				d.Observe = func(e plan.Event) {
-					if e.State == plan.Noted && strings.HasPrefix(string(e.Step), "federate/") {
+					if e.State == plan.Remarked && strings.HasPrefix(string(e.Step), "federate/") {
 						notes = append(notes, e.Note)
 					}
 				}

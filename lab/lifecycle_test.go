@@ -291,7 +291,7 @@ func TestUpMakesANetworkAgain(t *testing.T) {
 		}
 		var notes []string
 		d.Observe = func(e plan.Event) {
-			if e.State == plan.Noted && strings.Contains(e.Note, "network") {
+			if e.State == plan.Remarked && strings.Contains(e.Note, "network") {
 				notes = append(notes, e.Note)
 			}
 		}
@@ -317,7 +317,7 @@ func TestALabNeedsNoKubeconfigFile(t *testing.T) {
 		w.noFiles = errors.New("read kubeconfig files: config: is a directory")
 		var notes []string
 		d.Observe = func(e plan.Event) {
-			if e.State == plan.Noted && strings.HasPrefix(e.Note, "goes on ") {
+			if e.State == plan.Remarked && strings.HasPrefix(e.Note, "goes on ") {
 				notes = append(notes, e.Note)
 			}
 		}

@@ -98,7 +98,7 @@ func (t *teller) look(ctx context.Context, pods access.Pods) ([]byte, error) {
 // oneCall bounds a look at what a program tells: its own calls end before.
 const oneCall = 15 * time.Second
 
-// ask gets what a program answers in plain HTTP, through the Kubernetes API, so that
+// ask gets what a program tells in plain HTTP, through the Kubernetes API, so that
 // it works for programs that are not exposed, too.
 func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path string) (text []byte, err error) {
 	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
@@ -108,35 +108,40 @@ func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path strin
 	if len(names) == 0 {
 		return nil, fmt.Errorf("%s has no ready pod", w.Name)
 	}
+	status, text, err := get(ctx, func(ctx context.Context) (net.Conn, error) { return pods.Dial(ctx, w.Namespace, names[0], w.App.Port) }, path)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("the answer is %d %s", status, http.StatusText(status))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for %s: %w", w.Name, path, err)
+	}
+	return text, nil
+}
+
+// get gets a path by plain HTTP from what dial connects to. It takes any status for an
+// answer.
+func get(ctx context.Context, dial func(context.Context) (net.Conn, error), path string) (status int, text []byte, err error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return pods.Dial(ctx, w.Namespace, names[0], w.App.Port)
-		},
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}
 	ctx, cancel := context.WithTimeout(ctx, oneCall)
 	defer cancel()
 	// The host is not looked up, and a page answers to this name, whatever it is called.
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s for %s: %w", w.Name, path, err)
+		return 0, nil, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask %s for %s: %s", w.Name, path, response.Status)
-	}
 	text, err = io.ReadAll(io.LimitReader(response.Body, longestAnswer+1))
-	if err != nil {
-		return nil, fmt.Errorf("read the answer of %s to %s: %w", w.Name, path, err)
+	if err == nil && len(text) > longestAnswer {
+		err = fmt.Errorf("the answer is longer than %d bytes", longestAnswer)
 	}
-	if len(text) > longestAnswer {
-		return nil, fmt.Errorf("the answer of %s to %s is longer than %d bytes", w.Name, path, longestAnswer)
-	}
-	return text, nil
+	return response.StatusCode, text, err
 }
 
 // longestAnswer is more than a program tells of some hundred calls.

@@ -31,7 +31,7 @@ func (s *survey) removeSurplus(ctx context.Context) error {
 			continue
 		}
 		plan.Did(ctx)
-		plan.Note(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
+		plan.Remark(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
 		if err := s.Parts.Nodes.Delete(ctx, lab, n.Cluster); err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func (s *survey) removeSurplus(ctx context.Context) error {
 	}
 	for _, program := range programs {
 		plan.Did(ctx)
-		plan.Note(ctx, program+" was left beside the clusters: removes it")
+		plan.Remark(ctx, program+" was left beside the clusters: removes it")
 		if err := s.Parts.Sidecars.Remove(ctx, lab, program); err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 			continue
 		}
 		plan.Did(ctx)
-		plan.Note(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
+		plan.Remark(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
 		secrets := []string{topology.Database{Release: r.Name}.Secret()}
 		if r.Name == spireRelease {
 			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret}

@@ -211,7 +211,7 @@ func (u *up) exportKubeconfig(ctx context.Context) error {
 // missing for it.
 func without(ctx context.Context, what string, err error) error {
 	if file := (*KubeconfigFileError)(nil); errors.As(err, &file) && ctx.Err() == nil {
-		plan.Note(ctx, fmt.Sprintf("%s: %v", what, file))
+		plan.Remark(ctx, fmt.Sprintf("%s: %v", what, file))
 		return nil
 	}
 	return err

@@ -292,7 +292,7 @@ func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
 				d := w.driver(t)
 				var notes []string
 				d.Observe = func(e plan.Event) {
-					if e.State == plan.Noted && strings.Contains(e.Note, "half-made") {
+					if e.State == plan.Remarked && strings.Contains(e.Note, "half-made") {
 						notes = append(notes, string(e.Step))
 					}
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -303,9 +304,20 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	if err == nil && v.networked() && w.Shows() {
 		err = server.because(*is, v.checkSVID(ctx, c.in, w, server.bundle))
 	}
+	if err == nil && w.Own != nil && w.Own.Check != nil {
+		err = v.checked(ctx, w)
+	}
 	s.Health = health(err)
 	s.Cause = causeOf(err)
 	return s
+}
+
+// checked is checked, on what a visit is connected to.
+func (v *visit) checked(ctx context.Context, w *topology.Workload) error {
+	if by := w.Checker; by != nil && !v.clusters[by.Cluster()].answers() {
+		return fmt.Errorf("nobody can check it: cluster %s, where %s runs, does not answer", by.Cluster().Name, by.Name)
+	}
+	return checked(ctx, func(c *topology.Cluster) access.Cluster { return v.clusters[c].in }, w)
 }
 
 // remarks lists the resources of a server's cluster that a person has to know of.

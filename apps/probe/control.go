@@ -15,6 +15,8 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
@@ -49,6 +51,7 @@ func newControl(own *identity.Source, api workloadAPI, streams http.Handler) htt
 	mux.HandleFunc("GET /holding", c.holding)
 	mux.HandleFunc("POST /token", c.token)
 	mux.HandleFunc("POST /validate", c.validate)
+	mux.HandleFunc("POST /get", c.get)
 	return mux
 }
 
@@ -98,7 +101,7 @@ func partyOf(svid *x509svid.SVID, holder identity.Holder) *traffic.Party {
 }
 
 func (c control) token(w http.ResponseWriter, r *http.Request) {
-	question, ok := c.read(w, r)
+	question, ok := c.question(w, r)
 	if !ok {
 		return
 	}
@@ -114,7 +117,7 @@ func (c control) token(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c control) validate(w http.ResponseWriter, r *http.Request) {
-	question, ok := c.read(w, r)
+	question, ok := c.question(w, r)
 	if !ok {
 		return
 	}
@@ -130,11 +133,46 @@ func (c control) validate(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// read reads a question; it answers itself when it is none.
-func (c control) read(w http.ResponseWriter, r *http.Request) (question traffic.JWT, ok bool) {
-	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, questionLimit))
-	decoder.DisallowUnknownFields()
-	err := decoder.Decode(&question)
+// getBound is how long a request of a check may take.
+const getBound = 5 * time.Second
+
+// get makes one request with the probe's SVID. It follows no redirect, and takes any
+// status for an answer.
+func (c control) get(w http.ResponseWriter, r *http.Request) {
+	var get traffic.Get
+	err := decode(w, r, &get)
+	var server spiffeid.ID
+	if err == nil {
+		server, err = spiffeid.FromString(get.Server)
+	}
+	var request *http.Request
+	if err == nil {
+		ctx, cancel := context.WithTimeout(r.Context(), getBound)
+		defer cancel()
+		request, err = http.NewRequestWithContext(ctx, http.MethodGet, get.URL, nil)
+	}
+	if err == nil && request.URL.Scheme != "https" {
+		err = fmt.Errorf("the URL is %q: want one of https", get.URL)
+	}
+	if err != nil {
+		c.refuse(w, http.StatusBadRequest, fmt.Errorf("read question: %w", err))
+		return
+	}
+	transport := &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: tlsconfig.MTLSClientConfig(c.own, c.own, tlsconfig.AuthorizeID(server)), ForceAttemptHTTP2: true,
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		service.JSON(w, http.StatusOK, traffic.Got{Problem: err.Error()})
+		return
+	}
+	service.JSON(w, http.StatusOK, traffic.Got{Status: response.StatusCode})
+	_ = response.Body.Close() // only the status is wanted
+}
+
+// question reads a question about a JWT-SVID; it answers itself when it is none.
+func (c control) question(w http.ResponseWriter, r *http.Request) (question traffic.JWT, ok bool) {
+	err := decode(w, r, &question)
 	if err == nil && question.Audience == "" {
 		err = errors.New("audience is empty")
 	}
@@ -143,6 +181,12 @@ func (c control) read(w http.ResponseWriter, r *http.Request) (question traffic.
 		return question, false
 	}
 	return question, true
+}
+
+func decode(w http.ResponseWriter, r *http.Request, question any) error {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, questionLimit))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(question)
 }
 
 func (c control) refuse(w http.ResponseWriter, status int, err error) {

@@ -322,6 +322,26 @@ func TestHolding(t *testing.T) {
 	}
 }
 
+// A probe makes one request with its SVID, of any server whose SPIFFE ID it is told.
+func TestGet(t *testing.T) {
+	called, caller := pair(t)
+	ctx := t.Context()
+	status, err := caller.Get(ctx, traffic.Get{URL: "https://" + called.careful + "/healthz", Server: called.id})
+	if err != nil || status/100 != 2 {
+		t.Errorf("the answer is %d, %v", status, err)
+	}
+	for _, tt := range []struct{ url, server, want string }{
+		{"https://" + called.careful, called.id + "/other", `unexpected ID "` + called.id + `"`},
+		{"http://" + called.careful, called.id, "want one of https"},
+		{"https://" + called.careful, "cluster1.com", "read question: "},
+		{"https://127.0.0.1:1", called.id, "connection refused"},
+	} {
+		if _, err := caller.Get(ctx, traffic.Get{URL: tt.url, Server: tt.server}); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s of %s: error is %v, want %q", tt.url, tt.server, err, tt.want)
+		}
+	}
+}
+
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	called, caller := pair(t)

@@ -49,7 +49,7 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 		}
 		t.Workloads = append(t.Workloads, workload)
 	}
-	return t.Placed(topology.Topology{}), nil
+	return t.WithCheckers().Placed(topology.Topology{}), nil
 }
 
 // trustDomain returns a trust domain of a cluster.
@@ -129,7 +129,21 @@ func (w Workload) ownProgram() (*topology.Own, error) {
 	for _, image := range w.Images {
 		own.Images = append(own.Images, topology.OwnImage(image))
 	}
-	if w.Identity == nil || w.Identity.FederatesWith == nil {
+	if w.Check != nil {
+		own.Check = &topology.OwnCheck{Path: w.Check.Path, Port: w.Check.Port}
+		if w.Check.As != "" {
+			td, err := spiffeid.TrustDomainFromString(w.Check.As)
+			if err != nil {
+				return nil, err
+			}
+			own.Check.As = td
+		}
+	}
+	if w.Identity == nil {
+		return own, nil
+	}
+	own.Hint = w.Identity.Hint
+	if w.Identity.FederatesWith == nil {
 		return own, nil
 	}
 	own.FederatesWith = []spiffeid.TrustDomain{}

@@ -30,6 +30,9 @@ func (a apps) complete(l Lab) Lab {
 		w := &l.Spec.Workloads[i]
 		w.Name = cmp.Or(w.Name, w.App)
 		w.Identity = completeIdentity(w.Identity)
+		if w.Check != nil {
+			w.Check = &Check{Path: w.Check.Path, Port: cmp.Or(w.Check.Port, w.Port), As: w.Check.As}
+		}
 	}
 	trust := trustOf(l.Spec.relationships())
 	for i := range l.Spec.Workloads {

@@ -283,6 +283,7 @@ func workloadObject(a apps) *object {
 			{name: "images", value: list(nested(imageObject()), 1, maxImages), says: "How each image of your own gets into the nodes. A changed one restarts its pods with the next `up`."},
 			{name: "identity", value: nested(identityObject()), says: "What your program is registered with."},
 			{name: "port", value: number(1, 65535), says: "The port at which peers call your program: that of its one Service of type LoadBalancer, which gets the workload's address. `up` then also looks whether it presents its X509-SVID there."},
+			{name: "check", value: nested(checkObject()), says: "A request that your program answers with a status from 200 to 299 when it is well. `up` waits for it, and `status` looks at it."},
 		},
 		choice: [][]string{{"app"}, {"chart"}, {"manifests"}},
 	}
@@ -308,17 +309,30 @@ func imageObject() *object {
 	}
 }
 
+func checkObject() *object {
+	return &object{
+		says: "A request by which your program is seen to be well.",
+		fields: []field{
+			{name: "path", value: matching("path of a URL", `^/[^\s#]*$`, 1024, "a path that starts with a slash", "/healthz"), required: true, says: "What is asked for."},
+			{name: "port", value: number(1, 65535), derived: "the workload's `port`", says: "The port that answers."},
+			{name: "as", value: trustDomain(), says: "The trust domain as which it is asked, by HTTPS with an X509-SVID, at the workload's address: a probe runs there. " +
+				"Without it a pod of the program is asked through the cluster's API, by plain HTTP."},
+		},
+	}
+}
+
 func identityObject() *object {
 	return &object{
 		says: "What a program of your own is registered with, as in a ClusterSPIFFEID.",
 		fields: []field{
 			{name: "namespace", value: label(maxNodeName, "shop"), required: true, says: "The namespace of all its objects; `up` makes it."},
 			{name: "serviceAccount", value: subdomainName("payments"), fallback: defaultServiceAccount, says: "The service account that its pods run as."},
-			{name: "path", value: matching("path of a SPIFFE ID", `^(/[a-zA-Z0-9._-]+)+$`, 2048, "segments of letters, digits, dots, dashes and underscores, each after a slash", "/payments"),
-				derived: "`/ns/<namespace>/sa/<serviceAccount>`", says: "The path of its SPIFFE ID."},
+			{name: "path", value: matching("path of a SPIFFE ID", `^/.*$`, 2048, "segments of letters, digits, dots, dashes and underscores, each after a slash, or a template of a ClusterSPIFFEID", "/payments"),
+				derived: "`/ns/<namespace>/sa/<serviceAccount>`", says: "The path of its SPIFFE ID, which may be a template."},
 			{name: "dnsNames", value: list(template("DNS name", "payments.shop.svc"), 0, maxDNSNames), says: "DNS names of its X509-SVIDs, as templates of a ClusterSPIFFEID."},
 			{name: "ttl", value: duration(minSVIDTTL, maxSVIDTTL), derived: "that of its trust domain", says: "The life of its X509-SVIDs."},
 			{name: "selectors", value: list(template("selector", "k8s:pod-label:app:payments"), 0, maxSelectors), says: "Selectors besides those of namespace and service account, as templates of a ClusterSPIFFEID."},
+			{name: "hint", value: matching("hint", `^[^\s].*$`, 1024, "text", "internal"), derived: "`fedlab`", says: "What tells a program with several identities which one this is, by the Workload API."},
 			{name: "federatesWith", value: list(trustDomain(), 0, maxTrusted), derived: "all that its trust domain trusts", says: "The trust domains whose bundles it receives."},
 		},
 	}

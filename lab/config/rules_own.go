@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -56,7 +58,7 @@ func (c *checker) foreignFields(i int, w Workload) {
 	for _, f := range []struct {
 		name  string
 		there bool
-	}{{"values", w.Values != nil}, {"images", w.Images != nil}, {"identity", w.Identity != nil}, {"port", w.Port != 0}} {
+	}{{"values", w.Values != nil}, {"images", w.Images != nil}, {"identity", w.Identity != nil}, {"port", w.Port != 0}, {"check", w.Check != nil}} {
 		if f.there {
 			c.report(workloadPath(i, f.name), f.name+" is for a program of your own, and this is app "+quote(w.App), "remove the field")
 		}
@@ -90,6 +92,45 @@ func (c *checker) ownLives() {
 		td := c.lab.Spec.TrustDomains[at]
 		if most := longestSVID(td.CA.TTL); w.Identity.TTL > most {
 			c.report(workloadPath(i, "identity.ttl"), fmt.Sprintf("%s is longer than a sixth of ca.ttl of %s, which is %s", w.Identity.TTL, td.Name, td.CA.TTL), fmt.Sprintf("at most %s", most))
+		}
+	}
+}
+
+// ownPaths fills in the templates of paths as the controller manager will.
+func (c *checker) ownPaths() {
+	for i, w := range c.lab.Spec.Workloads {
+		home, err := spiffeid.TrustDomainFromString(c.lab.Spec.home(w))
+		if !w.own() || w.Identity == nil || err != nil || w.Identity.Path == "" {
+			continue
+		}
+		if _, err := (topology.WorkloadSpec{Name: w.Name, App: w.app()}).SPIFFEID(home, w.Identity.Namespace); err != nil {
+			c.report(workloadPath(i, "identity.path"), err.Error(), "such as /payments, or /{{ .PodSpec.ServiceAccountName }}")
+		}
+	}
+}
+
+func (c *checker) ownChecks() {
+	for i, w := range c.lab.Spec.Workloads {
+		if !w.own() || w.Check == nil {
+			continue
+		}
+		if w.Check.Port == 0 && !c.misread(workloadPath(i, "check")) {
+			c.report(workloadPath(i, "check.port"), "missing", "add the port that answers, or port to the workload")
+		}
+		as, home := w.Check.As, c.lab.Spec.home(w)
+		if as == "" {
+			continue
+		}
+		if known := c.trustDomains(); known.lack(as) {
+			c.report(workloadPath(i, "check.as"), "no cluster names trust domain "+quote(as), choose(as, known.right))
+			continue
+		}
+		switch {
+		case w.Port == 0:
+			c.report(workloadPath(i, "check.as"), "the program has no port, so that "+as+" cannot call it", "add port to the workload, or remove as")
+		case home != "" && as != home && c.trustRead() && !c.trust[direction{as, home}]:
+			c.report(workloadPath(i, "check.as"), fmt.Sprintf("%s does not trust %s, and cannot verify the program", as, quote(home)),
+				"add to spec.federation: - {from: "+as+", to: "+home+"}")
 		}
 	}
 }

@@ -128,10 +128,18 @@ type Workload struct {
 	Images      []Image        `json:"images,omitempty" yaml:"images,omitempty"`
 	Identity    *Identity      `json:"identity,omitempty" yaml:"identity,omitempty"`
 	Port        int            `json:"port,omitempty" yaml:"port,omitempty"`
+	Check       *Check         `json:"check,omitempty" yaml:"check,omitempty"`
 }
 
 // own reports whether the program is one's own.
 func (w Workload) own() bool { return w.Chart != "" || w.Manifests != "" }
+
+// Check is what a program of one's own answers when it is well.
+type Check struct {
+	Path string `json:"path" yaml:"path"`
+	Port int    `json:"port,omitempty" yaml:"port,omitempty"`
+	As   string `json:"as,omitempty" yaml:"as,omitempty"`
+}
 
 // Image says how the image of a program of one's own gets into the nodes.
 type Image struct {
@@ -149,6 +157,7 @@ type Identity struct {
 	DNSNames       []string `json:"dnsNames,omitempty" yaml:"dnsNames,flow,omitempty"`
 	TTL            Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 	Selectors      []string `json:"selectors,omitempty" yaml:"selectors,omitempty"`
+	Hint           string   `json:"hint,omitempty" yaml:"hint,omitempty"`
 	FederatesWith  Names    `json:"federatesWith,omitzero" yaml:"federatesWith,flow,omitempty"`
 }
 

@@ -95,6 +95,7 @@ func TestRunTellsWhatChanged(t *testing.T) {
 	p := planOf(t,
 		plan.Step{Name: "a/changed", Do: func(ctx context.Context) error {
 			plan.Note(ctx, "waiting for the API")
+			plan.Remark(ctx, "goes on without it")
 			plan.Did(ctx)
 			return nil
 		}},
@@ -105,7 +106,7 @@ func TestRunTellsWhatChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "1/2 a/changed started \n1/2 a/changed noted waiting for the API\n1/2 a/changed changed \n" +
+	want := "1/2 a/changed started \n1/2 a/changed noted waiting for the API\n1/2 a/changed remarked goes on without it\n1/2 a/changed changed \n" +
 		"2/2 b/unchanged started \n2/2 b/unchanged unchanged "
 	if got := strings.Join(states, "\n"); got != want {
 		t.Errorf("events:\n%s\nwant:\n%s", got, want)

@@ -24,7 +24,8 @@ type Event struct {
 	Took time.Duration
 	// Err is set when State is Failed or Cancelled.
 	Err error
-	// Note is what a running step says about itself; set when State is Noted.
+	// Note is what a running step says about itself; set when State is Noted or
+	// Remarked.
 	Note string
 }
 
@@ -34,8 +35,10 @@ type State string
 // The states of a step. A step that was not reached because another one failed
 // has no event.
 const (
-	Started   State = "started"
-	Noted     State = "noted"
+	Started State = "started"
+	Noted   State = "noted"
+	// Remarked: the note is for people to read, however soon the step ends.
+	Remarked  State = "remarked"
 	Changed   State = "changed"
 	Unchanged State = "unchanged"
 	Failed    State = "failed"
@@ -186,8 +189,14 @@ func Did(ctx context.Context) {
 
 // Note tells the observer what the step whose context this is does just now, or
 // waits for. Outside of a plan it does nothing.
-func Note(ctx context.Context, note string) {
+func Note(ctx context.Context, note string) { say(ctx, Noted, note) }
+
+// Remark tells the observer what the step whose context this is has found or done that
+// people should read. Outside of a plan it does nothing.
+func Remark(ctx context.Context, remark string) { say(ctx, Remarked, remark) }
+
+func say(ctx context.Context, state State, note string) {
 	if r, ok := ctx.Value(recorderKey{}).(*recorder); ok {
-		r.events <- Event{Step: r.step.Name, Title: r.step.Title, Typical: r.step.Typical, State: Noted, Note: note}
+		r.events <- Event{Step: r.step.Name, Title: r.step.Title, Typical: r.step.Typical, State: state, Note: note}
 	}
 }

@@ -166,10 +166,17 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 			DNSNameTemplates: w.App.DNSNames,
 			TTL:              ttl,
 			FederatesWith:    names,
-			Hint:             Hint,
+			Hint:             hintOf(w),
 			ClassName:        w.Member.Server.Class,
 		},
 	}
+}
+
+func hintOf(w *topology.Workload) string {
+	if w.Own != nil && w.Own.Hint != "" {
+		return w.Own.Hint
+	}
+	return Hint
 }
 
 // ResourceName returns the name of the ClusterFederatedTrustDomain of a trust.

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"text/template"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // App is a program that a workload may run: its identity, the names that it has
@@ -50,7 +52,8 @@ const SyntheticTrustDomain = "synthetic.test"
 
 // Probe is the program by which scenarios call from one trust domain to another
 // and look at what the Workload API hands out. It is no app of the lab file:
-// WithProbes puts one into each trust domain while scenarios run.
+// WithProbes puts one into each trust domain while scenarios run, and WithCheckers one
+// into those as which programs are checked.
 func Probe() App {
 	return App{
 		Name:           "probe",
@@ -62,6 +65,9 @@ func Probe() App {
 		Calls:          []string{"probe"},
 	}
 }
+
+// ProbeControlPort is where a probe takes orders, on its pod's loopback address alone.
+const ProbeControlPort = 8080
 
 // podLabels returns the labels of a workload's pods that its SPIFFE ID is made
 // of.
@@ -78,7 +84,7 @@ func (w WorkloadSpec) podLabels() map[string]string {
 
 // idPath fills in the template of the workload's SPIFFE ID as the controller
 // manager does (its pkg/spireentry, RenderPodEntry).
-func (w WorkloadSpec) idPath(namespace string) (string, error) {
+func (w WorkloadSpec) idPath(td spiffeid.TrustDomain, namespace string) (string, error) {
 	parsed, err := template.New(w.App.Name).Option("missingkey=error").Parse(w.App.IDTemplate)
 	if err != nil {
 		return "", err
@@ -87,7 +93,12 @@ func (w WorkloadSpec) idPath(namespace string) (string, error) {
 		Namespace string
 		Labels    map[string]string
 	}
+	type spec struct{ ServiceAccountName string }
 	var path strings.Builder
-	err = parsed.Execute(&path, struct{ PodMeta meta }{meta{namespace, w.podLabels()}})
+	err = parsed.Execute(&path, struct {
+		TrustDomain string
+		PodMeta     meta
+		PodSpec     spec
+	}{td.Name(), meta{namespace, w.podLabels()}, spec{w.App.ServiceAccount}})
 	return path.String(), err
 }

@@ -210,6 +210,9 @@ type Workload struct {
 	// Expose is the address on this machine that answers for the workload;
 	// the zero value where it is not exposed.
 	Expose netip.AddrPort
+	// Checker is the probe that asks the workload whether it is well; nil where none
+	// does.
+	Checker *Workload
 	// Calls are the workloads that it calls, Callers those that call it.
 	Calls, Callers []*Workload
 	// FederatesWith are the trust domains whose bundles it receives beside its own:

@@ -165,6 +165,13 @@ func (r *resolver) resolveCalls() error {
 				to.Callers = append(to.Callers, w)
 			}
 		}
+		if w.Own == nil || w.Own.Check == nil || w.Own.Check.As == (spiffeid.TrustDomain{}) {
+			continue
+		}
+		probe := ProbeOf(w.Own.Check.As)
+		if w.Checker = r.workloads[probe]; w.Checker == nil {
+			return fmt.Errorf("check of workload %s: %w", w.Name, &UnknownError{r.Name, "workload", probe})
+		}
 	}
 	return nil
 }

@@ -205,6 +205,22 @@ type Own struct {
 	// FederatesWith are the trust domains whose bundles the workload receives beside
 	// its own. Nil are all that its own trusts.
 	FederatesWith []spiffeid.TrustDomain
+	// Hint tells the program which of several identities this one is; empty is that of
+	// the demo programs.
+	Hint string `json:",omitempty"`
+	// Check is what the program answers when it is well; nil where nobody asks it.
+	Check *OwnCheck `json:",omitempty"`
+}
+
+// OwnCheck is a request that a program of the person's own answers with a status from
+// 200 to 299 when it is well.
+type OwnCheck struct {
+	Path string
+	Port int
+	// As is the trust domain of the probe that asks, with its SVID and by HTTPS, at the
+	// workload's address. The zero value is none: the cluster's API leads to the port
+	// of a pod, which is asked by plain HTTP.
+	As spiffeid.TrustDomain `json:",omitzero"`
 }
 
 // OwnImage is the image of a program that fedlab does not bring along. Exactly one of
@@ -233,7 +249,7 @@ func (w WorkloadSpec) URL() string {
 // SPIFFEID returns the identity that the workload is registered with when it runs in
 // a namespace. The error says what is wrong with the template of its app.
 func (w WorkloadSpec) SPIFFEID(td spiffeid.TrustDomain, namespace string) (spiffeid.ID, error) {
-	path, err := w.idPath(namespace)
+	path, err := w.idPath(td, namespace)
 	if err != nil {
 		return spiffeid.ID{}, fmt.Errorf("SPIFFE ID of workload %s: %w", w.Name, err)
 	}
@@ -247,17 +263,43 @@ func ProbeOf(td spiffeid.TrustDomain) string { return "probe-" + td.Name() }
 // WithProbes returns t with a probe for each trust domain. Each probe may call each
 // other.
 func (t Topology) WithProbes() Topology {
-	t.Workloads = slices.Clone(t.Workloads)
 	var names []string
 	for _, td := range t.TrustDomains {
 		names = append(names, ProbeOf(td.Name))
 	}
 	for _, td := range t.TrustDomains {
 		own := ProbeOf(td.Name)
-		t.Workloads = append(t.Workloads, WorkloadSpec{
-			Name: own, App: Probe(), Cluster: td.Cluster, TrustDomain: td.Name,
-			Calls: slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own }),
-		})
+		t = t.withProbe(td, slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == own })...)
 	}
+	return t
+}
+
+// WithCheckers returns t with a probe for each trust domain as which a workload is
+// checked.
+func (t Topology) WithCheckers() Topology {
+	for _, td := range t.TrustDomains {
+		var checks []string
+		for _, w := range t.Workloads {
+			if w.Own != nil && w.Own.Check != nil && w.Own.Check.As == td.Name {
+				checks = append(checks, w.Name)
+			}
+		}
+		if len(checks) > 0 {
+			t = t.withProbe(td, checks...)
+		}
+	}
+	return t
+}
+
+// withProbe returns t with a probe of a trust domain that calls these workloads, besides
+// those that it may call already.
+func (t Topology) withProbe(td TrustDomainSpec, calls ...string) Topology {
+	t.Workloads = slices.Clone(t.Workloads)
+	i := slices.IndexFunc(t.Workloads, func(w WorkloadSpec) bool { return w.Name == ProbeOf(td.Name) })
+	if i < 0 {
+		i = len(t.Workloads)
+		t.Workloads = append(t.Workloads, WorkloadSpec{Name: ProbeOf(td.Name), App: Probe(), Cluster: td.Cluster, TrustDomain: td.Name})
+	}
+	t.Workloads[i].Calls = append(slices.Clone(t.Workloads[i].Calls), calls...)
 	return t
 }

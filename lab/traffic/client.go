@@ -41,6 +41,19 @@ type Validated struct {
 	Invalid string `json:"invalid,omitempty"` // why it is refused
 }
 
+// Get is a request that a probe makes once, with its own SVID.
+type Get struct {
+	URL string `json:"url"`
+	// Server is the SPIFFE ID that the server must present.
+	Server string `json:"server"`
+}
+
+// Got is what came of a Get: a status, or the problem on the way to it.
+type Got struct {
+	Status  int    `json:"status,omitempty"`
+	Problem string `json:"problem,omitempty"`
+}
+
 // InvalidError says that a Workload API was asked, and refused a JWT-SVID.
 type InvalidError struct{ Reason string }
 
@@ -98,6 +111,17 @@ func (p *Probe) Validate(ctx context.Context, audience, token string) (string, e
 		err = errors.New("the answer names nobody")
 	}
 	return got.ID, doing(err, "validate a JWT-SVID for %q", audience)
+}
+
+// Get has the probe make a request, and returns the status of the answer. The error
+// says why there is none.
+func (p *Probe) Get(ctx context.Context, get Get) (status int, err error) {
+	var got Got
+	err = p.ask(ctx, http.MethodPost, "/get", get, &got)
+	if err == nil && got.Problem != "" {
+		err = errors.New(got.Problem)
+	}
+	return got.Status, doing(err, "get %s", get.URL)
 }
 
 // doing says what was being done when there was an error.

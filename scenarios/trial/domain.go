@@ -67,9 +67,6 @@ func (d Domain) Probe() *traffic.Probe {
 	return d.pod(map[string]string{"app.kubernetes.io/name": topology.Probe().Name})
 }
 
-// controlPort is where a probe takes orders, on its pod's loopback alone.
-const controlPort = 8080
-
 // pod returns a client of the one pod with these labels that runs the probe's
 // program, whether or not it is ready: without an identity it never is.
 func (d Domain) pod(labels map[string]string) *traffic.Probe {
@@ -82,7 +79,7 @@ func (d Domain) pod(labels map[string]string) *traffic.Probe {
 		if len(names) != 1 {
 			return nil, fmt.Errorf("%d pods of %s have the labels %v, want one", len(names), d.Cluster().Name, labels)
 		}
-		return d.Access().Pods.Dial(ctx, key.Namespace, names[0], controlPort)
+		return d.Access().Pods.Dial(ctx, key.Namespace, names[0], topology.ProbeControlPort)
 	})
 }
 

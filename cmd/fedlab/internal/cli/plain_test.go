@@ -49,6 +49,7 @@ func TestForeignText(t *testing.T) {
 			defer p.end()
 			p.Observe(plan.Event{Step: "cluster/x", State: plan.Started})
 			p.Observe(plan.Event{Step: "cluster/x", State: plan.Noted, Note: foreign})
+			p.Observe(plan.Event{Step: "cluster/x", State: plan.Remarked, Note: foreign})
 			p.heartbeat()
 			return nil
 		},

@@ -94,6 +94,10 @@ func (p *progress) take(t *track, e plan.Event) {
 		if i >= 0 {
 			t.running[i].note = e.Note
 		}
+	case plan.Remarked:
+		if i >= 0 && p.cmd.output != "json" {
+			p.cmd.printf("note %s %7s  %s: %s\n", p.position(), brief(time.Since(t.running[i].began)), e.Title, e.Note)
+		}
 	default:
 		if i >= 0 {
 			t.running = slices.Delete(t.running, i, i+1)
@@ -196,7 +200,7 @@ type event struct {
 	Of         int        `json:"of" says:"how many steps the plan has"`
 	State      plan.State `json:"state" says:"what happened: see below"`
 	Seconds    float64    `json:"seconds,omitempty" says:"how long the step took, once it has ended"`
-	Note       string     `json:"note,omitempty" says:"what the step waits for, where the state is \x60noted\x60"`
+	Note       string     `json:"note,omitempty" says:"what the step waits for, where the state is \x60noted\x60; what people should read, where it is \x60remarked\x60"`
 	Error      string     `json:"error,omitempty" says:"why the step failed, where the state is \x60failed\x60"`
 }
 

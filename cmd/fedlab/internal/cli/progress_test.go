@@ -41,6 +41,9 @@ func TestProgress(t *testing.T) {
 		noted := step(3, "cluster/market", "cluster market", plan.Noted, 0)
 		noted.Note = "waits until the node is ready: NotReady: " + strings.Repeat("so it is ", 20)
 		p.Observe(noted)
+		remarked := step(4, "cluster/broker", "cluster broker", plan.Remarked, 0)
+		remarked.Note = "goes on without its context"
+		p.Observe(remarked)
 		at(50 * time.Second)
 		p.Observe(step(3, "cluster/market", "cluster market", plan.Changed, 9960*time.Millisecond))
 		for i, name := range []string{"a", "b", "c", "d", "e"} {
@@ -56,6 +59,7 @@ func TestProgress(t *testing.T) {
 			"...  [ 1/12]     15s  images and charts; etcd 3.6.8 (15s of about 44s on two cores)",
 			"...  [ 1/12]     30s  images and charts; etcd 3.6.8 (30s of about 44s on two cores)",
 			"ok   [ 1/12]     40s  made 1 of 3: etcd 3.6.8",
+			"note [ 2/12]    0.0s  cluster broker: goes on without its context",
 			"...  [ 2/12]     45s  cluster market (waits until the node is ready: NotReady: so it is so it is so it is so it is so it is so …); cluster broker",
 			"ok   [ 3/12]     10s  cluster market",
 			"...  [ 3/12]   1m00s  cluster broker; a; b; c; and 2 more; about 40s to go",

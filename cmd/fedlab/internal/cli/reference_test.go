@@ -84,6 +84,7 @@ With ` + "`-o json`, `fedlab up`, `fedlab down` and `fedlab images build`" + ` p
 	}{
 		{plan.Started, "the step began"},
 		{plan.Noted, "the step told what it waits for"},
+		{plan.Remarked, "the step told what it has found or done that people should read"},
 		{plan.Unchanged, "the step ended and had nothing to change"},
 		{plan.Changed, "the step ended and changed something"},
 		{plan.Failed, "the step ended with an error"},
