@@ -51,7 +51,7 @@ func probes(upstreams []calls.Target) []calls.Target {
 // sees that the gateway calls, and decides by that. For whom it calls stands
 // in a header, where anybody might have put it: a thing to log, not to act on.
 // What the caller itself wrote there is dropped, as are the headers by which
-// proxies tell of their clients.
+// proxies name their clients.
 //
 // So a gateway is a deputy: who may call it may do what it may do. Its own
 // list of callers is what keeps others from that.

@@ -66,7 +66,7 @@ type Database struct {
 // overlaps, and must do nothing where all is there. It is called on each new
 // connection: a database may have come back with an empty volume.
 func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Logger) (*Database, error) {
-	// Inside a cluster, beside its service: PostgreSQL knows of no SPIFFE, and
+	// Inside a cluster, next to its service: PostgreSQL knows of no SPIFFE, and
 	// a certificate that nobody verifies would only look like security. SCRAM
 	// does not send the password.
 	where := url.URL{Scheme: "postgres", User: url.User(s.User), Host: s.Address, Path: s.Name, RawQuery: "sslmode=disable"}
