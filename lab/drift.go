@@ -76,7 +76,7 @@ type HeldBundle struct {
 
 // States of a held bundle that are not about its authorities.
 const (
-	// Unreachable: no bundle is to be had from the endpoint. There is no
+	// Unreachable: the endpoint gives no bundle. There is no
 	// connection, from here or from the truster's node, or a certificate that is
 	// not accepted, or an answer that is no bundle.
 	Unreachable federation.State = "unreachable"
@@ -235,7 +235,7 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 			return err
 		}, nil
 	}
-	// The key beside the certificate is of no use here.
+	// The key next to the certificate is of no use here.
 	var ca struct {
 		Data map[string][]byte `json:"data"`
 	}

@@ -80,7 +80,7 @@ func TestOpenWhatIsNotUp(t *testing.T) {
 					w.renew(name)
 				}
 			},
-			"", "lab quotes is not up: cluster market does not tell: it was left half-made, and the next up makes it anew",
+			"", "lab quotes is not up: cluster market does not tell: it was left half-made, and the next up makes it again",
 		},
 		"no API answers": {
 			func(w *world) {

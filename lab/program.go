@@ -72,7 +72,7 @@ func (u *up) verify(ctx context.Context, from, to *topology.Workload, by *teller
 	}})
 }
 
-// teller is a workload whose page tells of calls. Several steps may wait for what
+// teller is a workload whose page reports calls. Several steps may wait for what
 // it says: those that look at the same time share one look, which goes through
 // the API server and the kubelet.
 type teller struct {
@@ -139,5 +139,5 @@ func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path strin
 	return text, nil
 }
 
-// longestAnswer is more than a program tells of some hundred calls.
+// longestAnswer is more than a program says about some hundred calls.
 const longestAnswer = 1 << 20
