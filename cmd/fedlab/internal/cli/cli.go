@@ -57,7 +57,7 @@ const apiVersion = "fedlab.dev/v1alpha1"
 
 type cmd struct {
 	Streams
-	// unfiltered is for colours of our own, and for who looks whether there is a
+	// unfiltered is for colours of our own, and for whoever looks whether there is a
 	// terminal.
 	unfiltered                        Streams
 	lab                               string

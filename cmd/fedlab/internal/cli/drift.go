@@ -19,19 +19,19 @@ import (
 )
 
 func (c *cmd) drift() *cobra.Command {
-	var repair, mend, watch bool
+	var repair, renamed, watch bool
 	command := &cobra.Command{
 		Use:     "drift",
 		GroupID: "lab",
 		Short:   "Compare each held bundle with the bundle that its trust domain serves",
 		Long: `drift asks each server which bundles it holds, fetches from each bundle endpoint
 what that serves, and compares the two, for each relationship of the lab: in sync,
-behind, differing, foreign, empty or missing; unreachable where no bundle is to be
-had from the endpoint, hanging where it takes requests and does not answer, cut off
-here where this machine cannot connect to the lab's network, and unknown where a
-server cannot be asked. It says which authorities differ, since when, and when the
-next poll is due. What is held without a relationship is listed apart. The exit code is 0 only when all that the lab asks for is in sync, and 3
-otherwise.
+behind, differing, foreign, empty or missing; unreachable where the endpoint
+gives no bundle, hanging where it takes requests and does not answer, cut off here
+where this machine cannot connect to the lab's network, and unknown where a server
+cannot be asked. It says which authorities differ, since when, and when the next
+poll is due. What is held without a relationship is listed apart. The exit code is 0
+only when all that the lab asks for is in sync, and 3 otherwise.
 
 With --repair each bundle is set that is not what the source's own server has. It is
 read from that server through its cluster and not from the endpoint. What keeps a
@@ -41,7 +41,7 @@ With --watch it looks on until it is interrupted, and prints a line when somethi
 changes; with -o json an object.`,
 		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if mend {
+			if renamed {
 				return usage(cmd, errors.New("--mend is called --repair now"))
 			}
 			if repair && watch {
@@ -65,7 +65,7 @@ changes; with -o json an object.`,
 		},
 	}
 	command.Flags().BoolVar(&repair, "repair", false, "set each bundle that is not what its source's server has")
-	command.Flags().BoolVar(&mend, "mend", false, "")
+	command.Flags().BoolVar(&renamed, "mend", false, "")
 	_ = command.Flags().MarkHidden("mend") // it fails for a flag that is not there
 	command.Flags().BoolVar(&watch, "watch", false, "look on, and print what changes")
 	return command

@@ -40,7 +40,7 @@ removed from each file, also where one is inside of JSON, YAML or base64.`,
 					return c.json("Evidence", s)
 				}
 				for _, p := range s.Problems {
-					c.printf("not to be had: %s: %s\n", p.Path, p.Reason)
+					c.printf("not collected: %s: %s\n", p.Path, p.Reason)
 				}
 				c.printf("%d files\n", len(s.Files))
 				_, _ = fmt.Fprintln(c.Out, s.Dir)

@@ -16,7 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images"
 )
 
-// TestExitCode has each kind of error alone, with words around it, and beside
+// TestExitCode has each kind of error alone, with words around it, and next to
 // another one.
 func TestExitCode(t *testing.T) {
 	missing := &host.MissingError{Findings: []host.Finding{{Subject: "docker client"}}}

@@ -245,8 +245,8 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial
 	}), nil
 }
 
-// runnable leaves out the scenarios for which a lab lacks something, and tells of
-// them; who names one wants it to run.
+// runnable leaves out the scenarios for which a lab lacks something, and names
+// them; whoever names one wants it to run.
 func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []string) ([]trial.Scenario, error) {
 	var able []trial.Scenario
 	var lacks error
