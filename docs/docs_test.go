@@ -1,5 +1,5 @@
 // Package docs_test holds the documents to what they say: links lead somewhere,
-// paths exist, quoted messages stand in the code, tables are those of the code,
+// paths exist, quoted messages are in the code, tables are those of the code,
 // and each dependency has its reason.
 //
 // It refuses to know the command: that each command and flag exists is checked
@@ -190,8 +190,7 @@ func TestPathsExist(t *testing.T) {
 	}
 }
 
-// TestTroubleshootingQuotesTheCode: a message that was reworded is not found by
-// who looks for it.
+// TestTroubleshootingQuotesTheCode: nobody finds a message that was reworded.
 func TestTroubleshootingQuotesTheCode(t *testing.T) {
 	const document = "docs/troubleshooting.md"
 	// What others say: the kernel, runc, Kubernetes, SPIRE.
