@@ -240,7 +240,7 @@ const fetchDelay = 12 * time.Second
 // would try again a minute later.
 const staticFetchDelay = 2 * time.Second
 
-// syncing brings a held bundle in sync with its source, and no sooner than
+// syncing brings a held bundle in sync with its source, and not earlier than
 // needed.
 type syncing struct {
 	federating

@@ -225,7 +225,7 @@ func mutations() []string {
 func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial.Scenario, error) {
 	switch {
 	case r.all && len(names)+len(r.labels) > 0:
-		return nil, usage(cmd, errors.New("--all goes with neither names nor labels"))
+		return nil, usage(cmd, errors.New("--all cannot be combined with names or labels"))
 	case !r.all && len(names)+len(r.labels) == 0:
 		return nil, usage(cmd, errors.New("which scenarios? Name some, or give --label or --all; 'fedlab scenario list' lists them"))
 	}

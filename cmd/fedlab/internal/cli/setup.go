@@ -72,7 +72,7 @@ do packages, and a Docker daemon that setup has started.`,
 
 func (c *cmd) undoSetup(cmd *cobra.Command, look, forTests bool) error {
 	if forTests {
-		return usage(cmd, errors.New("--undo does not go with --for-tests"))
+		return usage(cmd, errors.New("--undo cannot be combined with --for-tests"))
 	}
 	s := &setupReport{cmd: c, look: look, undo: true, findings: []host.Finding{}, changes: []string{}}
 	err := host.Undo(cmd.Context(), host.Local(), s)
