@@ -55,15 +55,27 @@ func documents(t *testing.T) map[string][]byte {
 }
 
 // files yields the paths from the root of the files that end so, without what
-// builds and runs leave.
+// builds and runs leave, and without data of tests.
 func files(t *testing.T, suffix string) func(yield func(string) bool) {
 	t.Helper()
+	return walk(t, suffix, func(name string) bool { return name == "testdata" })
+}
+
+// withTestdata is files together with data of tests.
+func withTestdata(t *testing.T, suffix string) func(yield func(string) bool) {
+	t.Helper()
+	return walk(t, suffix, func(string) bool { return false })
+}
+
+func walk(t *testing.T, suffix string, skip func(folder string) bool) func(yield func(string) bool) {
+	t.Helper()
+	left := []string{".git", "bin", "dist", "evidence", "records"}
 	return func(yield func(string) bool) {
 		err := fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
 				return err
-			case d.IsDir() && (name == ".git" || name == "bin" || name == "evidence" || d.Name() == "testdata"):
+			case d.IsDir() && (slices.Contains(left, name) || skip(d.Name())):
 				return fs.SkipDir
 			case !d.IsDir() && strings.HasSuffix(name, suffix) && !yield(name):
 				return fs.SkipAll

@@ -60,7 +60,7 @@ func (d *Driver) Topology(ctx context.Context, lab string) (topology.Topology, e
 		if m.ask(ctx); m.tells {
 			return m.intent, nil
 		}
-		notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, m.silent)
+		notUp.What = fmt.Sprintf("cluster %s does not say what the lab is: %v", n.Cluster, m.silent)
 	}
 	return topology.Topology{}, notUp
 }

@@ -348,8 +348,8 @@ func inPlaceOf(was topology.TrustDomainSpec, asked *topology.Graph) *topology.Do
 	return taker
 }
 
-// portsFree returns nil when nobody has the ports that a cluster is to have, but
-// for those that will be free.
+// portsFree returns nil when nobody has the ports that a cluster is to have, except
+// those that will be free.
 func (d *Driver) portsFree(c *topology.Cluster, free map[netip.AddrPort]int) error {
 	var errs []error
 	for addr := range c.Ports() {

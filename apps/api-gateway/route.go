@@ -48,7 +48,7 @@ func probes(upstreams []calls.Target) []calls.Target {
 }
 
 // route takes requests to upstream in the gateway's own name. The upstream
-// sees that the gateway calls, and decides by that. For whom it calls stands
+// sees that the gateway calls, and decides by that. For whom it calls is said
 // in a header, where anybody might have put it: a thing to log, not to act on.
 // What the caller itself wrote there is dropped, as are the headers by which
 // proxies name their clients.

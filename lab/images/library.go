@@ -138,7 +138,7 @@ const (
 	// Node is the node image as well, for clusters that are to be made.
 	Node Need = 1
 	// Foundations are what the images of some demo programs stand on as well, for
-	// who needs such an image outside the node image.
+	// callers that need such an image outside the node image.
 	Foundations Need = 2
 	// All is what an archive holds.
 	All = Node | Foundations

@@ -1,5 +1,5 @@
-// Package service is what the demo's servers share once TLS has told who
-// calls: how they start, who may call them, and how they answer, so that a
+// Package service is what the demo's servers share once TLS has told who the
+// caller is: how they start, who may call them, and how they answer, so that a
 // refusal names its rule.
 //
 // It refuses to know what they are asked for.

@@ -33,9 +33,9 @@ cannot be asked. It says which authorities differ, since when, and when the next
 poll is due. What is held without a relationship is listed apart. The exit code is 0
 only when all that the lab asks for is in sync, and 3 otherwise.
 
-With --repair each bundle is set that is not what the source's own server has. It is
-read from that server through its cluster and not from the endpoint. What keeps a
-server from fetching stays as it is; 'fedlab status' names it.
+With --repair fedlab sets each bundle that differs from what the trusted domain's
+server has. It reads the bundle from that server through its cluster, not from the
+endpoint. What keeps a server from fetching stays as it is; 'fedlab status' names it.
 
 With --watch it looks on until it is interrupted, and prints a line when something
 changes; with -o json an object.`,
@@ -64,7 +64,7 @@ changes; with -o json an object.`,
 			})
 		},
 	}
-	command.Flags().BoolVar(&repair, "repair", false, "set each bundle that is not what its source's server has")
+	command.Flags().BoolVar(&repair, "repair", false, "set each bundle that differs from what the trusted domain's server has")
 	command.Flags().BoolVar(&renamed, "mend", false, "")
 	_ = command.Flags().MarkHidden("mend") // it fails for a flag that is not there
 	command.Flags().BoolVar(&watch, "watch", false, "look on, and print what changes")
