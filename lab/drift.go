@@ -276,7 +276,7 @@ func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.
 	if errors.As(unfetched, &cut) {
 		h.State = CutOffHere
 	} else if errors.As(unfetched, &hanging) {
-		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "held by the endpoint", 0, time.Time{}
+		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "kept waiting by the endpoint", 0, time.Time{}
 	} else if unfetched != nil {
 		h.State = Unreachable
 	}

@@ -169,10 +169,10 @@ func drifted() map[string]struct {
 			file:  company(federated("between: [aws.company.com, gcp.company.com]")),
 			spoil: func(_ *testing.T, _ *world, server servers) { server("gcp").hangs = true },
 			want: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 			repaired: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
 		"hanging and behind": {
@@ -182,10 +182,10 @@ func drifted() map[string]struct {
 				server("aws").held[gcpDomain].RemoveJWTAuthority("jwt-of-gcp.company.com")
 			},
 			want: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is behind: lacks JWT authority jwt-of-gcp.company.com",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is behind: lacks JWT authority jwt-of-gcp.company.com",
 			},
 			repaired: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
 		"an endpoint that is not reached from here": {

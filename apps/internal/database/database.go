@@ -41,7 +41,7 @@ func (s *Settings) Flags(flags *flag.FlagSet) {
 	flags.StringVar(&s.Address, "database-address", "", "host:port of the PostgreSQL server; required")
 	flags.StringVar(&s.Name, "database-name", "app", "name of the database")
 	flags.StringVar(&s.User, "database-user", "app", "role that connects")
-	flags.StringVar(&s.PasswordFile, "database-password-file", "/run/secrets/database/password", "file that holds the role's password")
+	flags.StringVar(&s.PasswordFile, "database-password-file", "/run/secrets/database/password", "file with the role's password")
 }
 
 // Complete returns a usage error when the address is none.

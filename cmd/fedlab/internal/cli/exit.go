@@ -285,7 +285,7 @@ func hint(err error) string {
 	case is[*docker.NoSubnetError](err):
 		return "with " + topology.RangeVariable + "=172.24.0.0/14, say, the network is taken from another range"
 	case is[*lab.SilentError](err):
-		return "'docker restart' of its node may bring it back; 'fedlab down' removes the lab with all that it holds, and 'fedlab up' then makes it again"
+		return "'docker restart' of its node may bring it back; 'fedlab down' removes the lab with everything in it, and 'fedlab up' then makes it again"
 	case is[*lab.HeldError](err):
 		return "wait until it has ended, or end that process; the next command goes on from there"
 	case errors.As(err, &boot) && boot.Pulled:
