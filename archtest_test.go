@@ -17,7 +17,7 @@ import (
 
 const module = "github.com/fedlab-dev/fedlab"
 
-// layer says what the packages at a path and below may import, beside the
+// layer says what the packages at a path and below may import, besides the
 // standard library and what is below the same path. The longest path counts.
 type layer struct {
 	path string
@@ -66,10 +66,10 @@ func layers() []layer {
 
 		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", "lab/traffic", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/demo", []string{"lab/topology", "lab/spire", goSPIFFE}, "the demo programs are guests: they know what a workload is, and nothing of who runs it"},
-		{"lab/access", nil, "the ports are the ground floor: who acts through them, and who implements them, need not know each other"},
+		{"lab/access", nil, "the ports are the ground floor: whoever acts through them and whoever implements them do not have to know each other"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
-		{"lab/topology", []string{goSPIFFE}, "intent is values: who reads them need not know what runs"},
-		{"lab/config", []string{"lab/topology", goSPIFFE, "go.yaml.in/yaml/v3", "github.com/google/jsonschema-go"}, "the lab file is one way to write intent down; nothing but that is known here"},
+		{"lab/topology", []string{goSPIFFE}, "intent is values: whoever reads them does not have to know what runs"},
+		{"lab/config", []string{"lab/topology", goSPIFFE, "go.yaml.in/yaml/v3", "github.com/google/jsonschema-go"}, "the lab file is one way to write intent down; only that is known here"},
 		{"lab/plan", nil, "a plan is data, and knows nothing of what its steps do"},
 		{"lab/check", nil, "waiting knows nothing of what is waited for"},
 		{"lab/federation", []string{goSPIFFE}, "rules on bundles are pure: they are told what servers said"},
@@ -311,7 +311,7 @@ func TestImportRulesRefuse(t *testing.T) {
 	}
 }
 
-// TestPackagesSayWhatTheyAreFor: every package has one doc comment, beside its
+// TestPackagesSayWhatTheyAreFor: every package has one doc comment, next to its
 // code; a folder of tests has it in one of them.
 func TestPackagesSayWhatTheyAreFor(t *testing.T) {
 	docs, code := map[string][]string{}, map[string]bool{}
@@ -333,7 +333,7 @@ func TestPackagesSayWhatTheyAreFor(t *testing.T) {
 		case len(files) > 1:
 			t.Errorf("%s: more than one file says what it is for: %v", dir, files)
 		case code[dir] && strings.HasSuffix(files[0], "_test.go"):
-			t.Errorf("%s: what it is for stands in a test, where no reader of the documentation sees it", dir)
+			t.Errorf("%s: what it is for is said in a test, where no reader of the documentation sees it", dir)
 		}
 	}
 }

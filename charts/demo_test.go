@@ -119,7 +119,7 @@ func TestDemoGolden(t *testing.T) {
 }
 
 // TestServicesTakeNoNodePorts: what MetalLB gives an address to is reached there,
-// and takes no port of the nodes beside it.
+// and takes no port of the nodes as well.
 func TestServicesTakeNoNodePorts(t *testing.T) {
 	balanced := 0
 	check := func(name string, values any) {

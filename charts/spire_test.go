@@ -284,7 +284,7 @@ func TestSPIRENamesAreThoseOfThePackage(t *testing.T) {
 		t.Errorf("container %+v, want %s with %s and port %d", container, spire.ServerContainer, spire.ServerProgram, spire.APIPort)
 	}
 	if other := server.Spec.Template.Spec.Containers[1].Name; other != spire.ControllerManagerContainer {
-		t.Errorf("container %s beside it, want %s", other, spire.ControllerManagerContainer)
+		t.Errorf("container %s next to it, want %s", other, spire.ControllerManagerContainer)
 	}
 	if claim := server.Spec.VolumeClaimTemplates[0].Metadata.Name + "-" + spire.ServerPod; claim != spire.ServerClaim {
 		t.Errorf("volume claim %s, want %s", claim, spire.ServerClaim)
@@ -330,7 +330,7 @@ func TestSPIRESecretsAreThoseOfThePackage(t *testing.T) {
 			}
 		}
 	}
-	// The key of the web CA is beside the server, not in it.
+	// The key of the web CA is next to the server, not in it.
 	pod := objects(t, mustRender(t, web()))["StatefulSet/spire-server"].Spec.Template.Spec
 	if !pod.InitContainers[0].mounts("web-ca") || slices.ContainsFunc(pod.Containers, func(c container) bool { return c.mounts("web-ca") }) {
 		t.Errorf("web-ca is mounted by others than %s alone", pod.InitContainers[0].Name)

@@ -97,7 +97,7 @@ func TestArticles(t *testing.T) {
 			}`)
 			valid(t, server, peer(""))
 		}},
-		{"`trust_level` and `additional_validation` of a peer, `transitive_trust` beside the peers", func(t *testing.T) {
+		{"`trust_level` and `additional_validation` of a peer, `transitive_trust` next to the peers", func(t *testing.T) {
 			t.Helper()
 			valid(t, server, peer(`trust_level = "high"`))
 			valid(t, server, peer(`additional_validation { certificate_transparency = true }`))

@@ -1,5 +1,5 @@
 // Package docs_test holds the documents to what they say: links lead somewhere,
-// paths exist, quoted messages stand in the code, tables are those of the code,
+// paths exist, quoted messages are in the code, tables are those of the code,
 // and each dependency has its reason.
 //
 // It refuses to know the command: that each command and flag exists is checked
@@ -55,15 +55,27 @@ func documents(t *testing.T) map[string][]byte {
 }
 
 // files yields the paths from the root of the files that end so, without what
-// builds and runs leave.
+// builds and runs leave, and without data of tests.
 func files(t *testing.T, suffix string) func(yield func(string) bool) {
 	t.Helper()
+	return walk(t, suffix, func(name string) bool { return name == "testdata" })
+}
+
+// withTestdata is files together with data of tests.
+func withTestdata(t *testing.T, suffix string) func(yield func(string) bool) {
+	t.Helper()
+	return walk(t, suffix, func(string) bool { return false })
+}
+
+func walk(t *testing.T, suffix string, skip func(folder string) bool) func(yield func(string) bool) {
+	t.Helper()
+	left := []string{".git", "bin", "dist", "evidence", "records"}
 	return func(yield func(string) bool) {
 		err := fs.WalkDir(os.DirFS(root), ".", func(name string, d fs.DirEntry, err error) error {
 			switch {
 			case err != nil:
 				return err
-			case d.IsDir() && (name == ".git" || name == "bin" || name == "evidence" || d.Name() == "testdata"):
+			case d.IsDir() && (slices.Contains(left, name) || skip(d.Name())):
 				return fs.SkipDir
 			case !d.IsDir() && strings.HasSuffix(name, suffix) && !yield(name):
 				return fs.SkipAll
@@ -190,8 +202,7 @@ func TestPathsExist(t *testing.T) {
 	}
 }
 
-// TestTroubleshootingQuotesTheCode: a message that was reworded is not found by
-// who looks for it.
+// TestTroubleshootingQuotesTheCode: nobody finds a message that was reworded.
 func TestTroubleshootingQuotesTheCode(t *testing.T) {
 	const document = "docs/troubleshooting.md"
 	// What others say: the kernel, runc, Kubernetes, SPIRE.

@@ -79,7 +79,7 @@ var _ = Describe("A workload without federatesWith", Label("auth", "slow"), func
 			Expect(cluster.Apply(ctx, with)).To(Succeed())
 			Eventually(flowing(p.broker)).WithContext(ctx).WithTimeout(bound).WithPolling(poll).Should(Succeed())
 			measured("accepted after", began)
-			Expect(under.podsOf(ctx, w)).To(Equal(pods), "no pod had to be started anew")
+			Expect(under.podsOf(ctx, w)).To(Equal(pods), "no pod had to be started again")
 		},
 		Entry("where it is called: it cannot verify its client", func(p pair) *topology.Workload { return p.server }, "refused-by-server", SpecTimeout(4*time.Minute)),
 	)

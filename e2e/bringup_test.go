@@ -130,7 +130,7 @@ var _ = Describe("An up that is killed with SIGKILL", Label("own", "up"), func()
 	It("loses nothing that was finished", func(SpecContext) {
 		clusters := len(under.graph.Clusters)
 		install, federate := under.kills[1], under.kills[2]
-		Expect(ofKind(install.Steps, "cluster")).To(ContainElement("changed"), "the up after the first kill makes clusters anew")
+		Expect(ofKind(install.Steps, "cluster")).To(ContainElement("changed"), "the up after the first kill makes clusters again")
 		// The second kill came as soon as one cluster stood: the others may have
 		// been half made. After the third all stood.
 		Expect(ofKind(federate.Steps, "cluster")).To(HaveLen(clusters))

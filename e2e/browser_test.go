@@ -216,7 +216,7 @@ func browser(ctx context.Context, origin string) (context.Context, *complaints) 
 		chromedp.Flag("disable-component-update", true),
 	)
 	if os.Geteuid() == 0 {
-		// Chromium refuses to run its sandbox as root. It opens one page, of ours.
+		// Chromium refuses to run its sandbox as root. It opens one page, our own.
 		options = append(options, chromedp.NoSandbox)
 	}
 	allocator, end := chromedp.NewExecAllocator(ctx, options...)

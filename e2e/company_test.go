@@ -200,7 +200,7 @@ func (c *company) asItShould(ctx context.Context) error {
 		return err
 	}
 	if len(r.Calls) == 0 {
-		return errors.New("the frontend tells of no call")
+		return errors.New("the frontend reports no call")
 	}
 	var errs []error
 	for _, call := range r.Calls {

@@ -2,7 +2,7 @@
 // clusters. It drives the command as a person would and looks inside with the
 // library.
 //
-// Without anything said, the suite brings up a lab of its own beside whatever
+// By default, the suite brings up a lab of its own next to whatever
 // runs on the machine, kills that bring-up three times on the way, and counts at
 // the end what is left. What it does with what is in the environment:
 //

@@ -231,7 +231,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 
 	It("renews the serving certificate of an https_web endpoint while it runs", Label("profile", "slow"), func(ctx SpecContext) {
 		// The sidecar renews when a third of the life remains: too late for a
-		// spec. What makes it issue anew at once is a life that has changed.
+		// spec. What makes it issue again at once is a life that has changed.
 		endpoint := c.endpoint(ctx, onprem)
 		before, err := c.driver.Parts.Certificates(ctx, endpoint)
 		Expect(err).NotTo(HaveOccurred())
@@ -530,7 +530,7 @@ func by(mode topology.Mode) func(*config.Lab) {
 	return func(l *config.Lab) { l.Spec.Federation = []config.Federation{{Shape: "mesh", Mode: string(mode)}} }
 }
 
-// without has all trust each other but for two.
+// without has all trust each other except two.
 func without(a, b spiffeid.TrustDomain) func(*config.Lab) {
 	return func(l *config.Lab) {
 		l.Spec.Federation = nil

@@ -41,7 +41,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 			return string(log), err
 		}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(ContainSubstring(fragments[0]))
 
-		By("what is gathered tells of the pod")
+		By("what is collected shows the pod")
 		dir := filepath.Join(under.scratch, "evidence")
 		gathered := under.fedlab(ctx, "evidence", dir)
 		Expect(gathered).To(And(endWell(), HaveField("Stdout", dir+"\n")))
@@ -66,7 +66,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 		Expect(string(files["servers/"+p.server.Domain().String()+"/bundle.json"])).To(ContainSubstring(`"x5c"`))
 		Expect(string(files["status.json"])).To(ContainSubstring(`"well": true`))
 
-		By("no file holds any part of the secrets, nor any other private key")
+		By("no file holds any part of the secrets, and no other private key")
 		for name, text := range files {
 			for _, fragment := range fragments {
 				Expect(bytes.Contains(text, []byte(fragment))).To(BeFalse(), "%s holds %q", name, fragment)

@@ -16,7 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// Resources beside those of the lab, as charts bring them along and people make them:
+// Resources next to those of the lab, as charts bring them along and people make them:
 // the lab is well, status names those of which a person has to know, and up changes
 // nothing.
 var _ = Describe("Resources that somebody else has made", Label("status"), func() {
@@ -119,7 +119,7 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 		// Its creation is told in seconds: the lab's own must not be of the same one.
 		Eventually(under.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).ShouldNot(Succeed())
 		up := under.fedlab(ctx, "up", "-o", "json")
-		Expect(up.Code).To(Equal(1), "a wait that is in vain is no time limit")
+		Expect(up.Code).To(Equal(1), "a wait that cannot succeed is no time limit")
 		Expect(up.Stderr).To(ContainSubstring("ClusterSPIFFEID e2e-elder asks for the same entry and is older"))
 		AddReportEntry("ended after", up.Took.String(), ReportEntryVisibilityAlways)
 		found, code, err := under.status(ctx)

@@ -73,7 +73,7 @@ func (s *subject) end(ctx context.Context, guide string) {
 	Expect(s.fedlab(ctx, "down")).To(endWell())
 }
 
-// labOf returns the one lab that a guide brings up: that of a file beside it, the
+// labOf returns the one lab that a guide brings up: that of a file next to it, the
 // preset that it names, or else the default.
 func labOf(source []byte) string {
 	if file := regexp.MustCompile(`LAB=(docs/guides/\S+\.yaml)`).FindSubmatch(source); file != nil {

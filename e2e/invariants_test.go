@@ -101,8 +101,8 @@ var crash = regexp.MustCompile(`(?m)^(panic: |fatal error: |goroutine \d+ \[runn
 // logLines is how much of each log is looked through.
 const logLines = 20000
 
-// unharmed returns nil when no container was restarted but for a reason, and no
-// log tells of a panic.
+// unharmed returns nil when no container was restarted without a reason, and no
+// log shows a panic.
 func (s *subject) unharmed(ctx context.Context) error {
 	all, err := s.containers(ctx)
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *subject) unharmed(ctx context.Context) error {
 				continue
 			}
 			if at := crash.FindIndex(log); at != nil {
-				errs = append(errs, fmt.Errorf("the log of %s (previous run: %t) tells of a panic: %.2000s", c, previous, log[at[0]:]))
+				errs = append(errs, fmt.Errorf("the log of %s (previous run: %t) shows a panic: %.2000s", c, previous, log[at[0]:]))
 			}
 		}
 	}

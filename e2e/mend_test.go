@@ -109,7 +109,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 })
 
 // revokedInAHurry replaces the X.509 authority of the server's trust domain and
-// leaves nobody the time to replace what the old one has signed, but for the peer,
+// leaves nobody the time to replace what the old one has signed, except the peer,
 // which has fetched both the new one and the revocation.
 func revokedInAHurry(ctx context.Context, p pair) (err error) {
 	l, err := under.driver.Open(ctx, under.graph.Intent())
@@ -185,7 +185,7 @@ func remove(ctx context.Context, cluster, apiVersion, kind, name string) error {
 }
 
 var _ = Describe("A change to a demo program", Label("up", "slow"), func() {
-	// What a person waits for who tries a change; the compiler needs most of it.
+	// What a person who tries a change waits for; the compiler needs most of it.
 	const bound = 30 * time.Second
 
 	It("reaches the lab that runs by one command", func(ctx SpecContext) {

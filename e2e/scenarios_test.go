@@ -235,7 +235,7 @@ var _ = Describe("A scenario is not run", Label("status"), func() {
 
 		run := under.fedlab(ctx, "scenario", "run", "drift/deleted")
 		Expect(run).To(And(HaveField("Code", 3), HaveField("Stderr", And(
-			ContainSubstring("is not well: workload "+w.Name+": "), ContainSubstring("hint: 'fedlab up' mends a lab that is not well")))))
+			ContainSubstring("is not well: workload "+w.Name+": "), ContainSubstring("hint: 'fedlab up' repairs a lab that is not well")))))
 		probe := topology.Probe()
 		_, there, err := cluster.Object(ctx, "apps/v1", "Deployment", probe.Namespace, probe.Deployment)
 		Expect(err).NotTo(HaveOccurred())
@@ -255,7 +255,7 @@ func told(e trial.Event) {
 	}
 }
 
-// summary is what a record says, for who reads that a claim does not hold.
+// summary is what a record says, for a person who reads that a claim does not hold.
 func summary(r trial.Record) string {
 	var text bytes.Buffer
 	if err := report.Console(&text, r, false); err != nil {
@@ -264,7 +264,7 @@ func summary(r trial.Record) string {
 	return text.String()
 }
 
-// keep writes the records of a run, and the report, beside what else is gathered.
+// keep writes the records of a run, and the report, next to what else is gathered.
 func keep(folder string, records []trial.Record) (err error) {
 	dir := filepath.Join(evidenceFolder(), folder)
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755), report.Write(dir, records...)); err != nil {

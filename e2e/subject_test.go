@@ -297,7 +297,7 @@ func refused(broker *topology.Workload, class string) func(context.Context) erro
 	}
 }
 
-// podsOf returns the UIDs of a workload's pods, but for those that are on their
+// podsOf returns the UIDs of a workload's pods, except those that are on their
 // way out.
 func (s *subject) podsOf(ctx context.Context, w *topology.Workload) ([]string, error) {
 	cluster, err := s.cluster(w.Cluster().Name)

@@ -46,7 +46,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		var err error
 		under, err = existing(c, fromRoot(name))
 		Expect(err).NotTo(HaveOccurred())
-		Expect(under.well(ctx)).To(Succeed(), "the suite starts from a lab that is well; 'fedlab up' mends one that is not")
+		Expect(under.well(ctx)).To(Succeed(), "the suite starts from a lab that is well; 'fedlab up' repairs one that is not")
 	} else {
 		file, err := labFile(ctx, config.DefaultPreset, "e2e-")
 		Expect(err).NotTo(HaveOccurred())
@@ -165,7 +165,7 @@ func alone() {
 }
 
 // labFile writes the file of a lab of the suite's own: a preset under another
-// name and with its pages on free ports, so that it can stand beside it.
+// name and with its pages on free ports, so that it can stand next to it.
 func labFile(ctx context.Context, preset, prefix string) (string, error) {
 	f, err := config.For(demo.Apps()).Open(preset)
 	if err != nil {

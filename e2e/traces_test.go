@@ -42,7 +42,7 @@ func tracesNow(ctx context.Context, s *subject) (t traces, err error) {
 // leftBehind returns nil when the machine is as it was before, as far as labs
 // are concerned.
 //
-// Others may bring labs up and down beside the suite. What is new on the machine
+// Others may bring labs up and down next to the suite. What is new on the machine
 // and belongs to another lab that is there is not ours: a container or network
 // that carries another lab's name, a volume that some container uses, a context
 // of another cluster. Everything else that is new counts. Files and processes
@@ -142,7 +142,7 @@ func contexts() ([]string, error) {
 	return all, nil
 }
 
-// files lists what is below ~/.kube but for kubectl's cache, and what the
+// files lists what is below ~/.kube except kubectl's cache, and what the
 // commands of the suite have left in their folder for temporary files.
 func (s *subject) files() ([]string, error) {
 	home, err := os.UserHomeDir()

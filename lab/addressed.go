@@ -65,7 +65,7 @@ func (a addressed) elsewhere(ctx context.Context, objects access.Objects, err er
 
 // lacks says why a Service that is there has not the address that it should have; nil
 // where it has it. MetalLB gives an address to one Service alone: where another one
-// has it, waiting is in vain.
+// has it, waiting does not help.
 func (a addressed) lacks(ctx context.Context, objects access.Objects) error {
 	var all []service
 	if err := objects.List(ctx, access.ObjectKey{APIVersion: a.service.APIVersion, Kind: a.service.Kind}, nil, &all); err != nil {

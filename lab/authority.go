@@ -20,14 +20,14 @@ const (
 	intermediateTTL = 5 * 365 * 24 * time.Hour
 )
 
-// needsAuthorities reports whether a trust domain has private authorities beside
+// needsAuthorities reports whether a trust domain has private authorities next to
 // SPIRE's own.
 func needsAuthorities(d *topology.Domain) bool {
 	return d.BundleEndpoint.Profile == topology.HTTPSWeb || d.UpstreamAuthority == topology.Disk
 }
 
 // authorities makes the private authorities of a server where they are not there
-// yet. They stand in Secrets of the cluster, and nowhere else.
+// yet. They are in Secrets of the cluster, and nowhere else.
 func (u *up) authorities(ctx context.Context, s *topology.Server) error {
 	objects, d := u.in(s.Place.Cluster).Objects, s.Domain
 	if _, err := objects.Apply(ctx, namespace(s.Place.Namespace)); err != nil {

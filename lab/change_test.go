@@ -230,8 +230,8 @@ func shapeOf(t *testing.T, file labFile) string {
 }
 
 // TestUpWithAnotherFile brings another file into a lab that runs: what comes of
-// it is a lab as the file alone makes it, but for the addresses, which all keep
-// that they had. It comes of it, too, when an up on the way is killed or all is
+// it is a lab as the file alone makes it, except for the addresses: each keeps
+// the one that it had. It comes of it, too, when an up on the way is killed or all is
 // stopped.
 func TestUpWithAnotherFile(t *testing.T) {
 	for name, tt := range changes() {
@@ -451,7 +451,7 @@ func TestUpLeavesWhatOthersMade(t *testing.T) {
 		w.wantNoop(t, d, file)
 		w.want(t, made)
 
-		// What the file has beside it comes and goes.
+		// What the file has besides it comes and goes.
 		for _, next := range []labFile{company(), company(federated("shape: chain", onpremStatic))} {
 			if err := w.up(t, d, next.topology(t)); err != nil {
 				t.Fatal(err)
@@ -513,7 +513,7 @@ func TestUpHandsOverTheFirstBundleOfAStaticRelationship(t *testing.T) {
 		if err := w.up(t, w.driver(t), company(federated("shape: mesh, mode: static")).topology(t)); err != nil {
 			t.Fatal(err)
 		}
-		// Whoever is not given it first is told to fetch in vain, and then again.
+		// A server that is not given it first is told to fetch, gets nothing, and is told again.
 		for _, cluster := range company().clusters {
 			for _, call := range []string{"SPIRE BatchSetFederatedBundle in " + cluster, "SPIRE RefreshBundle in " + cluster} {
 				made := slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return c != call })
@@ -618,7 +618,7 @@ func TestUpRemovesAReleaseBeforeItBringsItsObjects(t *testing.T) {
 	})
 }
 
-// TestUpBringsAChangedProgram: what runs beside the apps is edited, too.
+// TestUpBringsAChangedProgram: what runs next to the apps is edited, too.
 func TestUpBringsAChangedProgram(t *testing.T) {
 	for program, want := range map[string][]string{
 		"serving-cert": {
@@ -650,7 +650,7 @@ func TestUpBringsAChangedProgram(t *testing.T) {
 	}
 }
 
-// TestUpRemovesAProgramThatWasLeft: it runs beside the clusters for somebody who
+// TestUpRemovesAProgramThatWasLeft: it runs next to the clusters for somebody who
 // was killed. Another lab's stays.
 func TestUpRemovesAProgramThatWasLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -676,7 +676,7 @@ func TestUpRemovesAProgramThatWasLeft(t *testing.T) {
 		if done := []string{"Sidecars.Remove synthetic"}; !slices.Equal(w.mutations, done) {
 			t.Errorf("it changed %v, want %v", w.mutations, done)
 		}
-		if want := []string{"remarked synthetic was left beside the clusters: removes it", "changed "}; !slices.Equal(said, want) {
+		if want := []string{"remarked synthetic was left next to the clusters: removes it", "changed "}; !slices.Equal(said, want) {
 			t.Errorf("said %q, want %q", said, want)
 		}
 	})

@@ -86,7 +86,7 @@ func (u *up) cluster(ctx context.Context, c *topology.Cluster) error {
 		}
 		if !whole {
 			plan.Did(ctx)
-			plan.Remark(ctx, "was left half-made by an earlier up: makes it anew")
+			plan.Remark(ctx, "was left half-made by an earlier up: makes it again")
 			if err := u.Parts.Nodes.Delete(ctx, c.Lab, c.Name); err != nil {
 				return err
 			}

@@ -157,7 +157,7 @@ func (u *up) makeTrust(c *contents, r *topology.Trust) {
 func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	server := serverStep(w.Member.Server)
 	// An entry that names a trust domain whose bundle is not there yet is
-	// refused, and tried again only seconds later (facts: spire#7146).
+	// refused, and tried again only seconds later (spiffe/spire#7146).
 	after := []plan.ID{server}
 	for _, r := range w.Domain().Trusts {
 		after = append(after, federateStep(r))
@@ -169,7 +169,7 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	after = []plan.ID{server}
 	if w.App.Database != "" {
 		c.step(databaseStep(w), "PostgreSQL of "+w.Name,
-			func(ctx context.Context) error { return u.database(ctx, databaseBeside(w)) }, clusterStep(w.Cluster().Name))
+			func(ctx context.Context) error { return u.database(ctx, databaseFor(w)) }, clusterStep(w.Cluster().Name))
 		after = append(after, databaseStep(w))
 	}
 	c.step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster().Name), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)

@@ -29,7 +29,7 @@ func (e *CutOffError) Unwrap() error { return e.Err }
 const connectBound = 3 * time.Second
 
 // connected returns nil when this machine gets through to a cluster that runs:
-// all that comes later in a bring-up connects to addresses beside the node's.
+// all that comes later in a bring-up connects to addresses besides the node's.
 func (u *up) connected(ctx context.Context, c *topology.Cluster) error {
 	var last error
 	err := wait(ctx, connectBound, check.Check{Name: "this machine gets through to the node", Probe: func(ctx context.Context) error {

@@ -24,8 +24,8 @@ func databaseOf(s *topology.Server) database {
 	return database{s.Place.Cluster, s.Place.Namespace, topology.Database{Release: spire.DatabaseRelease, Name: spire.DatabaseName, User: spire.DatabaseUser}}
 }
 
-// databaseBeside is what runs beside a workload.
-func databaseBeside(w *topology.Workload) database {
+// databaseFor is the one that runs next to a workload.
+func databaseFor(w *topology.Workload) database {
 	return database{w.Cluster(), w.Namespace, w.Database()}
 }
 

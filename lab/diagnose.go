@@ -50,7 +50,7 @@ const (
 	Unpublished Cause = "unpublished bundle"
 	// Unverified: a workload, or the webhook of a controller manager, presents an
 	// X509-SVID that the bundle of its own trust domain does not verify. The next up
-	// mends it.
+	// repairs it.
 	Unverified Cause = "unverified SVID"
 )
 
@@ -153,7 +153,7 @@ func (v *visit) asConfigured(r *topology.Trust) (spire.Relationship, error) {
 		}
 		return a.relationships[i], nil
 	}
-	// SPIRE does not list what stands in a server's configuration.
+	// SPIRE does not list what is in a server's configuration.
 	return spire.Relationship{
 		RelationshipSpec: r.RelationshipSpec, URL: spire.BundleEndpointURL(r.Trusted.Server()), EndpointID: spire.ServerID(r.Trusted.Name),
 	}, nil

@@ -34,7 +34,7 @@ func trialsOf(t *testing.T, of func(*testing.T) topology.Topology, starts map[st
 		return known.([]trial)
 	}
 	var all []trial
-	for _, found := range []string{"nothing", "one cluster half-made", "one cluster removed by hand", "a program left beside the clusters", "SVIDs of an authority that was revoked", "all of it, stopped", "all of it"} {
+	for _, found := range []string{"nothing", "one cluster half-made", "one cluster removed by hand", "a program left next to the clusters", "SVIDs of an authority that was revoked", "all of it, stopped", "all of it"} {
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			d := w.driver(t)
@@ -81,7 +81,7 @@ func TestUpEachCallFailing(t *testing.T) {
 				w.fault = always(tt.call, failLate)
 				err := w.up(t, d, quotes(t))
 				if err == nil && strings.HasPrefix(tt.call, "SPIRE ListFederationRelationships") {
-					return // whoever is in sync by itself is not asked
+					return // a server that is in sync already is not asked
 				}
 				// What is not there within connectBound is no connection, whatever comes later.
 				if cut := (*lab.CutOffError)(nil); strings.HasPrefix(tt.call, "Connected ") && errors.As(err, &cut) && strings.HasSuffix(tt.call, " "+cut.Cluster) {

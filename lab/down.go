@@ -11,7 +11,7 @@ import (
 )
 
 // Down removes a lab and all traces of it: clusters with their volumes, programs
-// beside them, the contexts in the kubeconfig file, and the network. It needs no lab file, only
+// next to them, the contexts in the kubeconfig file, and the network. It needs no lab file, only
 // the name, and may be repeated, also after an up or a down that was killed. It
 // reports whether there was anything. The error is a *HeldError when another
 // process is changing the lab.
@@ -47,7 +47,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 	last := []plan.ID{kubeconfigStep(lab)}
 	for _, program := range left.sidecars {
 		last = append(last, sidecarStep(program))
-		step(sidecarStep(program), "remove "+program+" beside the clusters", func(ctx context.Context) error {
+		step(sidecarStep(program), "remove "+program+" next to the clusters", func(ctx context.Context) error {
 			did(ctx)
 			return d.Parts.Sidecars.Remove(ctx, lab, program)
 		})

@@ -97,13 +97,13 @@ func TestDownAfterAKilledUp(t *testing.T) {
 }
 
 // TestDownEachCallDisturbed lets each call of a down fail, and kills it before
-// and after each; the next down finishes, and the lab beside stays.
+// and after each; the next down finishes, and the lab next to it stays.
 func TestDownEachCallDisturbed(t *testing.T) {
 	var calls []string
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
-		starts()["a program left beside the clusters"](t, w, d)
+		starts()["a program left next to the clusters"](t, w, d)
 		w.calls = nil
 		if _, err := w.down(t, d); err != nil {
 			t.Fatal(err)
@@ -121,8 +121,8 @@ func TestDownEachCallDisturbed(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t)
 					d := w.driver(t)
-					beside := w.neighbour(t, d)
-					starts()["a program left beside the clusters"](t, w, d)
+					neighbour := w.neighbour(t, d)
+					starts()["a program left next to the clusters"](t, w, d)
 					w.fault = once(call, v)
 					_, err := w.down(t, d)
 					if err == nil {
@@ -134,7 +134,7 @@ func TestDownEachCallDisturbed(t *testing.T) {
 					if _, err := w.down(t, d); err != nil {
 						t.Error(err)
 					}
-					w.want(t, beside)
+					w.want(t, neighbour)
 				})
 			})
 		}
@@ -145,7 +145,7 @@ func TestDownTellsWhatItRemoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
-		starts()["a program left beside the clusters"](t, w, d)
+		starts()["a program left next to the clusters"](t, w, d)
 		var ended []string
 		d.Observe = func(e plan.Event) {
 			if e.State != plan.Started {
@@ -162,7 +162,7 @@ func TestDownTellsWhatItRemoves(t *testing.T) {
 		want := []string{
 			"cluster/broker: remove cluster broker (changed)", "cluster/market: remove cluster market (changed)",
 			"kubeconfig/quotes: remove contexts from the kubeconfig file (changed)", "network/quotes: remove the lab's network (changed)",
-			"sidecar/synthetic: remove synthetic beside the clusters (changed)",
+			"sidecar/synthetic: remove synthetic next to the clusters (changed)",
 		}
 		if !slices.Equal(ended, want) {
 			t.Errorf("said %q, want %q", ended, want)
@@ -170,7 +170,7 @@ func TestDownTellsWhatItRemoves(t *testing.T) {
 	})
 }
 
-// TestDownOfAProgramAlone removes what runs beside clusters that are gone, also
+// TestDownOfAProgramAlone removes what runs next to clusters that are gone, also
 // without a network.
 func TestDownOfAProgramAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -76,7 +76,7 @@ type HeldBundle struct {
 
 // States of a held bundle that are not about its authorities.
 const (
-	// Unreachable: no bundle is to be had from the endpoint. There is no
+	// Unreachable: the endpoint gives no bundle. There is no
 	// connection, from here or from the truster's node, or a certificate that is
 	// not accepted, or an answer that is no bundle.
 	Unreachable federation.State = "unreachable"
@@ -235,7 +235,7 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 			return err
 		}, nil
 	}
-	// The key beside the certificate is of no use here.
+	// The key next to the certificate is of no use here.
 	var ca struct {
 		Data map[string][]byte `json:"data"`
 	}
@@ -276,7 +276,7 @@ func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.
 	if errors.As(unfetched, &cut) {
 		h.State = CutOffHere
 	} else if errors.As(unfetched, &hanging) {
-		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "held by the endpoint", 0, time.Time{}
+		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "kept waiting by the endpoint", 0, time.Time{}
 	} else if unfetched != nil {
 		h.State = Unreachable
 	}

@@ -86,7 +86,7 @@ func drifted() map[string]struct {
 		"behind by an X.509 authority": {
 			file: company(),
 			spoil: func(_ *testing.T, _ *world, server servers) {
-				// No fetch will mend it: that authority signs.
+				// No fetch will repair it: that authority signs.
 				b := server("aws").held[gcpDomain]
 				for _, c := range b.X509Authorities() {
 					b.RemoveX509Authority(c)
@@ -169,10 +169,10 @@ func drifted() map[string]struct {
 			file:  company(federated("between: [aws.company.com, gcp.company.com]")),
 			spoil: func(_ *testing.T, _ *world, server servers) { server("gcp").hangs = true },
 			want: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 			repaired: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
 		"hanging and behind": {
@@ -182,10 +182,10 @@ func drifted() map[string]struct {
 				server("aws").held[gcpDomain].RemoveJWTAuthority("jwt-of-gcp.company.com")
 			},
 			want: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is behind: lacks JWT authority jwt-of-gcp.company.com",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is behind: lacks JWT authority jwt-of-gcp.company.com",
 			},
 			repaired: []string{
-				"aws.company.com of gcp.company.com: hanging, by server, held by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
+				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
 		"an endpoint that is not reached from here": {
@@ -330,7 +330,7 @@ func hinted(td spiffeid.TrustDomain, root *x509.Certificate) *spiffebundle.Bundl
 	return b
 }
 
-// TestDriftAndRepair makes each state, compares all that is said of it, mends, and
+// TestDriftAndRepair makes each state, compares all that is said of it, repairs, and
 // compares what is left.
 func TestDriftAndRepair(t *testing.T) {
 	for name, tt := range drifted() {
@@ -507,7 +507,7 @@ func TestDriftInterrupted(t *testing.T) {
 }
 
 // TestRepairEachCallFailing: an error names the pair and the cause, what was repaired
-// beside it is told, and the next one mends the rest.
+// next to it is told, and the next one repairs the rest.
 func TestRepairEachCallFailing(t *testing.T) {
 	for call, want := range map[string]string{
 		"SPIRE BatchSetFederatedBundle in market": "repair cluster1.com->cluster2.com: set held bundle of cluster2.com on SPIRE server of cluster1.com: rpc error: code = Unavailable desc = SPIRE BatchSetFederatedBundle in market: injected fault",
@@ -585,7 +585,7 @@ func TestRepairKeepsTheRefreshHint(t *testing.T) {
 	})
 }
 
-// TestRepairIsOneChangeAtATime has a mend come while an up is under way.
+// TestRepairIsOneChangeAtATime has a repair come while an up is under way.
 func TestRepairIsOneChangeAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -111,18 +111,18 @@ func TestEnterpriseDisturbed(t *testing.T) {
 		known[kindOf(tt.call, quotes(t))] = true
 	}
 	found := map[string]string{}
-	var alike, unlike []string
+	var tried, untried []string
 	for _, tt := range trialsOf(t, enterprise, clouds()) {
 		found[tt.call] = tt.found
 		switch kind := kindOf(tt.call, enterprise(t)); {
 		case !known[kind]:
 			known[kind] = true
-			unlike = append(unlike, tt.call+"/fails", tt.call+"/killed before", tt.call+"/killed after")
+			untried = append(untried, tt.call+"/fails", tt.call+"/killed before", tt.call+"/killed after")
 		default:
-			alike = append(alike, tt.call+"/fails once", tt.call+"/killed before", tt.call+"/killed after")
+			tried = append(tried, tt.call+"/fails once", tt.call+"/killed before", tt.call+"/killed after")
 		}
 	}
-	for _, name := range slices.Concat(sample(t, unlike, 25), sample(t, alike, 10)) {
+	for _, name := range slices.Concat(sample(t, untried, 25), sample(t, tried, 10)) {
 		at := strings.LastIndex(name, "/")
 		call, what := name[:at], name[at+1:]
 		t.Run(found[call]+"/"+name, func(t *testing.T) {

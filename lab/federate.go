@@ -139,7 +139,7 @@ func (f federating) relate(ctx context.Context) (is spire.Relationship, err erro
 }
 
 // apply makes a relationship's resource. It counts when the relationship is made,
-// or when its endpoint changes (facts: the controller manager ignores other
+// or when its endpoint changes (the controller manager ignores other
 // edits), so that it is not called for one that is right.
 func (f federating) apply(ctx context.Context, resource spire.Resource, there bool, why error) error {
 	plan.Did(ctx)
@@ -236,11 +236,11 @@ func (f federating) reachable(ctx context.Context) error {
 const fetchDelay = 12 * time.Second
 
 // staticFetchDelay is the same for a relationship that the server has had since
-// it started: it has tried by then, but for a bundle that it was not given, and
+// it started: it has tried by then, except where it was not given a first bundle, and
 // would try again a minute later.
 const staticFetchDelay = 2 * time.Second
 
-// syncing brings a held bundle in sync with its source, and no sooner than
+// syncing brings a held bundle in sync with its source, and not earlier than
 // needed.
 type syncing struct {
 	federating

@@ -37,7 +37,7 @@ func (d *Driver) Hold(ctx context.Context, lab, command string) (*Hold, error) {
 		return nil, held
 	}
 	if err != nil {
-		return nil, fmt.Errorf("hold lab %s: %w", lab, err)
+		return nil, fmt.Errorf("lock lab %s: %w", lab, err)
 	}
 	return &Hold{driver: d, release: release}, nil
 }

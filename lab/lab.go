@@ -1,6 +1,6 @@
 // Package lab brings labs up, tells how they are, and takes them down.
 //
-// It has no state of its own: what a lab is stands in its containers and
+// It has no state of its own: what a lab is can be read from its containers and
 // clusters, so that any process can open, inspect and remove it, and an up that
 // was killed is simply run again. It refuses to know which programs do the
 // work: those come as Parts.

@@ -61,7 +61,7 @@ func TestLockAfterAFailure(t *testing.T) {
 func TestLockThatCannotBeMade(t *testing.T) {
 	w := newWorld(t)
 	w.noLocks = errors.New("ask docker engine who it is: no such host")
-	want := "hold lab quotes: ask docker engine who it is: no such host"
+	want := "lock lab quotes: ask docker engine who it is: no such host"
 	if err := w.driver(t).Up(t.Context(), quotes(t)); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // mark is the ConfigMap that is written when a cluster has been made whole. A
-// cluster without it was left by an up that was killed, and is made anew. It
+// cluster without it was left by an up that was killed, and is made again. It
 // holds what the lab is meant to be, so that a lab can be opened without its
 // file.
 var mark = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: "kube-system", Name: "fedlab"}
@@ -60,7 +60,7 @@ func (d *Driver) Topology(ctx context.Context, lab string) (topology.Topology, e
 		if m.ask(ctx); m.tells {
 			return m.intent, nil
 		}
-		notUp.What = fmt.Sprintf("cluster %s does not tell: %v", n.Cluster, m.silent)
+		notUp.What = fmt.Sprintf("cluster %s does not say what the lab is: %v", n.Cluster, m.silent)
 	}
 	return topology.Topology{}, notUp
 }
@@ -110,7 +110,7 @@ func readMark(ctx context.Context, objects access.Objects) (t topology.Topology,
 	case err != nil:
 		return t, err
 	case !found:
-		return t, errors.New("it was left half-made, and the next up makes it anew")
+		return t, errors.New("it was left half-made, and the next up makes it again")
 	}
 	return t, json.Unmarshal([]byte(m.Data[markTopology]), &t)
 }

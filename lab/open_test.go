@@ -72,7 +72,7 @@ func TestOpenWhatIsNotUp(t *testing.T) {
 					n.running = false
 				}
 			},
-			"lab quotes is not up: cluster market is stopped", "lab quotes is not up: cluster market does not tell: its node is stopped",
+			"lab quotes is not up: cluster market is stopped", "lab quotes is not up: cluster market does not say what the lab is: its node is stopped",
 		},
 		"all is half-made": {
 			func(w *world) {
@@ -80,7 +80,7 @@ func TestOpenWhatIsNotUp(t *testing.T) {
 					w.renew(name)
 				}
 			},
-			"", "lab quotes is not up: cluster market does not tell: it was left half-made, and the next up makes it anew",
+			"", "lab quotes is not up: cluster market does not say what the lab is: it was left half-made, and the next up makes it again",
 		},
 		"no API answers": {
 			func(w *world) {
@@ -88,7 +88,7 @@ func TestOpenWhatIsNotUp(t *testing.T) {
 					n.state = deaf
 				}
 			},
-			"", "lab quotes is not up: cluster market does not tell: connection refused",
+			"", "lab quotes is not up: cluster market does not say what the lab is: connection refused",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

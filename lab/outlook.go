@@ -93,7 +93,7 @@ func (o outlook) verifiesSPIFFE(r spire.Relationship, chain []*x509.Certificate)
 	held := o.held[id.TrustDomain()]
 	switch {
 	case held == nil && id.TrustDomain() == r.Trusted:
-		return nil // to be told of the bundle itself
+		return nil // to be said about the bundle itself
 	case held == nil:
 		return because(MissingBundle, "no bundle of %s is held that could verify the endpoint", id.TrustDomain().Name())
 	}

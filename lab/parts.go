@@ -28,7 +28,7 @@ type Parts struct {
 	// Rendered returns what a chart or manifests outside of fedlab come to, as JSON has
 	// it, before any edit.
 	Rendered func(access.Release) ([]map[string]any, error)
-	// Labs returns the labs of which a network, a node, or a program beside the
+	// Labs returns the labs of which a network, a node, or a program next to the
 	// nodes is there.
 	Labs func(context.Context) ([]Found, error)
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
@@ -71,7 +71,7 @@ type ImageSet struct {
 	// DefaultCNI reports that the node brings a network that kind installs.
 	DefaultCNI bool
 	// Demos gives the reference of each app's image, and of those that run
-	// beside apps and servers: servingCert and postgres.
+	// next to apps and servers: servingCert and postgres.
 	Demos map[string]string
 	// MetalLBChart is the folder of MetalLB's chart.
 	MetalLBChart string
@@ -178,7 +178,7 @@ type Hands interface {
 	// and switches the node off. Nodes.Start switches it on again.
 	Stop(ctx context.Context, lab, cluster string, grace time.Duration) error
 	// Exec runs a program of the node, on the node, as root, and returns its
-	// standard output, beside the error of one that failed, too.
+	// standard output, also together with the error of one that failed.
 	Exec(ctx context.Context, lab, cluster string, argv ...string) ([]byte, error)
 	// Address returns the node's IPv4 address on the lab's network, by which its
 	// pods reach what is outside of their cluster, too. It may be another one after
@@ -186,7 +186,7 @@ type Hands interface {
 	Address(ctx context.Context, lab, cluster string) (netip.Addr, error)
 }
 
-// Sidecars has fedlab's own programs that run beside the clusters, each in a
+// Sidecars has fedlab's own programs that run next to the clusters, each in a
 // container on the lab's network. A lab file asks for none: who runs one removes
 // it, and an up or a down what somebody was killed over.
 type Sidecars interface {
@@ -210,7 +210,7 @@ type Kubeconfigs interface {
 	// reports whether they were not there yet as they are. An empty path is the
 	// usual file. The error is a *KubeconfigFileError where that file is in the way.
 	Export(ctx context.Context, lab string, clusters []string, path string) (bool, error)
-	// Remove takes out again the contexts of a lab that Export has written, but for
+	// Remove takes out again the contexts of a lab that Export has written, except
 	// those of the clusters to keep, and whatever else killed commands left that
 	// leads into a cluster. It reports whether there were contexts to remove. The
 	// error is a *KubeconfigFileError where the file is in the way.

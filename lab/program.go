@@ -72,7 +72,7 @@ func (u *up) verify(ctx context.Context, from, to *topology.Workload, by *teller
 	}})
 }
 
-// teller is a workload whose page tells of calls. Several steps may wait for what
+// teller is a workload whose page reports calls. Several steps may wait for what
 // it says: those that look at the same time share one look, which goes through
 // the API server and the kubelet.
 type teller struct {
@@ -144,5 +144,5 @@ func get(ctx context.Context, dial func(context.Context) (net.Conn, error), path
 	return response.StatusCode, text, err
 }
 
-// longestAnswer is more than a program tells of some hundred calls.
+// longestAnswer is more than a program says about some hundred calls.
 const longestAnswer = 1 << 20

@@ -66,7 +66,7 @@ func (a *asked) published(ctx context.Context) error {
 	return err
 }
 
-// publish restores what agents start with. Those that have hung for want of it
+// publish restores what agents start with. Those that have hung because it was missing
 // start again: the kubelet would look only up to two minutes later.
 func (u *up) publish(ctx context.Context, site *Site) error {
 	bundle, err := site.API.Bundle(ctx)

@@ -81,7 +81,7 @@ type awaited struct {
 // registered returns nil when the workload gets its identity and the bundles that it
 // needs. Where seen is an error, that is what the wait sees, and it is returned with
 // what is wrong with the registration. Once something has outranked that for longer
-// than a change needs to take effect, waiting is in vain.
+// than a change needs to take effect, waiting does not help.
 func (a *awaited) registered(ctx context.Context, seen error) error {
 	all, err := readRegistry(ctx, a.site)
 	if err != nil {

@@ -29,7 +29,7 @@ func everybody() spire.WorkloadIdentitySpec {
 // stats are those of a ClusterSPIFFEID.
 func stats(of string, n int) any { return map[string]any{"stats": map[string]any{of: n}} }
 
-// TestStatusNamesResources has resources that others made beside the lab's, and what
+// TestStatusNamesResources has resources that others made besides the lab's, and what
 // is said of them and of the workloads.
 func TestStatusNamesResources(t *testing.T) {
 	const broker, id = "broker", "spiffe://cluster2.com/client"
@@ -304,7 +304,7 @@ func (n *node) classify(name string) {
 }
 
 // TestUpEndsWhereSomebodyElseIsRegistered: waiting for what an older resource keeps
-// from coming to anything is in vain.
+// from coming to anything does not help.
 func TestUpEndsWhereSomebodyElseIsRegistered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

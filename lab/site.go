@@ -37,7 +37,7 @@ func (s *Site) Presented(ctx context.Context, port int) ([]*x509.Certificate, er
 }
 
 // RestartAgents deletes the pods of the server's agents. Those that come in their
-// place attest anew, and ask for all SVIDs anew.
+// place attest again, and ask for all SVIDs again.
 func (s *Site) RestartAgents(ctx context.Context) error {
 	pod := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: s.Place.Namespace}
 	names, err := s.Objects.Named(ctx, pod, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
@@ -107,7 +107,7 @@ func runs(c *topology.Cluster, n Node, there bool) error {
 }
 
 // access connects to a cluster that runs. It takes names, because what a running lab
-// tells of itself has to be read before there is a graph of it.
+// says about itself has to be read before there is a graph of it.
 func (d *Driver) access(lab, cluster string) (access.Cluster, error) {
 	kubeconfig, err := d.Parts.Kubeconfigs.Kubeconfig(lab, cluster)
 	if err != nil {

@@ -162,7 +162,7 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	return s, nil
 }
 
-// Problems lists what is not well, each with its name, but for what is not well
+// Problems lists what is not well, each with its name, except what is not well
 // because of one of these causes.
 func (s Status) Problems(but ...Cause) []string {
 	var list []string

@@ -107,7 +107,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 		"a cluster is half-made": {
 			func(w *world) { w.renew(market); w.nodes[market].ready = time.Now() },
 			[]string{
-				"market: it was left half-made, and the next up makes it anew", "cluster1.com: cluster market does not answer",
+				"market: it was left half-made, and the next up makes it again", "cluster1.com: cluster market does not answer",
 				"cluster1.com->cluster2.com: " + silent, "cluster2.com->cluster1.com: " + silent, "stock-quotes: cluster market does not answer",
 			},
 		},
@@ -145,7 +145,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 			},
 			[]string{"cluster1.com: Pods.Ready spire-agent in market: injected fault"},
 		},
-		"the server does not tell of its relationships": {
+		"the server does not list its relationships": {
 			func(w *world) { w.fault = once("SPIRE ListFederationRelationships in market", fail) },
 			[]string{
 				"cluster1.com: list relationships on SPIRE server of cluster1.com: rpc error: code = Unavailable desc = SPIRE ListFederationRelationships in market: injected fault",

@@ -301,16 +301,16 @@ func (s *survey) mute() error {
 	return check.Never(last)
 }
 
-// halfMade reports whether it was for want of a kubeconfig that a cluster could
-// not be reached.
+// halfMade reports whether a cluster could not be reached because there is no
+// kubeconfig.
 func halfMade(err error) bool {
 	none := (*NoKubeconfigError)(nil)
 	return errors.As(err, &none)
 }
 
 // immutable says what of the trust domains that run the file would change though
-// it cannot be changed. That a profile cannot is a rule of the operator that seed
-// 004 describes, too: peers have it in their relationships.
+// it cannot be changed. That a profile cannot is a rule of OpenShift's operator, too:
+// peers have it in their relationships.
 func immutable(before topology.Topology, asked *topology.Graph) (differences []string) {
 	for _, was := range before.TrustDomains {
 		is := inPlaceOf(was, asked)
@@ -348,8 +348,8 @@ func inPlaceOf(was topology.TrustDomainSpec, asked *topology.Graph) *topology.Do
 	return taker
 }
 
-// portsFree returns nil when nobody has the ports that a cluster is to have, but
-// for those that will be free.
+// portsFree returns nil when nobody has the ports that a cluster is to have, except
+// those that will be free.
 func (d *Driver) portsFree(c *topology.Cluster, free map[netip.AddrPort]int) error {
 	var errs []error
 	for addr := range c.Ports() {

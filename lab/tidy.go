@@ -23,7 +23,7 @@ const (
 )
 
 // removeSurplus removes the clusters that the file no longer has, and the programs
-// beside the clusters, which no file has: whoever ran them was killed.
+// next to the clusters, which no file has: whoever ran them was killed.
 func (s *survey) removeSurplus(ctx context.Context) error {
 	lab := s.asked.Name
 	for _, n := range s.nodes {
@@ -42,7 +42,7 @@ func (s *survey) removeSurplus(ctx context.Context) error {
 	}
 	for _, program := range programs {
 		plan.Did(ctx)
-		plan.Remark(ctx, program+" was left beside the clusters: removes it")
+		plan.Remark(ctx, program+" was left next to the clusters: removes it")
 		if err := s.Parts.Sidecars.Remove(ctx, lab, program); err != nil {
 			return err
 		}
@@ -119,7 +119,7 @@ func removeOwned(ctx context.Context, site *Site, kind string, keep []string) er
 }
 
 // forget deletes the bundles that a server holds and that nobody asks for. A
-// bundle outlives its relationship (facts: spire#2507), and with it trust would.
+// bundle outlives its relationship (spiffe/spire#2507), and with it trust would.
 func forget(ctx context.Context, site *Site) error {
 	return wait(ctx, apiBound, check.Check{Name: site.Domain.String() + " trusts nobody whom the file does not name", Probe: func(ctx context.Context) error {
 		relationships, err := site.API.Relationships(ctx)
@@ -165,7 +165,7 @@ func unowned(ctx context.Context, site *Site, trusted spiffeid.TrustDomain) erro
 }
 
 // removeReleases uninstalls what fedlab has installed, except these, and removes
-// the Secrets with their keys before each, as long as something tells of them.
+// the Secrets with their keys before each, as long as something names them.
 func removeReleases(ctx context.Context, in access.Cluster, keep []access.Release) error {
 	list, err := in.Releases.List(ctx)
 	if err != nil {

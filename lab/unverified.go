@@ -80,7 +80,7 @@ func (e *otherIDError) Error() string { return fmt.Sprintf("it presents the X509
 func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
 	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster().Name)
 	if w.App.Tells != "" {
-		// No port of it shows an SVID, and it tells of its own.
+		// No port of it shows an SVID, and it reports its own.
 		told, err := ask(ctx, in.Pods, w, w.App.Tells)
 		if err != nil {
 			return spiffeid.ID{}, err
@@ -106,7 +106,7 @@ func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology
 	return presented, err
 }
 
-// checkWebhook returns nil when bundle, that of the server beside it, verifies
+// checkWebhook returns nil when bundle, that of the server next to it, verifies
 // what the webhook of a controller manager presents. The error is an
 // *UnverifiedError when bundle does not.
 func checkWebhook(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) error {

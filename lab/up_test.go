@@ -57,7 +57,7 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 				n.spire.stale, n.spire.staleWebhook = true, true
 			}
 		},
-		"a program left beside the clusters": func(t *testing.T, w *world, d *lab.Driver) {
+		"a program left next to the clusters": func(t *testing.T, w *world, d *lab.Driver) {
 			t.Helper()
 			full(t, w, d)
 			w.leave(t, d, of(t).Name)
@@ -65,7 +65,7 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 	}
 }
 
-// leave runs a program beside the clusters, as somebody does who is killed then.
+// leave runs a program next to the clusters, as somebody does who is killed then.
 func (w *world) leave(t *testing.T, d *lab.Driver, name string) {
 	t.Helper()
 	if _, err := d.Parts.Sidecars.Run(t.Context(), name, "synthetic", nil, nil); err != nil {
@@ -256,9 +256,9 @@ func TestUpIsOnePlan(t *testing.T) {
 	}
 }
 
-// TestUpMakesHalfMadeClustersAnew has clusters whose making was killed at
+// TestUpMakesHalfMadeClustersAgain has clusters whose making was killed at
 // different times. One that may still answer is waited for.
-func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
+func TestUpMakesHalfMadeClustersAgain(t *testing.T) {
 	var fromNothing time.Time // each bubble's clock starts at the same time
 	want := fresh(t, quotes(t), func(w *world) string {
 		fromNothing = time.Now()
@@ -304,7 +304,7 @@ func TestUpMakesHalfMadeClustersAnew(t *testing.T) {
 				}
 				slices.Sort(notes)
 				if !slices.Equal(notes, []string{"cluster/broker", "cluster/market"}) {
-					t.Errorf("said to be made anew: %v", notes)
+					t.Errorf("said to be made again: %v", notes)
 				}
 				w.want(t, want)
 			})
@@ -559,13 +559,13 @@ func TestUpBringsAChangedDemo(t *testing.T) {
 	})
 }
 
-// TestUpMendsDrift: what a server holds of another one is put right, also where
+// TestUpRepairsDrift: what a server holds of another one is put right, also where
 // it is what keeps the server from fetching.
-func TestUpMendsDrift(t *testing.T) {
+func TestUpRepairsDrift(t *testing.T) {
 	want := finished(t)
 	for name, tt := range map[string]struct {
 		drift func(market, broker *spireServer)
-		// calls are what mends it, in this order.
+		// calls are what repairs it, in this order.
 		calls []string
 	}{
 		"deleted": {
@@ -595,9 +595,9 @@ func TestUpMendsDrift(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.want(t, want)
-				mending := slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return !slices.Contains(tt.calls, c) })
-				if !slices.Equal(mending, tt.calls) {
-					t.Errorf("mended with %v, want %v", mending, tt.calls)
+				repairing := slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return !slices.Contains(tt.calls, c) })
+				if !slices.Equal(repairing, tt.calls) {
+					t.Errorf("repaired with %v, want %v", repairing, tt.calls)
 				}
 			})
 		})

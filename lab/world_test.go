@@ -36,14 +36,14 @@ type world struct {
 	mu       sync.Mutex
 	networks map[string]netip.Prefix
 	nodes    map[nodeName]*node
-	// sidecars are the programs beside the clusters, by lab and program.
+	// sidecars are the programs next to the clusters, by lab and program.
 	sidecars map[nodeName]bool
 	// contexts are those in the person's kubeconfig file.
 	contexts map[string]bool
-	// late are networks and nodes that Docker is making for who was killed, with the
+	// late are networks and nodes that Docker is making for a command that was killed, with the
 	// time when they are there. The node of a network has no cluster.
 	late map[nodeName]time.Time
-	// names are those that the DNS of each cluster knows beside its Services.
+	// names are those that the DNS of each cluster knows besides its Services.
 	names map[string]netip.Addr
 	// taken are the addresses that some other program listens on.
 	taken map[netip.AddrPort]bool
@@ -420,7 +420,7 @@ func (n nodeName) compare(other nodeName) int { return strings.Compare(n.String(
 
 type locks struct{ *world }
 
-// Hold is what the kernel does: it knows no failure but that somebody else has it,
+// Hold is what the kernel does: its only failure is that somebody else has it,
 // and takes a lock back from who was killed.
 func (w locks) Hold(_ context.Context, name, command string) (func() error, error) {
 	w.mu.Lock()

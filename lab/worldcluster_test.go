@@ -540,7 +540,7 @@ func (n *node) release(name string) (first *release) {
 }
 
 // restarts reports whether other values of a release restart its pods: the port
-// of a bundle endpoint is that of a Service, and all else stands in the pods'
+// of a bundle endpoint is that of a Service, and all else is in the pods'
 // template, if only as a digest.
 func restarts(old, values any) bool {
 	before, spireBefore := old.(spire.Values)

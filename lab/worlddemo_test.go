@@ -48,7 +48,7 @@ type call struct {
 	Report                    bool
 }
 
-// view is how a program tells of a call.
+// view is how a program reports a call.
 type view struct {
 	Name    string   `json:"name"`
 	Caller  string   `json:"caller"`
@@ -210,7 +210,7 @@ func (p party) presents() ([]*x509.Certificate, error) {
 	return svid.Certificates, nil
 }
 
-// self is what a program tells of itself.
+// self is what a program says about itself.
 func (p party) self() map[string]any {
 	switch id := p.id(); {
 	case id == "":
@@ -274,7 +274,7 @@ func (p party) connects(address, server string) (party, *problem) {
 	return to, nil
 }
 
-// calls makes a call over HTTPS; what the server tells of its own calls comes
+// calls makes a call over HTTPS; what the server says about its own calls comes
 // with the answer.
 func (p party) calls(address, server string) (told []view, failed *problem) {
 	at, err := url.Parse(address)
@@ -316,8 +316,8 @@ func (p party) calls(address, server string) (told []view, failed *problem) {
 	return nil, nil
 }
 
-// told is what a program tells of its calls, and of those that others have told
-// it of.
+// told is what a program says about its calls, and about those that others have
+// reported to it.
 func (p party) told() []view {
 	calls := slices.Clone(p.release.demo.Calls)
 	for _, upstream := range p.release.demo.Upstreams {
@@ -344,7 +344,7 @@ func (p party) told() []view {
 	return views
 }
 
-// quoted is what a broker tells of the quotes that it asks for.
+// quoted is what a broker says about the quotes that it asks for.
 func (p party) quoted() map[string]any {
 	server, failed := p.connects(p.release.demo.Quotes.Address, p.release.demo.Quotes.ID)
 	if failed == nil && !slices.Contains(server.release.demo.AllowedClients, p.id()) {

@@ -130,7 +130,7 @@ func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	return s, err
 }
 
-// readUpstream takes the authority that stands in files. A server would sign one
+// readUpstream takes the authority that is in files. A server would sign one
 // of its own with it; here it signs all itself.
 func (s *spireServer) readUpstream(files map[string][]byte) error {
 	pair, err := tls.X509KeyPair(files[spire.SecretCertificate], files[spire.SecretKey])
@@ -155,7 +155,7 @@ func (n *node) secret(name string) map[string][]byte {
 	return decode[struct{ Data map[string][]byte }](text).Data
 }
 
-// start starts the server anew, with a configuration that it reads now and what
+// start starts the server again, with a configuration that it reads now and what
 // it had stored before.
 func (s *spireServer) start(values spire.Values, since time.Time) error {
 	s.values, s.since, s.static = values, since, map[spiffeid.TrustDomain]*relationship{}
@@ -450,7 +450,7 @@ var poolKey = keyOf(map[string]any{
 	"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": map[string]any{"name": "lab", "namespace": "metallb-system"},
 })
 
-// manage makes relationships of what stands in the cluster: of the oldest resource
+// manage makes relationships of what is in the cluster: of the oldest resource
 // for each trust domain that has no class.
 func (s *spireServer) manage() {
 	oldest := map[spiffeid.TrustDomain]access.ObjectKey{}

@@ -157,7 +157,7 @@ var expiredSVID = trial.Scenario{
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		_, caller := t.Pair()
 		var s *trial.Synthetic
-		var anew, careful, careless *trial.Traffic
+		var fresh, careful, careless *trial.Traffic
 		var expires time.Time
 		t.Step(ctx, "federate with a third trust domain, and see it let in", func(ctx context.Context) (err error) {
 			s, err = letIn(ctx, t)
@@ -174,7 +174,7 @@ var expiredSVID = trial.Scenario{
 			}{
 				// Who may resume sessions presents what it has, expired or not. It is given
 				// none to resume.
-				{&anew, trial.Call{Connection: traffic.Resumed, Name: "a handshake each time"}},
+				{&fresh, trial.Call{Connection: traffic.Resumed, Name: "a handshake each time"}},
 				{&careful, trial.Call{Connection: traffic.Kept, Name: "kept, careful"}},
 				{&careless, trial.Call{Connection: traffic.Kept, Careless: true, Name: "kept, careless"}},
 			} {
@@ -191,21 +191,21 @@ var expiredSVID = trial.Scenario{
 			return nil
 		})
 		t.Step(ctx, "wait until it has expired, and see who answers", func(ctx context.Context) error {
-			if err := t.Await(ctx, expires, trial.Immediate(), anew.Ends(traffic.RefusedByServer), careful.Ends(traffic.NotPermitted)); err != nil {
+			if err := t.Await(ctx, expires, trial.Immediate(), fresh.Ends(traffic.RefusedByServer), careful.Ends(traffic.NotPermitted)); err != nil {
 				return err
 			}
 			return t.Stays(ctx, trial.Calls(10), careless.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "give it a new one", func(ctx context.Context) error {
 			renewed := time.Now()
-			anew.RefusedBy("no handshake succeeds with an SVID that has expired", expires, trial.Immediate(), renewed, traffic.RefusedByServer)
-			anew.AnsweredBy("and each does with a new one", renewed, trial.Immediate())
+			fresh.RefusedBy("no handshake succeeds with an SVID that has expired", expires, trial.Immediate(), renewed, traffic.RefusedByServer)
+			fresh.AnsweredBy("and each does with a new one", renewed, trial.Immediate())
 			careful.RefusedBy("a server that looks at each call refuses it by the old connection too", expires, trial.Immediate(), time.Time{}, traffic.NotPermitted)
 			careless.AllAnswered("one that looks in the handshake alone never stops to answer")
 			if err := s.Client.Present(ctx, synthetic.X509Request{ID: s.ID()}); err != nil {
 				return err
 			}
-			return t.Await(ctx, renewed, trial.Immediate(), anew.Ends(traffic.Answered))
+			return t.Await(ctx, renewed, trial.Immediate(), fresh.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},
@@ -221,7 +221,7 @@ var resumedSession = trial.Scenario{
 	},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var careful, careless, anew *trial.Traffic
+		var careful, careless, fresh *trial.Traffic
 		var removed time.Time
 		t.Step(ctx, "call a server that resumes sessions, and one that does not", func(ctx context.Context) (err error) {
 			if careful, err = t.Traffic(ctx, caller, called, trial.Call{Connection: traffic.Resumed, Name: "careful"}); err != nil {
@@ -231,7 +231,7 @@ var resumedSession = trial.Scenario{
 				return err
 			}
 			// It is careless with those alone whom it has met.
-			anew, err = t.Traffic(ctx, caller, called, trial.Call{Careless: true, Name: "careless, a handshake each time"})
+			fresh, err = t.Traffic(ctx, caller, called, trial.Call{Careless: true, Name: "careless, a handshake each time"})
 			return err
 		})
 		t.Step(ctx, "remove the caller's trust domain from what the called one trusts", func(ctx context.Context) error {
@@ -249,13 +249,13 @@ var resumedSession = trial.Scenario{
 			for _, c := range []struct {
 				s    *trial.Traffic
 				ends traffic.Outcome
-			}{{careful, traffic.RefusedByServer}, {anew, traffic.RefusedByServer}, {careless, traffic.Answered}} {
+			}{{careful, traffic.RefusedByServer}, {fresh, traffic.RefusedByServer}, {careless, traffic.Answered}} {
 				if err := t.Stays(ctx, trial.Calls(5), c.s.Ends(c.ends)); err != nil {
 					return err
 				}
 			}
 			careful.RefusedBy("ours refuses each call soon after the removal", removed, trial.Registered(), time.Now(), traffic.RefusedByServer)
-			anew.RefusedBy("so does the careless one, where a handshake is made", removed, trial.Registered(), time.Now(), traffic.RefusedByServer)
+			fresh.RefusedBy("so does the careless one, where a handshake is made", removed, trial.Registered(), time.Now(), traffic.RefusedByServer)
 			careless.AnsweredBetween("the careless one goes on answering who was removed", removed, time.Now())
 			careless.Resumes("because sessions are resumed", traffic.ResumedSome, removed, time.Now())
 			careful.Resumes("while ours never resumes one", traffic.ResumedNone, time.Time{}, time.Now())

@@ -13,7 +13,7 @@ import (
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-// Labels that scenarios may have beside their group.
+// Labels that scenarios may have besides their group.
 const (
 	// Slow takes more than two minutes.
 	Slow = "slow"

@@ -86,7 +86,7 @@ var serverDataLost = trial.Scenario{
 		t.Step(ctx, "wait until its agent has taken the new authority, and its workloads have SVIDs of it", func(ctx context.Context) error {
 			return t.WaitFor(ctx, calls.Ends(traffic.UnknownAuthority), called.Ready())
 		})
-		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error { return staysUnmended(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
 		t.Step(ctx, "hand the new bundle over", func(ctx context.Context) error {
 			says := "from when the called one shows an SVID of the new authority each call fails until the bundle is handed over"
 			from := trial.Refusal{Says: says, Since: lost, Bound: trial.MachineAlone(), Ends: unknownAuthority}

@@ -24,9 +24,9 @@ var (
 	notVerified      = []traffic.Outcome{traffic.NotFederated, traffic.UnknownAuthority}
 )
 
-// staysUnmended watches that a check keeps holding while a poll would come, and
+// staysBroken watches that a check keeps holding while a poll would come, and
 // that a fetch is refused and changes nothing.
-func staysUnmended(ctx context.Context, t *trial.Trial, c check.Check) error {
+func staysBroken(ctx context.Context, t *trial.Trial, c check.Check) error {
 	called, caller := t.Pair()
 	if err := t.Stays(ctx, caller.ToServer(called), c); err != nil {
 		return err
@@ -62,7 +62,7 @@ func bundleLost(ctx context.Context, t *trial.Trial, verb, event string, state f
 		}
 		return caller.InState(called, state).Probe(ctx)
 	})
-	t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error { return staysUnmended(ctx, t, caller.InState(called, state)) })
+	t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error { return staysBroken(ctx, t, caller.InState(called, state)) })
 	t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --repair' does the same", func(ctx context.Context) error {
 		from := trial.Refusal{Says: "each call fails from soon after " + event + " until the bundle is handed over", Since: broken, Bound: trial.Registered(), Ends: notVerified}
 		return errors.Join(handOver(ctx, t, calls, from, again, calls.Ends(traffic.Answered)), damage.Recover(ctx))
@@ -124,7 +124,7 @@ var bundleTampered = trial.Scenario{
 			}
 			return t.Soon(ctx, attack.Ends(traffic.RefusedByServer))
 		})
-		t.Step(ctx, "keep the next poll from mending what comes", func(ctx context.Context) (err error) {
+		t.Step(ctx, "keep the next poll from repairing what comes", func(ctx context.Context) (err error) {
 			cut, err = t.CutEndpoint(ctx, called, caller)
 			return err
 		})
@@ -157,18 +157,18 @@ var bundleTampered = trial.Scenario{
 			t.Seen("%s", seen)
 			return nil
 		})
-		t.Step(ctx, "let the next poll come: it mends", func(ctx context.Context) error {
+		t.Step(ctx, "let the next poll come: it repairs", func(ctx context.Context) error {
 			if err := cut.Recover(ctx); err != nil {
 				return err
 			}
-			mended := cut.Window().Healed
-			if err := t.Await(ctx, mended, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
+			repaired := cut.Window().Healed
+			if err := t.Await(ctx, repaired, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
 				return err
 			}
 			if err := damage.Recover(ctx); err != nil { // the poll has done that: it is noted
 				return err
 			}
-			attack.RefusedBy("and it is refused again once the bundle is fetched afresh", mended, caller.ToWorkloads(called), time.Time{}, traffic.RefusedByServer)
+			attack.RefusedBy("and it is refused again once the bundle is fetched again", repaired, caller.ToWorkloads(called), time.Time{}, traffic.RefusedByServer)
 			calls.AllAnswered("the rightful ones never noticed")
 			return t.Stays(ctx, trial.Calls(3), attack.Ends(traffic.RefusedByServer))
 		})
@@ -207,7 +207,7 @@ var bundleRolledBack = trial.Scenario{
 			}
 			return t.Await(ctx, rolled, trial.Registered(), calls.Ends(traffic.UnknownAuthority))
 		})
-		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error { return staysUnmended(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			from := trial.Refusal{Says: "each call fails from soon after the roll-back until the bundle is handed over", Since: rolled, Bound: trial.Registered(), Ends: unknownAuthority}
 			return errors.Join(handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID)), damage.Recover(ctx))
@@ -279,7 +279,7 @@ var otherFieldEdited = trial.Scenario{
 			t.Mark("resource edited")
 			return t.Await(ctx, edited, trial.Reconciled(), calls.Ends(traffic.UnknownAuthority))
 		})
-		t.Step(ctx, "see that no poll mends it", func(ctx context.Context) error { return staysUnmended(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			from := trial.Refusal{Says: "each call fails from soon after the edit until the bundle is handed over", Since: edited, Bound: trial.Reconciled(), Ends: unknownAuthority}
 			return handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID))
@@ -359,7 +359,7 @@ var endpointDeadlock = trial.Scenario{
 			if err := cut.Recover(ctx); err != nil {
 				return err
 			}
-			return staysUnmended(ctx, t, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
+			return staysBroken(ctx, t, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
 				seen, err := caller.Compare(ctx, called)
 				if err == nil && seen.State == federation.InSync {
 					err = errors.New("it has fetched")

@@ -168,7 +168,7 @@ var wrongEndpointID = trial.Scenario{
 			return errors.Join(caller.CannotFetch(ctx, called), behind.Probe(ctx))
 		})
 		t.Step(ctx, "expect the right one again, and see it arrive", func(ctx context.Context) error {
-			mended := time.Now()
+			repaired := time.Now()
 			// The bundle in the resource is that of before: what arrives was fetched.
 			spec, err := caller.Relationship(ctx, called)
 			if err != nil {
@@ -178,7 +178,7 @@ var wrongEndpointID = trial.Scenario{
 			if err := caller.SetRelationship(ctx, called.Name, spec); err != nil {
 				return err
 			}
-			return t.Await(ctx, mended, trial.ServerLook().Plus(caller.ToWorkloads(called)), caller.Has(called, trial.X509, r.Next.ID))
+			return t.Await(ctx, repaired, trial.ServerLook().Plus(caller.ToWorkloads(called)), caller.Has(called, trial.X509, r.Next.ID))
 		})
 		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
 		return t.Err()

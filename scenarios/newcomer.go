@@ -61,7 +61,7 @@ var bundleNeverCame = trial.Scenario{
 			var failures int
 			guest, guests, failures, err = comesInVain(ctx, t, []spiffeid.TrustDomain{called.Name, absent})
 			if err == nil && failures == 0 {
-				err = errors.New("the registration's status tells of no failed entry")
+				err = errors.New("the registration's status counts no failed entry")
 			}
 			return err
 		})
@@ -71,12 +71,12 @@ var bundleNeverCame = trial.Scenario{
 				return err
 			}
 			t.Restore("forget the bundle of "+absent.Name(), func(ctx context.Context) error { return caller.Forget(ctx, absent) })
-			mended := time.Now()
-			guests.NoneAnswered("until then it can call nobody, not even those who are there", time.Time{}, mended)
+			repaired := time.Now()
+			guests.NoneAnswered("until then it can call nobody, not even those who are there", time.Time{}, repaired)
 			if err := caller.Server().SetBundle(ctx, made.Bundle()); err != nil {
 				return err
 			}
-			return t.Await(ctx, mended, trial.Reconciled(), guest.HasIdentity())
+			return t.Await(ctx, repaired, trial.Reconciled(), guest.HasIdentity())
 		})
 		t.Step(ctx, "see it call those who are there", func(ctx context.Context) error {
 			calls.AllAnswered("those who had their identity before never noticed")
@@ -117,17 +117,17 @@ var selectorTooNarrow = trial.Scenario{
 			var failures int
 			guest, guests, failures, err = comesInVain(ctx, t, partner, tooNarrow)
 			if err == nil && failures != 0 {
-				err = fmt.Errorf("the registration's status tells of %d failed entries: want none, the entry is there", failures)
+				err = fmt.Errorf("the registration's status counts %d failed entries: want none, the entry is there", failures)
 			}
 			return errors.Join(err, hasEntry(ctx, caller, tooNarrow))
 		})
 		t.Step(ctx, "write the entry without that label", func(ctx context.Context) error {
-			mended := time.Now()
-			guests.NoneAnswered("until then it can call nobody", time.Time{}, mended)
+			repaired := time.Now()
+			guests.NoneAnswered("until then it can call nobody", time.Time{}, repaired)
 			if err := guest.Register(ctx, partner); err != nil {
 				return err
 			}
-			return t.Await(ctx, mended, trial.Registered(), guest.HasIdentity(), guests.Ends(traffic.Answered))
+			return t.Await(ctx, repaired, trial.Registered(), guest.HasIdentity(), guests.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},
@@ -156,13 +156,13 @@ var noIdentity = trial.Scenario{
 			return t.Stays(ctx, trial.Registered(), guests.Ends(traffic.NoIdentity))
 		})
 		t.Step(ctx, "register it", func(ctx context.Context) error {
-			mended := time.Now()
-			guests.NoneAnswered("none of its calls is answered until then", time.Time{}, mended)
+			repaired := time.Now()
+			guests.NoneAnswered("none of its calls is answered until then", time.Time{}, repaired)
 			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.Name}); err != nil {
 				return err
 			}
-			guests.AnsweredBy("and they are after it", mended, trial.Registered())
-			return t.Await(ctx, mended, trial.Registered(), guests.Ends(traffic.Answered))
+			guests.AnsweredBy("and they are after it", repaired, trial.Registered())
+			return t.Await(ctx, repaired, trial.Registered(), guests.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},

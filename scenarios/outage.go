@@ -14,7 +14,7 @@ import (
 )
 
 // newIdentityWaits is what an outage of a server and one of an agent have in
-// common: those who have an identity go on, and who comes new waits. What else there
+// common: those who have an identity go on, and newcomers wait. What else there
 // is to see, meanwhile has steps for; it may be nil.
 func newIdentityWaits(ctx context.Context, t *trial.Trial, what string, f func(fault.Cluster) fault.Fault, meanwhile func(called, caller trial.Domain)) error {
 	called, caller := t.Pair()
@@ -241,7 +241,7 @@ var clustersParted = trial.Scenario{
 		t.Step(ctx, "count", func(context.Context) error {
 			there.NoneAnswered("no call comes through a direction that is parted", one.Window().Felt, one.Window().Recovered)
 			for _, s := range []*trial.Traffic{there, back} {
-				s.NoneAnswered("nor through either when both are", both.Window().Felt, both.Window().Recovered)
+				s.NoneAnswered("and through neither when both are", both.Window().Felt, both.Window().Recovered)
 			}
 			return nil
 		})

@@ -367,7 +367,7 @@ var signedBeforePoll = trial.Scenario{
 		})
 		calls := t.CallsThroughout(ctx, caller, called)
 		var broken time.Time
-		t.Step(ctx, "replace the authority without waiting for anybody, and have the called one's SVID signed anew", func(ctx context.Context) (err error) {
+		t.Step(ctx, "replace the authority without waiting for anybody, and have a new SVID of the called one signed", func(ctx context.Context) (err error) {
 			if r, err = called.Prepare(ctx, trial.X509); err != nil {
 				return err
 			}
@@ -376,9 +376,9 @@ var signedBeforePoll = trial.Scenario{
 			}
 			broken = time.Now()
 			// A taint would replace the endpoint's own SVID as well, and then no
-			// refresh could mend anything: that is drift/stale-bootstrap-deadlock.
+			// refresh could repair anything: that is drift/stale-bootstrap-deadlock.
 			if err := called.EditRegistration(ctx, func(spec *spire.WorkloadIdentitySpec) {
-				spec.DNSNameTemplates = append(spec.DNSNameTemplates, "anew.{{ .TrustDomain }}")
+				spec.DNSNameTemplates = append(spec.DNSNameTemplates, "again.{{ .TrustDomain }}")
 			}); err != nil {
 				return err
 			}
@@ -388,7 +388,7 @@ var signedBeforePoll = trial.Scenario{
 			if err := caller.InState(called, federation.Behind).Probe(ctx); err != nil {
 				return err
 			}
-			// One poll at the old hint: what mends other labs does not mend this one.
+			// One poll at the old hint: what repairs other labs does not repair this one.
 			return t.Stays(ctx, trial.Bound{Within: federation.PollInterval(time.Minute, 0), Formula: "one poll of the shortest hint"}, calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "force a refresh", func(ctx context.Context) error {

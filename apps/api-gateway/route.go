@@ -48,10 +48,10 @@ func probes(upstreams []calls.Target) []calls.Target {
 }
 
 // route takes requests to upstream in the gateway's own name. The upstream
-// sees that the gateway calls, and decides by that. For whom it calls stands
+// sees that the gateway calls, and decides by that. For whom it calls is said
 // in a header, where anybody might have put it: a thing to log, not to act on.
 // What the caller itself wrote there is dropped, as are the headers by which
-// proxies tell of their clients.
+// proxies name their clients.
 //
 // So a gateway is a deputy: who may call it may do what it may do. Its own
 // list of callers is what keeps others from that.

@@ -109,7 +109,7 @@ func (c *caller) connect() (err error) {
 }
 
 // hangUp closes the connection, if there is one. After a failed call the next
-// one starts afresh, without what gRPC would wait before it connects again.
+// one starts again, without what gRPC would wait before it connects again.
 func (c *caller) hangUp() error {
 	if c.conn == nil {
 		return nil

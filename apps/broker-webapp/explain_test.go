@@ -42,7 +42,7 @@ func TestWhyThereAreNoQuotes(t *testing.T) {
 			},
 			diagnosis.Expired, "The identity of the quotes server is not valid before",
 		},
-		"we hold no bundle of theirs": {
+		"we hold no bundle of the server": {
 			func(p *pair) {
 				p.client.Set(p.broker.Issue(p.t, "/client"), p.broker.Bundle())
 			},
@@ -89,7 +89,7 @@ func TestWhyThereAreNoQuotes(t *testing.T) {
 			spoilt(func(leaf *x509.Certificate) { leaf.URIs = append(leaf.URIs, leaf.URIs[0]) }),
 			diagnosis.IdentityRefused, "The certificate of the quotes server breaks a rule of X509-SVIDs, so it proves nothing.",
 		},
-		"they hold no bundle of ours": {
+		"the server holds no bundle of the broker": {
 			func(p *pair) { p.server.Set(p.market.Issue(p.t, "/server"), p.market.Bundle()) },
 			diagnosis.RefusedByServer, "broke off the handshake",
 		},

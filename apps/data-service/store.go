@@ -43,7 +43,7 @@ type order struct {
 
 var columns = []string{"id", "placed_at", "region", "category", "customer", "amount_cents", "status"}
 
-// aggregate is what is told of the orders of one region and category.
+// aggregate is what is said about the orders of one region and category.
 type aggregate struct {
 	Region        string    `json:"region"`
 	Category      string    `json:"category"`

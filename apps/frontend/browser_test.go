@@ -49,7 +49,7 @@ func browse(t *testing.T, report func() any) (tab context.Context, url string) {
 		chromedp.ExecPath("chromium"), chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 	if os.Geteuid() == 0 {
-		// Chromium refuses to run its sandbox as root. It opens one page, of ours.
+		// Chromium refuses to run its sandbox as root. It opens one page, our own.
 		options = append(options, chromedp.NoSandbox)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -97,7 +97,7 @@ func enterprise(aws, gcp, onprem, partner string) object {
 		calls = append(calls, made)
 	}
 	problem := func(class string) object {
-		return object{"class": class, "what": "The server of this call knows who calls, and says no: by a rule.", "look": "the rule.", "detail": "403", "since": now}
+		return object{"class": class, "what": "The server of this call knows the caller and refuses: by a rule.", "look": "the rule.", "detail": "403", "since": now}
 	}
 	const spiffe, web = "https_spiffe", "https_web"
 	call("orders", aws, gcp, spiffe, "answered", nil)

@@ -1,6 +1,6 @@
 // Command frontend shows in a browser who calls whom in a federation: it makes
 // calls to services of other trust domains while somebody watches, asks those
-// that tell of theirs, and shows identities, latencies and refusals.
+// that report their own, and shows identities, latencies and refusals.
 //
 // It refuses to know how the trust domains are federated: that a call comes
 // through, or why not, is all it sees.

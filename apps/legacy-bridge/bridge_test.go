@@ -80,7 +80,7 @@ func (w *world) psql(ca *apptest.CA, path, statement string) (output string, log
 	return strings.TrimSpace(string(text)), log, err
 }
 
-// open opens a tunnel for clients beside it.
+// open opens a tunnel for clients next to it.
 func (w *world) open(ca *apptest.CA, path string) (host, port string, log *apptest.Log) {
 	w.t.Helper()
 	socket := filepath.Join(w.t.TempDir(), "agent.sock")

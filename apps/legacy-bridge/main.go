@@ -3,7 +3,7 @@
 // and by the database's own protocol through a port in front of it, both with
 // mutual TLS.
 //
-// As "legacy-bridge tunnel" it is the far end of that port, beside a database
+// As "legacy-bridge tunnel" it is the far end of that port, next to a database
 // client that knows nothing of identities either.
 package main
 

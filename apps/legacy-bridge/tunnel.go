@@ -24,7 +24,7 @@ type tunnelSettings struct {
 func parseTunnel(args []string, env func(string) string, stderr io.Writer) (tunnelSettings, error) {
 	var s tunnelSettings
 	flags := process.Flags("legacy-bridge tunnel", stderr)
-	flags.StringVar(&s.listen, "listen", "127.0.0.1:5432", "address for the clients beside this tunnel; nobody else should reach it")
+	flags.StringVar(&s.listen, "listen", "127.0.0.1:5432", "address for the clients next to this tunnel; nobody else should reach it")
 	flags.StringVar(&s.to, "to", "", "host:port of the bridge's database port; required")
 	flags.Func("server-id", "SPIFFE ID that the bridge must prove; required", func(text string) (err error) {
 		s.server, err = identity.ParseID(text)

@@ -75,7 +75,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	flags.IntVar(&s.port, "port", 5432, "port that the server listens on")
 	flags.StringVar(&s.database, "database", "app", "name of the database")
 	flags.StringVar(&s.user, "user", "app", "role that owns the database")
-	flags.StringVar(&s.passwordFile, "password-file", "/run/secrets/database/password", "file that holds the role's password, which is set at each start")
+	flags.StringVar(&s.passwordFile, "password-file", "/run/secrets/database/password", "file with the role's password, which is set at each start")
 	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
 		return s, err
 	}

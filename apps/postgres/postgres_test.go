@@ -122,7 +122,7 @@ func TestAVolumeOutlivesServersAndPasswords(t *testing.T) {
 		t.Error("the old password still works")
 	}
 	if log.Count("making databases") != 0 {
-		t.Error("databases were made anew")
+		t.Error("databases were made again")
 	}
 	var second apptest.Log
 	p.Start(t, &second)

@@ -22,7 +22,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
-// probe is one that runs in this process, beside a Workload API of its own.
+// probe is one that runs in this process, next to a Workload API of its own.
 type probe struct {
 	*traffic.Probe
 	ca                *apptest.CA
@@ -195,7 +195,7 @@ func TestAKeptConnectionOutlivesItsHandshake(t *testing.T) {
 	if c := careless(traffic.Answered); !reflect.DeepEqual(c.Client, caller.party()) {
 		t.Errorf("client is %+v, want %+v", c.Client, caller.party())
 	}
-	// A connection that was made anew would see the new SVID.
+	// A connection that was made again would see the new SVID.
 	first := called.party()
 	called.hold(t, called.ca.Issue(t, "/probe"), caller)
 	if c := careful(traffic.Answered); !reflect.DeepEqual(c.Server, first) {

@@ -17,7 +17,7 @@ import (
 // askBound is how long the Workload API may take to answer.
 const askBound = 5 * time.Second
 
-// workloadAPI asks the Workload API at an address, anew each time: what it says
+// workloadAPI asks the Workload API at an address, again each time: what it says
 // now is what counts.
 type workloadAPI struct{ socket string }
 

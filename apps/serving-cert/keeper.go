@@ -81,7 +81,7 @@ func (k *keeper) run(ctx context.Context) error {
 // pause is how long to wait for what is that far away.
 func pause(until time.Duration) time.Duration { return min(until, lookAgain) }
 
-// issue writes a new certificate with a new key. The authority is read afresh.
+// issue writes a new certificate with a new key. The authority is read again.
 func (k *keeper) issue() (*x509.Certificate, error) {
 	authority, err := tls.LoadX509KeyPair(k.caCertificate, k.caKey)
 	if err != nil {

@@ -68,8 +68,8 @@ func (n *names) Set(text string) error {
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
 	flags := process.Flags("serving-cert", stderr)
-	flags.StringVar(&s.caCertificate, "ca-certificate", "/run/secrets/web-ca/tls.crt", "file that holds the authority's certificate, in PEM")
-	flags.StringVar(&s.caKey, "ca-key", "/run/secrets/web-ca/tls.key", "file that holds the authority's key, as PKCS #8 in PEM")
+	flags.StringVar(&s.caCertificate, "ca-certificate", "/run/secrets/web-ca/tls.crt", "file with the authority's certificate, in PEM")
+	flags.StringVar(&s.caKey, "ca-key", "/run/secrets/web-ca/tls.key", "file with the authority's key, as PKCS #8 in PEM")
 	flags.StringVar(&s.out, "out", "/run/serving-cert/serving.pem", "file to write, certificate and key in one; its folder is nobody else's")
 	flags.Var(&s.names, "names", "DNS names and addresses of the server, separated by commas; required")
 	flags.DurationVar(&s.ttl, "ttl", 24*time.Hour, "life of a certificate, at least "+shortest.String())

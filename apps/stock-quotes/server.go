@@ -45,8 +45,8 @@ func newServer(listener net.Listener, holder identity.Holder, s settings, market
 	}
 }
 
-// allow lets in exactly the clients of allowed. TLS has proved by now who
-// calls; the answer to anyone else names nobody but the caller.
+// allow lets in exactly the clients of allowed. TLS has proved by now who the
+// caller is; the answer to anyone else names nobody but the caller.
 func allow(allowed identity.IDs, log *slog.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		client, ok := identity.PeerFromContext(ctx)

@@ -1,9 +1,9 @@
 // Command synthetic is the synthetic trust domain (lab/synthetic) as a program in
-// the lab's network: its bundle endpoint, and the control of it for who has the
+// the lab's network: its bundle endpoint, and its control, for whoever has the
 // token. It also makes the calls that it is ordered to make, with a right or a
 // wrong X509-SVID of its own domain.
 //
-// It refuses to know who calls it and whom it calls, and keeps nothing: its keys
+// It refuses to know its callers and whom it calls, and keeps nothing: its keys
 // end with it. The control is in plain HTTP, for a network that ends at this
 // machine.
 package main
@@ -41,7 +41,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	flags := process.Flags("synthetic", stderr)
 	name := flags.String("trust-domain", "", "name of the trust domain, such as synthetic.test; required")
 	flags.StringVar(&s.bundle, "bundle-listen", ":8443", "address of the bundle endpoint, in HTTPS")
-	flags.StringVar(&s.control, "control-listen", ":8080", "address of the control, in plain HTTP, for who has the token in "+tokenVariable)
+	flags.StringVar(&s.control, "control-listen", ":8080", "address of the control, in plain HTTP, for whoever has the token in "+tokenVariable)
 	if err := process.Parse(flags, "SYNTHETIC", nil, args, env); err != nil {
 		return s, err
 	}

@@ -37,7 +37,7 @@ func main() {
 	}
 }
 
-// dist builds the programs of platforms into a folder, and SHA256SUMS beside them.
+// dist builds the programs of platforms into a folder, and SHA256SUMS next to them.
 func dist(ctx context.Context, folder string, platforms []platform) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err

@@ -26,7 +26,7 @@ type Options struct {
 	Dir string
 	// Env is added to the environment of this process, as NAME=value.
 	Env []string
-	// Rename, where it is set, changes commands and what is shown alike, so that
+	// Rename, where it is set, changes both the commands and what is shown, so that
 	// a guide can run on a lab of another name and port than it speaks of.
 	Rename *strings.Replacer
 	// Log takes what a person would see; it may be nil.
@@ -162,7 +162,7 @@ func (s *shell) do(ctx context.Context, step Step, o Options, asked bool) error 
 func (s *shell) run(command string, log io.Writer) (output string, status int, err error) {
 	_, _ = fmt.Fprintf(log, "%s%s\n", prompt, command)
 	// eval, so that a quote that is not closed does not swallow what comes next;
-	// the exit code is put back for who asks for it.
+	// the exit code is put back for a command that asks for it.
 	_, err = fmt.Fprintf(s.in, "eval %s </dev/null 2>&1\n{ ended=$?; printf '\\n%s %%d\\n' $ended; (exit $ended); }\n", quote(command), s.mark)
 	if err != nil {
 		return "", 0, fmt.Errorf("type command: %w", err)

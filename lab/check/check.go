@@ -13,7 +13,7 @@ import (
 )
 
 // Check is a condition. Probe returns nil when it holds; its error says what
-// was seen instead. An error wrapped by Never says that waiting is in vain.
+// was seen instead. An error wrapped by Never says that waiting does not help.
 type Check struct {
 	// Name completes the sentence "wait until …".
 	Name  string
@@ -72,7 +72,7 @@ func Until(ctx context.Context, b Bound, c Check) error {
 			return nil
 		}
 		if never := (*neverError)(nil); errors.As(err, &never) {
-			// With what stands around it: that says what is in vain.
+			// With what stands around it: that says which wait was ended.
 			return fmt.Errorf("wait until %s: %w", c.Name, err)
 		}
 		// A probe that was cut off by the end of the wait saw nothing new. A

@@ -2,7 +2,7 @@
 // shows the right form, writes out every default, and makes a topology of the
 // rest.
 //
-// What a field takes stands in one table (fields.go), what fields have to agree
+// What a field takes is in one table (fields.go), what fields have to agree
 // on in another (rules.go). Decoding, the JSON schema and the reference page
 // docs/reference/lab-file.md are all made from these two.
 //

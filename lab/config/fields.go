@@ -11,7 +11,7 @@ const (
 	defaultProfile = string(topology.HTTPSSPIFFE)
 	defaultPort    = 8443
 	// SPIRE's own default is 5m: a peer polls every 75 s then. With 1m, the least
-	// that SPIRE heeds, it polls every 15 s, and a class sees a new root arrive.
+	// that SPIRE obeys, it polls every 15 s, and a class sees a new root arrive.
 	defaultRefreshHint  = Duration(time.Minute)
 	defaultCATTL        = Duration(24 * time.Hour)
 	defaultCountry      = "US"
@@ -49,13 +49,13 @@ const (
 
 	// serverPort is where every SPIRE server's own API listens.
 	serverPort = 8081
-	// maxTrusted is how many relationships one trust domain may have as truster
-	// (mission C11).
+	// maxTrusted is how many relationships one trust domain may have as truster.
 	maxTrusted = 50
 )
 
 const (
-	// What mission C11 allows without shortIntervals: 3600 to 7776000 seconds.
+	// The limits without shortIntervals: 3600 to 7776000 seconds, as the SpireServer
+	// resource of OpenShift's Zero Trust Workload Identity Manager has them.
 	minFileSync = Duration(time.Hour)
 	maxFileSync = 90 * day
 	// SPIRE takes any interval above zero (pkg/common/diskcertmanager).
@@ -157,7 +157,7 @@ func trustDomainObject() *object {
 }
 
 func upstreamAuthority() value {
-	const standIn = "write disk, which stands in its place"
+	const standIn = "write disk, which takes its place"
 	return oneOf("upstream authority", map[string]string{
 		"aws_pca": standIn, "gcp_cas": standIn, "vault": standIn, "cert-manager": standIn, "spire": "write none, or disk",
 	}, defaultUpstream, string(topology.Disk))
@@ -178,7 +178,7 @@ func bundleEndpointObject() *object {
 				says: "How the endpoint proves who it is. `https_spiffe`: with an X509-SVID of its trust domain. `https_web`: with a serving certificate, as any web server does; peers have the root of its private CA from the lab. It cannot be changed once the lab is up."},
 			{name: "port", value: number(1, 65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
 			{name: "refreshHint", value: duration(Duration(time.Minute), Duration(time.Hour)), fallback: defaultRefreshHint,
-				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the least that SPIRE heeds, so that a new root reaches a peer while one watches."},
+				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the shortest that SPIRE obeys, so that a new root reaches a peer while you watch."},
 			{name: "httpsWeb", value: nested(httpsWebObject()), derived: "required with `https_web`", says: "Where the certificate of an `https_web` endpoint comes from."},
 		},
 		unsupported: map[string]string{"acme": "write profile: https_web and " + withServingCert},

@@ -108,6 +108,6 @@ func syntaxProblem(data []byte, err error) Problems {
 	}
 	return Problems{{
 		Line: line, Column: 1,
-		Cause: "no YAML: " + message, Want: "mend this line or the one next to it; quotes, colons and indentation are what is mostly wrong",
+		Cause: "no YAML: " + message, Want: "repair this line or the one next to it; quotes, colons and indentation are what is mostly wrong",
 	}}
 }

@@ -136,13 +136,13 @@ func absent(n *yaml.Node, o *object) []string {
 // choice reports when not exactly one of the object's sets of fields is there.
 func (r *reader) choice(n *yaml.Node, o *object, path string, absent []string) {
 	present := func(name string) bool { return !slices.Contains(absent, name) }
-	var sets, beside []string
+	var sets, there []string
 	var begun [][]string
 	for _, set := range o.choice {
 		words := strings.Join(set, " and ")
 		sets = append(sets, words)
 		if slices.ContainsFunc(set, present) {
-			begun, beside = append(begun, set), append(beside, words)
+			begun, there = append(begun, set), append(there, words)
 		}
 	}
 	want := "write either " + strings.Join(sets, ", or ")
@@ -156,7 +156,7 @@ func (r *reader) choice(n *yaml.Node, o *object, path string, absent []string) {
 			}
 		}
 	default:
-		r.problem(n, path, strings.Join(beside, " beside "), want)
+		r.problem(n, path, strings.Join(there, " together with "), want)
 	}
 }
 

@@ -26,7 +26,7 @@ func (a apps) rules() []rule {
 		{"Each trust domain is in one cluster. One trust domain over several clusters is not supported by this version.", (*checker).ownTrustDomain},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
-		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, but for those of " + a.lives() + ".", (*checker).appLives},
+		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, except those of " + a.lives() + ".", (*checker).appLives},
 		{"The trust domain of a workload of " + a.listed(hasName) + " is a host name, without `_` and with at most 63 characters between two dots: it is part of the app's DNS names, and SPIRE refuses an entry with one that is none.", (*checker).hostNames},
 		{"`bundleEndpoint.port` is not 8081, where the SPIRE server's own API listens.", (*checker).endpointPort},
 		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
@@ -108,7 +108,7 @@ type names struct {
 	// right are those of the right form, to choose from.
 	right []string
 	// partial says that some name is missing or unreadable: a name that is not among
-	// all need not be wrong. Neither need it where none is right.
+	// not all of them have to be wrong. The same is true where none is right.
 	partial bool
 }
 

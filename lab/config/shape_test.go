@@ -91,7 +91,7 @@ func TestModesAndProfiles(t *testing.T) {
 	}
 }
 
-// Beside whom they can call, workloads call nobody: not across one-way trust, not
+// Workloads call only those whom they can call: not across one-way trust, not
 // over a third trust domain.
 func TestDefaultCalls(t *testing.T) {
 	top, err := format.Load(corpus(t, "good")["calls"], "lab.yaml")

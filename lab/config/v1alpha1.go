@@ -11,7 +11,7 @@ const (
 	Kind       = "Lab"
 )
 
-// Lab is a lab file. What each field means, takes and defaults to stands in the
+// Lab is a lab file. What each field means, takes and defaults to is in the
 // table of fields.go.
 type Lab struct {
 	APIVersion string   `json:"apiVersion" yaml:"apiVersion"`

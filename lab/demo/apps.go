@@ -1,6 +1,6 @@
 // Package demo is the catalogue of the demo programs that fedlab brings along: what a
 // lab file may name under "app", what their charts are installed with, and what they
-// tell of their calls. They are those of the articles that they come from.
+// report their calls. They are those of the articles that they come from.
 //
 // Nothing of the driver knows this package: whoever puts a driver together gives it
 // the catalogue.

@@ -39,7 +39,7 @@ func (Catalogue) Self(told []byte) (id spiffeid.ID, verified bool, err error) {
 	return id, answer.Self.VerifiedBy != nil, err
 }
 
-// broker is the app that tells of quotes, and not of calls.
+// broker is the app that reports quotes, and not calls.
 const broker = "broker-webapp"
 
 // quoted returns nil when a broker has quotes from a server.
@@ -64,7 +64,7 @@ func quoted(told []byte, server spiffeid.ID) error {
 	return nil
 }
 
-// reported returns nil when all calls of caller to called that a workload tells of
+// reported returns nil when all calls of caller to called that a workload reports
 // end as they should, and one of them with an answer.
 func reported(by string, told []byte, caller, called spiffeid.ID) error {
 	var report struct {
@@ -92,7 +92,7 @@ func reported(by string, told []byte, caller, called spiffeid.ID) error {
 		}
 	}
 	if !answered {
-		return fmt.Errorf("%s tells of no answer yet", by)
+		return fmt.Errorf("%s reports no answer yet", by)
 	}
 	return nil
 }

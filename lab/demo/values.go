@@ -126,16 +126,16 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 		return frontendValues{Image: image, SPIFFE: v.spiffe(), Calls: v.frontendCalls(), Service: v.page()}, nil
 	case "data-service":
 		return dataValues{
-			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.beside(), Service: v.service(),
+			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Service: v.service(),
 		}, nil
 	case "legacy-bridge":
 		bridge := bridgeValues{
-			Image: image, SPIFFE: v.spiffe(), Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.beside(),
+			Image: image, SPIFFE: v.spiffe(), Datacenter: labels["datacenter"], System: labels["system"], Allowed: v.allowed(), Database: v.database(),
 			Calls: []callValue{}, Service: v.service(),
 		}
 		for _, to := range w.Calls {
-			// Whom it asks for data may look into its database (seed 000,
-			// LEGACY_DB_URL of the data service).
+			// Whom it asks for data may look into its database, as LEGACY_DB_URL of
+			// the article's data service does.
 			bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, to.ID.String())
 			bridge.Calls = append(bridge.Calls, v.call("raw records", to, "/api/process-data?type=raw"))
 		}
@@ -176,7 +176,7 @@ func (v valuesOf) page() servicePort {
 	return page
 }
 
-func (v valuesOf) beside() databaseValue {
+func (v valuesOf) database() databaseValue {
 	d := v.Database()
 	return databaseValue{Address: d.Release + ":5432", Name: d.Name, User: d.User, Secret: d.Secret()}
 }
@@ -198,7 +198,7 @@ func (v valuesOf) allowed() allowedValue {
 }
 
 // raw are the trust domains of the bridges that call a data service: legacy
-// systems want raw records (seed 000).
+// systems want raw records.
 func raw(service *topology.Workload) []string {
 	domains := []string{}
 	for _, caller := range service.Callers {
@@ -230,7 +230,7 @@ func (v valuesOf) refusedCall(to *topology.Workload) callValue {
 }
 
 // frontendCalls are those that the frontend's page shows: one of each kind that
-// is answered, one that is refused, and what the others tell of theirs.
+// is answered, one that is refused, and what the others report.
 func (v valuesOf) frontendCalls() []callValue {
 	var calls []callValue
 	through := false

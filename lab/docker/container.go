@@ -97,7 +97,7 @@ func (c *Client) inspect(ctx context.Context, id, name string) (container.Inspec
 	return detail.Container, err == nil, c.failed(unlessGone(err), "inspect container %s", name)
 }
 
-// short is how an ID stands in messages.
+// short is an ID as messages have it.
 func short(id string) string { return fmt.Sprintf("%.12s", id) }
 
 // PortBindings returns which addresses of this machine lead to which TCP ports
@@ -154,7 +154,7 @@ func (c *Client) StopContainer(ctx context.Context, id string, grace time.Durati
 
 // RemoveContainer kills a container and removes it with its anonymous volumes.
 // It returns when the container is gone; one that is gone already is not an
-// error, nor is one that somebody else is removing.
+// error, and neither is one that somebody else is removing.
 func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	_, err := c.api.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if errdefs.IsConflict(err) {

@@ -104,10 +104,10 @@ func TestAddress(t *testing.T) {
 		joined map[string]*network.EndpointSettings
 		want   netip.Addr
 	}{
-		"runs":                   {map[string]*network.EndpointSettings{"lab": {IPAddress: at}, "bridge": {IPAddress: netip.MustParseAddr("172.17.0.2")}}, at},
-		"is stopped":             {map[string]*network.EndpointSettings{"lab": {}}, netip.Addr{}},
-		"is on another network":  {map[string]*network.EndpointSettings{"bridge": {IPAddress: at}}, netip.Addr{}},
-		"has nothing to tell of": {nil, netip.Addr{}},
+		"runs":                  {map[string]*network.EndpointSettings{"lab": {IPAddress: at}, "bridge": {IPAddress: netip.MustParseAddr("172.17.0.2")}}, at},
+		"is stopped":            {map[string]*network.EndpointSettings{"lab": {}}, netip.Addr{}},
+		"is on another network": {map[string]*network.EndpointSettings{"bridge": {IPAddress: at}}, netip.Addr{}},
+		"has nothing to report": {nil, netip.Addr{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)

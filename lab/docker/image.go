@@ -58,7 +58,7 @@ func (c *Client) Images(ctx context.Context, labels map[string]string) ([]Image,
 }
 
 // LoadImages reads an archive of images, as "docker save" writes it, under the
-// names that stand in it.
+// names that are in it.
 func (c *Client) LoadImages(ctx context.Context, tar io.Reader) error {
 	progress, err := c.api.ImageLoad(ctx, tar, client.ImageLoadWithQuiet(true))
 	if err == nil {

@@ -129,7 +129,7 @@ func (c *Client) removeNetwork(ctx context.Context, n network.Summary) error {
 }
 
 // settle returns the one network of that name, and removes what a race with
-// another process left beside it.
+// another process left next to it.
 func (c *Client) settle(ctx context.Context, name string, fits func(Network) error) (Network, error) {
 	all, err := c.networks(ctx)
 	if err != nil {
@@ -274,7 +274,7 @@ func mtu(all []network.Summary) map[string]string {
 	return nil
 }
 
-// summary shortens a list of reasons that are much alike.
+// summary shortens a list of reasons that are nearly the same.
 func summary(reasons []string) string {
 	const shown = 3
 	if len(reasons) <= shown {

@@ -65,7 +65,7 @@ func (e Engine) elsewhere(ctx context.Context, own []netip.Addr) string {
 	return fmt.Sprintf("the engine runs on another machine, %s", address.Hostname())
 }
 
-// enclosed says that an engine keeps its networks to itself, by what it tells of
+// enclosed says that an engine keeps its networks to itself, by what it says about
 // itself.
 func enclosed(info system.Info, version client.ServerVersionResult) string {
 	for _, c := range version.Components {

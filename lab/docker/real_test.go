@@ -79,7 +79,7 @@ func TestRealNetworks(t *testing.T) {
 
 	second, err := c.EnsureNetwork(t.Context(), names[1], labels, realCandidates(), quarter)
 	if err != nil || second.Subnet.Overlaps(first.Subnet) {
-		t.Errorf("second network on %s beside %s, error %v", second.Subnet, first.Subnet, err)
+		t.Errorf("second network on %s next to %s, error %v", second.Subnet, first.Subnet, err)
 	}
 	// How the engine refuses what the list of networks did not show.
 	_, err = c.api.NetworkCreate(t.Context(), names[1], client.NetworkCreateOptions{

@@ -4,7 +4,9 @@
 // The folder may be passed on. Two nets keep secrets out of it: only named fields
 // of named kinds of objects are collected, of the lab's own namespaces, Kubernetes
 // Secrets never among them; and package redact removes from each file what is a
-// secret all the same. Nor does a terminal that shows a file obey it. This package refuses to judge what it gathers, and knows no
+// secret all the same. A
+// terminal that shows a file does not obey it either. This package refuses to judge
+// what it gathers, and knows no
 // adapter: it is handed pieces that read themselves.
 package evidence
 

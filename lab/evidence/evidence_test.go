@@ -92,7 +92,7 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 		t.Errorf("error is %v with %+v, want %s", err, s, want)
 	}
 	if _, err := os.Stat(filepath.Join(dir, problems)); err == nil {
-		t.Errorf("%s tells of the interruption", problems)
+		t.Errorf("%s mentions the interruption", problems)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestNoSecretInTheFolder(t *testing.T) {
 			t.Errorf("%s is no JSON:\n%s", path, text)
 		}
 		if strings.Contains(text+path, "theirs") {
-			t.Errorf("%s tells of what is not the lab's:\n%s", path, text)
+			t.Errorf("%s shows what is not the lab's:\n%s", path, text)
 		}
 	}
 	for path, wants := range map[string][]string{

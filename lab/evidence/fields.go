@@ -107,7 +107,7 @@ type kind struct {
 }
 
 // kinds are the kinds of objects that are collected. Secrets are not among them,
-// nor must they ever be.
+// and must never be.
 func kinds() []kind {
 	of := func(apiVersion, name string, paths ...string) kind {
 		return kind{apiVersion, name, collect(append(strings.Split(
@@ -140,7 +140,7 @@ func kinds() []kind {
 	}
 }
 
-// podFields are what is collected of what a pod shall be.
+// podFields are what is collected of a pod's spec.
 func podFields(spec string) []string {
 	paths := []string{}
 	for _, field := range strings.Fields(`nodeName nodeSelector serviceAccountName automountServiceAccountToken hostNetwork hostPID hostUsers dnsPolicy

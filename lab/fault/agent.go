@@ -33,7 +33,7 @@ func AgentStopped(c Cluster) Fault {
 
 // AgentKilled kills the SPIRE agent of a cluster where it stands. Kubernetes
 // starts it again, as it does with the server. Its keys are in memory alone, so
-// that it attests anew.
+// that it attests again.
 func AgentKilled(c Cluster) Fault {
 	return c.killed("agent-killed/", "SPIRE agent", c.agent, c.agentRuns)
 }

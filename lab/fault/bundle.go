@@ -24,7 +24,7 @@ type Bundles interface {
 // BundleSet has the server of a trust domain hold another bundle of the domain
 // that the bundle is of. It is refused where the server holds that one already.
 //
-// A server that can fetch mends that by its next poll. Recover puts back what was
+// A server that can fetch repairs that by its next poll. Recover puts back what was
 // held, unless something else than what was set is held by then.
 func BundleSet(holder spiffeid.TrustDomain, bundles Bundles, bundle *spiffebundle.Bundle) Fault {
 	of := bundle.TrustDomain()
@@ -104,7 +104,7 @@ func same(a, b *spiffebundle.Bundle) bool {
 	return len(c.Lacking) == 0 && len(c.Foreign) == 0
 }
 
-// what tells of a bundle, nil for none, how many authorities it has.
+// what says how many authorities a bundle has; nil is no bundle.
 func what(bundle *spiffebundle.Bundle) string {
 	if bundle == nil {
 		return "no bundle"

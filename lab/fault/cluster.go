@@ -30,8 +30,8 @@ type Cluster struct {
 
 // Node is a cluster's one node.
 type Node interface {
-	// Exec runs a program of the node and returns its standard output, beside the
-	// error of one that failed, too.
+	// Exec runs a program of the node and returns its standard output, also
+	// together with the error of one that failed.
 	Exec(ctx context.Context, argv ...string) ([]byte, error)
 	// Address returns the address by which the node, and whatever runs on it, is
 	// known to the other clusters of the lab.

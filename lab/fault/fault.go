@@ -22,7 +22,7 @@ type Fault interface {
 	Name() string
 	// Inject makes it break. It returns when that is done and may not be felt yet.
 	// When it fails it undoes what it has done; where that fails, too, there is an
-	// Injected beside the error, for the sake of its Recover.
+	// Injected together with the error, so that it can be recovered.
 	//
 	// What a killed process has left of the same fault is taken over, and Recover
 	// puts it back; where that cannot be, Inject refuses.
@@ -101,5 +101,5 @@ func inOrder(ctx context.Context, probes ...func(context.Context) error) error {
 	return nil
 }
 
-// nothing is the recover of what mends itself.
+// nothing is the recover of what repairs itself.
 func nothing(context.Context) error { return nil }

@@ -354,7 +354,7 @@ func TestPartitionRules(t *testing.T) {
 	if got := w.broker.rules; !slices.Equal(got, append([]string{drop("10.192.0.4")}, others...)) {
 		t.Errorf("rules of broker %q", got)
 	}
-	// A node that started again has none; one that is off is not asked in vain.
+	// A node that started again has none; one that is off is not asked.
 	w.market.rules = nil
 	w.broker.on = false
 	wantError(t, "recover", both.Recover(t.Context()), "recover from partition/market<->broker: it does not run")
@@ -399,9 +399,9 @@ func TestHungControllerManagerThatWasReplaced(t *testing.T) {
 	}
 }
 
-// TestBundleThatWasMendedStays: what the server has fetched since is newer than
+// TestBundleThatWasRepairedStays: what the server has fetched since is newer than
 // what Recover remembers.
-func TestBundleThatWasMendedStays(t *testing.T) {
+func TestBundleThatWasRepairedStays(t *testing.T) {
 	fetched := bundle(3)
 	for name, f := range map[string]func(*world) fault.Fault{
 		"set":     subjects()["bundle-set/cluster2.com->cluster1.com"].make,

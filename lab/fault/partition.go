@@ -72,7 +72,7 @@ func partition(name string, from, to Cluster, both bool) Fault {
 	}}
 }
 
-// markPrefix begins the comment of each rule of ours.
+// markPrefix begins the comment of each of our rules.
 const markPrefix = "fedlab:"
 
 // wall is a rule in the node of one cluster that drops what comes from another.
@@ -109,7 +109,7 @@ func (w wall) remove(ctx context.Context) error {
 	return w.at.unwall(ctx, func(mark string) bool { return mark == w.mark })
 }
 
-// unwall removes from a cluster's node the rules whose comment is one of ours.
+// unwall removes from a cluster's node the rules whose comment is ours.
 func (c Cluster) unwall(ctx context.Context, ours func(comment string) bool) error {
 	// The list is of arguments for iptables itself.
 	list, err := c.Node.Exec(ctx, chain("--list-rules")...)

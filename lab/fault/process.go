@@ -9,7 +9,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
-// killed is the fault that kills a container's process. It mends itself.
+// killed is the fault that kills a container's process. It repairs itself.
 func (c Cluster) killed(kind, what string, find func(context.Context) (container, error), runs func(before *container) check.Check) Fault {
 	return fault{kind + c.Name, func(ctx context.Context) (injected, error) {
 		before, err := find(ctx)
@@ -34,7 +34,7 @@ func (c Cluster) killed(kind, what string, find func(context.Context) (container
 }
 
 // runs checks that a program runs as Kubernetes wants it to, in another container
-// than before where that is given: what Kubernetes tells of a node that was away
+// than before where that is given: what Kubernetes says about a node that was away
 // is old until its kubelet has reported.
 func (c Cluster) runs(what string, find func(context.Context) (container, error), well func(context.Context) error, before *container) check.Check {
 	return check.Check{

@@ -34,7 +34,7 @@ func Sweep(ctx context.Context, c Cluster) error {
 	return errors.Join(errs...)
 }
 
-// marked reports whether a rule's comment is one of ours.
+// marked reports whether a rule's comment is ours.
 func marked(comment string) bool { return strings.HasPrefix(comment, markPrefix) }
 
 // agentSomewhere takes back what AgentStopped has said of nodes, if it has: an

@@ -30,17 +30,17 @@ const (
 	// else is. What the source signs with them is refused until the next fetch.
 	Behind State = "behind"
 	// Differing means that there are authorities that the source does not have,
-	// beside some that it has. Most often it had them and dropped them; that they
+	// besides some that it has. Most often it had them and dropped them; that they
 	// were never its own the bundles alone cannot rule out. What they sign is
 	// trusted.
 	Differing State = "differing"
 	// Foreign means that there are authorities, and that the source has none of
 	// them. Most often they are another trust domain's; a source that was made
-	// anew, or that replaced all its authorities while nobody fetched, looks the
+	// again, or that replaced all its authorities while nobody fetched, looks the
 	// same. Nobody of the source is verified, and what they sign is trusted.
 	Foreign State = "foreign"
 	// Empty is a bundle without any authority. It verifies nothing, and it cannot
-	// authenticate an https_spiffe endpoint, so no fetch will mend it.
+	// authenticate an https_spiffe endpoint, so no fetch will repair it.
 	Empty State = "empty"
 	// Missing means that no bundle is held.
 	Missing State = "missing"

@@ -43,7 +43,7 @@ func TestCompare(t *testing.T) {
 			want: federation.Comparison{State: federation.InSync},
 		},
 		{
-			name: "not yet the second root, nor the JWT key",
+			name: "neither the second root yet, nor the JWT key",
 			held: bundleOf(t, []*x509.Certificate{first}, nil),
 			want: federation.Comparison{
 				State:   federation.Behind,

@@ -23,11 +23,11 @@ const (
 	// (pkg/server/cache/dscache/cache.go, datastoreCacheExpiry).
 	endpointCache = time.Second
 	// entryCache is how old the entries may be that a server shows to agents:
-	// charts/spire sets cache_reload_interval, which is 5 s by itself.
+	// charts/spire sets cache_reload_interval, which is 5 s by default.
 	entryCache = time.Second
 	// agentSync is how long an agent waits between two calls, with its jitter of
 	// a tenth (pkg/common/backoff/backoff.go): charts/spire sets sync_interval,
-	// which is 5 s by itself.
+	// which is 5 s by default.
 	agentSync = 1100 * time.Millisecond
 
 	// backDating is how long before its issue a certificate begins to be valid
@@ -36,15 +36,15 @@ const (
 
 	// reconcile is how often the controller manager makes the server's entries and
 	// relationships what its resources say: charts/spire sets gcInterval, which is
-	// 10 s by itself (its cmd/main.go, defaultGCInterval). It hears of a change at
+	// 10 s by default (its cmd/main.go, defaultGCInterval). It hears of a change at
 	// once, unless it is at work in that moment: then the change is not heard (its
 	// pkg/reconciler/reconciler.go, Trigger).
 	reconcile = 2 * time.Second
 	// configReload is how often a server reads again which relationships it has
 	// (pkg/server/bundle/client/manager.go, configRefreshInterval).
 	configReload = 10 * time.Second
-	// dialTimeout is when a server gives a connection to an endpoint up that does
-	// not come about (net/http, DefaultTransport, which
+	// dialTimeout is when a server gives up a connection to an endpoint that is
+	// not made (net/http, DefaultTransport, which
 	// pkg/server/bundle/client/client.go clones).
 	dialTimeout = 30 * time.Second
 	// serverSVIDTick is how often a server looks whether its own SVID is to be
@@ -163,7 +163,7 @@ func EndpointSVIDBound() time.Duration { return serverSVIDTick }
 
 // AgentSVIDBound returns how long an agent may authenticate itself by an SVID that
 // a tainted authority has signed: it hears of the taint with one synchronisation,
-// and attests anew when it looks at its own SVID. An authority that is revoked
+// and attests again when it looks at its own SVID. An authority that is revoked
 // before locks the agent out: the server refuses its SVID with its next connection,
 // and nothing tells it why.
 func AgentSVIDBound() time.Duration { return agentSync + agentSVIDTick }

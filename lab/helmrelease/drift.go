@@ -24,16 +24,16 @@ type drift int
 
 const (
 	none drift = iota
-	// mendable is put right by an upgrade to the same manifest.
-	mendable
+	// repairable is put right by an upgrade to the same manifest.
+	repairable
 	// stuck cannot be patched into what it should be: ports of a Service are told
 	// apart by their number, and with the one that somebody has put in the place of
-	// another the right one makes two of one name. It is made anew.
+	// another the right one makes two of one name. It is deleted and made again.
 	stuck
 )
 
-// keeps reports whether data would go with an object of a kind: it is not made
-// anew.
+// keeps reports whether data would go with an object of a kind: it is not
+// deleted and made again.
 func keeps(kind string) bool {
 	return slices.Contains([]string{"statefulsets", "persistentvolumeclaims", "customresourcedefinitions", "namespaces"}, kind)
 }
@@ -79,14 +79,14 @@ type object struct {
 	wanted, typed runtime.Object
 }
 
-// drift goes by the patch that Helm would send, since it is one that mends. The
+// drift goes by the patch that Helm would send, since it is one that repairs. The
 // API server has the last word on it: a manifest may write 0.5 for what it keeps
 // as 500m.
 func (o object) drift(ctx context.Context) (drift, error) {
 	current, err := o.send(ctx, o.client.Get())
 	switch {
 	case apierrors.IsNotFound(err):
-		return mendable, nil
+		return repairable, nil
 	case err != nil:
 		return none, err
 	}
@@ -109,7 +109,7 @@ func (o object) drift(ctx context.Context) (drift, error) {
 	if err != nil || reflect.DeepEqual(before, after) {
 		return none, err
 	}
-	return mendable, nil
+	return repairable, nil
 }
 
 func (o object) send(ctx context.Context, r *rest.Request) ([]byte, error) {
@@ -120,7 +120,7 @@ func (o object) send(ctx context.Context, r *rest.Request) ([]byte, error) {
 	return result.Raw()
 }
 
-// remove makes room for an object to be made anew.
+// remove makes room for an object to be made again.
 func (o object) remove(ctx context.Context) error {
 	if _, err := o.send(ctx, o.client.Delete()); err != nil && !apierrors.IsNotFound(err) {
 		return err

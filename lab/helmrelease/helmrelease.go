@@ -38,7 +38,7 @@ const (
 	patience = 2 * time.Minute
 )
 
-// Release is what shall be in a cluster.
+// Release is what should be in a cluster.
 type Release struct {
 	Name string
 	// Namespace is made when it does not exist.
@@ -48,7 +48,7 @@ type Release struct {
 	Chart fs.FS
 	// Manifests is a folder of plain manifests, in the place of a chart.
 	Manifests fs.FS
-	// Edit changes what the chart or the manifests come to, but for hooks; it may be
+	// Edit changes what the chart or the manifests come to, except for hooks; it may be
 	// nil.
 	Edit *access.Edit
 	// Values is anything that encodes to a JSON object; nil stands for the
@@ -67,7 +67,7 @@ type Client struct {
 // Apply installs or upgrades a release, and does nothing when the one that is
 // deployed was made from the same chart and values and its objects are there as
 // its manifest has them. What others removed, or changed of the fields that the
-// manifest names, comes back, made anew where it cannot be patched and no data
+// manifest names, comes back, made again where it cannot be patched and no data
 // would go with it; of kinds that come from CRDs, only what is gone. Apply returns once the API server has taken the objects; they may not be ready.
 // An object that the chart no longer has and that cannot be deleted stays: Helm
 // only logs it.

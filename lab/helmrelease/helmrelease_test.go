@@ -189,7 +189,7 @@ func TestApplyPutsBackWhatWas(t *testing.T) {
 	}
 }
 
-// TestApplyKeepsData: what data would go with is not made anew.
+// TestApplyKeepsData: what data would go with is not made again.
 func TestApplyKeepsData(t *testing.T) {
 	const path = "/api/v1/namespaces/demo/persistentvolumeclaims/disk"
 	a := newAPI()
@@ -349,7 +349,7 @@ func TestKilledAnywhere(t *testing.T) {
 		"uninstall":                {applied(releaseOf(1, "red")), uninstall, releaseOf(1, "red"), []string{"base=1", "red=1"}},
 		"uninstall, then less":     {applied(releaseOf(1, "red")), uninstall, releaseOf(1), []string{"base=1"}},
 		"putting back":             {deleted("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
-		"making anew":              {stiff("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
+		"making again":             {stiff("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(1, "red"), []string{"base=1", "red=1"}},
 		"putting back, then other": {deleted("red", releaseOf(1, "red")), apply(releaseOf(1, "red")), releaseOf(2, "red"), []string{"base=2", "red=2"}},
 	}
 	for name, tt := range tests {
@@ -398,7 +398,7 @@ func TestEachCallFailing(t *testing.T) {
 		"install":      {applied(), []string{"base=2", "green=2"}},
 		"upgrade":      {applied(releaseOf(1)), []string{"base=2", "green=2"}},
 		"putting back": {deleted("green", releaseOf(2, "green")), []string{"base=2", "green=2"}},
-		"making anew":  {stiff("green", releaseOf(2, "green")), []string{"base=2", "green=2"}},
+		"making again": {stiff("green", releaseOf(2, "green")), []string{"base=2", "green=2"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

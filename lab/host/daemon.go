@@ -95,7 +95,7 @@ func removeStale(files Files, pidFile, program string) error {
 func answers(Docker) error { return nil }
 
 // await asks the daemon until it answers and satisfies holds. The wait ends
-// early when no daemon is left to wait for: ended tells of the one that was just
+// early when no daemon is left to wait for: ended reports on the one that was just
 // started, and is nil for one that was there before.
 func await(ctx context.Context, sys System, bound time.Duration, ended <-chan error, holds func(Docker) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, bound, fmt.Errorf("not within %s", bound))

@@ -1,4 +1,4 @@
-// Package host says what a machine offers a lab and what it lacks, and mends
+// Package host says what a machine offers a lab and what it lacks, and repairs
 // what it can. Survey reads facts, Machine.Findings judges them without looking
 // at anything else, Remedies orders the changes that would help, and Setup
 // announces and makes them.
@@ -7,7 +7,7 @@
 // what to do. A Docker that the client reaches somewhere else, by DOCKER_HOST
 // or a context, is used and never changed.
 //
-// The package knows nothing of clusters beyond their number, nor of images
+// The package knows nothing of clusters beyond their number, and nothing of images
 // beyond whether they are built here. It downloads nothing but Debian's own
 // packages.
 //

@@ -12,7 +12,7 @@ func (m Machine) dockerClient() Finding {
 	}
 	f.Level, f.Seen, f.Need = Missing, "no docker in PATH", "the docker command, which kind calls"
 	f.Cure = m.dockerInstallation()
-	return m.mend(f, packages(m.dockerPackages()))
+	return m.repair(f, packages(m.dockerPackages()))
 }
 
 // dockerDaemon judges whether Docker can be reached where the client looks for
@@ -35,11 +35,11 @@ func (m Machine) dockerDaemon() Finding {
 		f.Cure = "start the daemon there, or unset DOCKER_HOST and choose another one with: docker context use"
 		return f
 	case invalid != nil:
-		f.Seen, f.Cure = invalid.Error(), "mend "+daemonConfig
+		f.Seen, f.Cure = invalid.Error(), "repair "+daemonConfig
 		return f
 	case len(install) > 0:
 		f.Seen, f.Cure = "not installed", m.dockerInstallation()
-		return m.mend(f, packages(install), start{m.Systemd})
+		return m.repair(f, packages(install), start{m.Systemd})
 	case d.PID != 0 && !m.Root:
 		f.Cure = "let your user reach it, and log in again; as root: usermod -aG docker USER"
 	case m.Systemd:
@@ -47,7 +47,7 @@ func (m Machine) dockerDaemon() Finding {
 	default:
 		f.Cure = "as root: dockerd"
 	}
-	return m.mend(f, start{m.Systemd})
+	return m.repair(f, start{m.Systemd})
 }
 
 // dockerReach judges whether what runs in Docker can be connected to: up, status
@@ -101,7 +101,7 @@ func (m Machine) capabilities() Finding {
 	registered := m.RuntimeBuilt && string(next) == string(m.Docker.Config)
 	switch {
 	case err != nil:
-		f.Level, f.Seen, f.Cure = Missing, f.Seen+"; "+err.Error(), "mend "+daemonConfig
+		f.Level, f.Seen, f.Cure = Missing, f.Seen+"; "+err.Error(), "repair "+daemonConfig
 		return f
 	case !registered && m.Docker.conflict() != "":
 		f.Level, f.Seen = Missing, f.Seen+"; dockerd was started with "+m.Docker.conflict()
@@ -113,11 +113,11 @@ func (m Machine) capabilities() Finding {
 		return f
 	case !registered:
 		f.Level, f.Cure = Missing, "as root, on Debian or Ubuntu: fedlab setup"
-		return m.mend(f, append(append([]Remedy{r}, m.reload()...), prove{})...)
+		return m.repair(f, append(append([]Remedy{r}, m.reload()...), prove{})...)
 	case m.Docker.Answers && m.Docker.DefaultRuntime != runtimeName:
 		f.Level, f.Seen = Missing, f.Seen+"; Docker has not read "+daemonConfig
 		f.Cure = "as root: systemctl reload docker, or send dockerd the signal HUP"
-		return m.mend(f, m.reload()...)
+		return m.repair(f, m.reload()...)
 	}
 	f.Seen, f.Need = f.Seen+"; Docker's default runtime does without", ""
 	return f

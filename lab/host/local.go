@@ -67,7 +67,7 @@ func (localFiles) WriteFile(name string, data []byte, mode fs.FileMode) error {
 	return replace(name, data, mode)
 }
 
-// replace writes data beside name and renames it into place, so that a reader
+// replace writes data next to name and renames it into place, so that a reader
 // and a power cut find the old content or the new one.
 func replace(name string, data []byte, mode fs.FileMode) (err error) {
 	next, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
@@ -113,7 +113,7 @@ func (p localPrograms) Run(ctx context.Context, command Command) ([]byte, error)
 	cmd := exec.CommandContext(ctx, path, command.Args...)
 	cmd.Env = append(os.Environ(), command.Env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	// A package manager that is asked to end leaves less to be mended than
+	// A package manager that is asked to end leaves less to be repaired than
 	// one that is killed.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

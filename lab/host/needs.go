@@ -23,7 +23,7 @@ type Needs struct {
 const (
 	gib = 1 << 30
 	// A one-node cluster with MetalLB and SPIRE takes 0.9 GiB; one more is for
-	// the host and what runs beside the clusters.
+	// the host and what runs next to the clusters.
 	clusterMemory = gib
 	// The node image is 2 GiB, once in an archive and once in Docker; each
 	// cluster writes some on top.
@@ -74,12 +74,12 @@ func (m Machine) Findings(needs Needs) []Finding {
 	return findings
 }
 
-// mends says whether Setup may change this machine.
-func (m Machine) mends() bool { return m.Linux && m.Root && m.Debian }
+// repairs says whether Setup may change this machine.
+func (m Machine) repairs() bool { return m.Linux && m.Root && m.Debian }
 
-// mend gives a finding its remedies where Setup may apply them.
-func (m Machine) mend(f Finding, remedies ...Remedy) Finding {
-	if m.mends() {
+// repair gives a finding its remedies where Setup may apply them.
+func (m Machine) repair(f Finding, remedies ...Remedy) Finding {
+	if m.repairs() {
 		f.Remedies = remedies
 	}
 	return f
@@ -91,7 +91,7 @@ func (m Machine) system() Finding {
 		f.Seen = "not a Linux distribution that names itself"
 	}
 	switch {
-	case m.mends():
+	case m.repairs():
 	case m.Debian:
 		f.Seen += ", not root: nothing is changed"
 	default:
@@ -136,7 +136,7 @@ func (m Machine) setting(subject, name string, least int) Finding {
 	}
 	f.Level, f.Need = Missing, fmt.Sprintf("at least %d", least)
 	f.Cure = fmt.Sprintf("as root: sysctl -w %s=%d", name, least)
-	return m.mend(f, setting{name, least})
+	return m.repair(f, setting{name, least})
 }
 
 // inotify judges what the kernel lets root watch.
@@ -162,7 +162,7 @@ func Watchers(sys System, clusters int) error {
 	return Lacks(m.inotify(Needs{Clusters: clusters}))
 }
 
-// userNamespaces tells of a daemon that gives containers users of their own.
+// userNamespaces describes a daemon that gives containers users of their own.
 func (m Machine) userNamespaces() Finding {
 	f := Finding{Subject: "user namespaces", Seen: "those of this machine"}
 	if m.Docker.UserNamespaces {
@@ -300,7 +300,7 @@ func (m Machine) tool(subject, seen, need, name string) Finding {
 	}
 	f.Level, f.Seen, f.Need = Missing, "not found", need
 	f.Cure = m.installation(name)
-	return m.mend(f, packages{name})
+	return m.repair(f, packages{name})
 }
 
 // installation is how a person installs packages here.

@@ -93,7 +93,7 @@ func (r ociRuntime) built(files Files) (bool, error) {
 
 func sumOf(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
-// build leaves the source beside the program, for whoever wonders what their
+// build leaves the source next to the program, for whoever wonders what their
 // Docker runs.
 func (r ociRuntime) build(ctx context.Context, sys System) error {
 	path := r.path()

@@ -54,7 +54,7 @@ func TestRemediesAreOrderedAndMerged(t *testing.T) {
 	}
 }
 
-func TestPackagesAreFetchedAnewOnlyWhenTheyMust(t *testing.T) {
+func TestPackagesAreFetchedAgainOnlyWhenTheyMust(t *testing.T) {
 	const option = "apt-get -qq -y -o DPkg::Lock::Timeout=300 "
 	const install = option + "install --no-install-recommends --no-remove "
 	tests := map[string]struct {

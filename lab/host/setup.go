@@ -20,7 +20,7 @@ type Observer interface {
 
 // Setup makes the machine fit for a lab as far as it can: it surveys, announces
 // what it will change, changes it, and surveys again. Nothing is changed when
-// nothing is missing, nor by anybody but root on Debian or Ubuntu. What then
+// nothing is missing, or where the user is not root on Debian or Ubuntu. What then
 // still is missing comes back as a *MissingError. cache is as in Survey.
 //
 // Where a change fails, daemon.json is put back as it was. Stopped at any

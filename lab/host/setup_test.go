@@ -40,7 +40,7 @@ func TestSetupChangesNothingWhenNothingIsMissing(t *testing.T) {
 	}
 }
 
-func TestSetupMendsABareMachine(t *testing.T) {
+func TestSetupRepairsABareMachine(t *testing.T) {
 	m, r := bareMachine(), &recorder{}
 	m.asksLeft = 3
 	if err := setUp(t, m, building, r); err != nil {
@@ -178,7 +178,7 @@ func TestSetupStopsWhenTheAnnouncementIsRefused(t *testing.T) {
 	}
 }
 
-func TestSetupTellsWhatOnlyAPersonCanMend(t *testing.T) {
+func TestSetupTellsWhatOnlyAPersonCanRepair(t *testing.T) {
 	tests := map[string]struct {
 		machine func(*fakeMachine)
 		want    string

@@ -146,7 +146,7 @@ func TestImageOnFoundation(t *testing.T) {
 }
 
 // TestPostgresRuns starts PostgreSQL's programs in their own image: what they
-// need beside them is only seen when they run. The image is made of the packages
+// need besides them is only seen when they run. The image is made of the packages
 // that are in the user's store.
 func TestPostgresRuns(t *testing.T) {
 	t.Parallel()

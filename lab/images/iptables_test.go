@@ -14,7 +14,7 @@ import (
 )
 
 // TestKubeProxyHasIPTables runs iptables in kube-proxy's own image: what it
-// needs beside the program is only seen when it runs. The image is made of the
+// needs besides the program is only seen when it runs. The image is made of the
 // root file system that is in the user's store.
 func TestKubeProxyHasIPTables(t *testing.T) {
 	t.Parallel()

@@ -103,7 +103,7 @@ type Library struct {
 	// NAME:TAG or NAME:TAG@DIGEST; empty, it is kind's own, of which the digest is
 	// known.
 	KindNode string
-	// Version says which fedlab this is; it stands in archives.
+	// Version says which fedlab this is; archives have it.
 	Version string
 	// Observe is told what is being made; it may be nil.
 	Observe func(plan.Event)
@@ -138,7 +138,7 @@ const (
 	// Node is the node image as well, for clusters that are to be made.
 	Node Need = 1
 	// Foundations are what the images of some demo programs stand on as well, for
-	// who needs such an image outside the node image.
+	// callers that need such an image outside the node image.
 	Foundations Need = 2
 	// All is what an archive holds.
 	All = Node | Foundations
@@ -193,7 +193,7 @@ func (l *Library) Work(ctx context.Context, need Need) (Work, error) {
 }
 
 // Prune removes the artifacts and Docker images that this fedlab has no use
-// for, pulled and built ones alike, and what killed builds of this store left.
+// for, both pulled and built ones, and what killed builds of this store left.
 // What a container uses stays, and what is being made just now.
 func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 	return with(l, func(s stock) (Pruned, error) { return s.prune(ctx) })
@@ -221,7 +221,7 @@ func (l *Library) Save(ctx context.Context, w io.Writer) error {
 // does anything get its name. The error wraps a [*ForeignError] when the
 // archive is another fedlab's.
 //
-// The checksums stand in the archive itself: they tell damage, not forgery.
+// The checksums are in the archive itself: they tell damage, not forgery.
 func (l *Library) Load(ctx context.Context, archive io.Reader) error {
 	s, err := l.open()
 	if err == nil {

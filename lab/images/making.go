@@ -25,7 +25,7 @@ func (s stock) run(ctx context.Context, f recipe.Flavour, need Need) error {
 	if err != nil {
 		return err
 	}
-	// Compilers use all cores by themselves; one build beside another fills
+	// Compilers use all cores by themselves; one build next to another fills
 	// them while that one links.
 	return plan.Runner{Observe: s.Observe, Limit: max(2, runtime.NumCPU()/2)}.Run(ctx, p)
 }

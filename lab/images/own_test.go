@@ -61,7 +61,7 @@ func (s *stand) makes(t *testing.T, o Own) string {
 	return ref
 }
 
-// built lists what the store has, but for where programs are linked.
+// built lists what the store has, except where programs are linked.
 func (s *stand) built(t *testing.T) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.Store.Root(), "builds"))

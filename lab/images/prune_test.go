@@ -176,7 +176,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestPruneDemos: of what was run beside the clusters, only the program as it is
+// TestPruneDemos: of what was run next to the clusters, only the program as it is
 // now stays, and what a container uses.
 func TestPruneDemos(t *testing.T) {
 	t.Parallel()

@@ -24,7 +24,7 @@ type networkGate struct {
 	free chan struct{}
 }
 
-// hold returns once name stands in the environment. It stays there until each
+// hold returns once name is in the environment. It stays there until each
 // holder has called its release.
 func (g *networkGate) hold(ctx context.Context, name string) (release func(), err error) {
 	for {

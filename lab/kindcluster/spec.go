@@ -20,7 +20,7 @@ type Spec struct {
 	PodSubnet, ServiceSubnet netip.Prefix
 	PortMappings             []PortMapping
 	// DefaultCNI says that kind installs the pod network that the image brings
-	// along. Images of ours have theirs in place when they boot.
+	// along. Our images have the pod network in place when they boot.
 	DefaultCNI bool
 }
 

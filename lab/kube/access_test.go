@@ -74,11 +74,11 @@ func TestObjectsApply(t *testing.T) {
 		before, after string
 		changed       bool
 	}{
-		"made":                      {after: before, changed: true},
-		"left alone":                {before: before, after: before},
-		"a controller wrote beside": {before: before, after: strings.NewReplacer(`"1"`, `"2"`, `"seen": 1`, `"seen": 2`).Replace(before)},
-		"another content":           {before: before, after: strings.Replace(before, "quotes", "enterprise", 1), changed: true},
-		"another label":             {before: before, after: strings.Replace(before, `"name"`, `"labels": {"a": "b"}, "name"`, 1), changed: true},
+		"made":                       {after: before, changed: true},
+		"left alone":                 {before: before, after: before},
+		"a controller wrote as well": {before: before, after: strings.NewReplacer(`"1"`, `"2"`, `"seen": 1`, `"seen": 2`).Replace(before)},
+		"another content":            {before: before, after: strings.Replace(before, "quotes", "enterprise", 1), changed: true},
+		"another label":              {before: before, after: strings.Replace(before, `"name"`, `"labels": {"a": "b"}, "name"`, 1), changed: true},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -149,7 +149,7 @@ func (f *configFile) write() error {
 	}
 	_, err = to.Write(content)
 	if info, missing := os.Stat(path); missing == nil {
-		err = errors.Join(err, alike(to, info))
+		err = errors.Join(err, sameOwner(to, info))
 	}
 	if err = errors.Join(err, to.Sync(), to.Close()); err == nil {
 		err = os.Rename(next, path)
@@ -160,7 +160,7 @@ func (f *configFile) write() error {
 	return nil
 }
 
-func alike(f *os.File, other fs.FileInfo) error {
+func sameOwner(f *os.File, other fs.FileInfo) error {
 	err := f.Chmod(other.Mode().Perm())
 	own, told := f.Stat()
 	if err = errors.Join(err, told); err != nil {

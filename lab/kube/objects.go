@@ -105,7 +105,7 @@ func (c *Cluster) list(ctx context.Context, apiVersion, kind, namespace, selecto
 	return list.Items, nil
 }
 
-// Scale sets how many replicas a Deployment or StatefulSet shall have.
+// Scale sets how many replicas a Deployment or StatefulSet should have.
 func (c *Cluster) Scale(ctx context.Context, kind, namespace, name string, replicas int32) error {
 	at, err := c.resource(ctx, "apps/v1", kind, namespace)
 	if err == nil {

@@ -74,7 +74,7 @@ func (w *workload) count(want, ready, updated, all int32) {
 func (w workload) scheduled() error {
 	switch {
 	case !w.seen:
-		return fmt.Errorf("%s: the newest version is not acted upon yet", w.title)
+		return fmt.Errorf("%s: Kubernetes has not acted on the newest version yet", w.title)
 	case w.want == 0:
 		return fmt.Errorf("%s: %s", w.title, w.idle)
 	}

@@ -27,7 +27,7 @@ func TestDeploymentReady(t *testing.T) {
 		},
 		"not seen": {
 			deployment: `{"metadata": {"generation": 2}, "spec": {` + selector + `}, "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}}`,
-			err:        "deployment demo/x: the newest version is not acted upon yet",
+			err:        "deployment demo/x: Kubernetes has not acted on the newest version yet",
 		},
 		"only the old pod is ready": {
 			deployment: `{"spec": {` + selector + `}, "status": {"replicas": 2, "updatedReplicas": 1, "readyReplicas": 1}}`,
@@ -136,7 +136,7 @@ func TestStarted(t *testing.T) {
 		"not seen": {
 			set:  `{"metadata": {"generation": 2}, "spec": {` + selector + `}, "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1}}`,
 			pods: []string{pod("x-0", `"containerStatuses": [{"name": "y", "started": true, `+running+`}]`)},
-			err:  "statefulset demo/x: the newest version is not acted upon yet",
+			err:  "statefulset demo/x: Kubernetes has not acted on the newest version yet",
 		},
 		"of an older version": {
 			set:  `{"spec": {` + selector + `}, "status": {"replicas": 1, "updatedReplicas": 0}}`,

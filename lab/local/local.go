@@ -122,8 +122,8 @@ func New(o Options) (*Driver, error) {
 }
 
 // programs returns the names of fedlab's own programs that labs run: what a lab
-// file may name as an app, what the lab itself runs beside it, and what looks at a
-// lab or stands beside its clusters while somebody tries it.
+// file may name as an app, what the lab itself runs next to it, and what looks at a
+// lab or stands next to its clusters while somebody tries it.
 func programs() []string {
 	var names []string
 	for _, app := range demo.Apps() {
@@ -220,7 +220,7 @@ const (
 	servedLimit = 1 << 20
 )
 
-// endpoint is how bundle endpoints are asked: within is servedBound, but in tests.
+// endpoint is how bundle endpoints are asked: within is servedBound, except in tests.
 type endpoint struct{ within time.Duration }
 
 // served gets what a bundle endpoint serves. It makes the connection by itself,

@@ -11,7 +11,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/lock"
 )
 
-// locks has one lock for each lab of an engine: what a lab is stands in the
+// locks has one lock for each lab of an engine: what a lab is is kept in the
 // engine, and not in anything that belongs to one user.
 type locks struct{ engine *docker.Client }
 

@@ -84,7 +84,7 @@ func TestServed(t *testing.T) {
 }
 
 // TestServedByWhomHangs tells an endpoint that takes requests and does not answer,
-// or not to the end, from one with which no connection comes about.
+// or not to the end, from one to which there is no connection.
 func TestServedByWhomHangs(t *testing.T) {
 	over := make(chan struct{})
 	answering := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -12,7 +12,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/sidecar"
 )
 
-// labelSidecar is the label of a program beside the clusters; it has the
+// labelSidecar is the label of a program next to the clusters; it has the
 // program's name.
 const labelSidecar = "dev.fedlab.sidecar"
 

@@ -200,7 +200,7 @@ func (n nodes) Get(ctx context.Context, name, cluster, url string, at netip.Addr
 	return answer, nil
 }
 
-// bracketed is an address as it stands in a URL.
+// bracketed is an address as a URL has it.
 func bracketed(at netip.Addr) string {
 	if at.Is4() {
 		return at.String()
@@ -208,7 +208,7 @@ func bracketed(at netip.Addr) string {
 	return "[" + at.String() + "]"
 }
 
-// chainOf reads what stands in PEM between lines of other text.
+// chainOf reads what is in PEM between lines of other text.
 func chainOf(text string) (chain []*x509.Certificate, err error) {
 	for rest := []byte(text); ; {
 		var block *pem.Block

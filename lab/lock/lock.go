@@ -39,7 +39,7 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("%s is held by %s", e.Name, e.Holder)
+	return fmt.Sprintf("%s is locked by %s", e.Name, e.Holder)
 }
 
 // String names the holder in words, as far as it is known.

@@ -94,7 +94,7 @@ func TestOneHolder(t *testing.T) {
 	if h := held.Holder; h.PID != other.Process.Pid || h.User != owner || h.Command != "fedlab up" || h.Since.After(before) || before.Sub(h.Since) > time.Minute {
 		t.Errorf("held by %+v, want process %d of %s", h, other.Process.Pid, owner)
 	}
-	want := fmt.Sprintf("%s is held by 'fedlab up', process %d, user %s, since %s",
+	want := fmt.Sprintf("%s is locked by 'fedlab up', process %d, user %s, since %s",
 		name(t), other.Process.Pid, owner, held.Holder.Since.Local().Format(time.TimeOnly))
 	if err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
@@ -143,7 +143,7 @@ func TestAHolderThatIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := lock.Take(name(t), "fedlab up")
-	want := fmt.Sprintf("%s is held by process %d, user %s", name(t), other.Process.Pid, owner)
+	want := fmt.Sprintf("%s is locked by process %d, user %s", name(t), other.Process.Pid, owner)
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}

@@ -77,7 +77,7 @@ func Values(controller, speaker string) map[string]any {
 		// The chart registers the webhooks all the same. With Ignore, the API
 		// server goes on when the call to one is refused, as it is at once.
 		"crds": map[string]any{"validationFailurePolicy": "Ignore"},
-		// The chart's default is BGP, with a routing daemon beside the speaker.
+		// The chart's default is BGP, with a routing daemon next to the speaker.
 		"frrk8s": map[string]any{"enabled": false},
 	}
 }

@@ -27,7 +27,7 @@ func (id ID) Kind() string {
 type Step struct {
 	// Name is unique in its plan.
 	Name ID
-	// Title says in words what the step makes true; it stands in the printed
+	// Title says in words what the step makes true; it is in the printed
 	// plan and in progress.
 	Title string
 	// After lists the steps that must be done before; each must have been

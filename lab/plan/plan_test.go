@@ -85,7 +85,7 @@ func TestRunKeepsToItsLimit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(began); took != 3*time.Second {
-			t.Errorf("took %s, want 3s: b, c and d in turn beside a", took)
+			t.Errorf("took %s, want 3s: b, c and d in turn next to a", took)
 		}
 	})
 }
@@ -191,7 +191,7 @@ func TestUncancelled(t *testing.T) {
 		"another error":               {other, "no room"},
 		"a wait and what it saw last": {fmt.Errorf("wait: %w; last seen: %w", cause, other), ""},
 		"both, side by side":          {errors.Join(context.Canceled, cause), ""},
-		"a clean-up beside it":        {errors.Join(cause, left), "kind still works"},
+		"a clean-up next to it":       {errors.Join(cause, left), "kind still works"},
 		"below words":                 {fmt.Errorf("a: %w", fmt.Errorf("b: %w", errors.Join(cause, left))), "a: b: kind still works"},
 		"below words on both sides":   {fmt.Errorf("a (%w)", errors.Join(cause, left)), "kind still works"},
 		"two steps":                   {errors.Join(fmt.Errorf("a: %w", errors.Join(cause, left)), fmt.Errorf("b: %w", cause), other), "a: kind still works\nno room"},

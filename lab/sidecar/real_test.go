@@ -127,7 +127,7 @@ func newFixture(t *testing.T) fixture {
 	return f
 }
 
-// load makes the image, anew where it is there.
+// load makes the image, again where it is there.
 func (f fixture) load(t *testing.T) {
 	t.Helper()
 	changes := []string{`ENTRYPOINT ["/server"]`, "ENV KIND=image", "LABEL dev.fedlab.test=" + f.name}

@@ -1,5 +1,5 @@
 // Package sidecar runs one of our own programs as a plain container on a network
-// of the Docker engine, beside whatever else is there. It is the only importer of
+// of the Docker engine, next to whatever else is there. It is the only importer of
 // testcontainers-go, and knows how to start a container, how to wait for it and
 // how to take back a start that failed.
 //

@@ -17,7 +17,7 @@ type Authority struct {
 	ExpiresAt time.Time
 }
 
-// Authorities are a server's X.509 or JWT authorities as it tells of them. It
+// Authorities are a server's X.509 or JWT authorities as it reports them. It
 // remembers two (pkg/server/ca/manager/manager.go, PrepareX509CA), so that
 // Prepared and Old are never both there.
 //
@@ -118,7 +118,7 @@ func (s *Server) ActivateJWTAuthority(ctx context.Context, id string) (Authority
 	return *authorityFromAPI(answer.GetActivatedAuthority()), nil
 }
 
-// TaintJWTAuthority is TaintX509Authority for JWT authorities, but that an
+// TaintJWTAuthority is TaintX509Authority for JWT authorities, except that an
 // upstream authority does not matter. Agents give out no JWT-SVID any more that
 // it has signed; who has one keeps it.
 func (s *Server) TaintJWTAuthority(ctx context.Context, id string) error {

@@ -30,7 +30,7 @@ const (
 )
 
 // Bundle returns the bundle of the server's own trust domain, as its bundle
-// endpoint serves it but for the refresh hint, which only the endpoint knows.
+// endpoint serves it, except for the refresh hint, which only the endpoint knows.
 // That an authority is tainted is not part of a bundle and does not show.
 func (s *Server) Bundle(ctx context.Context) (*spiffebundle.Bundle, error) {
 	const doing = "get bundle"

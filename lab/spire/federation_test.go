@@ -22,7 +22,7 @@ import (
 )
 
 // federate makes truster fetch the bundle of trusted with what the resource for
-// it says, but for where the endpoint is and for the SPIFFE ID it must show; with
+// it says, except where the endpoint is and the SPIFFE ID it must show; with
 // a zero ID the profile is https_web.
 func federate(t *testing.T, truster, trusted *spiretest.Server, bundle *spiffebundle.Bundle, endpointID spiffeid.ID) {
 	t.Helper()
@@ -106,7 +106,7 @@ func TestFederatedServers(t *testing.T) {
 		t.Errorf("fetched bundle has refresh hint %s, want that of the endpoint, 1m0s", hint)
 	}
 
-	// A bundle that fell behind is mended by a fetch.
+	// A bundle that fell behind is repaired by a fetch.
 	if err := brokerServer.SetBundle(t.Context(), spiffebundle.FromX509Authorities(market, source.X509Authorities())); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ import (
 // made of.
 const FederatedTrustDomainKind = "ClusterFederatedTrustDomain"
 
-// FederatedTrustDomainResource is a ClusterFederatedTrustDomain as it stands in a
+// FederatedTrustDomainResource is a ClusterFederatedTrustDomain as it is in a
 // cluster, whoever made it.
 type FederatedTrustDomainResource struct {
 	Metadata struct {

@@ -162,7 +162,7 @@ func TestWebEndpoint(t *testing.T) {
 	}
 	inSync(t, brokerServer, source)
 
-	// A bundle that verifies nothing of the trust domain's is mended by a fetch,
+	// A bundle that verifies nothing of the trust domain's is repaired by a fetch,
 	// where https_spiffe needs it to fetch at all.
 	if err := brokerServer.SetBundle(t.Context(), relabelled(mustBundle(t, brokerServer), market)); err != nil {
 		t.Fatal(err)
@@ -278,7 +278,7 @@ func TestFaults(t *testing.T) {
 	trusterProcess, truster := startWith(t, spiretest.Config{TrustDomain: broker, Env: web.roots(t)})
 	source := mustBundle(t, spiffeServer)
 
-	mend := func(t *testing.T) {
+	repair := func(t *testing.T) {
 		t.Helper()
 		web.show(t, web.ca, loopback, time.Hour)
 		web.served(t, webProcess)
@@ -322,7 +322,7 @@ func TestFaults(t *testing.T) {
 		name string
 		of   spiffeid.TrustDomain
 		made func(*testing.T)
-		want string // a regular expression but for URL
+		want string // a regular expression, except URL
 	}{
 		{"endpoint unreachable", market, to(market, "https://127.0.0.1:1", "spiffe://cluster1.com/spire/server"),
 			get + `dial tcp 127.0.0.1:1: connect: connection refused`},
@@ -368,7 +368,7 @@ func TestFaults(t *testing.T) {
 			get + verify + `certificate has expired or is not yet valid: current time \S+ is after \S+`},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
-			mend(t)
+			repair(t)
 			fault.made(t)
 			err := truster.RefreshBundle(t.Context(), fault.of)
 			if failed := (*spire.FetchError)(nil); !errors.As(err, &failed) {
@@ -381,7 +381,7 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
-	mend(t)
+	repair(t)
 }
 
 var endpointURL = regexp.MustCompile(`Get "https://[^"]*"`)

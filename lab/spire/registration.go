@@ -69,7 +69,7 @@ type Entry struct {
 	// Selectors read "type:value"; a workload must have all of them.
 	Selectors []string
 	// FederatesWith are the trust domains whose bundles the workload receives
-	// beside its own.
+	// besides its own.
 	FederatesWith []spiffeid.TrustDomain
 	// Hint tells the workload what the identity is for; empty for none.
 	Hint string

@@ -27,8 +27,8 @@ type Relationship struct {
 }
 
 // Relationships returns the server's relationships, sorted by whom they trust.
-// Those that stand in the server's configuration file are not among them: SPIRE
-// does not list them. Nor does it say how it came to one, so that Mode is empty.
+// Those that are in the server's configuration file are not among them: SPIRE
+// does not list them. It does not say either how it came to one, so that Mode is empty.
 func (s *Server) Relationships(ctx context.Context) ([]Relationship, error) {
 	const doing = "list relationships"
 	answers, err := collect(func(token string) ([]*types.FederationRelationship, string, error) {

@@ -66,7 +66,7 @@ func BundleEndpointURL(s *topology.Server) string { return "https://" + s.Endpoi
 // federate with the trust domain do. The JWT authorities come with the first
 // fetch, so a held bundle that is in sync shows that it took place.
 //
-// It has the endpoint's refresh hint, which no server's API tells of its own
+// It has the endpoint's refresh hint, which no server's API reports for its own
 // bundle: without one, a server whose first fetch fails comes back after a
 // fortieth of the root's life, with a root of 24 hours in 36 minutes
 // (pkg/server/bundle/client/manager.go).

@@ -33,7 +33,7 @@ type Pod struct {
 	} `json:"status"`
 }
 
-// ContainerStatus is how Kubernetes tells of a container that has been started.
+// ContainerStatus is how Kubernetes describes a container that has been started.
 type ContainerStatus struct {
 	Name    string `json:"name"`
 	Image   string `json:"image"`

@@ -28,7 +28,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Exec runs spire-server once beside the server that is to be called, with argv
+// Exec runs spire-server once next to the server that is to be called, with argv
 // after the program's name, and returns what it printed to its standard output.
 // That may be a private key: an implementation neither logs it nor puts it into
 // its error.

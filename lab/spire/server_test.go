@@ -51,7 +51,7 @@ func TestConnectRefusesAnotherServer(t *testing.T) {
 	brokerProcess, _ := start(t, broker)
 	marketProcess, _ := start(t, market)
 
-	// The program beside the market's server, the port of the broker's.
+	// The program next to the market's server, the port of the broker's.
 	_, err := spire.Connect(t.Context(), marketProcess.Exec, brokerProcess.Dial, market)
 	want := `no X.509 bundle found for trust domain: \"cluster2.com\"`
 	if err == nil || !strings.HasPrefix(err.Error(), "connect to SPIRE server of cluster1.com: ") || !strings.Contains(err.Error(), want) {

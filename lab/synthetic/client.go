@@ -37,7 +37,7 @@ func Dial(base, token string) (*Client, error) {
 		return nil, fmt.Errorf("read address of synthetic trust domain: %q is no URL of a server", base)
 	}
 	return &Client{base: u, token: token, http: &http.Client{
-		// The token is for who was dialled.
+		// The token is for the server that was dialled.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }

@@ -51,7 +51,7 @@ func Guard(token string, next http.Handler) http.Handler {
 		got := sha256.Sum256([]byte(given))
 		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !bearer || token == "" {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, http.StatusUnauthorized, "this is for who has the token: want it in the header Authorization, as Bearer")
+			refuse(w, http.StatusUnauthorized, "this needs the token: want it in the header Authorization, as Bearer")
 			return
 		}
 		next.ServeHTTP(w, r)

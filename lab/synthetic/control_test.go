@@ -72,7 +72,7 @@ func TestControlSaysWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const denied = "status 401: this is for who has the token: want it in the header Authorization, as Bearer"
+	const denied = "status 401: this needs the token: want it in the header Authorization, as Bearer"
 	for _, tt := range []struct {
 		token string
 		call  func(*synthetic.Client) error

@@ -310,7 +310,7 @@ func (d *Domain) document(a Answer) ([]byte, error) {
 	}
 }
 
-// withKey returns the true bundle with one more key: a good one but for what
+// withKey returns the true bundle with one more key: a good one, except for what
 // other says.
 func (d *Domain) withKey(other map[string]any) ([]byte, error) {
 	text, err := d.bundle().Marshal()

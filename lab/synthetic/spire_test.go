@@ -345,7 +345,7 @@ func TestSPIREOnAnswersThatLast(t *testing.T) {
 			d, _ := s.trusted(t, string(answer.Kind)+".test")
 			play(t, d, answer)
 			s.waits(t, d)
-			other, _ := s.trusted(t, "beside-"+string(answer.Kind)+".test")
+			other, _ := s.trusted(t, "next-to-"+string(answer.Kind)+".test")
 			if got := s.refresh(t, other); got != "" {
 				t.Errorf("of another trust domain the server says %q", got)
 			}

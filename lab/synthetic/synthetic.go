@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	// refreshHint is the least that SPIRE heeds: its servers come every 15 s
+	// refreshHint is the shortest that SPIRE obeys: its servers come every 15 s
 	// (pkg/common/bundleutil/refreshhint.go).
 	refreshHint = time.Minute
 	// rootLife is longer than any lab.

@@ -118,7 +118,7 @@ func TestAddressesLieInTheirPool(t *testing.T) {
 	}
 }
 
-// What stands in a lab keeps its address when the lab file grows at its start,
+// What is in a lab keeps its address when the lab file grows at its start,
 // and when something before it goes.
 func TestAddressesAreStable(t *testing.T) {
 	network := NetworkCandidates()[3]

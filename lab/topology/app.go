@@ -31,7 +31,7 @@ type App struct {
 	Deployment string
 	// Port is the one that peers or browsers call.
 	Port int
-	// Database names the PostgreSQL that runs beside it; empty if it has none.
+	// Database names the PostgreSQL that runs next to it; empty if it has none.
 	Database string
 	// Calls names the apps that this one calls; empty if none. It needs MinCalls
 	// workloads to call, and can call MaxCalls; zero is no limit.

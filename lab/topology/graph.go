@@ -215,7 +215,7 @@ type Workload struct {
 	Checker *Workload
 	// Calls are the workloads that it calls, Callers those that call it.
 	Calls, Callers []*Workload
-	// FederatesWith are the trust domains whose bundles it receives beside its own:
+	// FederatesWith are the trust domains whose bundles it receives besides its own:
 	// for an app, of those that it calls or is called from, the ones that its own
 	// trusts. It names no other, because SPIRE refuses an entry as soon as the bundle of one of
 	// them is missing, and the workload is then left without any identity.
@@ -263,10 +263,10 @@ type Database struct {
 func (d Database) Secret() string { return d.Release + "-login" }
 
 // Shows reports whether the X509-SVID that the workload presents can be looked at: it
-// listens for peers, or tells of itself.
+// listens for peers, or reports its own.
 func (w *Workload) Shows() bool { return w.App.Tells != "" || w.App.Port > 0 }
 
-// Database returns the one that runs beside the workload; its Release is empty where
+// Database returns the one that runs next to the workload; its Release is empty where
 // none does.
 func (w *Workload) Database() Database { return Database{w.App.Database, "app", "app"} }
 

@@ -245,7 +245,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// No method of a lab's parts takes a name, but for those of find.go.
+// No method of a lab's parts takes a name, except those of find.go.
 func TestNothingIsLookedUpByName(t *testing.T) {
 	isName := func(in reflect.Type) bool {
 		return in.Kind() == reflect.String || in == reflect.TypeFor[spiffeid.TrustDomain]() || in == reflect.TypeFor[spiffeid.ID]()

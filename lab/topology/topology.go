@@ -202,7 +202,7 @@ type Own struct {
 	Chart, Manifests string
 	Values           map[string]any
 	Images           []OwnImage
-	// FederatesWith are the trust domains whose bundles the workload receives beside
+	// FederatesWith are the trust domains whose bundles the workload receives besides
 	// its own. Nil are all that its own trusts.
 	FederatesWith []spiffeid.TrustDomain
 	// Hint tells the program which of several identities this one is; empty is that of

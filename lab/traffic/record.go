@@ -22,7 +22,7 @@ const (
 	IdentityRefused  Outcome = "identity-refused"  // the server is not whom the caller wants
 	RefusedByServer  Outcome = "refused-by-server" // the server does not accept the caller's SVID
 	NotPermitted     Outcome = "not-permitted"     // the server knows the caller and says no
-	Unreachable      Outcome = "unreachable"       // no connection comes about
+	Unreachable      Outcome = "unreachable"       // there is no connection
 	NoAnswer         Outcome = "no-answer"         // connected, but nothing came in time
 	ServerFailed     Outcome = "server-failed"     // any other answer
 )

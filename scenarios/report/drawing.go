@@ -135,7 +135,7 @@ func (d *drawing) steps(steps []trial.Step) {
 	}
 }
 
-// waits draws each measure beside its bound.
+// waits draws each measure with its bound.
 func (d *drawing) waits(measures []trial.Measure) {
 	if len(measures) == 0 {
 		return
@@ -153,7 +153,7 @@ func (d *drawing) waits(measures []trial.Measure) {
 		if m.Bound > 0 {
 			d.path("bound", line(bound, d.y+2, bound, d.y+8+bar), "bound "+seconds(m.Bound))
 		}
-		d.beside(class, from, max(until, bound), m.What)
+		d.barName(class, from, max(until, bound), m.What)
 		d.y += row
 	}
 	d.key("wait", rect(0, 3, 28, 14), "wait")
@@ -188,7 +188,7 @@ func (d *drawing) windows(windows []trial.Window) {
 			}
 			d.path("fault", rect(d.axis.x(w.Felt), d.y+5, d.axis.x(until)-d.axis.x(w.Felt), bar), w.Name)
 		}
-		d.beside("fault", d.axis.x(first), d.axis.x(last), w.Name)
+		d.barName("fault", d.axis.x(first), d.axis.x(last), w.Name)
 		d.y += row
 		labels, rows := d.labels(known)
 		for i, l := range labels {
@@ -400,13 +400,13 @@ func (d *drawing) named(class string, began, ended time.Time, text, title string
 	from, until := d.axis.x(began), d.axis.x(ended)
 	until = max(until, from+thin)
 	d.path(class, rect(from, d.y+5, until-from, bar), title+" ("+d.at(began)+" to "+d.at(ended)+")")
-	d.beside(class, from, until, text)
+	d.barName(class, from, until, text)
 	d.y += row
 }
 
-// beside writes a bar's name; the class is the bar's, for a name that is in it.
-func (d *drawing) beside(class string, from, until float64, text string) {
-	x, room, ends := beside(from, until, d.axis.left, width, textWidth(text)+2*pad)
+// barName writes a bar's name; the class is the bar's, for a name that is in it.
+func (d *drawing) barName(class string, from, until float64, text string) {
+	x, room, ends := namePlace(from, until, d.axis.left, width, textWidth(text)+2*pad)
 	text = cut(text, room-2*pad)
 	switch {
 	case ends:

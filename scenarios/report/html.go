@@ -35,7 +35,7 @@ type view struct {
 	Drawing *drawing
 }
 
-// HTML writes the records as one page that needs nothing beside itself and no
+// HTML writes the records as one page that needs nothing besides itself and no
 // script, for a projector, a browser or paper.
 func HTML(w io.Writer, records []trial.Record) error {
 	var all run
@@ -175,7 +175,7 @@ func sourceOf(s string) source {
 	return source{first, rest}
 }
 
-// meter is a wait as a bar of 160 beside what it was allowed.
+// meter is a wait as a bar of 160 with what it was allowed.
 type meter struct{ Took, Allowance, Bound string }
 
 func meterOf(m trial.Measure) meter {

@@ -116,7 +116,7 @@ func against(r trial.Record) []string {
 	return why
 }
 
-// broken is what went wrong beside the verdicts: the run's error, which names
+// broken is what went wrong besides the verdicts: the run's error, which names
 // its steps, or those of the steps where it says nothing.
 func broken(r trial.Record) []string {
 	if r.Error != "" {

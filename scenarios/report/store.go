@@ -134,7 +134,7 @@ func fileOf(r trial.Record) string {
 	return strings.ReplaceAll(r.Scenario, "/", "-") + ".json"
 }
 
-// replace writes data beside name and renames it into place, so that a reader
+// replace writes data next to name and renames it into place, so that a reader
 // finds the old content or the new one.
 func replace(name string, data []byte) (err error) {
 	next, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")

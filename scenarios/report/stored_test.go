@@ -9,7 +9,7 @@ import (
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-// The records that the tests render, as runs leave them, but for their times.
+// The records that the tests render, as runs leave them, except for their times.
 const (
 	market = "cluster1.com"
 	broker = "cluster2.com"
@@ -208,7 +208,7 @@ func failed() trial.Record {
 // partition has two faults, one within the other's time, and calls on three kinds
 // of connections.
 func partition() trial.Record {
-	r := record("outage/partition", "A partition between clusters fails the calls that need it and no others, and SPIRE mends itself when it is over.", 95)
+	r := record("outage/partition", "A partition between clusters fails the calls that need it and no others, and SPIRE repairs itself when it is over.", 95)
 	r.Windows = []trial.Window{
 		{Name: "no packet passes between market and broker", Injected: after(20), Felt: after(20.7), Recovered: after(52), Healed: after(58.4)},
 		{Name: "the server of cluster2.com is down", Injected: after(44), Felt: after(46.2)},
@@ -217,7 +217,7 @@ func partition() trial.Record {
 		step("call across the federation", "", .2, 2.1, "the first call is answered after 0.3 s"),
 		step("cut the network between the clusters", "", 19.8, 1.1, "no packet passes between market and broker: it is felt"),
 		step("stop the caller's server, too", "", 43.9, 2.5, "the server of cluster2.com is down: it is felt"),
-		step("mend the network", "", 51.9, 6.6, "no packet passes between market and broker: healed after 6.4 s"),
+		step("repair the network", "", 51.9, 6.6, "no packet passes between market and broker: healed after 6.4 s"),
 	}
 	r.Marks = []trial.Mark{{At: after(20.7), What: "the first call fails"}, {At: after(58.4), What: "calls are answered again"}}
 	cut := func(at float64, c *traffic.Call) {
@@ -245,7 +245,7 @@ func partition() trial.Record {
 	r.Verdicts = []trial.Verdict{
 		{Verdict: traffic.Verdict{Says: "no call passes while the network is cut", Rule: traffic.NoneAnswered, Stream: "quotes", From: after(20.7), Until: after(52)}, Holds: true},
 		{Verdict: traffic.Verdict{Says: "calls inside of cluster1.com are answered throughout", Rule: traffic.AllAnswered, Stream: "inside", From: after(.4)}, Holds: true},
-		{Verdict: traffic.Verdict{Says: "calls are answered again after the network is mended", Rule: traffic.AnsweredBy, Stream: "quotes", From: after(58.4)},
+		{Verdict: traffic.Verdict{Says: "calls are answered again after the network is repaired", Rule: traffic.AnsweredBy, Stream: "quotes", From: after(58.4)},
 			Why: "call 439 at 88.0 s was not answered: server-failed: status 503"},
 	}
 	return r

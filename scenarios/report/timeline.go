@@ -249,11 +249,11 @@ func bundles(holdings []trial.Holding) []bundle {
 	return all
 }
 
-// label is the text of a line: it begins beside the line, or ends there.
+// label is the text of a line: it begins next to the line, or ends there.
 type label struct {
 	text     string
 	x, width float64
-	// left is set when the text is on the line's left, for want of room.
+	// left is set when the text is on the line's left, because there is no room on its right.
 	left bool
 	row  int
 }
@@ -278,7 +278,7 @@ func plant(labels []label, right float64) (rows int) {
 			order = append(order, i)
 		}
 	}
-	// From the outside in: the line of a label that comes later then starts beside
+	// From the outside in: the line of a label that comes later then starts next to
 	// those of the rows above it, and not below them.
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(labels[a].x, labels[b].x) })
 	slices.SortStableFunc(flipped, func(a, b int) int { return cmp.Compare(labels[b].x, labels[a].x) })
@@ -307,10 +307,10 @@ func (l *label) disturbs(other label) bool {
 	return from < other.x && other.x < until
 }
 
-// beside says where the name of a bar goes that needs this width: into the bar,
+// namePlace says where the name of a bar goes that needs this width: into the bar,
 // after it or before it, whichever first has the room; else where there is most.
 // Before it, the text ends at x.
-func beside(from, until, left, right, width float64) (x, room float64, ends bool) {
+func namePlace(from, until, left, right, width float64) (x, room float64, ends bool) {
 	rooms := []float64{until - from, right - until, from - left}
 	best := slices.IndexFunc(rooms, func(room float64) bool { return room >= width })
 	if best < 0 {

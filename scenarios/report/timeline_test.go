@@ -251,7 +251,7 @@ func TestBeside(t *testing.T) {
 		"cut short, after it":   {20, 40, 80, place{40, 60, false}},
 		"cut short, before it":  {70, 90, 80, place{70, 70, true}},
 	} {
-		x, room, ends := beside(tt.from, tt.until, 0, 100, tt.width)
+		x, room, ends := namePlace(tt.from, tt.until, 0, 100, tt.width)
 		if got := (place{x, room, ends}); got != tt.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, tt.want)
 		}

@@ -83,7 +83,7 @@ func Calls(n int) Bound {
 
 // CallsInVain is how long so many calls take, each without an answer.
 func CallsInVain(n int) Bound {
-	return Bound{Within: time.Duration(n) * (callWithin + callEvery), Formula: fmt.Sprintf("%d calls that wait in vain", n)}
+	return Bound{Within: time.Duration(n) * (callWithin + callEvery), Formula: fmt.Sprintf("%d calls without an answer", n)}
 }
 
 // ToServer bounds the way of a new authority to the server.

@@ -128,7 +128,7 @@ func (n Newcomer) registration() access.ObjectKey {
 }
 
 // Register gives the newcomer an identity that federates with these trust
-// domains. Selectors are those that a workload must have beside its namespace and
+// domains. Selectors are those that a workload must have besides its namespace and
 // service account.
 func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDomain, selectors ...string) error {
 	app := topology.Probe()

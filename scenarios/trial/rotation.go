@@ -120,7 +120,7 @@ func (d Domain) begun(ctx context.Context, kind Kind) (*Rotation, error) {
 		return &Rotation{kind: kind, of: d, Old: *state.Active, Next: *state.Prepared}, nil
 	}
 	bundle, err := d.Bundle(ctx)
-	// A server tells of one that is revoked as well.
+	// A server lists one that is revoked as well.
 	if err != nil || state.Old == nil || !slices.Contains(kind.in(bundle), state.Old.ID) {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (r *Rotation) mark(does string, a spire.Authority) {
 	r.of.trial.Mark("%s %s %s %s", r.of, does, r.kind, Brief(a.ID))
 }
 
-// renewAgents has agents attest anew where somebody else has activated the
+// renewAgents has agents attest again where somebody else has activated the
 // authority: nothing tells then which one has signed what they have.
 func (r *Rotation) renewAgents(ctx context.Context) (err error) {
 	if r.reattested != nil {
@@ -287,7 +287,7 @@ func (r *Rotation) finish(ctx context.Context) error {
 	return r.of.restart(ctx)
 }
 
-// restart has the pod of the server and the controller manager made anew.
+// restart has the pod of the server and the controller manager made again.
 func (d Domain) restart(ctx context.Context) error {
 	key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: d.site.Place.Namespace, Name: spire.ServerPod}
 	var before, after struct {
@@ -386,5 +386,5 @@ func (d Domain) shownBy(ctx context.Context) (string, error) {
 	return hex.EncodeToString(verified[0][len(verified[0])-1].SubjectKeyId), nil
 }
 
-// RestartAgents starts the agents again: all that they hand out is asked for anew.
+// RestartAgents starts the agents again: all that they hand out is asked for again.
 func (d Domain) RestartAgents(ctx context.Context) error { return d.site.RestartAgents(ctx) }

@@ -103,8 +103,8 @@ func sweep(ctx context.Context, parts lab.Parts, servers []*topology.Server, in 
 	return errors.Join(errs...)
 }
 
-// well returns a *NotWellError when something of a lab is not well, but for what is
-// not because of one of these causes.
+// well returns a *NotWellError when something of a lab is not well, except what is
+// not well because of one of these causes.
 func (r *Runner) well(ctx context.Context, t topology.Topology, but ...lab.Cause) error {
 	status, err := r.Driver.Status(ctx, t)
 	if err != nil {

@@ -28,7 +28,7 @@ const (
 	syntheticToken   = "SYNTHETIC_TOKEN"
 )
 
-// Synthetic is the trust domain that is made up for a trial: a container beside
+// Synthetic is the trust domain that is made up for a trial: a container next to
 // the clusters, whose keys are gone with it.
 type Synthetic struct {
 	Domain spiffeid.TrustDomain

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what must come about: far longer
+// Patience is how long a test waits for what must happen: far longer
 // than it takes, so that a busy machine fails no test.
 const Patience = 30 * time.Second
 

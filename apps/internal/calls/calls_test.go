@@ -107,12 +107,12 @@ func TestStatesOfACall(t *testing.T) {
 		peer   bool
 	}{
 		"answered":             {answered, func(*calls.Target) {}, calls.Answered, "", "", true},
-		"refused":              {refused, func(*calls.Target) {}, calls.Failed, diagnosis.NotPermitted, `The server of "orders" knows who calls, and says no: you may not.`, false},
-		"refused as it should": {refused, func(c *calls.Target) { c.Expect = diagnosis.NotPermitted }, calls.Refused, diagnosis.NotPermitted, `The server of "orders" knows who calls, and says no: you may not.`, true},
+		"refused":              {refused, func(*calls.Target) {}, calls.Failed, diagnosis.NotPermitted, `The server of "orders" knows the caller and refuses: you may not.`, false},
+		"refused as it should": {refused, func(c *calls.Target) { c.Expect = diagnosis.NotPermitted }, calls.Refused, diagnosis.NotPermitted, `The server of "orders" knows the caller and refuses: you may not.`, true},
 		"answered what should be refused": {answered, func(c *calls.Target) { c.Expect = diagnosis.NotPermitted },
 			calls.Failed, diagnosis.NotRefused, `The server of "orders" answered what it should refuse.`, false},
-		"refused, but for another reason": {refused, func(c *calls.Target) { c.Expect = diagnosis.NotFederated },
-			calls.Failed, diagnosis.NotPermitted, `The server of "orders" knows who calls, and says no: you may not.`, false},
+		"refused, with another reason": {refused, func(c *calls.Target) { c.Expect = diagnosis.NotFederated },
+			calls.Failed, diagnosis.NotPermitted, `The server of "orders" knows the caller and refuses: you may not.`, false},
 		"somebody else": {answered, func(c *calls.Target) { c.Server = spiffeid.RequireFromString("spiffe://gcp.test/other") },
 			calls.Failed, diagnosis.IdentityRefused, "spiffe://gcp.test/data answers in place of spiffe://gcp.test/other. Nothing was asked of them.", false},
 		"nobody there": {answered, func(c *calls.Target) { c.URL = "https://127.0.0.1:1/" },
@@ -142,7 +142,7 @@ func TestStatesOfACall(t *testing.T) {
 	}
 }
 
-// TestReportedCallsAreTheirCallers has a server that tells of calls of others.
+// TestReportedCallsAreTheirCallers has a server that reports calls of others.
 func TestReportedCallsAreTheirCallers(t *testing.T) {
 	p := newPair(t)
 	p.answer = func(w http.ResponseWriter, _ *http.Request) {

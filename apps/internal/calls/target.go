@@ -1,5 +1,5 @@
 // Package calls watches the calls that a program makes to others: who answers,
-// how fast, and why not. A program tells others of its calls, so that one of
+// how fast, and why not. A program tells others about its calls, so that one of
 // them can show who calls whom.
 //
 // It refuses to know what the calls are for.

@@ -47,7 +47,7 @@ type View struct {
 	Records int     `json:"records,omitempty"`
 	// Problem is why it failed, or why it was refused as it should be.
 	Problem *diagnosis.Problem `json:"problem,omitempty"`
-	// Reported says that the caller told of this call, and the watcher did
+	// Reported says that the caller reported this call, and the watcher did
 	// not see it.
 	Reported bool `json:"reported,omitempty"`
 }
@@ -80,7 +80,7 @@ func NewWatch(targets []Target, own identity.Own, now func() time.Time, log *slo
 }
 
 // Report tells how the calls stand, and what the servers of targets that
-// report tell of theirs. It takes less than a second.
+// report say about theirs. It takes less than a second.
 func (w *Watch) Report(ctx context.Context) Report {
 	ctx, cancel := context.WithTimeout(ctx, lookBound)
 	defer cancel()
@@ -200,7 +200,7 @@ func (c *call) view(st feed.State[outcome], self *identity.Self, now time.Time) 
 	return v
 }
 
-// reported returns what the server of a call tells of its own calls. Whatever
+// reported returns what the server of a call says about its own calls. Whatever
 // it says, they are its own: the caller of each is whom TLS authenticated.
 func reported(st feed.State[outcome]) []View {
 	var views []View

@@ -41,7 +41,7 @@ func (s *Settings) Flags(flags *flag.FlagSet) {
 	flags.StringVar(&s.Address, "database-address", "", "host:port of the PostgreSQL server; required")
 	flags.StringVar(&s.Name, "database-name", "app", "name of the database")
 	flags.StringVar(&s.User, "database-user", "app", "role that connects")
-	flags.StringVar(&s.PasswordFile, "database-password-file", "/run/secrets/database/password", "file that holds the role's password")
+	flags.StringVar(&s.PasswordFile, "database-password-file", "/run/secrets/database/password", "file with the role's password")
 }
 
 // Complete returns a usage error when the address is none.
@@ -66,7 +66,7 @@ type Database struct {
 // overlaps, and must do nothing where all is there. It is called on each new
 // connection: a database may have come back with an empty volume.
 func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Logger) (*Database, error) {
-	// Inside a cluster, beside its service: PostgreSQL knows of no SPIFFE, and
+	// Inside a cluster, next to its service: PostgreSQL knows of no SPIFFE, and
 	// a certificate that nobody verifies would only look like security. SCRAM
 	// does not send the password.
 	where := url.URL{Scheme: "postgres", User: url.User(s.User), Host: s.Address, Path: s.Name, RawQuery: "sslmode=disable"}

@@ -27,12 +27,12 @@ type Class string
 const (
 	NoIdentity       Class = "no-identity"       // the caller has no SVID
 	Expired          Class = "expired"           // an SVID is not valid now, ours or theirs
-	NotFederated     Class = "not-federated"     // no bundle of theirs is held
+	NotFederated     Class = "not-federated"     // no bundle of the server is held
 	UnknownAuthority Class = "unknown-authority" // the bundle held does not verify them
 	IdentityRefused  Class = "identity-refused"  // they are not who we want
 	RefusedByServer  Class = "refused-by-server" // they do not accept our SVID
 	NotPermitted     Class = "not-permitted"     // they know us and say no
-	Unreachable      Class = "unreachable"       // no connection comes about
+	Unreachable      Class = "unreachable"       // there is no connection
 	NoAnswer         Class = "no-answer"         // connected, but nothing came in time
 	ServerFailed     Class = "server-failed"     // they answered with any other error
 	NotRefused       Class = "not-refused"       // they answered what they should refuse

@@ -29,8 +29,8 @@ type Call struct {
 type Problem struct {
 	Class  Class     `json:"class"`
 	What   string    `json:"what"`
-	Look   string    `json:"look"`   // at what, to mend it
-	Detail string    `json:"detail"` // the error itself, for those who mend it
+	Look   string    `json:"look"`   // at what, to repair it
+	Detail string    `json:"detail"` // the error itself, for those who repair it
 	Since  time.Time `json:"since"`
 }
 
@@ -62,7 +62,7 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 		return fmt.Sprintf("somebody from %s answered, but %s holds no bundle of that trust domain and cannot verify anybody from there.", domain, c.Caller),
 			"federatesWith in the registration entry of " + c.Caller + ", then the federation relationship of its SPIRE server."
 	case UnknownAuthority:
-		look = "the bundle held here beside the one that " + domain + " serves: refresh has stopped, or somebody pretends."
+		look = "the bundle held here and the one that " + domain + " serves: refresh has stopped, or somebody pretends."
 		if is[x509.CertificateInvalidError](err) {
 			return "the certificate chain of " + c.Server + " breaks a rule of X.509, so it proves nothing.", look
 		}
@@ -79,7 +79,7 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 		return "somebody else answers in place of " + c.Server + ". Nothing was asked of them.", look
 	case RefusedByServer:
 		return c.Server + " broke off the handshake: it cannot verify the identity of " + c.Caller + ".",
-			"the log of " + c.Server + ", and the other direction of the federation: the bundle that its trust domain holds of ours."
+			"the log of " + c.Server + ", and the other direction of the federation: the bundle of this trust domain that is held there."
 	case NotPermitted:
 		return c.refused(err)
 	case Unreachable:
@@ -99,8 +99,8 @@ func (c Call) words(class Class, err error, now time.Time) (what, look string) {
 	}
 }
 
-// validity tells a certificate of theirs that is over from one that has not
-// begun: x509 has one reason for both.
+// validity tells a server's certificate that has expired from one that is
+// not valid yet: x509 has one reason for both.
 func (c Call) validity(err error, now time.Time) (what, look string) {
 	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
 	if !ok || invalid.Cert == nil {
@@ -127,9 +127,9 @@ func (c Call) refused(err error) (what, look string) {
 		server = refusal.Server + ", behind " + server + ","
 	}
 	if refusal.Status == http.StatusUnauthorized {
-		return fmt.Sprintf("%s does not know who calls: %s.", server, refusal.Rule), look
+		return fmt.Sprintf("%s does not know the caller: %s.", server, refusal.Rule), look
 	}
-	return fmt.Sprintf("%s knows who calls, and says no: %s.", server, refusal.Rule), look
+	return fmt.Sprintf("%s knows the caller and refuses: %s.", server, refusal.Rule), look
 }
 
 // failed says that a server answered with an error where that is one of its own;

@@ -46,15 +46,15 @@ func TestWords(t *testing.T) {
 		},
 		"a rule is broken": {
 			&service.Refusal{Status: 403, Kind: "forbidden", Rule: "trust domain cluster2.com is not in LIST", Server: "spiffe://cluster1.com/server"},
-			diagnosis.NotPermitted, "The quotes server knows who calls, and says no: trust domain cluster2.com is not in LIST.",
+			diagnosis.NotPermitted, "The quotes server knows the caller and refuses: trust domain cluster2.com is not in LIST.",
 		},
 		"a rule behind a gateway is broken": {
 			&service.Refusal{Status: 403, Kind: "forbidden", Rule: "trust domain cluster1.com is not in LIST", Server: "spiffe://cluster3.com/other"},
-			diagnosis.NotPermitted, "spiffe://cluster3.com/other, behind the quotes server, knows who calls, and says no: trust domain cluster1.com is not in LIST.",
+			diagnosis.NotPermitted, "spiffe://cluster3.com/other, behind the quotes server, knows the caller and refuses: trust domain cluster1.com is not in LIST.",
 		},
-		"a server that cannot see who calls": {
+		"a server that cannot see the caller": {
 			&service.Refusal{Status: 401, Kind: "unauthorized", Rule: "a client must present an X509-SVID"},
-			diagnosis.NotPermitted, "The quotes server does not know who calls: a client must present an X509-SVID.",
+			diagnosis.NotPermitted, "The quotes server does not know the caller: a client must present an X509-SVID.",
 		},
 		"a server that cannot answer": {
 			&service.Refusal{Status: 503, Kind: "service unavailable", Reason: "the database does not answer."},

@@ -17,7 +17,7 @@ import (
 )
 
 // Holder is what one side brings to a handshake: the SVID it presents and the
-// bundles it verifies with. Both are asked anew at every handshake.
+// bundles it verifies with. Both are asked again at every handshake.
 type Holder interface {
 	x509svid.Source
 	x509bundle.Source

@@ -14,8 +14,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 )
 
-// HTTPSConfig is the TLS of an HTTPS server that authenticates its clients. Who
-// sent a request, Verify tells of its TLS state.
+// HTTPSConfig is the TLS of an HTTPS server that authenticates its clients. Verify
+// finds out from the TLS state of a request who sent it.
 //
 // A client that presents no certificate passes the handshake, because only
 // after it can a server say what is missing: 401, in words. One that presents
@@ -35,7 +35,7 @@ func HTTPSConfig(holder Holder) *tls.Config {
 }
 
 // Client makes HTTPS calls to one server, known by its SPIFFE ID. Do connects
-// and authenticates anew for each call, so that none rests on what was true
+// and authenticates again for each call, so that none rests on what was true
 // when an earlier one was made.
 type Client struct {
 	Server spiffeid.ID

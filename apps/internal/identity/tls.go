@@ -49,7 +49,7 @@ func clientConfig(holder Holder, server spiffeid.ID, peer *Peer) *tls.Config {
 }
 
 // resuming has config offer the sessions of earlier handshakes. A handshake that
-// resumes one skips the verification, of which it knows nothing but that it was
+// resumes one skips the verification, of which it knows only that it was
 // done once: it is done here.
 func resuming(config *tls.Config, sessions tls.ClientSessionCache) {
 	verify := config.VerifyPeerCertificate

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Names are the host names of a page, beside localhost. As a flag they are a list
+// Names are the host names of a page, besides localhost. As a flag they are a list
 // with commas.
 type Names []string
 

@@ -14,7 +14,7 @@ import (
 
 // OriginalCallerHeader is where a gateway says for whom it calls. Anybody who
 // may call could write anything there: it is told to the log, and decides
-// nothing. Who calls is whom TLS has authenticated, and that is the gateway.
+// nothing. The caller is whom TLS has authenticated, and that is the gateway.
 const OriginalCallerHeader = "X-Original-Spiffe-Id"
 
 // Policy returns nil when caller may send r, and otherwise an error that names

@@ -1,5 +1,5 @@
-// Package service is what the demo's servers share once TLS has told who
-// calls: how they start, who may call them, and how they answer, so that a
+// Package service is what the demo's servers share once TLS has told who the
+// caller is: how they start, who may call them, and how they answer, so that a
 // refusal names its rule.
 //
 // It refuses to know what they are asked for.
@@ -42,7 +42,7 @@ func With[S interface {
 	})
 }
 
-// Serve runs a server beside the source of its identity, until ctx ends or one of
+// Serve runs a server together with the source of its identity, until ctx ends or one of
 // them fails.
 func Serve(ctx context.Context, source *identity.Source, server process.Server) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -56,11 +56,11 @@ type Program struct {
 	Source *identity.Source
 	// Health is the address of /healthz and /readyz, in plain HTTP.
 	Health string
-	// Ready returns nil once all is there that the program needs beside its
+	// Ready returns nil once all is there that the program needs besides its
 	// identity; nil if there is no such thing.
 	Ready func() error
 	Ports []Port
-	// Tasks run beside the ports until their context ends.
+	// Tasks run as long as the ports, until their context ends.
 	Tasks []func(context.Context) error
 	Log   *slog.Logger
 }

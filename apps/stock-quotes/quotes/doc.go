@@ -1,7 +1,7 @@
 // Package quotes is the protocol between the stock-quotes server and its
 // clients, generated from quotes.proto. It knows nothing of identity.
 //
-// To generate it anew, have protoc on the PATH beside the two plugins in the
+// To generate it again, have protoc on the PATH together with the two plugins in the
 // versions that the generated files name.
 package quotes
 

@@ -237,7 +237,7 @@ func (r *redactor) secretBytes(plain []byte, depth int) bool {
 	return isText(plain) && !bytes.Equal(r.clean(plain, depth+1), plain)
 }
 
-// isText reports whether bytes are readable but for the last, which may be cut.
+// isText reports whether bytes are readable except the last, which may be cut.
 func isText(plain []byte) bool {
 	for len(plain) > 0 {
 		c, size := utf8.DecodeRune(plain)

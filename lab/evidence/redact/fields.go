@@ -15,7 +15,7 @@ var (
 
 // fields removes the values of secret fields in YAML, in a log's key=value, and
 // in what was JSON before it was cut: also whole blocks, arguments after a flag,
-// and values whose name stands beside them.
+// and values whose name stands next to them.
 func (r *redactor) fields(text []byte, _ int) []byte {
 	f := &finder{text: text, jwk: bytes.Contains(text, []byte("kty")), secret: bytes.Contains(text, []byte("Secret")) && secretKind.Match(text), eol: -1}
 	for f.at < len(text) {
@@ -25,7 +25,7 @@ func (r *redactor) fields(text []byte, _ int) []byte {
 		case '-':
 			f.flag()
 		case '"', '\'':
-			f.beside()
+			f.quoted()
 		}
 		f.at++
 	}
@@ -145,7 +145,7 @@ func (f *finder) together(from, to int) bool {
 	return true
 }
 
-// lineStart reports whether a name begins its line, but for the dash of a list,
+// lineStart reports whether a name begins its line, except for the dash of a list,
 // and in which column.
 func (f *finder) lineStart(start int) (bool, int) {
 	const widest = 200
@@ -350,8 +350,8 @@ func (f *finder) flag() {
 	f.at = stop - 1
 }
 
-// beside looks at a quoted value that stands beside its name, as in: token "x".
-func (f *finder) beside() {
+// quoted looks at a quoted value that stands next to its name, as in: token "x".
+func (f *finder) quoted() {
 	end := skipBack(f.text, f.at, `\`)
 	escapes := f.at - end
 	if end == 0 || f.text[end-1] != ' ' {

@@ -62,7 +62,7 @@ func keys(t *testing.T) map[string]key {
 }
 
 // fragments are pieces of a key any of which would betray part of it: the
-// lines of its PEM and of its base64, but for short ends.
+// lines of its PEM and of its base64, except short ends.
 func (k key) fragments() []string {
 	base := base64.StdEncoding.EncodeToString(k.der)
 	twice := base64.StdEncoding.EncodeToString([]byte(k.pem))

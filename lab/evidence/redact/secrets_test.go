@@ -96,7 +96,7 @@ func TestCanaries(t *testing.T) {
 		"cut at a comma":                   "password=a," + canary,
 		"cut at a bracket":                 "password=a}" + canary,
 		"cut at a quote":                   `password=a"` + canary,
-		"quoted beside its name":           `refused password "` + canary + `" of x`,
+		"quoted next to its name":          `refused password "` + canary + `" of x`,
 		"prose":                            "the password: correct horse " + canary,
 		"backquotes":                       "password=`" + canary + "`",
 		"single quotes in JSON":            `{"cmd":"sh -c 'DB_PASSWORD=` + canary + ` run'"}`,

@@ -27,7 +27,7 @@ type Reader struct {
 	Keys map[string]string
 
 	index   v1.IndexManifest
-	written []byte // the index as it stands in the archive
+	written []byte // the index as it is in the archive
 	packed  *source
 	plain   *zstd.Decoder
 	files   *tar.Reader
@@ -149,7 +149,7 @@ func (r *Reader) next(name string) (*tar.Header, error) {
 
 // Unpack reads the rest of the archive, which must have images of exactly these names,
 // and writes it to an empty folder, in which the images that it returns lie. Sizes are
-// compared before anything is written, and each file with its digest. Digests stand in
+// compared before anything is written, and each file with its digest. Digests are in
 // the archive itself: they tell damage, not forgery.
 func (r *Reader) Unpack(dir string, names []string) (map[string]v1.Image, error) {
 	images, err := r.unpack(dir, names)

@@ -104,7 +104,7 @@ func goSettings() ([]string, error) {
 }
 
 // toolchain is the compiler to use: the release that fedlab itself was compiled
-// with, since that is what stands in the keys. Where that was no release, it is
+// with, since that is what is in the keys. Where that was no release, it is
 // the one that is installed.
 func toolchain(version string) string {
 	if regexp.MustCompile(`^go1(\.\d+)+((rc|beta)\d+)?$`).MatchString(version) {

@@ -31,7 +31,7 @@ type Packages struct {
 // PackagesFile has the layer in the artifact's folder.
 const PackagesFile = "files.tar"
 
-// Key hashes all that decides what comes out, but for what Debian has at the time.
+// Key hashes all that decides what comes out, except what Debian has at the time.
 func (p Packages) Key() string {
 	return store.Key("packages 2", runtime.GOARCH, Suite, strings.Join(p.Names, " "), strings.Join(p.Unread, " "), p.User)
 }

@@ -67,7 +67,7 @@ func TestProgramKey(t *testing.T) {
 	code := shop()
 	code["apps/till/page/new.css"] = &fstest.MapFile{}
 	if till(code) == was {
-		t.Error("a new file beside the program does not change its key")
+		t.Error("a new file next to the program does not change its key")
 	}
 	if mustKey(t, Program{Name: "prices", Code: shop()}.Key) == was {
 		t.Error("two programs have the same key")

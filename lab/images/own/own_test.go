@@ -57,7 +57,7 @@ func saved(t *testing.T, images map[string]v1.Image) string {
 	return file
 }
 
-// packed writes a folder to a tar archive, but for the files whose names start so.
+// packed writes a folder to a tar archive, except the files whose names start so.
 func packed(t *testing.T, dir string, without ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "layout.tar")

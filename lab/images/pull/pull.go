@@ -142,7 +142,7 @@ func (r Registries) open(ctx context.Context, ref name.Reference, do func(v1.Ima
 	return do(img)
 }
 
-// transport tells of each byte that comes.
+// transport reports each byte that comes.
 type transport struct{ alive func() }
 
 func (t transport) RoundTrip(request *http.Request) (*http.Response, error) {

@@ -113,7 +113,7 @@ func (r Book) Program(name string) (Program, error) {
 
 // InNode tells whether an artifact is a demo program that the node image brings,
 // as it was when the node image was made: LoadDemo brings one that has changed, so
-// that no node image has to be made anew for it.
+// that no new node image has to be made for it.
 func (r Book) InNode(a Artifact) bool {
 	return slices.ContainsFunc(r.Programs, func(d Program) bool { return d.Name == a.Name && d.On != nil })
 }

@@ -29,7 +29,7 @@ type Image struct {
 	Artifact, Program string
 	// Path is where the program lies in the image; it is the entry point.
 	Path string
-	// Packages are the Debian packages whose files the program needs beside
+	// Packages are the Debian packages whose files the program needs besides
 	// it; most need none.
 	Packages []string
 	// Kubernetes marks what kind's own node image has in it already, in the

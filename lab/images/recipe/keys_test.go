@@ -45,7 +45,7 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 		"program on it":       {func(r *Book) { r.Artifacts[6].Key = "x" }, nil},
 		"reference":           {func(r *Book) { r.Images[0].Reference = "x" }, []string{built}},
 		"path in the image":   {func(r *Book) { r.Images[0].Path = "/x" }, []string{built}},
-		"packages beside it":  {func(r *Book) { r.Images[0].Packages = []string{"iptables"} }, []string{built}},
+		"packages next to it": {func(r *Book) { r.Images[0].Packages = []string{"iptables"} }, []string{built}},
 		"program in an image": {func(r *Book) { r.Images[0].Program = "x" }, []string{built}},
 	}
 	for name, tt := range tests {

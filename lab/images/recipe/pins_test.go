@@ -37,7 +37,7 @@ func required(t *testing.T, file string, data []byte, path string) (version stri
 	return version, replaced
 }
 
-// What the catalogue says stands in references, labels and documents; what is
+// What the catalogue says is in references, labels and documents; what is
 // built is what the pins say.
 func TestPinsAgreeWithTheCatalogue(t *testing.T) {
 	for _, m := range append(modules(), kindModule()) {

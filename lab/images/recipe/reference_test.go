@@ -100,7 +100,7 @@ func made(img Image) (from, sums string) {
 		from += fmt.Sprintf(", with the main of `lab/images/upstream/%s`", m.Main)
 	}
 	if len(img.Packages) > 0 {
-		from += fmt.Sprintf("; beside it Debian's %s", strings.Join(img.Packages, ", "))
+		from += fmt.Sprintf("; together with Debian's %s", strings.Join(img.Packages, ", "))
 	}
 	return from, fmt.Sprintf("`lab/images/upstream/%s.sum`", m.Name)
 }

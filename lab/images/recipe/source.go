@@ -7,7 +7,7 @@ import (
 )
 
 // Source is where a set may come from. What is there already is taken with each
-// of them; only Present has nothing but that.
+// of them; Present has only that.
 type Source string
 
 // The sources.
@@ -66,7 +66,7 @@ const (
 	// ClusterImage is in the node image before a cluster boots.
 	ClusterImage Kind = "image"
 	// Demo is a demo program, whose image is given to the nodes that run it, or to
-	// Docker for a container beside them.
+	// Docker for a container next to them.
 	Demo Kind = "demo"
 	// Chart is a Helm chart.
 	Chart Kind = "chart"

@@ -132,7 +132,7 @@ func (s *Store) Make(ctx context.Context, name, key string, fill Fill) (_ string
 	return final, s.MarkLoaded(Slug(name, key), false)
 }
 
-// fill makes an artifact beside its place and moves it there.
+// fill makes an artifact next to its place and moves it there.
 func (s *Store) fill(ctx context.Context, slug string, fill Fill, log *os.File) error {
 	final := filepath.Join(s.builds(), slug)
 	return inFresh(final+partial, func(dir string) error {

@@ -274,7 +274,7 @@ func TestStorePrune(t *testing.T) {
 	}
 }
 
-// What was loaded once and is made anew later is not said to be loaded.
+// What was loaded once and is made again later is not said to be loaded.
 func TestStoreForgetsWhereAnArtifactWasFrom(t *testing.T) {
 	s := newStore(t)
 	if err := s.MarkLoaded("etcd-k1", true); err != nil {

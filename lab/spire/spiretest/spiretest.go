@@ -1,7 +1,7 @@
 // Package spiretest runs real SPIRE programs as plain processes on this machine,
 // for tests: a server answers within a second and needs no cluster.
 //
-// It refuses to stand in for SPIRE. Where the programs are not at hand, tests
+// It refuses to take the place of SPIRE. Where the programs are not at hand, tests
 // that need them are skipped, and fail where CI=true.
 package spiretest
 

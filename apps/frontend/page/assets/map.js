@@ -167,7 +167,7 @@ function arrow(arrows, key, a, b, { w, h }, rem) {
   return { key, group, points };
 }
 
-// label writes the words of an arrow beside it: at the first place that is free of
+// label writes the words of an arrow next to it: at the first place that is free of
 // boxes, other words and arrows, nearer to the caller and outside of the curve if
 // that can be had. Where no place is free, the words cover what is below them.
 function label(arrows, { key, group, points }, words, all, taken, { width, height, rem }) {

@@ -57,7 +57,7 @@ const apiVersion = "fedlab.dev/v1alpha1"
 
 type cmd struct {
 	Streams
-	// unfiltered is for colours of our own, and for who looks whether there is a
+	// unfiltered is for colours of our own, and for whoever looks whether there is a
 	// terminal.
 	unfiltered                        Streams
 	lab                               string
@@ -77,7 +77,7 @@ func (c *cmd) root() *cobra.Command {
 trust domains, and runs demo workloads that call each other over mTLS.
 
   fedlab setup && fedlab up      from a bare machine to a running lab
-  fedlab status                  is all of it well?
+  fedlab status                  is every part well?
   fedlab down                    leave no trace`,
 		Version:       versionText(),
 		SilenceErrors: true,

@@ -19,29 +19,29 @@ import (
 )
 
 func (c *cmd) drift() *cobra.Command {
-	var repair, mend, watch bool
+	var repair, renamed, watch bool
 	command := &cobra.Command{
 		Use:     "drift",
 		GroupID: "lab",
 		Short:   "Compare each held bundle with the bundle that its trust domain serves",
-		Long: `drift asks each server which bundles it holds, fetches from each bundle endpoint
-what that serves, and compares the two, for each relationship of the lab: in sync,
-behind, differing, foreign, empty or missing; unreachable where no bundle is to be
-had from the endpoint, hanging where it takes requests and does not answer, cut off
-here where this machine cannot connect to the lab's network, and unknown where a
-server cannot be asked. It says which authorities differ, since when, and when the
-next poll is due. What is held without a relationship is listed apart. The exit code is 0 only when all that the lab asks for is in sync, and 3
-otherwise.
+		Long: `drift compares two bundles for each relationship of the lab: the one that the
+truster holds, and the one that the trusted domain's endpoint serves. The state is in
+sync, behind, differing, foreign, empty or missing. It is unreachable if the endpoint
+gives no bundle, hanging if the endpoint takes requests and does not answer, cut off
+here if this machine cannot connect to the lab's network, and unknown if a server
+cannot be asked. drift says which authorities differ, since when, and when the next
+poll is due. It lists held bundles without a relationship separately. The exit code
+is 0 only when every bundle that the lab asks for is in sync, and 3 otherwise.
 
-With --repair each bundle is set that is not what the source's own server has. It is
-read from that server through its cluster and not from the endpoint. What keeps a
-server from fetching stays as it is; 'fedlab status' names it.
+With --repair fedlab sets each bundle that differs from what the trusted domain's
+server has. It reads the bundle from that server through its cluster, not from the
+endpoint. What keeps a server from fetching stays as it is; 'fedlab status' names it.
 
-With --watch it looks on until it is interrupted, and prints a line when something
-changes; with -o json an object.`,
+With --watch it keeps looking until it is interrupted, and prints a line when
+something changes; with -o json an object.`,
 		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if mend {
+			if renamed {
 				return usage(cmd, errors.New("--mend is called --repair now"))
 			}
 			if repair && watch {
@@ -64,10 +64,10 @@ changes; with -o json an object.`,
 			})
 		},
 	}
-	command.Flags().BoolVar(&repair, "repair", false, "set each bundle that is not what its source's server has")
-	command.Flags().BoolVar(&mend, "mend", false, "")
+	command.Flags().BoolVar(&repair, "repair", false, "set each bundle that differs from what the trusted domain's server has")
+	command.Flags().BoolVar(&renamed, "mend", false, "")
 	_ = command.Flags().MarkHidden("mend") // it fails for a flag that is not there
-	command.Flags().BoolVar(&watch, "watch", false, "look on, and print what changes")
+	command.Flags().BoolVar(&watch, "watch", false, "keep looking, and print what changes")
 	return command
 }
 

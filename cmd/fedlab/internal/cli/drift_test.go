@@ -29,7 +29,7 @@ func driftedLab() lab.Drift {
 			},
 			{
 				Health: lab.Health{Problem: "it takes requests\nand does not answer"}, Truster: "cluster3.com", Trusted: "cluster1.com",
-				State: lab.Hanging, Unpolled: "held by the endpoint",
+				State: lab.Hanging, Unpolled: "kept waiting by the endpoint",
 			},
 			{Health: lab.Health{Problem: "the server of cluster4.com does not answer"}, Truster: "cluster4.com", Trusted: "cluster1.com", State: lab.Unknown},
 		},
@@ -41,11 +41,11 @@ func driftedLab() lab.Drift {
 
 func TestShowDrift(t *testing.T) {
 	const want = `
-HELD BUNDLE                         STATE    SINCE      NEXT POLL                   WHAT IS WRONG
-cluster1.com holds of cluster2.com  in sync  -          within 15s                  -
-cluster2.com holds of cluster1.com  behind   3m05s ago  within 15s                  lacks X.509 authority 0a1b
-cluster3.com holds of cluster1.com  hanging  -          none: held by the endpoint  it takes requests; and does not answer
-cluster4.com holds of cluster1.com  unknown  -          -                           the server of cluster4.com does not answer
+HELD BUNDLE                         STATE    SINCE      NEXT POLL                           WHAT IS WRONG
+cluster1.com holds of cluster2.com  in sync  -          within 15s                          -
+cluster2.com holds of cluster1.com  behind   3m05s ago  within 15s                          lacks X.509 authority 0a1b
+cluster3.com holds of cluster1.com  hanging  -          none: kept waiting by the endpoint  it takes requests; and does not answer
+cluster4.com holds of cluster1.com  unknown  -          -                                   the server of cluster4.com does not answer
 
 WITHOUT RELATIONSHIP                STATE    SINCE  NEXT POLL              WHAT IS WRONG
 cluster1.com holds of stranger.com  unknown  -      none: no relationship  no relationship of the lab asks for it

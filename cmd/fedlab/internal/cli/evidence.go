@@ -16,15 +16,14 @@ func (c *cmd) evidence() *cobra.Command {
 		Use:     "evidence [DIR]",
 		GroupID: "lab",
 		Short:   "Collect logs, events and SPIRE's state into a folder",
-		Long: `evidence writes the status of the lab, the logs of all pods, also of their runs
-before, events, objects, and what each SPIRE server has, its bundles,
-relationships, agents and entries, into DIR, which must be new or empty. Without
-DIR it makes a folder below ./evidence. The lab may be broken: what cannot be had
-is listed.
+		Long: `evidence writes into DIR, which must be new or empty: the status of the lab, the
+logs of all pods, also of their earlier runs, events, objects, and the bundles,
+relationships, agents and entries of each SPIRE server. Without DIR it makes a
+folder below ./evidence. The lab may be broken: evidence lists what it cannot read.
 
-The folder may be passed on. Only the lab's own namespaces are read, of objects
-only named fields, and never a Secret. Private keys, tokens and passwords are
-removed from each file, also where one is inside of JSON, YAML or base64.`,
+You may pass the folder on. evidence reads only the lab's own namespaces, only named
+fields of objects, and never a Secret. It removes private keys, tokens and passwords
+from each file, also inside of JSON, YAML or base64.`,
 		Args: atMostOneArg,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {
@@ -40,7 +39,7 @@ removed from each file, also where one is inside of JSON, YAML or base64.`,
 					return c.json("Evidence", s)
 				}
 				for _, p := range s.Problems {
-					c.printf("not to be had: %s: %s\n", p.Path, p.Reason)
+					c.printf("not collected: %s: %s\n", p.Path, p.Reason)
 				}
 				c.printf("%d files\n", len(s.Files))
 				_, _ = fmt.Fprintln(c.Out, s.Dir)

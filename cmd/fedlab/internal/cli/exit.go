@@ -170,7 +170,7 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
-// helpCommand is cobra's, but for topics that do not exist.
+// helpCommand is cobra's, except for topics that do not exist.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND or TOPIC]",
@@ -269,7 +269,7 @@ func hint(err error) string {
 	case errors.Is(err, errDrifted):
 		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --repair' sets the bundles in its place"
 	case is[*trial.NotWellError](err):
-		return "'fedlab up' mends a lab that is not well"
+		return "'fedlab up' repairs a lab that is not well"
 	case is[*docker.UnreachableError](err):
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"
 	case is[*docker.OutOfReachError](err):
@@ -285,7 +285,7 @@ func hint(err error) string {
 	case is[*docker.NoSubnetError](err):
 		return "with " + topology.RangeVariable + "=172.24.0.0/14, say, the network is taken from another range"
 	case is[*lab.SilentError](err):
-		return "'docker restart' of its node may bring it back; 'fedlab down' removes the lab with all that it holds, and 'fedlab up' then makes it again"
+		return "'docker restart' of its node may bring it back; 'fedlab down' removes the lab with everything in it, and 'fedlab up' then makes it again"
 	case is[*lab.HeldError](err):
 		return "wait until it has ended, or end that process; the next command goes on from there"
 	case errors.As(err, &boot) && boot.Pulled:

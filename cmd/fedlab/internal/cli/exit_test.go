@@ -16,7 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/images"
 )
 
-// TestExitCode has each kind of error alone, with words around it, and beside
+// TestExitCode has each kind of error alone, with words around it, and next to
 // another one.
 func TestExitCode(t *testing.T) {
 	missing := &host.MissingError{Findings: []host.Finding{{Subject: "docker client"}}}
@@ -80,7 +80,7 @@ func TestPrintError(t *testing.T) {
 		"silent": {
 			false, "fedlab up", &lab.SilentError{Lab: "quotes", Cluster: "market", Err: &check.TimeoutError{Check: "the API answers", LastSeen: errors.New("refused")}},
 			"fedlab: cluster market was complete once and does not answer now, and up removes no such cluster: wait until the API answers: not after 0s and 0 tries; last seen: refused\n" +
-				"hint: 'docker restart' of its node may bring it back; 'fedlab down' removes the lab with all that it holds, and 'fedlab up' then makes it again\n",
+				"hint: 'docker restart' of its node may bring it back; 'fedlab down' removes the lab with everything in it, and 'fedlab up' then makes it again\n",
 		},
 		"not up": {
 			false, "fedlab status", &lab.NotUpError{Lab: "quotes", What: "it has no network"},

@@ -19,8 +19,8 @@ func (c *cmd) explain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [WORD...]",
 		Short: "Explain a message of fedlab, and say what to do",
-		Long: `explain finds what is known of a message: give it the whole message, the name that
-status gives a cause, or a few words. Without words it lists all that it knows.`,
+		Long: `explain says what a message means: give it the whole message, the name of a cause as
+status prints it, or a few words. Without words it lists everything that it knows.`,
 		Example: `  fedlab explain unknown root
   fedlab explain "lab quotes is not up: it has no network"`,
 		Args: cobra.ArbitraryArgs,
@@ -40,7 +40,7 @@ status gives a cause, or a few words. Without words it lists all that it knows.`
 			}
 			switch {
 			case len(entries) == 0:
-				return usage(cmd, fmt.Errorf("nothing is known of %q: 'fedlab explain' lists what is", words))
+				return usage(cmd, fmt.Errorf("fedlab knows nothing about %q: 'fedlab explain' lists all that it knows", words))
 			case c.output == "json":
 				return c.json("Explanation", map[string]any{"words": words, "entries": entries})
 			case len(entries) > whole:

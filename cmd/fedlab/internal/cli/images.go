@@ -47,10 +47,10 @@ func (c *cmd) images() *cobra.Command {
 		Use:     "images",
 		GroupID: "machine",
 		Short:   "Build, list, save, load and remove the images of labs",
-		Long: `A lab runs on one node image that holds Kubernetes, SPIRE and MetalLB, and on
-demo programs. What is not there is taken from an archive where one is named,
-pulled where a registry answers, or else built from Go modules and Debian
-packages. Labs need no registry and no network once it is there.`,
+		Long: `A lab needs one node image with Kubernetes, SPIRE and MetalLB, and the images of
+demo programs. fedlab takes missing images from an archive if one is named, pulls
+them if a registry answers, or else builds them from Go modules and Debian packages.
+Once the images are there, labs need no registry and no network.`,
 	}
 	command.AddCommand(c.imagesList(), c.imagesBuild(), c.imagesSave(), c.imagesLoad(), c.imagesPrune(), c.imagesPath())
 	return command
@@ -60,9 +60,8 @@ func (c *cmd) imagesBuild() *cobra.Command {
 	return c.sourceFlags(&cobra.Command{
 		Use:   "build",
 		Short: "Build or fetch every missing image",
-		Long: `build makes what is missing. It may be stopped at any moment: the next one takes
-up what was finished, and of what was being compiled, what the Go build cache
-has.`,
+		Long: `build makes what is missing. You can stop it at any moment: the next build keeps what
+was finished, and whatever the Go build cache has of the rest.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
@@ -118,8 +117,8 @@ func (c *cmd) imagesSave() *cobra.Command {
 		Use:   "save FILE",
 		Short: "Save all that labs need to one archive, for a machine without network",
 		Long: `save writes the node image, charts and demo programs to FILE. On another machine
-'fedlab images load FILE' takes them, and labs then need no network. Make what is
-missing with 'fedlab images build' first.`,
+'fedlab images load FILE' loads them, and labs then need no network. Before, make
+what is missing with 'fedlab images build'.`,
 		Args: oneArg("the archive's file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := replaceable(args[0]); err != nil {
@@ -185,7 +184,7 @@ builds in the cache folder and images in Docker. What a container uses stays.`,
 					_, _ = fmt.Fprintln(c.Out, name)
 				}
 				if len(pruned.Names) == 0 {
-					c.printf("nothing is there that is not needed\n")
+					c.printf("everything that is there is needed\n")
 					return nil
 				}
 				c.printf("removed %s, which gave back %s or more\n", count(len(pruned.Names), "thing"), mebibytes(pruned.Bytes))

@@ -16,7 +16,7 @@ import (
 )
 
 // inside makes a command that connects the caller with what runs in a lab: its
-// first argument names the place, and what comes after the last of ours is not
+// first argument names the place, and what comes after our last one is not
 // fedlab's to read.
 func (c *cmd) inside(command *cobra.Command, names func(topology.Topology) []string) *cobra.Command {
 	command.GroupID = "lab"

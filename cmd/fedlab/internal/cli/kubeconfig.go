@@ -19,7 +19,7 @@ func (c *cmd) kubeconfig() *cobra.Command {
 		Short:   "Write the lab's contexts to a kubeconfig file, or print one cluster's",
 		Long: `kubeconfig writes a context for each cluster of the lab to the kubeconfig file
 that kubectl uses, or to --file. With --cluster it prints that cluster's own
-kubeconfig instead; it holds a private key.`,
+kubeconfig instead, which has a private key in it.`,
 		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cluster != "" && path != "" {

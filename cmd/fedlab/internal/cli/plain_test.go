@@ -20,7 +20,7 @@ import (
 // C1 as a character and as a byte, a way back to the line's begin, turned text.
 const foreign = "x\x1b[31m\x1b]0;t\x07\x1b]8;;u\x1b\\\u009b1m\x9b\r\x7f\u202e\u2066y"
 
-// shown is what of it a person sees.
+// shown is the part of it that a person sees.
 const shown = `x\u001b[31m\u001b]0;t\u0007\u001b]8;;u\u001b\\u009b1m` + "\uFFFD" + `\u000d\u007f\u202e\u2066y`
 
 // TestForeignText has foreign text in each place where a command shows some.

@@ -179,7 +179,7 @@ func (r running) String() string {
 	return r.event.Title + " (" + strings.Join(details, ", ") + ")"
 }
 
-// shortened cuts a note to what fits on a line beside others.
+// shortened cuts a note to what fits on a line next to others.
 func shortened(note string) string {
 	const longest = 90
 	if runes := []rune(note); len(runes) > longest {

@@ -130,8 +130,8 @@ func (c *cmd) scenarioReport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report PATH",
 		Short: "Judge stored records again, and write reports",
-		Long: `report reads the records of a run, a folder or one file, computes each verdict anew
-from what the record has seen, and shows them. It needs no lab. The exit code is 0
+		Long: `report reads the records of a run, a folder or one file, computes each verdict again
+from the record, and shows them. It needs no lab. The exit code is 0
 only when every claim holds, and 3 otherwise.`,
 		Args: oneArg("a folder with records, or one record"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -26,9 +26,10 @@ func (c *cmd) scenario() *cobra.Command {
 		Use:     "scenario",
 		GroupID: "lab",
 		Short:   "Break a lab on purpose, and check what still works",
-		Long: `A scenario breaks one thing in a lab that is up, and claims one thing of what
-comes of it. Calls across the federation go on meanwhile and are recorded; the
-verdict is computed from the record. Each scenario puts the lab back as it was.`,
+		Long: `A scenario breaks one thing in a lab that is up, and makes one claim about what
+happens then. Calls across the federation go on meanwhile, and every call is
+recorded; the verdict is computed from the record. Each scenario puts the lab back
+as it was.`,
 	}
 	group.AddCommand(c.scenarioList(), c.scenarioShow(), c.scenarioRun(), c.scenarioReport())
 	return group
@@ -159,11 +160,11 @@ func (c *cmd) scenarioRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run NAME... | --label LABEL | --all",
 		Short: "Run scenarios on a running lab",
-		Long: `run needs a lab that is up and well, and gives each cluster a probe, the program
-that makes the calls; they are taken away afterwards. Several scenarios run one
-after the other, in an order that --seed decides; it is printed, and the same seed
-makes the same order. A scenario that needs what the lab has not is left out, and
-refused where it is named.
+		Long: `run needs a lab that is up and well. It starts a probe in each cluster, the program
+that makes the calls, and removes the probes afterwards. Several scenarios run one
+after the other, in an order that --seed decides. run prints the seed, and the same
+seed makes the same order. It skips a scenario if the lab lacks what the scenario
+needs, and refuses it if the scenario is named.
 
 Each run leaves a folder with a record of each scenario (JSON), junit.xml, and
 report.html, which is one file and needs nothing else. The exit code is 0 only
@@ -225,7 +226,7 @@ func mutations() []string {
 func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial.Scenario, error) {
 	switch {
 	case r.all && len(names)+len(r.labels) > 0:
-		return nil, usage(cmd, errors.New("--all goes with neither names nor labels"))
+		return nil, usage(cmd, errors.New("--all cannot be combined with names or labels"))
 	case !r.all && len(names)+len(r.labels) == 0:
 		return nil, usage(cmd, errors.New("which scenarios? Name some, or give --label or --all; 'fedlab scenario list' lists them"))
 	}
@@ -245,8 +246,8 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial
 	}), nil
 }
 
-// runnable leaves out the scenarios for which a lab lacks something, and tells of
-// them; who names one wants it to run.
+// runnable leaves out the scenarios for which a lab lacks something, and names
+// them; whoever names one wants it to run.
 func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []string) ([]trial.Scenario, error) {
 	var able []trial.Scenario
 	var lacks error

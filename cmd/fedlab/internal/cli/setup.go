@@ -17,17 +17,16 @@ func (c *cmd) setup() *cobra.Command {
 		Use:     "setup",
 		GroupID: "machine",
 		Short:   "Prepare this machine for labs, or say what you have to do",
-		Long: `setup looks at what a lab needs of this machine: Docker, kernel settings, memory,
-disk, and, where images have to be built, compilers. Whether they have to be
-built it finds out as up does: where an image is missing, it asks the registry.
-As root on Debian or Ubuntu it installs and starts what is missing, and says so
-before it does. Elsewhere it says what to do, and ends with exit code 4. It
-changes nothing when nothing is missing. Where a change fails, Docker's
-daemon.json is put back as it was.
+		Long: `setup checks what a lab needs of this machine: Docker, kernel settings, memory, disk,
+and compilers if images have to be built. To find out whether they have to be built,
+it does as up does: if an image is missing, it asks the registry. As root on Debian
+or Ubuntu it installs and starts what is missing, and says so before it does. On
+other machines it says what to do, and ends with exit code 4. It changes nothing when
+nothing is missing. If a change fails, it puts Docker's daemon.json back as it was.
 
---undo puts back what setup has changed: Docker's daemon.json, the OCI runtime,
-and kernel settings. What somebody else has changed since stays as it is, and so
-do packages, and a Docker daemon that setup has started.`,
+--undo puts back what setup has changed: Docker's daemon.json, the OCI runtime, and
+kernel settings. It keeps what somebody else has changed since, packages, and a
+Docker daemon that setup has started.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if undo {
@@ -72,7 +71,7 @@ do packages, and a Docker daemon that setup has started.`,
 
 func (c *cmd) undoSetup(cmd *cobra.Command, look, forTests bool) error {
 	if forTests {
-		return usage(cmd, errors.New("--undo does not go with --for-tests"))
+		return usage(cmd, errors.New("--undo cannot be combined with --for-tests"))
 	}
 	s := &setupReport{cmd: c, look: look, undo: true, findings: []host.Finding{}, changes: []string{}}
 	err := host.Undo(cmd.Context(), host.Local(), s)

@@ -22,12 +22,12 @@ func (c *cmd) status() *cobra.Command {
 		Long: `status asks the clusters and the SPIRE servers each time. For each relationship it
 compares the bundle that the truster holds with the one that the trusted has
 (in sync, behind, differing, foreign, empty or missing) and looks at the bundle
-endpoint as the truster does. What does not work is named; 'fedlab explain NAME'
-says what each name means, and what to do. Resources of the controller manager that
-come to nothing, or to more than the lab asks for, are listed with a remark. The
-exit code is 0 only when all of the lab is well, and 3 otherwise.
+endpoint as the truster does. It names what does not work; 'fedlab explain NAME' says
+what each name means, and what to do. It lists, with a remark, the resources of the
+controller manager that have no effect, or more effect than the lab asks for. The
+exit code is 0 only when every part of the lab is well, and 3 otherwise.
 
---lab may be the bare name of a lab that runs and whose file is not at hand.`,
+--lab may be the bare name of a running lab, without its file.`,
 		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withLab(cmd, func(d *local.Driver, t topology.Topology) error {

@@ -23,8 +23,8 @@ func (c *cmd) svid() *cobra.Command {
 		Long: `svid runs the program of a workload once more in the workload's own container, where
 it asks the Workload API: the agent answers as it answers the workload. For each
 X509-SVID it shows the SPIFFE ID, how long it is valid, the chain, and whether the
-bundle of its trust domain verifies it: as the server of that trust domain has the
-bundle, and as each server holds it that trusts the domain. The workload itself may
+bundle of its trust domain verifies it. It tries the bundle of that trust domain's own
+server, and the bundle that each truster's server holds. The workload itself may
 still present an older X509-SVID: 'fedlab status' looks at that.
 
 With --audience, svid shows a JWT-SVID in the same way. The token is a credential

@@ -161,7 +161,7 @@ func Registry(t *testing.T, between func(http.Handler) http.Handler) string {
 }
 
 // Instead does something with the requests that read a path, in place of the
-// registry; path is a part of theirs.
+// registry; path is a part of the path that they read.
 func Instead(path string, do http.HandlerFunc) func(http.Handler) http.Handler {
 	return func(real http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,4 +1,4 @@
-// The program fakenode stands in a test for all that a node image is made with:
+// The program fakenode takes, in a test, the place of all that a node image is made with:
 // it does what the tool does whose name it is called by, as far as the package
 // asks for it. What it imports it only lists.
 package main
