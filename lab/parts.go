@@ -186,15 +186,23 @@ type Hands interface {
 	Address(ctx context.Context, lab, cluster string) (netip.Addr, error)
 }
 
-// Sidecars has fedlab's own programs that run beside the clusters, each in a
+// Sidecar is a program of fedlab's own that runs next to the clusters.
+type Sidecar struct {
+	// Address is the one on the lab's network, where peers find it.
+	Address netip.Addr
+	// Control is where this machine controls it, on loopback.
+	Control netip.AddrPort
+}
+
+// Sidecars has fedlab's own programs that run next to the clusters, each in a
 // container on the lab's network. A lab file asks for none: who runs one removes
 // it, and an up or a down what somebody was killed over.
 type Sidecars interface {
-	// Run runs a program and returns its address on the lab's network when it
-	// listens on all of these ports. One that runs with the same variables is left
+	// Run runs a program that this machine controls by HTTP on one of its ports, and
+	// returns it when it answers there. One that runs with the same variables is left
 	// as it is; another one is replaced. Variables may hold secrets: they are in no
 	// error. When it fails, or ctx ends, nothing of it is left.
-	Run(ctx context.Context, lab, program string, env map[string]string, ports []int) (netip.Addr, error)
+	Run(ctx context.Context, lab, program string, env map[string]string, control int) (Sidecar, error)
 	// List returns the programs of a lab that are there, running or not.
 	List(ctx context.Context, lab string) ([]string, error)
 	// Remove removes a program; none is not an error.

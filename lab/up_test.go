@@ -68,7 +68,7 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 // leave runs a program beside the clusters, as somebody does who is killed then.
 func (w *world) leave(t *testing.T, d *lab.Driver, name string) {
 	t.Helper()
-	if _, err := d.Parts.Sidecars.Run(t.Context(), name, "synthetic", nil, nil); err != nil {
+	if _, err := d.Parts.Sidecars.Run(t.Context(), name, "synthetic", nil, 8080); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -623,18 +623,18 @@ func (w marks) SetWhole(ctx context.Context, name, cluster string) error {
 
 type sidecars struct{ *world }
 
-func (w sidecars) Run(ctx context.Context, name, program string, _ map[string]string, _ []int) (address netip.Addr, err error) {
+func (w sidecars) Run(ctx context.Context, name, program string, _ map[string]string, control int) (made lab.Sidecar, err error) {
 	err = w.do(ctx, "Sidecars.Run "+program, func(changed func()) error {
 		subnet, there := w.networks[name]
 		if !there {
 			return fmt.Errorf("there is no network of %s", name)
 		}
-		address = subnet.Addr().Next()
+		made = lab.Sidecar{Address: subnet.Addr().Next(), Control: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(control))}
 		w.sidecars[nodeName{name, program}] = true
 		changed()
 		return nil
 	})
-	return address, err
+	return made, err
 }
 
 func (w sidecars) List(ctx context.Context, name string) (programs []string, err error) {
