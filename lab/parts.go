@@ -20,6 +20,7 @@ type Parts struct {
 	Images      Images
 	Networks    Networks
 	Nodes       Nodes
+	Peers       Peers
 	Marks       Marks
 	Sidecars    Sidecars
 	Hands       Hands
@@ -41,15 +42,6 @@ type Parts struct {
 	// NameFree returns nil when no container has the name that the node of a cluster
 	// is to have; the error says whose it is.
 	NameFree func(ctx context.Context, lab, cluster string) error
-	// Connected returns nil when this machine gets a connection to a node that
-	// runs, by the node's address on the lab's network.
-	Connected func(ctx context.Context, lab, cluster string) error
-	// Certificates returns the chain that a TLS server shows to this machine.
-	Certificates func(ctx context.Context, server netip.AddrPort) ([]*x509.Certificate, error)
-	// Served returns what a bundle endpoint answers to this machine, once verify
-	// has accepted the chain that it shows. The error is a *HangingError when the
-	// endpoint took the request and did not answer it to the end.
-	Served func(ctx context.Context, url string, verify func(chain []*x509.Certificate) error) ([]byte, error)
 	// Page returns nil when this machine gets a page at a URL.
 	Page func(ctx context.Context, url string) error
 }
@@ -139,12 +131,6 @@ type NodeSpec struct {
 	Ports map[netip.AddrPort]int
 }
 
-// Answer is what an HTTPS server answers: the status, and the chain that it shows.
-type Answer struct {
-	Status int
-	Chain  []*x509.Certificate
-}
-
 // Nodes has the clusters of a lab as containers.
 type Nodes interface {
 	// List returns the nodes of a lab, also half-made ones, and those whose
@@ -155,11 +141,31 @@ type Nodes interface {
 	// Start starts a stopped node. Where the lab's network was made again since the
 	// node was made, the node joins the new one.
 	Start(ctx context.Context, lab, cluster string) error
-	// Get asks for an https URL from a cluster's node, which connects to an address
-	// and does not look up the host in the URL. Whoever answers is believed.
-	Get(ctx context.Context, lab, cluster, url string, at netip.Addr) (Answer, error)
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
+}
+
+// Answer is what an HTTPS server answers: the status, the chain that it shows, and the
+// body.
+type Answer struct {
+	Status int
+	Chain  []*x509.Certificate
+	Body   []byte
+}
+
+// Peers ask servers on the lab's network, each from the node of a cluster, as what runs
+// there does. This machine itself may have no way to that network.
+type Peers interface {
+	// Get asks for an https URL from a cluster's node, which connects to an address
+	// and does not look up the host in the URL. It follows no redirect, and whoever
+	// answers is believed: the chain is for the caller to verify. The error is a
+	// *HangingError when the server took the request and did not answer it to the end;
+	// the answer has the chain then, too.
+	Get(ctx context.Context, lab, cluster, url string, at netip.Addr) (Answer, error)
+	// Presented makes a TLS handshake from a cluster's node, without a certificate of
+	// its own, and returns the chain that the server shows. It verifies nothing, and
+	// sends no request.
+	Presented(ctx context.Context, lab, cluster string, server netip.AddrPort) ([]*x509.Certificate, error)
 }
 
 // Marks says of a cluster that it has been whole, where that is read also when the

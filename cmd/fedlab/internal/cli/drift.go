@@ -26,12 +26,11 @@ func (c *cmd) drift() *cobra.Command {
 		Short:   "Compare each held bundle with the bundle that its trust domain serves",
 		Long: `drift asks each server which bundles it holds, fetches from each bundle endpoint
 what that serves, and compares the two, for each relationship of the lab: in sync,
-behind, differing, foreign, empty or missing; unreachable where no bundle is to be
-had from the endpoint, hanging where it takes requests and does not answer, cut off
-here where this machine cannot connect to the lab's network, and unknown where a
+behind, differing, foreign, empty or missing; unreachable where the endpoint gives no
+bundle, hanging where it takes requests and does not answer, and unknown where a
 server cannot be asked. It says which authorities differ, since when, and when the
-next poll is due. What is held without a relationship is listed apart. The exit code is 0 only when all that the lab asks for is in sync, and 3
-otherwise.
+next poll is due. What is held without a relationship is listed apart. The exit code
+is 0 only when all that the lab asks for is in sync, and 3 otherwise.
 
 With --repair each bundle is set that is not what the source's own server has. It is
 read from that server through its cluster and not from the endpoint. What keeps a
