@@ -97,7 +97,7 @@ func layers() []layer {
 		{"lab/evidence", library(sync, "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
 
 		{"lab/lock", []string{flock}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
-		{"lab/sidecar", []string{"lab/check", "github.com/testcontainers/testcontainers-go", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
+		{"lab/sidecar", []string{"lab/check", "github.com/testcontainers/testcontainers-go", "github.com/moby/moby/api/types", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/docker", []string{"github.com/docker/cli", "github.com/moby/moby", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kindcluster", []string{"sigs.k8s.io/kind", "go.yaml.in/yaml/v3"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/kube", []string{"lab/access", "k8s.io", "github.com/go-logr/logr"}, "an adapter is a library of its own: it implements ports, and knows neither labs nor other adapters"},
@@ -123,6 +123,7 @@ func gates() []gate {
 		{"k8s.io/client-go", []string{"lab/kube", "lab/helmrelease"}, []string{"charts"}, "client-go takes minutes to compile; Helm's configuration is made of it; the tests of the charts apply what they render to its fake"},
 		{"github.com/testcontainers", []string{"lab/sidecar"}, nil, "its settings are read once in a process, and one place sees to them"},
 		{"github.com/docker", []string{"lab/docker"}, nil, "which engine all parts use is found in one place"},
+		{"github.com/moby/moby/api/types", []string{"lab/docker", "lab/sidecar"}, nil, "testcontainers-go takes in these types which ports are published; they ask for nothing by themselves"},
 		{"github.com/moby", []string{"lab/docker"}, nil, "which versions of Docker's API are spoken is decided in one place"},
 		{"github.com/google/go-containerregistry", []string{"lab/images"}, []string{"e2e"}, "what an image is made of is known in one place; the suite stands for the registries that images are pulled from"},
 		{"github.com/spiffe/spire-api-sdk", []string{"lab/spire"}, []string{"lab"}, "all else speaks of SPIRE in domain types; the tests of the driver serve the API"},

@@ -87,16 +87,15 @@ var _ = Describe("A workload without federatesWith", Label("auth", "slow"), func
 
 var _ = Describe("A client", Label("auth"), func() {
 	var (
-		address        string
+		dial           func(context.Context) (net.Conn, error)
 		server, client spiffeid.ID
 		bundle         *spiffebundle.Bundle
 		issuer         *lab.Site
 	)
 	BeforeEach(func(ctx SpecContext) {
 		p := under.pair()
-		called, err := under.open(ctx).Graph.FindWorkload(p.server.Name)
-		Expect(err).NotTo(HaveOccurred())
-		address, server, client = called.Port().String(), p.server.ID, p.broker.ID
+		dial, server, client = under.dial(p.server, p.server.App.Port), p.server.ID, p.broker.ID
+		var err error
 		bundle, err = under.site(ctx, p.server.Domain().Name).API.Bundle(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		issuer = under.site(ctx, p.broker.Domain().Name)
@@ -104,24 +103,24 @@ var _ = Describe("A client", Label("auth"), func() {
 		By("the same client, with the broker's SVID, gets quotes")
 		svid, err := mint(ctx, issuer, client)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(call(ctx, address, server, bundle, svid)).Error().NotTo(HaveOccurred())
+		Expect(call(ctx, dial, server, bundle, svid)).Error().NotTo(HaveOccurred())
 	}, NodeTimeout(time.Minute))
 
 	It("without an SVID is refused in the handshake", func(ctx SpecContext) {
-		Expect(greet(ctx, address, nil)).To(MatchError("remote error: tls: certificate required"))
+		Expect(greet(ctx, dial, nil)).To(MatchError("remote error: tls: certificate required"))
 	}, SpecTimeout(time.Minute))
 
 	It("with the right SPIFFE ID from an authority that nobody trusts is refused in the handshake", func(ctx SpecContext) {
 		forged, err := forge(client)
 		Expect(err).NotTo(HaveOccurred())
-		Expect(greet(ctx, address, forged)).To(MatchError("remote error: tls: bad certificate"))
+		Expect(greet(ctx, dial, forged)).To(MatchError("remote error: tls: bad certificate"))
 	}, SpecTimeout(time.Minute))
 
 	It("with an SVID of a trusted domain that is not on the list is known and refused", func(ctx SpecContext) {
 		stranger := spiffeid.RequireFromPath(client.TrustDomain(), "/stranger")
 		svid, err := mint(ctx, issuer, stranger)
 		Expect(err).NotTo(HaveOccurred())
-		_, err = call(ctx, address, server, bundle, svid)
+		_, err = call(ctx, dial, server, bundle, svid)
 		Expect(status.Code(err)).To(Equal(codes.PermissionDenied))
 		Expect(status.Convert(err).Message()).To(Equal(stranger.String() + " may not ask for quotes"))
 	}, SpecTimeout(time.Minute))
@@ -164,7 +163,7 @@ func forge(id spiffeid.ID) (*tls.Certificate, error) {
 // greet makes a TLS connection that trusts whoever answers, and waits for the
 // server's first word. In TLS 1.3 the client's handshake is over before the
 // server has looked at the client's certificate: a refusal comes with that word.
-func greet(ctx context.Context, address string, certificate *tls.Certificate) (err error) {
+func greet(ctx context.Context, dial func(context.Context) (net.Conn, error), certificate *tls.Certificate) (err error) {
 	config := &tls.Config{
 		InsecureSkipVerify: true, // the server is not what is tested
 		NextProtos:         []string{"h2"},
@@ -175,9 +174,9 @@ func greet(ctx context.Context, address string, certificate *tls.Certificate) (e
 			return certificate, nil
 		},
 	}
-	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", address)
+	conn, err := handshake(ctx, dial, config)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
 	defer func() {
 		// After a refusal there is nobody to say good-bye to.
@@ -196,8 +195,9 @@ func greet(ctx context.Context, address string, certificate *tls.Certificate) (e
 }
 
 // call asks for quotes as the identity of an SVID.
-func call(ctx context.Context, address string, server spiffeid.ID, bundle *spiffebundle.Bundle, svid *x509svid.SVID) (_ *quotes.QuotesResponse, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+address,
+func call(ctx context.Context, dial func(context.Context) (net.Conn, error), server spiffeid.ID, bundle *spiffebundle.Bundle, svid *x509svid.SVID) (_ *quotes.QuotesResponse, err error) {
+	conn, err := grpc.NewClient("passthrough:///quotes",
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsconfig.MTLSClientConfig(svid, bundle, tlsconfig.AuthorizeID(server)))))
 	if err != nil {
 		return nil, err

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
@@ -116,41 +114,6 @@ var _ = Describe("A relationship that was changed by hand", Label("up", "slow"),
 			Cluster: p.broker.Cluster().Name, Kind: spire.FederatedTrustDomainKind, Name: "partner-of-others",
 			Problem: `it has the class "theirs", and no controller manager of the cluster serves that: nothing comes of it`,
 		}))
-	}, SpecTimeout(5*time.Minute))
-})
-
-// Up and status say that it is this machine, and blame no endpoint for it.
-var _ = Describe("A machine whose firewall keeps it from the lab", Label("up"), func() {
-	It("is named at once", func(ctx SpecContext) {
-		Expect(under.well(ctx)).To(Succeed())
-		ranges, err := docker(ctx, "network", "inspect", "fedlab-"+under.graph.Name, "--format", "{{range .IPAM.Config}}{{.Subnet}}{{end}}")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(ranges).To(HaveLen(1))
-		walled := *under
-		// Only what runs in this group is kept away.
-		walled.group = 60741
-		firewall := func(ctx context.Context, do string) error {
-			out, err := exec.CommandContext(ctx, "iptables", do, "OUTPUT", "--destination", ranges[0],
-				"--match", "owner", "--gid-owner", strconv.FormatUint(uint64(walled.group), 10), "--jump", "REJECT").CombinedOutput()
-			if err != nil {
-				err = fmt.Errorf("iptables %s: %w: %s", do, err, out)
-			}
-			return err
-		}
-		Expect(firewall(ctx, "--insert")).To(Succeed())
-		under.restored(machine, func(ctx context.Context) error { return firewall(ctx, "--delete") })
-
-		const says = "this machine gets no connection to the addresses of cluster "
-		up := walled.fedlab(ctx, "up")
-		Expect(up.Code).To(Equal(4), "the machine lacks something")
-		Expect(up.Stderr).To(ContainSubstring(says))
-		Expect(up.Took).To(BeNumerically("<", machine))
-		found, code, err := walled.status(ctx)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(code).To(Equal(3))
-		Expect(found.Clusters).To(HaveEach(HaveField("Problem", ContainSubstring(says))))
-		Expect(found.Relationships).To(HaveEach(HaveField("Well", true)), "the clusters reach each other")
-		Expect(under.well(ctx)).To(Succeed(), "others get through")
 	}, SpecTimeout(5*time.Minute))
 })
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -98,9 +99,10 @@ func (c *company) workload(name string) (*topology.Workload, spiffeid.ID) {
 
 // door is a service of the lab as a client of this process meets it.
 type door struct {
-	address string
-	server  spiffeid.ID
-	bundle  *spiffebundle.Bundle
+	// dial connects to a port of it.
+	dial     func(port int) func(context.Context) (net.Conn, error)
+	workload *topology.Workload
+	bundle   *spiffebundle.Bundle
 }
 
 // door returns how to call a workload.
@@ -113,7 +115,7 @@ func (c *company) door(ctx context.Context, name string) door {
 	Expect(err).NotTo(HaveOccurred())
 	bundle, err := owner.API.Bundle(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	return door{w.Port().String(), w.ID, bundle}
+	return door{func(port int) func(context.Context) (net.Conn, error) { return c.dial(w, port) }, w, bundle}
 }
 
 // mint lets the server of an identity's trust domain sign an SVID for it.
@@ -127,20 +129,24 @@ func (c *company) mint(ctx context.Context, id spiffeid.ID) *x509svid.SVID {
 // client returns the TLS of a client with an SVID, or with none.
 func (d door) client(svid *x509svid.SVID) *tls.Config {
 	if svid == nil {
-		return tlsconfig.TLSClientConfig(d.bundle, tlsconfig.AuthorizeID(d.server))
+		return tlsconfig.TLSClientConfig(d.bundle, tlsconfig.AuthorizeID(d.workload.ID))
 	}
-	return tlsconfig.MTLSClientConfig(svid, d.bundle, tlsconfig.AuthorizeID(d.server))
+	return tlsconfig.MTLSClientConfig(svid, d.bundle, tlsconfig.AuthorizeID(d.workload.ID))
 }
 
 // get asks for a path on a connection of its own.
 func (d door) get(ctx context.Context, config *tls.Config, path string) (code int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+d.address+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+d.workload.Port().String()+path, nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	response, err := (&http.Transport{TLSClientConfig: config, DisableKeepAlives: true}).RoundTrip(request)
+	dial := d.dial(d.workload.App.Port)
+	response, err := (&http.Transport{
+		TLSClientConfig: config, DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+	}).RoundTrip(request)
 	if err != nil {
 		return 0, nil, err
 	}

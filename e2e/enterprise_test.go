@@ -12,7 +12,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -204,17 +203,16 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Data map[string][]byte `json:"data"`
 		}
 		Expect(convert(object, &secret)).To(Succeed())
-		host, _, err := net.SplitHostPort(bridge.address)
-		Expect(err).NotTo(HaveOccurred())
 		query := func(id spiffeid.ID) (n int, err error) {
-			settings, err := pgx.ParseConfig("host=" + host + " port=5432 user=app dbname=app sslmode=disable")
+			settings, err := pgx.ParseConfig("host=" + w.Name + " port=5432 user=app dbname=app sslmode=disable")
 			if err != nil {
 				return 0, err
 			}
 			settings.Password = string(secret.Data["password"])
 			svid := c.mint(ctx, id)
-			settings.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-				return (&tls.Dialer{Config: bridge.client(svid)}).DialContext(ctx, network, address)
+			settings.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+			settings.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return handshake(ctx, bridge.dial(5432), bridge.client(svid))
 			}
 			conn, err := pgx.ConnectConfig(ctx, settings)
 			if err != nil {
@@ -232,8 +230,11 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 	It("renews the serving certificate of an https_web endpoint while it runs", Label("profile", "slow"), func(ctx SpecContext) {
 		// The sidecar renews when a third of the life remains: too late for a
 		// spec. What makes it issue again at once is a life that has changed.
-		endpoint := c.endpoint(ctx, onprem)
-		before, err := c.driver.Parts.Certificates(ctx, endpoint)
+		endpoint := c.running(ctx, onprem).Server()
+		shown := func(ctx context.Context) ([]*x509.Certificate, error) {
+			return c.driver.Parts.Peers.Presented(ctx, c.graph.Name, endpoint.Place.Cluster.Name, endpoint.Endpoint())
+		}
+		before, err := shown(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(before[0].URIs).To(BeEmpty())
 		DeferCleanup(func(ctx SpecContext) { Expect(c.become(ctx, func(*config.Lab) {})).To(endWell()) }, NodeTimeout(3*time.Minute))
@@ -242,11 +243,11 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			cert := l.Spec.TrustDomains[2].BundleEndpoint.HTTPSWeb.ServingCert
 			cert.TTL, cert.FileSyncInterval = config.Duration(ttl), config.Duration(2*time.Second)
 		})).To(endWell())
-		first, err := c.driver.Parts.Certificates(ctx, endpoint)
+		first, err := shown(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		began := time.Now()
 		Eventually(func() (bool, error) {
-			now, err := c.driver.Parts.Certificates(ctx, endpoint)
+			now, err := shown(ctx)
 			return err == nil && !now[0].Equal(first[0]), err
 		}).WithContext(ctx).WithTimeout(ttl + machine).WithPolling(poll).Should(BeTrue())
 		measured("renewed after", began)
@@ -543,12 +544,6 @@ func without(a, b spiffeid.TrustDomain) func(*config.Lab) {
 			}
 		}
 	}
-}
-
-// endpoint returns where a trust domain's bundle is.
-func (c *company) endpoint(ctx context.Context, name spiffeid.TrustDomain) netip.AddrPort {
-	GinkgoHelper()
-	return c.running(ctx, name).Server().Endpoint()
 }
 
 // signed makes an SVID for an identity with the authority above a SPIRE server,

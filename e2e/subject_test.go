@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -178,6 +180,43 @@ func (s *subject) site(ctx context.Context, name spiffeid.TrustDomain) *lab.Site
 	site, err := l.Site(ctx, of.Server())
 	Expect(err).NotTo(HaveOccurred())
 	return site
+}
+
+// dial returns what connects this process to a port of a workload: to its pod, by the
+// Kubernetes API, since the lab's network may not be reached from here.
+func (s *subject) dial(w *topology.Workload, port int) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) {
+		kubeconfig, err := s.driver.Parts.Kubeconfigs.Kubeconfig(s.graph.Name, w.Cluster().Name)
+		if err != nil {
+			return nil, err
+		}
+		in, err := s.driver.Parts.Connect(kubeconfig)
+		if err != nil {
+			return nil, err
+		}
+		pods, err := in.Pods.Named(ctx, w.Namespace, w.PodSelector())
+		if err != nil {
+			return nil, err
+		}
+		if len(pods) == 0 {
+			return nil, fmt.Errorf("%s has no ready pod", w.Name)
+		}
+		return in.Pods.Dial(ctx, w.Namespace, pods[0], port)
+	}
+}
+
+// handshake makes the TLS handshake of a client over a connection.
+func handshake(ctx context.Context, dial func(context.Context) (net.Conn, error), config *tls.Config) (net.Conn, error) {
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	secured := tls.Client(conn, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // nothing was sent
+		return nil, err
+	}
+	return secured, nil
 }
 
 // serverIn returns the API of a trust domain's server in a lab that is open.

@@ -101,10 +101,7 @@ func (u *up) cluster(ctx context.Context, c *topology.Cluster) error {
 	if err := u.nobodyJoins(ctx, c); err != nil {
 		return err
 	}
-	if err := u.mark(ctx, c); err != nil {
-		return err
-	}
-	if err := u.connected(ctx, c); err != nil || !whole {
+	if err := u.mark(ctx, c); err != nil || !whole {
 		return err
 	}
 	return u.programs(ctx, c)

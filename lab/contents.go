@@ -188,8 +188,11 @@ func (u *up) lookAt(c *contents, w *topology.Workload) {
 	// that come before its registration.
 	c.step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, deployStep(w), registerStep(w))
 	if w.Shows() {
-		c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) },
-			runsStep(w), metallbStep(w.Cluster()))
+		after := []plan.ID{runsStep(w), metallbStep(w.Cluster())}
+		if from := looksAt(w); from != w.Cluster() {
+			after = append(after, clusterStep(from.Name))
+		}
+		c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) }, after...)
 	}
 	if w.Own != nil && w.Own.Check != nil {
 		after := []plan.ID{runsStep(w), metallbStep(w.Cluster())}

@@ -21,9 +21,6 @@ const (
 	Silent Cause = "server does not answer"
 	// NoRelationship: nothing refreshes the bundle.
 	NoRelationship Cause = "no relationship"
-	// CutOff: this machine gets no connection to the lab's addresses, and what it
-	// would ask there nobody knows.
-	CutOff Cause = "this machine is cut off"
 	// EndpointUnreachable: the truster's node does not get through.
 	EndpointUnreachable Cause = "endpoint unreachable"
 	// WrongProfile: the endpoint shows a certificate of the other profile.
@@ -139,7 +136,7 @@ func (v *visit) related(ctx context.Context, r *topology.Trust) error {
 // outlook returns how the server of a trust domain sees bundle endpoints.
 func (v *visit) outlook(of *topology.Domain) outlook {
 	a := v.server(of)
-	return outlook{nodes: v.Parts.Nodes, place: a.site.Place, in: a.site.Cluster, held: a.held}
+	return outlook{peers: v.Parts.Peers, place: a.site.Place, in: a.site.Cluster, held: a.held}
 }
 
 // asConfigured returns a relationship as the truster's server has it.

@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -76,16 +78,13 @@ type HeldBundle struct {
 
 // States of a held bundle that are not about its authorities.
 const (
-	// Unreachable: the endpoint gives no bundle. There is no
-	// connection, from here or from the truster's node, or a certificate that is
-	// not accepted, or an answer that is no bundle.
+	// Unreachable: the endpoint gives no bundle. There is no connection, from its
+	// own cluster's node or from the truster's, or a certificate that is not
+	// accepted, or an answer that is no bundle.
 	Unreachable federation.State = "unreachable"
 	// Hanging: the endpoint takes requests and does not answer. It holds a server
 	// that fetches for good (SPIRE waits without bound).
 	Hanging federation.State = "hanging"
-	// CutOffHere: this machine gets no connection to the lab's addresses. It is
-	// not the truster that has none.
-	CutOffHere federation.State = "cut off here"
 	// Unknown: a server cannot be asked.
 	Unknown federation.State = "unknown"
 )
@@ -207,15 +206,21 @@ func (v *visit) fetched(ctx context.Context, of *Site, own *spiffebundle.Bundle)
 		s.err = err
 		return s
 	}
-	if s.err = v.clusters[of.Place.Cluster].unconnected; s.err != nil {
-		return s
+	// What is served is asked in its own cluster. Whether a truster gets there is
+	// another question, for the truster's node.
+	c := of.Place.Cluster
+	answer, err := v.Parts.Peers.Get(ctx, c.Lab, c.Name, endpoint, of.Address)
+	s.chain = answer.Chain
+	if hanging := (*HangingError)(nil); err == nil || errors.As(err, &hanging) {
+		// Who it is comes before what it says.
+		err = cmp.Or(verify(s.chain), err)
 	}
-	document, err := v.Parts.Served(ctx, endpoint, func(chain []*x509.Certificate) error {
-		s.chain = chain
-		return verify(chain)
-	})
-	if err == nil {
-		s.bundle, err = spiffebundle.Parse(of.Domain.Name, document)
+	switch {
+	case err != nil:
+	case answer.Status != http.StatusOK:
+		err = fmt.Errorf("it answers %d %s", answer.Status, http.StatusText(answer.Status))
+	default:
+		s.bundle, err = spiffebundle.Parse(of.Domain.Name, answer.Body)
 	}
 	if err != nil {
 		s.err = fmt.Errorf("the bundle endpoint %s serves no bundle: %w", endpoint, err)
@@ -272,10 +277,7 @@ func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.
 		}
 		h.polls(now, federation.NextPoll(held, s.bundle))
 	}
-	cut, hanging := (*CutOffError)(nil), (*HangingError)(nil)
-	if errors.As(unfetched, &cut) {
-		h.State = CutOffHere
-	} else if errors.As(unfetched, &hanging) {
+	if hanging := (*HangingError)(nil); errors.As(unfetched, &hanging) {
 		h.State, h.Unpolled, h.PollSeconds, h.NextPollBy = Hanging, "kept waiting by the endpoint", 0, time.Time{}
 	} else if unfetched != nil {
 		h.State = Unreachable

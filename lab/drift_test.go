@@ -188,21 +188,21 @@ func drifted() map[string]struct {
 				"aws.company.com of gcp.company.com: hanging, by server, kept waiting by the endpoint: the bundle endpoint https://10.192.2.1:8443 serves no bundle: https://10.192.2.1:8443 takes requests and has not answered within 1s; what is held is in sync",
 			},
 		},
-		"an endpoint that is not reached from here": {
+		"an endpoint that its own cluster does not reach": {
 			file:  company(federated("from: aws.company.com, to: gcp.company.com")),
-			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = once("Served", fail) },
+			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = once("Peers.Get from gcp of 10.192.2.1", fail) },
 			want: []string{
-				"aws.company.com of gcp.company.com: unreachable, by server, in 15s: the bundle endpoint https://10.192.2.1:8443 serves no bundle: Served: injected fault; what is held is in sync",
+				"aws.company.com of gcp.company.com: unreachable, by server, in 15s: the bundle endpoint https://10.192.2.1:8443 serves no bundle: Peers.Get from gcp of 10.192.2.1: injected fault; what is held is in sync",
 			},
 		},
 		"an endpoint that a truster does not reach": {
 			file:  company(federated("between: [aws.company.com, gcp.company.com]")),
-			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = always("Nodes.Get from gcp", fail) },
+			spoil: func(_ *testing.T, w *world, _ servers) { w.fault = always("Peers.Get from gcp of 10.192.1.1", fail) },
 			want: []string{
-				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault; what is held is in sync",
+				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Peers.Get from gcp of 10.192.1.1: injected fault; what is held is in sync",
 			},
 			repaired: []string{
-				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault; what is held is in sync",
+				"gcp.company.com of aws.company.com: unreachable, by endpoint, in 15s: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Peers.Get from gcp of 10.192.1.1: injected fault; what is held is in sync",
 			},
 		},
 		"an endpoint that shows another's SVID": {
@@ -444,7 +444,7 @@ func TestDriftLooksAgain(t *testing.T) {
 		gcp.lies = spiffebundle.FromX509Authorities(gcpDomain, []*x509.Certificate{gcp.root})
 		asked := 0
 		w.fault = func(call string) verdict {
-			if call == "Served" {
+			if call == "Peers.Get from gcp of 10.192.2.1" {
 				if asked++; asked == 2 {
 					gcp.lies = nil
 				}
@@ -500,7 +500,7 @@ func TestDriftEachCallFailing(t *testing.T) {
 }
 
 func TestDriftInterrupted(t *testing.T) {
-	interrupts(t, func(call string) bool { return call == "Served" }, func(ctx context.Context, d *lab.Driver) error {
+	interrupts(t, func(call string) bool { return strings.HasPrefix(call, "Peers.Get ") }, func(ctx context.Context, d *lab.Driver) error {
 		_, err := d.Drift(ctx, quotes(t))
 		return err
 	})

@@ -197,7 +197,7 @@ func (f federating) seen(ctx context.Context, is spire.Relationship) (why, err e
 	if err != nil {
 		return nil, err
 	}
-	o := outlook{nodes: f.Parts.Nodes, place: f.truster.Place, in: f.truster.Cluster, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+	o := outlook{peers: f.Parts.Peers, place: f.truster.Place, in: f.truster.Cluster, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
 	for _, b := range held {
 		o.held[b.TrustDomain()] = b
 	}
@@ -223,7 +223,7 @@ func (f federating) reachable(ctx context.Context) error {
 	return wait(ctx, apiBound, check.Check{
 		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", f.Trusted, from.Name),
 		Probe: func(ctx context.Context) error {
-			_, err := f.Parts.Nodes.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(to), to.Address)
+			_, err := f.Parts.Peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(to), to.Address)
 			return endpointAt(to).elsewhere(ctx, f.trusted.Objects, err)
 		},
 	})

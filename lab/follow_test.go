@@ -312,7 +312,7 @@ func TestEndpointWithAnotherAddress(t *testing.T) {
 				if tt.other != "" {
 					serves("shop", "theirs", tt.other)
 				}
-				w.fault = always("Nodes.Get from broker", fail)
+				w.fault = always("Peers.Get from broker of 10.192.1.1", fail)
 				s, err := d.Status(t.Context(), quotes(t))
 				if got := saysOf(s, "cluster2.com", "cluster1.com"); err != nil || !strings.HasSuffix(got, tt.want) {
 					t.Errorf("error %v; status says %s, want %s", err, got, tt.want)
@@ -332,6 +332,19 @@ func TestEndpointWithAnotherAddress(t *testing.T) {
 	}
 }
 
+// misled are peers that meet another server at an address.
+type misled struct {
+	lab.Peers
+	at, meet netip.AddrPort
+}
+
+func (p misled) Presented(ctx context.Context, name, cluster string, server netip.AddrPort) ([]*x509.Certificate, error) {
+	if server == p.at {
+		server = p.meet
+	}
+	return p.Peers.Presented(ctx, name, cluster, server)
+}
+
 // TestWorkloadWhoseAddressIsTaken: what another program shows at the address says
 // nothing of the workload, and no agent is started again for it.
 func TestWorkloadWhoseAddressIsTaken(t *testing.T) {
@@ -348,12 +361,7 @@ func TestWorkloadWhoseAddressIsTaken(t *testing.T) {
 					market[access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: of[0], Name: of[1]}] = fmt.Sprintf(
 						`{"metadata":{"namespace":%q,"name":%q},"status":{"loadBalancer":{"ingress":%s}}}`, of[0], of[1], ingress)
 				}
-				d.Parts.Certificates = func(ctx context.Context, at netip.AddrPort) ([]*x509.Certificate, error) {
-					if at.String() == "10.192.1.101:8090" {
-						at = netip.MustParseAddrPort(shown)
-					}
-					return w.certificates(ctx, at)
-				}
+				d.Parts.Peers = misled{d.Parts.Peers, netip.MustParseAddrPort("10.192.1.101:8090"), netip.MustParseAddrPort(shown)}
 				s, err := d.Status(t.Context(), quotes(t))
 				if got := strings.Join(s.Problems(), "\n"); err != nil || !strings.Contains(got, want) {
 					t.Errorf("error %v; status says %s, want %s", err, got, want)

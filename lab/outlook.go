@@ -21,7 +21,7 @@ import (
 // outlook is how the server of a trust domain sees bundle endpoints: by the names
 // that its cluster knows, from its node, and with what it holds.
 type outlook struct {
-	nodes Nodes
+	peers Peers
 	place topology.Place
 	in    access.Cluster
 	held  map[spiffeid.TrustDomain]*spiffebundle.Bundle
@@ -73,9 +73,12 @@ func (o outlook) reached(ctx context.Context, r spire.Relationship) (Answer, err
 	var answer Answer
 	c := o.place.Cluster
 	for _, address := range addresses {
-		if answer, err = o.nodes.Get(ctx, c.Lab, c.Name, r.URL, address); err == nil {
+		if answer, err = o.peers.Get(ctx, c.Lab, c.Name, r.URL, address); err == nil {
 			return answer, nil
 		}
+	}
+	if hanging := (*HangingError)(nil); errors.As(err, &hanging) {
+		return answer, because(EndpointUnreachable, "asked from %s, %w", c.Name, err)
 	}
 	return answer, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", c.Name, r.URL, err)
 }
@@ -131,6 +134,9 @@ func (o outlook) verifiesWeb(ctx context.Context, at string, chain []*x509.Certi
 // verifyWeb returns nil for a chain that is for this host, and that one of these
 // roots verifies.
 func verifyWeb(chain []*x509.Certificate, host string, roots []*x509.Certificate) error {
+	if len(chain) == 0 {
+		return errors.New("it shows no certificate")
+	}
 	known, above := x509.NewCertPool(), x509.NewCertPool()
 	for _, c := range roots {
 		known.AddCert(c)

@@ -20,6 +20,7 @@ type Parts struct {
 	Images      Images
 	Networks    Networks
 	Nodes       Nodes
+	Peers       Peers
 	Marks       Marks
 	Sidecars    Sidecars
 	Hands       Hands
@@ -41,15 +42,6 @@ type Parts struct {
 	// NameFree returns nil when no container has the name that the node of a cluster
 	// is to have; the error says whose it is.
 	NameFree func(ctx context.Context, lab, cluster string) error
-	// Connected returns nil when this machine gets a connection to a node that
-	// runs, by the node's address on the lab's network.
-	Connected func(ctx context.Context, lab, cluster string) error
-	// Certificates returns the chain that a TLS server shows to this machine.
-	Certificates func(ctx context.Context, server netip.AddrPort) ([]*x509.Certificate, error)
-	// Served returns what a bundle endpoint answers to this machine, once verify
-	// has accepted the chain that it shows. The error is a *HangingError when the
-	// endpoint took the request and did not answer it to the end.
-	Served func(ctx context.Context, url string, verify func(chain []*x509.Certificate) error) ([]byte, error)
 	// Page returns nil when this machine gets a page at a URL.
 	Page func(ctx context.Context, url string) error
 }
@@ -139,12 +131,6 @@ type NodeSpec struct {
 	Ports map[netip.AddrPort]int
 }
 
-// Answer is what an HTTPS server answers: the status, and the chain that it shows.
-type Answer struct {
-	Status int
-	Chain  []*x509.Certificate
-}
-
 // Nodes has the clusters of a lab as containers.
 type Nodes interface {
 	// List returns the nodes of a lab, also half-made ones, and those whose
@@ -155,11 +141,31 @@ type Nodes interface {
 	// Start starts a stopped node. Where the lab's network was made again since the
 	// node was made, the node joins the new one.
 	Start(ctx context.Context, lab, cluster string) error
-	// Get asks for an https URL from a cluster's node, which connects to an address
-	// and does not look up the host in the URL. Whoever answers is believed.
-	Get(ctx context.Context, lab, cluster, url string, at netip.Addr) (Answer, error)
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
+}
+
+// Answer is what an HTTPS server answers: the status, the chain that it shows, and the
+// body.
+type Answer struct {
+	Status int
+	Chain  []*x509.Certificate
+	Body   []byte
+}
+
+// Peers ask servers on the lab's network, each from the node of a cluster, as what runs
+// there does. This machine itself may have no way to that network.
+type Peers interface {
+	// Get asks for an https URL from a cluster's node, which connects to an address
+	// and does not look up the host in the URL. It follows no redirect, and whoever
+	// answers is believed: the chain is for the caller to verify. The error is a
+	// *HangingError when the server took the request and did not answer it to the end;
+	// the answer has the chain then, too.
+	Get(ctx context.Context, lab, cluster, url string, at netip.Addr) (Answer, error)
+	// Presented makes a TLS handshake from a cluster's node, without a certificate of
+	// its own, and returns the chain that the server shows. It verifies nothing, and
+	// sends no request.
+	Presented(ctx context.Context, lab, cluster string, server netip.AddrPort) ([]*x509.Certificate, error)
 }
 
 // Marks says of a cluster that it has been whole, where that is read also when the
@@ -186,15 +192,23 @@ type Hands interface {
 	Address(ctx context.Context, lab, cluster string) (netip.Addr, error)
 }
 
+// Sidecar is a program of fedlab's own that runs next to the clusters.
+type Sidecar struct {
+	// Address is the one on the lab's network, where peers find it.
+	Address netip.Addr
+	// Control is where this machine controls it, on loopback.
+	Control netip.AddrPort
+}
+
 // Sidecars has fedlab's own programs that run next to the clusters, each in a
 // container on the lab's network. A lab file asks for none: who runs one removes
 // it, and an up or a down what somebody was killed over.
 type Sidecars interface {
-	// Run runs a program and returns its address on the lab's network when it
-	// listens on all of these ports. One that runs with the same variables is left
+	// Run runs a program that this machine controls by HTTP on one of its ports, and
+	// returns it when it answers there. One that runs with the same variables is left
 	// as it is; another one is replaced. Variables may hold secrets: they are in no
 	// error. When it fails, or ctx ends, nothing of it is left.
-	Run(ctx context.Context, lab, program string, env map[string]string, ports []int) (netip.Addr, error)
+	Run(ctx context.Context, lab, program string, env map[string]string, control int) (Sidecar, error)
 	// List returns the programs of a lab that are there, running or not.
 	List(ctx context.Context, lab string) ([]string, error)
 	// Remove removes a program; none is not an error.

@@ -387,12 +387,22 @@ func TestStatusNamesCauses(t *testing.T) {
 		"no way there": {
 			company(),
 			func(_ *testing.T, w *world, _ func(string) *spireServer) {
-				w.fault = always("Nodes.Get from gcp", fail)
+				w.fault = func(call string) verdict {
+					if strings.HasPrefix(call, "Peers.Get from gcp of ") {
+						return fail
+					}
+					return pass
+				}
 			},
 			[]string{
-				"gcp.company.com->aws.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Nodes.Get from gcp: injected fault",
-				"gcp.company.com->onprem.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.3.1:8443: Nodes.Get from gcp: injected fault",
+				"gcp.company.com->aws.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.1.1:8443: Peers.Get from gcp of 10.192.1.1: injected fault",
+				"gcp.company.com->onprem.company.com: endpoint unreachable: gcp does not get through to the bundle endpoint https://10.192.3.1:8443: Peers.Get from gcp of 10.192.3.1: injected fault",
 			},
+		},
+		"an endpoint that hangs": {
+			company(federated("from: aws.company.com, to: gcp.company.com")),
+			func(_ *testing.T, _ *world, server func(string) *spireServer) { server("gcp").hangs = true },
+			[]string{"aws.company.com->gcp.company.com: endpoint unreachable: asked from aws, https://10.192.2.1:8443 takes requests and has not answered within 1s"},
 		},
 		"https_web where it is https_spiffe": {
 			company(),

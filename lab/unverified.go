@@ -62,8 +62,8 @@ func verifySVID(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure str
 // checkSVID returns nil when the X509-SVID that a workload presents is its own, and
 // bundle, that of its own server, verifies it. The error is an *UnverifiedError when
 // bundle does not.
-func (d *Driver) checkSVID(ctx context.Context, in access.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) error {
-	presented, err := d.presentedID(ctx, in, w, bundle)
+func (d *Driver) checkSVID(ctx context.Context, in access.Cluster, from *topology.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) error {
+	presented, err := d.presentedID(ctx, in, from, w, bundle)
 	if err == nil && presented != w.ID {
 		err = &otherIDError{presented}
 	}
@@ -76,8 +76,21 @@ type otherIDError struct{ id spiffeid.ID }
 
 func (e *otherIDError) Error() string { return fmt.Sprintf("it presents the X509-SVID of %s", e.id) }
 
-// presentedID returns the SPIFFE ID in the X509-SVID that a workload presents.
-func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
+// seenFrom returns the cluster from whose node a workload is looked at: the first of
+// those that call it, since they have to get through to it. Where no other cluster
+// calls it that answers, it is its own.
+func seenFrom(w *topology.Workload, answers func(*topology.Cluster) bool) *topology.Cluster {
+	for _, by := range w.Callers {
+		if c := by.Cluster(); c != w.Cluster() && answers(c) {
+			return c
+		}
+	}
+	return w.Cluster()
+}
+
+// presentedID returns the SPIFFE ID in the X509-SVID that a workload presents, looked at
+// from the node of a cluster.
+func (d *Driver) presentedID(ctx context.Context, in access.Cluster, from *topology.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
 	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster().Name)
 	if w.App.Tells != "" {
 		// No port of it shows an SVID, and it reports its own.
@@ -91,9 +104,9 @@ func (d *Driver) presentedID(ctx context.Context, in access.Cluster, w *topology
 		}
 		return id, err
 	}
-	chain, err := d.Parts.Certificates(ctx, w.Port())
+	chain, err := d.Parts.Peers.Presented(ctx, from.Lab, from.Name, w.Port())
 	if err != nil {
-		err = fmt.Errorf("%s shows no X509-SVID: %w", w.Port(), err)
+		err = fmt.Errorf("%s shows no X509-SVID to the node of cluster %s: %w", w.Port(), from.Name, err)
 		return spiffeid.ID{}, workloadAt(w).elsewhere(ctx, in.Objects, err)
 	}
 	presented, err := verifySVID(chain, bundle, cure)
@@ -127,7 +140,7 @@ func (u *up) presents(ctx context.Context, w *topology.Workload) error {
 		if err != nil {
 			return err
 		}
-		err = u.checkSVID(ctx, u.in(w.Cluster()), w, bundle)
+		err = u.checkSVID(ctx, u.in(w.Cluster()), looksAt(w), w, bundle)
 		if unverified(err) {
 			return errors.Join(err, u.renewAgents(ctx, site.Server))
 		}
@@ -137,6 +150,11 @@ func (u *up) presents(ctx context.Context, w *topology.Workload) error {
 		// An agent that was started again hands out SVIDs before it is ready.
 		return site.Pods.Ready(ctx, AgentKey(site.Place))
 	}})
+}
+
+// looksAt is seenFrom in a bring-up, where each cluster answers when its step has ended.
+func looksAt(w *topology.Workload) *topology.Cluster {
+	return seenFrom(w, func(*topology.Cluster) bool { return true })
 }
 
 // renewAgents starts the agents of a server again, once in a bring-up.

@@ -68,7 +68,7 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 // leave runs a program next to the clusters, as somebody does who is killed then.
 func (w *world) leave(t *testing.T, d *lab.Driver, name string) {
 	t.Helper()
-	if _, err := d.Parts.Sidecars.Run(t.Context(), name, "synthetic", nil, nil); err != nil {
+	if _, err := d.Parts.Sidecars.Run(t.Context(), name, "synthetic", nil, 8080); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -640,6 +640,32 @@ func TestUpInterrupted(t *testing.T) {
 		}
 		if err := w.up(t, d, quotes(t)); !errors.Is(err, errInterrupted) {
 			t.Errorf("error %v, want %v", err, errInterrupted)
+		}
+	})
+}
+
+// TestUpLooksForWatchers: what the kernel allows is back at its default after a
+// reboot, and the clusters are stopped.
+func TestUpLooksForWatchers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		w.watchers = 1
+		const want = "no watchers for 2 clusters"
+		if err := w.up(t, d, quotes(t)); err == nil || !strings.HasSuffix(err.Error(), want) || len(w.nodes) > 0 {
+			t.Errorf("error %v, want …%s, and %d clusters", err, want, len(w.nodes))
+		}
+		w.watchers = 0
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.watchers = 1
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Errorf("with clusters that run: %v", err)
+		}
+		w.nodes[nodeName{"quotes", "broker"}].running = false
+		if err := w.up(t, d, quotes(t)); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("with a cluster that is stopped: %v, want …%s", err, want)
 		}
 	})
 }

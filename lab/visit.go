@@ -31,9 +31,6 @@ type visit struct {
 type seen struct {
 	memory
 	there bool
-	// unconnected says of a cluster that answers why this machine gets no connection
-	// to its addresses, as a *CutOffError.
-	unconnected error
 }
 
 // answers reports whether there is somebody in a cluster to ask.
@@ -121,12 +118,7 @@ func (d *Driver) firstLook(ctx context.Context, c *topology.Cluster, nodes []Nod
 	if s.memory = d.connectNode(c.Lab, n); s.silent == nil {
 		s.silent = s.in.Objects.NodeReady(bounded)
 	}
-	if s.ask(bounded); !s.tells {
-		return s
-	}
-	if failed := d.Parts.Connected(ctx, c.Lab, c.Name); failed != nil {
-		s.unconnected = &CutOffError{Cluster: c.Name, Err: failed}
-	}
+	s.ask(bounded)
 	return s
 }
 
@@ -149,7 +141,7 @@ func (v *visit) cluster(c *topology.Cluster) ClusterStatus {
 	}
 	err := found.silent
 	if err == nil {
-		err = errors.Join(fits(c, found.node), found.unconnected)
+		err = fits(c, found.node)
 	}
 	s.Health = health(err)
 	return s
@@ -298,11 +290,9 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
-	if err == nil && w.Shows() && w.App.Tells == "" && c.unconnected != nil {
-		err = because(CutOff, "nobody can say what it presents: %w", c.unconnected)
-	}
 	if err == nil && v.networked() && w.Shows() {
-		err = server.because(*is, v.checkSVID(ctx, c.in, w, server.bundle))
+		from := seenFrom(w, func(c *topology.Cluster) bool { return v.clusters[c].answers() })
+		err = server.because(*is, v.checkSVID(ctx, c.in, from, w, server.bundle))
 	}
 	if err == nil && w.Own != nil && w.Own.Check != nil {
 		err = v.checked(ctx, w)

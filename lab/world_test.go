@@ -29,8 +29,6 @@ import (
 // would hold. Every call of a part goes through do, where it can be made to fail
 // or to be the last one before a kill.
 type world struct {
-	// walled: this machine gets no connection to the lab's addresses.
-	walled bool
 	// watchers is for how many clusters the kernel has watchers; 0 is any number.
 	watchers int
 	mu       sync.Mutex
@@ -198,6 +196,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Images:      images{w},
 		Networks:    networks{w},
 		Nodes:       nodes{w},
+		Peers:       peers{w},
 		Marks:       marks{w},
 		Sidecars:    sidecars{w},
 		Kubeconfigs: kubeconfigs{w},
@@ -230,10 +229,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 				return nil
 			})
 		},
-		Connected:    w.connected,
-		Certificates: w.certificates,
-		Served:       w.served,
-		Page:         w.page,
+		Page: w.page,
 	}}
 }
 
@@ -559,11 +555,20 @@ func (w *world) bind(ports map[netip.AddrPort]int, api netip.AddrPort) error {
 	return nil
 }
 
-func (w nodes) Get(ctx context.Context, name, cluster, address string, at netip.Addr) (answer lab.Answer, err error) {
-	err = w.do(ctx, "Nodes.Get from "+cluster, func(func()) error {
+type peers struct{ *world }
+
+// ask is a question from the node of a cluster.
+func (w peers) ask(ctx context.Context, call, name, cluster string, effect func() error) error {
+	return w.do(ctx, call, func(func()) error {
 		if n := w.nodes[nodeName{name, cluster}]; n == nil || !n.running {
 			return errors.New("no such container")
 		}
+		return effect()
+	})
+}
+
+func (w peers) Get(ctx context.Context, name, cluster, address string, at netip.Addr) (answer lab.Answer, err error) {
+	err = w.ask(ctx, fmt.Sprintf("Peers.Get from %s of %s", cluster, at), name, cluster, func() error {
 		u, err := url.Parse(address)
 		if err != nil {
 			return err
@@ -572,13 +577,38 @@ func (w nodes) Get(ctx context.Context, name, cluster, address string, at netip.
 		if s == nil {
 			return errors.New("connection refused")
 		}
+		if answer.Chain, err = s.shows(); err != nil {
+			return err
+		}
+		if s.hangs {
+			return &lab.HangingError{URL: address, Within: time.Second}
+		}
 		if answer.Status = http.StatusOK; !root(u) {
 			answer.Status = http.StatusNotFound
+			return nil
 		}
-		answer.Chain, err = s.shows()
+		answer.Body, err = s.serves().Marshal()
 		return err
 	})
 	return answer, err
+}
+
+// Presented is what a bundle endpoint or a workload shows.
+func (w peers) Presented(ctx context.Context, name, cluster string, server netip.AddrPort) (chain []*x509.Certificate, err error) {
+	err = w.ask(ctx, fmt.Sprintf("Peers.Presented from %s by %s", cluster, server), name, cluster, func() error {
+		if s := w.at("https://" + server.String()); s != nil {
+			chain, err = s.shows()
+			return err
+		}
+		for _, n := range w.nodes {
+			if to, there := n.listener(server.String()); there {
+				chain, err = to.presents()
+				return err
+			}
+		}
+		return errors.New("connection refused")
+	})
+	return chain, err
 }
 
 // root reports whether a URL has the one path at which SPIRE serves a bundle.
@@ -623,18 +653,18 @@ func (w marks) SetWhole(ctx context.Context, name, cluster string) error {
 
 type sidecars struct{ *world }
 
-func (w sidecars) Run(ctx context.Context, name, program string, _ map[string]string, _ []int) (address netip.Addr, err error) {
+func (w sidecars) Run(ctx context.Context, name, program string, _ map[string]string, control int) (made lab.Sidecar, err error) {
 	err = w.do(ctx, "Sidecars.Run "+program, func(changed func()) error {
 		subnet, there := w.networks[name]
 		if !there {
 			return fmt.Errorf("there is no network of %s", name)
 		}
-		address = subnet.Addr().Next()
+		made = lab.Sidecar{Address: subnet.Addr().Next(), Control: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(control))}
 		w.sidecars[nodeName{name, program}] = true
 		changed()
 		return nil
 	})
-	return address, err
+	return made, err
 }
 
 func (w sidecars) List(ctx context.Context, name string) (programs []string, err error) {

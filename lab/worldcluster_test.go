@@ -169,19 +169,6 @@ func (s *spireServer) dump(add func(string, ...any)) {
 	}
 }
 
-// connected connects to a node by its address.
-func (w *world) connected(ctx context.Context, name, cluster string) error {
-	return w.do(ctx, "Connected "+cluster, func(func()) error {
-		switch n := w.nodes[nodeName{name, cluster}]; {
-		case w.walled:
-			return errors.New("dial tcp: connection refused")
-		case n == nil || !n.running:
-			return errors.New("no route to host")
-		}
-		return nil
-	})
-}
-
 // connect gives access to the node that a kubeconfig names.
 func (w *world) connect(kubeconfig []byte) (access.Cluster, error) {
 	var n *node

@@ -38,7 +38,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/emptypb"
 
-	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
@@ -345,47 +344,6 @@ func (w *world) at(endpoint string) *spireServer {
 		}
 	}
 	return nil
-}
-
-// certificates is what a bundle endpoint or a workload shows.
-func (w *world) certificates(ctx context.Context, server netip.AddrPort) (chain []*x509.Certificate, err error) {
-	err = w.do(ctx, "Certificates", func(func()) error {
-		if s := w.at("https://" + server.String()); s != nil {
-			chain, err = s.shows()
-			return err
-		}
-		for _, n := range w.nodes {
-			if to, there := n.listener(server.String()); there {
-				chain, err = to.presents()
-				return err
-			}
-		}
-		return errors.New("connection refused")
-	})
-	return chain, err
-}
-
-// served is what a bundle endpoint answers.
-func (w *world) served(ctx context.Context, endpoint string, verify func([]*x509.Certificate) error) (document []byte, err error) {
-	err = w.do(ctx, "Served", func(func()) error {
-		s := w.at(endpoint)
-		if s == nil {
-			return errors.New("connection refused")
-		}
-		chain, err := s.shows()
-		if err != nil {
-			return err
-		}
-		if err := verify(chain); err != nil {
-			return err
-		}
-		if s.hangs {
-			return &lab.HangingError{URL: endpoint, Within: time.Second}
-		}
-		document, err = s.serves().Marshal()
-		return err
-	})
-	return document, err
 }
 
 // serves is the bundle that the endpoint serves.

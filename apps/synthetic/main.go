@@ -5,7 +5,7 @@
 //
 // It refuses to know its callers and whom it calls, and keeps nothing: its keys
 // end with it. The control is in plain HTTP, for a network that ends at this
-// machine.
+// machine and for its loopback.
 package main
 
 import (

@@ -25,6 +25,7 @@ type Client struct {
 	engine    Engine
 	occupied  func() ([]netip.Prefix, error)
 	addresses func() ([]netip.Addr, error)
+	contained func() bool
 }
 
 // New makes a client for the engine that [Find] finds. It connects to nothing
@@ -45,7 +46,7 @@ func New() (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure docker client: %w", err)
 	}
-	return &Client{api: api, engine: engine, occupied: occupied, addresses: addresses}, nil
+	return &Client{api: api, engine: engine, occupied: occupied, addresses: addresses, contained: contained}, nil
 }
 
 // Engine says where the engine is.

@@ -6,50 +6,53 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 
-	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 )
 
-// OutOfReachError says that an engine answers and that this machine cannot
-// connect to the addresses of its containers.
+// OutOfReachError says that no lab can run on an engine from this machine, mostly
+// because the ports that the engine publishes on loopback are not on this machine.
 type OutOfReachError struct{ Host, Cause string }
 
 func (e *OutOfReachError) Error() string {
-	return fmt.Sprintf("containers of the docker engine at %s cannot be reached from here: %s", e.Host, e.Cause)
+	return fmt.Sprintf("no lab can run on the docker engine at %s: %s", e.Host, e.Cause)
 }
 
-// Reach returns nil when this machine can connect to the addresses of the
-// engine's containers, as far as the engine says where it runs; else an
-// [*OutOfReachError]. It starts nothing.
+// elsewhereMeans is what follows from an engine that has another loopback than this
+// process.
+const elsewhereMeans = "and the ports that it publishes on loopback (the Kubernetes APIs and pages) are there and not here"
+
+// Reach returns nil when the ports that the engine publishes on loopback are on this
+// machine, as far as it can be told before there are any; else an [*OutOfReachError].
+// The addresses of containers need not be reached from here. It starts nothing.
 func (c *Client) Reach(ctx context.Context) error {
 	own, err := c.addresses()
 	if err != nil {
 		return fmt.Errorf("list addresses of this machine: %w", err)
 	}
 	if cause := c.engine.elsewhere(ctx, own); cause != "" {
-		return &OutOfReachError{Host: c.engine.Host, Cause: cause}
-	}
-	info, err := c.api.Info(ctx, client.InfoOptions{})
-	if err != nil {
-		return c.failed(err, "ask docker engine what it is")
+		return &OutOfReachError{Host: c.engine.Host, Cause: cause + ", " + elsewhereMeans}
 	}
 	version, err := c.api.ServerVersion(ctx, client.ServerVersionOptions{})
 	if err != nil {
 		return c.failed(err, "ask docker engine what it is")
 	}
-	cause := enclosed(info.Info, version)
-	if cause == "" && !routed(info.Info) {
-		if cause, err = c.bridged(ctx, own); err != nil {
-			return err
+	for _, part := range version.Components {
+		if strings.Contains(part.Name, "Podman") {
+			return &OutOfReachError{Host: c.engine.Host, Cause: "it is Podman, which answers in Docker's place, and a lab needs Docker itself"}
 		}
 	}
-	if cause != "" {
-		return &OutOfReachError{Host: c.engine.Host, Cause: cause}
+	if !c.contained() {
+		return nil
 	}
-	return nil
+	around, err := c.around(ctx, own)
+	if err == nil && around {
+		err = &OutOfReachError{Host: c.engine.Host, Cause: "fedlab runs in a container and the engine outside of it, " + elsewhereMeans}
+	}
+	return err
 }
 
 // elsewhere says that an address leads to another machine.
@@ -65,44 +68,28 @@ func (e Engine) elsewhere(ctx context.Context, own []netip.Addr) string {
 	return fmt.Sprintf("the engine runs on another machine, %s", address.Hostname())
 }
 
-// enclosed says that an engine keeps its networks to itself, by what it says about
-// itself.
-func enclosed(info system.Info, version client.ServerVersionResult) string {
-	for _, c := range version.Components {
-		if strings.Contains(c.Name, "Podman") {
-			return "the engine is Podman, which answers in Docker's place; a lab needs Docker itself"
-		}
-	}
-	for _, option := range info.SecurityOptions {
-		if strings.HasPrefix(option, "name=rootless") {
-			return "it is a rootless Docker, whose networks are in a namespace of their own"
-		}
-	}
-	if strings.Contains(info.OperatingSystem, "Docker Desktop") {
-		return "it is Docker Desktop, whose containers run in a virtual machine"
-	}
-	return ""
+// contained reports whether this process runs in a container of Docker's.
+func contained() bool {
+	_, err := os.Stat("/.dockerenv")
+	return err == nil
 }
 
-// routed tells whether an engine in a virtual machine leads the machine around
-// it to its containers.
-func routed(info system.Info) bool { return strings.Contains(info.OperatingSystem, "OrbStack") }
-
-// bridged looks for the engine's own bridge among the interfaces of this
-// machine. An engine that was started without one says nothing about that.
-func (c *Client) bridged(ctx context.Context, own []netip.Addr) (string, error) {
+// around reports whether the engine is outside of the network that this process has:
+// its own bridge is none of the interfaces here. An engine that was started without a
+// bridge says nothing about that.
+func (c *Client) around(ctx context.Context, own []netip.Addr) (bool, error) {
 	all, err := c.networks(ctx)
 	if err != nil {
-		return "", err
+		return false, err
 	}
 	for _, n := range named(all, "bridge") {
 		for _, pool := range n.IPAM.Config {
 			if pool.Gateway.Is4() && !slices.Contains(own, pool.Gateway) {
-				return fmt.Sprintf("its bridge has the address %s, which is not one of this machine: the engine runs in a virtual machine, or outside of the container that fedlab runs in", pool.Gateway), nil
+				return true, nil
 			}
 		}
 	}
-	return "", nil
+	return false, nil
 }
 
 // addresses lists those of this machine's interfaces.

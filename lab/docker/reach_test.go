@@ -17,28 +17,25 @@ func TestReach(t *testing.T) {
 		return []network.Summary{n}
 	}
 	for name, tt := range map[string]struct {
-		info, version string
-		networks      []network.Summary
-		want          string
+		version   string
+		contained bool
+		networks  []network.Summary
+		want      string
 	}{
-		"Docker on this machine":        {`{"OperatingSystem": "Debian GNU/Linux 12 (bookworm)"}`, `{}`, bridge("172.17.0.1"), ""},
-		"Docker without a bridge":       {`{}`, `{}`, nil, ""},
-		"user namespaces are no matter": {`{"SecurityOptions": ["name=userns"]}`, `{}`, bridge("172.17.0.1"), ""},
-		"rootless": {`{"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}`, `{}`, bridge("172.17.0.1"),
-			"it is a rootless Docker, whose networks are in a namespace of their own"},
-		"Docker Desktop": {`{"OperatingSystem": "Docker Desktop"}`, `{}`, bridge("172.17.0.1"),
-			"it is Docker Desktop, whose containers run in a virtual machine"},
-		"Podman": {`{}`, `{"Components": [{"Name": "Podman Engine", "Version": "5.0"}]}`, bridge("172.17.0.1"),
-			"the engine is Podman, which answers in Docker's place; a lab needs Docker itself"},
-		"a virtual machine, or a socket in a container": {`{"OperatingSystem": "Ubuntu 24.04"}`, `{}`, bridge("172.17.0.2"),
-			"its bridge has the address 172.17.0.2, which is not one of this machine: the engine runs in a virtual machine, or outside of the container that fedlab runs in"},
-		"a virtual machine that leads to its containers": {`{"OperatingSystem": "OrbStack"}`, `{}`, bridge("172.17.0.2"), ""},
+		"Docker on this machine":                          {`{}`, false, bridge("172.17.0.1"), ""},
+		"Docker without a bridge":                         {`{}`, true, nil, ""},
+		"containers that cannot be connected to":          {`{}`, false, bridge("172.17.0.2"), ""},
+		"in a container that has the machine's network":   {`{}`, true, bridge("172.17.0.1"), ""},
+		"in a container, with the socket of what runs it": {`{}`, true, bridge("172.17.0.2"), "fedlab runs in a container and the engine outside of it, and the ports that it publishes on loopback (the Kubernetes APIs and pages) are there and not here"},
+		"Podman": {`{"Components": [{"Name": "Podman Engine", "Version": "5.0"}]}`, false, bridge("172.17.0.1"),
+			"it is Podman, which answers in Docker's place, and a lab needs Docker itself"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEngine(t)
-			e.info, e.version, e.networks = tt.info, tt.version, tt.networks
+			e.version, e.networks = tt.version, tt.networks
 			c := connect(t, e)
 			c.addresses = func() ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("172.17.0.1")}, nil }
+			c.contained = func() bool { return tt.contained }
 			err := c.Reach(t.Context())
 			if tt.want == "" {
 				if err != nil {
@@ -47,10 +44,21 @@ func TestReach(t *testing.T) {
 				return
 			}
 			var out *OutOfReachError
-			if want := "containers of the docker engine at " + c.Engine().Host + " cannot be reached from here: " + tt.want; !errors.As(err, &out) || err.Error() != want {
+			if want := "no lab can run on the docker engine at " + c.Engine().Host + ": " + tt.want; !errors.As(err, &out) || err.Error() != want {
 				t.Errorf("error %v, want %s", err, want)
 			}
 		})
+	}
+}
+
+// TestReachOfAnEngineElsewhere: its ports are on that machine, whatever it answers.
+func TestReachOfAnEngineElsewhere(t *testing.T) {
+	c := connect(t, newEngine(t))
+	c.addresses = func() ([]netip.Addr, error) { return nil, nil }
+	c.engine.Host = "ssh://root@192.0.2.7"
+	const want = "no lab can run on the docker engine at ssh://root@192.0.2.7: the engine runs on another machine, 192.0.2.7, and the ports that it publishes on loopback (the Kubernetes APIs and pages) are there and not here"
+	if err := c.Reach(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
@@ -70,8 +78,8 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
-// TestPingOfAnEngineElsewhere: nothing answers there, and if it did, a lab could not be
-// reached.
+// TestPingOfAnEngineElsewhere: nothing answers there, and if it did, no lab could run
+// on it.
 func TestPingOfAnEngineElsewhere(t *testing.T) {
 	server := httptest.NewServer(nil)
 	address := server.Listener.Addr().String()
@@ -81,7 +89,7 @@ func TestPingOfAnEngineElsewhere(t *testing.T) {
 	c.engine.Host = "tcp://192.0.2.7:2376"
 	err := c.Ping(t.Context())
 	var out *OutOfReachError
-	if want := "containers of the docker engine at tcp://192.0.2.7:2376 cannot be reached from here: the engine runs on another machine, 192.0.2.7, and does not answer ("; !errors.As(err, &out) || !strings.HasPrefix(err.Error(), want) {
+	if want := "no lab can run on the docker engine at tcp://192.0.2.7:2376: the engine runs on another machine, 192.0.2.7, and does not answer ("; !errors.As(err, &out) || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }

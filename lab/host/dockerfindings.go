@@ -50,10 +50,10 @@ func (m Machine) dockerDaemon() Finding {
 	return m.repair(f, start{m.Systemd})
 }
 
-// dockerReach judges whether what runs in Docker can be connected to: up, status
-// and scenarios do.
+// dockerReach judges whether the ports that Docker publishes are on this machine: the
+// Kubernetes APIs and pages are reached by them.
 func (m Machine) dockerReach() Finding {
-	f := Finding{Subject: "docker network", Seen: "reached from here"}
+	f := Finding{Subject: "published ports", Seen: "on this machine"}
 	if m.Docker.OutOfReach != "" {
 		f.Level, f.Seen = Missing, m.Docker.OutOfReach
 		f.Need = "a Docker on this machine itself"

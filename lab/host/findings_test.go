@@ -236,17 +236,17 @@ func TestFindingsMeasureTwoFileSystemsApart(t *testing.T) {
 	}
 }
 
-// Docker answers, and what runs in it cannot be connected to.
+// Docker answers, and the ports that it publishes are not on this machine.
 func TestFindingsOfADockerOutOfReach(t *testing.T) {
 	m := readyMachine()
 	sys := m.system()
-	sys.Reach = func(context.Context) error { return errors.New("it is a rootless Docker") }
+	sys.Reach = func(context.Context) error { return errors.New("fedlab runs in a container") }
 	seen, err := Survey(t.Context(), sys, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	err = Lacks(seen.Findings(Needs{Clusters: 2}))
-	if want := "this machine lacks docker network (it is a rootless Docker; needs a Docker on this machine itself)"; err == nil || err.Error() != want {
+	if want := "this machine lacks published ports (fedlab runs in a container; needs a Docker on this machine itself)"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
@@ -262,7 +262,7 @@ func TestFindingsOfASilentDockerElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = Lacks(seen.Findings(Needs{Clusters: 2}))
-	if want := "docker network (the engine runs on another machine; needs a Docker on this machine itself)"; !strings.Contains(text(err), want) {
+	if want := "published ports (the engine runs on another machine; needs a Docker on this machine itself)"; !strings.Contains(text(err), want) {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }

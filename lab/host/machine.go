@@ -61,8 +61,8 @@ type Docker struct {
 	// Answers says that the daemon does; Problem says why it does not.
 	Answers bool
 	Problem string
-	// OutOfReach says why this machine cannot connect to its containers; empty
-	// where it can, and where that is not known.
+	// OutOfReach says why the ports that it publishes are not on this machine; empty
+	// where they are, and where that is not known.
 	OutOfReach string
 	// PID is the process of the daemon on this machine, 0 when none runs.
 	PID int

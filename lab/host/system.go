@@ -15,8 +15,8 @@ type System struct {
 	// Space measures the file system that holds path; where path does not
 	// exist yet, the nearest folder above it is measured.
 	Space func(path string) (Space, error)
-	// Reach says why this machine cannot connect to the containers of a Docker
-	// that answers; nil where it can. It may be left out.
+	// Reach says why the ports that Docker publishes are not on this machine; nil
+	// where they are. It may be left out.
 	Reach func(ctx context.Context) error
 	// UID is the user this program runs as; 0 may change the machine.
 	UID int

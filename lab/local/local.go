@@ -7,11 +7,8 @@ package local
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,7 +24,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
-	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
@@ -93,25 +89,23 @@ func New(o Options) (*Driver, error) {
 	return &Driver{
 		Driver: lab.Driver{
 			Parts: lab.Parts{
-				Locks:        locks{engine},
-				Images:       imageParts{library},
-				Networks:     networks{engine, kind},
-				Nodes:        nodes{engine: engine, kind: kind},
-				Marks:        marks{engine},
-				Sidecars:     sidecars{engine, library},
-				Hands:        hands{engine},
-				Kubeconfigs:  kubeconfigs{kind},
-				Programs:     demo.Catalogue{},
-				Rendered:     helmrelease.Objects,
-				Labs:         labs{engine}.list,
-				Connect:      connect,
-				Watchers:     func(clusters int) error { return host.Watchers(host.Local(), clusters) },
-				PortFree:     portFree,
-				NameFree:     nodes{engine: engine, kind: kind}.nameFree,
-				Connected:    nodes{engine: engine, kind: kind}.connected,
-				Certificates: certificates,
-				Served:       endpoint{within: servedBound}.served,
-				Page:         page,
+				Locks:       locks{engine},
+				Images:      imageParts{library},
+				Networks:    networks{engine, kind},
+				Nodes:       nodes{engine: engine, kind: kind},
+				Peers:       peers{run: engine.Run, handshake: handshakeBound, answer: answerBound},
+				Marks:       marks{engine},
+				Sidecars:    sidecars{engine, library},
+				Hands:       hands{engine},
+				Kubeconfigs: kubeconfigs{kind},
+				Programs:    demo.Catalogue{},
+				Rendered:    helmrelease.Objects,
+				Labs:        labs{engine}.list,
+				Connect:     connect,
+				Watchers:    func(clusters int) error { return host.Watchers(host.Local(), clusters) },
+				PortFree:    portFree,
+				NameFree:    nodes{engine: engine, kind: kind}.nameFree,
+				Page:        page,
 			},
 			Observe: o.Observe,
 		},
@@ -137,8 +131,8 @@ func programs() []string {
 // machine.
 func (d *Driver) Ping(ctx context.Context) error { return d.engine.Ping(ctx) }
 
-// Reach returns nil when this machine can connect to what runs in Docker; else
-// the error is a *docker.OutOfReachError.
+// Reach returns nil when the ports that Docker publishes are on this machine; else the
+// error is a *docker.OutOfReachError.
 func (d *Driver) Reach(ctx context.Context) error { return d.engine.Reach(ctx) }
 
 // NodeName returns the name of the container that is a cluster's node.
@@ -181,102 +175,6 @@ func page(ctx context.Context, url string) (err error) {
 		return fmt.Errorf("get %s: %s", url, response.Status)
 	}
 	return nil
-}
-
-// certificates makes a handshake and believes nothing that it is shown.
-func certificates(ctx context.Context, server netip.AddrPort) (_ []*x509.Certificate, err error) {
-	ctx, cancel := context.WithTimeout(ctx, pageBound)
-	defer cancel()
-	conn, err := connectAgain(ctx, server)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	return pki.Presented(ctx, conn)
-}
-
-// firstTry is how long the first try for a connection may take.
-const firstTry = 250 * time.Millisecond
-
-// connectAgain begins again while nobody answers, each time for twice as long. The
-// kernel sends the first packet of a connection again only after one second, and then
-// after two; a Service whose node has just learned of it answers the next packet.
-func connectAgain(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
-	for within := firstTry; ; within *= 2 {
-		dialer := net.Dialer{Timeout: within}
-		conn, err := dialer.DialContext(ctx, "tcp", to.String())
-		if silent := net.Error(nil); err == nil || ctx.Err() != nil || !errors.As(err, &silent) || !silent.Timeout() {
-			return conn, err
-		}
-	}
-}
-
-const (
-	// servedBound is how long a bundle endpoint may take to come to the answer,
-	// and again for the answer itself. An endpoint that works takes milliseconds;
-	// both together are less than what a look at a lab gives each of its parts.
-	servedBound = 5 * time.Second
-	// servedLimit is more than any bundle needs: an authority is a kilobyte.
-	servedLimit = 1 << 20
-)
-
-// endpoint is how bundle endpoints are asked: within is servedBound, except in tests.
-type endpoint struct{ within time.Duration }
-
-// served gets what a bundle endpoint serves. It makes the connection by itself,
-// so that an endpoint that is not reached is told from one that does not answer.
-func (e endpoint) served(ctx context.Context, url string, verify func([]*x509.Certificate) error) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", url, err)
-	}
-	conn, err := e.handshake(ctx, request.URL.Host, verify)
-	if err != nil {
-		return nil, fmt.Errorf("get %s: %w", url, err)
-	}
-	defer func() { _ = conn.Close() }() // the transport may have closed it
-	answered, cancel := context.WithTimeout(ctx, e.within)
-	defer cancel()
-	document, err := read(conn, request.WithContext(answered))
-	switch {
-	case err == nil:
-		return document, nil
-	case answered.Err() != nil && ctx.Err() == nil:
-		return nil, &lab.HangingError{URL: url, Within: e.within}
-	}
-	return nil, fmt.Errorf("get %s: %w", url, err)
-}
-
-func (e endpoint) handshake(ctx context.Context, address string, verify func([]*x509.Certificate) error) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.within)
-	defer cancel()
-	dialer := &tls.Dialer{Config: &tls.Config{
-		InsecureSkipVerify: true, //nolint:gosec // verify does it, by the rules of SPIFFE or of the web
-		VerifyConnection:   func(s tls.ConnectionState) error { return verify(s.PeerCertificates) },
-	}}
-	return dialer.DialContext(ctx, "tcp", address)
-}
-
-// read reads the answer to a request over a connection. It follows no
-// redirect: what is served elsewhere is not what this endpoint serves.
-func read(conn net.Conn, request *http.Request) (_ []byte, err error) {
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-	}
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	if response.StatusCode != http.StatusOK {
-		return nil, errors.New(response.Status)
-	}
-	data, err := io.ReadAll(io.LimitReader(response.Body, servedLimit+1))
-	if err == nil && len(data) > servedLimit {
-		err = fmt.Errorf("the answer has more than %d bytes", servedLimit)
-	}
-	return data, err
 }
 
 // Reach is Reach of a driver that is made for this question.

@@ -39,21 +39,6 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// TestCertificates: the chain of a server is told, whoever signed it.
-func TestCertificates(t *testing.T) {
-	server := httptest.NewTLSServer(http.NotFoundHandler())
-	t.Cleanup(server.Close)
-	at := netip.MustParseAddrPort(server.Listener.Addr().String())
-	chain, err := certificates(t.Context(), at)
-	if err != nil || len(chain) != 1 || !chain[0].Equal(server.Certificate()) {
-		t.Errorf("chain %v, error %v", chain, err)
-	}
-	server.Close()
-	if _, err := certificates(t.Context(), at); err == nil || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("when nobody listens: %v", err)
-	}
-}
-
 // TestProgramsAreAllThatThereAre: a program below apps that is not listed would
 // be in no cluster.
 func TestProgramsAreAllThatThereAre(t *testing.T) {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/sidecar"
@@ -21,16 +21,16 @@ type sidecars struct {
 	library *images.Library
 }
 
-func (s sidecars) Run(ctx context.Context, name, program string, env map[string]string, ports []int) (netip.Addr, error) {
+func (s sidecars) Run(ctx context.Context, name, program string, env map[string]string, control int) (lab.Sidecar, error) {
 	image, err := s.library.DemoInEngine(ctx, program)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("bring image of %s into docker: %w", program, err)
+		return lab.Sidecar{}, fmt.Errorf("bring image of %s into docker: %w", program, err)
 	}
 	made, err := sidecar.Run(ctx, sidecar.Spec{
 		Name: name + "-" + program, Image: image, Network: networkName(name),
-		Labels: map[string]string{labelLab: name, labelSidecar: program}, Env: env, Ports: ports,
+		Labels: map[string]string{labelLab: name, labelSidecar: program}, Env: env, Control: uint16(control),
 	})
-	return made.Address, err
+	return lab.Sidecar{Address: made.Address, Control: made.Control}, err
 }
 
 // List asks for labels and not for the network: that may be gone.

@@ -4,15 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -174,71 +170,6 @@ func (n nodes) Start(ctx context.Context, name, cluster string) error {
 		return err
 	}
 	return n.engine.StartContainer(ctx, node)
-}
-
-// Get asks by curl, which kind's nodes have. It writes the certificates in PEM
-// since version 7.88.
-func (n nodes) Get(ctx context.Context, name, cluster, url string, at netip.Addr) (lab.Answer, error) {
-	out, err := n.engine.Exec(ctx, kindcluster.NodeName(kindName(name, cluster)), []string{
-		"curl", "--silent", "--show-error", "--insecure", "--globoff", "--noproxy", "*", "--output", "/dev/null",
-		"--connect-timeout", "2", "--max-time", "5", "--connect-to", "::" + bracketed(at) + ":", "--write-out", "%{http_code}\n%{certs}", "--", url,
-	}, nil)
-	if err != nil {
-		return lab.Answer{}, err
-	}
-	status, certificates, _ := strings.Cut(string(out), "\n")
-	answer := lab.Answer{}
-	if answer.Status, err = strconv.Atoi(status); err != nil {
-		return lab.Answer{}, fmt.Errorf("get %s: read the status: %w", url, err)
-	}
-	if certificates = strings.TrimSpace(certificates); certificates == "" {
-		return answer, nil
-	}
-	if answer.Chain, err = chainOf(certificates); err != nil {
-		return lab.Answer{}, fmt.Errorf("get %s: read the chain: %w", url, err)
-	}
-	return answer, nil
-}
-
-// bracketed is an address as a URL has it.
-func bracketed(at netip.Addr) string {
-	if at.Is4() {
-		return at.String()
-	}
-	return "[" + at.String() + "]"
-}
-
-// chainOf reads what is in PEM between lines of other text.
-func chainOf(text string) (chain []*x509.Certificate, err error) {
-	for rest := []byte(text); ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return chain, nil
-		}
-		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		chain = append(chain, certificate)
-	}
-}
-
-// connected connects to the node's API, which its published port leads to as
-// well: not to get an answer, but to see whether there is a way.
-func (n nodes) connected(ctx context.Context, name, cluster string) (err error) {
-	address, found, err := n.engine.Address(ctx, NodeName(name, cluster), networkName(name))
-	if err == nil && !found {
-		err = fmt.Errorf("the node has no address on network %s", networkName(name))
-	}
-	if err != nil {
-		return err
-	}
-	dialer := net.Dialer{Timeout: servedBound}
-	conn, err := dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(address, kindcluster.APIPort).String())
-	if err != nil {
-		return err
-	}
-	return conn.Close()
 }
 
 // removeBound is how long Docker may fail to remove a node: it gives up on each

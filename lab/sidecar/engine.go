@@ -8,10 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/network"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/log"
 )
@@ -130,16 +133,33 @@ type state struct {
 	env []string
 	// networks has the address on each; the zero value where it has none yet.
 	networks map[string]netip.Addr
+	// published has where each of its ports is published, by its name.
+	published map[string]netip.AddrPort
 }
 
 func (s state) on(network string) netip.Addr { return s.networks[network] }
+
+// publishes reports whether a port is published, on loopback and alone.
+func (s state) publishes(port uint16) bool {
+	return len(s.published) == 1 && s.published[portName(port)].Addr() == loopback
+}
+
+// portName is what Docker calls a TCP port.
+func portName(port uint16) string { return strconv.Itoa(int(port)) + "/tcp" }
+
+// publish has a port published on loopback, where the engine finds a free one.
+func publish(port uint16) func(*container.HostConfig) {
+	return func(h *container.HostConfig) {
+		h.PortBindings = network.PortMap{network.MustParsePort(portName(port)): {{HostIP: loopback}}}
+	}
+}
 
 func inspect(ctx context.Context, c testcontainers.Container) (state, error) {
 	told, err := c.Inspect(ctx)
 	if err != nil {
 		return state{}, err
 	}
-	s := state{id: told.ID, name: strings.TrimPrefix(told.Name, "/"), image: told.Image, networks: map[string]netip.Addr{}}
+	s := state{id: told.ID, name: strings.TrimPrefix(told.Name, "/"), image: told.Image, networks: map[string]netip.Addr{}, published: map[string]netip.AddrPort{}}
 	if told.State != nil {
 		s.running, s.exitCode = told.State.Running, told.State.ExitCode
 	}
@@ -149,6 +169,13 @@ func inspect(ctx context.Context, c testcontainers.Container) (state, error) {
 	if told.NetworkSettings != nil {
 		for name, endpoint := range told.NetworkSettings.Networks {
 			s.networks[name] = endpoint.IPAddress
+		}
+		for port, bindings := range told.NetworkSettings.Ports {
+			for _, b := range bindings {
+				if on, err := strconv.ParseUint(b.HostPort, 10, 16); err == nil {
+					s.published[port.String()] = netip.AddrPortFrom(b.HostIP, uint16(on))
+				}
+			}
 		}
 	}
 	return s, nil

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -140,7 +140,7 @@ func (f fixture) load(t *testing.T) {
 func specOf(name string) Spec {
 	return Spec{
 		Name: name, Image: "fedlab.local/" + name + ":1", Network: name, Labels: map[string]string{"dev.fedlab.test": name},
-		Env: map[string]string{"DO": "listen", "SECRET": "s3cret"}, Ports: []int{8080, 8443},
+		Env: map[string]string{"DO": "listen", "SECRET": "s3cret"}, Control: 8080,
 	}
 }
 
@@ -218,13 +218,17 @@ func TestRun(t *testing.T) {
 	if c.Name != f.name || !network.Subnet.Contains(c.Address) {
 		t.Errorf("container %+v, want %s in %s", c, f.name, network.Subnet)
 	}
-	for _, port := range f.spec.Ports {
-		if err := dial(t.Context(), net.JoinHostPort(c.Address.String(), fmt.Sprint(port))); err != nil {
-			t.Error(err)
-		}
+	if published, _, err := f.PortBindings(t.Context(), c.ID); !maps.Equal(published, map[netip.AddrPort]uint16{c.Control: 8080}) || !c.Control.Addr().IsLoopback() || err != nil {
+		t.Errorf("ports of this machine that lead to it: %v, error %v, want %s alone", published, err, c.Control)
 	}
-	if published, _, err := f.PortBindings(t.Context(), c.ID); len(published) > 0 || err != nil {
-		t.Errorf("ports of this machine lead to it: %v, error %v", published, err)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+c.Control.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response, err := http.DefaultClient.Do(request); err != nil || response.StatusCode != http.StatusNotFound {
+		t.Errorf("answer %v, error %v", response, err)
+	} else if err := response.Body.Close(); err != nil {
+		t.Error(err)
 	}
 	list, err := f.ContainersOn(t.Context(), f.spec.Network)
 	if err != nil || len(list) != 1 || list[0].ID != c.ID || list[0].Image != f.spec.Image {
@@ -250,6 +254,9 @@ func TestRunReplaces(t *testing.T) {
 	f := newFixture(t)
 	elsewhere := f.spec
 	elsewhere.Network = f.other
+	another := elsewhere
+	another.Env, another.Control = maps.Clone(another.Env), 8081
+	another.Env["PORT"] = "8081"
 	fewer := f.spec
 	fewer.Env = map[string]string{"DO": "listen"}
 	before := f.run(t, f.spec)
@@ -267,7 +274,8 @@ func TestRunReplaces(t *testing.T) {
 		{"one variable less", fewer, nil},
 		{"the value of the image replaced", with(f.spec, "KIND", "ours"), nil},
 		{"another network", elsewhere, nil},
-		{"another image of the same name", elsewhere, func() { f.load(t) }},
+		{"another port", another, nil},
+		{"another image of the same name", another, func() { f.load(t) }},
 	} {
 		if tt.do != nil {
 			tt.do()
@@ -288,9 +296,9 @@ func TestRunFails(t *testing.T) {
 	noImage.Image = "fedlab.local/" + f.name + ":none"
 	noNetwork.Network = f.name + "-none"
 	for want, spec := range map[string]Spec{
-		"there is no image " + noImage.Image:       noImage,
-		"there is no network " + noNetwork.Network: noNetwork,
-		"wait until it listens on port 8080 and port 8443: it has ended with exit code 3: server: cannot use …, that is, \"…\"": with(with(f.spec, "DO", "end"), "SECRET", "s3\"cret"),
+		"there is no image " + noImage.Image:                                  noImage,
+		"there is no network " + noNetwork.Network:                            noNetwork,
+		"it has ended with exit code 3: server: cannot use …, that is, \"…\"": with(with(f.spec, "DO", "end"), "SECRET", "s3\"cret"),
 	} {
 		want = "run container " + f.name + ": " + want
 		if _, err := Run(t.Context(), spec); err == nil || err.Error() != want {
@@ -310,7 +318,7 @@ func TestRunEnds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
 	_, err := Run(ctx, with(f.spec, "DO", "idle"))
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), ":8080: connect: connection refused") {
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for its answer on port 8080: ") {
 		t.Errorf("error %v", err)
 	}
 	if ids := f.ids(t); len(ids) > 0 {

@@ -1,12 +1,12 @@
 // Package sidecar runs one of our own programs as a plain container on a network
 // of the Docker engine, next to whatever else is there. It is the only importer of
-// testcontainers-go, and knows how to start a container, how to wait for it and
-// how to take back a start that failed.
+// testcontainers-go, and knows how to start a container, how to publish the port that
+// it is controlled by, how to wait for it and how to take back a start that failed.
 //
 // It refuses to know what a lab is and what a program does: names, labels and
 // networks come from the caller, who also removes what runs. testcontainers-go
 // would do that by a further container, whose image has to be pulled; here it is
-// off, nothing is pulled, and no port of this machine leads to what runs.
+// off, and nothing is pulled.
 package sidecar
 
 import (
@@ -14,15 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/testcontainers/testcontainers-go"
+	"github.com/testcontainers/testcontainers-go/wait"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 )
@@ -39,8 +38,10 @@ type Spec struct {
 	// Env may hold secrets: its values are in no error. Who may inspect
 	// containers can read them.
 	Env map[string]string
-	// Ports are the TCP ports that the program listens on.
-	Ports []int
+	// Control is the TCP port by which this machine controls the program, in HTTP. A
+	// free port of this machine's loopback leads to it. The others that the program
+	// listens on are for the network.
+	Control uint16
 }
 
 // Container is a container that runs.
@@ -48,29 +49,29 @@ type Container struct {
 	ID, Name string
 	// Address is the one on the network of the spec.
 	Address netip.Addr
+	// Control is where this machine reaches the port of that name.
+	Control netip.AddrPort
 }
 
 const (
 	// engineBound is how long the engine may take to make and start a container,
 	// or to remove one: a minute where an idle machine needs a second.
 	engineBound = time.Minute
-	// listenBound is how long a program may take to listen on its ports. Ours do
-	// in tenths of a second; a machine that is busy with clusters takes tens of
-	// times as long.
-	listenBound = 20 * time.Second
-	// dialBound is how long one try may take where packets get lost.
-	dialBound = 2 * time.Second
+	// answerBound is how long a program may take to answer. Ours do in tenths of a
+	// second; a machine that is busy with clusters takes tens of times as long.
+	answerBound = 20 * time.Second
 )
 
-// Run starts a container and returns it when it listens on all of its ports. One
-// of that name that runs with the same labels, image, variables and network is
+// loopback is the address of this machine that the port for control is published on:
+// nobody else gets there, and no firewall is in between.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// Run starts a container and returns it when it answers, whatever the answer is. One
+// of that name that runs with the same labels, image, variables, network and port is
 // taken as it is; one that was stopped, or differs, is replaced. One that carries
 // other labels is somebody else's, and an error.
 //
-// Run connects to the ports from this process, which need not be on the network:
-// a Linux machine has an address on each bridge of its engine. It has none where
-// the engine runs in a virtual machine, and there Run fails with what it has seen
-// last.
+// This process need not reach the network: the answer comes by the published port.
 //
 // When Run fails or ctx ends, no container of that name is left but somebody
 // else's.
@@ -99,7 +100,7 @@ func run(ctx context.Context, spec Spec) (_ Container, err error) {
 	if err != nil {
 		return Container{}, err
 	}
-	made, err := listening(ctx, c, spec)
+	made, err := answering(ctx, c, spec)
 	if err != nil {
 		return Container{}, errors.Join(err, remove(ctx, c))
 	}
@@ -151,7 +152,7 @@ func (e engine) reuse(ctx context.Context, spec Spec, want image) (testcontainer
 			return nil, fmt.Errorf("a container of that name is somebody else's: it lacks the label %s=%s", key, spec.Labels[key])
 		}
 	}
-	if seen.running && seen.image == want.id && slices.Equal(seen.env, want.with(spec.Env)) && seen.on(spec.Network).IsValid() {
+	if seen.running && seen.image == want.id && slices.Equal(seen.env, want.with(spec.Env)) && seen.on(spec.Network).IsValid() && seen.publishes(spec.Control) {
 		return c, nil
 	}
 	return nil, remove(ctx, c)
@@ -173,6 +174,9 @@ func (e engine) start(ctx context.Context, spec Spec) (_ testcontainers.Containe
 		// testcontainers-go adds some of its own.
 		Labels:   maps.Clone(spec.Labels),
 		Networks: []string{spec.Network},
+		// Without an address it would be published on all of this machine's.
+		ExposedPorts:       []string{portName(spec.Control)},
+		HostConfigModifier: publish(spec.Control),
 	})
 	if err != nil {
 		if c != nil {
@@ -199,47 +203,32 @@ func (e engine) start(ctx context.Context, spec Spec) (_ testcontainers.Containe
 	return c, nil
 }
 
-func listening(ctx context.Context, c testcontainers.Container, spec Spec) (made Container, err error) {
-	made = Container{ID: c.GetContainerID(), Name: spec.Name}
-	err = check.Until(ctx, check.Bound{Within: listenBound, Every: 50 * time.Millisecond}, check.Check{
-		Name: "it listens on " + ports(spec.Ports),
-		Probe: func(ctx context.Context) error {
-			seen, err := inspect(ctx, c)
-			if err != nil {
-				return err
-			}
-			if !seen.running {
-				return check.Never(ended(ctx, c, seen, spec.Env))
-			}
-			if made.Address = seen.on(spec.Network); !made.Address.Is4() {
-				return fmt.Errorf("it has no IPv4 address on network %s", spec.Network)
-			}
-			for _, port := range spec.Ports {
-				if err := dial(ctx, net.JoinHostPort(made.Address.String(), strconv.Itoa(port))); err != nil {
-					return err
-				}
-			}
-			return nil
-		},
-	})
-	return made, err
+// answering waits until a program answers by its published port. That the port takes a
+// connection says nothing: Docker's proxy does, before anybody listens behind it.
+func answering(ctx context.Context, c testcontainers.Container, spec Spec) (Container, error) {
+	answers := wait.ForHTTP("/").WithPort(portName(spec.Control)).WithStatusCodeMatcher(func(int) bool { return true }).
+		WithStartupTimeout(answerBound).WithPollInterval(50 * time.Millisecond)
+	waited := answers.WaitUntilReady(ctx, here{c})
+	if ctx.Err() != nil {
+		return Container{}, fmt.Errorf("wait for its answer on port %d: %w", spec.Control, context.Cause(ctx))
+	}
+	seen, err := inspect(ctx, c)
+	switch {
+	case err != nil:
+		return Container{}, err
+	case !seen.running:
+		return Container{}, ended(ctx, c, seen, spec.Env)
+	case waited != nil:
+		return Container{}, fmt.Errorf("it has not answered on port %d within %s: %w", spec.Control, answerBound, waited)
+	case !seen.on(spec.Network).Is4():
+		return Container{}, fmt.Errorf("it has no IPv4 address on network %s", spec.Network)
+	}
+	return Container{ID: seen.id, Name: spec.Name, Address: seen.on(spec.Network), Control: seen.published[portName(spec.Control)]}, nil
 }
 
-func ports(list []int) string {
-	if len(list) == 0 {
-		return "no port, and runs"
-	}
-	var words []string
-	for _, port := range list {
-		words = append(words, "port "+strconv.Itoa(port))
-	}
-	return strings.Join(words, " and ")
-}
+// here is a container whose published ports are on loopback. testcontainers-go would
+// look for another address of the engine where it takes this process for one in a
+// container, or a variable asks for it.
+type here struct{ testcontainers.Container }
 
-func dial(ctx context.Context, address string) error {
-	conn, err := (&net.Dialer{Timeout: dialBound}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	return conn.Close()
-}
+func (here) Host(context.Context) (string, error) { return loopback.String(), nil }

@@ -27,7 +27,7 @@ type Client struct {
 }
 
 // Dial returns a client of what serves Control at base, such as
-// http://10.192.0.5:8080. Nothing is sent before the first call.
+// http://127.0.0.1:41234. Nothing is sent before the first call.
 func Dial(base, token string) (*Client, error) {
 	u, err := url.Parse(base)
 	if err != nil {

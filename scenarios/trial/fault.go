@@ -123,13 +123,13 @@ func (i endpointIsCut) Healed() check.Check {
 
 // and holds when a check does, and then what the peer has met is as it should be.
 func (c endpointCut) and(first check.Check, peer string, is func(through error) error) check.Check {
-	from, nodes := c.peer.Cluster(), c.peer.trial.session.runner.Driver.Parts.Nodes
+	from, peers := c.peer.Cluster(), c.peer.trial.session.runner.Driver.Parts.Peers
 	name := fmt.Sprintf("%s, and %s %s to the bundle endpoint of %s", first.Name, c.peer, peer, c.of)
 	return check.Check{Name: name, Probe: func(ctx context.Context) error {
 		if err := first.Probe(ctx); err != nil {
 			return err
 		}
-		_, err := nodes.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.Address)
+		_, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.Address)
 		return is(err)
 	}}
 }

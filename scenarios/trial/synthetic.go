@@ -47,25 +47,19 @@ func (t *Trial) Synthetic(ctx context.Context) (*Synthetic, error) {
 	t.Restore("remove the synthetic trust domain", func(ctx context.Context) error {
 		return parts.Sidecars.Remove(ctx, name, syntheticProgram)
 	})
-	address, err := parts.Sidecars.Run(ctx, name, syntheticProgram,
-		map[string]string{syntheticToken: token, "SYNTHETIC_TRUST_DOMAIN": topology.SyntheticTrustDomain}, []int{syntheticBundle, syntheticControl})
+	made, err := parts.Sidecars.Run(ctx, name, syntheticProgram,
+		map[string]string{syntheticToken: token, "SYNTHETIC_TRUST_DOMAIN": topology.SyntheticTrustDomain}, syntheticControl)
 	if err != nil {
 		return nil, err
 	}
-	base := fmt.Sprintf("http://%s", netip.AddrPortFrom(address, syntheticControl))
-	client, err := synthetic.Dial(base, token)
+	client, err := synthetic.Dial("http://"+made.Control.String(), token)
 	if err != nil {
 		return nil, err
 	}
-	s := &Synthetic{
+	return &Synthetic{
 		Domain: spiffeid.RequireTrustDomainFromString(topology.SyntheticTrustDomain), Client: client,
-		trial: t, endpoint: netip.AddrPortFrom(address, syntheticBundle),
-	}
-	// Containers on the lab's network are let in where nodes are.
-	return s, t.Soon(ctx, check.Check{Name: "the synthetic trust domain answers", Probe: func(ctx context.Context) error {
-		_, err := client.Bundle(ctx)
-		return err
-	}})
+		trial: t, endpoint: netip.AddrPortFrom(made.Address, syntheticBundle),
+	}, nil
 }
 
 // ID is the SPIFFE ID under which it calls when it does not lie.

@@ -27,11 +27,11 @@ func (c *cmd) drift() *cobra.Command {
 		Long: `drift compares two bundles for each relationship of the lab: the one that the
 truster holds, and the one that the trusted domain's endpoint serves. The state is in
 sync, behind, differing, foreign, empty or missing. It is unreachable if the endpoint
-gives no bundle, hanging if the endpoint takes requests and does not answer, cut off
-here if this machine cannot connect to the lab's network, and unknown if a server
-cannot be asked. drift says which authorities differ, since when, and when the next
-poll is due. It lists held bundles without a relationship separately. The exit code
-is 0 only when every bundle that the lab asks for is in sync, and 3 otherwise.
+gives no bundle, hanging if the endpoint takes requests and does not answer, and
+unknown if a server cannot be asked. drift says which authorities differ, since when,
+and when the next poll is due. It lists held bundles without a relationship
+separately. The exit code is 0 only when every bundle that the lab asks for is in
+sync, and 3 otherwise.
 
 With --repair fedlab sets each bundle that differs from what the trusted domain's
 server has. It reads the bundle from that server through its cluster, not from the

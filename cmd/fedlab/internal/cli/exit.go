@@ -212,7 +212,7 @@ func ExitCode(err error) int {
 		return NotWell
 	case is[*usageError](err), is[config.Problems](err), is[*trial.NeedsError](err):
 		return WrongUsage
-	case is[*host.MissingError](err), is[*docker.UnreachableError](err), is[*docker.OutOfReachError](err), is[*lab.CutOffError](err), is[*images.MissingError](err):
+	case is[*host.MissingError](err), is[*docker.UnreachableError](err), is[*docker.OutOfReachError](err), is[*images.MissingError](err):
 		return Missing
 	case is[*check.TimeoutError](err), errors.Is(err, context.DeadlineExceeded):
 		return TimeLimit
@@ -274,8 +274,6 @@ func hint(err error) string {
 		return "'fedlab setup' installs and starts Docker where it can, and says what to do where it cannot"
 	case is[*docker.OutOfReachError](err):
 		return "choose a Docker on this machine itself: 'docker context ls' lists them, 'docker context use' chooses; or name its socket in DOCKER_HOST"
-	case is[*lab.CutOffError](err):
-		return "let this machine connect to the lab's network ('fedlab status' shows its range), for instance: iptables -I OUTPUT -d RANGE -j ACCEPT"
 	case is[*images.MissingError](err):
 		return "'fedlab images build' makes it, and 'fedlab images load FILE' takes it from an archive"
 	case is[*lab.NotUpError](err):

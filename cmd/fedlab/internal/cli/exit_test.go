@@ -37,7 +37,6 @@ func TestExitCode(t *testing.T) {
 		"images":              {&images.MissingError{What: []string{"node image"}}, 4},
 		"no Docker":           {&docker.UnreachableError{Host: "unix:///x", Err: errors.New("refused")}, 4},
 		"Docker elsewhere":    {&docker.OutOfReachError{Host: "tcp://x:1", Cause: "remote"}, 4},
-		"cut off":             {&lab.CutOffError{Cluster: "market", Err: errors.New("refused")}, 4},
 		"a wait that ended":   {&check.TimeoutError{Check: "the node is ready", LastSeen: errors.New("NotReady")}, 5},
 		"a deadline":          {context.DeadlineExceeded, 5},
 		"a program inside":    {&access.EndedError{Program: "kubectl", Code: 17}, 17},

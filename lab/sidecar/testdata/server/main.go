@@ -2,8 +2,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
-	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,11 +23,7 @@ func main() {
 		<-stop
 		return
 	}
-	for _, address := range []string{":8080", ":8443"} {
-		if _, err := net.Listen("tcp", address); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	<-stop
+	go func() { <-stop; os.Exit(0) }()
+	fmt.Fprintln(os.Stderr, http.ListenAndServe(":"+cmp.Or(os.Getenv("PORT"), "8080"), nil))
+	os.Exit(1)
 }
