@@ -56,6 +56,9 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, w := range u.Workloads {
 		u.lookAt(c, w)
 	}
+	for _, w := range u.owned() {
+		u.lookAtCheck(c, w)
+	}
 	u.lookAtCalls(c)
 	u.exportContexts(c)
 	return c.done()
@@ -194,16 +197,20 @@ func (u *up) lookAt(c *contents, w *topology.Workload) {
 		}
 		c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) }, after...)
 	}
-	if w.Own != nil && w.Own.Check != nil {
-		after := []plan.ID{runsStep(w), metallbStep(w.Cluster())}
-		if w.Checker != nil {
-			after = append(after, runsStep(w.Checker))
-		}
-		c.step(checkStep(w), w.Name+" answers its check", func(ctx context.Context) error { return u.check(ctx, w) }, after...)
-	}
 	if w.URL() != "" {
 		c.step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))
 	}
+}
+
+func (u *up) lookAtCheck(c *contents, w *topology.Workload) {
+	if w.Own.Check == nil {
+		return
+	}
+	after := []plan.ID{runsStep(w), metallbStep(w.Cluster())}
+	if w.Checker != nil {
+		after = append(after, runsStep(w.Checker))
+	}
+	c.step(checkStep(w), w.Name+" answers its check", func(ctx context.Context) error { return u.check(ctx, w) }, after...)
 }
 
 func (u *up) lookAtCalls(c *contents) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -37,8 +38,18 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestPlan(t *testing.T) {
+	// One lab of the plans has programs of one's own.
+	intents := map[string]topology.Topology{}
+	own, err := config.For(demo.Apps()).Open("../docs/guides/payments/lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	intents["payments"] = own.Topology
 	for _, preset := range config.Presets() {
-		p, err := (&lab.Driver{}).Plan(presetOf(t, preset))
+		intents[preset] = presetOf(t, preset)
+	}
+	for name, intent := range intents {
+		p, err := (&lab.Driver{}).Plan(intent)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +60,7 @@ func TestPlan(t *testing.T) {
 				_, _ = fmt.Fprintf(&b, "  after %s\n", id)
 			}
 		}
-		golden(t, "plan-"+preset+".txt", b.String())
+		golden(t, "plan-"+name+".txt", b.String())
 	}
 }
 
