@@ -57,8 +57,29 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	if applied || loaded || changed {
 		plan.Did(ctx)
 	}
+	if err := u.connect(ctx, s); err != nil {
+		return err
+	}
+	if err := u.publish(ctx, u.site(s)); err != nil {
+		return err
+	}
+	if applied {
+		return nil // what is to sign the webhook's certificate is new
+	}
+	renewed, err := renewWebhook(ctx, u.site(s))
+	if err == nil && renewed {
+		// The connection may still lead to the server that is ending.
+		err = u.connect(ctx, s)
+	}
+	return err
+}
+
+// connect waits until a server runs, and connects to it, also where there is a
+// connection already.
+func (u *up) connect(ctx context.Context, s *topology.Server) error {
+	in := u.in(s.Place.Cluster)
 	var site *Site
-	err = wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
+	err := wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
 		// Kubernetes says that the pods of a node that was stopped run until it
 		// has looked again: only an answer shows that the server does. Whether
 		// the pod is ready is no matter here: kubelet puts the first look off
@@ -73,15 +94,13 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	u.mu.Lock()
+	before := u.sites[s]
 	u.sites[s] = site
 	u.mu.Unlock()
-	if err := u.publish(ctx, site); err != nil {
-		return err
+	if before != nil {
+		return before.Close()
 	}
-	if applied {
-		return nil // what is to sign the webhook's certificate is new
-	}
-	return renewWebhook(ctx, site)
+	return nil
 }
 
 // serverSettings gathers what a server is installed with: what its trust domain

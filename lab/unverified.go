@@ -177,10 +177,10 @@ func (u *up) renewAgents(ctx context.Context, s *topology.Server) error {
 }
 
 // renewWebhook waits until a controller manager presents what its trust domain
-// verifies, and starts the pod that it is in again where it does not.
-func renewWebhook(ctx context.Context, site *Site) error {
-	renewed := false
-	return wait(ctx, rolloutBound, check.Check{Name: "Kubernetes can call the controller manager", Probe: func(ctx context.Context) error {
+// verifies, and starts the pod that it is in again where it does not: it reports whether
+// it did. The server is in that pod, too.
+func renewWebhook(ctx context.Context, site *Site) (renewed bool, err error) {
+	err = wait(ctx, rolloutBound, check.Check{Name: "Kubernetes can call the controller manager", Probe: func(ctx context.Context) error {
 		bundle, err := site.API.Bundle(ctx)
 		if err != nil {
 			return err
@@ -193,4 +193,5 @@ func renewWebhook(ctx context.Context, site *Site) error {
 		}
 		return err
 	}})
+	return renewed, err
 }
