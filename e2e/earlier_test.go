@@ -15,7 +15,7 @@ import (
 
 // earlier is a commit of this repository: the last one before a cluster could have
 // several trust domains and a lab programs of one's own.
-const earlier = "b05b262d"
+const earlier = "b05b2625134ac5f25c6ba0994929a14156fde3d7"
 
 // earlierLab is a lab file as that commit took it.
 const earlierLab = `
