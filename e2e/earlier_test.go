@@ -67,6 +67,8 @@ var _ = Describe("A lab of an earlier fedlab", Ordered, Label("earlier"), func()
 		DeferCleanup(func(ctx SpecContext) { Expect(lab.fedlab(ctx, "down")).To(endWell()) }, NodeTimeout(3*time.Minute))
 		then := under.command
 		then.program = earlierProgram(ctx)
+		// It left folders of the Go compiler where temporary files are.
+		then.scratch = filepath.Join(scratch(), "then")
 		before, err = tracesNow(ctx, lab)
 		Expect(err).NotTo(HaveOccurred())
 		up, err := then.run(ctx, "up", "--lab", file)
