@@ -220,10 +220,10 @@ func TestPeersGetFromWhoHangs(t *testing.T) {
 // certificate it wants of the client and whatever it speaks, and gets no request.
 func TestPeersPresented(t *testing.T) {
 	for name, config := range map[string]*tls.Config{
-		"anybody":                       {},
-		"who has a certificate":         {ClientAuth: tls.RequireAnyClientCert},
+		"anybody":               {},
+		"who has a certificate": {ClientAuth: tls.RequireAnyClientCert},
 		"who speaks a protocol with another name": {NextProtos: []string{"ours"}},
-		"by TLS 1.2":                    {MaxVersion: tls.VersionTLS12}, //nolint:gosec // what others may still have
+		"by TLS 1.2": {MaxVersion: tls.VersionTLS12}, //nolint:gosec // what others may still have
 	} {
 		t.Run("for "+name, func(t *testing.T) {
 			t.Parallel()
