@@ -332,17 +332,7 @@ func TestPeersInANode(t *testing.T) {
 	mux.HandleFunc("GET /v1.41/exec/exec/json", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode.Load())
 	})
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
-	engine, err := docker.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = engine.Close() })
+	engine := engineOf(t, mux)
 
 	p := peers{run: engine.Run, handshake: handshakeBound, answer: answerBound}
 	answer, err := p.get(t.Context(), "https://endpoint.test:8443/", "10.192.1.1")

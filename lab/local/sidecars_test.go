@@ -49,17 +49,7 @@ func TestSidecars(t *testing.T) {
 		removed = append(removed, r.PathValue("id"))
 		w.WriteHeader(http.StatusNoContent)
 	})
-	server := httptest.NewServer(mux)
-	t.Cleanup(server.Close)
-	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
-		t.Setenv(name, "")
-	}
-	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
-	engine, err := docker.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = engine.Close() })
+	engine := engineOf(t, mux)
 
 	s := sidecars{engine: engine}
 	programs, err := s.List(t.Context(), "quotes")
@@ -76,4 +66,21 @@ func TestSidecars(t *testing.T) {
 	if want := []string{"one"}; !slices.Equal(removed, want) {
 		t.Errorf("removed %q, want %q", removed, want)
 	}
+}
+
+// engineOf returns the client of an engine that a handler plays.
+func engineOf(t *testing.T, engine http.Handler) *docker.Client {
+	t.Helper()
+	server := httptest.NewServer(engine)
+	t.Cleanup(server.Close)
+	for _, name := range []string{"DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
+	client, err := docker.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
 }
