@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -86,10 +87,10 @@ func (s *subject) upThroughKills(ctx context.Context) error {
 }
 
 // ofKind returns how the steps of a kind ended.
-func ofKind(events []event, kind string) []string {
-	var states []string
+func ofKind(events []event, kind string) []plan.State {
+	var states []plan.State
 	for _, e := range events {
-		if e.kind() == kind && e.State != "started" && e.State != "noted" && e.State != "remarked" {
+		if e.kind() == kind && e.State.Ended() {
 			states = append(states, e.State)
 		}
 	}
@@ -97,9 +98,9 @@ func ofKind(events []event, kind string) []string {
 }
 
 // stateOf returns how a step ended first, and "" if it did not.
-func stateOf(events []event, step string) string {
+func stateOf(events []event, step string) plan.State {
 	for _, e := range events {
-		if e.Step == step && e.State != "started" && e.State != "noted" {
+		if e.Step == step && e.State.Ended() {
 			return e.State
 		}
 	}
@@ -122,7 +123,7 @@ var _ = Describe("An up that is killed with SIGKILL", Label("own", "up"), func()
 			if i+1 < len(under.kills) {
 				later = slices.Concat(under.kills[i+1].Steps, under.up)
 			}
-			Expect(stateOf(later, k.Step)).To(BeElementOf("changed", "unchanged"), "step %s after it was killed", k.Step)
+			Expect(stateOf(later, k.Step)).To(BeElementOf(plan.Changed, plan.Unchanged), "step %s after it was killed", k.Step)
 		}
 		Expect(ofKind(under.up, "verify")).NotTo(BeEmpty())
 	}, SpecTimeout(time.Minute))
@@ -130,12 +131,12 @@ var _ = Describe("An up that is killed with SIGKILL", Label("own", "up"), func()
 	It("loses nothing that was finished", func(SpecContext) {
 		clusters := len(under.graph.Clusters)
 		install, federate := under.kills[1], under.kills[2]
-		Expect(ofKind(install.Steps, "cluster")).To(ContainElement("changed"), "the up after the first kill makes clusters again")
+		Expect(ofKind(install.Steps, "cluster")).To(ContainElement(plan.Changed), "the up after the first kill makes clusters again")
 		// The second kill came as soon as one cluster stood: the others may have
 		// been half made. After the third all stood.
 		Expect(ofKind(federate.Steps, "cluster")).To(HaveLen(clusters))
-		Expect(ofKind(under.up, "cluster")).To(Equal(slices.Repeat([]string{"unchanged"}, clusters)))
-		Expect(ofKind(under.up, "server")).To(Equal(slices.Repeat([]string{"unchanged"}, len(under.graph.Domains))))
+		Expect(ofKind(under.up, "cluster")).To(Equal(slices.Repeat([]plan.State{plan.Unchanged}, clusters)))
+		Expect(ofKind(under.up, "server")).To(Equal(slices.Repeat([]plan.State{plan.Unchanged}, len(under.graph.Domains))))
 	}, SpecTimeout(time.Minute))
 })
 
@@ -151,7 +152,7 @@ var _ = Describe("A second up", Label("up"), func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(changed).To(BeFalse())
 		for _, e := range events {
-			Expect(e.State).To(BeElementOf("started", "noted", "unchanged"), "step %s", e.Step)
+			Expect(e.State).To(BeElementOf(plan.Started, plan.Noted, plan.Unchanged), "step %s", e.Step)
 		}
 
 		Expect(under.objects(ctx)).To(Equal(before), "no object is another one or has another generation")

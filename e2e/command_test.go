@@ -20,6 +20,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/types"
+
+	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
 // command is the fedlab command and where it may leave temporary files.
@@ -89,8 +91,9 @@ func (c command) run(ctx context.Context, args ...string) (ended, error) {
 // event is what 'fedlab up -o json' says about a step.
 type event struct {
 	// Kind tells it from the result that comes last.
-	Kind                     string
-	Step, State, Note, Error string
+	Kind              string
+	Step, Note, Error string
+	State             plan.State
 }
 
 func (e event) kind() string {
@@ -191,12 +194,12 @@ func (c command) killAt(ctx context.Context, m moment, args ...string) (k killed
 			switch {
 			case !more:
 				return k, errors.New("it ended by itself")
-			case e.State == "started" && k.Step == "" && e.kind() == m.kind:
+			case e.State == plan.Started && k.Step == "" && e.kind() == m.kind:
 				k.Step = e.Step
-			case e.Step == k.Step && e.State != "started" && e.State != "noted":
+			case e.Step == k.Step && e.State.Ended():
 				return k, fmt.Errorf("step %s ended (%s) before; last seen: %w", e.Step, e.State, last)
 			}
-			if e.State != "started" && e.State != "noted" {
+			if e.State.Ended() {
 				k.Steps = append(k.Steps, e)
 			}
 		case <-tick.C:

@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -71,7 +72,7 @@ var _ = Describe("Resources that somebody else has made", Label("status"), func(
 			events, _, err := up.events()
 			Expect(err).NotTo(HaveOccurred())
 			for _, e := range events {
-				Expect(e.State).NotTo(Equal("changed"), e.Step)
+				Expect(e.State).NotTo(Equal(plan.Changed), e.Step)
 			}
 		},
 		Entry("a second identity for all pods", func(*topology.Domain, string) []map[string]any {

@@ -18,6 +18,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/helmrelease"
 	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -51,7 +52,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			Expect(err).NotTo(HaveOccurred())
 			var changed []string
 			for _, e := range events {
-				if e.State == "changed" {
+				if e.State == plan.Changed {
 					changed = append(changed, e.kind())
 				}
 			}

@@ -166,7 +166,7 @@ func newStand(t *testing.T, store *store.Store, client *docker.Client, realm, mi
 	s := &stand{stock: stock{Library: &Library{Store: store, Engine: client, Version: "v0.1.0"}, book: book}, realm: realm}
 	s.engine = engine.New(client, store, realm)
 	s.Observe = func(e plan.Event) {
-		if e.State != plan.Started && e.State != plan.Noted && e.State != plan.Remarked {
+		if e.State.Ended() {
 			s.events = append(s.events, fmt.Sprintf("%s %s", e.Step, e.State))
 		}
 	}

@@ -91,7 +91,7 @@ func TestRunKeepsToItsLimit(t *testing.T) {
 }
 
 func TestRunTellsWhatChanged(t *testing.T) {
-	var states []string
+	var states, ended []string
 	p := planOf(t,
 		plan.Step{Name: "a/changed", Do: func(ctx context.Context) error {
 			plan.Note(ctx, "waiting for the API")
@@ -102,6 +102,9 @@ func TestRunTellsWhatChanged(t *testing.T) {
 		plan.Step{Name: "b/unchanged", Do: nothing, After: []plan.ID{"a/changed"}})
 	err := plan.Runner{Observe: func(e plan.Event) {
 		states = append(states, fmt.Sprintf("%d/%d %s %s %s", e.Number, e.Of, e.Step, e.State, e.Note))
+		if e.State.Ended() {
+			ended = append(ended, fmt.Sprintf("%s %s", e.Step, e.State))
+		}
 	}}.Run(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +113,9 @@ func TestRunTellsWhatChanged(t *testing.T) {
 		"2/2 b/unchanged started \n2/2 b/unchanged unchanged "
 	if got := strings.Join(states, "\n"); got != want {
 		t.Errorf("events:\n%s\nwant:\n%s", got, want)
+	}
+	if got, want := strings.Join(ended, ", "), "a/changed changed, b/unchanged unchanged"; got != want {
+		t.Errorf("ended: %s, want %s", got, want)
 	}
 }
 

@@ -46,6 +46,16 @@ const (
 	Cancelled State = "cancelled"
 )
 
+// Ended reports whether the step has nothing more to say: an event of each other
+// state may be followed by one more of the same step.
+func (s State) Ended() bool {
+	switch s {
+	case Started, Noted, Remarked:
+		return false
+	}
+	return true
+}
+
 // Runner runs plans.
 type Runner struct {
 	// Observe is called for every event, one call at a time.
