@@ -122,6 +122,7 @@ func values(change func(*spire.Settings)) spire.Values {
 			Agent:             "example.com/spire-agent:1.15.3",
 			ControllerManager: "example.com/spire-controller-manager:0.7.0",
 			ServingCert:       "example.com/serving-cert:1",
+			Postgres:          "example.com/postgres:15",
 		},
 	}
 	change(&settings)
@@ -557,7 +558,16 @@ func TestSPIREKeepsItsEntriesInPostgres(t *testing.T) {
 	spiretest.Program(t, spiretest.ServerVariable)
 	values := company()
 	where, password := startPostgres(t, *values.Datastore.Postgres)
-	config := objects(t, mustRender(t, values))["ConfigMap/spire-server"].Data["server.conf"]
+	manifests := mustRender(t, values)
+	const awaits = `- name: await-datastore
+          image: "example.com/postgres:15"
+          imagePullPolicy: IfNotPresent
+          args: [await, -address=spire-database:5432]
+`
+	if !strings.Contains(manifests["server.yaml"], awaits) {
+		t.Errorf("the server does not wait for its datastore:\n%s", manifests["server.yaml"])
+	}
+	config := objects(t, manifests)["ConfigMap/spire-server"].Data["server.conf"]
 	_, datastore, found := strings.Cut(config, "DataStore \"sql\" {\n    plugin_data {\n")
 	datastore, _, end := strings.Cut(datastore, "    }\n")
 	datastore = strings.Replace(datastore, "host=spire-database port=5432", where, 1)

@@ -136,7 +136,7 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 	}
 	if s.Domain.Datastore == topology.Postgres {
 		c.step(datastoreStep(s), "PostgreSQL of the SPIRE server of "+s.Domain.String(),
-			func(ctx context.Context) error { return u.datastore(ctx, s) }, cluster)
+			func(ctx context.Context) error { return u.database(ctx, databaseOf(s)) }, cluster)
 		after = append(after, datastoreStep(s))
 	}
 	for _, r := range s.Domain.Trusts {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -48,9 +49,18 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 			return err
 		}
 	}
-	changed, err := in.Releases.Apply(ctx, access.Release{
-		Name: spireRelease, Namespace: s.Place.Namespace, Chart: "spire", Values: spire.NewValues(u.serverSettings(s)),
-	})
+	values := spire.NewValues(u.serverSettings(s))
+	install := func() (bool, error) {
+		return in.Releases.Apply(ctx, access.Release{Name: spireRelease, Namespace: s.Place.Namespace, Chart: "spire", Values: values})
+	}
+	// An agent hangs until the server has published a bundle, and kubelet looks for
+	// that less and less often: new agents come after it.
+	there, err := in.Objects.Object(ctx, AgentKey(s.Place), new(struct{}))
+	if err != nil {
+		return err
+	}
+	values.WithoutAgents = !there
+	changed, err := install()
 	if err != nil {
 		return err
 	}
@@ -62,6 +72,12 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	}
 	if err := u.publish(ctx, u.site(s)); err != nil {
 		return err
+	}
+	if values.WithoutAgents {
+		values.WithoutAgents = false
+		if _, err := install(); err != nil {
+			return err
+		}
 	}
 	if applied {
 		return nil // what is to sign the webhook's certificate is new
@@ -80,6 +96,12 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 	in := u.in(s.Place.Cluster)
 	var site *Site
 	err := wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
+		// The server's pod waits for its datastore: that is what to look at first.
+		if s.Domain.Datastore == topology.Postgres {
+			if err := in.Pods.Started(ctx, datastoreKey(s.Place), postgres); err != nil {
+				return fmt.Errorf("its datastore: %w", err)
+			}
+		}
 		// Kubernetes says that the pods of a node that was stopped run until it
 		// has looked again: only an answer shows that the server does. Whether
 		// the pod is ready is no matter here: kubelet puts the first look off
@@ -108,7 +130,7 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 func (u *up) serverSettings(s *topology.Server) spire.Settings {
 	settings := spire.Settings{Server: s, Images: spire.Images{
 		Server: u.images.SPIREServer, Agent: u.images.SPIREAgent, ControllerManager: u.images.SPIREControllerManager,
-		ServingCert: u.images.Demos[servingCert],
+		ServingCert: u.images.Demos[servingCert], Postgres: u.images.Demos[postgres],
 	}}
 	for _, r := range s.Domain.Trusts {
 		if r.Mode != topology.Manual && r.Profile == topology.HTTPSWeb {
@@ -119,16 +141,6 @@ func (u *up) serverSettings(s *topology.Server) spire.Settings {
 		}
 	}
 	return settings
-}
-
-// datastore runs the PostgreSQL that a server keeps its entries in.
-func (u *up) datastore(ctx context.Context, s *topology.Server) error {
-	if err := u.database(ctx, databaseOf(s)); err != nil {
-		return err
-	}
-	return wait(ctx, rolloutBound, check.Check{Name: "PostgreSQL runs", Probe: func(ctx context.Context) error {
-		return u.in(s.Place.Cluster).Pods.Started(ctx, datastoreKey(s.Place), postgres)
-	}})
 }
 
 func (u *up) spireAgents(ctx context.Context, s *topology.Server) error {

@@ -527,15 +527,15 @@ func (n *node) release(name string) (first *release) {
 }
 
 // restarts reports whether other values of a release restart its pods: the port
-// of a bundle endpoint is that of a Service, and all else is in the pods'
-// template, if only as a digest.
+// of a bundle endpoint is that of a Service, agents have pods of their own, and all
+// else is in the pods' template, if only as a digest.
 func restarts(old, values any) bool {
 	before, spireBefore := old.(spire.Values)
 	after, spireAfter := values.(spire.Values)
 	if !spireBefore || !spireAfter {
 		return true
 	}
-	before.BundleEndpoint.Port = after.BundleEndpoint.Port
+	before.BundleEndpoint.Port, before.WithoutAgents = after.BundleEndpoint.Port, after.WithoutAgents
 	if after.BundleEndpoint.Profile != topology.HTTPSWeb {
 		before.Images.ServingCert = after.Images.ServingCert
 	}
@@ -552,7 +552,10 @@ func manifest(r access.Release) []any {
 	}
 	switch values, _ := r.Values.(spire.Values); {
 	case r.Chart == "spire":
-		all := []any{controller("StatefulSet", spire.ServerStatefulSet), controller("DaemonSet", spire.AgentDaemonSet)}
+		all := []any{controller("StatefulSet", spire.ServerStatefulSet)}
+		if !values.WithoutAgents {
+			all = append(all, controller("DaemonSet", spire.AgentDaemonSet))
+		}
 		if len(values.WebRoots) > 0 {
 			all = append(all, map[string]any{
 				"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": spire.WebRootsConfigMap, "namespace": r.Namespace},
@@ -643,6 +646,9 @@ func (n *node) serve(r *release, since time.Time) (err error) {
 		if n.spire, err = newSPIREServer(n, values); err != nil {
 			return err
 		}
+		// An agent that is there before the bundle waits for it in ever longer
+		// intervals; here it waits for good.
+		n.spire.hung = !values.WithoutAgents
 	}
 	if n.spire.since != since {
 		return n.spire.start(values, since)
@@ -705,7 +711,7 @@ func needsOf(r *release) (all needs) {
 			all.secrets = append(all.secrets, spire.UpstreamAuthoritySecret)
 		}
 		if values.Datastore.Postgres != nil {
-			all.database = values.Datastore.Postgres.Release
+			all.images, all.database = append(all.images, values.Datastore.Postgres.Image), values.Datastore.Postgres.Release
 		}
 	case r.Chart == "postgres":
 		all.secrets = append(all.secrets, r.Name+"-login")

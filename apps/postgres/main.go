@@ -3,7 +3,8 @@
 // is no superuser, and sees to an orderly stop. It may be killed at any moment
 // and is right again at the next start.
 //
-// As "postgres give" it prepares the volume, which may belong to root.
+// As "postgres give" it prepares the volume, which may belong to root. As
+// "postgres await" it waits until another PostgreSQL takes sessions.
 //
 // It refuses to know what is stored, and knows nothing of SPIFFE: that is what
 // the bridge in front of it is for.
@@ -22,8 +23,13 @@ import (
 
 func main() {
 	process.Main(func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-		if len(args) > 0 && args[0] == "give" {
-			return give(args[1:], env, stderr)
+		if len(args) > 0 {
+			switch args[0] {
+			case "give":
+				return give(args[1:], env, stderr)
+			case "await":
+				return await(ctx, args[1:], env, stderr)
+			}
 		}
 		return run(ctx, args, env, stderr)
 	})
@@ -62,6 +68,9 @@ type settings struct {
 	passwordFile string
 }
 
+// programs is the folder of PostgreSQL's programs in the image.
+const programs = "/usr/lib/postgresql/15/bin"
+
 // plainName is what a role or a database may be called, so that no name needs
 // quotes.
 var plainName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
@@ -69,7 +78,7 @@ var plainName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
 	var s settings
 	flags := process.Flags("postgres", stderr)
-	flags.StringVar(&s.bin, "bin", "/usr/lib/postgresql/15/bin", "folder of PostgreSQL's programs")
+	flags.StringVar(&s.bin, "bin", programs, "folder of PostgreSQL's programs")
 	flags.StringVar(&s.data, "data", "/var/lib/postgresql/data", "folder of a volume that no other server uses; the databases are in a folder below it")
 	flags.StringVar(&s.listen, "listen", "*", "addresses that the server listens on, as PostgreSQL's listen_addresses has them")
 	flags.IntVar(&s.port, "port", 5432, "port that the server listens on")

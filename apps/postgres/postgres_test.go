@@ -155,6 +155,58 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	}
 }
 
+// TestAwait: a program that waits for the server goes on when it takes sessions, and
+// not before.
+func TestAwait(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	wait := func(ctx context.Context, log io.Writer) error {
+		return await(ctx, []string{"-bin=" + p.Bin, "-address=" + p.Address}, func(string) string { return "" }, log)
+	}
+	var log apptest.Log
+	ended := make(chan error, 1)
+	go func() { ended <- wait(t.Context(), &log) }()
+	log.Await(t, "waiting for the server")
+	select {
+	case err := <-ended:
+		t.Fatalf("it ended before there was a server: %v", err)
+	default:
+	}
+	p.Start(t, &apptest.Log{})
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(t, p, apptest.PostgresUser, apptest.PostgresPassword); err != nil {
+		t.Errorf("the server lets nobody in: %v", err)
+	}
+}
+
+func TestAwaitEnds(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	stopped, stop := context.WithCancel(t.Context())
+	var log apptest.Log
+	ended := make(chan error, 1)
+	go func() {
+		ended <- await(stopped, []string{"-bin=" + p.Bin, "-address=" + p.Address}, func(string) string { return "" }, &log)
+	}()
+	log.Await(t, "waiting for the server")
+	stop()
+	if err := <-ended; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "last seen: "+p.Address) {
+		t.Errorf("told to stop, it says: %v", err)
+	}
+	for name, test := range map[string]struct{ bin, address, want string }{
+		"no address":    {p.Bin, "", `read flags: -address is "": want host:port`},
+		"no port":       {p.Bin, "database", `read flags: -address is "database": want host:port`},
+		"no PostgreSQL": {"/nowhere", p.Address, "fork/exec /nowhere/pg_isready: no such file or directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := await(t.Context(), []string{"-bin=" + test.bin, "-address=" + test.address}, func(string) string { return "" }, io.Discard)
+			if err == nil || err.Error() != test.want {
+				t.Errorf("error is %v\nwant %s", err, test.want)
+			}
+		})
+	}
+}
+
 func TestParse(t *testing.T) {
 	for name, test := range map[string]struct{ arg, want string }{
 		"a name that needs quotes": {"-database=my-data", `read flags: -database or -user is "my-data": want lower-case letters, digits and underscores, and not postgres`},

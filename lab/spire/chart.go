@@ -92,6 +92,9 @@ type Values struct {
 	WebRoots          []string                   `json:"webRoots"`
 	Datastore         DatastoreValues            `json:"datastore"`
 	UpstreamAuthority topology.UpstreamAuthority `json:"upstreamAuthority"`
+	// WithoutAgents leaves the agents out, as long as there is no bundle for them to
+	// start with.
+	WithoutAgents bool `json:"withoutAgents,omitempty"`
 }
 
 // Images names the images to run, each as one whole reference.
@@ -101,6 +104,8 @@ type Images struct {
 	ControllerManager string `json:"controllerManager"`
 	// ServingCert is that of apps/serving-cert; an https_web endpoint needs it.
 	ServingCert string `json:"servingCert"`
+	// Postgres is that of apps/postgres; a datastore of that type needs it.
+	Postgres string `json:"-"`
 }
 
 // ServerValues is what the server signs, and for how long; durations are
@@ -161,6 +166,8 @@ type DatastoreValues struct {
 // PostgresValues names a release of charts/postgres in the same namespace, and
 // the values that it was installed with.
 type PostgresValues struct {
+	// Image is that of apps/postgres, which the server's pod waits for it with.
+	Image    string `json:"image"`
 	Release  string `json:"release"`
 	Database string `json:"database"`
 	User     string `json:"user"`
@@ -249,7 +256,7 @@ func NewValues(s Settings) Values {
 		}
 	}
 	if td.Datastore == topology.Postgres {
-		values.Datastore.Postgres = &PostgresValues{Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
+		values.Datastore.Postgres = &PostgresValues{Image: s.Images.Postgres, Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
 	}
 	return values
 }
