@@ -54,12 +54,15 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return in.Releases.Apply(ctx, access.Release{Name: spireRelease, Namespace: s.Place.Namespace, Chart: "spire", Values: values})
 	}
 	// An agent hangs until the server has published a bundle, and kubelet looks for
-	// that less and less often: new agents come after it.
-	there, err := in.Objects.Object(ctx, AgentKey(s.Place), new(struct{}))
-	if err != nil {
-		return err
+	// that less and less often. Where the server first waits for its PostgreSQL, new
+	// agents come after the bundle.
+	if s.Domain.Datastore == topology.Postgres {
+		there, err := in.Objects.Object(ctx, AgentKey(s.Place), new(struct{}))
+		if err != nil {
+			return err
+		}
+		values.WithoutAgents = !there
 	}
-	values.WithoutAgents = !there
 	changed, err := install()
 	if err != nil {
 		return err

@@ -647,8 +647,8 @@ func (n *node) serve(r *release, since time.Time) (err error) {
 			return err
 		}
 		// An agent that is there before the bundle waits for it in ever longer
-		// intervals; here it waits for good.
-		n.spire.hung = !values.WithoutAgents
+		// intervals; next to a server that takes long it waits for good here.
+		n.spire.hung = values.Datastore.Postgres != nil && !values.WithoutAgents
 	}
 	if n.spire.since != since {
 		return n.spire.start(values, since)
