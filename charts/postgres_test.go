@@ -32,8 +32,8 @@ func startPostgres(t *testing.T, settings spire.PostgresValues) (where, password
 		}
 		t.Skip("PostgreSQL is not installed: apt-get install --no-install-recommends postgresql")
 	}
-	// PostgreSQL refuses to be root, and nobody else can pass through the folders
-	// of a test.
+	// Where root runs the test, the server runs as nobody, who cannot pass through
+	// the folders of a test and has an entry in passwd everywhere, which initdb wants.
 	dir, err := os.MkdirTemp("", "postgres-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
@@ -43,6 +43,9 @@ func startPostgres(t *testing.T, settings spire.PostgresValues) (where, password
 			t.Error(err)
 		}
 	})
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	program, data, passwordFile := filepath.Join(dir, "postgres"), filepath.Join(dir, "data"), filepath.Join(dir, "password")
 	if output, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../apps/postgres").CombinedOutput(); err != nil {
 		t.Fatalf("build apps/postgres: %v\n%s", err, output)
@@ -56,17 +59,8 @@ func startPostgres(t *testing.T, settings spire.PostgresValues) (where, password
 		t.Fatal(err)
 	}
 	port := freePort(t)
-	command := exec.CommandContext(t.Context(), program, "-bin="+filepath.Dir(found[len(found)-1]), "-data="+data, "-listen=127.0.0.1", "-port="+port,
+	command := exec.CommandContext(t.Context(), program, "-run-as=65534", "-bin="+filepath.Dir(found[len(found)-1]), "-data="+data, "-listen=127.0.0.1", "-port="+port,
 		"-database="+settings.Database, "-user="+settings.User, "-password-file="+passwordFile)
-	if os.Geteuid() == 0 {
-		const nobody = 65534 // has an entry in passwd everywhere, which initdb wants
-		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		for _, path := range []string{dir, data} {
-			if err := os.Chown(path, nobody, nobody); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	var log bytes.Buffer
 	command.Dir, command.Stdout, command.Stderr = dir, &log, &log
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }

@@ -85,7 +85,7 @@ func (c *company) start(program, id string, args ...string) {
 	c.issue(id)
 	c.logs[id] = &apptest.Log{}
 	args = append([]string{"-socket=unix://" + socket, "-listen=" + c.ports[id]}, args...)
-	apptest.Start(c.t, c.logs[id], nil, c.programs[program], args...)
+	apptest.Start(c.t, c.logs[id], c.programs[program], args...)
 }
 
 // issue gives the workload called id a new SVID and the bundles of now.

@@ -3,8 +3,9 @@
 // is no superuser, and sees to an orderly stop. It may be killed at any moment
 // and is right again at the next start.
 //
-// As "postgres give" it prepares the volume, which may belong to root. As
-// "postgres await" it waits until another PostgreSQL takes sessions.
+// Started by root, it takes the volume over, which may be a folder of the node that
+// belongs to root alone, and runs on as another user. As "postgres await" it waits
+// until another PostgreSQL takes sessions.
 //
 // It refuses to know what is stored, and knows nothing of SPIFFE: that is what
 // the bridge in front of it is for.
@@ -12,6 +13,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -23,39 +26,39 @@ import (
 
 func main() {
 	process.Main(func(ctx context.Context, args []string, env func(string) string, stderr io.Writer) error {
-		if len(args) > 0 {
-			switch args[0] {
-			case "give":
-				return give(args[1:], env, stderr)
-			case "await":
-				return await(ctx, args[1:], env, stderr)
-			}
+		if len(args) > 0 && args[0] == "await" {
+			return await(ctx, args[1:], env, stderr)
 		}
 		return run(ctx, args, env, stderr)
 	})
 }
 
-// give is for root: it gives the volume to the user that the server runs as,
-// and keeps everybody else out. It needs to be allowed no more than that
-// (CAP_CHOWN), and does nothing the second time.
-func give(args []string, env func(string) string, stderr io.Writer) error {
-	flags := process.Flags("postgres give", stderr)
-	data := flags.String("data", "/var/lib/postgresql/data", "folder to give")
-	to := flags.Int("to", 999, "number of the user and the group that get it")
-	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
-		return err
-	}
-	found, err := os.Stat(*data)
+// become gives the volume to a user and keeps everybody else out of it. Then the
+// process goes on as that user, for good. It is for root, who needs to be allowed no
+// more than that (CAP_CHOWN, CAP_SETGID, CAP_SETUID): PostgreSQL refuses to be root.
+func become(user int, volume string) error {
+	found, err := os.Stat(volume)
 	if err != nil {
 		return err
 	}
-	if owner, ok := found.Sys().(*syscall.Stat_t); ok && int(owner.Uid) == *to {
-		return nil
+	if owner, ok := found.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != user {
+		// The mode first: with these capabilities alone, root may change the mode of
+		// a folder only while the folder is root's.
+		if err := errors.Join(os.Chmod(volume, 0o700), os.Chown(volume, user, user)); err != nil {
+			return err
+		}
 	}
-	if err := os.Chmod(*data, 0o700); err != nil {
-		return err
+	// The user comes last: nobody else may change groups.
+	if err := syscall.Setgroups([]int{user}); err != nil {
+		return fmt.Errorf("leave root's groups: %w", err)
 	}
-	return os.Chown(*data, *to, *to)
+	if err := syscall.Setgid(user); err != nil {
+		return fmt.Errorf("run as group %d: %w", user, err)
+	}
+	if err := syscall.Setuid(user); err != nil {
+		return fmt.Errorf("run as user %d: %w", user, err)
+	}
+	return nil
 }
 
 type settings struct {
@@ -66,6 +69,7 @@ type settings struct {
 	database     string
 	user         string
 	passwordFile string
+	runAs        int
 }
 
 // programs is the folder of PostgreSQL's programs in the image.
@@ -85,8 +89,12 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	flags.StringVar(&s.database, "database", "app", "name of the database")
 	flags.StringVar(&s.user, "user", "app", "role that owns the database")
 	flags.StringVar(&s.passwordFile, "password-file", "/run/secrets/database/password", "file with the role's password, which is set at each start")
+	flags.IntVar(&s.runAs, "run-as", 999, "number of the user, and of its group, that the server runs as where root starts it; the folder of the volume is given to that user")
 	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
 		return s, err
+	}
+	if s.runAs <= 0 {
+		return s, process.Usagef("read flags: -run-as is %d: want the number of a user that is not root", s.runAs)
 	}
 	for _, name := range []string{s.database, s.user} {
 		if !plainName.MatchString(name) || name == superuser {
@@ -100,6 +108,11 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	s, err := parse(args, env, stderr)
 	if err != nil {
 		return err
+	}
+	if os.Geteuid() == 0 {
+		if err := become(s.runAs, s.data); err != nil {
+			return fmt.Errorf("give up root's rights: %w", err)
+		}
 	}
 	return server{settings: s, log: slog.New(slog.NewTextHandler(stderr, nil)), output: stderr}.run(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -210,6 +211,7 @@ func TestAwaitEnds(t *testing.T) {
 func TestParse(t *testing.T) {
 	for name, test := range map[string]struct{ arg, want string }{
 		"a name that needs quotes": {"-database=my-data", `read flags: -database or -user is "my-data": want lower-case letters, digits and underscores, and not postgres`},
+		"root as user":             {"-run-as=0", `read flags: -run-as is 0: want the number of a user that is not root`},
 		"the superuser as role":    {"-user=postgres", `read flags: -database or -user is "postgres": want lower-case letters, digits and underscores, and not postgres`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -230,21 +232,27 @@ func TestPasswordsThatWouldNeedToBeNormalisedAreRefused(t *testing.T) {
 	}
 }
 
-func TestGiveTheVolume(t *testing.T) {
+// TestTheVolumeOfRoot: started by root, the server gives itself the volume and is
+// nobody from then on.
+func TestTheVolumeOfRoot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give folders away")
 	}
-	dir := t.TempDir()
+	p := apptest.NewPostgres(t)
 	for range 2 {
-		if err := give([]string{"-data=" + dir, "-to=999"}, func(string) string { return "" }, io.Discard); err != nil {
-			t.Fatal(err)
+		stop, _ := p.Start(t, &apptest.Log{})
+		mustConnect(t, p, apptest.PostgresPassword)
+		for path, mode := range map[string]os.FileMode{p.Data: 0o700, filepath.Join(p.Data, "cluster"): 0o700, filepath.Join(p.Data, "lock"): 0o600} {
+			found, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if owner := found.Sys().(*syscall.Stat_t); owner.Uid != apptest.Nobody || owner.Gid != apptest.Nobody || found.Mode().Perm() != mode {
+				t.Errorf("%s belongs to %d:%d with mode %s", path, owner.Uid, owner.Gid, found.Mode())
+			}
 		}
-		found, err := os.Stat(dir)
-		if err != nil {
+		if err := stop(); err != nil {
 			t.Fatal(err)
-		}
-		if owner := found.Sys().(*syscall.Stat_t); owner.Uid != 999 || owner.Gid != 999 || found.Mode().Perm() != 0o700 {
-			t.Errorf("it belongs to %d:%d with mode %s", owner.Uid, owner.Gid, found.Mode())
 		}
 	}
 }

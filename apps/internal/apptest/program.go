@@ -22,12 +22,12 @@ func Build(t *testing.T, dir, name string) string {
 	return path
 }
 
-// Start starts a program that writes to log, as another user if as is not nil.
-// stop ends it in good order, kill at once, as does the end of the test.
-func Start(t *testing.T, log *Log, as *syscall.Credential, path string, args ...string) (stop, kill func() error) {
+// Start starts a program that writes to log. stop ends it in good order, kill at
+// once, as does the end of the test.
+func Start(t *testing.T, log *Log, path string, args ...string) (stop, kill func() error) {
 	t.Helper()
 	command := exec.CommandContext(context.WithoutCancel(t.Context()), path, args...)
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Stdout, command.Stderr = log, log
 	command.Dir = filepath.Dir(path)
 	command.Env = []string{"PATH=" + os.Getenv("PATH")}

@@ -122,8 +122,8 @@ func TestPostgresFindsItsPrograms(t *testing.T) {
 	if !slices.Contains(on.Files.Names, "postgresql-"+postgresVersion) || !strings.Contains(string(code), `"/usr/lib/postgresql/`+postgresVersion+`/bin"`) {
 		t.Errorf("the image has PostgreSQL %s, and apps/postgres looks for another one", postgresVersion)
 	}
-	if !strings.HasPrefix(on.Files.User, "postgres:x:999:999:") || !strings.Contains(string(code), `"to", 999,`) {
-		t.Errorf("the image has the user %s, and apps/postgres gives the volume to another one", on.Files.User)
+	if !strings.HasPrefix(on.Files.User, "postgres:x:999:999:") || !strings.Contains(string(code), `"run-as", 999,`) {
+		t.Errorf("the image has the user %s, and apps/postgres runs as another one", on.Files.User)
 	}
 }
 
