@@ -173,13 +173,21 @@ func company() spire.Values {
 	})
 }
 
+// keyed is a trust domain whose authorities have keys of other types than SPIRE's own,
+// X.509 and JWT authorities different ones.
+func keyed() spire.Values {
+	return values(func(s *spire.Settings) {
+		s.Server.Domain.CAKeyType, s.Server.Domain.JWTKeyType = topology.RSA2048, topology.ECP384
+	})
+}
+
 // webRoot is what a web CA in PEM looks like; nobody reads it here.
 const webRoot = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGUgYXQgYWxsLCBidXQgaXQgd291bGQgbG9vayBsaWtlIHRo\naXM=\n-----END CERTIFICATE-----\n"
 
 func TestSPIREGolden(t *testing.T) {
 	golden(t, "testdata/spire.yaml", mustRender(t, market()))
 	// Nothing else changes with these.
-	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company()} {
+	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed()} {
 		all, same := mustRender(t, values), mustRender(t, market())
 		maps.DeleteFunc(all, func(file, manifest string) bool { return manifest == same[file] })
 		golden(t, "testdata/spire-"+name+".yaml", all)
@@ -416,6 +424,8 @@ func TestSPIRERefusesValues(t *testing.T) {
 		{"a database that needs quotes", change(company(), func(v *spire.Values) { v.Datastore.Postgres.Database = "spire'" }), "database"},
 		{"a datastore that does not exist", with(func(v *spire.Values) { v.Datastore.Type = "mysql" }), "datastore"},
 		{"an upstream authority that does not exist", with(func(v *spire.Values) { v.UpstreamAuthority = "vault" }), "upstreamAuthority"},
+		{"a key type that does not exist", with(func(v *spire.Values) { v.Server.CAKeyType = "rsa-1024" }), "caKeyType"},
+		{"a signature in the place of a key type", with(func(v *spire.Values) { v.Server.JWTKeyType = "RS256" }), "jwtKeyType"},
 		{"an image without a tag", with(func(v *spire.Values) { v.Images.Agent = "example.com/spire-agent" }), "agent"},
 		{"a name instead of an address", with(func(v *spire.Values) { v.BundleEndpoint.Address = "market.test" }), "address"},
 	}
@@ -447,6 +457,7 @@ func TestSPIREConfigurationIsValid(t *testing.T) {
 		{"https_web server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", web()},
 		{"server with peers", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", peers()},
 		{"company's server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", company()},
+		{"server with other keys", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", keyed()},
 		{"agent", spiretest.AgentVariable, "ConfigMap/spire-agent", "agent.conf", market()},
 	}
 	for _, test := range tests {

@@ -182,6 +182,7 @@ func changes() map[string]change {
 			"aws/api-gateway aws/frontend gcp/api-gateway onprem/api-gateway",
 		},
 		"a log level": {company(), company(with("gcp", "logLevel: debug")), "gcp/spire"},
+		"a key type":  {company(), company(with("gcp", "ca: {keyType: rsa-2048}")), "gcp/spire"},
 	}
 }
 

@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
@@ -40,6 +41,33 @@ func TestStatusOfAWellLab(t *testing.T) {
 			t.Errorf("it changed something: %v", w.mutations)
 		}
 		golden(t, "status-well.json", indented(t, s))
+	})
+}
+
+// TestKeysOfTwoTypes: a lab is well whose trust domains have keys of different types,
+// and the RSA keys of one of them are what its peer holds.
+func TestKeysOfTwoTypes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		top := keyTypes(t)
+		if err := w.up(t, d, top); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := d.Status(t.Context(), top); err != nil || !s.Well {
+			t.Errorf("error %v, problems:\n%s", err, strings.Join(problems(s), "\n"))
+		}
+		if drift, err := d.Drift(t.Context(), top); err != nil || !drift.Well {
+			t.Errorf("error %v, drift %+v", err, drift.Held)
+		}
+		market, broker := top.TrustDomains[0].Name, top.TrustDomains[1].Name
+		held := w.authority("quotes", broker).held[market]
+		for _, key := range append(slices.Collect(maps.Values(held.JWTAuthorities())), held.X509Authorities()[0].PublicKey) {
+			if _, is := key.(*rsa.PublicKey); !is {
+				t.Errorf("%s holds a key of %s that is %T", broker, market, key)
+			}
+		}
+		w.wantNoop(t, d, top)
 	})
 }
 

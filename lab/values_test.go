@@ -21,7 +21,7 @@ func TestValues(t *testing.T) {
 	unfederated := company(federated(), with("gcp", "jwtIssuer: 'https://gcp.company.com'")).topology(t)
 	for name, top := range map[string]topology.Topology{
 		"quotes": quotes(t), "enterprise": enterprise(t), "alone": alone, "unfederated": unfederated,
-		"static": company(federated("shape: mesh, mode: static")).topology(t),
+		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -34,6 +34,13 @@ func TestValues(t *testing.T) {
 			})
 		})
 	}
+}
+
+// keyTypes is the preset quotes, with RSA keys in one trust domain and keys of two types
+// in the other.
+func keyTypes(t *testing.T) topology.Topology {
+	t.Helper()
+	return edited(t, "  federation:\n", "  trustDomains:\n    - {name: cluster1.com, ca: {keyType: rsa-2048}}\n    - {name: cluster2.com, ca: {jwtKeyType: ec-p384}}\n  federation:\n")
 }
 
 // values returns what the releases of all charts of fedlab were made from, with

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -119,14 +120,21 @@ func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	if values.UpstreamAuthority == topology.Disk {
 		return s, s.readUpstream(n.secret(spire.UpstreamAuthoritySecret))
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
+	var err error
+	if s.key, err = newKey(values.Server.CAKeyType); err != nil {
 		return nil, err
 	}
-	s.key = key
-	s.root, err = s.sign(&x509.Certificate{URIs: []*url.URL{s.td.ID().URL()}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, key.Public())
+	s.root, err = s.sign(&x509.Certificate{URIs: []*url.URL{s.td.ID().URL()}, IsCA: true, KeyUsage: x509.KeyUsageCertSign}, s.key.Public())
 	s.issuer = s.root
 	return s, err
+}
+
+// newKey makes the key of an authority: RSA where that is asked for, or else EC.
+func newKey(of topology.KeyType) (crypto.Signer, error) {
+	if of == topology.RSA2048 {
+		return rsa.GenerateKey(rand.Reader, 2048)
+	}
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 }
 
 // readUpstream takes the authority that is in files. A server would sign one

@@ -125,6 +125,24 @@ func TestEnterprise(t *testing.T) {
 	checkRoundTrip(t, f)
 }
 
+// TestKeyTypes: a type that holds without a word is not written down, so that a lab that
+// asks for no other is what it always was.
+func TestKeyTypes(t *testing.T) {
+	top, err := format.Load(corpus(t, "good")["key-types"], "lab.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, td := range top.TrustDomains {
+		got = append(got, fmt.Sprintf("%s %q %q", td.Name, td.CAKeyType, td.JWTKeyType))
+	}
+	if want := []string{
+		`cluster1.com "rsa-2048" ""`, `cluster2.com "" ""`, `cluster3.com "ec-p384" "rsa-4096"`, `cluster4.com "" "ec-p384"`,
+	}; !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
 // checkInvariants states what a topology promises: whatever one part names,
 // another defines, and no two things share what has to be their own.
 func checkInvariants(tb testing.TB, top topology.Topology) {
@@ -167,6 +185,11 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 		checkServingCert(tb, td)
 		if !slices.Contains([]topology.Datastore{"sqlite", "postgres"}, td.Datastore) || !slices.Contains([]topology.UpstreamAuthority{"none", "disk"}, td.UpstreamAuthority) {
 			tb.Errorf("%s: datastore %q, upstream authority %q", td.Name, td.Datastore, td.UpstreamAuthority)
+		}
+		for _, keys := range []topology.KeyType{td.CAKeyType, td.JWTKeyType} {
+			if !slices.Contains([]topology.KeyType{"", "rsa-2048", "rsa-4096", "ec-p256", "ec-p384"}, keys) {
+				tb.Errorf("%s: keys of type %q", td.Name, keys)
+			}
 		}
 	}
 	for _, r := range g.Trusts {

@@ -78,11 +78,22 @@ func (l Lab) trustDomain(cluster, of string) (topology.TrustDomainSpec, error) {
 			Organization: td.CA.Subject.Organization,
 			CommonName:   td.CA.Subject.CommonName,
 		},
+		CAKeyType:         keyTypeIn(td.CA.KeyType, defaultKeyType),
+		JWTKeyType:        keyTypeIn(td.CA.JWTKeyType, td.CA.KeyType),
 		JWTIssuer:         td.JWTIssuer,
 		LogLevel:          td.LogLevel,
 		Datastore:         topology.Datastore(td.Datastore),
 		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
 	}}, nil
+}
+
+// keyTypeIn returns a type of key as a topology has it: none where it is the type that
+// holds without a word. So a lab that asks for nothing else stays as it is.
+func keyTypeIn(written, implied string) topology.KeyType {
+	if written == implied {
+		return ""
+	}
+	return topology.KeyType(written)
 }
 
 // servingCert returns the certificate of the endpoint; none with https_spiffe.

@@ -109,6 +109,8 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 	}
 
 	td.CA.TTL = cmp.Or(td.CA.TTL, defaultCATTL)
+	td.CA.KeyType = cmp.Or(td.CA.KeyType, defaultKeyType)
+	td.CA.JWTKeyType = cmp.Or(td.CA.JWTKeyType, td.CA.KeyType)
 	s := &td.CA.Subject
 	s.Country = cmp.Or(s.Country, defaultCountry)
 	s.Organization = cmp.Or(s.Organization, defaultOrganization)

@@ -21,6 +21,7 @@ const (
 	defaultLogLevel     = "info"
 	defaultDatastore    = string(topology.SQLite)
 	defaultUpstream     = string(topology.SelfSigned)
+	defaultKeyType      = string(topology.ECP256)
 	defaultMode         = string(topology.CRD)
 	// Pods that name no service account run as this one.
 	defaultServiceAccount = "default"
@@ -139,10 +140,12 @@ func clusterObject() *object {
 }
 
 func trustDomainObject() *object {
-	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", fields: []field{
+	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
+		"keyType": inCA, "jwtKeyType": inCA,
+	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster names."},
 		{name: "bundleEndpoint", value: nested(bundleEndpointObject()), derived: "its fields' defaults", says: "Where its bundle is published."},
-		{name: "ca", value: nested(caObject()), derived: "its fields' defaults", says: "Its X.509 authorities."},
+		{name: "ca", value: nested(caObject()), derived: "its fields' defaults", says: "Its authorities."},
 		{name: "svid", value: nested(svidObject()), derived: "its fields' defaults", says: "The identities that it issues."},
 		{name: "jwtIssuer", value: matching("secure URL", `^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$`, 255,
 			"https, without query and fragment, at most 255 characters", "https://oidc.cluster1.com"),
@@ -155,6 +158,8 @@ func trustDomainObject() *object {
 			says: "Who signs its X.509 authorities. `none`: each is a root. `disk`: an intermediate that the server reads from files; the bundle then holds the root above it, and stays as it is when an authority is replaced."},
 	}}
 }
+
+const inCA = "write it in ca"
 
 func upstreamAuthority() value {
 	const standIn = "write disk, which takes its place"
@@ -212,16 +217,24 @@ func servingCertObject() *object {
 }
 
 func caObject() *object {
-	return &object{says: "The X.509 authorities of a trust domain.", fields: []field{
+	return &object{says: "The authorities of a trust domain.", fields: []field{
 		{name: "ttl", value: duration(minCATTL, maxCATTL), fallback: defaultCATTL,
 			says: "The life of an authority. SPIRE prepares the next one at half of it and activates that one when a sixth remains. 6m shows a rotation in a lesson."},
-		{name: "subject", value: nested(subjectObject()), derived: "its fields' defaults", says: "The distinguished name in its certificates."},
+		{name: "keyType", value: keyType(), fallback: defaultKeyType,
+			says: "The type of the keys of X.509 authorities. The default is SPIRE's. Another type restarts the SPIRE server of a lab that runs, and replaces no authority: the present one goes on signing, and the next one that SPIRE prepares has the new type. With `upstreamAuthority: disk` the type is that of the server's authorities; the root above them, which the bundle has, stays as it is."},
+		{name: "jwtKeyType", value: keyType(), derived: "`keyType`",
+			says: "The type of the keys of JWT authorities. RSA keys sign JWT-SVIDs by RS256, EC keys by ES256 or ES384. Another type comes with the next authority, as with `keyType`."},
+		{name: "subject", value: nested(subjectObject()), derived: "its fields' defaults", says: "The distinguished name in the certificates of X.509 authorities."},
 	}}
+}
+
+func keyType() value {
+	return oneOf("key type", nil, string(topology.RSA2048), string(topology.RSA4096), string(topology.ECP256), string(topology.ECP384))
 }
 
 func subjectObject() *object {
 	return &object{
-		says: "The distinguished name of the authorities.",
+		says: "The distinguished name of the X.509 authorities.",
 		fields: []field{
 			{name: "country", value: matching("country code", "^[A-Z]{2}$", 2, "two capital letters (ISO 3166)", defaultCountry),
 				fallback: defaultCountry, says: "C. The default is SPIRE's."},

@@ -81,13 +81,15 @@ type ServingCert struct {
 	ShortIntervals   *bool    `json:"shortIntervals,omitempty" yaml:"shortIntervals,omitempty"`
 }
 
-// CA is what a trust domain's X.509 authorities are like.
+// CA is what a trust domain's authorities are like.
 type CA struct {
-	TTL     Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
-	Subject Subject  `json:"subject,omitzero" yaml:"subject,omitempty"`
+	TTL        Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	KeyType    string   `json:"keyType,omitempty" yaml:"keyType,omitempty"`
+	JWTKeyType string   `json:"jwtKeyType,omitempty" yaml:"jwtKeyType,omitempty"`
+	Subject    Subject  `json:"subject,omitzero" yaml:"subject,omitempty"`
 }
 
-// Subject is the distinguished name of an authority.
+// Subject is the distinguished name of an X.509 authority.
 type Subject struct {
 	Country      string `json:"country,omitempty" yaml:"country,omitempty"`
 	Organization string `json:"organization,omitempty" yaml:"organization,omitempty"`

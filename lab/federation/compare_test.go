@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
 	"math/big"
@@ -120,6 +121,41 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// TestCompareKeysOfTwoTypes: RSA keys are compared as EC keys are, also after the
+// document that an endpoint serves, and an ID whose key is of the other type belongs to
+// another authority.
+func TestCompareKeysOfTwoTypes(t *testing.T) {
+	rsaKey, otherRSA := newRSAKey(t), newRSAKey(t)
+	ec, root := newRoot(t, "01"), newRootOf(t, "02", rsaKey)
+	source := bundleOf(t, []*x509.Certificate{ec, root}, map[string]crypto.PublicKey{"rsa": rsaKey.Public(), "ec": newKey(t).Public()})
+	document, err := source.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := spiffebundle.Parse(source.TrustDomain(), document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := federation.Compare(held, source); got.State != federation.InSync {
+		t.Errorf("what the endpoint serves is %s, want in sync", got)
+	}
+	for _, id := range []string{"rsa", "ec"} {
+		held.SetJWTAuthorities(source.JWTAuthorities())
+		if err := held.AddJWTAuthority(id, otherRSA.Public()); err != nil {
+			t.Fatal(err)
+		}
+		another := []federation.Authority{{Kind: federation.JWT, ID: id}}
+		want := federation.Comparison{State: federation.Differing, Lacking: another, Foreign: another}
+		if got := federation.Compare(held, source); !reflect.DeepEqual(got, want) {
+			t.Errorf("with another RSA key under the ID %s it is %+v, want %+v", id, got, want)
+		}
+	}
+	held = bundleOf(t, []*x509.Certificate{ec, newRootOf(t, "02", otherRSA)}, source.JWTAuthorities())
+	if got, want := federation.Compare(held, source).String(), "differing: lacks X.509 authority 02, has foreign X.509 authority 02"; got != want {
+		t.Errorf("with another RSA root it is %s, want %s", got, want)
+	}
+}
+
 func TestComparisonString(t *testing.T) {
 	root := newRoot(t, "01")
 	source := bundleOf(t, []*x509.Certificate{root}, nil)
@@ -177,11 +213,15 @@ func bundleOf(t *testing.T, roots []*x509.Certificate, keys map[string]crypto.Pu
 // hexadecimal, and a key of its own.
 func newRoot(t *testing.T, subjectKeyID string) *x509.Certificate {
 	t.Helper()
+	return newRootOf(t, subjectKeyID, newKey(t))
+}
+
+func newRootOf(t *testing.T, subjectKeyID string, key crypto.Signer) *x509.Certificate {
+	t.Helper()
 	id, err := hex.DecodeString(subjectKeyID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := newKey(t)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, SubjectKeyId: id}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -192,6 +232,15 @@ func newRoot(t *testing.T, subjectKeyID string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return root
+}
+
+func newRSAKey(t *testing.T) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func newKey(t *testing.T) *ecdsa.PrivateKey {

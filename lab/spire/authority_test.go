@@ -289,7 +289,7 @@ func TestTaintReachesWorkloads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return hex.EncodeToString(svid.Certificates[0].AuthorityKeyId), keyID(t, token.Marshal())
+		return hex.EncodeToString(svid.Certificates[0].AuthorityKeyId), headerOf(t, token.Marshal()).KeyID
 	}
 	x509, jwt := x509Rotation(server), jwtRotation(server)
 	oldX509, oldJWT := only(t, x509), only(t, jwt)
@@ -336,21 +336,24 @@ func TestTaintReachesWorkloads(t *testing.T) {
 	})
 }
 
-// keyID returns which key a token says that it is signed with.
-func keyID(t *testing.T, token string) string {
+// header is that of a JWT-SVID.
+type header struct {
+	Algorithm string `json:"alg"`
+	KeyID     string `json:"kid"`
+}
+
+// headerOf returns what a token says that it is signed with, and how.
+func headerOf(t *testing.T, token string) (h header) {
 	t.Helper()
 	encoded, _, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var header struct {
-		KeyID string `json:"kid"`
-	}
-	if err := json.Unmarshal(text, &header); err != nil {
+	if err := json.Unmarshal(text, &h); err != nil {
 		t.Fatal(err)
 	}
-	return header.KeyID
+	return h
 }
 
 // replaced makes a new authority the active one.

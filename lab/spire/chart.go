@@ -111,11 +111,15 @@ type Images struct {
 // ServerValues is what the server signs, and for how long; durations are
 // written as Go writes them.
 type ServerValues struct {
-	CATTL       string          `json:"caTTL"`
-	CASubject   CASubjectValues `json:"caSubject"`
-	X509SVIDTTL string          `json:"x509SVIDTTL"`
-	JWTSVIDTTL  string          `json:"jwtSVIDTTL"`
-	JWTIssuer   string          `json:"jwtIssuer"`
+	CATTL string `json:"caTTL"`
+	// CAKeyType and JWTKeyType are as topology.Settings has them: empty leaves it to
+	// SPIRE.
+	CAKeyType   topology.KeyType `json:"caKeyType,omitempty"`
+	JWTKeyType  topology.KeyType `json:"jwtKeyType,omitempty"`
+	CASubject   CASubjectValues  `json:"caSubject"`
+	X509SVIDTTL string           `json:"x509SVIDTTL"`
+	JWTSVIDTTL  string           `json:"jwtSVIDTTL"`
+	JWTIssuer   string           `json:"jwtIssuer"`
 }
 
 // CASubjectValues is the subject of X.509 authorities. There is no
@@ -223,7 +227,9 @@ func NewValues(s Settings) Values {
 		LogLevel:    td.LogLevel,
 		Images:      s.Images,
 		Server: ServerValues{
-			CATTL: td.CATTL.String(),
+			CATTL:      td.CATTL.String(),
+			CAKeyType:  td.CAKeyType,
+			JWTKeyType: td.JWTKeyType,
 			CASubject: CASubjectValues{
 				Country:      td.CASubject.Country,
 				Organization: td.CASubject.Organization,

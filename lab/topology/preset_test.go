@@ -88,14 +88,14 @@ func TestIntentStaysReadable(t *testing.T) {
 func TestIntentKeepsPlaces(t *testing.T) {
 	a, b := spiffeid.RequireTrustDomainFromString("a.test"), spiffeid.RequireTrustDomainFromString("b.test")
 	intent := topology.Topology{
-		TrustDomains: []topology.TrustDomainSpec{{Name: a, Cluster: "c"}, {Name: b, Cluster: "c", Slot: 1}},
+		TrustDomains: []topology.TrustDomainSpec{{Name: a, Cluster: "c"}, {Name: b, Cluster: "c", Slot: 1, Settings: topology.Settings{CAKeyType: topology.RSA2048, JWTKeyType: topology.ECP384}}},
 		Workloads:    []topology.WorkloadSpec{{Name: "w", Cluster: "c"}, {Name: "x", Cluster: "c", TrustDomain: b}},
 	}
 	text, err := json.Marshal(intent)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for word, want := range map[string]int{`"Slot":1`: 1, `"TrustDomain":"b.test"`: 1, `"TrustDomain":`: 1} {
+	for word, want := range map[string]int{`"Slot":1`: 1, `"TrustDomain":"b.test"`: 1, `"TrustDomain":`: 1, `"CAKeyType":"rsa-2048"`: 1, `"JWTKeyType":"ec-p384"`: 1, `KeyType":`: 2} {
 		if got := strings.Count(string(text), word); got != want {
 			t.Errorf("%s is %d times in %s, want %d", word, got, text, want)
 		}

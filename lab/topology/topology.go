@@ -63,6 +63,13 @@ type Settings struct {
 	// workloads that ask for no other.
 	X509SVIDTTL, JWTSVIDTTL time.Duration
 	CASubject               CASubject
+	// CAKeyType is the type of the keys of X.509 authorities, and of the server's own
+	// X509-SVID; empty is ECP256. JWTKeyType is that of JWT authorities; empty is
+	// CAKeyType. A server that starts keeps the authorities that it has, whatever
+	// their type (pkg/server/ca/manager/slot.go, loadX509CASlotFromEntry), and
+	// prepares each next one with the present type (manager.go, PrepareX509CA).
+	CAKeyType  KeyType `json:",omitempty"`
+	JWTKeyType KeyType `json:",omitempty"`
 	// JWTIssuer is the "iss" claim of JWT-SVIDs; empty leaves it out.
 	JWTIssuer string
 	// LogLevel is SPIRE's: debug, info, warn or error.
@@ -72,6 +79,19 @@ type Settings struct {
 	// UpstreamAuthority says who signs the server's own authorities.
 	UpstreamAuthority UpstreamAuthority
 }
+
+// KeyType is the type of an authority's key. The keys of workloads do not follow it:
+// their agent makes them, of P-256 (cmd/spire-agent/cli/run/run.go).
+type KeyType string
+
+// The types that a SPIRE server takes (pkg/server/plugin/keymanager/keymanager.go,
+// KeyTypeFromString).
+const (
+	RSA2048 KeyType = "rsa-2048"
+	RSA4096 KeyType = "rsa-4096"
+	ECP256  KeyType = "ec-p256"
+	ECP384  KeyType = "ec-p384"
+)
 
 // Datastore is what a SPIRE server keeps its entries and bundles in.
 type Datastore string

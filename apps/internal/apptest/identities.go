@@ -6,9 +6,11 @@
 package apptest
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -26,14 +28,30 @@ import (
 type CA struct {
 	TrustDomain spiffeid.TrustDomain
 	Root        *x509.Certificate
-	key         *ecdsa.PrivateKey
+	key         crypto.Signer
 }
 
 // NewCA returns a new authority of the trust domain called name; two of the
 // same name do not trust each other.
 func NewCA(t *testing.T, name string) *CA {
 	t.Helper()
-	ca := &CA{TrustDomain: spiffeid.RequireTrustDomainFromString(name), key: newKey(t)}
+	return newCA(t, name, newKey(t))
+}
+
+// NewRSACA is NewCA with an RSA key. The SVIDs that it issues have EC keys, as an agent
+// makes them.
+func NewRSACA(t *testing.T, name string) *CA {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newCA(t, name, key)
+}
+
+func newCA(t *testing.T, name string, key crypto.Signer) *CA {
+	t.Helper()
+	ca := &CA{TrustDomain: spiffeid.RequireTrustDomainFromString(name), key: key}
 	ca.Root = sign(t, &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "authority of " + name},
 		URIs:                  []*url.URL{ca.TrustDomain.ID().URL()},
@@ -142,7 +160,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 
 // sign returns template, for the public half of own, signed by parent's key;
 // without a parent it signs itself.
-func sign(t *testing.T, template, parent *x509.Certificate, own, signer *ecdsa.PrivateKey) *x509.Certificate {
+func sign(t *testing.T, template, parent *x509.Certificate, own, signer crypto.Signer) *x509.Certificate {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {

@@ -22,7 +22,8 @@ import (
 )
 
 func TestBothSidesKnowWhoTheOtherIsAndWhatVerifiedIt(t *testing.T) {
-	market, broker := apptest.NewCA(t, "cluster1.com"), apptest.NewCA(t, "cluster2.com")
+	// Two trust domains need not have keys of the same type.
+	market, broker := apptest.NewRSACA(t, "cluster1.com"), apptest.NewCA(t, "cluster2.com")
 	server := apptest.NewHolder(market.Issue(t, "/server"), market.Bundle(), broker.Bundle())
 	client := apptest.NewHolder(broker.Issue(t, "/client"), market.Bundle(), broker.Bundle())
 	var serverLog, clientLog apptest.Log

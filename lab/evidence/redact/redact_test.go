@@ -18,6 +18,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // key is a private key as it may turn up.
@@ -218,6 +221,7 @@ func TestLeavesWhatIsPublic(t *testing.T) {
 	for name, text := range map[string]string{
 		"certificate":          string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})),
 		"certificate in JSON":  `{"x5c":["` + base64.StdEncoding.EncodeToString(certificate) + `"]}`,
+		"bundle with RSA keys": rsaBundle(t),
 		"public key":           string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})),
 		"a log of the broker":  `time=2026-01-02T03:04:05.678Z level=INFO msg="server authenticated" spiffe_id=spiffe://cluster1.com/server serial=7a1b authority=0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c`,
 		"a volume":             "MountVolume.SetUp succeeded for volume \"kube-api-access-x7z\" (projected: token, ca)",
@@ -231,6 +235,34 @@ func TestLeavesWhatIsPublic(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rsaBundle is what the bundle endpoint of a trust domain serves whose authorities are
+// RSA.
+func rsaBundle(t *testing.T) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(7), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := spiffebundle.FromX509Authorities(spiffeid.RequireTrustDomainFromString("cluster1.com"), []*x509.Certificate{root})
+	if err := bundle.AddJWTAuthority("Bk3hV8Xv0y2oDk1n2lXkQ8b3uM4aT5zC", key.Public()); err != nil {
+		t.Fatal(err)
+	}
+	document, err := bundle.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(document)
 }
 
 // FuzzText looks for input that breaks it. A mark may stand for a few bytes.

@@ -103,6 +103,7 @@ func TestCanaries(t *testing.T) {
 		"JWK in a line":                    `got {"kty":"EC","crv":"P-256","x":"AAAA","d":"` + canary + `"}`,
 		"JWK in a string":                  `msg=` + escaped(`{"keys":[{"kty":"oct","k":"`+canary+`"}]}`),
 		"JWK, cut off":                     `got {"kty":"EC","crv":"P-256","d":"` + canary + `abcdefgh`,
+		"JWK of RSA":                       `got {"kty":"RSA","n":"AAAA","e":"AQAB","d":"` + canary + `","p":"` + canary + `","q":"` + canary + `","dp":"` + canary + `","dq":"` + canary + `","qi":"` + canary + `"}`,
 		"JWK, unquoted":                    `got map[kty:EC d:` + canary + `abcdefgh x:AAAA]`,
 		"base64 of JSON":                   "x " + base64.StdEncoding.EncodeToString([]byte(inner)) + " y",
 		"docker's login":                   `{".dockerconfigjson":"` + canary + `","auths":{"r":{"auth":"` + canary + `"}}}`,

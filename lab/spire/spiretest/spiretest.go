@@ -62,8 +62,9 @@ plugins {
 			{{.Datastore}}
 		}
 	}
-	KeyManager "memory" { plugin_data {} }
-	NodeAttestor "join_token" { plugin_data {} }
+	{{if .Keys}}KeyManager "disk" { plugin_data { keys_path = "{{.Keys}}" } }
+	{{else}}KeyManager "memory" { plugin_data {} }
+	{{end}}NodeAttestor "join_token" { plugin_data {} }
 	{{.Plugins}}
 }
 {{if .Metrics}}telemetry {
@@ -118,6 +119,8 @@ type Config struct {
 	FederatesWith string
 	// Datastore is the plugin_data of the datastore; empty is a new sqlite file.
 	Datastore string
+	// Keys is the file that keeps the server's keys; empty is its memory.
+	Keys string
 	// Plugins are further plugins.
 	Plugins string
 	// Metrics has the server show its metrics.
