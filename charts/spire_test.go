@@ -91,7 +91,7 @@ func mustRender(t *testing.T, values spire.Values) map[string]string {
 // server is that of a trust domain with everything that a lab file may ask for in the
 // plainest of labs.
 func server() *topology.Server {
-	return &topology.Server{
+	s := &topology.Server{
 		Place:   topology.Place{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}},
 		Address: netip.MustParseAddr("10.192.1.1"),
 		Domain: &topology.Domain{Name: spiffeid.RequireTrustDomainFromString("cluster1.com"), Settings: topology.Settings{
@@ -110,6 +110,8 @@ func server() *topology.Server {
 			UpstreamAuthority: topology.SelfSigned,
 		}},
 	}
+	s.Members = []*topology.Member{{Domain: s.Domain, Server: s, Place: s.Place}}
+	return s
 }
 
 // values returns those of server, once change has been made to what they
@@ -223,7 +225,11 @@ type object struct {
 	Kind     string
 	Metadata struct{ Name, Namespace string }
 	Data     map[string]string
-	Spec     struct {
+	Rules    []struct {
+		Resources, Verbs []string
+		ResourceNames    []string `yaml:"resourceNames"`
+	}
+	Spec struct {
 		Selector             map[string]any
 		VolumeClaimTemplates []struct {
 			Metadata struct{ Name string }
@@ -458,6 +464,7 @@ func TestSPIREConfigurationIsValid(t *testing.T) {
 		{"server with peers", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", peers()},
 		{"company's server", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", company()},
 		{"server with other keys", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", keyed()},
+		{"server with agents in other clusters", spiretest.ServerVariable, "ConfigMap/spire-server", "server.conf", spreadValues()},
 		{"agent", spiretest.AgentVariable, "ConfigMap/spire-agent", "agent.conf", market()},
 	}
 	for _, test := range tests {
@@ -600,7 +607,7 @@ func TestSPIREKeepsItsEntriesInPostgres(t *testing.T) {
 // no socket and no resource that a controller manager serves.
 func TestTwoReleasesShareNothingOfTheCluster(t *testing.T) {
 	second := server()
-	second.Place.Namespace, second.Class = "spire-system-2", "spire-system-2"
+	second.Place.Namespace, second.Class, second.Home().Class = "spire-system-2", "spire-system-2", "spire-system-2"
 	values := map[string]spire.Values{
 		"spire-system":   market(),
 		"spire-system-2": values(func(s *spire.Settings) { s.Server = second }),

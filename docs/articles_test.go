@@ -131,6 +131,38 @@ func TestArticles(t *testing.T) {
 			a.Run(t, "entry", "create", "-spiffeID", "spiffe://a.test/my-app", "-parentID", "spiffe://a.test/node",
 				"-selector", "k8s:cluster:cluster-a", "-selector", "k8s:agent_sa:spire-agent", "-selector", "k8s:pod_uid:a1b2", "-selector", "k8s:namespace:default")
 		}},
+		{"parent `…/k8s_psat/cluster-a/node/{{node_uid}}`", func(t *testing.T) {
+			t.Helper()
+			a.Run(t, "entry", "create", "-spiffeID", "spiffe://a.test/nobodys", "-parentID", "spiffe://a.test/spire/agent/k8s_psat/cluster-a/node/a1b2", "-selector", "k8s:ns:default")
+		}},
+		{"the Go program imports `spiffeid` and `x509svid`", func(t *testing.T) {
+			t.Helper()
+			built := func(imports string) (string, error) {
+				file := filepath.Join(t.TempDir(), "main.go")
+				text := "package main\nimport (\n" + imports + `"context"
+					"github.com/spiffe/go-spiffe/v2/workloadapi"
+				)
+				func main() {
+					source, err := workloadapi.NewX509Source(context.Background())
+					if err != nil { panic(err) }
+					defer source.Close()
+					svid, err := source.GetX509SVID()
+					if err != nil { panic(err) }
+					println(svid.ID.String())
+				}`
+				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				output, err := exec.CommandContext(t.Context(), "go", "vet", file).CombinedOutput()
+				return string(output), err
+			}
+			if output, err := built("\"github.com/spiffe/go-spiffe/v2/spiffeid\"\n\"github.com/spiffe/go-spiffe/v2/svid/x509svid\"\n"); err == nil || !strings.Contains(output, "imported and not used") {
+				t.Errorf("with both imports: %v: %s", err, output)
+			}
+			if output, err := built(""); err != nil {
+				t.Errorf("without them: %v: %s", err, output)
+			}
+		}},
 		{"`refresh_hint` in the bundle, `use: x509-svid` keys alone", func(t *testing.T) {
 			t.Helper()
 			served := served(t, a.BundleEndpoint)

@@ -207,7 +207,7 @@ func (w *world) places() map[string]string {
 				all[name.cluster+"/"+r.Name] = r.demo.Service.Address
 			}
 		}
-		if r := n.release("spire"); r != nil {
+		if r := n.server(); r != nil {
 			values, _ := r.Values.(spire.Values)
 			all["server in "+name.cluster] = values.BundleEndpoint.Address
 		}

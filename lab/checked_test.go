@@ -77,7 +77,7 @@ func TestChecked(t *testing.T) {
 	in := func(*topology.Cluster) access.Cluster { return access.Cluster{Pods: pods, Objects: objects} }
 	look := func(c topology.OwnCheck) string {
 		t.Helper()
-		lab := payments(t).Member.Cluster
+		lab := payments(t).Cluster()
 		intent := topology.Topology{
 			Name: lab.Lab, Clusters: []topology.ClusterSpec{lab.ClusterSpec},
 			TrustDomains: []topology.TrustDomainSpec{{Name: spiffeid.RequireTrustDomainFromString("cluster1.com"), Cluster: lab.Name}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/plan"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -40,6 +41,9 @@ func (u *up) contents() (*plan.Plan, error) {
 	}
 	for _, s := range u.Servers() {
 		u.makeAuthorities(c, s)
+	}
+	for _, m := range u.remote() {
+		u.admitServer(c, m)
 	}
 	for _, s := range u.Servers() {
 		u.installSPIRE(c, s)
@@ -89,7 +93,9 @@ func serverStep(s *topology.Server) plan.ID      { return plan.ID("server/" + s.
 func authoritiesStep(s *topology.Server) plan.ID { return plan.ID("authorities/" + s.Domain.String()) }
 func datastoreStep(s *topology.Server) plan.ID   { return plan.ID("datastore/" + s.Domain.String()) }
 func tidyStep(s *topology.Server) plan.ID        { return plan.ID("tidy/" + s.Domain.String()) }
-func agentsStep(s *topology.Server) plan.ID      { return plan.ID("agents/" + s.Domain.String()) }
+func kubeconfigsStep(s *topology.Server) plan.ID { return plan.ID("kubeconfigs/" + s.Domain.String()) }
+func agentsStep(m *topology.Member) plan.ID      { return plan.ID("agents/" + memberName(m)) }
+func memberStep(m *topology.Member) plan.ID      { return plan.ID("member/" + memberName(m)) }
 func federateStep(r *topology.Trust) plan.ID     { return plan.ID("federate/" + r.ID()) }
 func registerStep(w *topology.Workload) plan.ID  { return plan.ID("register/" + w.Name) }
 func deployStep(w *topology.Workload) plan.ID    { return plan.ID("deploy/" + w.Name) }
@@ -102,6 +108,14 @@ func runsStep(w *topology.Workload) plan.ID     { return plan.ID("runs/" + w.Nam
 func checkStep(w *topology.Workload) plan.ID    { return plan.ID("check/" + w.Name) }
 func presentsStep(w *topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID         { return plan.ID("kubeconfig/" + lab) }
+
+// memberName is a trust domain, with the cluster where the server is in another one.
+func memberName(m *topology.Member) string {
+	if m.Remote() {
+		return m.Domain.String() + "@" + m.Cluster().Name
+	}
+	return m.Domain.String()
+}
 
 func (u *up) lookAtOwnPrograms(c *contents) {
 	if len(u.owned()) > 0 {
@@ -128,6 +142,11 @@ func (u *up) makeAuthorities(c *contents, s *topology.Server) {
 	}
 }
 
+func (u *up) admitServer(c *contents, m *topology.Member) {
+	c.step(memberStep(m), fmt.Sprintf("access of the SPIRE server of %s to %s", m.Domain, m.Cluster().Name),
+		func(ctx context.Context) error { return u.admit(ctx, m) }, clusterStep(m.Cluster().Name))
+}
+
 func (u *up) installSPIRE(c *contents, s *topology.Server) {
 	cluster := clusterStep(s.Place.Cluster.Name)
 	after := []plan.ID{cluster}
@@ -144,10 +163,25 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 			after = append(after, authoritiesStep(r.Trusted.Server()))
 		}
 	}
+	if remote := s.Remote(); len(remote) > 0 {
+		ways := []plan.ID{cluster}
+		for _, m := range remote {
+			ways = append(ways, memberStep(m))
+		}
+		c.step(kubeconfigsStep(s), fmt.Sprintf("kubeconfigs of the SPIRE server of %s", s.Domain),
+			func(ctx context.Context) error { return u.bringKubeconfigs(ctx, s) }, ways...)
+		after = append(after, kubeconfigsStep(s))
+	}
 	c.step(serverStep(s), fmt.Sprintf("SPIRE server of %s in %s", s.Domain, s.Place.Cluster.Name),
 		func(ctx context.Context) error { return u.spireServer(ctx, s) }, after...)
-	c.step(agentsStep(s), fmt.Sprintf("SPIRE agent of %s in %s", s.Domain, s.Place.Cluster.Name),
-		func(ctx context.Context) error { return u.spireAgents(ctx, s) }, serverStep(s))
+	for _, m := range s.Members {
+		after := []plan.ID{serverStep(s)}
+		if m.Remote() {
+			after = append(after, metallbStep(s.Place.Cluster))
+		}
+		c.step(agentsStep(m), fmt.Sprintf("SPIRE agent of %s in %s", s.Domain, m.Cluster().Name),
+			func(ctx context.Context) error { return u.spireAgents(ctx, m) }, after...)
+	}
 }
 
 func (u *up) makeTrust(c *contents, r *topology.Trust) {
@@ -183,7 +217,11 @@ func (u *up) tidyUp(c *contents, s *topology.Server) {
 	for _, w := range s.Domain.Workloads() {
 		after = append(after, registerStep(w))
 	}
-	c.step(tidyStep(s), "what the lab file no longer has in "+s.Place.Cluster.Name, func(ctx context.Context) error { return u.tidy(ctx, s) }, after...)
+	var clusters []string
+	for _, m := range s.Members {
+		clusters = append(clusters, m.Cluster().Name)
+	}
+	c.step(tidyStep(s), "what the lab file no longer has in "+strings.Join(clusters, " and "), func(ctx context.Context) error { return u.tidy(ctx, s) }, after...)
 }
 
 func (u *up) lookAt(c *contents, w *topology.Workload) {

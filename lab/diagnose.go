@@ -45,6 +45,9 @@ const (
 	// Unpublished: the agents of a cluster do not find the bundle of their server when
 	// they start. The next up restores it.
 	Unpublished Cause = "unpublished bundle"
+	// ShutOut: a server does not get into another cluster of its trust domain, whose
+	// agents and workloads it has to look at. The next up restores its kubeconfig.
+	ShutOut Cause = "server shut out"
 	// Unverified: a workload, or the webhook of a controller manager, presents an
 	// X509-SVID that the bundle of its own trust domain does not verify. The next up
 	// repairs it.
@@ -180,7 +183,7 @@ func (v *visit) receives(r *topology.Trust) error {
 			continue
 		}
 		is.trusted = []*topology.Domain{r.Trusted}
-		if lacks := v.server(r.Truster).registered(is); causeOf(lacks) == NoFederatesWith {
+		if lacks := v.member(w.Member).registered(is); causeOf(lacks) == NoFederatesWith {
 			return lacks
 		}
 	}

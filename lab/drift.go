@@ -38,6 +38,16 @@ type Drift struct {
 	// Silent are the trust domains whose servers cannot be asked. What they hold
 	// without a relationship is not in Unasked.
 	Silent []string `json:"silent,omitempty"`
+	// Published has one for each cluster of those trust domains that have several.
+	Published []PublishedBundle `json:"published,omitempty"`
+}
+
+// PublishedBundle is how what the agents of a cluster start with stands to the bundle of
+// their server.
+type PublishedBundle struct {
+	Health
+	TrustDomain string `json:"trustDomain"`
+	Cluster     string `json:"cluster"`
 }
 
 // HeldBundle is how the bundle that one trust domain holds of another stands to
@@ -136,6 +146,7 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 		defer cancel()
 		drift.Held[i] = v.held(ctx, v.Trusts[i], served[v.Trusts[i].Trusted.Server()], drift.At)
 	})
+	drift.Published = v.publications(ctx)
 	if ctx.Err() != nil {
 		// What was asked last did not get to answer.
 		return Drift{}, context.Cause(ctx)
@@ -143,7 +154,33 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 	for _, h := range drift.Held {
 		drift.Well = drift.Well && h.Well
 	}
+	for _, p := range drift.Published {
+		drift.Well = drift.Well && p.Well
+	}
 	return drift, nil
+}
+
+// publications looks at what agents start with in trust domains over several clusters.
+func (v *visit) publications(ctx context.Context) (all []PublishedBundle) {
+	for _, s := range v.Servers() {
+		for _, m := range s.Members {
+			if len(s.Members) == 1 {
+				continue
+			}
+			a, c := v.servers[s], v.clusters[m.Cluster()]
+			var err error
+			switch {
+			case a.silent != nil:
+				err = fmt.Errorf("the server of %s does not answer", s.Domain)
+			case !c.answers():
+				err = fmt.Errorf("cluster %s does not answer", m.Cluster().Name)
+			default:
+				err = a.published(ctx, c.in.Objects, m.Place)
+			}
+			all = append(all, PublishedBundle{health(err), s.Domain.String(), m.Cluster().Name})
+		}
+	}
+	return all
 }
 
 // served is what a bundle endpoint serves.

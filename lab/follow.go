@@ -70,6 +70,25 @@ func readAll(ctx context.Context, objects access.Objects) ([]spire.FederatedTrus
 	return all, err
 }
 
+// idle lists those of a cluster without a server that a member answers for. Where there is
+// a server, its first one answers for what nobody serves.
+func idle(ctx context.Context, in access.Objects, m *topology.Member) (remarks []ResourceStatus, err error) {
+	if len(m.Cluster().Servers) > 0 {
+		return nil, nil
+	}
+	all, err := readAll(ctx, in)
+	for _, x := range all {
+		if spire.Registers(m, x.Spec.ClassName) {
+			remarks = append(remarks, ResourceStatus{
+				Cluster: m.Cluster().Name, Kind: spire.FederatedTrustDomainKind, Name: x.Metadata.Name,
+				Problem: fmt.Sprintf("the controller manager of %s makes no relationships in cluster %s: write it into cluster %s, where the SPIRE server is",
+					m.Domain, m.Cluster().Name, m.Server.Place.Cluster.Name),
+			})
+		}
+	}
+	return remarks, err
+}
+
 // unmade says why there is no relationship with a trust domain, in words that
 // follow others; empty where no resource stands for it.
 func (r federated) unmade(trusted spiffeid.TrustDomain) string {

@@ -31,19 +31,22 @@ func (d *Driver) ServerLogs(ctx context.Context, of *topology.Server, container 
 	return in.Terminals.Logs(ctx, of.Place.Namespace, spire.ServerPod, container, o, out)
 }
 
-// ServerContainers returns the containers in the pod of a server whose bundle endpoint
-// has this profile, that of the server first.
-func ServerContainers(profile topology.EndpointProfile) []string {
-	all := []string{spire.ServerContainer, spire.ControllerManagerContainer}
-	if profile == topology.HTTPSWeb {
+// ServerContainers returns the containers in the pod of a server, that of the server
+// first.
+func ServerContainers(s *topology.Server) []string {
+	all := []string{spire.ServerContainer}
+	for _, m := range s.Members {
+		all = append(all, spire.ManagerContainer(m))
+	}
+	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb {
 		all = append(all, servingCert)
 	}
 	return all
 }
 
-// AgentLogs copies the log of the agent of a server, whether it is ready or not.
-func (d *Driver) AgentLogs(ctx context.Context, of *topology.Server, o access.LogOptions, out io.Writer) error {
-	in, err := d.reach(ctx, of.Place.Cluster)
+// AgentLogs copies the log of the agent of a member, whether it is ready or not.
+func (d *Driver) AgentLogs(ctx context.Context, of *topology.Member, o access.LogOptions, out io.Writer) error {
+	in, err := d.reach(ctx, of.Cluster())
 	if err != nil {
 		return err
 	}
@@ -53,7 +56,7 @@ func (d *Driver) AgentLogs(ctx context.Context, of *topology.Server, o access.Lo
 		return err
 	}
 	if len(pods) == 0 {
-		return fmt.Errorf("read log of the agent of %s: cluster %s has no pod of it", of.Domain, of.Place.Cluster.Name)
+		return fmt.Errorf("read log of the agent of %s: cluster %s has no pod of it", of.Domain, of.Cluster().Name)
 	}
 	// While one pod replaces another there are two for a moment: either will do.
 	return in.Terminals.Logs(ctx, of.Place.Namespace, slices.Max(pods), spire.AgentDaemonSet, o, out)

@@ -74,7 +74,7 @@ func TestInside(t *testing.T) {
 			return d.ServerLogs(t.Context(), market, "serving-cert", o, out)
 		},
 		"market spire-system/spire-agent-x spire-agent, follow true, since 1m0s": func(out io.Writer) error {
-			return d.AgentLogs(t.Context(), market, o, out)
+			return d.AgentLogs(t.Context(), market.Home(), o, out)
 		},
 	} {
 		var out strings.Builder
@@ -84,7 +84,7 @@ func TestInside(t *testing.T) {
 	}
 
 	agents = nil
-	if err := d.AgentLogs(t.Context(), market, o, io.Discard); err == nil ||
+	if err := d.AgentLogs(t.Context(), market.Home(), o, io.Discard); err == nil ||
 		err.Error() != "read log of the agent of cluster1.com: cluster market has no pod of it" {
 		t.Errorf("without an agent: error %v", err)
 	}
@@ -97,12 +97,16 @@ func TestInside(t *testing.T) {
 			t.Errorf("error %v, want %s", err, what)
 		}
 	}
-	for profile, want := range map[topology.EndpointProfile]string{
-		topology.HTTPSWeb:    "spire-server spire-controller-manager serving-cert",
-		topology.HTTPSSPIFFE: "spire-server spire-controller-manager",
+	for _, tt := range []struct {
+		server *topology.Server
+		want   string
+	}{
+		{market, "spire-server spire-controller-manager"},
+		{resolved(t, enterprise(t)).Domains[2].Server(), "spire-server spire-controller-manager serving-cert"},
+		{resolved(t, spread(t)).Domains[0].Server(), "spire-server spire-controller-manager manager-b"},
 	} {
-		if got := strings.Join(lab.ServerContainers(profile), " "); got != want {
-			t.Errorf("%s: containers %s, want %s", profile, got, want)
+		if got := strings.Join(lab.ServerContainers(tt.server), " "); got != tt.want {
+			t.Errorf("%s: containers %s, want %s", tt.server.Domain, got, tt.want)
 		}
 	}
 }

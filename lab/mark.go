@@ -133,8 +133,11 @@ func (m memory) has(cluster string) bool {
 // gather puts together what clusters tell that the lab is meant to be. Each is
 // believed about itself, since the others may have been changed since; of one
 // that does not tell, another may know.
+//
+// A trust domain of which no cluster tells where its server was has the zero value
+// there: that cluster is gone.
 func gather(lab string, told []memory) topology.Topology {
-	before := topology.Topology{Name: lab}
+	before := gathered{topology.Topology{Name: lab}}
 	for _, m := range told {
 		source, cluster := m, m.node.Cluster
 		for _, other := range told {
@@ -148,9 +151,7 @@ func gather(lab string, told []memory) topology.Topology {
 			}
 		}
 		for _, td := range source.intent.TrustDomains {
-			if td.Cluster == cluster {
-				before.TrustDomains = append(before.TrustDomains, td)
-			}
+			before.gatherDomain(td, cluster)
 		}
 		for _, w := range source.intent.Workloads {
 			if w.Cluster == cluster {
@@ -158,5 +159,32 @@ func gather(lab string, told []memory) topology.Topology {
 			}
 		}
 	}
-	return before
+	return before.Topology
+}
+
+// gathered is what clusters tell, as far as they have been asked.
+type gathered struct{ topology.Topology }
+
+// gatherDomain adds what a cluster says of itself as one of a trust domain's.
+func (g *gathered) gatherDomain(td topology.TrustDomainSpec, cluster string) {
+	var members []topology.MemberSpec
+	for _, m := range td.Members {
+		if m.Cluster == cluster {
+			members = append(members, m)
+		}
+	}
+	if td.Cluster != cluster && members == nil {
+		return
+	}
+	i := slices.IndexFunc(g.TrustDomains, func(other topology.TrustDomainSpec) bool { return other.Name == td.Name })
+	if i < 0 {
+		i = len(g.TrustDomains)
+		g.TrustDomains = append(g.TrustDomains, topology.TrustDomainSpec{Name: td.Name})
+	}
+	is := &g.TrustDomains[i]
+	members = append(is.Members, members...)
+	if td.Cluster == cluster {
+		*is = td
+	}
+	is.Members = members
 }

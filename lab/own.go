@@ -158,7 +158,7 @@ func imagesOf(spec map[string]any) (names []string) {
 // calls: each entry can be a variable of the environment.
 func peers(w *topology.Workload) any {
 	data := map[string]string{
-		"SPIFFE_ENDPOINT_SOCKET": "unix://" + spire.SocketDir(w.Member.Server) + "/spire-agent.sock",
+		"SPIFFE_ENDPOINT_SOCKET": "unix://" + spire.SocketDir(w.Member) + "/spire-agent.sock",
 		"SPIFFE_ID":              w.ID.String(),
 	}
 	for _, to := range w.Calls {

@@ -34,6 +34,9 @@ type Parts struct {
 	Labs func(context.Context) ([]Found, error)
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
 	Connect func(kubeconfig []byte) (access.Cluster, error)
+	// NetworkAPI returns the URL of a cluster's API on the lab's network, as pods of
+	// other clusters reach it. It stays the same when the node starts again.
+	NetworkAPI func(lab, cluster string) string
 	// Watchers returns nil when the kernel lets that many clusters watch their
 	// files; clusters that run are among them.
 	Watchers func(clusters int) error

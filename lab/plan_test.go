@@ -45,6 +45,7 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	intents["payments"] = own.Topology
+	intents["spread"] = spread(t)
 	for _, preset := range config.Presets() {
 		intents[preset] = presetOf(t, preset)
 	}
@@ -61,6 +62,25 @@ func TestPlan(t *testing.T) {
 			}
 		}
 		golden(t, "plan-"+name+".txt", b.String())
+	}
+}
+
+// TestLabFilesOfGuides: the suite brings them up, and that takes its time.
+func TestLabFilesOfGuides(t *testing.T) {
+	for _, pattern := range []string{"../docs/guides/*.yaml", "../docs/guides/*/lab.yaml"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("%s: error %v, found %v", pattern, err, paths)
+		}
+		for _, path := range paths {
+			opened, err := config.For(demo.Apps()).Open(path)
+			if err == nil {
+				_, err = (&lab.Driver{}).Plan(opened.Topology)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -16,13 +17,13 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// published returns nil when a server's agents find the X.509 authorities of this
+// published returns nil when the agents in a place find the X.509 authorities of this
 // bundle, that of their server.
-func published(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) error {
+func published(ctx context.Context, objects access.Objects, p topology.Place, bundle *spiffebundle.Bundle) error {
 	var is struct {
 		Data map[string]string `json:"data"`
 	}
-	there, err := site.Objects.Object(ctx, configMapKey(site.Place, spire.BundleConfigMap), &is)
+	there, err := objects.Object(ctx, configMapKey(p, spire.BundleConfigMap), &is)
 	if err != nil {
 		return err
 	}
@@ -48,10 +49,10 @@ func published(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) err
 
 // published asks once more where the two differ: the server publishes a new
 // authority right after it has it.
-func (a *asked) published(ctx context.Context) error {
+func (a *asked) published(ctx context.Context, in access.Objects, p topology.Place) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	err := published(ctx, a.site, a.bundle)
+	err := published(ctx, in, p, a.bundle)
 	if causeOf(err) != Unpublished {
 		return err
 	}
@@ -61,30 +62,35 @@ func (a *asked) published(ctx context.Context) error {
 	}
 	bundle, err := a.site.API.Bundle(ctx)
 	if err == nil {
-		err = published(ctx, a.site, bundle)
+		err = published(ctx, in, p, bundle)
 	}
 	return err
 }
 
 // publish restores what agents start with. Those that have hung because it was missing
 // start again: the kubelet would look only up to two minutes later.
-func (u *up) publish(ctx context.Context, site *Site) error {
-	bundle, err := site.API.Bundle(ctx)
+func (u *up) publish(ctx context.Context, m *topology.Member) error {
+	in := u.in(m.Cluster())
+	bundle, err := u.site(m.Server).API.Bundle(ctx)
 	if err != nil {
 		return err
 	}
-	err = published(ctx, site, bundle)
+	err = published(ctx, in.Objects, m.Place, bundle)
 	if causeOf(err) != Unpublished {
 		return err
 	}
 	plan.Did(ctx)
-	if _, err := site.Objects.Apply(ctx, bundleObject(site.Place, bundle.X509Authorities())); err != nil {
+	object := bundleObject(m.Place, bundle.X509Authorities())
+	if m.Remote() {
+		object = access.As{Manager: spire.BundlePublisher, Object: object}
+	}
+	if _, err := in.Objects.Apply(ctx, object); err != nil {
 		return err
 	}
-	if site.Pods.Ready(ctx, AgentKey(site.Place)) == nil {
+	if in.Pods.Ready(ctx, AgentKey(m.Place)) == nil {
 		return nil
 	}
-	return u.renewAgents(ctx, site.Server)
+	return u.renewAgents(ctx, m)
 }
 
 func bundleObject(p topology.Place, authorities []*x509.Certificate) any {

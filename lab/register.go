@@ -72,7 +72,9 @@ func registrationBound() time.Duration {
 // awaited is a wait for a workload that needs its identity.
 type awaited struct {
 	*topology.Workload
+	// site is its server, in its cluster.
 	site *Site
+	in   access.Cluster
 	// began is when it was first looked at, and outranked since when something
 	// outranks its registration; zero while nothing does.
 	began, outranked time.Time
@@ -83,11 +85,11 @@ type awaited struct {
 // what is wrong with the registration. Once something has outranked that for longer
 // than a change needs to take effect, waiting does not help.
 func (a *awaited) registered(ctx context.Context, seen error) error {
-	all, err := readRegistry(ctx, a.site)
+	all, err := readRegistry(ctx, a.site, a.in.Objects, a.Member)
 	if err != nil {
 		return errors.Join(seen, err)
 	}
-	is := identify(ctx, a.site.Objects, a.Workload)
+	is := identify(ctx, a.in.Objects, a.Workload)
 	if is.unseen != nil {
 		return errors.Join(seen, is.unseen)
 	}
@@ -114,9 +116,9 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 // runs waits until a workload runs, which it does once it has its identity. Why it has
 // none is looked at when that takes longer than it should.
 func (u *up) runs(ctx context.Context, w *topology.Workload) error {
-	a := &awaited{Workload: w, site: u.site(w.Member.Server), began: time.Now()}
+	a := &awaited{Workload: w, site: u.site(w.Member.Server), in: u.in(w.Cluster()), began: time.Now()}
 	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
-		err := ready(ctx, u.in(w.Cluster()), w)
+		err := ready(ctx, a.in, w)
 		if err != nil && time.Since(a.began) > registrationBound() {
 			err = a.registered(ctx, err)
 		}

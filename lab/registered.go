@@ -16,14 +16,19 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// registry is what decides on who gets which identity of a trust domain, as its
-// server and its cluster have it.
-type registry struct {
-	server  *topology.Server
+// told is what a server says about who gets which identity.
+type told struct {
 	held    map[spiffeid.TrustDomain]*spiffebundle.Bundle
 	agents  []spire.Agent
 	entries []spire.Entry
-	// resources are those that the server answers for.
+}
+
+// registry is what decides on who gets which identity in a member, as the server and
+// the member's cluster have it.
+type registry struct {
+	told
+	member *topology.Member
+	// resources are those that the member answers for.
 	resources []registrar
 }
 
@@ -98,32 +103,39 @@ func (s labelSelector) maySelect(labels map[string]string) bool {
 	return true
 }
 
-// readRegistry asks a server and looks at its cluster.
-func readRegistry(ctx context.Context, site *Site) (registry, error) {
-	r := registry{server: site.Server, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
-	var errs [4]error
-	var held []*spiffebundle.Bundle
-	held, errs[0] = site.API.HeldBundles(ctx)
-	for _, b := range held {
-		r.held[b.TrustDomain()] = b
-	}
-	r.agents, errs[1] = site.API.Agents(ctx)
-	r.entries, errs[2] = site.API.Entries(ctx)
-	r.resources, errs[3] = registrars(ctx, site.Objects)
-	r.resources = slices.DeleteFunc(r.resources, func(x registrar) bool { return !spire.Answers(site.Server, x.Spec.ClassName) })
+// readRegistry asks the server of a member and looks at the member's cluster.
+func readRegistry(ctx context.Context, site *Site, in access.Objects, m *topology.Member) (registry, error) {
+	r := registry{member: m}
+	var errs [2]error
+	r.told, errs[0] = readTold(ctx, site.API)
+	r.resources, errs[1] = registrars(ctx, in, m)
 	return r, errors.Join(errs[:]...)
 }
 
-// registrars reads the resources of a cluster that entries are made of.
-func registrars(ctx context.Context, objects access.Objects) (all []registrar, err error) {
+// readTold asks a server.
+func readTold(ctx context.Context, api *spire.Server) (told, error) {
+	t := told{held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+	var errs [3]error
+	var held []*spiffebundle.Bundle
+	held, errs[0] = api.HeldBundles(ctx)
+	for _, b := range held {
+		t.held[b.TrustDomain()] = b
+	}
+	t.agents, errs[1] = api.Agents(ctx)
+	t.entries, errs[2] = api.Entries(ctx)
+	return t, errors.Join(errs[:]...)
+}
+
+// registrars reads the resources that entries are made of and that a member answers for.
+func registrars(ctx context.Context, in access.Objects, m *topology.Member) (all []registrar, err error) {
 	for _, kind := range []string{clusterSPIFFEID, clusterStaticEntry} {
 		var some []registrar
-		if err := objects.List(ctx, access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}, nil, &some); err != nil {
+		if err := in.List(ctx, access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}, nil, &some); err != nil {
 			return nil, err
 		}
 		all = append(all, some...)
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(x registrar) bool { return !spire.Registers(m, x.Spec.ClassName) }), nil
 }
 
 // podsOf reads the pods of a workload that are not about to go.
@@ -139,11 +151,17 @@ func podsOf(ctx context.Context, objects access.Objects, w *topology.Workload) (
 // nobody gets any, which is what has to be said then: it returns those that fit.
 func (r registry) given(pod spire.Pod) []spire.Entry {
 	entries := slices.Clone(r.entries)
-	if len(r.agents) > 0 {
-		entries = spire.Authorized(r.server.Domain.Name, r.agents, entries)
+	if agents := slices.DeleteFunc(slices.Clone(r.agents), r.elsewhere); len(agents) > 0 {
+		entries = spire.Authorized(r.member.Domain.Name, agents, entries)
 	}
 	selectors := pod.Selectors()
 	return slices.DeleteFunc(entries, func(e spire.Entry) bool { return !e.Matches(selectors) })
+}
+
+// elsewhere reports whether an agent is of another member of the same server.
+func (r registry) elsewhere(a spire.Agent) bool {
+	in := spire.AttestedIn(a.ID)
+	return in != r.member.Cluster().Name && slices.ContainsFunc(r.member.Server.Members, func(m *topology.Member) bool { return m.Cluster().Name == in })
 }
 
 // identified is a workload with the trust domains whose bundles it is to receive, and
@@ -232,8 +250,11 @@ func (r registry) failure(x registrar) string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	switch {
-	case x.Spec.ClassName != r.server.Class:
+	case x.Spec.ClassName != r.member.Class:
 		return (&spire.UnservedClassError{Class: x.Spec.ClassName}).Error()
+	case x.Kind == clusterStaticEntry && r.member.Remote():
+		return fmt.Sprintf("the controller manager of %s makes no entries of this kind in cluster %s: write it into cluster %s, where the SPIRE server is",
+			r.member.Domain, r.member.Cluster().Name, r.member.Server.Place.Cluster.Name)
 	case x.Kind == clusterStaticEntry && fault(x) != "":
 		return "the controller manager cannot make an entry of it: " + fault(x)
 	case x.Status == nil:
@@ -283,7 +304,7 @@ func (r registry) refusal(x registrar) string {
 	var missing []string
 	for _, name := range x.Spec.FederatesWith {
 		td, err := spiffeid.TrustDomainFromString(name)
-		if err != nil || td != r.server.Domain.Name && r.held[td] == nil {
+		if err != nil || td != r.member.Domain.Name && r.held[td] == nil {
 			missing = append(missing, name)
 		}
 	}
@@ -323,7 +344,7 @@ func (x registrar) renders(e spire.Entry, pod spire.Pod) bool {
 // makes reports whether an entry that a pod gets may come of a resource. An entry
 // does not name its resource.
 func (r registry) makes(x registrar, e spire.Entry, pod spire.Pod) bool {
-	return x.Spec.ClassName == r.server.Class && (x.madeStatic(e) || x.renders(e, pod))
+	return x.Spec.ClassName == r.member.Class && (x.madeStatic(e) || x.renders(e, pod))
 }
 
 // makers names the resources, other than those of the lab, that ask for an identity
@@ -333,7 +354,7 @@ func (r registry) makers(pod spire.Pod, id spiffeid.ID) string {
 	var names []string
 	for _, x := range r.resources {
 		made := slices.ContainsFunc(r.given(pod), func(e spire.Entry) bool { return e.SPIFFEID == id && x.madeStatic(e) })
-		if !x.owned() && x.Spec.ClassName == r.server.Class && (made || x.renders(wanted, pod)) {
+		if !x.owned() && x.Spec.ClassName == r.member.Class && (made || x.renders(wanted, pod)) {
 			names = append(names, x.String())
 		}
 	}

@@ -36,7 +36,7 @@ func TestStatusNamesResources(t *testing.T) {
 	static := func(id, parent string, selectors ...string) map[string]any {
 		return map[string]any{"spiffeID": id, "parentID": parent, "selectors": selectors}
 	}
-	agent := "spiffe://cluster2.com/spire/agent/k8s_psat/node"
+	agent := "spiffe://cluster2.com/spire/agent/k8s_psat/broker/node"
 	rendered := map[string]any{"rendered": true}
 	const second = `it gives workload broker-webapp one more identity, spiffe://cluster2.com/ns/demo/sa/client-service-account; the demo programs present the one with the hint "fedlab"`
 	for name, tt := range map[string]struct {
@@ -201,9 +201,10 @@ func (n *node) outrank() {
 // spillBundle has something else stand where agents look for the bundle they start
 // with.
 func (n *node) spillBundle(text string) {
-	object := decode[map[string]any](n.objects[bundleKey])
+	object := decode[map[string]any](n.objects[bundleKey(topology.ServerNamespace)])
 	object["data"] = map[string]any{spire.SecretBundle: text}
-	n.objects[bundleKey] = string(encode(object))
+	n.objects[bundleKey(topology.ServerNamespace)] = string(encode(object))
+	delete(n.managers, bundleKey(topology.ServerNamespace))
 }
 
 // TestUpRestoresWhatWasEmptied: what is written once and was taken away comes back,
@@ -213,7 +214,7 @@ func TestUpRestoresWhatWasEmptied(t *testing.T) {
 	market := nodeName{"quotes", "market"}
 	for name, spoil := range map[string]func(n *node){
 		"the published bundle":                      func(n *node) { n.spillBundle("") },
-		"the published bundle, and its ConfigMap":   func(n *node) { delete(n.objects, bundleKey) },
+		"the published bundle, and its ConfigMap":   func(n *node) { delete(n.objects, bundleKey(topology.ServerNamespace)) },
 		"the published bundle, and an agent starts": func(n *node) { n.spillBundle(""); n.spire.hung = true },
 		"a class in a registration of the lab":      func(n *node) { n.classify("stock-quotes") },
 	} {

@@ -16,7 +16,7 @@ func ServerKey(p topology.Place) access.ObjectKey {
 	return access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: p.Namespace, Name: spire.ServerStatefulSet}
 }
 
-// AgentKey returns what the agents of a SPIRE server run as.
+// AgentKey returns what the agents of a member run as.
 func AgentKey(p topology.Place) access.ObjectKey {
 	return access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: p.Namespace, Name: spire.AgentDaemonSet}
 }
@@ -53,15 +53,17 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	install := func() (bool, error) {
 		return in.Releases.Apply(ctx, access.Release{Name: spireRelease, Namespace: s.Place.Namespace, Chart: "spire", Values: values})
 	}
+	was, err := statefulSetOf(ctx, in.Objects, s)
+	if err != nil {
+		return err
+	}
 	// An agent hangs until the server has published a bundle, and kubelet looks for
 	// that less and less often. Where the server first waits for its PostgreSQL, new
 	// agents come after the bundle.
 	if s.Domain.Datastore == topology.Postgres {
-		there, err := in.Objects.Object(ctx, AgentKey(s.Place), new(struct{}))
-		if err != nil {
+		if values.WithoutAgents, err = lacksAgents(ctx, in.Objects, s.Home()); err != nil {
 			return err
 		}
-		values.WithoutAgents = !there
 	}
 	changed, err := install()
 	if err != nil {
@@ -70,10 +72,15 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	if applied || loaded || changed {
 		plan.Did(ctx)
 	}
+	if was.unready() {
+		if err := replaceStuck(ctx, in.Objects, s); err != nil {
+			return err
+		}
+	}
 	if err := u.connect(ctx, s); err != nil {
 		return err
 	}
-	if err := u.publish(ctx, u.site(s)); err != nil {
+	if err := u.publish(ctx, s.Home()); err != nil {
 		return err
 	}
 	if values.WithoutAgents {
@@ -91,6 +98,63 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		err = u.connect(ctx, s)
 	}
 	return err
+}
+
+// lacksAgents reports whether a member has no agents yet. One that is there before its
+// server has published a bundle hangs, and kubelet looks for the bundle less and less often:
+// so new agents come after it.
+func lacksAgents(ctx context.Context, in access.Objects, m *topology.Member) (bool, error) {
+	there, err := in.Object(ctx, AgentKey(m.Place), new(struct{}))
+	return !there, err
+}
+
+// statefulSet is what Kubernetes says of that of a server.
+type statefulSet struct {
+	Metadata struct {
+		Generation int64 `json:"generation"`
+	} `json:"metadata"`
+	Status struct {
+		ObservedGeneration int64  `json:"observedGeneration"`
+		UpdateRevision     string `json:"updateRevision"`
+		Replicas           int    `json:"replicas"`
+		ReadyReplicas      int    `json:"readyReplicas"`
+	} `json:"status"`
+}
+
+// unready reports whether there is a pod that is not ready.
+func (s statefulSet) unready() bool { return s.Status.ReadyReplicas < s.Status.Replicas }
+
+func statefulSetOf(ctx context.Context, in access.Objects, s *topology.Server) (is statefulSet, err error) {
+	_, err = in.Object(ctx, ServerKey(s.Place), &is)
+	return is, err
+}
+
+// replaceStuck deletes the pod of a server that was not ready, if it is of an older version
+// now. A StatefulSet replaces no such pod by itself (kubernetes/kubernetes issue 67250), and
+// the pod is not ready while the controller manager of another cluster is not.
+func replaceStuck(ctx context.Context, in access.Objects, s *topology.Server) error {
+	var set statefulSet
+	err := wait(ctx, apiBound, check.Check{Name: "Kubernetes acts on the newest version of the SPIRE server", Probe: func(ctx context.Context) (err error) {
+		if set, err = statefulSetOf(ctx, in, s); err == nil && set.Status.ObservedGeneration < set.Metadata.Generation {
+			err = fmt.Errorf("it has acted on version %d of %d", set.Status.ObservedGeneration, set.Metadata.Generation)
+		}
+		return err
+	}})
+	if err != nil {
+		return err
+	}
+	var pod struct {
+		Metadata struct {
+			Labels            map[string]string `json:"labels"`
+			DeletionTimestamp string            `json:"deletionTimestamp"`
+		} `json:"metadata"`
+	}
+	there, err := in.Object(ctx, serverPodKey(s.Place), &pod)
+	if err != nil || !there || pod.Metadata.DeletionTimestamp != "" || pod.Metadata.Labels["controller-revision-hash"] == set.Status.UpdateRevision {
+		return err
+	}
+	plan.Did(ctx)
+	return in.Delete(ctx, serverPodKey(s.Place))
 }
 
 // connect waits until a server runs, and connects to it, also where there is a
@@ -134,7 +198,7 @@ func (u *up) serverSettings(s *topology.Server) spire.Settings {
 	settings := spire.Settings{Server: s, Images: spire.Images{
 		Server: u.images.SPIREServer, Agent: u.images.SPIREAgent, ControllerManager: u.images.SPIREControllerManager,
 		ServingCert: u.images.Demos[servingCert], Postgres: u.images.Demos[postgres],
-	}}
+	}, Kubeconfigs: u.kubeconfigsFor(s)}
 	for _, r := range s.Domain.Trusts {
 		if r.Mode != topology.Manual && r.Profile == topology.HTTPSWeb {
 			settings.WebRoots = append(settings.WebRoots, u.webRoot(r.Trusted.Server()))
@@ -146,8 +210,11 @@ func (u *up) serverSettings(s *topology.Server) spire.Settings {
 	return settings
 }
 
-func (u *up) spireAgents(ctx context.Context, s *topology.Server) error {
+func (u *up) spireAgents(ctx context.Context, m *topology.Member) error {
+	if m.Remote() {
+		return u.attend(ctx, m)
+	}
 	return wait(ctx, rolloutBound, check.Check{Name: "the SPIRE agent runs", Probe: func(ctx context.Context) error {
-		return u.in(s.Place.Cluster).Pods.Ready(ctx, AgentKey(s.Place))
+		return u.in(m.Cluster()).Pods.Ready(ctx, AgentKey(m.Place))
 	}})
 }

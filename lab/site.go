@@ -36,15 +36,15 @@ func (s *Site) Presented(ctx context.Context, port int) ([]*x509.Certificate, er
 	return pki.Presented(ctx, conn)
 }
 
-// RestartAgents deletes the pods of the server's agents. Those that come in their
-// place attest again, and ask for all SVIDs again.
-func (s *Site) RestartAgents(ctx context.Context) error {
-	pod := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: s.Place.Namespace}
-	names, err := s.Objects.Named(ctx, pod, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
+// RestartAgents deletes the pods of the agents of a member, whose cluster in leads to.
+// Those that come in their place attest again, and ask for all SVIDs again.
+func RestartAgents(ctx context.Context, in access.Objects, m *topology.Member) error {
+	pod := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: m.Place.Namespace}
+	names, err := in.Named(ctx, pod, map[string]string{spire.ProgramLabel: spire.AgentDaemonSet})
 	for _, name := range names {
 		if err == nil {
 			pod.Name = name
-			err = s.Objects.Delete(ctx, pod)
+			err = in.Delete(ctx, pod)
 		}
 	}
 	return err

@@ -68,7 +68,8 @@ type ClusterStatus struct {
 // TrustDomainStatus is one trust domain: its server and its agents.
 type TrustDomainStatus struct {
 	Health
-	Name           string `json:"name"`
+	Name string `json:"name"`
+	// Cluster is that of the server.
 	Cluster        string `json:"cluster"`
 	BundleEndpoint string `json:"bundleEndpoint,omitempty"`
 	// EndpointID is the SPIFFE ID that the endpoint shows; empty for one that
@@ -85,6 +86,17 @@ type TrustDomainStatus struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// Cause names what is wrong, where it has a name.
 	Cause Cause `json:"cause,omitempty"`
+	// Members are all clusters of the trust domain, where it has several.
+	Members []MemberStatus `json:"members,omitempty"`
+}
+
+// MemberStatus is one of several clusters of a trust domain: what its agents start
+// with, and whether they have attested to the server.
+type MemberStatus struct {
+	Health
+	Cluster string `json:"cluster"`
+	// Agents counts those that have attested and may ask for identities.
+	Agents int `json:"agents"`
 }
 
 // RelationshipStatus is one direction of federation.

@@ -222,7 +222,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 			[]string{`cluster1.com: the webhook of its controller manager: it presents an X509-SVID that the bundle of cluster1.com does not verify (x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority (possibly because of "x509: ECDSA verification failure" while trying to verify candidate authority certificate "cluster1.com")): the next up starts the pod of the server again, and that replaces it`},
 		},
 		"the published bundle is gone": {
-			func(w *world) { delete(w.nodes[market].objects, bundleKey) },
+			func(w *world) { delete(w.nodes[market].objects, bundleKey(topology.ServerNamespace)) },
 			[]string{"cluster1.com: " + unpublished + "is not there: the next up restores it"},
 		},
 		"the published bundle is empty, and an agent waits for it": {
@@ -243,7 +243,7 @@ func TestStatusOfABrokenLab(t *testing.T) {
 		"the published bundle comes a little later": {
 			func(w *world) {
 				server := w.nodes[market].spire
-				delete(w.nodes[market].objects, bundleKey)
+				delete(w.nodes[market].objects, bundleKey(topology.ServerNamespace))
 				time.AfterFunc(federation.EndpointBound()/2, func() {
 					w.mu.Lock()
 					defer w.mu.Unlock()

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -313,36 +316,56 @@ func halfMade(err error) bool {
 // peers have it in their relationships.
 func immutable(before topology.Topology, asked *topology.Graph) (differences []string) {
 	for _, was := range before.TrustDomains {
-		is := inPlaceOf(was, asked)
-		if is == nil {
-			continue // it goes
-		}
-		for _, c := range []struct{ what, was, is, why string }{
-			{"trust domain", was.Name.Name(), is.String(), "every identity in it would be another"},
-			{"bundleEndpoint.profile", string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more"},
-			{"datastore", string(was.Datastore), string(is.Datastore), "entries and bundles would stay behind in the old one"},
-			{"upstreamAuthority", string(was.UpstreamAuthority), string(is.UpstreamAuthority), "the authorities that peers hold would end at once"},
-		} {
-			if c.was != c.is {
+		setting := func(what, cluster, was, is, why string) {
+			if was != is {
 				differences = append(differences, fmt.Sprintf("the %s of cluster %s is %s, and the file asks for %s; it cannot be changed once it is set: %s",
-					c.what, was.Cluster, c.was, c.is, c.why))
+					what, cluster, was, is, why))
 			}
+		}
+		const identities = "every identity in it would be another"
+		moved := ""
+		if is := inPlaceOf(was.Name, was.Cluster, was.Slot, asked); is != nil {
+			setting("trust domain", was.Cluster, was.Name.Name(), is.Domain.String(), identities)
+			if is.Domain.Name == was.Name && is.Remote() {
+				moved = is.Server.Place.Cluster.Name
+			}
+			is := is.Domain.Settings
+			setting("bundleEndpoint.profile", was.Cluster, string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more")
+			setting("datastore", was.Cluster, string(was.Datastore), string(is.Datastore), "entries and bundles would stay behind in the old one")
+			setting("upstreamAuthority", was.Cluster, string(was.UpstreamAuthority), string(is.UpstreamAuthority), "the authorities that peers hold would end at once")
+		}
+		for _, m := range was.Members {
+			is := inPlaceOf(was.Name, m.Cluster, m.Slot, asked)
+			if is == nil {
+				continue // it goes
+			}
+			setting("trust domain", m.Cluster, was.Name.Name(), is.Domain.String(), identities)
+			if is.Domain.Name == was.Name && !is.Remote() {
+				moved = m.Cluster
+			}
+		}
+		if moved != "" {
+			differences = append(differences, fmt.Sprintf("the SPIRE server of trust domain %s is in cluster %s, and the file asks for it in cluster %s; it cannot be moved: agents and peers know it by its keys",
+				was.Name.Name(), cmp.Or(was.Cluster, "one that is gone"), moved))
 		}
 	}
 	return differences
 }
 
-// inPlaceOf returns what the file asks for of a trust domain that was before: itself, or
-// the one that would take its place; nil where the trust domain goes and nobody does.
-func inPlaceOf(was topology.TrustDomainSpec, asked *topology.Graph) *topology.Domain {
-	var taker *topology.Domain
-	for _, s := range asked.Servers() {
-		switch {
-		case s.Place.Cluster.Name != was.Cluster:
-		case s.Domain.Name == was.Name:
-			return s.Domain
-		case s.Place.Namespace == was.Namespace():
-			taker = s.Domain
+// inPlaceOf returns what the file asks for of a trust domain that was in a slot of a
+// cluster: itself there, or the one that would take its place; nil where the trust domain
+// goes and nobody does.
+func inPlaceOf(was spiffeid.TrustDomain, cluster string, slot int, asked *topology.Graph) *topology.Member {
+	var taker *topology.Member
+	for _, c := range asked.Clusters {
+		for _, m := range c.Members {
+			switch {
+			case c.Name != cluster:
+			case m.Domain.Name == was:
+				return m
+			case m.Slot() == slot:
+				taker = m
+			}
 		}
 	}
 	return taker

@@ -100,7 +100,7 @@ func TestJudged(t *testing.T) {
 		{holder: holder("behind.test"), bundle: bundle(old)},
 		{holder: holder("silent.test"), err: errors.New("it does not answer")},
 	}
-	w := &topology.Workload{Name: "stock-quotes", Member: &topology.Member{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}}}
+	w := &topology.Workload{Name: "stock-quotes", Member: &topology.Member{Place: topology.Place{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}}}}
 	s, err := judged(w, held, bundles, "")
 	if err != nil || len(s.X509) != 1 || len(s.X509[0].Verified) != 3 {
 		t.Fatalf("error %v, got %+v", err, s)
@@ -145,7 +145,7 @@ func TestJudgedByRSAKeys(t *testing.T) {
 		holder := &topology.Domain{Name: spiffeid.RequireTrustDomainFromString(fmt.Sprintf("cluster%d.com", i+1))}
 		bundles = append(bundles, holding{holder: holder, bundle: bundle})
 	}
-	w := &topology.Workload{Name: "stock-quotes", Member: &topology.Member{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}}}
+	w := &topology.Workload{Name: "stock-quotes", Member: &topology.Member{Place: topology.Place{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}}}}
 	s, err := judged(w, held, bundles, "me")
 	if err != nil || len(s.X509) != 1 || len(s.JWT) != 1 {
 		t.Fatalf("error %v, got %+v", err, s)

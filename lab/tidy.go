@@ -57,8 +57,10 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 	// The same name in another namespace is another release.
 	releases := []access.Release{{Namespace: metallb.Namespace, Name: metallbRelease}}
 	for _, s := range c.Servers {
-		releases = append(releases,
-			access.Release{Namespace: s.Place.Namespace, Name: spireRelease}, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
+		releases = append(releases, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
+	}
+	for _, m := range c.Members {
+		releases = append(releases, access.Release{Namespace: m.Place.Namespace, Name: spireRelease})
 	}
 	for _, w := range c.Workloads() {
 		releases = append(releases, releaseOf(w), access.Release{Namespace: w.Namespace, Name: w.App.Database})
@@ -66,33 +68,42 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 	return removeReleases(ctx, u.in(c), releases)
 }
 
-// tidy takes out of a server's cluster what the file does not ask for, or no
-// longer: registrations, and relationships with their bundles. It comes after
-// the registrations of those that stay: what federates with a trust domain whose
-// bundle is deleted would lose its identity. Resources that others have made stay.
+// tidy takes out of the clusters of a server what the file does not ask for, or no
+// longer: registrations, relationships with their bundles, and what came of clusters that
+// are no members any more. It comes after the registrations of those that stay: what
+// federates with a trust domain whose bundle is deleted would lose its identity.
+// Resources that others have made stay.
 func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	site := u.site(s)
-	var identities, relationships []string
-	for _, w := range s.Domain.Workloads() {
-		identities = append(identities, spire.IdentityName(w))
+	for _, m := range s.Members {
+		var identities []string
+		for _, w := range m.Workloads {
+			identities = append(identities, spire.IdentityName(w))
+		}
+		answers := func(class string) bool { return spire.Registers(m, class) }
+		if err := removeOwned(ctx, u.in(m.Cluster()).Objects, clusterSPIFFEID, answers, identities); err != nil {
+			return err
+		}
 	}
+	var relationships []string
 	for _, r := range s.Domain.Trusts {
 		if r.Mode == topology.CRD {
 			relationships = append(relationships, spire.ResourceName(r))
 		}
 	}
-	if err := removeOwned(ctx, site, clusterSPIFFEID, identities); err != nil {
+	answers := func(class string) bool { return spire.Answers(s, class) }
+	if err := removeOwned(ctx, site.Objects, spire.FederatedTrustDomainKind, answers, relationships); err != nil {
 		return err
 	}
-	if err := removeOwned(ctx, site, spire.FederatedTrustDomainKind, relationships); err != nil {
+	if err := forget(ctx, site); err != nil {
 		return err
 	}
-	return forget(ctx, site)
+	return u.dismiss(ctx, site)
 }
 
-// removeOwned deletes the resources of a kind that fedlab has made and that a server
-// answers for, except those of these names.
-func removeOwned(ctx context.Context, site *Site, kind string, keep []string) error {
+// removeOwned deletes the resources of a kind that fedlab has made, of classes that
+// answers holds for, except those of these names.
+func removeOwned(ctx context.Context, objects access.Objects, kind string, answers func(class string) bool, keep []string) error {
 	key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: kind}
 	var owned []struct {
 		Metadata struct {
@@ -102,16 +113,16 @@ func removeOwned(ctx context.Context, site *Site, kind string, keep []string) er
 			ClassName string `json:"className"`
 		} `json:"spec"`
 	}
-	if err := site.Objects.List(ctx, key, spire.Owned(), &owned); err != nil {
+	if err := objects.List(ctx, key, spire.Owned(), &owned); err != nil {
 		return err
 	}
 	for _, resource := range owned {
 		key.Name = resource.Metadata.Name
-		if slices.Contains(keep, key.Name) || !spire.Answers(site.Server, resource.Spec.ClassName) {
+		if slices.Contains(keep, key.Name) || !answers(resource.Spec.ClassName) {
 			continue
 		}
 		plan.Did(ctx)
-		if err := site.Objects.Delete(ctx, key); err != nil {
+		if err := objects.Delete(ctx, key); err != nil {
 			return err
 		}
 	}
@@ -179,7 +190,7 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 		plan.Remark(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
 		secrets := []string{topology.Database{Release: r.Name}.Secret()}
 		if r.Name == spireRelease {
-			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret}
+			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret, spire.KubeconfigsSecret}
 		}
 		for _, name := range secrets {
 			if err := in.Objects.Delete(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: name}); err != nil {

@@ -133,22 +133,22 @@ func checkWebhook(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) 
 // presents waits until a workload has what it is registered for, and presents an
 // X509-SVID that its trust domain verifies. Agents that hand out others are started again.
 func (u *up) presents(ctx context.Context, w *topology.Workload) error {
-	site := u.site(w.Member.Server)
-	a := &awaited{Workload: w, site: site}
+	site, in := u.site(w.Member.Server), u.in(w.Cluster())
+	a := &awaited{Workload: w, site: site, in: in}
 	return wait(ctx, callBound, check.Check{Name: w.Name + " presents its X509-SVID", Probe: func(ctx context.Context) error {
 		bundle, err := site.API.Bundle(ctx)
 		if err != nil {
 			return err
 		}
-		err = u.checkSVID(ctx, u.in(w.Cluster()), looksAt(w), w, bundle)
+		err = u.checkSVID(ctx, in, looksAt(w), w, bundle)
 		if unverified(err) {
-			return errors.Join(err, u.renewAgents(ctx, site.Server))
+			return errors.Join(err, u.renewAgents(ctx, w.Member))
 		}
 		if err := a.registered(ctx, err); err != nil {
 			return err
 		}
 		// An agent that was started again hands out SVIDs before it is ready.
-		return site.Pods.Ready(ctx, AgentKey(site.Place))
+		return in.Pods.Ready(ctx, AgentKey(w.Member.Place))
 	}})
 }
 
@@ -157,21 +157,21 @@ func looksAt(w *topology.Workload) *topology.Cluster {
 	return seenFrom(w, func(*topology.Cluster) bool { return true })
 }
 
-// renewAgents starts the agents of a server again, once in a bring-up.
-func (u *up) renewAgents(ctx context.Context, s *topology.Server) error {
+// renewAgents starts the agents of a member again, once in a bring-up.
+func (u *up) renewAgents(ctx context.Context, m *topology.Member) error {
 	u.mu.Lock()
-	done := u.renewed[s]
-	u.renewed[s] = true
+	done := u.renewed[m]
+	u.renewed[m] = true
 	u.mu.Unlock()
 	if done {
 		return nil
 	}
 	plan.Did(ctx)
-	err := u.site(s).RestartAgents(ctx)
+	err := RestartAgents(ctx, u.in(m.Cluster()).Objects, m)
 	if err != nil {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		delete(u.renewed, s)
+		delete(u.renewed, m)
 	}
 	return err
 }

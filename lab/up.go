@@ -87,14 +87,17 @@ type up struct {
 	// manifests call the images.
 	ownImages map[*topology.Workload]map[string]string
 	// renewed are those whose agents were started again.
-	renewed map[*topology.Server]bool
+	renewed map[*topology.Member]bool
+	// kubeconfigs are those by which servers get into the clusters of members.
+	kubeconfigs map[*topology.Member][]byte
 }
 
 func newUp(d *Driver, g *topology.Graph, missing bool) *up {
 	return &up{
 		Driver: d, Graph: g, missing: missing,
 		clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{},
-		webRoots: map[*topology.Server]string{}, ownImages: map[*topology.Workload]map[string]string{}, renewed: map[*topology.Server]bool{},
+		webRoots: map[*topology.Server]string{}, ownImages: map[*topology.Workload]map[string]string{},
+		renewed: map[*topology.Member]bool{}, kubeconfigs: map[*topology.Member][]byte{},
 	}
 }
 

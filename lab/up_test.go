@@ -54,7 +54,12 @@ func situations(of func(*testing.T) topology.Topology, half, gone string) map[st
 			t.Helper()
 			full(t, w, d)
 			for _, n := range w.nodes {
-				n.spire.stale, n.spire.staleWebhook = true, true
+				if n.spire != nil {
+					n.spire.stale, n.spire.staleWebhook = true, true
+				}
+				for _, a := range n.attendants {
+					a.stale = true
+				}
 			}
 		},
 		"a program left next to the clusters": func(t *testing.T, w *world, d *lab.Driver) {

@@ -21,7 +21,7 @@ func TestValues(t *testing.T) {
 	unfederated := company(federated(), with("gcp", "jwtIssuer: 'https://gcp.company.com'")).topology(t)
 	for name, top := range map[string]topology.Topology{
 		"quotes": quotes(t), "enterprise": enterprise(t), "alone": alone, "unfederated": unfederated,
-		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t),
+		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t), "spread": spread(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +56,7 @@ func (w *world) values() string {
 		for _, r := range slices.SortedFunc(maps.Values(n.releases), func(a, b *release) int { return strings.Compare(a.Name, b.Name) }) {
 			if r.Chart != metallbChart {
 				values := somePEM.ReplaceAllString(string(encode(r.Values)), `"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"`)
-				values = madeAtRandom.ReplaceAllString(values, `"login":"0123456789abcdef"`)
+				values = madeAtRandom.ReplaceAllString(values, `"$1":"0123456789abcdef"`)
 				all = append(all, installed{top.cluster, r.Name, r.Namespace, r.Chart, json.RawMessage(values)})
 			}
 		}

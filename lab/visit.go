@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
@@ -42,7 +41,7 @@ type asked struct {
 	site          *Site
 	bundle        *spiffebundle.Bundle
 	relationships []spire.Relationship
-	registry
+	told
 	// federated is what its cluster has of resources for relationships; unread says
 	// why they cannot be read.
 	federated federated
@@ -50,8 +49,21 @@ type asked struct {
 	// silent is set when something of this could not be asked, and nothing can
 	// be said about what depends on it.
 	silent error
+	// unready says why the pod of a server that answers is not ready.
+	unready error
+	// members are all of its members.
+	members map[*topology.Member]*attending
+}
+
+// attending is what a look has found of a member.
+type attending struct {
+	registry
 	// agentsProblem says why not all agents run.
 	agentsProblem error
+	// idle are resources for relationships, of which nothing comes in its cluster.
+	idle []ResourceStatus
+	// unread says why the resources of its cluster cannot be read.
+	unread error
 }
 
 // visit looks at what of a lab is there and asks its servers. The caller closes
@@ -159,7 +171,10 @@ func (v *visit) askServers(ctx context.Context) {
 	servers := v.Servers()
 	v.servers = map[*topology.Server]*asked{}
 	for _, s := range servers {
-		v.servers[s] = &asked{}
+		v.servers[s] = &asked{members: map[*topology.Member]*attending{}}
+		for _, m := range s.Members {
+			v.servers[s].members[m] = &attending{registry: registry{member: m}}
+		}
 	}
 	each(len(servers), func(i int) {
 		ctx, cancel := context.WithTimeout(ctx, statusBound)
@@ -170,6 +185,9 @@ func (v *visit) askServers(ctx context.Context) {
 
 // server returns what the server of a trust domain said.
 func (v *visit) server(d *topology.Domain) *asked { return v.servers[d.Server()] }
+
+// member returns what was found of a member.
+func (v *visit) member(m *topology.Member) *attending { return v.servers[m.Server].members[m] }
 
 // lookAtPods looks side by side at the pods of all workloads.
 func (v *visit) lookAtPods(ctx context.Context) {
@@ -201,41 +219,67 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 			return
 		}
 	}
-	if a.silent = c.in.Pods.Ready(ctx, ServerKey(s.Place)); a.silent != nil {
+	a.silent = c.in.Pods.Ready(ctx, ServerKey(s.Place))
+	if a.silent != nil && len(s.Remote()) > 0 {
+		// The controller manager of a cluster that does not answer is in the same pod.
+		a.unready, a.silent = a.silent, c.in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer)
+	}
+	if a.silent != nil {
 		return
 	}
-	a.agentsProblem = c.in.Pods.Ready(ctx, AgentKey(s.Place))
 	if a.site, a.silent = connect(ctx, s, c.in); a.silent != nil {
 		return
 	}
 	var errs [3]error
 	a.bundle, errs[0] = a.site.API.Bundle(ctx)
 	a.relationships, errs[1] = a.site.API.Relationships(ctx)
-	a.registry, errs[2] = readRegistry(ctx, a.site)
+	a.told, errs[2] = readTold(ctx, a.site.API)
 	a.silent = errors.Join(errs[:]...)
+	for m, found := range a.members {
+		found.told = a.told
+		if c := v.clusters[m.Cluster()]; c.answers() {
+			found.agentsProblem = c.in.Pods.Ready(ctx, AgentKey(m.Place))
+			var errs [2]error
+			found.resources, errs[0] = registrars(ctx, c.in.Objects, m)
+			found.idle, errs[1] = idle(ctx, c.in.Objects, m)
+			found.unread = errors.Join(errs[:]...)
+		}
+	}
+	// What its own cluster does not tell, nobody does.
+	a.silent = errors.Join(a.silent, a.members[s.Home()].unread)
 }
 
 func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustDomainStatus {
 	d := server.Domain
 	s := TrustDomainStatus{Name: d.String(), Cluster: server.Place.Cluster.Name}
+	a := v.servers[server]
 	if v.networked() {
 		s.BundleEndpoint = spire.BundleEndpointURL(server)
 		if d.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
 			s.EndpointID = spire.ServerID(d.Name).String()
 		}
 	}
-	a := v.servers[server]
 	err := a.silent
 	if err == nil {
-		err = errors.Join(a.published(ctx), a.agentsProblem, a.unread)
+		home := v.clusters[server.Place.Cluster].in.Objects
+		err = errors.Join(a.published(ctx, home, server.Place), a.members[server.Home()].agentsProblem, a.unread, a.unready)
 	}
 	if err == nil {
 		err = a.webhook(ctx)
 	}
+	if len(server.Members) > 1 {
+		for _, m := range server.Members {
+			found := v.attendance(ctx, m)
+			s.Members = append(s.Members, found.MemberStatus)
+			if a.silent == nil && found.err != nil {
+				err = errors.Join(err, fmt.Errorf("in cluster %s: %w", m.Cluster().Name, found.err))
+			}
+		}
+	}
 	s.Health = health(err)
 	s.Cause = causeOf(err)
 	for _, agent := range a.agents {
-		if !agent.Banned && agent.ExpiresAt.After(time.Now()) {
+		if live(agent) {
 			s.Agents++
 		}
 	}
@@ -251,6 +295,45 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 	if s.Well && s.Agents == 0 {
 		s.Health = health(errors.New("no agent has attested"))
 	}
+	return s
+}
+
+// attendance is the status of a member, with what is not well by itself: what the
+// status of its server or of its cluster does not say.
+type attendance struct {
+	MemberStatus
+	err error
+}
+
+// attendance looks at a member of a server that has several.
+func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	a, found, c := v.servers[m.Server], v.member(m), v.clusters[m.Cluster()]
+	s := attendance{MemberStatus: MemberStatus{Cluster: m.Cluster().Name}}
+	for _, agent := range a.agents {
+		if live(agent) && spire.AttestedIn(agent.ID) == m.Cluster().Name {
+			s.Agents++
+		}
+	}
+	switch {
+	case a.silent != nil:
+		s.Health = health(fmt.Errorf("the server of %s does not answer", m.Domain))
+		return s
+	case !c.answers():
+		s.err = fmt.Errorf("cluster %s does not answer", m.Cluster().Name)
+	case !m.Remote():
+		s.Health = health(errors.Join(a.published(ctx, c.in.Objects, m.Place), found.agentsProblem))
+		return s
+	default:
+		s.err = errors.Join(v.admitted(ctx, a.site, c.in.Objects, m), a.published(ctx, c.in.Objects, m.Place), found.agentsProblem, found.unread)
+	}
+	if s.err == nil {
+		if s.err = attested(ctx, c.in.Objects, m, a.agents); s.err != nil {
+			s.err = errors.Join(s.err, v.findsNode(ctx, a.site, m))
+		}
+	}
+	s.Health = health(s.err)
 	return s
 }
 
@@ -277,7 +360,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
 	err := ready(ctx, c.in, w)
-	server := v.servers[w.Member.Server]
+	server, registered := v.servers[w.Member.Server], v.member(w.Member)
 	switch {
 	case err != nil:
 	case server.silent != nil:
@@ -285,14 +368,14 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	case is.unseen != nil:
 		err = is.unseen
 	default:
-		err = server.registered(*is)
+		err = errors.Join(registered.unread, registered.registered(*is))
 	}
 	if err == nil && s.URL != "" {
 		err = v.Parts.Page(ctx, s.URL)
 	}
 	if err == nil && v.networked() && w.Shows() {
 		from := seenFrom(w, func(c *topology.Cluster) bool { return v.clusters[c].answers() })
-		err = server.because(*is, v.checkSVID(ctx, c.in, from, w, server.bundle))
+		err = registered.because(*is, v.checkSVID(ctx, c.in, from, w, server.bundle))
 	}
 	if err == nil && w.Own != nil && w.Own.Check != nil {
 		err = v.checked(ctx, w)
@@ -310,12 +393,18 @@ func (v *visit) checked(ctx context.Context, w *topology.Workload) error {
 	return checked(ctx, func(c *topology.Cluster) access.Cluster { return v.clusters[c].in }, w)
 }
 
-// remarks lists the resources of a server's cluster that a person has to know of.
-func (v *visit) remarks(s *topology.Server) []ResourceStatus {
-	var workloads []identified
-	for _, w := range s.Domain.Workloads() {
-		workloads = append(workloads, *v.workloads[w])
+// remarks lists the resources of a server's clusters that a person has to know of.
+func (v *visit) remarks(s *topology.Server) (all []ResourceStatus) {
+	for _, m := range s.Members {
+		var workloads []identified
+		for _, w := range m.Workloads {
+			workloads = append(workloads, *v.workloads[w])
+		}
+		all = append(all, v.member(m).remarks(m.Cluster().Name, workloads)...)
+		all = append(all, v.member(m).idle...)
+		if !m.Remote() {
+			all = append(all, v.servers[s].federated.remarks(m.Cluster().Name)...)
+		}
 	}
-	a, cluster := v.servers[s], s.Place.Cluster.Name
-	return append(a.remarks(cluster, workloads), a.federated.remarks(cluster)...)
+	return all
 }

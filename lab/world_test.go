@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -59,6 +60,9 @@ type world struct {
 	built struct{ parts, node bool }
 	// edits counts how often the source of a program was edited.
 	edits map[string]int
+	// counted tells tokens from those that came before them, and uids nodes.
+	counted int
+	uids    map[nodeName]int
 
 	// calls are the calls so far, mutations those that changed something.
 	calls, mutations []string
@@ -203,6 +207,7 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Programs:    demo.Catalogue{},
 		Labs:        w.labs,
 		Connect:     w.connect,
+		NetworkAPI:  networkAPI,
 		Watchers: func(clusters int) error {
 			return w.do(context.Background(), "Watchers", func(func()) error {
 				if w.watchers > 0 && clusters > w.watchers {
@@ -231,6 +236,10 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		},
 		Page: w.page,
 	}}
+}
+
+func networkAPI(lab, cluster string) string {
+	return "https://" + lab + "-" + cluster + "-control-plane.:6443"
 }
 
 // quotes is the preset that comes up when nobody names another.
@@ -383,11 +392,12 @@ func (w *world) shape() string {
 				named[address] = fmt.Sprintf("<address of %s>", r.Name)
 			}
 		}
-		if r := n.release("spire"); r != nil {
+		if first, _, _ := strings.Cut(decode[struct{ Spec struct{ Addresses []string } }](cmp.Or(n.objects[poolKey], `{"Spec":{"Addresses":["none"]}}`)).Spec.Addresses[0], "-"); first != "none" {
+			pools[strings.TrimSuffix(first, ".1")] = name.cluster
+		}
+		if r := n.server(); r != nil {
 			values, _ := r.Values.(spire.Values)
 			named[values.BundleEndpoint.Address] = fmt.Sprintf("<server in %s>", name.cluster)
-			first, _, _ := strings.Cut(decode[struct{ Spec struct{ Addresses []string } }](n.objects[poolKey]).Spec.Addresses[0], "-")
-			pools[strings.TrimSuffix(first, ".1")] = name.cluster
 		}
 	}
 	w.mu.Unlock()

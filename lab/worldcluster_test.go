@@ -50,6 +50,12 @@ type node struct {
 	installed int
 	// spire is nil until the server has started once.
 	spire *spireServer
+	// uid is that of the node in Kubernetes.
+	uid string
+	// managers are the field managers that have applied objects, where it was not fedlab.
+	managers map[access.ObjectKey]string
+	// attendants are the agents whose server is in another cluster, by their namespace.
+	attendants map[string]*attendant
 }
 
 // nodeState is how far a node came that was being made when its maker was killed;
@@ -78,8 +84,10 @@ type release struct {
 	needs   needs
 	// ready is when its pods run, if all is there that they need.
 	ready time.Time
-	// broken says why they do not.
-	broken string
+	// broken says why they do not, and unready why those that run are not ready; stuck
+	// are such pods of an older version, which Kubernetes does not replace.
+	broken, unready string
+	stuck           bool
 	// registrations are what the controller manager last made of them, and
 	// identified is set once they have had an identity.
 	registrations []registration
@@ -90,7 +98,7 @@ type release struct {
 
 func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 	n := &node{
-		world: w, name: name, spec: spec,
+		world: w, name: name, spec: spec, uid: w.nodeUID(name), attendants: map[string]*attendant{}, managers: map[access.ObjectKey]string{},
 		objects: map[access.ObjectKey]string{}, made: map[access.ObjectKey]int{}, releases: map[releaseName]*release{}, images: map[string]bool{},
 	}
 	for _, key := range kubeadmLeaves() {
@@ -116,10 +124,13 @@ func (n *node) start() {
 	for _, r := range n.releases {
 		r.ready, r.identified = n.ready.Add(latency), false
 	}
+	for _, a := range n.attendants {
+		a.start()
+	}
 }
 
-// madeAtRandom tells one password from another.
-var madeAtRandom = regexp.MustCompile(`"login":"[0-9a-f]+"`)
+// madeAtRandom tells one password, or token, from another.
+var madeAtRandom = regexp.MustCompile(`"(login|kubeconfig)":"[0-9a-f]+"`)
 
 func (n *node) dump(add func(string, ...any)) {
 	add("node of %s, running %t, whole %t, ports %v", n.spec.Image, n.running, n.whole, n.spec.Ports)
@@ -136,6 +147,9 @@ func (n *node) dump(add func(string, ...any)) {
 	}
 	for _, r := range n.releases {
 		add("release %s %s", r.Name, n.readable(madeAtRandom.ReplaceAllString(r.text, "")))
+	}
+	for namespace, a := range n.attendants {
+		add("agents of %s in %s: hung %t, stale %t", a.values.TrustDomain, namespace, a.hung(), a.stale)
 	}
 	if n.spire != nil {
 		n.spire.dump(add)
@@ -164,8 +178,15 @@ func (s *spireServer) dump(add func(string, ...any)) {
 	for td := range s.held {
 		add("holds the bundle of %s: %s", td, state(td))
 	}
+	for id := range s.attested {
+		add("agent in %s", spire.AttestedIn(id))
+	}
 	for id, federatesWith := range s.entries {
-		add("entry %s, federates with %q", id, federatesWith)
+		by := ""
+		if prefix := s.origins[id].prefix; prefix != "" {
+			by = ", made for " + prefix
+		}
+		add("entry %s, federates with %q%s", id, federatesWith, by)
 	}
 }
 
@@ -208,8 +229,12 @@ func (n objects) Apply(ctx context.Context, all ...any) (did bool, err error) {
 	err = n.api(ctx, "Objects.Apply "+strings.Join(kinds, ","), func(changed func()) error {
 		for _, o := range all {
 			key := keyOf(o)
-			if err := n.refuses(key); err != nil {
+			if err := n.refuses(key, decode[struct{ Spec struct{ ClassName string } }](stored(o)).Spec.ClassName); err != nil {
 				return err
+			}
+			delete(n.managers, key)
+			if as, is := o.(access.As); is {
+				n.managers[key] = as.Manager
 			}
 			text := applied(n.objects[key], stored(o))
 			if n.objects[key] == text {
@@ -271,12 +296,16 @@ func applied(was, text string) string {
 	return text
 }
 
-// refuses says why the API does not take an object.
-func (n *node) refuses(key access.ObjectKey) error {
+// refuses says why the API does not take an object of a class. Where no server is, nor
+// one that serves the class, no webhook is asked.
+func (n *node) refuses(key access.ObjectKey, class string) error {
 	switch key.APIVersion {
 	case spire.ResourceAPIVersion:
 		if _, known := n.objects[keyOf(crd(key.Kind))]; !known {
 			return fmt.Errorf("no matches for kind %q", key.Kind)
+		}
+		if n.server() == nil || class != "" {
+			return nil
 		}
 		if n.serves() != nil || time.Now().Before(n.spire.since.Add(latency)) {
 			return errors.New("failed calling webhook: connection refused")
@@ -298,7 +327,7 @@ func (n *node) reconcile(key access.ObjectKey, _ string) {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()
 	case "ClusterSPIFFEID":
-		n.spire.register()
+		n.reregister()
 	case "Deployment", "StatefulSet":
 		if r := n.owner(key); r != nil {
 			r.ready, r.identified = time.Now().Add(latency), false
@@ -312,7 +341,7 @@ func (n *node) unreconcile(key access.ObjectKey) {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()
 	case "ClusterSPIFFEID":
-		n.spire.register()
+		n.reregister()
 	}
 }
 
@@ -336,6 +365,12 @@ func (n objects) read(key access.ObjectKey) (text string, there bool) {
 	text, there = n.objects[key]
 	if pod := n.demoPods(key.Namespace, nil)[key.Name]; key.Kind == "Pod" && pod != nil {
 		return string(encode(pod)), true
+	}
+	if key.Kind == "Node" {
+		return string(encode(map[string]any{"metadata": map[string]any{"name": key.Name, "uid": n.uid}})), true
+	}
+	if r := n.server(); r != nil && key.Namespace == r.Namespace && (key.Name == spire.ServerStatefulSet && there || key.Kind == "Pod" && key.Name == spire.ServerPod) {
+		return n.revised(r, text), true
 	}
 	if there && key.Kind == spire.FederatedTrustDomainKind {
 		object := decode[map[string]any](text)
@@ -375,6 +410,10 @@ func (n objects) List(ctx context.Context, kind access.ObjectKey, labels map[str
 
 // keys returns those of the objects of a kind with these labels.
 func (n objects) keys(kind access.ObjectKey, labels map[string]string) (keys []access.ObjectKey) {
+	if kind.Kind == "Node" {
+		kind.Name = n.name.lab + "-" + n.name.cluster + "-control-plane"
+		return []access.ObjectKey{kind}
+	}
 	if kind.Kind == "Pod" {
 		names := slices.Sorted(maps.Keys(n.demoPods(kind.Namespace, labels)))
 		if labels[spire.ProgramLabel] == spire.AgentDaemonSet {
@@ -399,6 +438,26 @@ func (n objects) keys(kind access.ObjectKey, labels map[string]string) (keys []a
 	return keys
 }
 
+// revised returns the StatefulSet of a server, or its pod, with what tells whether the pod is
+// ready and of the newest version.
+func (n *node) revised(r *release, text string) string {
+	object := decode[map[string]any](cmp.Or(text, "{}"))
+	revision, ready := "newest", 0
+	if r.stuck {
+		revision = "older"
+	}
+	if r.unready == "" && n.runs(r) == nil {
+		ready = 1
+	}
+	metadata, is := object["metadata"].(map[string]any)
+	if !is {
+		metadata = map[string]any{}
+	}
+	metadata["labels"] = map[string]any{"controller-revision-hash": revision}
+	object["metadata"], object["status"] = metadata, map[string]any{"updateRevision": "newest", "replicas": 1, "readyReplicas": ready}
+	return string(encode(object))
+}
+
 // hasAll holds when labels has all those of a selector.
 func hasAll(labels, selector map[string]string) bool {
 	for label, value := range selector {
@@ -412,11 +471,19 @@ func hasAll(labels, selector map[string]string) bool {
 func (n objects) Delete(ctx context.Context, key access.ObjectKey) error {
 	return n.api(ctx, "Objects.Delete "+key.Kind, func(changed func()) error {
 		switch {
+		case key.Kind == "Pod" && key.Name == agentPod && n.attendants[key.Namespace] != nil:
+			n.attendants[key.Namespace].start()
+			changed()
 		case key.Kind == "Pod" && key.Name == agentPod:
-			n.spire.stale, n.spire.hung = false, !strings.Contains(n.objects[bundleKey], "BEGIN CERTIFICATE")
+			n.spire.stale, n.spire.hung = false, !strings.Contains(n.objects[bundleKey(topology.ServerNamespace)], "BEGIN CERTIFICATE")
 			changed()
 		case key.Kind == "Pod" && key.Name == spire.ServerPod:
-			n.spire.staleWebhook, n.spire.since = false, time.Now()
+			if n.spire != nil {
+				n.spire.staleWebhook, n.spire.since = false, time.Now()
+			}
+			if r := n.server(); r != nil {
+				r.unready, r.stuck = "", false
+			}
 			changed()
 		}
 		if _, there := n.objects[key]; there {
@@ -443,7 +510,8 @@ func (n releases) Apply(ctx context.Context, r access.Release) (applied bool, er
 	err = n.api(ctx, "Releases.Apply "+r.Name, func(changed func()) error {
 		had := n.releases[releaseName{r.Namespace, r.Name}]
 		if had != nil && had.text == string(encode(r)) {
-			if applied = n.putBack(had); applied {
+			if applied = n.putBack(had); n.admits(had) || applied {
+				applied = true
 				changed()
 			}
 			return nil
@@ -460,10 +528,14 @@ func (n releases) Apply(ctx context.Context, r access.Release) (applied bool, er
 				return fmt.Errorf("spec.ports[0].nodePort: Invalid value: %d: provided port is already allocated", port)
 			}
 		}
+		if had != nil {
+			made.unready, made.stuck = had.unready, had.stuck || had.unready != "" && restarts(had.Values, r.Values)
+		}
 		if had != nil && !restarts(had.Values, r.Values) {
 			made.ready = had.ready
 		}
 		n.install(made)
+		n.admits(made)
 		applied = true
 		changed()
 		return nil
@@ -505,6 +577,7 @@ func (n *node) install(r *release) {
 	}
 	n.releases[name] = r
 	maps.Copy(n.objects, r.objects)
+	n.attend(r)
 	n.podsChanged()
 }
 
@@ -513,6 +586,9 @@ func (n *node) uninstall(r *release) {
 		delete(n.objects, key)
 	}
 	delete(n.releases, releaseName{r.Namespace, r.Name})
+	if r.Chart == "spire" {
+		delete(n.attendants, r.Namespace)
+	}
 	n.podsChanged()
 }
 
@@ -524,6 +600,16 @@ func (n *node) release(name string) (first *release) {
 		}
 	}
 	return first
+}
+
+// server returns the release of the SPIRE server; nil for none.
+func (n *node) server() *release {
+	for _, r := range n.releases {
+		if _, is := r.Values.(spire.Values); is && r.Namespace == topology.ServerNamespace {
+			return r
+		}
+	}
+	return nil
 }
 
 // restarts reports whether other values of a release restart its pods: the port
@@ -549,6 +635,12 @@ func manifest(r access.Release) []any {
 			"apiVersion": "apps/v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": r.Namespace},
 			"spec": map[string]any{"replicas": 1},
 		}
+	}
+	if agents, is := r.Values.(spire.AgentValues); is {
+		if agents.WithoutAgents {
+			return nil
+		}
+		return []any{controller("DaemonSet", spire.AgentDaemonSet)}
 	}
 	switch values, _ := r.Values.(spire.Values); {
 	case r.Chart == "spire":
@@ -600,6 +692,10 @@ func (n releases) Remove(ctx context.Context, namespace, name string) error {
 	return n.api(ctx, "Releases.Remove "+namespace+"/"+name, func(changed func()) error {
 		if r := n.releases[releaseName{namespace, name}]; r != nil {
 			n.uninstall(r)
+			if isAgents(r.Values) {
+				delete(n.objects, tokenKey(namespace))
+				delete(n.objects, bundleKey(namespace))
+			}
 			changed()
 		}
 		return nil
@@ -608,13 +704,21 @@ func (n releases) Remove(ctx context.Context, namespace, name string) error {
 
 // podsChanged is when the controller manager looks at pods again.
 func (n *node) podsChanged() {
-	if n.serves() == nil {
-		n.spire.register()
+	_ = n.serves() // what has to start first
+	n.reregister()
+}
+
+// reregister is what the controller managers do about pods or resources of a cluster.
+func (n *node) reregister() {
+	for _, other := range n.nodes {
+		if other.name.lab == n.name.lab && other.spire != nil && other.spire.manages(n) && other.answers() == nil && other.serves() == nil {
+			other.spire.register()
+		}
 	}
 }
 
 // serves returns nil when the SPIRE server runs.
-func (n *node) serves() error { return n.runs(n.release("spire")) }
+func (n *node) serves() error { return n.runs(n.server()) }
 
 // runs returns nil when the pods of a release run, and else says what keeps them.
 func (n *node) runs(r *release) error {
@@ -627,10 +731,12 @@ func (n *node) runs(r *release) error {
 		return err
 	case time.Now().Before(since):
 		return errors.New("0 of 1 pods are ready")
+	case isAgents(r.Values):
+		return n.attendants[r.Namespace].attest()
 	case r.Chart == "spire":
 		return n.serve(r, since)
 	case isDemo(r.Chart) && !r.identified:
-		if n.serves() != nil || n.identity(r) == "" {
+		if !n.identifies(r) {
 			return errors.New("0 of 1 pods are ready: no identity yet")
 		}
 		r.identified = true
@@ -660,6 +766,9 @@ func (n *node) serve(r *release, since time.Time) (err error) {
 func (n *node) since(r *release) (time.Time, error) {
 	if r.broken != "" {
 		return time.Time{}, errors.New(r.broken)
+	}
+	if r.stuck {
+		return time.Time{}, fmt.Errorf("0 of 1 of the newest version: %s", r.unready)
 	}
 	for key := range r.objects {
 		switch object, there := n.objects[key]; {
@@ -771,14 +880,30 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 	return conn, err
 }
 
+// containersOf returns those of the pods of a release that somebody waits for.
+func containersOf(r *release) []string {
+	if r.Chart == "postgres" {
+		return []string{"postgres"}
+	}
+	values, _ := r.Values.(spire.Values)
+	all := []string{spire.ServerContainer}
+	for _, m := range values.Members {
+		all = append(all, "manager-"+m.Cluster)
+	}
+	return all
+}
+
 func (n pods) Started(ctx context.Context, set access.ObjectKey, container string) error {
 	return n.api(ctx, "Pods.Started "+set.Name, func(func()) error {
 		r := n.owner(set)
 		if r == nil {
 			return fmt.Errorf("there is no %s %s", set.Kind, set.Name)
 		}
-		if want := map[string]string{"spire": spire.ServerContainer, "postgres": "postgres"}[r.Chart]; container != want {
+		if !slices.Contains(containersOf(r), container) {
 			return fmt.Errorf("there is no container %s in %s", container, set.Name)
+		}
+		if strings.Contains(r.unready, container+":") {
+			return errors.New(r.unready)
 		}
 		return n.runs(r)
 	})
@@ -790,8 +915,11 @@ func (n pods) Ready(ctx context.Context, key access.ObjectKey) error {
 		if r == nil {
 			return fmt.Errorf("there is no %s %s", key.Kind, key.Name)
 		}
-		if key.Name == spire.AgentDaemonSet && n.spire != nil && n.spire.hung {
+		if key.Name == spire.AgentDaemonSet && !isAgents(r.Values) && n.spire != nil && n.spire.hung {
 			return errors.New("0 of 1 pods are ready: ContainerCreating")
+		}
+		if key.Name == spire.ServerStatefulSet && r.unready != "" {
+			return errors.New(r.unready)
 		}
 		return n.runs(r)
 	})

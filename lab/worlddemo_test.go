@@ -104,11 +104,15 @@ type registration struct {
 	federatesWith []string
 	selectors     []string
 	hint          string
+	// by is the server of the controller manager, and agents the namespace of those
+	// that hand the identity out.
+	by     *spireServer
+	agents string
 }
 
-// registrations returns what all ClusterSPIFFEIDs come to for the pods of a
-// release, as pkg/spireentry of the controller manager has it.
-func (n *node) registrations(r *release) (all []registration) {
+// registrations returns what all ClusterSPIFFEIDs of a class come to in a trust domain for
+// the pods of a release, as pkg/spireentry of the controller manager has it.
+func (n *node) registrations(r *release, td spiffeid.TrustDomain, class string) (all []registration) {
 	if !isDemo(r.Chart) {
 		return nil // ignoreNamespaces
 	}
@@ -117,7 +121,7 @@ func (n *node) registrations(r *release) (all []registration) {
 			continue
 		}
 		spec := specOf[spire.WorkloadIdentitySpec](text)
-		if specOf[struct{ ClassName string }](text).ClassName != "" {
+		if specOf[struct{ ClassName string }](text).ClassName != class {
 			continue
 		}
 		namespace := map[string]string{"kubernetes.io/metadata.name": r.Namespace}
@@ -131,7 +135,7 @@ func (n *node) registrations(r *release) (all []registration) {
 				Labels    map[string]string
 			}
 			PodSpec struct{ ServiceAccountName string }
-		}{TrustDomain: n.spire.td.Name()}
+		}{TrustDomain: td.Name()}
 		pod.PodMeta.Namespace, pod.PodMeta.Labels, pod.PodSpec.ServiceAccountName = r.Namespace, podLabels(r), appOf(r.Chart).ServiceAccount
 		made := registration{federatesWith: spec.FederatesWith, selectors: []string{"k8s:pod-uid:" + podUID(r)}, hint: spec.Hint}
 		for i, text := range slices.Concat([]string{spec.SPIFFEIDTemplate}, spec.WorkloadSelectorTemplates, spec.DNSNameTemplates) {
@@ -173,16 +177,28 @@ func (n *node) demoPods(namespace string, labels map[string]string) map[string]a
 
 // identity returns the SPIFFE ID that a release's program presents; empty while it
 // has none. Which of several that are not meant for it comes first is chance.
-func (n *node) identity(r *release) (first string) {
-	if n.spire == nil {
-		return ""
-	}
+func (n *node) identity(r *release) string { return n.issued(r).id }
+
+// issued returns the registration by which a release's program has its identity; the zero
+// value while it has none.
+func (n *node) issued(r *release) (first registration) {
 	for _, registered := range r.registrations {
-		if _, there := n.spire.entries[registered.id]; there && (first == "" || registered.hint == spire.Hint) {
-			first = registered.id
+		if _, there := registered.by.entries[registered.id]; there && (first.id == "" || registered.hint == spire.Hint) {
+			first = registered
 		}
 	}
 	return first
+}
+
+// identifies reports whether a release's program is given an identity now.
+func (n *node) identifies(r *release) bool {
+	for _, other := range n.nodes {
+		if other.name.lab == n.name.lab && other.answers() == nil {
+			_ = other.serves() // which makes the registrations
+		}
+	}
+	by := n.issued(r).by
+	return by != nil && by.node.answers() == nil && by.node.serves() == nil && (by.node == n || n.attendants[n.issued(r).agents].attest() == nil)
 }
 
 // party is one end of a call.
@@ -193,13 +209,24 @@ type party struct {
 
 func (p party) id() string { return p.identity(p.release) }
 
+// issuer is the server that has signed its SVID.
+func (p party) issuer() *spireServer { return p.issued(p.release).by }
+
+// stale holds when its agents hand out SVIDs of an authority that was revoked.
+func (p party) stale() bool {
+	if a := p.attendants[p.issued(p.release).agents]; a != nil {
+		return a.stale
+	}
+	return p.issuer().stale
+}
+
 // presents returns the chain of its SVID.
 func (p party) presents() ([]*x509.Certificate, error) {
 	id, err := spiffeid.FromString(p.id())
 	if err != nil {
 		return nil, errors.New("remote error: tls: internal error") // it has none
 	}
-	signer, err := p.spire.signer(p.spire.stale)
+	signer, err := p.issuer().signer(p.stale())
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +242,7 @@ func (p party) self() map[string]any {
 	switch id := p.id(); {
 	case id == "":
 		return nil
-	case p.spire.stale:
+	case p.stale():
 		return map[string]any{"id": id}
 	default:
 		return map[string]any{"id": id, "verifiedBy": map[string]string{"subjectKeyID": "5a"}}
@@ -224,7 +251,7 @@ func (p party) self() map[string]any {
 
 // accepts holds when a party can verify whoever is of a trust domain.
 func (p party) accepts(other party) bool {
-	own, foreign := p.spire, other.spire
+	own, foreign := p.issuer(), other.issuer()
 	return own == foreign || own.verifies(foreign) && slices.Contains(own.entries[p.id()], foreign.td.Name())
 }
 

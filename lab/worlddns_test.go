@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -32,7 +33,13 @@ func (w *world) resolve(conn net.Conn) {
 		m.Response = true
 		name := m.Questions[0].Name
 		w.mu.Lock()
-		address, known := w.names[strings.TrimSuffix(name.String(), ".")]
+		host := strings.TrimSuffix(name.String(), ".")
+		address, known := w.names[host]
+		for n := range w.nodes {
+			if n.lab+"-"+n.cluster+"-control-plane" == host { // Docker knows its containers
+				address, known = netip.AddrFrom4([4]byte{10, 192, 0, 2}), true
+			}
+		}
 		w.mu.Unlock()
 		if m.RCode = dnsmessage.RCodeNameError; known {
 			m.RCode = dnsmessage.RCodeSuccess

@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -71,8 +72,13 @@ type spireServer struct {
 	held                  map[spiffeid.TrustDomain]*spiffebundle.Bundle
 	// entries leads from SPIFFE IDs to the trust domains that they federate with.
 	entries map[string][]string
-	// selectors are those of the entries, by SPIFFE ID.
+	// selectors are those of the entries, by SPIFFE ID, and origins where they come from.
 	selectors map[string][]string
+	origins   map[string]origin
+	// attested are the agents in other clusters that have attested, and opened the
+	// kubeconfigs that were there when the server started.
+	attested map[spiffeid.ID]bool
+	opened   map[string][]byte
 	// again is when registrations that were refused are tried again; zero for
 	// none.
 	again time.Time
@@ -116,6 +122,7 @@ func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
 		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
 		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
+		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{},
 	}
 	if values.UpstreamAuthority == topology.Disk {
 		return s, s.readUpstream(n.secret(spire.UpstreamAuthoritySecret))
@@ -165,7 +172,13 @@ func (n *node) secret(name string) map[string][]byte {
 // start starts the server again, with a configuration that it reads now and what
 // it had stored before.
 func (s *spireServer) start(values spire.Values, since time.Time) error {
-	s.values, s.since, s.static = values, since, map[spiffeid.TrustDomain]*relationship{}
+	opened := s.node.secret(spire.KubeconfigsSecret)
+	for _, m := range values.Members {
+		if len(opened[m.Cluster]) == 0 {
+			return fmt.Errorf("0 of 1 pods are ready: open /run/spire/kubeconfigs/%s: no such file or directory", m.Cluster)
+		}
+	}
+	s.opened, s.values, s.since, s.static = opened, values, since, map[spiffeid.TrustDomain]*relationship{}
 	for _, f := range values.FederatesWith {
 		s.static[spiffeid.RequireTrustDomainFromString(f.TrustDomain)] = &relationship{
 			url: f.URL, profile: f.Profile, endpointID: f.EndpointSPIFFEID, fetches: since.Add(latency),
@@ -203,15 +216,24 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 	return nil
 }
 
-// publish is what the server's notifier does when the server starts.
+// publish is what the server's notifier and its publisher do when the server starts.
 func (s *spireServer) publish() {
-	s.node.objects[bundleKey] = string(encode(map[string]any{
-		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": bundleKey.Name, "namespace": bundleKey.Namespace},
-		"data": map[string]any{spire.SecretBundle: string(pki.Marshal(s.root))},
-	}))
+	for _, m := range s.managers() {
+		key := bundleKey(m.namespace)
+		if m.node != s.node && strings.Contains(m.node.objects[key], spire.SecretBundle) && m.node.managers[key] != spire.BundlePublisher {
+			continue // a conflict: somebody else has written it
+		}
+		m.node.managers[key] = spire.BundlePublisher
+		m.node.objects[key] = string(encode(map[string]any{
+			"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
+			"data": map[string]any{spire.SecretBundle: string(pki.Marshal(s.root))},
+		}))
+	}
 }
 
-var bundleKey = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: topology.ServerNamespace, Name: spire.BundleConfigMap}
+func bundleKey(namespace string) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: namespace, Name: spire.BundleConfigMap}
+}
 
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
@@ -342,7 +364,7 @@ func (w *world) at(endpoint string) *spireServer {
 		host = address.String()
 	}
 	for _, n := range w.nodes {
-		r := n.release("spire")
+		r := n.server()
 		if r == nil || n.answers() != nil || n.objects[poolKey] == "" {
 			continue
 		}
@@ -557,19 +579,24 @@ func (s *spireServer) verifies(peer *spireServer) bool {
 // with a trust domain whose bundle is not held is refused, and stays as it was
 // until the controller manager comes back (its gcInterval).
 func (s *spireServer) register() {
-	registered := map[string]bool{}
-	for _, r := range s.node.releases {
-		r.registrations = s.node.registrations(r)
-		for _, wanted := range r.registrations {
-			registered[wanted.id] = true
-			if slices.ContainsFunc(wanted.federatesWith, func(td string) bool { return s.held[spiffeid.RequireTrustDomainFromString(td)] == nil }) {
-				s.again = time.Now().Add(10 * time.Second)
-				continue
+	for _, m := range s.managers() {
+		registered := map[string]bool{}
+		for _, r := range m.node.releases {
+			r.registrations = slices.DeleteFunc(r.registrations, func(other registration) bool { return other.by == s })
+			for _, wanted := range m.node.registrations(r, s.td, m.class) {
+				wanted.by, wanted.agents = s, m.namespace
+				r.registrations = append(r.registrations, wanted)
+				registered[wanted.id] = true
+				if slices.ContainsFunc(wanted.federatesWith, func(td string) bool { return s.held[spiffeid.RequireTrustDomainFromString(td)] == nil }) {
+					s.again = time.Now().Add(10 * time.Second)
+					continue
+				}
+				s.entries[wanted.id], s.selectors[wanted.id] = wanted.federatesWith, wanted.selectors
+				s.origins[wanted.id] = origin{m.prefix, s.agentIn(m.node)}
 			}
-			s.entries[wanted.id], s.selectors[wanted.id] = wanted.federatesWith, wanted.selectors
 		}
+		maps.DeleteFunc(s.entries, func(id string, _ []string) bool { return m.reconciles(s.origins[id].prefix) && !registered[id] })
 	}
-	maps.DeleteFunc(s.entries, func(id string, _ []string) bool { return !registered[id] })
 }
 
 // trusted returns whom relationships trust, sorted.
@@ -657,8 +684,11 @@ func (s *spireServer) ListAgents(context.Context, *agentv1.ListAgentsRequest) (*
 	answer := &agentv1.ListAgentsResponse{}
 	for range s.agents {
 		answer.Agents = append(answer.Agents, &types.Agent{
-			Id: &types.SPIFFEID{TrustDomain: s.td.Name(), Path: "/spire/agent/k8s_psat/node"}, X509SvidExpiresAt: never.Unix(),
+			Id: &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(s.agentID()).Path()}, X509SvidExpiresAt: never.Unix(),
 		})
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(s.attested), func(a, b spiffeid.ID) int { return strings.Compare(a.String(), b.String()) }) {
+		answer.Agents = append(answer.Agents, &types.Agent{Id: &types.SPIFFEID{TrustDomain: s.td.Name(), Path: id.Path()}, X509SvidExpiresAt: never.Unix()})
 	}
 	return answer, nil
 }
@@ -667,6 +697,7 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 	answer := &entryv1.ListEntriesResponse{}
 	add := func(id, parent string, selectors, federatesWith []string) {
 		entry := &types.Entry{
+			Id:            id,
 			SpiffeId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(id).Path()},
 			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(parent).Path()},
 			FederatesWith: federatesWith,
@@ -683,7 +714,7 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
-		add(id, agentID(s.td), s.selectors[id], s.entries[id])
+		add(id, cmp.Or(s.origins[id].parent, s.agentID()), s.selectors[id], s.entries[id])
 	}
 	return answer, nil
 }
@@ -698,10 +729,8 @@ type staticEntry struct {
 	Status struct{ Rendered bool }
 }
 
-// agentID is that of the agent of a trust domain.
-func agentID(td spiffeid.TrustDomain) string {
-	return spiffeid.RequireFromPath(td, "/spire/agent/k8s_psat/node").String()
-}
+// agentID is that of the agent in the server's own cluster.
+func (s *spireServer) agentID() string { return s.agentIn(s.node) }
 
 func asAPI(b *spiffebundle.Bundle) *types.Bundle {
 	answer := &types.Bundle{TrustDomain: b.TrustDomain().Name()}

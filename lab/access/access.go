@@ -7,6 +7,7 @@ package access
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -30,8 +31,8 @@ type ObjectKey struct {
 
 // Objects reads and writes Kubernetes objects.
 type Objects interface {
-	// Apply makes objects what they are given as (server-side apply); it
-	// reports whether it changed one.
+	// Apply makes objects what they are given as (server-side apply), each in
+	// fedlab's own name unless it is an As; it reports whether it changed one.
 	Apply(ctx context.Context, objects ...any) (bool, error)
 	// Object reads an object into something that JSON fits into; it returns
 	// false where there is none.
@@ -48,6 +49,17 @@ type Objects interface {
 	// NodeReady returns nil when the API answers and the node is ready.
 	NodeReady(ctx context.Context) error
 }
+
+// As is an object that Apply makes in the name of another field manager, so that this one
+// can go on to apply it without force: the API server refuses the change of a field that
+// somebody else has written (Kubernetes, "Server-Side Apply", Conflicts).
+type As struct {
+	Manager string
+	Object  any
+}
+
+// MarshalJSON returns what the object encodes to.
+func (a As) MarshalJSON() ([]byte, error) { return json.Marshal(a.Object) }
 
 // Pods reaches into pods and looks at what controls them.
 type Pods interface {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,13 +19,13 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 	t := topology.Topology{Name: l.Metadata.Name}
 	for i, c := range l.Spec.Clusters {
 		t.Clusters = append(t.Clusters, topology.NewCluster(c.Name, i))
-		for _, name := range c.domains() {
-			td, err := l.trustDomain(c.Name, name)
-			if err != nil {
-				return topology.Topology{}, err
-			}
-			t.TrustDomains = append(t.TrustDomains, td)
+	}
+	for _, name := range l.Spec.trustDomainNames() {
+		td, err := l.trustDomain(name)
+		if err != nil {
+			return topology.Topology{}, err
 		}
+		t.TrustDomains = append(t.TrustDomains, td)
 	}
 	for _, r := range l.Spec.relationships() {
 		truster, err := spiffeid.TrustDomainFromString(r.truster)
@@ -52,18 +53,29 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 	return t.WithCheckers().Placed(topology.Topology{}), nil
 }
 
-// trustDomain returns a trust domain of a cluster.
-func (l Lab) trustDomain(cluster, of string) (topology.TrustDomainSpec, error) {
+// trustDomain returns a trust domain that clusters name.
+func (l Lab) trustDomain(of string) (topology.TrustDomainSpec, error) {
 	name, err := spiffeid.TrustDomainFromString(of)
 	if err != nil {
 		return topology.TrustDomainSpec{}, err
 	}
 	i := slices.IndexFunc(l.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == of })
 	if i < 0 {
-		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s of cluster %s has no settings", of, cluster)
+		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s has no settings", of)
 	}
-	td := l.Spec.TrustDomains[i]
-	return topology.TrustDomainSpec{Name: name, Cluster: cluster, Settings: topology.Settings{
+	td, clusters := l.Spec.TrustDomains[i], l.Spec.clustersOf(of)
+	spec := topology.TrustDomainSpec{Name: name, Cluster: cmp.Or(td.ServerCluster, clusters[0]), Settings: td.settings()}
+	for _, cluster := range clusters {
+		if cluster != spec.Cluster {
+			spec.Members = append(spec.Members, topology.MemberSpec{Cluster: cluster})
+		}
+	}
+	return spec, nil
+}
+
+// settings returns how the trust domain and its server are set up.
+func (td TrustDomain) settings() topology.Settings {
+	return topology.Settings{
 		BundleEndpoint: topology.BundleEndpoint{
 			Profile:     topology.EndpointProfile(td.BundleEndpoint.Profile),
 			Port:        td.BundleEndpoint.Port,
@@ -84,7 +96,7 @@ func (l Lab) trustDomain(cluster, of string) (topology.TrustDomainSpec, error) {
 		LogLevel:          td.LogLevel,
 		Datastore:         topology.Datastore(td.Datastore),
 		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
-	}}, nil
+	}
 }
 
 // keyTypeIn returns a type of key as a topology has it: none where it is the type that

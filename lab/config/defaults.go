@@ -23,6 +23,9 @@ func (a apps) complete(l Lab) Lab {
 	}
 	for i, td := range l.Spec.TrustDomains {
 		l.Spec.TrustDomains[i] = completeTrustDomain(td)
+		if clusters := l.Spec.clustersOf(td.Name); len(clusters) > 1 {
+			l.Spec.TrustDomains[i].ServerCluster = cmp.Or(td.ServerCluster, clusters[0])
+		}
 	}
 	l.Spec.Federation = completeFederation(l.Spec)
 	l.Spec.Workloads = slices.Clone(l.Spec.Workloads)
@@ -80,6 +83,17 @@ func (s Spec) trustDomainNames() []string {
 			if td != "" && !slices.Contains(names, td) {
 				names = append(names, td)
 			}
+		}
+	}
+	return names
+}
+
+// clustersOf returns the clusters that name a trust domain, in their order.
+func (s Spec) clustersOf(trustDomain string) []string {
+	var names []string
+	for _, c := range s.Clusters {
+		if slices.Contains(c.domains(), trustDomain) {
+			names = append(names, c.Name)
 		}
 	}
 	return names

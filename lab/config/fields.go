@@ -131,19 +131,24 @@ func clusterObject() *object {
 		fields: []field{
 			{name: "name", value: label(maxName, "market"), required: true, says: "A place or a role, unique in the lab."},
 			{name: "trustDomain", value: trustDomain(),
-				says: "The trust domain that its workloads belong to; its SPIRE server runs in this cluster."},
+				says: "The trust domain that its workloads belong to. Its SPIRE server runs in the first cluster that names it; agents run in each, and attest to that server."},
 			{name: "trustDomains", value: list(trustDomain(), 1, topology.MaxServers),
-				says: "Trust domains that share the cluster. Each has a SPIRE server and agents in a namespace of its own: the first in `spire-system`, the second in `spire-system-2`, and so on. Its workloads run in namespaces of their own, too."},
+				says: "Trust domains that share the cluster. Each has its SPIRE server, or its agents alone, in a namespace of its own: the first in `spire-system`, the second in `spire-system-2`, and so on. Those come first whose server runs in this cluster. Its workloads run in namespaces of their own, too."},
 		},
-		choice: [][]string{{"trustDomain"}, {"trustDomains"}},
+		choice:    [][]string{{"trustDomain"}, {"trustDomains"}},
+		elsewhere: map[string]string{"serverCluster": "write it in trustDomains, into the entry of the trust domain"},
 	}
 }
 
 func trustDomainObject() *object {
+	const server = "write serverCluster, with the name of a cluster"
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
+		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
 		"keyType": inCA, "jwtKeyType": inCA,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster names."},
+		{name: "serverCluster", value: label(maxName, "market"), derived: "the first cluster that names it",
+			says: "Where several clusters name the trust domain: the one in which its SPIRE server runs. It cannot be changed once the lab is up."},
 		{name: "bundleEndpoint", value: nested(bundleEndpointObject()), derived: "its fields' defaults", says: "Where its bundle is published."},
 		{name: "ca", value: nested(caObject()), derived: "its fields' defaults", says: "Its authorities."},
 		{name: "svid", value: nested(svidObject()), derived: "its fields' defaults", says: "The identities that it issues."},

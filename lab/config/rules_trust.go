@@ -33,20 +33,37 @@ func (c *checker) nodeNames() {
 	}
 }
 
-func (c *checker) ownTrustDomain() {
-	owner := map[string]string{}
+func (c *checker) namedOnce() {
+	for i, cluster := range c.lab.Spec.Clusters {
+		for j, td := range cluster.domains() {
+			if td != "" && slices.Contains(cluster.domains()[:j], td) {
+				c.report(fmt.Sprintf("%s[%d]", clusterPath(i, "trustDomains"), j), "trust domain "+quote(td)+" is there twice", "name each trust domain once")
+			}
+		}
+	}
+}
+
+func (c *checker) memberCount() {
+	counted := map[string]int{}
 	for _, h := range c.homes() {
-		first, taken := owner[h.trustDomain]
+		if counted[h.trustDomain]++; counted[h.trustDomain] == topology.MaxMembers+1 && h.trustDomain != "" {
+			c.report(h.path, fmt.Sprintf("this is cluster %d of trust domain %s", topology.MaxMembers+1, quote(h.trustDomain)), fmt.Sprintf("at most %d", topology.MaxMembers))
+		}
+	}
+}
+
+func (c *checker) serverClusters() {
+	known := c.clusterNameList()
+	for i, td := range c.lab.Spec.TrustDomains {
+		path, clusters := settingsPath(i, "serverCluster"), c.lab.Spec.clustersOf(td.Name)
+		at := slices.IndexFunc(c.lab.Spec.Clusters, func(other Cluster) bool { return other.Name == td.ServerCluster })
 		switch {
-		case h.trustDomain == "":
-		case !taken:
-			owner[h.trustDomain] = h.cluster
-		case first == h.cluster:
-			c.report(h.path, "trust domain "+quote(h.trustDomain)+" is there twice", "name each trust domain once")
-		default:
-			c.report(h.path,
-				fmt.Sprintf("cluster %s has trust domain %s already, and one trust domain over several clusters%s", quote(first), quote(h.trustDomain), notSupported),
-				"give each cluster a trust domain of its own")
+		case known.lack(td.ServerCluster):
+			c.report(path, "no cluster is called "+quote(td.ServerCluster), choose(td.ServerCluster, known.right))
+		case at < 0 || len(clusters) == 0 || !c.sound(fmt.Sprintf("spec.clusters[%d]", at)):
+			// What the cluster should name may be what is misspelt.
+		case !slices.Contains(clusters, td.ServerCluster):
+			c.report(path, "cluster "+quote(td.ServerCluster)+" does not name trust domain "+quote(td.Name), choose(td.ServerCluster, clusters))
 		}
 	}
 }

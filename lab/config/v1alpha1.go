@@ -51,6 +51,7 @@ func (c Cluster) domains() []string {
 // TrustDomain is the settings of one SPIRE server.
 type TrustDomain struct {
 	Name              string         `json:"name" yaml:"name"`
+	ServerCluster     string         `json:"serverCluster,omitempty" yaml:"serverCluster,omitempty"`
 	BundleEndpoint    BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
 	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
 	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`

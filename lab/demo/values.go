@@ -162,7 +162,7 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 // valuesOf makes the parts of a workload's values.
 type valuesOf struct{ *topology.Workload }
 
-func (v valuesOf) spiffe() spiffeValue { return spiffeValue{spire.SocketDir(v.Member.Server)} }
+func (v valuesOf) spiffe() spiffeValue { return spiffeValue{spire.SocketDir(v.Member)} }
 
 func (v valuesOf) service() serviceValue {
 	return serviceValue{Port: v.App.Port, Address: v.Address.String()}

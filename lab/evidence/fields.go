@@ -13,9 +13,10 @@ type fields map[string]fields
 // collected.
 const shaped = "\x00"
 
-// collect returns the fields at paths, whose names are joined by slashes. A path
-// that ends with a question mark takes only values that are public by their
-// shape: people put anything into arguments, variables and annotations.
+// collect returns the fields at paths, whose names are joined by slashes; in a name a
+// star stands for anything. A path that ends with a question mark takes only values
+// that are public by their shape: people put anything into arguments, variables and
+// annotations.
 func collect(paths ...string) fields {
 	all := fields{}
 	for _, path := range paths {
@@ -54,6 +55,13 @@ func (f fields) pick(node any) any {
 		for name, below := range f {
 			if value, there := n[name]; there {
 				picked[name] = below.pick(value)
+			}
+			if begin, end, open := strings.Cut(name, "*"); open {
+				for other, value := range n {
+					if strings.HasPrefix(other, begin) && strings.HasSuffix(other, end) {
+						picked[other] = below.pick(value)
+					}
+				}
 			}
 		}
 		return picked
@@ -125,7 +133,7 @@ func kinds() []kind {
 			"firstTimestamp", "lastTimestamp", "eventTime", "reportingComponent", "reportingInstance"),
 		of("v1", "Service", "spec"),
 		// The configuration of SPIRE and the bundles that pods start with.
-		of("v1", "ConfigMap", "data/server.conf", "data/agent.conf", "data/controller-manager.yaml", "data/roots.pem", "data/bundle.crt", "data/ca.crt"),
+		of("v1", "ConfigMap", "data/server.conf", "data/agent.conf", "data/controller-manager.yaml", "data/controller-manager-*.yaml", "data/roots.pem", "data/bundle.crt", "data/ca.crt"),
 		of("v1", "PersistentVolumeClaim", "spec"),
 		of("discovery.k8s.io/v1", "EndpointSlice", "addressType", "endpoints", "ports"),
 		of("apps/v1", "Deployment", controller...),

@@ -11,12 +11,15 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+
+	"github.com/fedlab-dev/fedlab/lab/access"
 )
 
 // Apply makes each object what it is given as, in this order, and stops at the
 // first that fails. An object is anything that encodes to the JSON of a
 // Kubernetes object. Fields that are not given stay as they are; fields that
-// were given before and no longer are go. Apply takes fields over from others.
+// were given before and no longer are go. Apply takes fields over from others, in
+// fedlab's own name unless the object is an access.As.
 //
 // A kind that the cluster does not know (yet) is an error, as is an admission
 // webhook that does not answer: both pass while a cluster comes up.
@@ -26,9 +29,13 @@ func (c *Cluster) Apply(ctx context.Context, objects ...any) error {
 		if err != nil {
 			return fmt.Errorf("apply: %w", err)
 		}
+		manager := fieldManager
+		if as, is := object.(access.As); is {
+			manager = as.Manager
+		}
 		at, err := c.resource(ctx, o.GetAPIVersion(), o.GetKind(), o.GetNamespace())
 		if err == nil {
-			_, err = at.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+			_, err = at.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: manager, Force: true})
 		}
 		if err != nil {
 			return fmt.Errorf("apply %s: %w", title(o), err)

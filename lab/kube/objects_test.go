@@ -40,6 +40,9 @@ func TestApply(t *testing.T) {
 	if want := "application/apply-patch+yaml fieldManager=fedlab&force=true"; a.manager != want {
 		t.Errorf("applied as %q, want %q", a.manager, want)
 	}
+	if err := c.Apply(t.Context(), access.As{Manager: "publisher", Object: pool("lab")}); err != nil || a.manager != "application/apply-patch+yaml fieldManager=publisher&force=true" {
+		t.Errorf("in the name of another it is applied as %q, error %v", a.manager, err)
+	}
 	a.calls = nil
 	if err := c.Apply(t.Context(), pool("lab")); err != nil || !slices.Equal(a.calls, []string{"PATCH " + poolPath + "lab"}) {
 		t.Errorf("a kind that is known is asked for again: %v, error %v", a.calls, err)

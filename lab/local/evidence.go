@@ -96,12 +96,9 @@ func (d *Driver) ofCluster(ctx context.Context, c *topology.Cluster, namespaces 
 // namespaces are those in which only fedlab and kind put anything.
 func namespaces(g *topology.Graph) []string {
 	all := []string{"kube-system", "local-path-storage", metallb.Namespace}
-	for _, s := range g.Servers() {
-		all = append(all, s.Place.Namespace)
-	}
 	for _, d := range g.Domains {
 		for _, m := range d.Members {
-			all = append(all, m.Namespace(topology.Probe()))
+			all = append(all, m.Place.Namespace, m.Namespace(topology.Probe()))
 		}
 	}
 	for _, w := range g.Workloads {

@@ -102,6 +102,7 @@ func New(o Options) (*Driver, error) {
 				Rendered:    helmrelease.Objects,
 				Labs:        labs{engine}.list,
 				Connect:     connect,
+				NetworkAPI:  networkAPI,
 				Watchers:    func(clusters int) error { return host.Watchers(host.Local(), clusters) },
 				PortFree:    portFree,
 				NameFree:    nodes{engine: engine, kind: kind}.nameFree,
@@ -137,6 +138,15 @@ func (d *Driver) Reach(ctx context.Context) error { return d.engine.Reach(ctx) }
 
 // NodeName returns the name of the container that is a cluster's node.
 func NodeName(lab, cluster string) string { return kindcluster.NodeName(kindName(lab, cluster)) }
+
+// networkAPI names the node and not its address, which may be another one after each
+// start. Docker's DNS knows the name, that of a cluster asks it, and kubeadm has put the
+// name into the certificate of the API. The dot at the end keeps a pod from asking about
+// all names of its search list first, which may have domains that nobody answers for;
+// crypto/x509 leaves it aside.
+func networkAPI(lab, cluster string) string {
+	return fmt.Sprintf("https://%s.:%d", NodeName(lab, cluster), kindcluster.APIPort)
+}
 
 // Usage reads what a node's container uses.
 func (d *Driver) Usage(ctx context.Context, node string) (docker.Usage, error) {

@@ -1,6 +1,8 @@
 package spire
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -16,7 +18,8 @@ const (
 	ServerPod = ServerStatefulSet + "-0"
 	// ServerContainer is the container of ServerPod that ServerProgram is in.
 	ServerContainer = "spire-server"
-	// ControllerManagerContainer is the other container of ServerPod.
+	// ControllerManagerContainer is the container of ServerPod with the controller
+	// manager of its own cluster; see ManagerContainer for those of others.
 	ControllerManagerContainer = "spire-controller-manager"
 	// ServerClaim is the volume of ServerPod: its keys, and its datastore where
 	// that is no database server.
@@ -34,7 +37,8 @@ const (
 	BundlePort = 8443
 	// AgentDaemonSet is what puts an agent on each node.
 	AgentDaemonSet = "spire-agent"
-	// BundleEndpointService is what leads peers to the bundle endpoint.
+	// BundleEndpointService is what leads peers to the bundle endpoint, and agents in
+	// other clusters to the API.
 	BundleEndpointService = "spire-bundle-endpoint"
 	// ProgramLabel is the label of the pods of ServerStatefulSet, which are what
 	// BundleEndpointService leads to, and of those of AgentDaemonSet; its value is
@@ -57,8 +61,20 @@ const (
 	// they change, and not when somebody else changes what is there (SPIRE
 	// pkg/server/plugin/notifier/k8sbundle).
 	BundleConfigMap = "spire-bundle"
+	// BundlePublisher is the field manager by which a server writes BundleConfigMap in
+	// another cluster. It does not force its way: where somebody else has written the
+	// bundle, the next one is refused (SPIRE
+	// pkg/server/plugin/bundlepublisher/k8sconfigmap/client.go).
+	BundlePublisher = "spire-bundlepublisher-k8s_configmap"
 	// WebRootsConfigMap is what the chart puts the web roots of peers into.
 	WebRootsConfigMap = "spire-web-roots"
+	// KubeconfigsSecret is by which a server gets into the other clusters of its trust
+	// domain: a kubeconfig at the name of each.
+	KubeconfigsSecret = "spire-kubeconfigs"
+	// TokenSecret is in each of those clusters, and holds what such a kubeconfig is made
+	// of: the token of the server's service account at "token", and the certificate of
+	// the CA of the cluster's API at "ca.crt". Kubernetes fills it.
+	TokenSecret = "spire-server-token"
 	// SecretCertificate, SecretKey and SecretBundle are the keys of the data of
 	// these Secrets; what they hold is in PEM.
 	SecretCertificate = "tls.crt"
@@ -95,6 +111,45 @@ type Values struct {
 	// WithoutAgents leaves the agents out, as long as there is no bundle for them to
 	// start with.
 	WithoutAgents bool `json:"withoutAgents,omitempty"`
+	// Members are the other clusters whose agents attest to the server.
+	Members []MemberValues `json:"members,omitempty"`
+}
+
+// MemberValues is another cluster whose agents attest to a server.
+type MemberValues struct {
+	Cluster string `json:"cluster"`
+	// Namespace is where the agents run, Class that of the resources that entries are
+	// made of; both are of that cluster.
+	Namespace string `json:"namespace"`
+	Class     string `json:"class"`
+	// Kubeconfig tells the one in KubeconfigsSecret from another: with another one the
+	// server's pod starts again, because most of what is in it reads it once.
+	Kubeconfig string `json:"kubeconfig"`
+}
+
+// AgentValues is what charts/spire is installed with where the server is in another
+// cluster: agents, and what the server may do there.
+type AgentValues struct {
+	TrustDomain  string            `json:"trustDomain"`
+	Cluster      string            `json:"cluster"`
+	Class        string            `json:"class"`
+	SocketDir    string            `json:"socketDir"`
+	LogLevel     string            `json:"logLevel"`
+	Images       AgentImages       `json:"images"`
+	RemoteServer RemoteServerValue `json:"remoteServer"`
+	// WithoutAgents is as in Values.
+	WithoutAgents bool `json:"withoutAgents,omitempty"`
+}
+
+// AgentImages names the image that agents run.
+type AgentImages struct {
+	Agent string `json:"agent"`
+}
+
+// RemoteServerValue is where agents find a server that is in another cluster.
+type RemoteServerValue struct {
+	Address string `json:"address"`
+	Port    int    `json:"port"`
 }
 
 // Images names the images to run, each as one whole reference.
@@ -190,6 +245,9 @@ type Settings struct {
 	// Static are the trust domain's relationships of mode static, as
 	// StaticRelationship returns them. Another list restarts the server.
 	Static []FederatesWithValues
+	// Kubeconfigs are what KubeconfigsSecret holds, for each of the server's members in
+	// other clusters. Another one restarts the server.
+	Kubeconfigs map[*topology.Member][]byte
 }
 
 // StaticRelationship returns what a truster's configuration says to fetch the
@@ -204,14 +262,23 @@ func StaticRelationship(t *topology.Trust) FederatesWithValues {
 	return values
 }
 
-// SocketDir returns the folder on a node where the agents of a server have their
+// SocketDir returns the folder on a node where the agents of a member have their
 // socket, spire-agent.sock.
-func SocketDir(s *topology.Server) string {
+func SocketDir(m *topology.Member) string {
 	folder := "/run/spire/agent-sockets"
-	if s.Class != "" {
-		folder += "-" + s.Class
+	if m.Class != "" {
+		folder += "-" + m.Class
 	}
 	return folder
+}
+
+// ManagerContainer returns the container, in the pod of its server, with the controller
+// manager of a member.
+func ManagerContainer(m *topology.Member) string {
+	if !m.Remote() {
+		return ControllerManagerContainer
+	}
+	return "manager-" + m.Cluster().Name
 }
 
 // NewValues returns the values that install a trust domain's server and its
@@ -222,7 +289,7 @@ func NewValues(s Settings) Values {
 		TrustDomain: td.String(),
 		Cluster:     s.Server.Place.Cluster.Name,
 		Class:       s.Server.Class,
-		SocketDir:   SocketDir(s.Server),
+		SocketDir:   SocketDir(s.Server.Home()),
 		AdminID:     AdminID(td.Name).String(),
 		LogLevel:    td.LogLevel,
 		Images:      s.Images,
@@ -264,5 +331,26 @@ func NewValues(s Settings) Values {
 	if td.Datastore == topology.Postgres {
 		values.Datastore.Postgres = &PostgresValues{Image: s.Images.Postgres, Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
 	}
+	for _, m := range s.Server.Remote() {
+		// Half of a digest does not lead back to the token in it.
+		sum := sha256.Sum256(s.Kubeconfigs[m])
+		values.Members = append(values.Members, MemberValues{
+			Cluster: m.Cluster().Name, Namespace: m.Place.Namespace, Class: m.Class, Kubeconfig: hex.EncodeToString(sum[:8]),
+		})
+	}
 	return values
+}
+
+// NewAgentValues returns the values that install the agents of a member whose server is
+// in another cluster.
+func NewAgentValues(m *topology.Member, image string) AgentValues {
+	return AgentValues{
+		TrustDomain:  m.Domain.String(),
+		Cluster:      m.Cluster().Name,
+		Class:        m.Class,
+		SocketDir:    SocketDir(m),
+		LogLevel:     m.Domain.LogLevel,
+		Images:       AgentImages{Agent: image},
+		RemoteServer: RemoteServerValue{Address: m.Server.Address.String(), Port: APIPort},
+	}
 }

@@ -82,14 +82,22 @@ func endpointURL(text string) error {
 	return nil
 }
 
-// Answers reports whether a server answers for the resources of a class: its
-// controller manager serves them, or none of the cluster does and the server is the
+// Answers reports whether a server answers for the relationships of a class: its
+// controller manager makes them, or none of the cluster does and the server is the
 // cluster's first.
 func Answers(s *topology.Server, class string) bool {
-	all := s.Place.Cluster.Servers
-	i := slices.IndexFunc(all, func(other *topology.Server) bool { return other.Class == class })
-	return all[max(i, 0)] == s
+	return first(s.Place.Cluster.Servers, func(other *topology.Server) bool { return other.Class == class }) == s
 }
+
+// Registers reports whether a member answers for the registrations of a class in its
+// cluster: its controller manager makes entries of them, or none of the cluster does
+// and the member is the cluster's first.
+func Registers(m *topology.Member, class string) bool {
+	return first(m.Cluster().Members, func(other *topology.Member) bool { return other.Class == class }) == m
+}
+
+// first returns the first of all that serves, or else the first of all.
+func first[T any](all []T, serves func(T) bool) T { return all[max(slices.IndexFunc(all, serves), 0)] }
 
 // UnservedClassError says that no controller manager of a cluster serves the class of
 // a resource.

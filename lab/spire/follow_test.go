@@ -158,6 +158,60 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A member answers for registrations in its own cluster, whoever has a server there.
+func TestRegisters(t *testing.T) {
+	lab := topology.Topology{
+		Name: "lab", Clusters: []topology.ClusterSpec{topology.NewCluster("floor", 0), topology.NewCluster("branch", 1)},
+		TrustDomains: []topology.TrustDomainSpec{
+			{Name: market, Cluster: "floor", Members: []topology.MemberSpec{{Cluster: "branch"}}}, {Name: broker, Cluster: "branch"},
+		},
+	}
+	g, err := topology.Resolve(lab.Placed(topology.Topology{}), netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, remote, own := g.Domains[0].Members[0], g.Domains[0].Members[1], g.Domains[1].Members[0]
+	for _, tt := range []struct {
+		member *topology.Member
+		class  string
+		want   bool
+	}{
+		{home, "", true},
+		{home, "theirs", true},
+		{remote, "", false},
+		{remote, "spire-system-2", true},
+		{own, "", true},
+		{own, "spire-system-2", false},
+	} {
+		if got := spire.Registers(tt.member, tt.class); got != tt.want {
+			t.Errorf("%s in %s answers for class %q: %t", tt.member.Domain, tt.member.Cluster().Name, tt.class, got)
+		}
+	}
+	if first, second := spire.Registers(remote, "theirs"), spire.Registers(own, "theirs"); first == second {
+		t.Errorf("for a class that nobody serves: %t and %t", first, second)
+	}
+	if got := spire.ManagerContainer(home) + " " + spire.ManagerContainer(remote); got != "spire-controller-manager manager-branch" {
+		t.Errorf("controller managers run in %s", got)
+	}
+}
+
+func TestAttestedIn(t *testing.T) {
+	for path, want := range map[string]string{
+		"/spire/agent/k8s_psat/branch/0b2c": "branch", "/spire/agent/join_token/0b2c": "", "/spire/agent/k8s_psat/branch": "", "/server": "", "": "",
+	} {
+		id, err := spiffeid.FromPath(market, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := spire.AttestedIn(id); got != want {
+			t.Errorf("%s: got %q, want %q", id, got, want)
+		}
+	}
+	if id := spire.AgentID(market, "branch", "0b2c"); id.Path() != "/spire/agent/k8s_psat/branch/0b2c" || spire.AttestedIn(id) != "branch" {
+		t.Errorf("an agent is %s", id)
+	}
+}
+
 // Two servers of a cluster have no resource of one name.
 func TestNamesOfServersThatShareACluster(t *testing.T) {
 	servers := sharing(t, market, broker)
@@ -168,7 +222,7 @@ func TestNamesOfServersThatShareACluster(t *testing.T) {
 		}
 	}
 	for i, want := range []string{"/run/spire/agent-sockets", "/run/spire/agent-sockets-spire-system-2"} {
-		if got := spire.SocketDir(servers[i]); got != want {
+		if got := spire.SocketDir(servers[i].Home()); got != want {
 			t.Errorf("%s: got %q, want %q", servers[i].Domain, got, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
@@ -31,6 +32,26 @@ func AdminID(td spiffeid.TrustDomain) spiffeid.ID {
 // bundle (pkg/common/idutil/spiffeid.go).
 func ServerID(td spiffeid.TrustDomain) spiffeid.ID {
 	return spiffeid.RequireFromPath(td, "/spire/server")
+}
+
+// agentPath is where the IDs of agents begin that the node attestor k8s_psat has
+// attested (pkg/common/plugin/k8s, AgentID).
+const agentPath = "/spire/agent/k8s_psat/"
+
+// AgentID returns the SPIFFE ID of the agent of td on a node of a cluster.
+func AgentID(td spiffeid.TrustDomain, cluster, nodeUID string) spiffeid.ID {
+	return spiffeid.RequireFromPath(td, agentPath+cluster+"/"+nodeUID)
+}
+
+// AttestedIn returns the cluster in which an agent has attested, by its SPIFFE ID; empty
+// for what is none of AgentID.
+func AttestedIn(id spiffeid.ID) string {
+	node, of := strings.CutPrefix(id.Path(), agentPath)
+	cluster, _, whole := strings.Cut(node, "/")
+	if !of || !whole {
+		return ""
+	}
+	return cluster
 }
 
 // mint lets the server of td sign an SVID for AdminID, and returns it with the

@@ -60,6 +60,13 @@ func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
 	return agents, nil
 }
 
+// DeleteAgent forgets an agent. One that still runs has to attest again. The error is a
+// *NotFoundError if the server does not know it.
+func (s *Server) DeleteAgent(ctx context.Context, id spiffeid.ID) error {
+	_, err := s.agents.DeleteAgent(ctx, &agentv1.DeleteAgentRequest{Id: idToAPI(id)})
+	return s.wrap(err, "delete agent %s", id)
+}
+
 // Entry is a registration entry: who gets which SPIFFE ID.
 type Entry struct {
 	ID       string

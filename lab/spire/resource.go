@@ -167,7 +167,7 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 			TTL:              ttl,
 			FederatesWith:    names,
 			Hint:             hintOf(w),
-			ClassName:        w.Member.Server.Class,
+			ClassName:        w.Member.Class,
 		},
 	}
 }

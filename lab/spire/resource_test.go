@@ -228,7 +228,7 @@ func TestWorkloadIdentityOfApp(t *testing.T) {
 		ServiceAccount: "data",
 	}
 	wantJSON(t, spire.WorkloadIdentity(&topology.Workload{
-		Name: "orders", App: app, Namespace: "company", Member: &topology.Member{Server: &topology.Server{Class: "second"}},
+		Name: "orders", App: app, Namespace: "company", Member: &topology.Member{Class: "second"},
 	}).Spec, `{
   "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/service/{{ .PodMeta.Labels.service }}",
   "namespaceSelector": {

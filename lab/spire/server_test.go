@@ -288,6 +288,14 @@ func TestAgents(t *testing.T) {
 	if agent := onlyAgent(t, server); !agent.Banned {
 		t.Errorf("agent = %+v, want it banned", agent)
 	}
+
+	if err := server.DeleteAgent(t.Context(), agent.ID); err != nil {
+		t.Fatal(err)
+	}
+	if agents, err := server.Agents(t.Context()); err != nil || len(agents) != 0 {
+		t.Errorf("after delete: agents = %+v, %v; want none", agents, err)
+	}
+	wantNotFound(t, server.DeleteAgent(t.Context(), agent.ID), "delete agent "+agent.ID.String()+" on SPIRE server of cluster1.com: ")
 }
 
 func onlyAgent(t *testing.T, server *spire.Server) spire.Agent {

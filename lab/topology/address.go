@@ -50,60 +50,68 @@ func (t Topology) Placed(before Topology) Topology {
 	for i, place := range places(names, kept) {
 		t.Clusters[i] = NewCluster(names[i], place)
 	}
-	for _, c := range t.Clusters {
-		placedIn(c.Name, before.TrustDomains, t.TrustDomains, (*TrustDomainSpec).slotted)
-		placedIn(c.Name, before.withDomains(), t.withDomains(), (*homed).slotted)
+	for i := range t.TrustDomains {
+		t.TrustDomains[i].Members = slices.Clone(t.TrustDomains[i].Members)
+	}
+	for _, name := range names {
+		placedIn(name, before.domains(), t.domains())
+		placedIn(name, before.workloads(), t.workloads())
 	}
 	return t
 }
 
-// homed is a workload with the name of its trust domain.
-type homed struct {
-	*WorkloadSpec
-	domain string
-}
-
-// withDomains returns the workloads. A workload that names no trust domain has that
-// of its cluster.
-func (t Topology) withDomains() []homed {
-	all := make([]homed, len(t.Workloads))
-	for i := range t.Workloads {
-		w := &t.Workloads[i]
-		all[i] = homed{w, w.TrustDomain.Name()}
-		if j := slices.IndexFunc(t.TrustDomains, func(td TrustDomainSpec) bool { return td.Cluster == w.Cluster }); w.TrustDomain.IsZero() && j >= 0 {
-			all[i].domain = t.TrustDomains[j].Name.Name()
-		}
-	}
-	return all
-}
-
-// slotted is what has an address of its own in a cluster; the name tells it apart from
-// the others there.
+// slotted is what has a place of its own in a cluster; the name tells it apart from the
+// others there.
 type slotted struct {
 	cluster, name string
 	slot          *int
 }
 
-func (td *TrustDomainSpec) slotted() slotted { return slotted{td.Cluster, td.Name.Name(), &td.Slot} }
+// domains returns the trust domains in each of their clusters. In a cluster those come
+// first whose server is there.
+func (t Topology) domains() (all []slotted) {
+	for i := range t.TrustDomains {
+		td := &t.TrustDomains[i]
+		all = append(all, slotted{td.Cluster, td.Name.Name(), &td.Slot})
+	}
+	for i := range t.TrustDomains {
+		td := &t.TrustDomains[i]
+		for j := range td.Members {
+			m := &td.Members[j]
+			all = append(all, slotted{m.Cluster, td.Name.Name(), &m.Slot})
+		}
+	}
+	return all
+}
 
-// slotted goes by the app, which runs once in a trust domain's part of a cluster: its
-// workload may have another name now.
-func (w *homed) slotted() slotted {
-	return slotted{w.Cluster, w.App.Name + " " + w.domain, &w.Slot} // an own program's App has the workload's name
+// workloads goes by the app, which runs once in a trust domain's part of a cluster: its
+// workload may have another name now. A workload that names no trust domain has that
+// of its cluster.
+func (t Topology) workloads() (all []slotted) {
+	domains := t.domains()
+	for i := range t.Workloads {
+		w := &t.Workloads[i]
+		domain := w.TrustDomain.Name()
+		if j := slices.IndexFunc(domains, func(d slotted) bool { return d.cluster == w.Cluster }); w.TrustDomain.IsZero() && j >= 0 {
+			domain = domains[j].name
+		}
+		all = append(all, slotted{w.Cluster, w.App.Name + " " + domain, &w.Slot}) // an own program's App has the workload's name
+	}
+	return all
 }
 
 // placedIn gives what is in a cluster its slots: those of before, or else free ones.
-func placedIn[T any](cluster string, before, now []T, of func(*T) slotted) {
+func placedIn(cluster string, before, now []slotted) {
 	kept := map[string]int{}
-	for i := range before {
-		if s := of(&before[i]); s.cluster == cluster {
+	for _, s := range before {
+		if s.cluster == cluster {
 			kept[s.name] = *s.slot
 		}
 	}
 	var names []string
 	var slots []*int
-	for i := range now {
-		if s := of(&now[i]); s.cluster == cluster {
+	for _, s := range now {
+		if s.cluster == cluster {
 			names, slots = append(names, s.name), append(slots, s.slot)
 		}
 	}
@@ -206,6 +214,10 @@ const (
 	MaxServers   = firstWorkload - firstServer
 	MaxWorkloads = poolSize - firstWorkload
 )
+
+// MaxMembers is how many clusters a trust domain can have. In the pod of its server
+// runs a controller manager for each, with a port of its own.
+const MaxMembers = 16
 
 // pool returns the range of the i-th cluster; the zero value without a network.
 func pool(network netip.Prefix, i int) Pool {

@@ -102,7 +102,8 @@ type Domain struct {
 	Settings
 	// Servers are the SPIRE servers of the trust domain, at least one.
 	Servers []*Server
-	// Members are where its agents run.
+	// Members are where its agents run. That in the place of the first server comes
+	// first.
 	Members []*Member
 	// Trusts are those by which it trusts others; TrustedBy those by which others
 	// trust it. Both are in the order of the lab file.
@@ -133,10 +134,11 @@ func (d *Domain) TrustIn(other *Domain) *Trust {
 	return d.Trusts[i]
 }
 
-// ServerNamespace is the namespace of the first SPIRE server of a cluster.
+// ServerNamespace is the namespace of SPIRE for the first trust domain of a cluster.
 const ServerNamespace = "spire-system"
 
-// Place is where a SPIRE server runs: a namespace of a cluster.
+// Place is where SPIRE runs, a server with agents or agents alone: a namespace of a
+// cluster.
 type Place struct {
 	Cluster   *Cluster
 	Namespace string
@@ -156,11 +158,22 @@ type Server struct {
 	Domain *Domain
 	Place  Place
 	// Class is the class of the resources that the server's controller manager
-	// serves. The first server of a cluster serves those without a class.
+	// serves in its own cluster.
 	Class string
-	// Address is that of its bundle endpoint. It stays the same when the Service is
-	// made again, so that the peers' URLs stay right.
+	// Address is that of its bundle endpoint, and of its API for agents in other
+	// clusters. It stays the same when the Service is made again, so that the peers'
+	// URLs stay right.
 	Address netip.Addr
+	// Members are those whose agents attest to it. That of its own place comes first.
+	Members []*Member
+}
+
+// Home returns the member in the server's own place.
+func (s *Server) Home() *Member { return s.Members[0] }
+
+// Remote returns the members in other clusters.
+func (s *Server) Remote() []*Member {
+	return slices.DeleteFunc(slices.Clone(s.Members), func(m *Member) bool { return !m.Remote() })
 }
 
 // Endpoint returns where the bundle endpoint is.
@@ -170,9 +183,13 @@ func (s *Server) Endpoint() netip.AddrPort {
 
 // Member is a cluster in which agents of a trust domain run.
 type Member struct {
-	Domain  *Domain
-	Cluster *Cluster
-	// Server is the one that the agents attest to.
+	Domain *Domain
+	// Place is where the agents run.
+	Place Place
+	// Class is the class of the resources in the cluster of which entries of the trust
+	// domain are made. The first trust domain of a cluster has those without a class.
+	Class string
+	// Server is the one that the agents attest to. It may run in another cluster.
 	Server *Server
 	// Workloads run in the cluster and belong to the trust domain.
 	Workloads []*Workload
@@ -180,6 +197,15 @@ type Member struct {
 	// slot is that of the trust domain in the cluster.
 	slot int
 }
+
+// Cluster returns the cluster that the agents run in.
+func (m *Member) Cluster() *Cluster { return m.Place.Cluster }
+
+// Remote reports whether the agents run in another cluster than the server.
+func (m *Member) Remote() bool { return m.Place.Cluster != m.Server.Place.Cluster }
+
+// Slot returns the place of the trust domain among those of the cluster.
+func (m *Member) Slot() int { return m.slot }
 
 // Namespace returns where the pods of an app of the member run.
 func (m *Member) Namespace(of App) string { return inSlot(of.Namespace, m.slot) }
@@ -230,7 +256,7 @@ type Workload struct {
 func (w *Workload) Domain() *Domain { return w.Member.Domain }
 
 // Cluster returns the cluster that the workload runs in.
-func (w *Workload) Cluster() *Cluster { return w.Member.Cluster }
+func (w *Workload) Cluster() *Cluster { return w.Member.Cluster() }
 
 // Port returns where peers call the workload. The port is 0 where nobody calls it.
 func (w *Workload) Port() netip.AddrPort { return netip.AddrPortFrom(w.Address, uint16(w.App.Port)) }

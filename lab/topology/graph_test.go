@@ -117,9 +117,54 @@ func TestTrustDomainsOfOneCluster(t *testing.T) {
 	}
 }
 
+// A trust domain over several clusters has one server. Where it has none, it comes after
+// the trust domains that have theirs there.
+func TestTrustDomainOfSeveralClusters(t *testing.T) {
+	one, other := spiffeid.RequireTrustDomainFromString("one.test"), spiffeid.RequireTrustDomainFromString("other.test")
+	top := Topology{
+		Name: "lab", Clusters: []ClusterSpec{NewCluster("a", 0), NewCluster("b", 1), NewCluster("c", 2)},
+		TrustDomains: []TrustDomainSpec{
+			{Name: one, Cluster: "a", Members: []MemberSpec{{Cluster: "b"}, {Cluster: "c"}}},
+			{Name: other, Cluster: "b"},
+		},
+		Workloads: []WorkloadSpec{
+			{Name: "quotes", App: stock()[0], Cluster: "b", TrustDomain: one},
+			{Name: "alone", App: stock()[1], Cluster: "c"},
+		},
+	}
+	g := resolve(t, top.Placed(Topology{}), NetworkCandidates()[0])
+	d := g.Domains[0]
+	if got, want := names(d.Members, func(m *Member) string {
+		return m.Cluster().Name + "/" + m.Place.Namespace + "/" + m.Class + "/" + m.Namespace(stock()[0])
+	}), "a/spire-system//demo b/spire-system-2/spire-system-2/demo-2 c/spire-system//demo"; got != want {
+		t.Errorf("members %s, want %s", got, want)
+	}
+	s := d.Server()
+	if len(g.Servers()) != 2 || s.Home() != d.Members[0] || s.Place != s.Home().Place || !slices.Equal(s.Remote(), d.Members[1:]) || !slices.Equal(s.Members, d.Members) {
+		t.Errorf("%d servers; that of %s is in %v with members %v", len(g.Servers()), d, s.Place, s.Members)
+	}
+	if w := g.Workloads[1]; w.Member != d.Members[2] || w.Domain() != d || w.ID.TrustDomain() != one {
+		t.Errorf("%s belongs to %s in cluster %s", w.Name, w.Domain(), w.Cluster().Name)
+	}
+
+	// What runs keeps its place when the trust domain that is before it leaves.
+	after := top
+	after.TrustDomains = []TrustDomainSpec{{Name: one, Cluster: "a", Members: []MemberSpec{{Cluster: "b"}}}}
+	after.Workloads = top.Workloads[:1]
+	left := resolve(t, after.Placed(top.Placed(Topology{})), NetworkCandidates()[0]).Domains[0].Members[1]
+	if left.Place.Namespace != "spire-system-2" || left.Class != "spire-system-2" || left.Slot() != 1 {
+		t.Errorf("alone in its cluster it is in %s", left.Place.Namespace)
+	}
+	if top.TrustDomains[0].Members[0].Slot != 0 {
+		t.Errorf("Placed has changed what it was given")
+	}
+}
+
 // A part that points at another is pointed at by it, where both know each other.
 func TestPointersGoBothWays(t *testing.T) {
 	top := federated()
+	top.TrustDomains[0].Members = []MemberSpec{{Cluster: "c2"}}
+	top.Workloads[2].TrustDomain = top.TrustDomains[2].Name
 	// Two trust domains in one cluster, each with a workload.
 	guest := TrustDomainSpec{Name: spiffeid.RequireTrustDomainFromString("guest.test"), Cluster: "c0"}
 	top.TrustDomains = append(top.TrustDomains, guest)
@@ -139,7 +184,7 @@ func TestPointersGoBothWays(t *testing.T) {
 			hold("server of "+c.Name, s.Place.Cluster == c && slices.Contains(s.Domain.Servers, s))
 		}
 		for _, m := range c.Members {
-			hold("member of "+c.Name, m.Cluster == c && slices.Contains(m.Domain.Members, m) && slices.Contains(m.Domain.Servers, m.Server))
+			hold("member of "+c.Name, m.Cluster() == c && slices.Contains(m.Domain.Members, m) && slices.Contains(m.Domain.Servers, m.Server))
 		}
 	}
 	for _, d := range g.Domains {
@@ -147,9 +192,9 @@ func TestPointersGoBothWays(t *testing.T) {
 			hold("server of "+d.String(), s.Domain == d && slices.Contains(s.Place.Cluster.Servers, s))
 		}
 		for _, m := range d.Members {
-			hold("member of "+d.String(), m.Domain == d && slices.Contains(m.Cluster.Members, m))
+			hold("member of "+d.String(), m.Domain == d && slices.Contains(m.Cluster().Members, m))
 			for _, w := range m.Workloads {
-				hold("workload "+w.Name, w.Member == m && slices.Contains(g.Workloads, w) && slices.Contains(d.Workloads(), w) && slices.Contains(m.Cluster.Workloads(), w))
+				hold("workload "+w.Name, w.Member == m && slices.Contains(g.Workloads, w) && slices.Contains(d.Workloads(), w) && slices.Contains(m.Cluster().Workloads(), w))
 			}
 		}
 		for _, r := range slices.Concat(d.Trusts, d.TrustedBy) {
@@ -187,12 +232,17 @@ func TestResolveRefuses(t *testing.T) {
 		`workload wc2: cluster c2 of lab lab has no trust domain`:                                    func(t *Topology) { t.TrustDomains, t.Relationships = t.TrustDomains[:2], nil },
 		`workload wc1: cluster c1 of lab lab has several trust domains, and the workload names none`: func(t *Topology) { t.TrustDomains[2].Cluster = "c1" },
 		`calls of workload wc1: lab lab has no workload "nobody"`:                                    func(t *Topology) { t.Workloads[1].Calls = []string{"nobody"} },
-		`cluster c1 of lab lab has more than 100 SPIRE servers`:                                      func(t *Topology) { t.TrustDomains[1].Slot = 100 },
-		`cluster c1 of lab lab has more than 154 workloads`:                                          func(t *Topology) { t.Workloads[1].Slot = 154 },
-		`lab lab has two clusters "c0"`:                                                              func(t *Topology) { t.Clusters[1].Name = "c0" },
-		`lab lab has two trust domains "c0.test"`:                                                    func(t *Topology) { t.TrustDomains[1].Name = t.TrustDomains[0].Name },
-		`lab lab has two relationships c0.test->c2.test`:                                             func(t *Topology) { t.Relationships[2] = t.Relationships[0] },
-		`lab lab has two workloads "wc0"`:                                                            func(t *Topology) { t.Workloads[1].Name = "wc0" },
+		`trust domain c1.test: lab lab has no cluster "mars"`:                                        func(t *Topology) { t.TrustDomains[1].Members = []MemberSpec{{Cluster: "mars"}} },
+		`trust domain c1.test: lab lab has it twice in cluster c1`:                                   func(t *Topology) { t.TrustDomains[1].Members = []MemberSpec{{Cluster: "c1"}} },
+		`trust domain c1.test: cluster c0 of lab lab has more than 100 trust domains`: func(t *Topology) {
+			t.TrustDomains[1].Members = []MemberSpec{{Cluster: "c0", Slot: 100}}
+		},
+		`trust domain c1.test: cluster c1 of lab lab has more than 100 trust domains`: func(t *Topology) { t.TrustDomains[1].Slot = 100 },
+		`cluster c1 of lab lab has more than 154 workloads`:                           func(t *Topology) { t.Workloads[1].Slot = 154 },
+		`lab lab has two clusters "c0"`:                                               func(t *Topology) { t.Clusters[1].Name = "c0" },
+		`lab lab has two trust domains "c0.test"`:                                     func(t *Topology) { t.TrustDomains[1].Name = t.TrustDomains[0].Name },
+		`lab lab has two relationships c0.test->c2.test`:                              func(t *Topology) { t.Relationships[2] = t.Relationships[0] },
+		`lab lab has two workloads "wc0"`:                                             func(t *Topology) { t.Workloads[1].Name = "wc0" },
 		`SPIFFE ID of workload wc0: template: x:1:11: executing "x" at <.PodMeta.Labels.none>: map has no entry for key "none"`: func(t *Topology) {
 			t.Workloads[0].App = App{Name: "x", IDTemplate: "{{ .PodMeta.Labels.none }}"}
 		},

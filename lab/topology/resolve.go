@@ -52,25 +52,41 @@ func (r *resolver) resolveClusters() error {
 
 func (r *resolver) resolveDomains() error {
 	for _, spec := range r.intent.TrustDomains {
-		c := r.clusters[spec.Cluster]
-		switch {
-		case r.domains[spec.Name] != nil:
+		if r.domains[spec.Name] != nil {
 			return fmt.Errorf("lab %s has two trust domains %q", r.Name, spec.Name.Name())
-		case c == nil:
-			return fmt.Errorf("trust domain %s: %w", spec.Name.Name(), &UnknownError{r.Name, "cluster", spec.Cluster})
-		case spec.Slot >= MaxServers:
-			return fmt.Errorf("cluster %s of lab %s has more than %d SPIRE servers", c.Name, r.Name, MaxServers)
 		}
 		d := &Domain{Name: spec.Name, Settings: spec.Settings}
-		s := &Server{Domain: d, Place: Place{Cluster: c, Namespace: spec.Namespace()}, Address: c.Pool.at(firstServer + spec.Slot)}
-		if spec.Slot > 0 {
-			s.Class = s.Place.Namespace
+		s := &Server{Domain: d}
+		d.Servers = []*Server{s}
+		for _, member := range append([]MemberSpec{{Cluster: spec.Cluster, Slot: spec.Slot}}, spec.Members...) {
+			if err := r.resolveMember(s, member); err != nil {
+				return fmt.Errorf("trust domain %s: %w", d, err)
+			}
 		}
-		m := &Member{Domain: d, Cluster: c, Server: s, slot: spec.Slot}
-		d.Servers, d.Members = []*Server{s}, []*Member{m}
-		c.Servers, c.Members = append(c.Servers, s), append(c.Members, m)
+		home := s.Home()
+		s.Place, s.Class, s.Address = home.Place, home.Class, home.Cluster().Pool.at(firstServer+spec.Slot)
+		home.Cluster().Servers = append(home.Cluster().Servers, s)
 		r.Domains, r.domains[spec.Name] = append(r.Domains, d), d
 	}
+	return nil
+}
+
+// resolveMember adds a cluster to the trust domain of a server.
+func (r *resolver) resolveMember(s *Server, spec MemberSpec) error {
+	c := r.clusters[spec.Cluster]
+	switch {
+	case c == nil:
+		return &UnknownError{r.Name, "cluster", spec.Cluster}
+	case spec.Slot >= MaxServers:
+		return fmt.Errorf("cluster %s of lab %s has more than %d trust domains", c.Name, r.Name, MaxServers)
+	case slices.ContainsFunc(s.Members, func(m *Member) bool { return m.Cluster() == c }):
+		return fmt.Errorf("lab %s has it twice in cluster %s", r.Name, c.Name)
+	}
+	m := &Member{Domain: s.Domain, Server: s, Place: Place{Cluster: c, Namespace: inSlot(ServerNamespace, spec.Slot)}, slot: spec.Slot}
+	if spec.Slot > 0 {
+		m.Class = m.Place.Namespace
+	}
+	c.Members, s.Members, s.Domain.Members = append(c.Members, m), append(s.Members, m), append(s.Domain.Members, m)
 	return nil
 }
 
@@ -112,7 +128,7 @@ func (r *resolver) resolveWorkloads() error {
 			return fmt.Errorf("workload %s: %w", spec.Name, err)
 		}
 		if spec.Slot >= MaxWorkloads {
-			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster.Name, r.Name, MaxWorkloads)
+			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster().Name, r.Name, MaxWorkloads)
 		}
 		namespace := m.Namespace(spec.App)
 		if spec.Own != nil {
@@ -123,7 +139,7 @@ func (r *resolver) resolveWorkloads() error {
 			return err
 		}
 		w := &Workload{
-			Name: spec.Name, App: spec.App, Own: spec.Own, Namespace: namespace, Member: m, ID: id, Address: m.Cluster.Pool.at(firstWorkload + spec.Slot),
+			Name: spec.Name, App: spec.App, Own: spec.Own, Namespace: namespace, Member: m, ID: id, Address: m.Cluster().Pool.at(firstWorkload + spec.Slot),
 			Expose: spec.Expose, order: i, spec: spec,
 		}
 		m.Workloads = append(m.Workloads, w)

@@ -42,16 +42,24 @@ type ClusterSpec struct {
 // that stands for it.
 type TrustDomainSpec struct {
 	Name spiffeid.TrustDomain
-	// Cluster names the cluster that the SPIRE server runs in.
+	// Cluster names the cluster that the SPIRE server runs in. Agents run there, too.
 	Cluster string
-	// Slot is the place of the server's address among those of the servers in its
-	// cluster. A lab of an earlier fedlab says nothing of it, which is the first.
+	// Slot is the place of the trust domain among those of that cluster, and of the
+	// server's address. A lab of an earlier fedlab says nothing of it, which is the
+	// first.
 	Slot int `json:",omitempty"`
+	// Members are the further clusters of the trust domain: agents run there, and
+	// attest to the same server.
+	Members []MemberSpec `json:",omitempty"`
 	Settings
 }
 
-// Namespace returns the one in its cluster that its server runs in.
-func (td TrustDomainSpec) Namespace() string { return inSlot(ServerNamespace, td.Slot) }
+// MemberSpec is a further cluster of a trust domain.
+type MemberSpec struct {
+	Cluster string
+	// Slot is the place of the trust domain among those of the cluster.
+	Slot int `json:",omitempty"`
+}
 
 // Settings are how a trust domain and its server are set up.
 type Settings struct {

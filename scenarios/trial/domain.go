@@ -164,12 +164,15 @@ func (d Domain) Presents(id string) check.Check {
 	}}
 }
 
-// Ready returns nil when all of SPIRE in the cluster runs.
+// Ready returns nil when all of SPIRE runs: the server, and the agents in each cluster.
 func (d Domain) Ready() check.Check {
 	return check.Check{Name: "all of SPIRE runs in " + d.Cluster().Name, Probe: func(ctx context.Context) error {
 		_, err := d.Bundle(ctx)
-		return errors.Join(err,
-			d.Access().Pods.Ready(ctx, lab.ServerKey(d.site.Place)), d.Access().Pods.Ready(ctx, lab.AgentKey(d.site.Place)))
+		errs := []error{err, d.Access().Pods.Ready(ctx, lab.ServerKey(d.site.Place))}
+		for _, m := range d.Members {
+			errs = append(errs, d.trial.session.lab.Access(m.Cluster()).Pods.Ready(ctx, lab.AgentKey(m.Place)))
+		}
+		return errors.Join(errs...)
 	}}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
@@ -387,4 +388,10 @@ func (d Domain) shownBy(ctx context.Context) (string, error) {
 }
 
 // RestartAgents starts the agents again: all that they hand out is asked for again.
-func (d Domain) RestartAgents(ctx context.Context) error { return d.site.RestartAgents(ctx) }
+func (d Domain) RestartAgents(ctx context.Context) error {
+	var errs []error
+	for _, m := range d.Members {
+		errs = append(errs, lab.RestartAgents(ctx, d.trial.session.lab.Access(m.Cluster()).Objects, m))
+	}
+	return errors.Join(errs...)
+}

@@ -85,7 +85,7 @@ func (l *leftover) sweep(ctx context.Context, stays int) error {
 	in := map[*topology.Cluster]access.Cluster{}
 	for _, name := range []string{"a", "b"} {
 		c := &topology.Cluster{Lab: "quotes", ClusterSpec: topology.ClusterSpec{Name: name}}
-		d := &topology.Domain{Members: []*topology.Member{{Cluster: c}}}
+		d := &topology.Domain{Members: []*topology.Member{{Place: topology.Place{Cluster: c}}}}
 		servers = append(servers, &topology.Server{Domain: d, Place: topology.Place{Cluster: c, Namespace: topology.ServerNamespace}})
 		in[c] = access.Cluster{Objects: &leftIn{l, name, stays}}
 	}

@@ -29,6 +29,55 @@ interpolation.
 {{- end }}
 
 {{/*
+The configuration of the controller manager of a cluster; the arguments are the name of
+the cluster, the class of the resources that it serves there, the port of its health,
+whether the cluster is another one than the server's, and the chart's root.
+
+A manager without a prefix deletes each entry that it has not made
+(pkg/spireentry/reconciler.go). So where there are several each has a prefix of its own,
+and the server's own deletes those without any: what it made itself before there were
+several, and, as a manager that is alone does, what is made by hand.
+*/}}
+{{- define "spire.managerConfig" -}}
+apiVersion: spire.spiffe.io/v1alpha1
+kind: ControllerManagerConfig
+clusterName: {{ .cluster | quote }}
+clusterDomain: cluster.local
+trustDomain: {{ .root.Values.trustDomain | quote }}
+spireServerSocketPath: /run/spire/private/api.sock
+{{- if not .remote }}
+validatingWebhookConfigurationName: {{ include "spire.clusterName" (dict "name" "spire-controller-manager-webhook" "root" .root) }}
+{{- end }}
+{{- with .class }}
+className: {{ . | quote }}
+{{- end }}
+{{- if .root.Values.members }}
+entryIDPrefix: {{ .cluster | quote }}
+{{- end }}
+{{- if .remote }}
+reconcile:
+  clusterSPIFFEIDs: true
+  clusterFederatedTrustDomains: false
+  clusterStaticEntries: false
+{{- else if .root.Values.members }}
+entryIDPrefixCleanup: ""
+{{- end }}
+ignoreNamespaces:
+  - ^kube-
+  - ^local-path-storage$
+  - ^metallb-system$
+  - ^spire-system(-[0-9]+)?$
+# Nanoseconds. It misses what changes while it is at work, and finds that when it
+# looks again: after 10 s by default.
+gcInterval: 2000000000
+logLevel: {{ .root.Values.logLevel }}
+health:
+  healthProbeBindAddress: 0.0.0.0:{{ .health }}
+metrics:
+  bindAddress: "0"
+{{- end }}
+
+{{/*
 Probes over HTTP; the arguments are a path and a named port. Asked every second
 until the program is up, because bring-up waits for it; seldom afterwards,
 because an idle lab should be idle, but not so seldom that kubelet, which puts a

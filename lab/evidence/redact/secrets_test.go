@@ -42,6 +42,7 @@ func zipped(text string) []byte {
 func TestCanaries(t *testing.T) {
 	k := keys(t)["EC in PKCS #8"]
 	inner := `{"user":"x","password":"` + canary + `"}`
+	kubeconfig := `{"apiVersion":"v1","kind":"Config","users":[{"name":"b","user":{"token":"` + canary + `"}}]}`
 	applied := escaped(`{"apiVersion":"v1","kind":"Secret","data":{"ca":"` + canary + `"}}`)
 	shapes := map[string]string{
 		"URL userinfo":                     "dial postgres://app:" + canary + "@db:5432/app?x=1",
@@ -106,6 +107,12 @@ func TestCanaries(t *testing.T) {
 		"JWK of RSA":                       `got {"kty":"RSA","n":"AAAA","e":"AQAB","d":"` + canary + `","p":"` + canary + `","q":"` + canary + `","dp":"` + canary + `","dq":"` + canary + `","qi":"` + canary + `"}`,
 		"JWK, unquoted":                    `got map[kty:EC d:` + canary + `abcdefgh x:AAAA]`,
 		"base64 of JSON":                   "x " + base64.StdEncoding.EncodeToString([]byte(inner)) + " y",
+		"kubeconfig":                       "users:\n- name: b\n  user:\n    token: " + canary + "\n",
+		"kubeconfig in JSON":               kubeconfig,
+		"kubeconfig in JSON in a string":   `{"data":` + escaped(kubeconfig) + `}`,
+		"kubeconfig in a Secret":           `{"kind":"Secret","data":{"b":"` + base64.StdEncoding.EncodeToString([]byte(kubeconfig)) + `"}}`,
+		"kubeconfig in base64":             "b: " + base64.StdEncoding.EncodeToString([]byte(kubeconfig)) + " y",
+		"kubeconfig by Go":                 fmt.Sprintf("refuses map[name:b user:map[token:%s]] of b", canary),
 		"docker's login":                   `{".dockerconfigjson":"` + canary + `","auths":{"r":{"auth":"` + canary + `"}}}`,
 		"openssl":                          "priv:\n    " + canary + ":ab\n    " + canary + "\npub:\n    04:1b",
 		"bearer":                           "sent Bearer 0" + canary,
@@ -114,7 +121,7 @@ func TestCanaries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			text := "before it.\n" + shape + "\nspiffe://cluster1.com/after says \"well\"\n"
 			got := string(textOf([]byte(text)))
-			for _, part := range []string{"Tr0ub4dor", "3,x", "horse", strings.Repeat("73", 8), base64.StdEncoding.EncodeToString([]byte(inner))[8:24]} {
+			for _, part := range []string{"Tr0ub4dor", "3,x", "horse", strings.Repeat("73", 8), base64.StdEncoding.EncodeToString([]byte(inner))[8:24], base64.StdEncoding.EncodeToString([]byte(kubeconfig))[96:112]} {
 				if strings.Contains(got, part) {
 					t.Errorf("%q is in\n%s\nof\n%s", part, got, text)
 				}

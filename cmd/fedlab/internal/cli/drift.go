@@ -136,6 +136,12 @@ func printDrift(out io.Writer, d lab.Drift) error {
 	for _, h := range d.Unasked {
 		row(h)
 	}
+	if len(d.Published) > 0 {
+		_, _ = fmt.Fprintln(w, "\nBUNDLE OF\tPUBLISHED IN\tWHAT IS WRONG")
+	}
+	for _, p := range d.Published {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", p.TrustDomain, p.Cluster, orDash(p.Problem))
+	}
 	return w.Flush()
 }
 

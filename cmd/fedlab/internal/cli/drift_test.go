@@ -194,3 +194,21 @@ func TestWatchDriftEnds(t *testing.T) {
 		t.Errorf("error %v, want %v", err, broken)
 	}
 }
+
+func TestPrintDriftOfMembers(t *testing.T) {
+	var b bytes.Buffer
+	if err := printDrift(&b, lab.Drift{Published: []lab.PublishedBundle{
+		{Health: lab.Health{Well: true}, TrustDomain: "one.test", Cluster: "a"},
+		{Health: lab.Health{Problem: "the ConfigMap spire-bundle is not there"}, TrustDomain: "one.test", Cluster: "b"},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+BUNDLE OF  PUBLISHED IN  WHAT IS WRONG
+one.test   a             -
+one.test   b             the ConfigMap spire-bundle is not there
+`
+	if got := b.String(); !strings.HasSuffix(got, want) {
+		t.Errorf("got\n%s\nwant at its end%s", got, want)
+	}
+}

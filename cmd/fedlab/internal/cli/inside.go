@@ -154,7 +154,7 @@ on standard input (-f -), and it has no terminal.`,
 
 func (c *cmd) logs() *cobra.Command {
 	var o access.LogOptions
-	var container string
+	var container, cluster string
 	parts := []string{"server", "agent"}
 	command := c.inside(&cobra.Command{
 		Use:   "logs TRUSTDOMAIN server|agent",
@@ -162,7 +162,9 @@ func (c *cmd) logs() *cobra.Command {
 		Long: `logs prints what the SPIRE server of a trust domain, or its agent, has logged since
 its container started. In the pod of a server runs the controller manager as well,
 and the program that renews the certificate of an https_web endpoint; --container
-names one of them.`,
+names one of them. Where several clusters have the trust domain, a controller manager
+for each runs there, and the agent is that of the server's own cluster unless --cluster
+says another.`,
 		Example: `  fedlab logs cluster1.com server --follow
   fedlab logs cluster1.com server --container spire-controller-manager --since 10m`,
 		Args: exactly(2, "a trust domain, and server or agent"),
@@ -174,14 +176,21 @@ names one of them.`,
 			if part == "agent" && container != "" {
 				return usage(cmd, errors.New("an agent has one container: --container is for a server"))
 			}
+			if part == "server" && cluster != "" {
+				return usage(cmd, errors.New("a trust domain has one server: --cluster is for an agent"))
+			}
 			if o.Since < 0 {
 				return usage(cmd, fmt.Errorf("--since is %s: want how long ago, such as 10m", o.Since))
 			}
 			return c.withServer(cmd, args[0], func(d *local.Driver, s *topology.Server) error {
 				if part == "agent" {
-					return d.AgentLogs(cmd.Context(), s, o, c.Out)
+					m, err := memberIn(s, cluster)
+					if err != nil {
+						return usage(cmd, err)
+					}
+					return d.AgentLogs(cmd.Context(), m, o, c.Out)
 				}
-				all := lab.ServerContainers(s.Domain.BundleEndpoint.Profile)
+				all := lab.ServerContainers(s)
 				name := cmp.Or(container, all[0])
 				if !slices.Contains(all, name) {
 					return usage(cmd, fmt.Errorf("the server of %s has no container %q%s", args[0], name, oneOf(name, all)))
@@ -199,9 +208,26 @@ names one of them.`,
 	}
 	command.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on until interrupted")
 	command.Flags().DurationVar(&o.Since, "since", 0, "only what is newer than this, such as 10m")
-	command.Flags().StringVar(&container, "container", "", "a container of the server's pod: spire-server, spire-controller-manager or serving-cert")
-	completes(command, "container", func() []string { return lab.ServerContainers(topology.HTTPSWeb) })
+	command.Flags().StringVar(&container, "container", "", "a container of the server's pod: spire-server, spire-controller-manager, serving-cert, or manager-CLUSTER for another cluster")
+	completes(command, "container", func() []string { return []string{"spire-server", "spire-controller-manager", "serving-cert"} })
+	command.Flags().StringVar(&cluster, "cluster", "", "the cluster of the agent, where the trust domain has several")
 	return command
+}
+
+// memberIn returns the member of a server that is in the cluster of a name; without a
+// name the one in its own cluster.
+func memberIn(s *topology.Server, cluster string) (*topology.Member, error) {
+	if cluster == "" {
+		return s.Home(), nil
+	}
+	var names []string
+	for _, m := range s.Members {
+		if m.Cluster().Name == cluster {
+			return m, nil
+		}
+		names = append(names, m.Cluster().Name)
+	}
+	return nil, fmt.Errorf("trust domain %s has no agents in a cluster %q%s", s.Domain, cluster, oneOf(cluster, names))
 }
 
 func atLeast(n int, what string) cobra.PositionalArgs {

@@ -69,6 +69,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Name, x.Cluster, orDash(x.BundleEndpoint), x.Agents, x.Entries,
 			x.X509Authorities, x.JWTAuthorities, ends, verdict(x.Health))
 	}
+	printMembers(row, s.TrustDomains)
 	row("")
 	row("RELATIONSHIP\tPROFILE\tBUNDLE\tHEALTH")
 	for _, x := range s.Relationships {
@@ -88,6 +89,21 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 		row("%s %s\t%s\t%s", x.Kind, x.Name, x.Cluster, x.Problem)
 	}
 	return w.Flush()
+}
+
+// printMembers lists the clusters of those trust domains that have several.
+func printMembers(row func(string, ...any), all []lab.TrustDomainStatus) {
+	titled := false
+	for _, x := range all {
+		for _, m := range x.Members {
+			if !titled {
+				row("")
+				row("AGENTS OF\tIN CLUSTER\tAGENTS\tHEALTH")
+				titled = true
+			}
+			row("%s\t%s\t%d\t%s", x.Name, m.Cluster, m.Agents, verdict(m.Health))
+		}
+	}
 }
 
 func verdict(h lab.Health) string {

@@ -60,3 +60,28 @@ ClusterSPIFFEID everybody  broker   it comes to nothing
 		t.Errorf("error %v, got\n%s\nwant%s", err, b.String(), want)
 	}
 }
+
+// A trust domain in one cluster has no row of its own for it.
+func TestPrintStatusOfMembers(t *testing.T) {
+	well := lab.Health{Well: true}
+	s := lab.Status{Lab: "spread", TrustDomains: []lab.TrustDomainStatus{
+		{Health: well, Name: "other.test", Cluster: "c"},
+		{
+			Health: lab.Health{Problem: "in cluster b: cluster b does not answer"}, Name: "one.test", Cluster: "a",
+			Members: []lab.MemberStatus{{Health: well, Cluster: "a", Agents: 1}, {Health: lab.Health{Problem: "cluster b does not answer"}, Cluster: "b"}},
+		},
+	}}
+	var b bytes.Buffer
+	if err := printStatus(&b, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+AGENTS OF  IN CLUSTER  AGENTS  HEALTH
+one.test   a           1       well
+one.test   b           0       NOT WELL: cluster b does not answer
+
+`
+	if got := b.String(); !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant in it%s", got, want)
+	}
+}
