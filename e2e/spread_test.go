@@ -94,6 +94,63 @@ var _ = Describe("A trust domain over two clusters", Ordered, Label("spread"), f
 		}
 		return pod.Metadata.UID, restarts, err
 	}
+	// published returns nil when agents in b find the server's authorities.
+	published := func(ctx context.Context) error {
+		GinkgoHelper()
+		d, member := domain(ctx)
+		in, err := lab.cluster("b")
+		if err != nil {
+			return err
+		}
+		object, there, err := in.Object(ctx, "v1", "ConfigMap", member.Place.Namespace, spire.BundleConfigMap)
+		if err != nil || !there {
+			return errors.Join(err, fmt.Errorf("there: %t", there))
+		}
+		var is struct{ Data map[string]string }
+		if err := convert(object, &is); err != nil {
+			return err
+		}
+		found, err := pki.Parse([]byte(is.Data[spire.SecretBundle]))
+		if err != nil {
+			return err
+		}
+		bundle, err := lab.site(ctx, d.Name).API.Bundle(ctx)
+		if err != nil {
+			return err
+		}
+		if len(found) != len(bundle.X509Authorities()) {
+			return fmt.Errorf("%d authorities are published, and the server has %d", len(found), len(bundle.X509Authorities()))
+		}
+		for _, authority := range found {
+			if !bundle.HasX509Authority(authority) {
+				return fmt.Errorf("authority %s is not the server's", authority.Subject)
+			}
+		}
+		return nil
+	}
+	// without pauses the node of b and has the server start again; resume ends that.
+	without := func(ctx context.Context) (resume func(context.Context) error) {
+		GinkgoHelper()
+		d, _ := domain(ctx)
+		in, err := lab.cluster("a")
+		Expect(err).NotTo(HaveOccurred())
+		node, paused := local.NodeName(lab.graph.Name, "b"), true
+		resume = func(ctx context.Context) error {
+			if !paused {
+				return nil
+			}
+			_, err := docker(ctx, "unpause", node)
+			paused = err != nil
+			return err
+		}
+		_, err = docker(ctx, "pause", node)
+		Expect(err).NotTo(HaveOccurred())
+		lab.restored(rollout+machine, resume)
+		Expect(in.Delete(ctx, map[string]any{
+			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": spire.ServerPod, "namespace": d.Server().Place.Namespace},
+		})).To(Succeed())
+		return resume
+	}
 	unchanged := func(ctx context.Context) {
 		GinkgoHelper()
 		again := lab.fedlab(ctx, "up", "-o", "json")
@@ -187,36 +244,9 @@ var _ = Describe("A trust domain over two clusters", Ordered, Label("spread"), f
 	}, SpecTimeout(6*time.Minute))
 
 	It("publishes its bundle in both clusters", func(ctx SpecContext) {
-		d, member := domain(ctx)
+		_, member := domain(ctx)
 		in, err := lab.cluster("b")
 		Expect(err).NotTo(HaveOccurred())
-		published := func(ctx context.Context) error {
-			object, there, err := in.Object(ctx, "v1", "ConfigMap", member.Place.Namespace, spire.BundleConfigMap)
-			if err != nil || !there {
-				return errors.Join(err, fmt.Errorf("there: %t", there))
-			}
-			var is struct{ Data map[string]string }
-			if err := convert(object, &is); err != nil {
-				return err
-			}
-			found, err := pki.Parse([]byte(is.Data[spire.SecretBundle]))
-			if err != nil {
-				return err
-			}
-			bundle, err := lab.site(ctx, d.Name).API.Bundle(ctx)
-			if err != nil {
-				return err
-			}
-			if len(found) != len(bundle.X509Authorities()) {
-				return fmt.Errorf("%d authorities are published, and the server has %d", len(found), len(bundle.X509Authorities()))
-			}
-			for _, authority := range found {
-				if !bundle.HasX509Authority(authority) {
-					return fmt.Errorf("authority %s is not the server's", authority.Subject)
-				}
-			}
-			return nil
-		}
 		Expect(published(ctx)).To(Succeed())
 
 		By("and again once it is gone there")
@@ -253,24 +283,7 @@ var _ = Describe("A trust domain over two clusters", Ordered, Label("spread"), f
 		Expect(err).NotTo(HaveOccurred())
 		was, _, err := podOf(ctx, "")
 		Expect(err).NotTo(HaveOccurred())
-		in, err := lab.cluster("a")
-		Expect(err).NotTo(HaveOccurred())
-
-		node, paused := local.NodeName(lab.graph.Name, "b"), true
-		resume := func(ctx context.Context) error {
-			if !paused {
-				return nil
-			}
-			_, err := docker(ctx, "unpause", node)
-			paused = err != nil
-			return err
-		}
-		_, err = docker(ctx, "pause", node)
-		Expect(err).NotTo(HaveOccurred())
-		lab.restored(rollout+machine, resume)
-		Expect(in.Delete(ctx, map[string]any{
-			"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": spire.ServerPod, "namespace": d.Server().Place.Namespace},
-		})).To(Succeed())
+		resume := without(ctx)
 		// The server starts again, knows what it knew, and serves its own cluster and peers.
 		// Of a lab with a node that is paused there is no handle, of the server there is.
 		Eventually(func(ctx context.Context) ([]string, error) {
@@ -299,6 +312,40 @@ var _ = Describe("A trust domain over two clusters", Ordered, Label("spread"), f
 		Eventually(lab.well).WithContext(ctx).WithTimeout(rollout+machine).WithPolling(time.Second).Should(Succeed(), "without an up")
 		Expect(entriesOf(ctx, lab.site(ctx, d.Name).API, "b")).To(Equal(ids))
 	}, SpecTimeout(10*time.Minute))
+
+	It("does not start before the other cluster answers, where its bundle goes there by the notifier", func(ctx SpecContext) {
+		ports := []string{lab.graph.Workloads[1].Expose.String(), lab.graph.Workloads[2].Expose.String()}
+		l := intent(ports...)
+		l.Spec.TrustDomains = []config.TrustDomain{{Name: one, BundlePlugin: string(topology.K8sBundle)}}
+		write(l)
+		Expect(lab.fedlab(ctx, "up")).To(endWell())
+		Expect(lab.well(ctx)).To(Succeed())
+		Expect(published(ctx)).To(Succeed())
+		unchanged(ctx)
+
+		was, _, err := podOf(ctx, "")
+		Expect(err).NotTo(HaveOccurred())
+		resume := without(ctx)
+		Eventually(func(ctx context.Context) (int, error) {
+			is, restarts, err := podOf(ctx, spire.ServerContainer)
+			if err == nil && is == was {
+				err = errors.New("it is still the pod that was deleted")
+			}
+			return restarts, err
+		}).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(BeNumerically(">", 0), "how often the server has ended")
+		Expect(resume(ctx)).To(Succeed())
+		Eventually(lab.well).WithContext(ctx).WithTimeout(rollout+machine).WithPolling(time.Second).Should(Succeed(), "without an up")
+
+		By("and the publisher takes over what the notifier has written")
+		write(intent(ports...))
+		Expect(lab.fedlab(ctx, "up")).To(endWell())
+		d, _ := domain(ctx)
+		_, err = lab.site(ctx, d.Name).API.PrepareX509Authority(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(published).WithContext(ctx).WithTimeout(federation.EndpointBound() + machine).WithPolling(poll).Should(Succeed())
+		bound := federation.PropagationBound(federation.PollInterval(d.BundleEndpoint.RefreshHint, d.CATTL))
+		Eventually(lab.well).WithContext(ctx).WithTimeout(bound+machine).WithPolling(poll).Should(Succeed(), "once the peer has the next authority, too")
+	}, SpecTimeout(12*time.Minute))
 
 	It("loses the other cluster without a trace in the server", func(ctx SpecContext) {
 		l := intent(lab.graph.Workloads[1].Expose.String(), lab.graph.Workloads[2].Expose.String())

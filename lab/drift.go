@@ -175,7 +175,7 @@ func (v *visit) publications(ctx context.Context) (all []PublishedBundle) {
 			case !c.answers():
 				err = fmt.Errorf("cluster %s does not answer", m.Cluster().Name)
 			default:
-				err = a.published(ctx, c.in.Objects, m.Place)
+				err = a.published(ctx, c.in.Objects, m)
 			}
 			all = append(all, PublishedBundle{health(err), s.Domain.String(), m.Cluster().Name})
 		}

@@ -180,6 +180,10 @@ func TestUpRestoresTheWayIntoAMember(t *testing.T) {
 			func(w *world) { w.nodes[memberAt].spillBundle(string(pki.Marshal(w.nodes[otherAt].spire.root))) },
 			published + "has other X.509 authorities than the server" + restores, lab.Unpublished,
 		},
+		"the right bundle, written by somebody else": {
+			func(w *world) { delete(w.nodes[memberAt].managers, bundleKey(topology.ServerNamespace)) },
+			published + "was written by fedlab, from which the server does not take it over: it could not publish its next authority" + restores, lab.Unpublished,
+		},
 		"an empty bundle, and agents start": {
 			func(w *world) {
 				w.nodes[memberAt].spillBundle("")
@@ -248,6 +252,38 @@ func TestUpRestoresTheWayIntoAMember(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnotherBundlePlugin: the file of a lab that is up asks for the other plugin, and for
+// the first one again, whose server takes nothing over.
+func TestAnotherBundlePlugin(t *testing.T) {
+	notified := func(t *testing.T) topology.Topology {
+		t.Helper()
+		return topologyOf(t, strings.Replace(spreadFile(t), "  federation:\n", "  trustDomains:\n    - {name: one.test, bundlePlugin: k8sbundle}\n  federation:\n", 1))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		for _, tt := range []struct {
+			lab    topology.Topology
+			plugin topology.BundlePlugin
+			by     string
+		}{
+			{spread(t), "", spire.BundlePublisher}, {notified(t), topology.K8sBundle, notifier}, {spread(t), "", spire.BundlePublisher},
+		} {
+			if err := w.up(t, d, tt.lab); err != nil {
+				t.Fatal(err)
+			}
+			wantWell(t, d, tt.lab)
+			w.wantNoop(t, d, tt.lab)
+			if is := w.nodes[serverAt].spire.values.BundlePlugin; is != tt.plugin {
+				t.Errorf("the server has the plugin %q, want %q", is, tt.plugin)
+			}
+			if by := w.nodes[memberAt].managers[bundleKey(topology.ServerNamespace)]; by != tt.by {
+				t.Errorf("the bundle in b is written by %q, want %q", by, tt.by)
+			}
+		}
+	})
 }
 
 // A server goes on, and can be asked, while another cluster of its trust domain does not

@@ -2,8 +2,8 @@ package lab
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -17,20 +17,17 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// published returns nil when the agents in a place find the X.509 authorities of this
-// bundle, that of their server.
-func published(ctx context.Context, objects access.Objects, p topology.Place, bundle *spiffebundle.Bundle) error {
-	var is struct {
-		Data map[string]string `json:"data"`
-	}
-	there, err := objects.Object(ctx, configMapKey(p, spire.BundleConfigMap), &is)
+// published returns nil when the agents of a member find the X.509 authorities of this
+// bundle, that of their server, and the server can write the next one.
+func published(ctx context.Context, objects access.Objects, m *topology.Member, bundle *spiffebundle.Bundle) error {
+	is, there, err := bundleIn(ctx, objects, m)
 	if err != nil {
 		return err
 	}
 	differs := func(seen string) error {
 		return because(Unpublished, "the ConfigMap %s, by which an agent knows its server when it starts, %s: the next up restores it", spire.BundleConfigMap, seen)
 	}
-	text := is.Data[spire.SecretBundle]
+	text := is.text()
 	switch {
 	case !there:
 		return differs("is not there")
@@ -44,15 +41,49 @@ func published(ctx context.Context, objects access.Objects, p topology.Place, bu
 	if !x509bundle.FromX509Authorities(bundle.TrustDomain(), authorities).Equal(bundle.X509Bundle()) {
 		return differs("has other X.509 authorities than the server")
 	}
+	// This plugin takes nothing over from others (see spire.BundlePublisher).
+	if others := is.others(spire.BundlePublisher); m.Remote() && m.Domain.BundlePlugin == topology.K8sConfigMap && len(others) > 0 {
+		return differs(fmt.Sprintf("was written by %s, from which the server does not take it over: it could not publish its next authority", strings.Join(others, " and ")))
+	}
 	return nil
+}
+
+// bundleObject is the ConfigMap with the bundle that agents start with.
+type bundleObject struct {
+	Metadata struct {
+		ManagedFields []struct {
+			Manager  string `json:"manager"`
+			FieldsV1 struct {
+				Data map[string]any `json:"f:data"`
+			} `json:"fieldsV1"`
+		} `json:"managedFields"`
+	} `json:"metadata"`
+	Data map[string]string `json:"data"`
+}
+
+func bundleIn(ctx context.Context, objects access.Objects, m *topology.Member) (is bundleObject, there bool, err error) {
+	there, err = objects.Object(ctx, configMapKey(m.Place, spire.BundleConfigMap), &is)
+	return is, there, err
+}
+
+func (o bundleObject) text() string { return o.Data[spire.SecretBundle] }
+
+// others returns the field managers that have written the bundle, except this one.
+func (o bundleObject) others(manager string) (names []string) {
+	for _, by := range o.Metadata.ManagedFields {
+		if _, wrote := by.FieldsV1.Data["f:"+spire.SecretBundle]; wrote && by.Manager != manager {
+			names = append(names, by.Manager)
+		}
+	}
+	return names
 }
 
 // published asks once more where the two differ: the server publishes a new
 // authority right after it has it.
-func (a *asked) published(ctx context.Context, in access.Objects, p topology.Place) error {
+func (a *asked) published(ctx context.Context, in access.Objects, m *topology.Member) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	err := published(ctx, in, p, a.bundle)
+	err := published(ctx, in, m, a.bundle)
 	if causeOf(err) != Unpublished {
 		return err
 	}
@@ -62,7 +93,7 @@ func (a *asked) published(ctx context.Context, in access.Objects, p topology.Pla
 	}
 	bundle, err := a.site.API.Bundle(ctx)
 	if err == nil {
-		err = published(ctx, in, p, bundle)
+		err = published(ctx, in, m, bundle)
 	}
 	return err
 }
@@ -75,14 +106,14 @@ func (u *up) publish(ctx context.Context, m *topology.Member) error {
 	if err != nil {
 		return err
 	}
-	err = published(ctx, in.Objects, m.Place, bundle)
+	err = published(ctx, in.Objects, m, bundle)
 	if causeOf(err) != Unpublished {
 		return err
 	}
 	plan.Did(ctx)
-	object := bundleObject(m.Place, bundle.X509Authorities())
-	if m.Remote() {
-		object = access.As{Manager: spire.BundlePublisher, Object: object}
+	object, err := restoredBundle(ctx, in.Objects, m, bundle)
+	if err != nil {
+		return err
 	}
 	if _, err := in.Objects.Apply(ctx, object); err != nil {
 		return err
@@ -93,11 +124,26 @@ func (u *up) publish(ctx context.Context, m *topology.Member) error {
 	return u.renewAgents(ctx, m)
 }
 
-func bundleObject(p topology.Place, authorities []*x509.Certificate) any {
-	key := configMapKey(p, spire.BundleConfigMap)
-	return map[string]any{
+// restoredBundle is what the server would have written for the agents of a member, in the
+// name of its plugin.
+func restoredBundle(ctx context.Context, objects access.Objects, m *topology.Member, bundle *spiffebundle.Bundle) (any, error) {
+	key, text := configMapKey(m.Place, spire.BundleConfigMap), string(pki.Marshal(bundle.X509Authorities()...))
+	object := map[string]any{
 		"apiVersion": key.APIVersion, "kind": key.Kind,
 		"metadata": map[string]any{"namespace": key.Namespace, "name": key.Name},
-		"data":     map[string]any{spire.SecretBundle: string(pki.Marshal(authorities...))},
+		"data":     map[string]any{spire.SecretBundle: text},
 	}
+	if !m.Remote() || m.Domain.BundlePlugin != topology.K8sConfigMap {
+		return object, nil
+	}
+	is, _, err := bundleIn(ctx, objects, m)
+	if err != nil {
+		return nil, err
+	}
+	// Two that write the same value own it together; only another one takes it away
+	// from who wrote it before (Kubernetes, Server-Side Apply, Conflicts).
+	if is.text() == text {
+		object["data"] = map[string]any{spire.SecretBundle: text + "\n"}
+	}
+	return access.As{Manager: spire.BundlePublisher, Object: object}, nil
 }

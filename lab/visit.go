@@ -262,7 +262,7 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 	err := a.silent
 	if err == nil {
 		home := v.clusters[server.Place.Cluster].in.Objects
-		err = errors.Join(a.published(ctx, home, server.Place), a.members[server.Home()].agentsProblem, a.unread, a.unready)
+		err = errors.Join(a.published(ctx, home, server.Home()), a.members[server.Home()].agentsProblem, a.unread, a.unready)
 	}
 	if err == nil {
 		err = a.webhook(ctx)
@@ -323,10 +323,10 @@ func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
 	case !c.answers():
 		s.err = fmt.Errorf("cluster %s does not answer", m.Cluster().Name)
 	case !m.Remote():
-		s.Health = health(errors.Join(a.published(ctx, c.in.Objects, m.Place), found.agentsProblem))
+		s.Health = health(errors.Join(a.published(ctx, c.in.Objects, m), found.agentsProblem))
 		return s
 	default:
-		s.err = errors.Join(v.admitted(ctx, a.site, c.in.Objects, m), a.published(ctx, c.in.Objects, m.Place), found.agentsProblem, found.unread)
+		s.err = errors.Join(v.admitted(ctx, a.site, c.in.Objects, m), a.published(ctx, c.in.Objects, m), found.agentsProblem, found.unread)
 	}
 	if s.err == nil {
 		if s.err = attested(ctx, c.in.Objects, m, a.agents); s.err != nil {

@@ -177,6 +177,9 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 		if len(opened[m.Cluster]) == 0 {
 			return fmt.Errorf("0 of 1 pods are ready: open /run/spire/kubeconfigs/%s: no such file or directory", m.Cluster)
 		}
+		if n := s.node.nodes[nodeName{s.node.name.lab, m.Cluster}]; values.BundlePlugin == topology.K8sBundle && n != nil && n.opens(opened[m.Cluster], m.Namespace) != nil {
+			return fmt.Errorf("0 of 1 pods are ready: unable to update: unable to get list of %s", m.Cluster)
+		}
 	}
 	s.opened, s.values, s.since, s.static = opened, values, since, map[spiffeid.TrustDomain]*relationship{}
 	for _, f := range values.FederatesWith {
@@ -219,16 +222,34 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 // publish is what the server's notifier and its publisher do when the server starts.
 func (s *spireServer) publish() {
 	for _, m := range s.managers() {
-		key := bundleKey(m.namespace)
-		if m.node != s.node && strings.Contains(m.node.objects[key], spire.SecretBundle) && m.node.managers[key] != spire.BundlePublisher {
+		key, by := bundleKey(m.namespace), spire.BundlePublisher
+		if s.values.BundlePlugin == topology.K8sBundle {
+			by = notifier
+		}
+		if by != notifier && m.node != s.node && strings.Contains(m.node.objects[key], spire.SecretBundle) && m.node.managers[key] != spire.BundlePublisher {
 			continue // a conflict: somebody else has written it
 		}
-		m.node.managers[key] = spire.BundlePublisher
+		m.node.managers[key] = by
 		m.node.objects[key] = string(encode(map[string]any{
 			"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
 			"data": map[string]any{spire.SecretBundle: string(pki.Marshal(s.root))},
 		}))
 	}
+}
+
+// notifier is the field manager by which a server writes with k8sbundle.
+const notifier = "spire-server"
+
+// managed is the ConfigMap of the bundle, with who has written the bundle.
+func (n *node) managed(key access.ObjectKey, text string) string {
+	type fields = map[string]any
+	object := decode[fields](text)
+	metadata, _ := object["metadata"].(fields)
+	metadata["managedFields"] = []fields{
+		{"manager": "helm", "fieldsV1": fields{"f:metadata": fields{}}},
+		{"manager": cmp.Or(n.managers[key], "fedlab"), "fieldsV1": fields{"f:data": fields{"f:" + spire.SecretBundle: fields{}}}},
+	}
+	return string(encode(object))
 }
 
 func bundleKey(namespace string) access.ObjectKey {

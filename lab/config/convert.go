@@ -94,6 +94,7 @@ func (td TrustDomain) settings() topology.Settings {
 		JWTKeyType:        keyTypeIn(td.CA.JWTKeyType, td.CA.KeyType),
 		JWTIssuer:         td.JWTIssuer,
 		LogLevel:          td.LogLevel,
+		BundlePlugin:      topology.BundlePlugin(td.BundlePlugin),
 		Datastore:         topology.Datastore(td.Datastore),
 		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
 	}

@@ -25,6 +25,7 @@ func (a apps) complete(l Lab) Lab {
 		l.Spec.TrustDomains[i] = completeTrustDomain(td)
 		if clusters := l.Spec.clustersOf(td.Name); len(clusters) > 1 {
 			l.Spec.TrustDomains[i].ServerCluster = cmp.Or(td.ServerCluster, clusters[0])
+			l.Spec.TrustDomains[i].BundlePlugin = cmp.Or(td.BundlePlugin, defaultBundlePlugin)
 		}
 	}
 	l.Spec.Federation = completeFederation(l.Spec)

@@ -20,6 +20,7 @@ const (
 	defaultJWTTTL       = Duration(5 * time.Minute)
 	defaultLogLevel     = "info"
 	defaultDatastore    = string(topology.SQLite)
+	defaultBundlePlugin = string(topology.K8sConfigMap)
 	defaultUpstream     = string(topology.SelfSigned)
 	defaultKeyType      = string(topology.ECP256)
 	defaultMode         = string(topology.CRD)
@@ -141,14 +142,19 @@ func clusterObject() *object {
 }
 
 func trustDomainObject() *object {
-	const server = "write serverCluster, with the name of a cluster"
+	const (
+		server = "write serverCluster, with the name of a cluster"
+		plugin = "write bundlePlugin"
+	)
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
-		"keyType": inCA, "jwtKeyType": inCA,
+		"keyType": inCA, "jwtKeyType": inCA, "notifier": plugin, "bundlePublisher": plugin,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster names."},
 		{name: "serverCluster", value: label(maxName, "market"), derived: "the first cluster that names it",
 			says: "Where several clusters name the trust domain: the one in which its SPIRE server runs. It cannot be changed once the lab is up."},
+		{name: "bundlePlugin", value: bundlePlugin(), derived: "`" + defaultBundlePlugin + "` where several clusters name it",
+			says: "Where several clusters name the trust domain: the plugin by which its SPIRE server writes the bundle, with which agents start, into the clusters that it does not run in. `k8s_configmap`, a bundle publisher, tries again where a cluster does not answer. With `k8sbundle`, a notifier, the server does not start before each of the clusters has answered."},
 		{name: "bundleEndpoint", value: nested(bundleEndpointObject()), derived: "its fields' defaults", says: "Where its bundle is published."},
 		{name: "ca", value: nested(caObject()), derived: "its fields' defaults", says: "Its authorities."},
 		{name: "svid", value: nested(svidObject()), derived: "its fields' defaults", says: "The identities that it issues."},
@@ -165,6 +171,11 @@ func trustDomainObject() *object {
 }
 
 const inCA = "write it in ca"
+
+func bundlePlugin() value {
+	const ours = "write k8s_configmap, or k8sbundle"
+	return oneOf("bundle plugin", map[string]string{"aws_s3": ours, "gcp_cloudstorage": ours, "gcs_bundle": ours}, defaultBundlePlugin, string(topology.K8sBundle))
+}
 
 func upstreamAuthority() value {
 	const standIn = "write disk, which takes its place"

@@ -68,6 +68,14 @@ func (c *checker) serverClusters() {
 	}
 }
 
+func (c *checker) bundlePlugins() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		if path := settingsPath(i, "bundlePlugin"); td.BundlePlugin != "" && !c.bad[path] && len(c.lab.Spec.clustersOf(td.Name)) == 1 {
+			c.report(path, "only one cluster names trust domain "+quote(td.Name)+", and agents next to a SPIRE server always have its bundle by k8sbundle", "leave it out")
+		}
+	}
+}
+
 func (c *checker) settings() {
 	known, seen := c.trustDomains(), map[string]bool{}
 	for i, td := range c.lab.Spec.TrustDomains {

@@ -52,6 +52,7 @@ func (c Cluster) domains() []string {
 type TrustDomain struct {
 	Name              string         `json:"name" yaml:"name"`
 	ServerCluster     string         `json:"serverCluster,omitempty" yaml:"serverCluster,omitempty"`
+	BundlePlugin      string         `json:"bundlePlugin,omitempty" yaml:"bundlePlugin,omitempty"`
 	BundleEndpoint    BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
 	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
 	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`

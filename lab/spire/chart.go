@@ -111,6 +111,9 @@ type Values struct {
 	// WithoutAgents leaves the agents out, as long as there is no bundle for them to
 	// start with.
 	WithoutAgents bool `json:"withoutAgents,omitempty"`
+	// BundlePlugin writes the bundle into the clusters of Members. It is left out where
+	// it is k8s_configmap, or there are none.
+	BundlePlugin topology.BundlePlugin `json:"bundlePlugin,omitempty"`
 	// Members are the other clusters whose agents attest to the server.
 	Members []MemberValues `json:"members,omitempty"`
 }
@@ -330,6 +333,9 @@ func NewValues(s Settings) Values {
 	}
 	if td.Datastore == topology.Postgres {
 		values.Datastore.Postgres = &PostgresValues{Image: s.Images.Postgres, Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
+	}
+	if td.BundlePlugin != topology.K8sConfigMap {
+		values.BundlePlugin = td.BundlePlugin
 	}
 	for _, m := range s.Server.Remote() {
 		// Half of a digest does not lead back to the token in it.

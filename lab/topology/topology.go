@@ -82,6 +82,9 @@ type Settings struct {
 	JWTIssuer string
 	// LogLevel is SPIRE's: debug, info, warn or error.
 	LogLevel string
+	// BundlePlugin is how the server writes its bundle into clusters that it does not
+	// run in; empty where there are none.
+	BundlePlugin BundlePlugin `json:",omitempty"`
 	// Datastore is where the server keeps its entries and bundles.
 	Datastore Datastore
 	// UpstreamAuthority says who signs the server's own authorities.
@@ -99,6 +102,20 @@ const (
 	RSA4096 KeyType = "rsa-4096"
 	ECP256  KeyType = "ec-p256"
 	ECP384  KeyType = "ec-p384"
+)
+
+// BundlePlugin is a plugin of a SPIRE server that writes the server's bundle into a
+// ConfigMap of another cluster.
+type BundlePlugin string
+
+const (
+	// K8sConfigMap is a bundle publisher. Where a cluster does not answer, it tries again
+	// (pkg/server/plugin/bundlepublisher/k8sconfigmap).
+	K8sConfigMap BundlePlugin = "k8s_configmap"
+	// K8sBundle is a notifier. Where a cluster does not answer, the server ends when it
+	// starts, and says nothing more than a line in its log when it runs
+	// (pkg/server/plugin/notifier/k8sbundle).
+	K8sBundle BundlePlugin = "k8sbundle"
 )
 
 // Datastore is what a SPIRE server keeps its entries and bundles in.
