@@ -100,6 +100,16 @@ func (s *subject) fedlab(ctx context.Context, args ...string) ended {
 	return e
 }
 
+// unchanged has another up find nothing to change.
+func (s *subject) unchanged(ctx context.Context) {
+	GinkgoHelper()
+	again := s.fedlab(ctx, "up", "-o", "json")
+	Expect(again).To(endWell())
+	_, changed, err := again.events()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(changed).To(BeFalse(), "a second up changes nothing")
+}
+
 // status is what 'fedlab status' says and how it ends.
 func (s *subject) status(ctx context.Context) (found lab.Status, code int, err error) {
 	e, err := s.run(ctx, "status", "--lab", s.file, "-o", "json")
