@@ -123,6 +123,15 @@ func unlessGone(err error) error {
 	return err
 }
 
+// CgroupV1 reports whether the engine's kernel has control groups of version 1.
+func (c *Client) CgroupV1(ctx context.Context) (bool, error) {
+	info, err := c.api.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return false, c.failed(err, "ask docker engine for its version of control groups")
+	}
+	return info.Info.CgroupVersion == "1", nil
+}
+
 // ID returns what tells the engine from all others, or its address where it has no
 // ID of its own.
 func (c *Client) ID(ctx context.Context) (string, error) {

@@ -22,6 +22,9 @@ type Spec struct {
 	// DefaultCNI says that kind installs the pod network that the image brings
 	// along. Our images have the pod network in place when they boot.
 	DefaultCNI bool
+	// Cgroupfs says that the image has its container runtime make control groups as
+	// folders, and not by systemd: the kubelet must do the same.
+	Cgroupfs bool
 }
 
 // APIPort is the port of a node at which its API server listens. kind leads to
@@ -66,6 +69,10 @@ func (s Spec) config() (*v1alpha4.Cluster, error) {
 			Protocol:      v1alpha4.PortMappingProtocolTCP,
 		})
 	}
+	patches := []string{leanControlPlane, kubeletAnywhere, promptProxy}
+	if s.Cgroupfs {
+		patches = append(patches, cgroupfs)
+	}
 	return &v1alpha4.Cluster{
 		TypeMeta: v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"},
 		Name:     s.Name,
@@ -77,7 +84,7 @@ func (s Spec) config() (*v1alpha4.Cluster, error) {
 			ServiceSubnet:     s.ServiceSubnet.String(),
 			DisableDefaultCNI: !s.DefaultCNI,
 		},
-		KubeadmConfigPatches: []string{leanControlPlane, kubeletAnywhere, promptProxy},
+		KubeadmConfigPatches: patches,
 	}, nil
 }
 
@@ -115,6 +122,10 @@ kind: KubeletConfiguration
 failCgroupV1: false
 crashLoopBackOff:
   maxContainerRestartPeriod: 1s
+`
+	cgroupfs = `
+kind: KubeletConfiguration
+cgroupDriver: cgroupfs
 `
 	// promptProxy: kind lets kube-proxy act once in a second. A SPIRE agent that asks for
 	// its server in that second is refused, and asks again only five seconds later.

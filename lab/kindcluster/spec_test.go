@@ -91,6 +91,19 @@ func TestPatches(t *testing.T) {
 	}
 }
 
+// The kubelet makes control groups as the image's container runtime does.
+func TestCgroupfs(t *testing.T) {
+	for _, cgroupfs := range []bool{false, true} {
+		config, err := with(func(s *Spec) { s.Cgroupfs = cgroupfs }).config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(strings.Join(config.KubeadmConfigPatches, "---"), "kind: KubeletConfiguration\ncgroupDriver: cgroupfs\n"); got != cgroupfs {
+			t.Errorf("asked for %t, got %t", cgroupfs, got)
+		}
+	}
+}
+
 func TestSpecRefused(t *testing.T) {
 	tests := map[string]struct {
 		spec Spec

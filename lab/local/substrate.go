@@ -153,9 +153,14 @@ func (n nodes) nameFree(ctx context.Context, name, cluster string) error {
 }
 
 func (n nodes) Create(ctx context.Context, s lab.NodeSpec) error {
+	v1, err := n.engine.CgroupV1(ctx)
+	if err != nil {
+		return err
+	}
 	spec := kindcluster.Spec{
 		Name: kindName(s.Lab, s.Cluster), Image: s.Image, Network: networkName(s.Lab),
 		PodSubnet: s.Pods, ServiceSubnet: s.Services, DefaultCNI: s.DefaultCNI,
+		Cgroupfs: v1 && !s.DefaultCNI, // see lab/images/node/etc-containerd-config.toml.mount
 	}
 	for addr, port := range s.Ports {
 		spec.PortMappings = append(spec.PortMappings, kindcluster.PortMapping{Host: addr, NodePort: uint16(port)})

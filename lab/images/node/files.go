@@ -71,13 +71,16 @@ func (f Files) Write(w io.Writer, kindFiles, kubernetesBin string, defaults []by
 
 // own writes the files and links that come from nobody but us.
 func (f Files) own(t *layer.Writer) {
-	own := func(at, name string) {
+	fill := func(at, name, systemd string) {
 		data, err := nodeFiles.ReadFile(name)
 		t.Fail(err)
-		t.File(at, 0o644, []byte(strings.ReplaceAll(string(data), "{{.Pause}}", f.Pause)))
+		t.File(at, 0o644, []byte(strings.NewReplacer("{{.Pause}}", f.Pause, "{{.Systemd}}", systemd).Replace(string(data))))
 	}
+	own := func(at, name string) { fill(at, name, "true") }
 	t.File("kind/version", 0o644, []byte(f.Kubernetes))
 	own("etc/containerd/config.toml", "containerd.toml")
+	fill("etc/containerd/config-cgroupfs.toml", "containerd.toml", "false")
+	own("etc/systemd/system/etc-containerd-config.toml.mount", "etc-containerd-config.toml.mount")
 	own("etc/containerd/cni.conflist", "cni.conflist")
 	t.Dir("etc/cni/net.d")
 	t.Dir("etc/kubernetes/manifests")
@@ -97,7 +100,7 @@ func (f Files) own(t *layer.Writer) {
 	t.Dir("var/lib/hostpath_pv")
 	// Nothing that belongs to a cluster leaves the machine.
 	own("etc/systemd/system/inside-only.service", "inside-only.service")
-	for _, unit := range []string{"tmp-hostpath_pv.mount", "inside-only.service", "containerd.service", "kubelet.service", "undo-mount-hacks.service"} {
+	for _, unit := range []string{"etc-containerd-config.toml.mount", "tmp-hostpath_pv.mount", "inside-only.service", "containerd.service", "kubelet.service", "undo-mount-hacks.service"} {
 		t.Link("etc/systemd/system/multi-user.target.wants/"+unit, "/etc/systemd/system/"+unit)
 	}
 	// It would register formats with the kernel that all containers share.

@@ -61,6 +61,11 @@ func TestNodeFiles(t *testing.T) {
 	if config := fileInTar(t, buf.Bytes(), "etc/containerd/config.toml"); !strings.Contains(config, `sandbox_image = "`+files.Pause+`"`) {
 		t.Errorf("containerd would look for another pause image than %s:\n%s", files.Pause, config)
 	}
+	// What lies over the one is the other one, with another way to make control groups.
+	systemd, cgroupfs := fileInTar(t, buf.Bytes(), "etc/containerd/config.toml"), fileInTar(t, buf.Bytes(), "etc/containerd/config-cgroupfs.toml")
+	if systemd == cgroupfs || strings.Replace(systemd, "SystemdCgroup = true", "SystemdCgroup = false", 1) != cgroupfs {
+		t.Errorf("with systemd\n%s\nwithout\n%s", systemd, cgroupfs)
+	}
 }
 
 func TestNodeFilesWithoutKubernetes(t *testing.T) {
