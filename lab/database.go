@@ -40,12 +40,19 @@ type postgresValues struct {
 // database runs a PostgreSQL.
 func (u *up) database(ctx context.Context, d database) error {
 	in := u.in(d.in)
+	volumes, err := claimed(ctx, in.Objects, access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Namespace: d.namespace, Name: d.Release}, d.Release+"-0")
+	if err != nil {
+		return err
+	}
 	loaded, err := u.Parts.Images.LoadDemo(ctx, d.in.Lab, d.in.Name, postgres)
 	if err != nil {
 		return err
 	}
 	login, made, err := login(ctx, in.Objects, d)
 	if err != nil {
+		return err
+	}
+	if err := volumes.bound(ctx); err != nil {
 		return err
 	}
 	changed, err := in.Releases.Apply(ctx, access.Release{

@@ -39,6 +39,10 @@ func configMapKey(p topology.Place, name string) access.ObjectKey {
 
 func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	in := u.in(s.Place.Cluster)
+	volumes, err := claimed(ctx, in.Objects, ServerKey(s.Place), spire.ServerPod)
+	if err != nil {
+		return err
+	}
 	applied, err := in.Objects.Apply(ctx, u.images.CRDs...)
 	if err != nil {
 		return err
@@ -64,6 +68,9 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		if values.WithoutAgents, err = lacksAgents(ctx, in.Objects, s.Home()); err != nil {
 			return err
 		}
+	}
+	if err := volumes.bound(ctx); err != nil {
+		return err
 	}
 	changed, err := install()
 	if err != nil {

@@ -261,6 +261,31 @@ func TestUpIsOnePlan(t *testing.T) {
 	}
 }
 
+// A pod that meets its volume half bound would wait for the kubelet's next try.
+func TestUpBindsVolumesFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		began := time.Now()
+		if err := w.up(t, w.driver(t), enterprise(t)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took >= kubeletBackOff {
+			t.Errorf("up took %s, want less than the %s after which the kubelet tries again", took, kubeletBackOff)
+		}
+	})
+}
+
+// Where a volume is made for a pod that has a node, none is asked for before.
+func TestUpWaitsForNoVolumeThatNeedsAPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.bindsLate = true
+		if err := w.up(t, w.driver(t), quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // TestUpMakesHalfMadeClustersAgain has clusters whose making was killed at
 // different times. One that may still answer is waited for.
 func TestUpMakesHalfMadeClustersAgain(t *testing.T) {

@@ -52,6 +52,8 @@ type node struct {
 	spire *spireServer
 	// uid is that of the node in Kubernetes.
 	uid string
+	// bound is when volumes can be used.
+	bound map[access.ObjectKey]time.Time
 	// managers are the field managers that have applied objects, where it was not fedlab.
 	managers map[access.ObjectKey]string
 	// attendants are the agents whose server is in another cluster, by their namespace.
@@ -99,11 +101,15 @@ type release struct {
 func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 	n := &node{
 		world: w, name: name, spec: spec, uid: w.nodeUID(name), attendants: map[string]*attendant{}, managers: map[access.ObjectKey]string{},
-		objects: map[access.ObjectKey]string{}, made: map[access.ObjectKey]int{}, releases: map[releaseName]*release{}, images: map[string]bool{},
+		bound: map[access.ObjectKey]time.Time{}, objects: map[access.ObjectKey]string{}, made: map[access.ObjectKey]int{}, releases: map[releaseName]*release{}, images: map[string]bool{},
 	}
 	for _, key := range kubeadmLeaves() {
 		n.objects[key] = "{}"
 	}
+	n.objects[access.ObjectKey{APIVersion: "storage.k8s.io/v1", Kind: "StorageClass", Name: "standard"}] = string(encode(map[string]any{
+		"metadata":          map[string]any{"annotations": map[string]any{"storageclass.kubernetes.io/is-default-class": "true"}},
+		"volumeBindingMode": map[bool]string{false: "Immediate", true: "WaitForFirstConsumer"}[w.bindsLate],
+	}))
 	for _, program := range programs() {
 		n.images[w.demoImage(program)] = true // as the node image has them
 	}
@@ -332,6 +338,10 @@ func (n *node) reconcile(key access.ObjectKey, _ string) {
 		if r := n.owner(key); r != nil {
 			r.ready, r.identified = time.Now().Add(latency), false
 		}
+	case "PersistentVolumeClaim":
+		if n.bound[key].IsZero() && !n.bindsLate {
+			n.bound[key] = time.Now().Add(latency)
+		}
 	}
 }
 
@@ -374,6 +384,13 @@ func (n objects) read(key access.ObjectKey) (text string, there bool) {
 	}
 	if r := n.server(); r != nil && key.Namespace == r.Namespace && (key.Name == spire.ServerStatefulSet && there || key.Kind == "Pod" && key.Name == spire.ServerPod) {
 		return n.revised(r, text), true
+	}
+	if there && key.Kind == "PersistentVolumeClaim" {
+		object := decode[map[string]any](text)
+		since := n.bound[key]
+		bound := !since.IsZero() && !time.Now().Before(since)
+		object["status"] = map[string]any{"phase": map[bool]string{true: "Bound", false: "Pending"}[bound]}
+		text = string(encode(object))
 	}
 	if there && key.Kind == spire.FederatedTrustDomainKind {
 		object := decode[map[string]any](text)
@@ -577,11 +594,38 @@ func (n *node) install(r *release) {
 	if had := n.releases[name]; had != nil {
 		r.number = had.number
 		n.uninstall(had)
+	} else {
+		n.claim(r)
 	}
 	n.releases[name] = r
 	maps.Copy(n.objects, r.objects)
 	n.attend(r)
 	n.podsChanged()
+}
+
+// kubeletBackOff is when the kubelet tries a pod again that it could not start.
+const kubeletBackOff = 10 * time.Second
+
+// claim makes the volumes of a new release's StatefulSets. A pod whose volume is not bound
+// when the kubelet looks has to wait.
+func (n *node) claim(r *release) {
+	for set := range r.objects {
+		if set.Kind != "StatefulSet" || n.bindsLate {
+			continue
+		}
+		claim := claimOf(set)
+		if n.objects[claim] == "" {
+			n.objects[claim], n.bound[claim] = "{}", time.Now().Add(latency)
+		}
+		if time.Now().Before(n.bound[claim]) {
+			r.ready = time.Now().Add(kubeletBackOff)
+		}
+	}
+}
+
+// claimOf returns what the first pod of a StatefulSet keeps its data on.
+func claimOf(set access.ObjectKey) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: set.Namespace, Name: "data-" + set.Name + "-0"}
 }
 
 func (n *node) uninstall(r *release) {
@@ -695,6 +739,10 @@ func (n releases) Remove(ctx context.Context, namespace, name string) error {
 	return n.api(ctx, "Releases.Remove "+namespace+"/"+name, func(changed func()) error {
 		if r := n.releases[releaseName{namespace, name}]; r != nil {
 			n.uninstall(r)
+			for set := range r.objects {
+				delete(n.objects, claimOf(set)) // as their StatefulSet says
+				delete(n.bound, claimOf(set))
+			}
 			if isAgents(r.Values) {
 				delete(n.objects, tokenKey(namespace))
 				delete(n.objects, bundleKey(namespace))
