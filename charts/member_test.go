@@ -235,3 +235,33 @@ func TestAgentsRefuseValues(t *testing.T) {
 		t.Error("a member without a kubeconfig is taken")
 	}
 }
+
+// Of several servers each has a controller manager for each cluster, and in each cluster
+// one of them is the leader.
+func TestReplicasGolden(t *testing.T) {
+	replicated := func(v *spire.Values) {
+		v.Replicas = topology.MaxReplicas
+		v.Datastore = spire.DatastoreValues{Type: topology.Postgres, Postgres: &spire.PostgresValues{
+			Image: "example.com/postgres:15", Release: spire.DatabaseRelease, Database: spire.DatabaseName, User: spire.DatabaseUser,
+		}}
+	}
+	one := change(spreadValues(), func(v *spire.Values) { replicated(v); v.Replicas = 0 })
+	all, same := mustRender(t, change(spreadValues(), replicated)), mustRender(t, one)
+	maps.DeleteFunc(all, func(file, manifest string) bool { return manifest == same[file] })
+	golden(t, "testdata/spire-replicas.yaml", all)
+
+	remote := spread().Remote()[1]
+	remote.Domain.Replicas = topology.MaxReplicas
+	for what, manifests := range map[string]map[string]string{"server's": all, "agents'": renderAgents(t, remote)} {
+		if role := objects(t, manifests)["Role/spire-controller-manager"]; role.Kind == "" {
+			t.Errorf("in the %s cluster no controller manager may become the leader", what)
+		}
+	}
+	if _, err := render("spire", "spire-system", change(spreadValues(), func(v *spire.Values) { v.Replicas = 2 })); err == nil || !strings.Contains(err.Error(), "postgres") {
+		t.Errorf("two servers on one SQLite: %v", err)
+	}
+	pods := spire.ServerPods(remote.Server)
+	if want := []string{spire.ServerPod, "spire-server-1"}; !slices.Equal(pods, want) {
+		t.Errorf("pods %v, want %v", pods, want)
+	}
+}

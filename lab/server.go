@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -21,8 +22,8 @@ func AgentKey(p topology.Place) access.ObjectKey {
 	return access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: p.Namespace, Name: spire.AgentDaemonSet}
 }
 
-func serverPodKey(p topology.Place) access.ObjectKey {
-	return access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: spire.ServerPod}
+func podKey(p topology.Place, name string) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: name}
 }
 
 func datastoreKey(p topology.Place) access.ObjectKey {
@@ -39,7 +40,7 @@ func configMapKey(p topology.Place, name string) access.ObjectKey {
 
 func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	in := u.in(s.Place.Cluster)
-	volumes, err := claimed(ctx, in.Objects, ServerKey(s.Place), spire.ServerPod)
+	volumes, err := claimed(ctx, in.Objects, ServerKey(s.Place), spire.ServerPods(s)...)
 	if err != nil {
 		return err
 	}
@@ -99,12 +100,17 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	if applied {
 		return nil // what is to sign the webhook's certificate is new
 	}
-	renewed, err := renewWebhook(ctx, u.site(s))
-	if err == nil && renewed {
-		// The connection may still lead to the server that is ending.
-		err = u.connect(ctx, s)
+	for _, pod := range spire.ServerPods(s) {
+		renewed, err := renewWebhook(ctx, u.site(s), pod)
+		if err == nil && renewed {
+			// The connection may still lead to the server that is ending.
+			err = u.connect(ctx, s)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // lacksAgents reports whether a member has no agents yet. One that is there before its
@@ -136,8 +142,8 @@ func statefulSetOf(ctx context.Context, in access.Objects, s *topology.Server) (
 	return is, err
 }
 
-// replaceStuck deletes the pod of a server that was not ready, if it is of an older version
-// now. A StatefulSet replaces no such pod by itself (kubernetes/kubernetes issue 67250), and
+// replaceStuck deletes the pods of a server that was not ready, if they are of an older
+// version now. A StatefulSet replaces no such pod by itself (kubernetes/kubernetes issue 67250), and
 // the pod is not ready while the controller manager of another cluster is not.
 func replaceStuck(ctx context.Context, in access.Objects, s *topology.Server) error {
 	var set statefulSet
@@ -150,18 +156,27 @@ func replaceStuck(ctx context.Context, in access.Objects, s *topology.Server) er
 	if err != nil {
 		return err
 	}
+	for _, name := range spire.ServerPods(s) {
+		if err := replaceOlder(ctx, in, podKey(s.Place, name), set.Status.UpdateRevision); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func replaceOlder(ctx context.Context, in access.Objects, key access.ObjectKey, revision string) error {
 	var pod struct {
 		Metadata struct {
 			Labels            map[string]string `json:"labels"`
 			DeletionTimestamp string            `json:"deletionTimestamp"`
 		} `json:"metadata"`
 	}
-	there, err := in.Object(ctx, serverPodKey(s.Place), &pod)
-	if err != nil || !there || pod.Metadata.DeletionTimestamp != "" || pod.Metadata.Labels["controller-revision-hash"] == set.Status.UpdateRevision {
+	there, err := in.Object(ctx, key, &pod)
+	if err != nil || !there || pod.Metadata.DeletionTimestamp != "" || pod.Metadata.Labels["controller-revision-hash"] == revision {
 		return err
 	}
 	plan.Did(ctx)
-	return in.Delete(ctx, serverPodKey(s.Place))
+	return in.Delete(ctx, key)
 }
 
 // connect waits until a server runs, and connects to it, also where there is a
@@ -169,7 +184,9 @@ func replaceStuck(ctx context.Context, in access.Objects, s *topology.Server) er
 func (u *up) connect(ctx context.Context, s *topology.Server) error {
 	in := u.in(s.Place.Cluster)
 	var site *Site
-	err := wait(ctx, rolloutBound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
+	// Of several replicas each starts once the one before it is ready.
+	bound := rolloutBound * time.Duration(len(spire.ServerPods(s)))
+	err := wait(ctx, bound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
 		// The server's pod waits for its datastore: that is what to look at first.
 		if s.Domain.Datastore == topology.Postgres {
 			if err := in.Pods.Started(ctx, datastoreKey(s.Place), postgres); err != nil {

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -18,6 +19,8 @@ import (
 type Site struct {
 	*topology.Server
 	access.Cluster
+	// Pod is the replica of the server that API leads to.
+	Pod string
 	// API is the server's own.
 	API *spire.Server
 }
@@ -25,10 +28,10 @@ type Site struct {
 // Close ends the connection; the server runs on.
 func (s *Site) Close() error { return s.API.Close() }
 
-// Presented returns the chain that a port of the server's pod shows, and verifies
+// Presented returns the chain that a port of the replica's pod shows, and verifies
 // nothing of it. It asks inside of the cluster, where no fault of the network is.
 func (s *Site) Presented(ctx context.Context, port int) ([]*x509.Certificate, error) {
-	conn, err := s.Pods.Dial(ctx, s.Place.Namespace, spire.ServerPod, port)
+	conn, err := s.Pods.Dial(ctx, s.Place.Namespace, s.Pod, port)
 	if err != nil {
 		return nil, err
 	}
@@ -50,20 +53,53 @@ func RestartAgents(ctx context.Context, in access.Objects, m *topology.Member) e
 	return err
 }
 
-// connect opens the admin API of a server through its cluster's own API: nothing of
-// it listens outside of the cluster.
+// connect opens the admin API of a server, that of its first replica that answers.
 func connect(ctx context.Context, s *topology.Server, in access.Cluster) (*Site, error) {
+	var errs []error
+	for _, pod := range spire.ServerPods(s) {
+		site, err := connectTo(ctx, s, pod, in)
+		if err == nil {
+			return site, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// connectTo opens the admin API of a replica of a server through its cluster's own API:
+// nothing of it listens outside of the cluster.
+func connectTo(ctx context.Context, s *topology.Server, pod string, in access.Cluster) (*Site, error) {
 	exec := func(ctx context.Context, argv ...string) ([]byte, error) {
-		return in.Pods.Exec(ctx, s.Place.Namespace, spire.ServerPod, spire.ServerContainer, append([]string{spire.ServerProgram}, argv...)...)
+		return in.Pods.Exec(ctx, s.Place.Namespace, pod, spire.ServerContainer, append([]string{spire.ServerProgram}, argv...)...)
 	}
 	dial := func(ctx context.Context) (net.Conn, error) {
-		return in.Pods.Dial(ctx, s.Place.Namespace, spire.ServerPod, spire.APIPort)
+		return in.Pods.Dial(ctx, s.Place.Namespace, pod, spire.APIPort)
 	}
 	api, err := spire.Connect(ctx, exec, dial, s.Domain.Name)
 	if err != nil {
 		return nil, err
 	}
-	return &Site{s, in, api}, nil
+	return &Site{Server: s, Cluster: in, Pod: pod, API: api}, nil
+}
+
+// Replicas connects to each replica of a server, as Site does to one of them. The caller
+// closes the sites.
+func (d *Driver) Replicas(ctx context.Context, s *topology.Server) (sites []*Site, err error) {
+	in, err := d.reach(ctx, s.Place.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	for _, pod := range spire.ServerPods(s) {
+		site, err := connectTo(ctx, s, pod, in)
+		if err != nil {
+			for _, site := range sites {
+				err = errors.Join(err, site.Close())
+			}
+			return nil, fmt.Errorf("connect to %s: %w", pod, err)
+		}
+		sites = append(sites, site)
+	}
+	return sites, nil
 }
 
 // Site connects to a server whose cluster runs, whatever the others do; else the

@@ -176,19 +176,21 @@ func (u *up) renewAgents(ctx context.Context, m *topology.Member) error {
 	return err
 }
 
-// renewWebhook waits until a controller manager presents what its trust domain
-// verifies, and starts the pod that it is in again where it does not: it reports whether
-// it did. The server is in that pod, too.
-func renewWebhook(ctx context.Context, site *Site) (renewed bool, err error) {
+// renewWebhook waits until the controller manager in a pod of a server presents what its
+// trust domain verifies, and starts the pod again where it does not: it reports whether it
+// did. A replica of the server is in that pod, too.
+func renewWebhook(ctx context.Context, site *Site, pod string) (renewed bool, err error) {
+	replica := *site
+	replica.Pod = pod
 	err = wait(ctx, rolloutBound, check.Check{Name: "Kubernetes can call the controller manager", Probe: func(ctx context.Context) error {
 		bundle, err := site.API.Bundle(ctx)
 		if err != nil {
 			return err
 		}
-		err = checkWebhook(ctx, site, bundle)
+		err = checkWebhook(ctx, &replica, bundle)
 		if unverified(err) && !renewed {
 			plan.Did(ctx)
-			failed := site.Objects.Delete(ctx, serverPodKey(site.Place))
+			failed := site.Objects.Delete(ctx, podKey(site.Place, pod))
 			renewed, err = failed == nil, errors.Join(err, failed)
 		}
 		return err

@@ -220,7 +220,12 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 		}
 	}
 	a.silent = c.in.Pods.Ready(ctx, ServerKey(s.Place))
-	if a.silent != nil && len(s.Remote()) > 0 {
+	switch {
+	case a.silent == nil:
+	case s.Domain.Replicas > 1:
+		// Another one may answer.
+		a.unready, a.silent = a.silent, nil
+	case len(s.Remote()) > 0:
 		// The controller manager of a cluster that does not answer is in the same pod.
 		a.unready, a.silent = a.silent, c.in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer)
 	}

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -890,8 +891,9 @@ func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv .
 		if err := n.serves(); err != nil {
 			return err
 		}
-		at := []string{namespace, pod, container, argv[0]}
-		if !slices.Equal(at, []string{topology.ServerNamespace, spire.ServerPod, spire.ServerContainer, spire.ServerProgram}) {
+		at := []string{namespace, container, argv[0]}
+		if !n.replica(pod) || !slices.Equal(at, []string{topology.ServerNamespace, spire.ServerContainer, spire.ServerProgram}) {
+			at = append(at, pod)
 			return fmt.Errorf("nothing runs at %v", at)
 		}
 		out, err = n.spire.mint(argv[1:])
@@ -908,11 +910,11 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 			conn = near
 			return nil
 		}
-		if namespace == topology.ServerNamespace && pod == spire.ServerPod && port == spire.APIPort && n.serves() == nil {
+		if namespace == topology.ServerNamespace && n.replica(pod) && port == spire.APIPort && n.serves() == nil {
 			conn, err = n.spire.listener.DialContext(ctx)
 			return err
 		}
-		if namespace == topology.ServerNamespace && pod == spire.ServerPod && port == spire.WebhookPort && n.serves() == nil {
+		if namespace == topology.ServerNamespace && n.replica(pod) && port == spire.WebhookPort && n.serves() == nil {
 			conn, err = n.spire.webhook(ctx)
 			return err
 		}
@@ -929,6 +931,20 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 		err = errors.Join(err, conn.Close())
 	}
 	return conn, err
+}
+
+// replica reports whether a replica of the server runs in a pod. In this world all of them
+// are one server.
+func (n *node) replica(pod string) bool {
+	if n.spire == nil || n.spire.away == pod {
+		return false
+	}
+	for i := range max(1, n.spire.values.Replicas) {
+		if pod == spire.ServerStatefulSet+"-"+strconv.Itoa(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // containersOf returns those of the pods of a release that somebody waits for.

@@ -59,8 +59,10 @@ type spireServer struct {
 	node *node
 	td   spiffeid.TrustDomain
 	// values and since are those of the last start.
-	values   spire.Values
-	since    time.Time
+	values spire.Values
+	since  time.Time
+	// away is the pod of a replica that does not run.
+	away     string
 	listener *bufconn.Listener
 	server   *grpc.Server
 	// root is what the bundle has, issuer what signs; key is the issuer's.

@@ -26,7 +26,7 @@ func Catalogue() []trial.Scenario {
 	return []trial.Scenario{
 		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll,
 
-		serverAway, serverKilled, serverDataLost, datastoreAway, agentAway, agentKilled, controllerManagerHangs,
+		serverAway, replicaAway, serverKilled, serverDataLost, datastoreAway, agentAway, agentKilled, controllerManagerHangs,
 		endpointAway, clusterOff, clustersParted, bundleNeverCame, endpointHangs,
 
 		bundleDeleted, bundleTampered, bundleRolledBack, bundleEmptied,

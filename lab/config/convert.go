@@ -94,10 +94,19 @@ func (td TrustDomain) settings() topology.Settings {
 		JWTKeyType:        keyTypeIn(td.CA.JWTKeyType, td.CA.KeyType),
 		JWTIssuer:         td.JWTIssuer,
 		LogLevel:          td.LogLevel,
+		Replicas:          replicasIn(td.ServerReplicas),
 		BundlePlugin:      topology.BundlePlugin(td.BundlePlugin),
 		Datastore:         topology.Datastore(td.Datastore),
 		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
 	}
+}
+
+// replicasIn returns a number of replicas as a topology has it.
+func replicasIn(written int) int {
+	if written == 1 {
+		return 0
+	}
+	return written
 }
 
 // keyTypeIn returns a type of key as a topology has it: none where it is the type that

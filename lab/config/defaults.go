@@ -136,6 +136,7 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 	td.SVID.X509TTL = cmp.Or(td.SVID.X509TTL, min(defaultX509TTL, longestSVID(td.CA.TTL)))
 	td.SVID.JWTTTL = cmp.Or(td.SVID.JWTTTL, min(defaultJWTTTL, longestSVID(td.CA.TTL)))
 	td.LogLevel = cmp.Or(td.LogLevel, defaultLogLevel)
+	td.ServerReplicas = cmp.Or(td.ServerReplicas, 1)
 	td.Datastore = cmp.Or(td.Datastore, defaultDatastore)
 	td.UpstreamAuthority = cmp.Or(td.UpstreamAuthority, defaultUpstream)
 	return td

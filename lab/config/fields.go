@@ -148,13 +148,15 @@ func trustDomainObject() *object {
 	)
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
-		"keyType": inCA, "jwtKeyType": inCA, "notifier": plugin, "bundlePublisher": plugin,
+		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "notifier": plugin, "bundlePublisher": plugin,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster names."},
 		{name: "serverCluster", value: label(maxName, "market"), derived: "the first cluster that names it",
 			says: "Where several clusters name the trust domain: the one in which its SPIRE server runs. It cannot be changed once the lab is up."},
 		{name: "bundlePlugin", value: bundlePlugin(), derived: "`" + defaultBundlePlugin + "` where several clusters name it",
 			says: "Where several clusters name the trust domain: the plugin by which its SPIRE server writes the bundle, with which agents start, into the clusters that it does not run in. `k8s_configmap`, a bundle publisher, tries again where a cluster does not answer. With `k8sbundle`, a notifier, the server does not start before each of the clusters has answered."},
+		{name: "serverReplicas", value: numberTo(topology.MaxReplicas), fallback: 1,
+			says: "How many servers stand behind the addresses of its SPIRE server. They share a PostgreSQL, and each has keys of its own: the bundle has the authorities of all. One that leaves takes its keys along; its authorities stay in the bundle until they expire."},
 		{name: "bundleEndpoint", value: nested(bundleEndpointObject()), derived: "its fields' defaults", says: "Where its bundle is published."},
 		{name: "ca", value: nested(caObject()), derived: "its fields' defaults", says: "Its authorities."},
 		{name: "svid", value: nested(svidObject()), derived: "its fields' defaults", says: "The identities that it issues."},
@@ -197,7 +199,7 @@ func bundleEndpointObject() *object {
 		fields: []field{
 			{name: "profile", value: profile(), fallback: defaultProfile,
 				says: "How the endpoint proves who it is. `https_spiffe`: with an X509-SVID of its trust domain. `https_web`: with a serving certificate, as any web server does; peers have the root of its private CA from the lab. It cannot be changed once the lab is up."},
-			{name: "port", value: number(1, 65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
+			{name: "port", value: numberTo(65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
 			{name: "refreshHint", value: duration(Duration(time.Minute), Duration(time.Hour)), fallback: defaultRefreshHint,
 				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the shortest that SPIRE obeys, so that a new root reaches a peer while you watch."},
 			{name: "httpsWeb", value: nested(httpsWebObject()), derived: "required with `https_web`", says: "Where the certificate of an `https_web` endpoint comes from."},
@@ -311,7 +313,7 @@ func workloadObject(a apps) *object {
 			{name: "values", value: free(), says: "The values of the chart. Write no secret here: the lab keeps its file in each cluster, in plain text."},
 			{name: "images", value: list(nested(imageObject()), 1, maxImages), says: "How each image of your own gets into the nodes. A changed one restarts its pods with the next `up`."},
 			{name: "identity", value: nested(identityObject()), says: "What your program is registered with."},
-			{name: "port", value: number(1, 65535), says: "The port at which peers call your program: that of its one Service of type LoadBalancer, which gets the workload's address. `up` then also looks whether it presents its X509-SVID there."},
+			{name: "port", value: numberTo(65535), says: "The port at which peers call your program: that of its one Service of type LoadBalancer, which gets the workload's address. `up` then also looks whether it presents its X509-SVID there."},
 			{name: "check", value: nested(checkObject()), says: "A request that your program answers with a status from 200 to 299 when it is well. `up` waits for it, and `status` looks at it."},
 		},
 		choice: [][]string{{"app"}, {"chart"}, {"manifests"}},
@@ -343,7 +345,7 @@ func checkObject() *object {
 		says: "A request by which your program is seen to be well.",
 		fields: []field{
 			{name: "path", value: matching("path of a URL", `^/[^\s#]*$`, 1024, "a path that starts with a slash", "/healthz"), required: true, says: "What is asked for."},
-			{name: "port", value: number(1, 65535), derived: "the workload's `port`", says: "The port that answers."},
+			{name: "port", value: numberTo(65535), derived: "the workload's `port`", says: "The port that answers."},
 			{name: "as", value: trustDomain(), says: "The trust domain as which it is asked, by HTTPS with an X509-SVID, at the workload's address: a probe runs there. " +
 				"Without it a pod of the program is asked through the cluster's API, by plain HTTP."},
 		},

@@ -26,6 +26,7 @@ func (a apps) rules() []rule {
 		{"A cluster names each of its trust domains once.", (*checker).namedOnce},
 		{"At most " + strconv.Itoa(topology.MaxMembers) + " clusters name one trust domain: next to its SPIRE server runs a controller manager for each of them.", (*checker).memberCount},
 		{"`serverCluster` is a cluster that names the trust domain.", (*checker).serverClusters},
+		{"`serverReplicas` is above 1 only with `datastore: postgres`.", (*checker).serverReplicas},
 		{"`bundlePlugin` is there only where several clusters name the trust domain.", (*checker).bundlePlugins},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},

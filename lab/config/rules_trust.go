@@ -68,6 +68,14 @@ func (c *checker) serverClusters() {
 	}
 }
 
+func (c *checker) serverReplicas() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		if path := settingsPath(i, "serverReplicas"); td.ServerReplicas > 1 && !c.bad[path] && !c.bad[settingsPath(i, "datastore")] && td.Datastore != string(topology.Postgres) {
+			c.report(path, "several servers cannot share a datastore of type "+quote(td.Datastore), "write datastore: postgres, or leave serverReplicas out")
+		}
+	}
+}
+
 func (c *checker) bundlePlugins() {
 	for i, td := range c.lab.Spec.TrustDomains {
 		if path := settingsPath(i, "bundlePlugin"); td.BundlePlugin != "" && !c.bad[path] && len(c.lab.Spec.clustersOf(td.Name)) == 1 {

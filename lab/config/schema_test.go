@@ -69,6 +69,7 @@ func TestTableAgreesWithDefaults(t *testing.T) {
 		"lab.spec.trustDomains.ca.ttl",
 		"lab.spec.trustDomains.datastore",
 		"lab.spec.trustDomains.logLevel",
+		"lab.spec.trustDomains.serverReplicas",
 		"lab.spec.trustDomains.upstreamAuthority",
 		"servingCert.fileSyncInterval",
 		"servingCert.shortIntervals",

@@ -53,6 +53,7 @@ type TrustDomain struct {
 	Name              string         `json:"name" yaml:"name"`
 	ServerCluster     string         `json:"serverCluster,omitempty" yaml:"serverCluster,omitempty"`
 	BundlePlugin      string         `json:"bundlePlugin,omitempty" yaml:"bundlePlugin,omitempty"`
+	ServerReplicas    int            `json:"serverReplicas,omitempty" yaml:"serverReplicas,omitempty"`
 	BundleEndpoint    BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
 	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
 	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`

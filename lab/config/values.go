@@ -207,23 +207,22 @@ func subject(example string) value {
 		fmt.Sprintf("printable characters, 1 to %d", maxSubject), example)
 }
 
-func number(min, max int) value {
-	want := fmt.Sprintf("a whole number from %d to %d", min, max)
+// numberTo is a whole number from 1.
+func numberTo(most int) value {
+	limits := fmt.Sprintf("1 to %d", most)
 	return value{
-		kind: "number", limits: fmt.Sprintf("%d to %d", min, max), want: want, tag: "!!int",
+		kind: "number", limits: limits, want: "a whole number from " + limits, tag: "!!int",
 		refuse: func(s string) (string, string) {
 			n, err := strconv.Atoi(s)
 			switch {
 			case err != nil || strconv.Itoa(n) != s:
 				return quote(s) + " is no plain decimal number", ""
-			case n < min || n > max:
+			case n < 1 || n > most:
 				return s + " is out of range", ""
 			}
 			return "", ""
 		},
-		schema: jsonschema.Schema{
-			Type: "integer", Minimum: jsonschema.Ptr(float64(min)), Maximum: jsonschema.Ptr(float64(max)),
-		},
+		schema: jsonschema.Schema{Type: "integer", Minimum: jsonschema.Ptr(1.0), Maximum: jsonschema.Ptr(float64(most))},
 	}
 }
 

@@ -19,6 +19,8 @@ type Cluster struct {
 	// Namespace is where the SPIRE server is that is meant, with its agents and its
 	// datastore: a cluster may have several.
 	Namespace string
+	// Replicas is how many pods that server has; 0 is one.
+	Replicas int
 	// Cluster must apply objects always as the same field manager. An object is given
 	// in part: what others have set stays, Helm included: for the API server, who
 	// updates and who applies are two managers even where they go by one name. A field

@@ -61,6 +61,16 @@ func subjects() map[string]subject {
 			felt: "no pod of the SPIRE server of cluster market is left", calm: "pod spire-server-0 is there, phase Running",
 			healed: "the SPIRE server of cluster market runs", hurt: "pod spire-server-0 is not there",
 		},
+		"replica-0-stopped/broker": {
+			make: func(w *world) fault.Fault { return fault.ReplicaStopped(w.broker.paired(), 0) },
+			felt: "pod spire-server-0 of cluster broker is gone", calm: "pod spire-server-0 is there, phase Running",
+			healed: "both SPIRE servers of cluster broker are ready", hurt: "1 of 2 ready",
+		},
+		"replica-1-stopped/broker": {
+			make: func(w *world) fault.Fault { return fault.ReplicaStopped(w.broker.paired(), 1) },
+			felt: "pod spire-server-1 of cluster broker is gone", calm: "pod spire-server-1 is there, phase Running",
+			healed: "both SPIRE servers of cluster broker are ready", hurt: "1 of 2 ready",
+		},
 		"server-killed/market": {
 			make: func(w *world) fault.Fault { return fault.ServerKilled(w.market.cluster()) },
 			felt: "the SPIRE server of cluster market is not the one that it was", lasting: true,

@@ -16,9 +16,28 @@ func ServerStopped(c Cluster) Fault {
 	return fault{"server-stopped/" + c.Name, func(ctx context.Context) (injected, error) {
 		return injected{
 			felt:    c.serverGone(),
-			recover: c.scaled(serverSet, 1),
+			recover: c.scaled(serverSet, max(1, c.Replicas)),
 			healed:  c.serverRuns(nil),
 		}, c.scaled(serverSet, 0)(ctx)
+	}}
+}
+
+// ReplicaStopped takes one of two servers away that share a datastore, with the
+// controller manager in its pod; the other one and both volumes stay. The first is 0.
+func ReplicaStopped(c Cluster, ordinal int) Fault {
+	pod := fmt.Sprintf("%s-%d", spire.ServerStatefulSet, ordinal)
+	return fault{fmt.Sprintf("replica-%d-stopped/%s", ordinal, c.Name), func(ctx context.Context) (injected, error) {
+		return injected{
+			felt: check.Check{
+				Name:  fmt.Sprintf("pod %s of cluster %s is gone", pod, c.Name),
+				Probe: func(ctx context.Context) error { return c.podGone(ctx, pod) },
+			},
+			recover: c.scaled(serverSet, c.Replicas),
+			healed: check.Check{
+				Name:  fmt.Sprintf("both SPIRE servers of cluster %s are ready", c.Name),
+				Probe: func(ctx context.Context) error { return c.Pods.Ready(ctx, c.own(serverSet)) },
+			},
+		}, c.apply(ctx, serverSet, map[string]any{"replicas": 1, "ordinals": map[string]any{"start": 1 - ordinal}})
 	}}
 }
 
@@ -47,7 +66,7 @@ func ServerDataLost(c Cluster) Fault {
 			Probe: func(ctx context.Context) error { return c.another(ctx, before) },
 		}
 		runs := c.serverRuns(nil)
-		i := injected{felt: another, recover: c.scaled(serverSet, 1), healed: check.Check{
+		i := injected{felt: another, recover: c.scaled(serverSet, max(1, c.Replicas)), healed: check.Check{
 			Name:  fmt.Sprintf("the SPIRE server of cluster %s runs on another volume", c.Name),
 			Probe: func(ctx context.Context) error { return inOrder(ctx, another.Probe, runs.Probe) },
 		}}
@@ -72,7 +91,7 @@ func ServerDataLost(c Cluster) Fault {
 		if err != nil {
 			return i, err
 		}
-		return i, c.scaled(serverSet, 1)(ctx)
+		return i, c.scaled(serverSet, max(1, c.Replicas))(ctx)
 	}}
 }
 
@@ -112,7 +131,8 @@ func (c Cluster) scaled(set access.ObjectKey, replicas int) func(ctx context.Con
 	return func(ctx context.Context) error { return c.apply(ctx, set, map[string]any{"replicas": replicas}) }
 }
 
-// serverGone checks that no pod of the server is left.
+// serverGone checks that no pod of the server is left. The first pod of a StatefulSet goes
+// last.
 func (c Cluster) serverGone() check.Check {
 	return check.Check{
 		Name:  fmt.Sprintf("no pod of the SPIRE server of cluster %s is left", c.Name),

@@ -19,7 +19,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
-// world is two clusters, as far as faults look at them, and a server's bundles.
+// world is two clusters, as far as faults look at them, and a server's bundles. broker has
+// two servers on one datastore.
 type world struct {
 	// calls counts the calls. Those from failFrom to failTo, counted from 1, fail,
 	// and where lost is set they have done what was asked for.
@@ -40,7 +41,10 @@ type site struct {
 	on      bool
 	rules   []string
 
-	replicas, volume       int
+	// The server's pods are those from start on. second is the other of two.
+	replicas, start        int
+	second                 process
+	volume                 int
 	nodeSelector, selector string
 
 	// databases is how many of the server's PostgreSQL there are to be.
@@ -61,6 +65,7 @@ type process struct {
 func newWorld() *world {
 	w := &world{bundles: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
 	w.market, w.broker = newSite(w, "market", "10.192.0.2"), newSite(w, "broker", "10.192.0.3")
+	w.broker.replicas, w.broker.second = 2, w.broker.server
 	return w
 }
 
@@ -92,17 +97,18 @@ func (w *world) settle() {
 		if !s.on {
 			continue
 		}
-		if s.claim == 0 && s.replicas == 1 {
+		if s.claim == 0 && s.replicas > 0 {
 			s.volume++
 			s.claim = s.volume
 		}
 		for _, p := range []*process{&s.server, &s.manager} {
-			p.want(s.replicas == 1)
+			p.want(s.replicas > 0 && s.start == 0)
 		}
+		s.second.want(s.start+s.replicas == 2)
 		s.agent.want(s.nodeSelector == "")
 		s.database.want(s.databases == 1)
 		s.endpoints = nil
-		if s.selector == "spire-server" && s.replicas == 1 {
+		if s.selector == "spire-server" && s.replicas > 0 {
 			s.endpoints = []string{"10.64.0.9"}
 		}
 	}
@@ -121,14 +127,21 @@ func (p *process) want(there bool) {
 func (w *world) String() string {
 	text := fmt.Sprint(w.bundles)
 	for _, s := range []*site{w.market, w.broker} {
-		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t agent %t claim %t databases %d", s.name, s.on, s.rules,
-			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.agent.running, s.claim > 0, s.databases)
+		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t second %t agent %t claim %t databases %d", s.name, s.on, s.rules,
+			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.second.running, s.agent.running, s.claim > 0, s.databases)
 	}
 	return text
 }
 
 func (s *site) cluster() fault.Cluster {
 	return fault.Cluster{Name: s.name, Namespace: "spire-system", Cluster: access.Cluster{Objects: s, Pods: pods{site: s}}, Node: s, Power: s}
+}
+
+// paired is the cluster of a site with two servers on one datastore.
+func (s *site) paired() fault.Cluster {
+	c := s.cluster()
+	c.Replicas = 2
+	return c
 }
 
 // Apply understands the parts that faults give.
@@ -143,7 +156,13 @@ func (s *site) Apply(_ context.Context, objects ...any) (bool, error) {
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":0}}`:
 				s.replicas = 0
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":1}}`:
-				s.replicas = 1
+				s.replicas, s.start = 1, 0
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":2}}`:
+				s.replicas, s.start = 2, 0
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"ordinals":{"start":1},"replicas":1}}`:
+				s.replicas, s.start = 1, 1
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"ordinals":{"start":0},"replicas":1}}`:
+				s.replicas, s.start = 1, 0
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-database","namespace":"spire-system"},"spec":{"replicas":0}}`:
 				s.databases = 0
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-database","namespace":"spire-system"},"spec":{"replicas":1}}`:
@@ -177,6 +196,10 @@ func (s *site) Object(_ context.Context, key access.ObjectKey, into any) (found 
 		case "Pod spire-system/spire-server-0":
 			if found = s.server.run > 0; found {
 				object = pod(s.server.status("spire-server"), s.manager.status("spire-controller-manager"))
+			}
+		case "Pod spire-system/spire-server-1":
+			if found = s.second.run > 0; found {
+				object = pod(s.second.status("spire-server"))
 			}
 		case "Pod spire-system/spire-agent-x":
 			if found = s.agent.run > 0; found {
@@ -293,6 +316,11 @@ func (p pods) Started(_ context.Context, set access.ObjectKey, container string)
 func (p pods) Ready(_ context.Context, key access.ObjectKey) error {
 	return p.site.w.do(func() error {
 		switch asked := key.Namespace + "/" + key.Name; {
+		case key.Kind == "StatefulSet" && asked == "spire-system/spire-server":
+			if !p.site.server.running || !p.site.second.running {
+				return errors.New("1 of 2 ready")
+			}
+			return nil
 		case key.Kind != "DaemonSet" || asked != "spire-system/spire-agent":
 			return errors.New("nobody asks whether this is ready: " + asked)
 		case !p.site.agent.running:

@@ -40,6 +40,10 @@ const (
 	// once, unless it is at work in that moment: then the change is not heard (its
 	// pkg/reconciler/reconciler.go, Trigger).
 	reconcile = 2 * time.Second
+	// lease is how long a controller manager that leads may be silent, and leaseRetry how
+	// often another one asks whether it is (controller-runtime
+	// pkg/manager/manager.go, defaultLeaseDuration and defaultRetryPeriod).
+	lease, leaseRetry = 15 * time.Second, 2 * time.Second
 	// configReload is how often a server reads again which relationships it has
 	// (pkg/server/bundle/client/manager.go, configRefreshInterval).
 	configReload = 10 * time.Second
@@ -114,6 +118,10 @@ func shortestLife(b *spiffebundle.Bundle) time.Duration {
 	}
 	return shortest
 }
+
+// LeaderBound returns how long none of several controller managers may be at work once the
+// one that leads has ended.
+func LeaderBound() time.Duration { return lease + leaseRetry }
 
 // EndpointBound returns how long a bundle endpoint may go on to serve what its
 // server no longer has.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -14,7 +15,8 @@ import (
 const (
 	// ServerStatefulSet is what the server and the controller manager run in.
 	ServerStatefulSet = "spire-server"
-	// ServerPod is the one pod of ServerStatefulSet.
+	// ServerPod is the first pod of ServerStatefulSet; there are more only where
+	// replicas share a datastore, see ServerPods.
 	ServerPod = ServerStatefulSet + "-0"
 	// ServerContainer is the container of ServerPod that ServerProgram is in.
 	ServerContainer = "spire-server"
@@ -114,6 +116,8 @@ type Values struct {
 	// BundlePlugin writes the bundle into the clusters of Members. It is left out where
 	// it is k8s_configmap, or there are none.
 	BundlePlugin topology.BundlePlugin `json:"bundlePlugin,omitempty"`
+	// Replicas is left out where there is one.
+	Replicas int `json:"replicas,omitempty"`
 	// Members are the other clusters whose agents attest to the server.
 	Members []MemberValues `json:"members,omitempty"`
 }
@@ -142,6 +146,9 @@ type AgentValues struct {
 	RemoteServer RemoteServerValue `json:"remoteServer"`
 	// WithoutAgents is as in Values.
 	WithoutAgents bool `json:"withoutAgents,omitempty"`
+	// Replicas is how many servers there are, and so how many controller managers of the
+	// cluster. It is left out where there is one.
+	Replicas int `json:"replicas,omitempty"`
 }
 
 // AgentImages names the image that agents run.
@@ -265,6 +272,15 @@ func StaticRelationship(t *topology.Trust) FederatesWithValues {
 	return values
 }
 
+// ServerPods returns the pods of a server, one for each replica.
+func ServerPods(s *topology.Server) []string {
+	names := []string{ServerPod}
+	for i := 1; i < s.Domain.Replicas; i++ {
+		names = append(names, ServerStatefulSet+"-"+strconv.Itoa(i))
+	}
+	return names
+}
+
 // SocketDir returns the folder on a node where the agents of a member have their
 // socket, spire-agent.sock.
 func SocketDir(m *topology.Member) string {
@@ -334,6 +350,7 @@ func NewValues(s Settings) Values {
 	if td.Datastore == topology.Postgres {
 		values.Datastore.Postgres = &PostgresValues{Image: s.Images.Postgres, Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
 	}
+	values.Replicas = td.Replicas
 	if td.BundlePlugin != topology.K8sConfigMap {
 		values.BundlePlugin = td.BundlePlugin
 	}
@@ -358,5 +375,6 @@ func NewAgentValues(m *topology.Member, image string) AgentValues {
 		LogLevel:     m.Domain.LogLevel,
 		Images:       AgentImages{Agent: image},
 		RemoteServer: RemoteServerValue{Address: m.Server.Address.String(), Port: APIPort},
+		Replicas:     m.Domain.Replicas,
 	}
 }

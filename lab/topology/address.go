@@ -215,6 +215,10 @@ const (
 	MaxWorkloads = poolSize - firstWorkload
 )
 
+// MaxReplicas is how many servers can share a datastore: each takes up to 20 of the 50
+// connections that apps/postgres has.
+const MaxReplicas = 2
+
 // MaxMembers is how many clusters a trust domain can have. In the pod of its server
 // runs a controller manager for each, with a port of its own.
 const MaxMembers = 16

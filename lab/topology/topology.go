@@ -82,6 +82,8 @@ type Settings struct {
 	JWTIssuer string
 	// LogLevel is SPIRE's: debug, info, warn or error.
 	LogLevel string
+	// Replicas is how many servers share the datastore; 0 is one.
+	Replicas int `json:",omitempty"`
 	// BundlePlugin is how the server writes its bundle into clusters that it does not
 	// run in; empty where there are none.
 	BundlePlugin BundlePlugin `json:",omitempty"`

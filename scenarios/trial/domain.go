@@ -41,6 +41,29 @@ func (t *Trial) Pair() (called, caller Domain) {
 // Server returns the connection to the SPIRE server.
 func (d Domain) Server() *spire.Server { return d.site.API }
 
+// Signing returns the authorities that the replicas of the server sign with, of both
+// kinds, by the names of their pods. Each replica has its own.
+func (d Domain) Signing(ctx context.Context) (map[string][2]string, error) {
+	sites, err := d.trial.session.runner.Driver.Replicas(ctx, d.site.Server)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string][2]string{}
+	for _, site := range sites {
+		x509, ofX509 := site.API.X509Authorities(ctx)
+		jwt, ofJWT := site.API.JWTAuthorities(ctx)
+		if err = errors.Join(err, ofX509, ofJWT, site.Close()); err != nil {
+			continue
+		}
+		if x509.Active == nil || jwt.Active == nil {
+			err = errors.Join(err, fmt.Errorf("%s of %s has no active authority", site.Pod, d))
+			continue
+		}
+		all[site.Pod] = [2]string{x509.Active.ID, jwt.Active.ID}
+	}
+	return all, err
+}
+
 // Access returns what can be done in the cluster.
 func (d Domain) Access() access.Cluster { return d.site.Cluster }
 

@@ -168,7 +168,7 @@ func faultCluster(parts lab.Parts, s *topology.Server, in access.Cluster) fault.
 	if s.Class != "" {
 		name += "/" + s.Class
 	}
-	return fault.Cluster{Name: name, Namespace: s.Place.Namespace, Cluster: in, Node: at, Power: at}
+	return fault.Cluster{Name: name, Namespace: s.Place.Namespace, Replicas: s.Domain.Replicas, Cluster: in, Node: at, Power: at}
 }
 
 // machine is the node of one cluster, as a person at it has it.

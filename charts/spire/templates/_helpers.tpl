@@ -30,8 +30,8 @@ interpolation.
 
 {{/*
 The configuration of the controller manager of a cluster; the arguments are the name of
-the cluster, the class of the resources that it serves there, the port of its health,
-whether the cluster is another one than the server's, and the chart's root.
+the cluster, the namespace there and the class of the resources that it serves, the port of
+its health, whether the cluster is another one than the server's, and the chart's root.
 
 A manager without a prefix deletes each entry that it has not made
 (pkg/spireentry/reconciler.go). So where there are several each has a prefix of its own,
@@ -71,6 +71,12 @@ ignoreNamespaces:
 # looks again: after 10 s by default.
 gcInterval: 2000000000
 logLevel: {{ .root.Values.logLevel }}
+{{- if gt (int (default 1 .root.Values.replicas)) 1 }}
+leaderElection:
+  leaderElect: true
+  resourceName: spire-controller-manager
+  resourceNamespace: {{ .namespace }}
+{{- end }}
 health:
   healthProbeBindAddress: 0.0.0.0:{{ .health }}
 metrics:

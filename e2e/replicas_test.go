@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
+
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
+)
+
+// The quotes come from a trust domain with two servers.
+var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas"), func() {
+	const one, other = "one.test", "other.test"
+	var (
+		lab    *subject
+		before traces
+	)
+	BeforeAll(func(ctx SpecContext) {
+		port, err := freePort(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		// Two lives are waited for.
+		short := config.SVID{X509TTL: config.Duration(time.Minute)}
+		data, err := config.Marshal(config.Lab{
+			APIVersion: config.APIVersion, Kind: config.Kind, Metadata: config.Metadata{Name: "e2e-replicas"},
+			Spec: config.Spec{
+				Clusters: []config.Cluster{{Name: "a", TrustDomain: one}, {Name: "b", TrustDomain: other}},
+				TrustDomains: []config.TrustDomain{
+					{Name: one, ServerReplicas: topology.MaxReplicas, Datastore: string(topology.Postgres), SVID: short}, {Name: other, SVID: short},
+				},
+				Federation: []config.Federation{{Between: []string{one, other}}},
+				Workloads:  []config.Workload{{App: "stock-quotes", Cluster: "a"}, {App: "broker-webapp", Cluster: "b", Expose: port}},
+			},
+		})
+		Expect(err).NotTo(HaveOccurred())
+		file := filepath.Join(scratch(), "replicas.yaml")
+		Expect(os.WriteFile(file, data, 0o644)).To(Succeed())
+		at, err := existing(under.command, file)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(at.close)
+		before, err = tracesNow(ctx, at)
+		Expect(err).NotTo(HaveOccurred())
+		lab = raised(ctx, file, "a trust domain with two servers")
+	}, NodeTimeout(10*time.Minute))
+
+	It("sign with keys of their own, and the peer verifies tokens of both", func(ctx SpecContext) {
+		Expect(lab.well(ctx)).To(Succeed())
+		Expect(lab.fedlab(ctx, "drift")).To(endWell())
+		d := lab.running(ctx, lab.graph.Domains[0].Name)
+		held, err := lab.site(ctx, d.TrustedBy[0].Truster.Name).API.HeldBundle(ctx, d.Name)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(held).NotTo(BeNil())
+		sites, err := lab.driver.Replicas(ctx, d.Server())
+		Expect(err).NotTo(HaveOccurred())
+		Expect(sites).To(HaveLen(topology.MaxReplicas))
+		signers := map[string]bool{}
+		for _, site := range sites {
+			DeferCleanup(site.Close)
+			jwt, err := site.API.JWTAuthorities(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(jwt.Active).NotTo(BeNil(), site.Pod)
+			signers[jwt.Active.ID] = true
+			token, err := site.Pods.Exec(ctx, site.Place.Namespace, site.Pod, spire.ServerContainer,
+				spire.ServerProgram, "jwt", "mint", "-spiffeID", "spiffe://"+one+"/e2e", "-audience", "e2e")
+			Expect(err).NotTo(HaveOccurred())
+			svid, err := jwtsvid.ParseAndValidate(string(token), held, []string{"e2e"})
+			Expect(err).NotTo(HaveOccurred(), site.Pod)
+			Expect(svid.ID.TrustDomain()).To(Equal(d.Name))
+		}
+		Expect(signers).To(HaveLen(len(sites)), "each has its own authority")
+		Expect(held.X509Authorities()).To(HaveLen(len(sites)))
+	}, SpecTimeout(2*time.Minute))
+
+	It("are unchanged by a second up", func(ctx SpecContext) {
+		again := lab.fedlab(ctx, "up", "-o", "json")
+		Expect(again).To(endWell())
+		_, changed, err := again.events()
+		Expect(err).NotTo(HaveOccurred())
+		Expect(changed).To(BeFalse())
+	}, SpecTimeout(2*time.Minute))
+
+	It("may each be away for two lives of an X509-SVID", Label("scenario", "outage"), func(ctx SpecContext) {
+		runner := &trial.Runner{Driver: &lab.driver.Driver, Topology: lab.graph.Intent(), Observe: told}
+		session, err := runner.Open(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) { Expect(session.Close(ctx)).To(Succeed()) }, NodeTimeout(5*time.Minute))
+		s, err := scenarios.Find("outage/replica")
+		Expect(err).NotTo(HaveOccurred())
+		record, err := session.Run(ctx, s)
+		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
+		Expect(record.Holds).To(BeTrue(), summary(record))
+	}, SpecTimeout(scenarioTimeout))
+
+	It("leave nothing", func(ctx SpecContext) { lab.cleared(ctx, before) }, SpecTimeout(3*time.Minute))
+})
