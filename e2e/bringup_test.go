@@ -42,7 +42,7 @@ func (s *subject) moments() []moment {
 				if step != "federate/"+r.ID() {
 					continue
 				}
-				return s.there(ctx, r.Truster.Server().Place.Cluster.Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(r))
+				return s.there(ctx, r.Truster.Server().Place.Cluster.Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", "", spire.ResourceName(r.Relationships()[0]))
 			}
 			return false, fmt.Errorf("no relationship has the step %s", step)
 		}},

@@ -126,7 +126,7 @@ func ownRelationship(ctx context.Context, p pair) (_ spire.Resource, _ *kube.Clu
 	if err != nil {
 		return own, nil, err
 	}
-	own.Metadata = spire.Metadata{Name: spire.ResourceName(p.broker.Domain().TrustIn(p.server.Domain())), Labels: spire.Owned()}
+	own.Metadata = spire.Metadata{Name: spire.ResourceName(p.broker.Domain().TrustIn(p.server.Domain()).Relationships()[0]), Labels: spire.Owned()}
 	object, found, err := cluster.Object(ctx, own.APIVersion, own.Kind, "", own.Metadata.Name)
 	if err == nil && !found {
 		err = fmt.Errorf("there is no %s %s", own.Kind, own.Metadata.Name)
@@ -155,7 +155,7 @@ func ownRelationship(ctx context.Context, p pair) (_ spire.Resource, _ *kube.Clu
 	if err != nil {
 		return own, nil, err
 	}
-	now, err := spire.FederatedTrustDomain(p.broker.Domain().TrustIn(p.server.Domain()), bundle)
+	now, err := spire.FederatedTrustDomain(p.broker.Domain().TrustIn(p.server.Domain()).Relationships()[0], bundle)
 	if err != nil {
 		return own, nil, err
 	}

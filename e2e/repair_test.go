@@ -62,7 +62,7 @@ var _ = Describe("Up puts back", Label("up", "slow"), func() {
 			Expect(flowing(p.broker)(ctx)).To(Succeed())
 		},
 		Entry("a relationship", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
-			return remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(p.broker.Domain().TrustIn(p.server.Domain())))
+			return remove(ctx, p.broker.Cluster().Name, spire.ResourceAPIVersion, "ClusterFederatedTrustDomain", spire.ResourceName(p.broker.Domain().TrustIn(p.server.Domain()).Relationships()[0]))
 		}}, SpecTimeout(4*time.Minute)),
 		Entry("a relationship, by a class that nobody serves", spoiled{kinds: []string{"federate"}, take: func(ctx context.Context, p pair) error {
 			return rewritten(ctx, p, func(s *spire.FederatedTrustDomainSpec) { s.ClassName = "theirs" })

@@ -20,10 +20,10 @@ const (
 	intermediateTTL = 5 * 365 * 24 * time.Hour
 )
 
-// needsAuthorities reports whether a trust domain has private authorities next to
-// SPIRE's own.
-func needsAuthorities(d *topology.Domain) bool {
-	return d.BundleEndpoint.Profile == topology.HTTPSWeb || d.UpstreamAuthority == topology.Disk
+// needsAuthorities reports whether a server has private authorities next to SPIRE's
+// own. A nested one has neither a bundle endpoint nor files.
+func needsAuthorities(s *topology.Server) bool {
+	return !s.Nested() && (s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb || s.Domain.UpstreamAuthority == topology.Disk)
 }
 
 // authorities makes the private authorities of a server where they are not there

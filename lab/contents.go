@@ -48,7 +48,7 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, s := range u.Servers() {
 		u.installSPIRE(c, s)
 	}
-	for _, r := range u.Trusts {
+	for _, r := range u.Relationships() {
 		u.makeTrust(c, r)
 	}
 	for _, w := range u.Workloads {
@@ -81,25 +81,26 @@ func (c *contents) step(name plan.ID, title string, do func(context.Context) err
 func (c *contents) done() (*plan.Plan, error) { return &c.plan, errors.Join(c.errs...) }
 
 // Names of steps.
-func surveyStep(lab string) plan.ID              { return plan.ID("survey/" + lab) }
-func networkStep(lab string) plan.ID             { return plan.ID("network/" + lab) }
-func surplusStep(lab string) plan.ID             { return plan.ID("surplus/" + lab) }
-func imagesStep(lab string) plan.ID              { return plan.ID("images/" + lab) }
-func programsStep(lab string) plan.ID            { return plan.ID("programs/" + lab) }
-func clusterStep(name string) plan.ID            { return plan.ID("cluster/" + name) }
-func sidecarStep(program string) plan.ID         { return plan.ID("sidecar/" + program) }
-func metallbStep(c *topology.Cluster) plan.ID    { return plan.ID("metallb/" + c.Name) }
-func serverStep(s *topology.Server) plan.ID      { return plan.ID("server/" + s.Domain.String()) }
-func authoritiesStep(s *topology.Server) plan.ID { return plan.ID("authorities/" + s.Domain.String()) }
-func datastoreStep(s *topology.Server) plan.ID   { return plan.ID("datastore/" + s.Domain.String()) }
-func tidyStep(s *topology.Server) plan.ID        { return plan.ID("tidy/" + s.Domain.String()) }
-func kubeconfigsStep(s *topology.Server) plan.ID { return plan.ID("kubeconfigs/" + s.Domain.String()) }
-func agentsStep(m *topology.Member) plan.ID      { return plan.ID("agents/" + memberName(m)) }
-func memberStep(m *topology.Member) plan.ID      { return plan.ID("member/" + memberName(m)) }
-func federateStep(r *topology.Trust) plan.ID     { return plan.ID("federate/" + r.ID()) }
-func registerStep(w *topology.Workload) plan.ID  { return plan.ID("register/" + w.Name) }
-func deployStep(w *topology.Workload) plan.ID    { return plan.ID("deploy/" + w.Name) }
-func databaseStep(w *topology.Workload) plan.ID  { return plan.ID("database/" + w.Name) }
+func surveyStep(lab string) plan.ID                { return plan.ID("survey/" + lab) }
+func networkStep(lab string) plan.ID               { return plan.ID("network/" + lab) }
+func surplusStep(lab string) plan.ID               { return plan.ID("surplus/" + lab) }
+func imagesStep(lab string) plan.ID                { return plan.ID("images/" + lab) }
+func programsStep(lab string) plan.ID              { return plan.ID("programs/" + lab) }
+func clusterStep(name string) plan.ID              { return plan.ID("cluster/" + name) }
+func sidecarStep(program string) plan.ID           { return plan.ID("sidecar/" + program) }
+func metallbStep(c *topology.Cluster) plan.ID      { return plan.ID("metallb/" + c.Name) }
+func serverStep(s *topology.Server) plan.ID        { return plan.ID("server/" + s.String()) }
+func authoritiesStep(s *topology.Server) plan.ID   { return plan.ID("authorities/" + s.String()) }
+func datastoreStep(s *topology.Server) plan.ID     { return plan.ID("datastore/" + s.String()) }
+func tidyStep(s *topology.Server) plan.ID          { return plan.ID("tidy/" + s.String()) }
+func kubeconfigsStep(s *topology.Server) plan.ID   { return plan.ID("kubeconfigs/" + s.String()) }
+func agentsStep(m *topology.Member) plan.ID        { return plan.ID("agents/" + memberName(m)) }
+func memberStep(m *topology.Member) plan.ID        { return plan.ID("member/" + memberName(m)) }
+func nestedStep(s *topology.Server) plan.ID        { return plan.ID("nested/" + s.String()) }
+func federateStep(r topology.Relationship) plan.ID { return plan.ID("federate/" + r.ID()) }
+func registerStep(w *topology.Workload) plan.ID    { return plan.ID("register/" + w.Name) }
+func deployStep(w *topology.Workload) plan.ID      { return plan.ID("deploy/" + w.Name) }
+func databaseStep(w *topology.Workload) plan.ID    { return plan.ID("database/" + w.Name) }
 func verifyStep(from, to *topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
@@ -109,12 +110,15 @@ func checkStep(w *topology.Workload) plan.ID    { return plan.ID("check/" + w.Na
 func presentsStep(w *topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID         { return plan.ID("kubeconfig/" + lab) }
 
-// memberName is a trust domain, with the cluster where the server is in another one.
+// memberName is a trust domain, with the cluster where the root is in another one.
 func memberName(m *topology.Member) string {
-	if m.Remote() {
+	switch {
+	case m.Downstream != nil:
+		return m.Downstream.String() + ".upstream"
+	case m.Remote():
 		return m.Domain.String() + "@" + m.Cluster().Name
 	}
-	return m.Domain.String()
+	return m.Server.String()
 }
 
 func (u *up) lookAtOwnPrograms(c *contents) {
@@ -136,7 +140,7 @@ func (u *up) installMetalLB(c *contents, x *topology.Cluster) {
 }
 
 func (u *up) makeAuthorities(c *contents, s *topology.Server) {
-	if needsAuthorities(s.Domain) {
+	if needsAuthorities(s) {
 		c.step(authoritiesStep(s), "private authorities of "+s.Domain.String(),
 			func(ctx context.Context) error { return u.authorities(ctx, s) }, clusterStep(s.Place.Cluster.Name))
 	}
@@ -150,8 +154,15 @@ func (u *up) admitServer(c *contents, m *topology.Member) {
 func (u *up) installSPIRE(c *contents, s *topology.Server) {
 	cluster := clusterStep(s.Place.Cluster.Name)
 	after := []plan.ID{cluster}
-	if needsAuthorities(s.Domain) {
+	if needsAuthorities(s) {
 		after = append(after, authoritiesStep(s))
+	}
+	title := "SPIRE server"
+	if s.Nested() {
+		title = "nested SPIRE server"
+		c.step(nestedStep(s), fmt.Sprintf("identity of the nested SPIRE server of %s in %s", s.Domain, s.Place.Cluster.Name),
+			func(ctx context.Context) error { return u.registerNested(ctx, s) }, serverStep(s.Upstream), memberStep(s.Link))
+		after = append(after, agentsStep(s.Link), nestedStep(s))
 	}
 	if s.Domain.Datastore == topology.Postgres {
 		c.step(datastoreStep(s), "PostgreSQL of the SPIRE server of "+s.Domain.String(),
@@ -172,23 +183,27 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 			func(ctx context.Context) error { return u.bringKubeconfigs(ctx, s) }, ways...)
 		after = append(after, kubeconfigsStep(s))
 	}
-	c.step(serverStep(s), fmt.Sprintf("SPIRE server of %s in %s", s.Domain, s.Place.Cluster.Name),
+	c.step(serverStep(s), fmt.Sprintf("%s of %s in %s", title, s.Domain, s.Place.Cluster.Name),
 		func(ctx context.Context) error { return u.spireServer(ctx, s) }, after...)
 	for _, m := range s.Members {
 		after := []plan.ID{serverStep(s)}
 		if m.Remote() {
 			after = append(after, metallbStep(s.Place.Cluster))
 		}
-		c.step(agentsStep(m), fmt.Sprintf("SPIRE agent of %s in %s", s.Domain, m.Cluster().Name),
+		title := "SPIRE agent"
+		if m.Downstream != nil {
+			title = "upstream SPIRE agent"
+		}
+		c.step(agentsStep(m), fmt.Sprintf("%s of %s in %s", title, s.Domain, m.Cluster().Name),
 			func(ctx context.Context) error { return u.spireAgents(ctx, m) }, after...)
 	}
 }
 
-func (u *up) makeTrust(c *contents, r *topology.Trust) {
+func (u *up) makeTrust(c *contents, r topology.Relationship) {
 	trusted := r.Trusted.Server()
-	c.step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.Truster, r.Trusted, r.Manner()),
+	c.step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.By, r.Trusted, r.Manner()),
 		func(ctx context.Context) error { return u.federate(ctx, r) },
-		serverStep(r.Truster.Server()), serverStep(trusted), metallbStep(trusted.Place.Cluster))
+		serverStep(r.By), serverStep(trusted), metallbStep(trusted.Place.Cluster))
 }
 
 func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
@@ -196,7 +211,7 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	// An entry that names a trust domain whose bundle is not there yet is
 	// refused, and tried again only seconds later (spiffe/spire#7146).
 	after := []plan.ID{server}
-	for _, r := range w.Domain().Trusts {
+	for _, r := range w.Member.Server.Relationships() {
 		after = append(after, federateStep(r))
 	}
 	c.step(registerStep(w), "identity of "+w.Name, func(ctx context.Context) error { return u.register(ctx, w) }, after...)
@@ -214,12 +229,15 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 
 func (u *up) tidyUp(c *contents, s *topology.Server) {
 	after := []plan.ID{serverStep(s)}
-	for _, w := range s.Domain.Workloads() {
-		after = append(after, registerStep(w))
-	}
 	var clusters []string
 	for _, m := range s.Members {
 		clusters = append(clusters, m.Cluster().Name)
+		for _, w := range m.Workloads {
+			after = append(after, registerStep(w))
+		}
+		if m.Downstream != nil {
+			after = append(after, nestedStep(m.Downstream))
+		}
 	}
 	c.step(tidyStep(s), "what the lab file no longer has in "+strings.Join(clusters, " and "), func(ctx context.Context) error { return u.tidy(ctx, s) }, after...)
 }

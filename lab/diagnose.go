@@ -48,6 +48,9 @@ const (
 	// ShutOut: a server does not get into another cluster of its trust domain, whose
 	// agents and workloads it has to look at. The next up restores its kubeconfig.
 	ShutOut Cause = "server shut out"
+	// Undelegated: nobody signs the authorities of a nested server. The next up restores
+	// the entry by which its upstream does.
+	Undelegated Cause = "no downstream entry"
 	// Unverified: a workload, or the webhook of a controller manager, presents an
 	// X509-SVID that the bundle of its own trust domain does not verify. The next up
 	// repairs it.
@@ -80,17 +83,18 @@ func because(cause Cause, format string, args ...any) error {
 
 // relationships looks at all relationships side by side.
 func (v *visit) relationships(ctx context.Context) []RelationshipStatus {
-	all := make([]RelationshipStatus, len(v.Trusts))
-	each(len(v.Trusts), func(i int) {
+	wanted := v.Relationships()
+	all := make([]RelationshipStatus, len(wanted))
+	each(len(wanted), func(i int) {
 		ctx, cancel := context.WithTimeout(ctx, statusBound)
 		defer cancel()
-		all[i] = v.relationship(ctx, v.Trusts[i])
+		all[i] = v.relationship(ctx, wanted[i])
 	})
 	return all
 }
 
-func (v *visit) relationship(ctx context.Context, r *topology.Trust) RelationshipStatus {
-	s := RelationshipStatus{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Profile: string(r.Profile), Mode: string(r.Mode)}
+func (v *visit) relationship(ctx context.Context, r topology.Relationship) RelationshipStatus {
+	s := RelationshipStatus{Truster: r.Truster.String(), Cluster: nestedIn(r.By), Trusted: r.Trusted.String(), Profile: string(r.Profile), Mode: string(r.Mode)}
 	compared, err := v.compared(r)
 	s.Bundle = compared.State
 	if err == nil {
@@ -102,7 +106,7 @@ func (v *visit) relationship(ctx context.Context, r *topology.Trust) Relationshi
 	if err == nil {
 		err = v.receives(r)
 	}
-	if f, there := v.server(r.Truster).federated.followed[r.Trusted.Name]; err != nil && r.Mode == topology.CRD && there && !f.ours() {
+	if f, there := v.servers[r.By].federated.followed[r.Trusted.Name]; err != nil && r.Mode == topology.CRD && there && !f.ours() {
 		err = fmt.Errorf("%w; its server follows %s, which is not the lab's own", err, f)
 	}
 	s.Health, s.Cause = health(err), causeOf(err)
@@ -111,17 +115,17 @@ func (v *visit) relationship(ctx context.Context, r *topology.Trust) Relationshi
 
 // compared compares the bundle that one server holds of another's trust domain
 // with the one that the other has itself.
-func (v *visit) compared(r *topology.Trust) (federation.Comparison, error) {
-	for _, d := range []*topology.Domain{r.Truster, r.Trusted} {
-		if v.server(d).silent != nil {
-			return federation.Comparison{}, because(Silent, "the server of %s does not answer", d)
+func (v *visit) compared(r topology.Relationship) (federation.Comparison, error) {
+	for _, s := range []*topology.Server{r.By, r.Trusted.Server()} {
+		if v.servers[s].silent != nil {
+			return federation.Comparison{}, because(Silent, "the server of %s does not answer", s)
 		}
 	}
-	return federation.Compare(v.server(r.Truster).held[r.Trusted.Name], v.server(r.Trusted).bundle), nil
+	return federation.Compare(v.servers[r.By].held[r.Trusted.Name], v.server(r.Trusted).bundle), nil
 }
 
 // related looks at how the truster fetches, from where it does.
-func (v *visit) related(ctx context.Context, r *topology.Trust) error {
+func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if r.Mode == topology.Manual {
 		return nil // it does not
 	}
@@ -129,27 +133,27 @@ func (v *visit) related(ctx context.Context, r *topology.Trust) error {
 	if err != nil {
 		return err
 	}
-	err = v.outlook(r.Truster).accepts(ctx, is)
+	err = v.outlook(r.By).accepts(ctx, is)
 	if causeOf(err) != EndpointUnreachable {
 		return err
 	}
 	return endpointAt(r.Trusted.Server()).elsewhere(ctx, v.server(r.Trusted).site.Objects, err)
 }
 
-// outlook returns how the server of a trust domain sees bundle endpoints.
-func (v *visit) outlook(of *topology.Domain) outlook {
-	a := v.server(of)
+// outlook returns how a server sees bundle endpoints.
+func (v *visit) outlook(of *topology.Server) outlook {
+	a := v.servers[of]
 	return outlook{peers: v.Parts.Peers, place: a.site.Place, in: a.site.Cluster, held: a.held}
 }
 
 // asConfigured returns a relationship as the truster's server has it.
-func (v *visit) asConfigured(r *topology.Trust) (spire.Relationship, error) {
+func (v *visit) asConfigured(r topology.Relationship) (spire.Relationship, error) {
 	if r.Mode == topology.CRD {
-		a := v.server(r.Truster)
+		a := v.servers[r.By]
 		i := slices.IndexFunc(a.relationships, func(is spire.Relationship) bool { return is.Trusted == r.Trusted.Name })
 		if i < 0 {
 			return spire.Relationship{}, because(NoRelationship, "the server of %s has no relationship with %s: nothing will refresh its bundle%s",
-				r.Truster, r.Trusted, a.federated.unmade(r.Trusted.Name))
+				r.By, r.Trusted, a.federated.unmade(r.Trusted.Name))
 		}
 		return a.relationships[i], nil
 	}
@@ -160,7 +164,7 @@ func (v *visit) asConfigured(r *topology.Trust) (spire.Relationship, error) {
 }
 
 // bundleProblem says why a held bundle is not what it should be.
-func bundleProblem(r *topology.Trust, c federation.Comparison) error {
+func bundleProblem(r topology.Relationship, c federation.Comparison) error {
 	cure := ""
 	if r.Mode == topology.Manual {
 		cure = "; nothing refreshes it but another exchange, such as the next up"
@@ -174,12 +178,12 @@ func bundleProblem(r *topology.Trust, c federation.Comparison) error {
 	return because(DifferingBundle, "%s%s", c, cure)
 }
 
-// receives says which workload of the truster needs the bundle and does not
+// receives says which workload of a truster's server needs the bundle and does not
 // receive it.
-func (v *visit) receives(r *topology.Trust) error {
+func (v *visit) receives(r topology.Relationship) error {
 	for _, w := range r.Truster.Workloads() {
 		is := *v.workloads[w]
-		if is.unseen != nil || !slices.Contains(is.trusted, r.Trusted) {
+		if w.Member.Server != r.By || is.unseen != nil || !slices.Contains(is.trusted, r.Trusted) {
 			continue
 		}
 		is.trusted = []*topology.Domain{r.Trusted}

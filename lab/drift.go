@@ -35,10 +35,11 @@ type Drift struct {
 	// Unasked are held, and no relationship of the lab asks for them. They do not
 	// count for Well.
 	Unasked []HeldBundle `json:"unasked"`
-	// Silent are the trust domains whose servers cannot be asked. What they hold
-	// without a relationship is not in Unasked.
+	// Silent are the trust domains whose servers cannot be asked, for a nested server with
+	// its cluster ("one.test@b"). What they hold without a relationship is not in Unasked.
 	Silent []string `json:"silent,omitempty"`
-	// Published has one for each cluster of those trust domains that have several.
+	// Published has one for each cluster of those trust domains that have several, and one
+	// more where that cluster has a nested server.
 	Published []PublishedBundle `json:"published,omitempty"`
 }
 
@@ -48,6 +49,8 @@ type PublishedBundle struct {
 	Health
 	TrustDomain string `json:"trustDomain"`
 	Cluster     string `json:"cluster"`
+	// Downstream is set where the agents are for the nested server of the cluster alone.
+	Downstream bool `json:"downstream,omitempty"`
 }
 
 // HeldBundle is how the bundle that one trust domain holds of another stands to
@@ -55,6 +58,9 @@ type PublishedBundle struct {
 type HeldBundle struct {
 	Health
 	Truster string `json:"truster"`
+	// Cluster is that of a nested server of the truster, which holds the bundle besides
+	// the root; empty for the root.
+	Cluster string `json:"cluster,omitempty"`
 	Trusted string `json:"trusted"`
 	// Profile and Mode are those of the relationship.
 	Profile string `json:"profile,omitempty"`
@@ -85,6 +91,10 @@ type HeldBundle struct {
 	NextPollBy  time.Time `json:"nextPollBy,omitzero"`
 	Unpolled    string    `json:"unpolled,omitempty"`
 }
+
+// Holder names the server that holds the bundle: the truster, with the cluster of a nested
+// server ("one.test@b").
+func (h HeldBundle) Holder() string { return inCluster(h.Truster, h.Cluster) }
 
 // States of a held bundle that are not about its authorities.
 const (
@@ -134,17 +144,19 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 		return Drift{}, &NotUpError{Lab: t.Name, What: "it has no network"}
 	}
 	served := v.askEndpoints(ctx)
-	drift := Drift{Lab: t.Name, Well: true, At: time.Now(), Held: make([]HeldBundle, len(v.Trusts))}
+	drift := Drift{Lab: t.Name, Well: true, At: time.Now()}
 	drift.Unasked = v.unasked(drift.At)
-	for _, d := range v.Domains {
-		if v.server(d).silent != nil {
-			drift.Silent = append(drift.Silent, d.String())
+	for _, s := range v.Servers() {
+		if v.servers[s].silent != nil {
+			drift.Silent = append(drift.Silent, s.String())
 		}
 	}
-	each(len(v.Trusts), func(i int) {
+	wanted := v.Relationships()
+	drift.Held = make([]HeldBundle, len(wanted))
+	each(len(wanted), func(i int) {
 		ctx, cancel := context.WithTimeout(ctx, statusBound)
 		defer cancel()
-		drift.Held[i] = v.held(ctx, v.Trusts[i], served[v.Trusts[i].Trusted.Server()], drift.At)
+		drift.Held[i] = v.held(ctx, wanted[i], served[wanted[i].Trusted.Server()], drift.At)
 	})
 	drift.Published = v.publications(ctx)
 	if ctx.Err() != nil {
@@ -164,20 +176,20 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 func (v *visit) publications(ctx context.Context) (all []PublishedBundle) {
 	for _, s := range v.Servers() {
 		for _, m := range s.Members {
-			if len(s.Members) == 1 {
+			if len(s.Domain.Members) == 1 {
 				continue
 			}
 			a, c := v.servers[s], v.clusters[m.Cluster()]
 			var err error
 			switch {
 			case a.silent != nil:
-				err = fmt.Errorf("the server of %s does not answer", s.Domain)
+				err = fmt.Errorf("the server of %s does not answer", s)
 			case !c.answers():
 				err = fmt.Errorf("cluster %s does not answer", m.Cluster().Name)
 			default:
 				err = a.published(ctx, c.in.Objects, m)
 			}
-			all = append(all, PublishedBundle{health(err), s.Domain.String(), m.Cluster().Name})
+			all = append(all, PublishedBundle{health(err), s.Domain.String(), m.Cluster().Name, m.Downstream != nil})
 		}
 	}
 	return all
@@ -199,7 +211,7 @@ type served struct {
 func (v *visit) askEndpoints(ctx context.Context) map[*topology.Server]served {
 	sources := slices.DeleteFunc(v.Servers(), func(s *topology.Server) bool {
 		fetched := slices.ContainsFunc(s.Domain.TrustedBy, func(r *topology.Trust) bool { return r.Mode != topology.Manual })
-		return !fetched || v.servers[s].silent != nil
+		return !fetched || s.Nested() || v.servers[s].silent != nil
 	})
 	answers := make([]served, len(sources))
 	each(len(sources), func(i int) {
@@ -292,10 +304,10 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 }
 
 // held says how the bundle of a relationship stands.
-func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.Time) HeldBundle {
-	h := HeldBundle{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Profile: string(r.Profile), Mode: string(r.Mode), State: Unknown}
+func (v *visit) held(ctx context.Context, r topology.Relationship, s served, now time.Time) HeldBundle {
+	h := HeldBundle{Truster: r.Truster.String(), Cluster: nestedIn(r.By), Trusted: r.Trusted.String(), Profile: string(r.Profile), Mode: string(r.Mode), State: Unknown}
 	c, silent := v.compared(r)
-	truster := v.server(r.Truster)
+	truster := v.servers[r.By]
 	if truster.silent != nil {
 		h.Health = health(silent)
 		return h
@@ -310,7 +322,7 @@ func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.
 		h.Unpolled = noRelationship
 	default:
 		if unfetched = s.err; unfetched == nil {
-			unfetched = v.fetches(ctx, r.Truster, is)
+			unfetched = v.fetches(ctx, r.By, is)
 		}
 		h.polls(now, federation.NextPoll(held, s.bundle))
 	}
@@ -360,7 +372,7 @@ func (v *visit) held(ctx context.Context, r *topology.Trust, s served, now time.
 }
 
 // fetches returns nil when a truster gets an answer from where it fetches.
-func (v *visit) fetches(ctx context.Context, truster *topology.Domain, r spire.Relationship) error {
+func (v *visit) fetches(ctx context.Context, truster *topology.Server, r spire.Relationship) error {
 	answer, err := v.outlook(truster).reached(ctx, r)
 	if err != nil {
 		return err
@@ -402,8 +414,8 @@ func (a *asked) lockedOut(r spire.Relationship, chain []*x509.Certificate) bool 
 // unasked returns what is held without a relationship of the lab.
 func (v *visit) unasked(now time.Time) []HeldBundle {
 	all := []HeldBundle{}
-	for _, d := range v.Domains {
-		a := v.server(d)
+	for _, s := range v.Servers() {
+		d, a := s.Domain, v.servers[s]
 		if a.silent != nil {
 			continue
 		}
@@ -411,7 +423,7 @@ func (v *visit) unasked(now time.Time) []HeldBundle {
 			if trusts(d, trusted) {
 				continue
 			}
-			h := HeldBundle{Truster: d.String(), Trusted: trusted.Name(), State: Unknown}
+			h := HeldBundle{Truster: d.String(), Cluster: nestedIn(s), Trusted: trusted.Name(), State: Unknown}
 			if h.Unpolled = noRelationship; knows(a.relationships, trusted) {
 				h.Unpolled = ""
 				h.polls(now, federation.NextPoll(a.held[trusted], nil))

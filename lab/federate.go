@@ -19,12 +19,12 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// federate makes one trust domain trust another: the bundle of the trusted one
-// is read from its own server over an authenticated path and handed to the
+// federate makes a server of one trust domain trust another one: the bundle of the
+// trusted one is read from its own server over an authenticated path and handed to the
 // truster. Its server then fetches the bundle by itself from the bundle
 // endpoint, unless the relationship is a manual one.
-func (u *up) federate(ctx context.Context, r *topology.Trust) (err error) {
-	f := federating{up: u, Trust: r, truster: u.site(r.Truster.Server()), trusted: u.site(r.Trusted.Server())}
+func (u *up) federate(ctx context.Context, r topology.Relationship) (err error) {
+	f := federating{up: u, Relationship: r, truster: u.site(r.By), trusted: u.site(r.Trusted.Server())}
 	if r.Mode == topology.Manual {
 		return f.exchange(ctx)
 	}
@@ -38,13 +38,13 @@ func (u *up) federate(ctx context.Context, r *topology.Trust) (err error) {
 	if err != nil {
 		return err
 	}
-	return wait(ctx, apiBound, check.Check{Name: r.Truster.String() + " holds the bundle of " + r.Trusted.String(), Probe: s.probe})
+	return wait(ctx, apiBound, check.Check{Name: r.By.String() + " holds the bundle of " + r.Trusted.String(), Probe: s.probe})
 }
 
-// federating is a trust that is being made, with the servers of both sides.
+// federating is a relationship that is being made, with the servers of both sides.
 type federating struct {
 	*up
-	*topology.Trust
+	topology.Relationship
 	truster, trusted *Site
 }
 
@@ -88,7 +88,7 @@ func (f federating) relate(ctx context.Context) (is spire.Relationship, err erro
 	if err != nil {
 		return is, err
 	}
-	resource, err := spire.FederatedTrustDomain(f.Trust, bundle)
+	resource, err := spire.FederatedTrustDomain(f.Relationship, bundle)
 	if err != nil {
 		return is, err
 	}
@@ -184,7 +184,7 @@ func (f federating) works(ctx context.Context, other followed) error {
 	}
 	c := f.truster.Place.Cluster
 	return fmt.Errorf("%w; the server of %s follows %s, which is not the lab's own: correct it, or delete it with 'kubectl --context %s delete %s %s', and run up again",
-		why, f.Truster, other, f.Parts.Kubeconfigs.Context(c.Lab, c.Name), strings.ToLower(spire.FederatedTrustDomainKind), other.Resource)
+		why, f.By, other, f.Parts.Kubeconfigs.Context(c.Lab, c.Name), strings.ToLower(spire.FederatedTrustDomainKind), other.Resource)
 }
 
 // seen says why the truster's server gets no bundle from where a relationship

@@ -38,7 +38,7 @@ func ServerContainers(s *topology.Server) []string {
 	for _, m := range s.Members {
 		all = append(all, spire.ManagerContainer(m))
 	}
-	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb {
+	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() {
 		all = append(all, servingCert)
 	}
 	return all

@@ -46,6 +46,7 @@ func TestPlan(t *testing.T) {
 	}
 	intents["payments"] = own.Topology
 	intents["spread"] = spread(t)
+	intents["nested"] = nested(t)
 	for _, preset := range config.Presets() {
 		intents[preset] = presetOf(t, preset)
 	}

@@ -18,8 +18,11 @@ import (
 
 // register lets a workload have its identity.
 func (u *up) register(ctx context.Context, w *topology.Workload) error {
-	identity := spire.WorkloadIdentity(w)
-	objects := u.in(w.Cluster()).Objects
+	return u.takesIdentity(ctx, u.in(w.Cluster()).Objects, spire.WorkloadIdentity(w))
+}
+
+// takesIdentity makes a ClusterSPIFFEID in a cluster.
+func (u *up) takesIdentity(ctx context.Context, objects access.Objects, identity spire.Resource) error {
 	replaced := false
 	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
 		applied, err := objects.Apply(ctx, identity)

@@ -15,6 +15,8 @@ import (
 // Repaired is a bundle that Repair has set.
 type Repaired struct {
 	Truster string `json:"truster"`
+	// Cluster is as in HeldBundle.
+	Cluster string `json:"cluster,omitempty"`
 	Trusted string `json:"trusted"`
 	// Was is how it stood before.
 	Was federation.State `json:"was"`
@@ -25,6 +27,9 @@ type Repaired struct {
 	// forward (seen with SPIRE 1.15.3).
 	NextPollBy time.Time `json:"nextPollBy,omitzero"`
 }
+
+// Holder is as that of HeldBundle.
+func (r Repaired) Holder() string { return inCluster(r.Truster, r.Cluster) }
 
 // Repair sets each bundle of a relationship that is not what the trusted domain's
 // server has. It is read from there through the cluster, which proves more than a
@@ -46,7 +51,7 @@ func (d *Driver) Repair(ctx context.Context, t topology.Topology) (_ []Repaired,
 	defer v.close()
 	repaired := []Repaired{}
 	var errs []error
-	for _, r := range v.Trusts {
+	for _, r := range v.Relationships() {
 		c, silent := v.compared(r)
 		if silent != nil || c.State == federation.InSync {
 			continue
@@ -56,9 +61,9 @@ func (d *Driver) Repair(ctx context.Context, t topology.Topology) (_ []Repaired,
 			errs = append(errs, fmt.Errorf("repair %s: %w", r.ID(), err))
 			continue
 		}
-		m := Repaired{Truster: r.Truster.String(), Trusted: r.Trusted.String(), Was: c.State}
+		m := Repaired{Truster: r.Truster.String(), Cluster: nestedIn(r.By), Trusted: r.Trusted.String(), Was: c.State}
 		if _, err := v.asConfigured(r); err == nil && r.Mode != topology.Manual {
-			m.NextPollBy = time.Now().Add(federation.NextPoll(v.server(r.Truster).held[r.Trusted.Name], set))
+			m.NextPollBy = time.Now().Add(federation.NextPoll(v.servers[r.By].held[r.Trusted.Name], set))
 		}
 		repaired = append(repaired, m)
 	}
@@ -66,10 +71,10 @@ func (d *Driver) Repair(ctx context.Context, t topology.Topology) (_ []Repaired,
 }
 
 // repair returns the bundle that it has set.
-func (v *visit) repair(ctx context.Context, r *topology.Trust) (*spiffebundle.Bundle, error) {
+func (v *visit) repair(ctx context.Context, r topology.Relationship) (*spiffebundle.Bundle, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	truster := v.server(r.Truster).site.API
+	truster := v.servers[r.By].site.API
 	source, err := v.server(r.Trusted).site.API.Bundle(ctx)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,7 +50,7 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	loaded := false
-	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb {
+	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() {
 		if loaded, err = u.Parts.Images.LoadDemo(ctx, s.Place.Cluster.Lab, s.Place.Cluster.Name, servingCert); err != nil {
 			return err
 		}
@@ -63,9 +64,9 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	// An agent hangs until the server has published a bundle, and kubelet looks for
-	// that less and less often. Where the server first waits for its PostgreSQL, new
-	// agents come after the bundle.
-	if s.Domain.Datastore == topology.Postgres {
+	// that less and less often. Where the server first waits for its PostgreSQL, or for
+	// its upstream, new agents come after the bundle.
+	if s.Domain.Datastore == topology.Postgres || s.Nested() {
 		if values.WithoutAgents, err = lacksAgents(ctx, in.Objects, s.Home()); err != nil {
 			return err
 		}
@@ -88,6 +89,11 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	if err := u.connect(ctx, s); err != nil {
 		return err
 	}
+	if was.unready() && s.Nested() {
+		if err := u.becomesReady(ctx, s); err != nil {
+			return err
+		}
+	}
 	if err := u.publish(ctx, s.Home()); err != nil {
 		return err
 	}
@@ -101,7 +107,7 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return nil // what is to sign the webhook's certificate is new
 	}
 	for _, pod := range spire.ServerPods(s) {
-		renewed, err := renewWebhook(ctx, u.site(s), pod)
+		renewed, err := u.renewWebhook(ctx, u.site(s), pod)
 		if err == nil && renewed {
 			// The connection may still lead to the server that is ending.
 			err = u.connect(ctx, s)
@@ -198,8 +204,12 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 		// the pod is ready is no matter here: kubelet puts the first look off
 		// by up to a period in a node that is new.
 		if err := in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer); err != nil {
-			return err
+			return errors.Join(err, u.unsigned(ctx, s))
 		}
+		// Nothing but ctx ends a call over a connection that stands: a server that hangs
+		// must not take up the whole wait.
+		ctx, cancel := context.WithTimeout(ctx, answerBound)
+		defer cancel()
 		site, err = connect(ctx, s, in)
 		return err
 	}})

@@ -65,12 +65,16 @@ type ClusterStatus struct {
 	Pool     string `json:"addressPool,omitempty"`
 }
 
-// TrustDomainStatus is one trust domain: its server and its agents.
+// TrustDomainStatus is one trust domain: its server and its agents. A nested server has a
+// status of its own.
 type TrustDomainStatus struct {
 	Health
 	Name string `json:"name"`
 	// Cluster is that of the server.
-	Cluster        string `json:"cluster"`
+	Cluster string `json:"cluster"`
+	// Upstream is the cluster of the server that signs the authorities of a nested one;
+	// empty for the root.
+	Upstream       string `json:"upstream,omitempty"`
 	BundleEndpoint string `json:"bundleEndpoint,omitempty"`
 	// EndpointID is the SPIFFE ID that the endpoint shows; empty for one that
 	// shows a web certificate.
@@ -86,8 +90,17 @@ type TrustDomainStatus struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// Cause names what is wrong, where it has a name.
 	Cause Cause `json:"cause,omitempty"`
-	// Members are all clusters of the trust domain, where it has several.
+	// Members are all clusters whose agents attest to the server, where it has several.
 	Members []MemberStatus `json:"members,omitempty"`
+}
+
+// Server names the server as topology.Server does: by its trust domain, with the cluster
+// of a nested one ("one.test@b").
+func (s TrustDomainStatus) Server() string {
+	if s.Upstream == "" {
+		return s.Name
+	}
+	return inCluster(s.Name, s.Cluster)
 }
 
 // MemberStatus is one of several clusters of a trust domain: what its agents start
@@ -95,6 +108,8 @@ type TrustDomainStatus struct {
 type MemberStatus struct {
 	Health
 	Cluster string `json:"cluster"`
+	// Downstream is set where the agents are for the nested server of the cluster alone.
+	Downstream bool `json:"downstream,omitempty"`
 	// Agents counts those that have attested and may ask for identities.
 	Agents int `json:"agents"`
 }
@@ -103,6 +118,9 @@ type MemberStatus struct {
 type RelationshipStatus struct {
 	Health
 	Truster string `json:"truster"`
+	// Cluster is that of a nested server of the truster, which has the relationship
+	// besides the root; empty for the root.
+	Cluster string `json:"cluster,omitempty"`
 	Trusted string `json:"trusted"`
 	Profile string `json:"profile"`
 	Mode    string `json:"mode"`
@@ -112,6 +130,9 @@ type RelationshipStatus struct {
 	// the trusted serves; empty when one of them cannot be asked.
 	Bundle federation.State `json:"bundle,omitempty"`
 }
+
+// Server names the server that has the relationship, as TrustDomainStatus.Server does.
+func (r RelationshipStatus) Server() string { return inCluster(r.Truster, r.Cluster) }
 
 // WorkloadStatus is one demo program.
 type WorkloadStatus struct {
@@ -191,12 +212,12 @@ func (s Status) Problems(but ...Cause) []string {
 	}
 	for _, x := range s.TrustDomains {
 		if !slices.Contains(but, x.Cause) {
-			add("trust domain "+x.Name, x.Health)
+			add("trust domain "+x.Server(), x.Health)
 		}
 	}
 	for _, x := range s.Relationships {
 		if !slices.Contains(but, x.Cause) {
-			add("relationship "+x.Truster+"->"+x.Trusted, x.Health)
+			add("relationship "+x.Server()+"->"+x.Trusted, x.Health)
 		}
 	}
 	for _, x := range s.Workloads {

@@ -326,8 +326,8 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 		moved := ""
 		if is := inPlaceOf(was.Name, was.Cluster, was.Slot, asked); is != nil {
 			setting("trust domain", was.Cluster, was.Name.Name(), is.Domain.String(), identities)
-			if is.Domain.Name == was.Name && is.Remote() {
-				moved = is.Server.Place.Cluster.Name
+			if root := is.Domain.Server().Place.Cluster.Name; is.Domain.Name == was.Name && root != was.Cluster {
+				moved = root
 			}
 			is := is.Domain.Settings
 			setting("bundleEndpoint.profile", was.Cluster, string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more")
@@ -340,8 +340,12 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 				continue // it goes
 			}
 			setting("trust domain", m.Cluster, was.Name.Name(), is.Domain.String(), identities)
-			if is.Domain.Name == was.Name && !is.Remote() {
+			switch {
+			case is.Domain.Name != was.Name:
+			case is.Domain.Server().Place.Cluster.Name == m.Cluster:
 				moved = m.Cluster
+			case m.Nested != is.Server.Nested():
+				setting("SPIRE server of "+was.Name.Name(), m.Cluster, kindOf(m.Nested), kindOf(is.Server.Nested()), "agents know their server by its keys")
 			}
 		}
 		if moved != "" {
@@ -352,6 +356,14 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 	return differences
 }
 
+// kindOf says which server the agents of a further cluster attest to.
+func kindOf(nested bool) string {
+	if nested {
+		return "a nested one"
+	}
+	return "that of another cluster"
+}
+
 // inPlaceOf returns what the file asks for of a trust domain that was in a slot of a
 // cluster: itself there, or the one that would take its place; nil where the trust domain
 // goes and nobody does.
@@ -360,7 +372,7 @@ func inPlaceOf(was spiffeid.TrustDomain, cluster string, slot int, asked *topolo
 	for _, c := range asked.Clusters {
 		for _, m := range c.Members {
 			switch {
-			case c.Name != cluster:
+			case c.Name != cluster || m.Downstream != nil:
 			case m.Domain.Name == was:
 				return m
 			case m.Slot() == slot:

@@ -63,7 +63,7 @@ type JWTSVID struct {
 // an SVID.
 type Verification struct {
 	// Holder is the trust domain whose server has the bundle: the workload's own,
-	// or one that trusts it.
+	// or one that trusts it; for a nested server with its cluster ("one.test@b").
 	Holder string `json:"holder"`
 	// Problem is why the bundle does not verify the SVID; empty when it does.
 	Problem string `json:"problem,omitempty"`
@@ -78,7 +78,7 @@ func (l *Lab) SVIDs(ctx context.Context, w *topology.Workload, audience string) 
 	if err != nil {
 		return SVIDs{}, err
 	}
-	bundles, err := l.bundlesOf(ctx, w.Domain())
+	bundles, err := l.bundlesOf(ctx, w.Member.Server)
 	if err != nil {
 		return SVIDs{}, err
 	}
@@ -126,32 +126,34 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 
 // holding is the bundle of a workload's trust domain as one server has it.
 type holding struct {
-	holder *topology.Domain
+	holder *topology.Server
 	bundle *spiffebundle.Bundle
 	err    error
 }
 
-// bundlesOf returns the bundle of a trust domain as its own server has it, and as
+// bundlesOf returns the bundle of a trust domain as a server of its own has it, and as
 // those hold it who trust the domain.
-func (l *Lab) bundlesOf(ctx context.Context, d *topology.Domain) ([]holding, error) {
+func (l *Lab) bundlesOf(ctx context.Context, of *topology.Server) ([]holding, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	own, err := l.Site(ctx, d.Server())
+	own, err := l.Site(ctx, of)
 	if err != nil {
 		return nil, err
 	}
 	bundle, err := own.API.Bundle(ctx)
-	all := []holding{{d, bundle, err}}
-	for _, r := range d.TrustedBy {
-		h := holding{holder: r.Truster}
-		var site *Site
-		if site, h.err = l.Site(ctx, r.Truster.Server()); h.err == nil {
-			h.bundle, h.err = site.API.HeldBundle(ctx, d.Name)
+	all := []holding{{of, bundle, err}}
+	for _, t := range of.Domain.TrustedBy {
+		for _, r := range t.Relationships() {
+			h := holding{holder: r.By}
+			var site *Site
+			if site, h.err = l.Site(ctx, r.By); h.err == nil {
+				h.bundle, h.err = site.API.HeldBundle(ctx, of.Domain.Name)
+			}
+			if h.err == nil && h.bundle == nil {
+				h.err = errors.New("its server holds no such bundle")
+			}
+			all = append(all, h)
 		}
-		if h.err == nil && h.bundle == nil {
-			h.err = errors.New("its server holds no such bundle")
-		}
-		all = append(all, h)
 	}
 	return all, nil
 }

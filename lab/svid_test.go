@@ -92,8 +92,8 @@ func TestJudged(t *testing.T) {
 	bundle := func(a authority) *spiffebundle.Bundle {
 		return spiffebundle.FromX509Authorities(td, []*x509.Certificate{a.cert})
 	}
-	holder := func(name string) *topology.Domain {
-		return &topology.Domain{Name: spiffeid.RequireTrustDomainFromString(name)}
+	holder := func(name string) *topology.Server {
+		return &topology.Server{Domain: &topology.Domain{Name: spiffeid.RequireTrustDomainFromString(name)}}
 	}
 	bundles := []holding{
 		{holder: holder("cluster1.com"), bundle: bundle(now)},
@@ -142,7 +142,7 @@ func TestJudgedByRSAKeys(t *testing.T) {
 		if err := bundle.AddJWTAuthority("one", a.key.Public()); err != nil {
 			t.Fatal(err)
 		}
-		holder := &topology.Domain{Name: spiffeid.RequireTrustDomainFromString(fmt.Sprintf("cluster%d.com", i+1))}
+		holder := &topology.Server{Domain: &topology.Domain{Name: spiffeid.RequireTrustDomainFromString(fmt.Sprintf("cluster%d.com", i+1))}}
 		bundles = append(bundles, holding{holder: holder, bundle: bundle})
 	}
 	w := &topology.Workload{Name: "stock-quotes", Member: &topology.Member{Place: topology.Place{Cluster: &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "market"}}}}}

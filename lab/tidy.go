@@ -80,13 +80,16 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 		for _, w := range m.Workloads {
 			identities = append(identities, spire.IdentityName(w))
 		}
+		if m.Downstream != nil {
+			identities = append(identities, spire.NestedIdentityName(m.Downstream))
+		}
 		answers := func(class string) bool { return spire.Registers(m, class) }
 		if err := removeOwned(ctx, u.in(m.Cluster()).Objects, clusterSPIFFEID, answers, identities); err != nil {
 			return err
 		}
 	}
 	var relationships []string
-	for _, r := range s.Domain.Trusts {
+	for _, r := range s.Relationships() {
 		if r.Mode == topology.CRD {
 			relationships = append(relationships, spire.ResourceName(r))
 		}
@@ -132,7 +135,7 @@ func removeOwned(ctx context.Context, objects access.Objects, kind string, answe
 // forget deletes the bundles that a server holds and that nobody asks for. A
 // bundle outlives its relationship (spiffe/spire#2507), and with it trust would.
 func forget(ctx context.Context, site *Site) error {
-	return wait(ctx, apiBound, check.Check{Name: site.Domain.String() + " trusts nobody whom the file does not name", Probe: func(ctx context.Context) error {
+	return wait(ctx, apiBound, check.Check{Name: site.String() + " trusts nobody whom the file does not name", Probe: func(ctx context.Context) error {
 		relationships, err := site.API.Relationships(ctx)
 		if err != nil {
 			return err

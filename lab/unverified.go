@@ -60,7 +60,7 @@ func verifySVID(chain []*x509.Certificate, bundle *spiffebundle.Bundle, cure str
 }
 
 // checkSVID returns nil when the X509-SVID that a workload presents is its own, and
-// bundle, that of its own server, verifies it. The error is an *UnverifiedError when
+// bundle, that of its trust domain, verifies it. The error is an *UnverifiedError when
 // bundle does not.
 func (d *Driver) checkSVID(ctx context.Context, in access.Cluster, from *topology.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) error {
 	presented, err := d.presentedID(ctx, in, from, w, bundle)
@@ -119,7 +119,7 @@ func (d *Driver) presentedID(ctx context.Context, in access.Cluster, from *topol
 	return presented, err
 }
 
-// checkWebhook returns nil when bundle, that of the server next to it, verifies
+// checkWebhook returns nil when bundle, that of its trust domain, verifies
 // what the webhook of a controller manager presents. The error is an
 // *UnverifiedError when bundle does not.
 func checkWebhook(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) error {
@@ -133,10 +133,10 @@ func checkWebhook(ctx context.Context, site *Site, bundle *spiffebundle.Bundle) 
 // presents waits until a workload has what it is registered for, and presents an
 // X509-SVID that its trust domain verifies. Agents that hand out others are started again.
 func (u *up) presents(ctx context.Context, w *topology.Workload) error {
-	site, in := u.site(w.Member.Server), u.in(w.Cluster())
-	a := &awaited{Workload: w, site: site, in: in}
+	in, root := u.in(w.Cluster()), u.site(w.Domain().Server())
+	a := &awaited{Workload: w, site: u.site(w.Member.Server), in: in}
 	return wait(ctx, callBound, check.Check{Name: w.Name + " presents its X509-SVID", Probe: func(ctx context.Context) error {
-		bundle, err := site.API.Bundle(ctx)
+		bundle, err := root.API.Bundle(ctx)
 		if err != nil {
 			return err
 		}
@@ -178,18 +178,29 @@ func (u *up) renewAgents(ctx context.Context, m *topology.Member) error {
 
 // renewWebhook waits until the controller manager in a pod of a server presents what its
 // trust domain verifies, and starts the pod again where it does not: it reports whether it
-// did. A replica of the server is in that pod, too.
-func renewWebhook(ctx context.Context, site *Site, pod string) (renewed bool, err error) {
+// did. A replica of the server is in that pod, too; a nested one has its authority signed
+// again before.
+func (u *up) renewWebhook(ctx context.Context, site *Site, pod string) (renewed bool, err error) {
+	root := u.site(site.Domain.Server())
 	replica := *site
 	replica.Pod = pod
 	err = wait(ctx, rolloutBound, check.Check{Name: "Kubernetes can call the controller manager", Probe: func(ctx context.Context) error {
-		bundle, err := site.API.Bundle(ctx)
+		// Nothing but ctx ends a dial or a call: one that hangs must not take up the
+		// whole wait.
+		ctx, cancel := context.WithTimeout(ctx, statusBound)
+		defer cancel()
+		bundle, err := root.API.Bundle(ctx)
 		if err != nil {
 			return err
 		}
 		err = checkWebhook(ctx, &replica, bundle)
 		if unverified(err) && !renewed {
 			plan.Did(ctx)
+			if site.Nested() {
+				if failed := u.signAgain(ctx, site); failed != nil {
+					return errors.Join(err, failed)
+				}
+			}
 			failed := site.Objects.Delete(ctx, podKey(site.Place, pod))
 			renewed, err = failed == nil, errors.Join(err, failed)
 		}

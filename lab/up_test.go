@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -385,6 +386,40 @@ func TestUpIsPatientWithAClusterThatRuns(t *testing.T) {
 			t.Errorf("it changed something: %v", w.mutations)
 		}
 	})
+}
+
+// TestUpLooksAgainWhereALookHangs: a call that does not come back costs one look, and not
+// the whole wait.
+func TestUpLooksAgainWhereALookHangs(t *testing.T) {
+	for name, tt := range map[string]struct {
+		found, call string
+	}{
+		"the server's API": {"nothing", "SPIRE CountBundles in market"},
+		"the webhook":      {"all of it", fmt.Sprintf("Pods.Dial %d in market", spire.WebhookPort)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts()[tt.found](t, w, d)
+				hung := once(tt.call, hang)
+				calls := 0
+				w.fault = func(call string) verdict {
+					if call == tt.call {
+						calls++
+					}
+					return hung(call)
+				}
+				if err := w.up(t, d, quotes(t)); err != nil {
+					t.Fatal(err)
+				}
+				if calls < 2 {
+					t.Errorf("%d calls, want one that hangs and another", calls)
+				}
+			})
+		})
+	}
 }
 
 // TestUpRefusesPagesThatChangePlaces: neither Service could have the other's port

@@ -2,6 +2,7 @@ package lab_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -21,7 +22,7 @@ func TestValues(t *testing.T) {
 	unfederated := company(federated(), with("gcp", "jwtIssuer: 'https://gcp.company.com'")).topology(t)
 	for name, top := range map[string]topology.Topology{
 		"quotes": quotes(t), "enterprise": enterprise(t), "alone": alone, "unfederated": unfederated,
-		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t), "spread": spread(t),
+		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t), "spread": spread(t), "nested": nested(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -53,7 +54,9 @@ func (w *world) values() string {
 	var all []installed
 	for _, top := range slices.SortedFunc(maps.Keys(w.nodes), nodeName.compare) {
 		n := w.nodes[top]
-		for _, r := range slices.SortedFunc(maps.Values(n.releases), func(a, b *release) int { return strings.Compare(a.Name, b.Name) }) {
+		for _, r := range slices.SortedFunc(maps.Values(n.releases), func(a, b *release) int {
+			return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Namespace, b.Namespace))
+		}) {
 			if r.Chart != metallbChart {
 				values := somePEM.ReplaceAllString(string(encode(r.Values)), `"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"`)
 				values = madeAtRandom.ReplaceAllString(values, `"$1":"0123456789abcdef"`)

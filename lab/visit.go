@@ -186,6 +186,15 @@ func (v *visit) askServers(ctx context.Context) {
 // server returns what the server of a trust domain said.
 func (v *visit) server(d *topology.Domain) *asked { return v.servers[d.Server()] }
 
+// bundleOf returns what verifies the SVIDs that a server has signed: peers hold what the
+// root has. Where that does not answer, it is what the server has itself.
+func (v *visit) bundleOf(s *topology.Server) *spiffebundle.Bundle {
+	if root := v.server(s.Domain); root.silent == nil {
+		return root.bundle
+	}
+	return v.servers[s].bundle
+}
+
 // member returns what was found of a member.
 func (v *visit) member(m *topology.Member) *attending { return v.servers[m.Server].members[m] }
 
@@ -225,8 +234,9 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 	case s.Domain.Replicas > 1:
 		// Another one may answer.
 		a.unready, a.silent = a.silent, nil
-	case len(s.Remote()) > 0:
-		// The controller manager of a cluster that does not answer is in the same pod.
+	case len(s.Remote()) > 0 || s.Nested():
+		// The controller manager of a cluster that does not answer is in the same pod. A
+		// nested server whose authority its upstream does not replace goes on.
 		a.unready, a.silent = a.silent, c.in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer)
 	}
 	if a.silent != nil {
@@ -258,7 +268,9 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 	d := server.Domain
 	s := TrustDomainStatus{Name: d.String(), Cluster: server.Place.Cluster.Name}
 	a := v.servers[server]
-	if v.networked() {
+	if server.Nested() {
+		s.Upstream = server.Upstream.Place.Cluster.Name
+	} else if v.networked() {
 		s.BundleEndpoint = spire.BundleEndpointURL(server)
 		if d.BundleEndpoint.Profile == topology.HTTPSSPIFFE {
 			s.EndpointID = spire.ServerID(d.Name).String()
@@ -270,7 +282,7 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 		err = errors.Join(a.published(ctx, home, server.Home()), a.members[server.Home()].agentsProblem, a.unread, a.unready)
 	}
 	if err == nil {
-		err = a.webhook(ctx)
+		err = a.webhook(ctx, v.bundleOf(server))
 	}
 	if len(server.Members) > 1 {
 		for _, m := range server.Members {
@@ -315,7 +327,7 @@ func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
 	a, found, c := v.servers[m.Server], v.member(m), v.clusters[m.Cluster()]
-	s := attendance{MemberStatus: MemberStatus{Cluster: m.Cluster().Name}}
+	s := attendance{MemberStatus: MemberStatus{Cluster: m.Cluster().Name, Downstream: m.Downstream != nil}}
 	for _, agent := range a.agents {
 		if live(agent) && spire.AttestedIn(agent.ID) == m.Cluster().Name {
 			s.Agents++
@@ -323,7 +335,7 @@ func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
 	}
 	switch {
 	case a.silent != nil:
-		s.Health = health(fmt.Errorf("the server of %s does not answer", m.Domain))
+		s.Health = health(fmt.Errorf("the server of %s does not answer", m.Server))
 		return s
 	case !c.answers():
 		s.err = fmt.Errorf("cluster %s does not answer", m.Cluster().Name)
@@ -338,15 +350,18 @@ func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
 			s.err = errors.Join(s.err, v.findsNode(ctx, a.site, m))
 		}
 	}
+	if s.err == nil && m.Downstream != nil {
+		s.err = delegated(m.Downstream, a.entries)
+	}
 	s.Health = health(s.err)
 	return s
 }
 
 // webhook says why Kubernetes cannot call a controller manager.
-func (a *asked) webhook(ctx context.Context) error {
+func (a *asked) webhook(ctx context.Context, bundle *spiffebundle.Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	if err := checkWebhook(ctx, a.site, a.bundle); err != nil {
+	if err := checkWebhook(ctx, a.site, bundle); err != nil {
 		return fmt.Errorf("the webhook of its controller manager: %w", err)
 	}
 	return nil
@@ -369,7 +384,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	switch {
 	case err != nil:
 	case server.silent != nil:
-		err = fmt.Errorf("the server of %s does not answer", w.Domain())
+		err = fmt.Errorf("the server of %s does not answer", w.Member.Server)
 	case is.unseen != nil:
 		err = is.unseen
 	default:
@@ -380,7 +395,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	}
 	if err == nil && v.networked() && w.Shows() {
 		from := seenFrom(w, func(c *topology.Cluster) bool { return v.clusters[c].answers() })
-		err = registered.because(*is, v.checkSVID(ctx, c.in, from, w, server.bundle))
+		err = registered.because(*is, v.checkSVID(ctx, c.in, from, w, v.bundleOf(w.Member.Server)))
 	}
 	if err == nil && w.Own != nil && w.Own.Check != nil {
 		err = v.checked(ctx, w)

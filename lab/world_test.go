@@ -90,6 +90,8 @@ const (
 	// failLate is fail after a while, so that who tries for minutes tries a few
 	// times only.
 	failLate
+	// hang is a call that ends with its context only.
+	hang
 	killBefore
 	killAfter
 )
@@ -147,6 +149,14 @@ func (w *world) do(ctx context.Context, call string, effect func(changed func())
 			return context.Cause(ctx)
 		}
 		return fmt.Errorf("%s: %w", call, errInjected)
+	case hang:
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-w.over:
+		}
+		w.mu.Lock()
+		return cmp.Or(context.Cause(ctx), errInjected)
 	case fail:
 		return fmt.Errorf("%s: %w", call, errInjected)
 	case killBefore:
@@ -376,7 +386,7 @@ func (w *world) nameOf(c *x509.Certificate) string {
 		if string(pki.Marshal(c)) == string(n.secret(spire.WebCASecret)[spire.SecretCertificate]) {
 			return "the web CA in " + name.String()
 		}
-		if n.spire != nil && n.spire.root.Equal(c) {
+		if n.spire != nil && n.spire.values.Upstream == nil && n.spire.root.Equal(c) {
 			return "the root in " + name.String()
 		}
 	}

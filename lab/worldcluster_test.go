@@ -193,6 +193,9 @@ func (s *spireServer) dump(add func(string, ...any)) {
 		if prefix := s.origins[id].prefix; prefix != "" {
 			by = ", made for " + prefix
 		}
+		if s.downstream[id] {
+			by += ", downstream"
+		}
 		add("entry %s, federates with %q%s", id, federatesWith, by)
 	}
 }
@@ -806,7 +809,7 @@ func (n *node) serve(r *release, since time.Time) (err error) {
 		}
 		// An agent that is there before the bundle waits for it in ever longer
 		// intervals; next to a server that takes long it waits for good here.
-		n.spire.hung = values.Datastore.Postgres != nil && !values.WithoutAgents
+		n.spire.hung = (values.Datastore.Postgres != nil || values.Upstream != nil) && !values.WithoutAgents
 	}
 	if n.spire.since != since {
 		return n.spire.start(values, since)

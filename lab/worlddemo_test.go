@@ -252,7 +252,10 @@ func (p party) self() map[string]any {
 // accepts holds when a party can verify whoever is of a trust domain.
 func (p party) accepts(other party) bool {
 	own, foreign := p.issuer(), other.issuer()
-	return own == foreign || own.verifies(foreign) && slices.Contains(own.entries[p.id()], foreign.td.Name())
+	if own.td == foreign.td {
+		return own.bundle().HasX509Authority(foreign.root)
+	}
+	return own.verifies(foreign) && slices.Contains(own.entries[p.id()], foreign.td.Name())
 }
 
 // listener returns who listens at an address of a lab's network, from a node on it.

@@ -178,6 +178,8 @@ type manager struct {
 	namespace, class string
 	prefix           string
 	alone, cleansing bool
+	// downstream: its cluster has a nested server.
+	downstream bool
 }
 
 // reconciles reports whether it deletes an entry with a prefix that it has not made.
@@ -196,7 +198,7 @@ func (s *spireServer) managers() []manager {
 	for _, m := range s.values.Members {
 		n := s.node.nodes[nodeName{s.node.name.lab, m.Cluster}]
 		if n != nil && n.opens(s.opened[m.Cluster], m.Namespace) == nil {
-			all = append(all, manager{node: n, namespace: m.Namespace, class: m.Class, prefix: m.Cluster})
+			all = append(all, manager{node: n, namespace: m.Namespace, class: m.Class, prefix: m.Cluster, downstream: m.Downstream})
 		}
 	}
 	return all

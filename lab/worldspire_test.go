@@ -19,18 +19,21 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	agentv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/agent/v1"
 	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
 	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
+	localauthorityv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/localauthority/v1"
 	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc"
@@ -55,6 +58,7 @@ type spireServer struct {
 	trustdomainv1.UnimplementedTrustDomainServer
 	agentv1.UnimplementedAgentServer
 	entryv1.UnimplementedEntryServer
+	localauthorityv1.UnimplementedLocalAuthorityServer
 
 	node *node
 	td   spiffeid.TrustDomain
@@ -65,9 +69,15 @@ type spireServer struct {
 	away     string
 	listener *bufconn.Listener
 	server   *grpc.Server
-	// root is what the bundle has, issuer what signs; key is the issuer's.
+	// root is what the bundle has, issuer what signs; key is the issuer's. former are roots
+	// of an upstream that has lost its data.
 	root, issuer *x509.Certificate
 	key          crypto.Signer
+	former       []*x509.Certificate
+	// between are the authorities between that of a nested server and the root.
+	between []*x509.Certificate
+	// prepared is an authority of a nested server that does not sign yet.
+	prepared *nestedAuthority
 	// relationships and what is held because of them; held may be there without
 	// a relationship. static are those of the configuration.
 	relationships, static map[spiffeid.TrustDomain]*relationship
@@ -77,6 +87,8 @@ type spireServer struct {
 	// selectors are those of the entries, by SPIFFE ID, and origins where they come from.
 	selectors map[string][]string
 	origins   map[string]origin
+	// downstream are the entries of nested servers.
+	downstream map[string]bool
 	// attested are the agents in other clusters that have attested, and opened the
 	// kubeconfigs that were there when the server started.
 	attested map[spiffeid.ID]bool
@@ -124,7 +136,14 @@ func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
 		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
 		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
-		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{},
+		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{}, downstream: map[string]bool{},
+	}
+	if values.Upstream != nil {
+		s.values = values
+		if err := s.signedAbove(); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	if values.UpstreamAuthority == topology.Disk {
 		return s, s.readUpstream(n.secret(spire.UpstreamAuthoritySecret))
@@ -209,12 +228,13 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 	}
 	s.listener = bufconn.Listen(64 << 10)
 	s.server = grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(tlsconfig.MTLSServerConfig(own, s.bundle().X509Bundle(), tlsconfig.AuthorizeID(spire.AdminID(s.td))))),
+		grpc.Creds(credentials.NewTLS(tlsconfig.MTLSServerConfig(own, s, tlsconfig.AuthorizeID(spire.AdminID(s.td))))),
 		grpc.UnaryInterceptor(s.intercept))
 	bundlev1.RegisterBundleServer(s.server, s)
 	trustdomainv1.RegisterTrustDomainServer(s.server, s)
 	agentv1.RegisterAgentServer(s.server, s)
 	entryv1.RegisterEntryServer(s.server, s)
+	localauthorityv1.RegisterLocalAuthorityServer(s.server, s)
 	server, listener := s.server, s.listener
 	go func() { _ = server.Serve(listener) }()
 	s.node.stop = append(s.node.stop, server.Stop)
@@ -234,7 +254,7 @@ func (s *spireServer) publish() {
 		m.node.managers[key] = by
 		m.node.objects[key] = string(encode(map[string]any{
 			"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
-			"data": map[string]any{spire.SecretBundle: string(pki.Marshal(s.root))},
+			"data": map[string]any{spire.SecretBundle: string(pki.Marshal(s.bundle().X509Authorities()...))},
 		}))
 	}
 }
@@ -258,6 +278,14 @@ func bundleKey(namespace string) access.ObjectKey {
 	return access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Namespace: namespace, Name: spire.BundleConfigMap}
 }
 
+// GetX509BundleForTrustDomain returns what a server verifies its callers by, as it is now.
+func (s *spireServer) GetX509BundleForTrustDomain(spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	return s.bundle().X509Bundle(), nil
+}
+
+// alters are the calls that change a server.
+var alters = regexp.MustCompile("Set|Delete|Prepare|Activate")
+
 // intercept makes each call of the API one of the world's.
 func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (answer any, err error) {
 	err = s.node.api(ctx, "SPIRE "+path.Base(info.FullMethod), func(changed func()) (err error) {
@@ -265,7 +293,7 @@ func (s *spireServer) intercept(ctx context.Context, request any, info *grpc.Una
 			return err
 		}
 		s.fetchDue()
-		if answer, err = handle(ctx, request); err == nil && (strings.Contains(info.FullMethod, "Set") || strings.Contains(info.FullMethod, "Delete")) {
+		if answer, err = handle(ctx, request); err == nil && alters.MatchString(info.FullMethod) {
 			changed()
 		}
 		return err
@@ -339,7 +367,7 @@ func (s *spireServer) svidUntil(id spiffeid.ID, end time.Time) (*x509svid.SVID, 
 	}
 	chain := []*x509.Certificate{certificate}
 	if s.issuer != s.root {
-		chain = append(chain, s.issuer)
+		chain = append(append(chain, s.issuer), s.between...)
 	}
 	return &x509svid.SVID{ID: id, Certificates: chain, PrivateKey: key}, nil
 }
@@ -364,13 +392,22 @@ func (s *spireServer) mint(argv []string) ([]byte, error) {
 	for _, c := range svid.Certificates {
 		chain = append(chain, c.Raw)
 	}
-	s.minted = encode(map[string]any{"x509_svid": chain, "private_key": key, "root_cas": [][]byte{s.root.Raw}})
+	var roots [][]byte
+	for _, c := range s.bundle().X509Authorities() {
+		roots = append(roots, c.Raw)
+	}
+	s.minted = encode(map[string]any{"x509_svid": chain, "private_key": key, "root_cas": roots})
 	return s.minted, nil
 }
 
 func (s *spireServer) bundle() *spiffebundle.Bundle {
-	b := spiffebundle.FromX509Authorities(s.td, []*x509.Certificate{s.root})
-	if err := b.AddJWTAuthority("jwt-of-"+s.td.Name(), s.key.Public()); err != nil {
+	key := s.key.Public()
+	b := spiffebundle.FromX509Authorities(s.td, append([]*x509.Certificate{s.root}, s.former...))
+	if above := s.above(); above != nil {
+		b.AddX509Authority(above.root) // polled
+		key = above.key.Public()
+	}
+	if err := b.AddJWTAuthority("jwt-of-"+s.td.Name(), key); err != nil {
 		panic(err)
 	}
 	return b
@@ -449,7 +486,7 @@ func (s *spireServer) servingCert(address string, ttl time.Duration) ([]*x509.Ce
 // authority returns the server of a trust domain of a lab.
 func (w *world) authority(of string, td spiffeid.TrustDomain) *spireServer {
 	for name, n := range w.nodes {
-		if name.lab == of && n.spire != nil && n.spire.td == td {
+		if name.lab == of && n.spire != nil && n.spire.td == td && n.spire.values.Upstream == nil {
 			return n.spire
 		}
 	}
@@ -606,6 +643,10 @@ func (s *spireServer) register() {
 		registered := map[string]bool{}
 		for _, r := range m.node.releases {
 			r.registrations = slices.DeleteFunc(r.registrations, func(other registration) bool { return other.by == s })
+			for id, selectors := range m.nested(r, s.td) {
+				registered[id], s.entries[id], s.selectors[id], s.downstream[id] = true, nil, selectors, true
+				s.origins[id] = origin{m.prefix, s.agentIn(m.node)}
+			}
 			for _, wanted := range m.node.registrations(r, s.td, m.class) {
 				wanted.by, wanted.agents = s, m.namespace
 				r.registrations = append(r.registrations, wanted)
@@ -724,6 +765,7 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 			SpiffeId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(id).Path()},
 			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(parent).Path()},
 			FederatesWith: federatesWith,
+			Downstream:    s.downstream[id],
 		}
 		for _, selector := range selectors {
 			kind, value, _ := strings.Cut(selector, ":")

@@ -67,7 +67,7 @@ func (l Lab) trustDomain(of string) (topology.TrustDomainSpec, error) {
 	spec := topology.TrustDomainSpec{Name: name, Cluster: cmp.Or(td.ServerCluster, clusters[0]), Settings: td.settings()}
 	for _, cluster := range clusters {
 		if cluster != spec.Cluster {
-			spec.Members = append(spec.Members, topology.MemberSpec{Cluster: cluster})
+			spec.Members = append(spec.Members, topology.MemberSpec{Cluster: cluster, Nested: slices.Contains(td.NestedServers, cluster)})
 		}
 	}
 	return spec, nil

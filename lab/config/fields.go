@@ -132,14 +132,22 @@ func clusterObject() *object {
 		fields: []field{
 			{name: "name", value: label(maxName, "market"), required: true, says: "A place or a role, unique in the lab."},
 			{name: "trustDomain", value: trustDomain(),
-				says: "The trust domain that its workloads belong to. Its SPIRE server runs in the first cluster that names it; agents run in each, and attest to that server."},
+				says: "The trust domain that its workloads belong to. Its SPIRE server runs in the first cluster that names it; agents run in each, and attest to that server, or to a nested one."},
 			{name: "trustDomains", value: list(trustDomain(), 1, topology.MaxServers),
 				says: "Trust domains that share the cluster. Each has its SPIRE server, or its agents alone, in a namespace of its own: the first in `spire-system`, the second in `spire-system-2`, and so on. Those come first whose server runs in this cluster. Its workloads run in namespaces of their own, too."},
 		},
-		choice:    [][]string{{"trustDomain"}, {"trustDomains"}},
-		elsewhere: map[string]string{"serverCluster": "write it in trustDomains, into the entry of the trust domain"},
+		choice: [][]string{{"trustDomain"}, {"trustDomains"}},
+		elsewhere: map[string]string{
+			"serverCluster": inTrustDomain, "nestedServers": inTrustDomain,
+			"nested": nestedServers + ", in the entry of the trust domain in trustDomains",
+		},
 	}
 }
+
+const (
+	inTrustDomain = "write it in trustDomains, into the entry of the trust domain"
+	nestedServers = "write nestedServers, with the names of clusters"
+)
 
 func trustDomainObject() *object {
 	const (
@@ -148,7 +156,7 @@ func trustDomainObject() *object {
 	)
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
-		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "notifier": plugin, "bundlePublisher": plugin,
+		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster names."},
 		{name: "serverCluster", value: label(maxName, "market"), derived: "the first cluster that names it",
@@ -157,6 +165,8 @@ func trustDomainObject() *object {
 			says: "Where several clusters name the trust domain: the plugin by which its SPIRE server writes the bundle, with which agents start, into the clusters that it does not run in. `k8s_configmap`, a bundle publisher, tries again where a cluster does not answer. With `k8sbundle`, a notifier, the server does not start before each of the clusters has answered."},
 		{name: "serverReplicas", value: numberTo(topology.MaxReplicas), fallback: 1,
 			says: "How many servers stand behind the addresses of its SPIRE server. They share a PostgreSQL, and each has keys of its own: the bundle has the authorities of all. One that leaves takes its keys along; its authorities stay in the bundle until they expire."},
+		{name: "nestedServers", value: list(label(maxName, "branch"), 1, topology.MaxMembers-1),
+			says: "Those of its other clusters that have a SPIRE server of their own, nested below the server of the trust domain: that one signs their authorities. Agents there attest to the nested server. It has the settings of the trust domain, and no bundle endpoint: peers fetch from the server of the trust domain. Which clusters have one cannot be changed once they are up."},
 		{name: "bundleEndpoint", value: nested(bundleEndpointObject()), derived: "its fields' defaults", says: "Where its bundle is published."},
 		{name: "ca", value: nested(caObject()), derived: "its fields' defaults", says: "Its authorities."},
 		{name: "svid", value: nested(svidObject()), derived: "its fields' defaults", says: "The identities that it issues."},
@@ -182,7 +192,7 @@ func bundlePlugin() value {
 func upstreamAuthority() value {
 	const standIn = "write disk, which takes its place"
 	return oneOf("upstream authority", map[string]string{
-		"aws_pca": standIn, "gcp_cas": standIn, "vault": standIn, "cert-manager": standIn, "spire": "write none, or disk",
+		"aws_pca": standIn, "gcp_cas": standIn, "vault": standIn, "cert-manager": standIn, "spire": "write none, or disk; for servers below this one write nestedServers",
 	}, defaultUpstream, string(topology.Disk))
 }
 

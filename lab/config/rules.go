@@ -28,6 +28,8 @@ func (a apps) rules() []rule {
 		{"`serverCluster` is a cluster that names the trust domain.", (*checker).serverClusters},
 		{"`serverReplicas` is above 1 only with `datastore: postgres`.", (*checker).serverReplicas},
 		{"`bundlePlugin` is there only where several clusters name the trust domain.", (*checker).bundlePlugins},
+		{"Each of `nestedServers` is a cluster that names the trust domain, once, and not the one where the server is that they are nested below.", (*checker).nestedServers},
+		{"`serverReplicas` is above 1 only without `nestedServers`.", (*checker).replicasOrNested},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
 		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, except those of " + a.lives() + ".", (*checker).appLives},

@@ -84,6 +84,42 @@ func (c *checker) bundlePlugins() {
 	}
 }
 
+func (c *checker) nestedServers() {
+	known := c.clusterNameList()
+	for i, td := range c.lab.Spec.TrustDomains {
+		clusters := c.lab.Spec.clustersOf(td.Name)
+		below := slices.DeleteFunc(slices.Clone(clusters), func(name string) bool { return name == td.ServerCluster })
+		for j, nested := range td.NestedServers {
+			path := fmt.Sprintf("%s[%d]", settingsPath(i, "nestedServers"), j)
+			at := slices.IndexFunc(c.lab.Spec.Clusters, func(other Cluster) bool { return other.Name == nested })
+			switch {
+			case slices.Contains(td.NestedServers[:j], nested) && nested != "":
+				c.report(path, "cluster "+quote(nested)+" is there twice", "name each cluster once")
+			case known.lack(nested):
+				c.report(path, "no cluster is called "+quote(nested), choose(nested, known.right))
+			case at < 0 || len(clusters) == 0 || !c.sound(fmt.Sprintf("spec.clusters[%d]", at)):
+				// What the cluster should name may be what is misspelt.
+			case !slices.Contains(clusters, nested) && len(clusters) == 1:
+				c.report(path, "cluster "+quote(nested)+" does not name trust domain "+quote(td.Name), "name the trust domain in that cluster, too")
+			case !slices.Contains(clusters, nested):
+				c.report(path, "cluster "+quote(nested)+" does not name trust domain "+quote(td.Name), choose(nested, below))
+			case len(clusters) == 1:
+				c.report(path, "cluster "+quote(nested)+" is the only one of trust domain "+quote(td.Name), "name the trust domain in a further cluster, or remove nestedServers")
+			case nested == td.ServerCluster && !c.bad[settingsPath(i, "serverCluster")]:
+				c.report(path, "cluster "+quote(nested)+" has the server that the others are nested below", "leave it out, or write another serverCluster")
+			}
+		}
+	}
+}
+
+func (c *checker) replicasOrNested() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		if td.ServerReplicas > 1 && len(td.NestedServers) > 0 && !c.bad[settingsPath(i, "nestedServers")] {
+			c.report(settingsPath(i, "serverReplicas"), "a trust domain with nestedServers has one replica of each server", "remove serverReplicas, or remove nestedServers")
+		}
+	}
+}
+
 func (c *checker) settings() {
 	known, seen := c.trustDomains(), map[string]bool{}
 	for i, td := range c.lab.Spec.TrustDomains {

@@ -54,6 +54,7 @@ type TrustDomain struct {
 	ServerCluster     string         `json:"serverCluster,omitempty" yaml:"serverCluster,omitempty"`
 	BundlePlugin      string         `json:"bundlePlugin,omitempty" yaml:"bundlePlugin,omitempty"`
 	ServerReplicas    int            `json:"serverReplicas,omitempty" yaml:"serverReplicas,omitempty"`
+	NestedServers     []string       `json:"nestedServers,omitempty" yaml:"nestedServers,flow,omitempty"`
 	BundleEndpoint    BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
 	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
 	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`

@@ -64,6 +64,10 @@ const (
 	// DefaultRotatorInterval).
 	agentSVIDTick = 5500 * time.Millisecond
 
+	// upstreamPoll is how often a nested server asks its upstream for the bundle
+	// (pkg/server/plugin/upstreamauthority/spire/spire.go, upstreamPollFreq).
+	upstreamPoll = 5 * time.Second
+
 	// rotatorTick is how often a server looks whether it is time
 	// (pkg/server/ca/rotator/rotator.go, rotateInterval).
 	rotatorTick = 10 * time.Second
@@ -139,6 +143,12 @@ func PropagationBound(poll time.Duration) time.Duration {
 // FetchBound returns how long a new authority of one trust domain may take to the
 // server of another that polls at this interval.
 func FetchBound(poll time.Duration) time.Duration { return endpointCache + poll }
+
+// NestedBound returns how long a new authority of a trust domain may take from its
+// server to the servers that are nested below it: what the upstream shows may be old by
+// its cache, and so may be what the nested server shows of itself
+// (pkg/server/api/bundle/v1/service.go, GetBundle).
+func NestedBound() time.Duration { return endpointCache + upstreamPoll + endpointCache }
 
 // CaughtBound returns how long a fetch may go on that a partition has caught: the
 // next poll is one interval after its end, also where the partition has long been

@@ -79,7 +79,7 @@ func (d *Driver) ofCluster(ctx context.Context, c *topology.Cluster, namespaces 
 	for _, s := range c.Servers {
 		site, err := d.Site(bounded, s)
 		if err != nil {
-			pieces = append(pieces, failed(path.Join("servers", s.Domain.String()), err))
+			pieces = append(pieces, failed(path.Join("servers", s.String()), err))
 			continue
 		}
 		pieces, ends = append(pieces, ofServer(site)...), append(ends, site.Close)
@@ -115,7 +115,7 @@ func failed(path string, err error) evidence.Piece {
 
 // ofServer returns what one SPIRE server has, in its own words.
 func ofServer(site *lab.Site) []evidence.Piece {
-	folder, server := path.Join("servers", site.Domain.String()), site.API
+	folder, server := path.Join("servers", site.String()), site.API
 	return []evidence.Piece{
 		{Path: path.Join(folder, "bundle.json"), Read: func(ctx context.Context) (any, error) {
 			own, err := server.Bundle(ctx)

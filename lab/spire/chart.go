@@ -39,6 +39,8 @@ const (
 	BundlePort = 8443
 	// AgentDaemonSet is what puts an agent on each node.
 	AgentDaemonSet = "spire-agent"
+	// serverServiceAccount is that of ServerPod.
+	serverServiceAccount = "spire-server"
 	// BundleEndpointService is what leads peers to the bundle endpoint, and agents in
 	// other clusters to the API.
 	BundleEndpointService = "spire-bundle-endpoint"
@@ -120,6 +122,17 @@ type Values struct {
 	Replicas int `json:"replicas,omitempty"`
 	// Members are the other clusters whose agents attest to the server.
 	Members []MemberValues `json:"members,omitempty"`
+	// Upstream is set for a nested server.
+	Upstream *UpstreamValues `json:"upstream,omitempty"`
+}
+
+// UpstreamValues is how a nested server gets to its upstream.
+type UpstreamValues struct {
+	Address string `json:"address"`
+	Port    int    `json:"port"`
+	// SocketDir is the folder on the node with the socket of the agent that has attested
+	// to the upstream.
+	SocketDir string `json:"socketDir"`
 }
 
 // MemberValues is another cluster whose agents attest to a server.
@@ -129,6 +142,9 @@ type MemberValues struct {
 	// made of; both are of that cluster.
 	Namespace string `json:"namespace"`
 	Class     string `json:"class"`
+	// Downstream is set where the agents are for a nested server there, whose namespace
+	// the controller manager must not ignore.
+	Downstream bool `json:"downstream,omitempty"`
 	// Kubeconfig tells the one in KubeconfigsSecret from another: with another one the
 	// server's pod starts again, because most of what is in it reads it once.
 	Kubeconfig string `json:"kubeconfig"`
@@ -199,7 +215,8 @@ type CASubjectValues struct {
 // EndpointValues is where the bundle endpoint is found, how it proves who it is,
 // and what it says about how often to come back.
 type EndpointValues struct {
-	Address     string                   `json:"address"`
+	// Address is empty for a nested server, which has no endpoint.
+	Address     string                   `json:"address,omitempty"`
 	Port        int                      `json:"port"`
 	Profile     topology.EndpointProfile `json:"profile"`
 	RefreshHint string                   `json:"refreshHint"`
@@ -304,6 +321,9 @@ func ManagerContainer(m *topology.Member) string {
 // cluster's agents.
 func NewValues(s Settings) Values {
 	td, endpoint, address := s.Server.Domain, s.Server.Domain.BundleEndpoint, s.Server.Address.String()
+	if s.Server.Nested() {
+		address, endpoint.Profile = "", topology.HTTPSSPIFFE
+	}
 	values := Values{
 		TrustDomain: td.String(),
 		Cluster:     s.Server.Place.Cluster.Name,
@@ -351,14 +371,18 @@ func NewValues(s Settings) Values {
 		values.Datastore.Postgres = &PostgresValues{Image: s.Images.Postgres, Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
 	}
 	values.Replicas = td.Replicas
-	if td.BundlePlugin != topology.K8sConfigMap {
+	if td.BundlePlugin != topology.K8sConfigMap && !s.Server.Nested() {
 		values.BundlePlugin = td.BundlePlugin
+	}
+	if upstream := s.Server.Upstream; upstream != nil {
+		values.UpstreamAuthority = topology.SPIRE
+		values.Upstream = &UpstreamValues{Address: upstream.Address.String(), Port: APIPort, SocketDir: SocketDir(s.Server.Link)}
 	}
 	for _, m := range s.Server.Remote() {
 		// Half of a digest does not lead back to the token in it.
 		sum := sha256.Sum256(s.Kubeconfigs[m])
 		values.Members = append(values.Members, MemberValues{
-			Cluster: m.Cluster().Name, Namespace: m.Place.Namespace, Class: m.Class, Kubeconfig: hex.EncodeToString(sum[:8]),
+			Cluster: m.Cluster().Name, Namespace: m.Place.Namespace, Class: m.Class, Downstream: m.Downstream != nil, Kubeconfig: hex.EncodeToString(sum[:8]),
 		})
 	}
 	return values

@@ -415,7 +415,7 @@ func TestStaticRelationships(t *testing.T) {
 	spiffeProcess, spiffeServer := start(t, market)
 	webProcess, webServer := startWith(t, spiretest.Config{TrustDomain: absent, Profile: web.profile()})
 	static := func(process *spiretest.Server, profile topology.EndpointProfile) spire.FederatesWithValues {
-		values := spire.StaticRelationship(trust(broker, process.TrustDomain, profile))
+		values := spire.StaticRelationship(trust(broker, process.TrustDomain, profile).Trust)
 		values.URL = process.BundleEndpoint
 		return values
 	}

@@ -82,6 +82,9 @@ type Entry struct {
 	Hint string
 	// X509SVIDTTL and JWTSVIDTTL are zero where the server's defaults hold.
 	X509SVIDTTL, JWTSVIDTTL time.Duration
+	// Downstream entries are those of nested servers: their bearers may have authorities
+	// signed.
+	Downstream bool
 }
 
 // Entries returns the server's registration entries.
@@ -90,7 +93,7 @@ func (s *Server) Entries(ctx context.Context) ([]Entry, error) {
 	answers, err := collect(func(token string) ([]*types.Entry, string, error) {
 		page, err := s.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{
 			OutputMask: &types.EntryMask{
-				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true, Hint: true,
+				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true, Hint: true, Downstream: true,
 			},
 			PageSize:  pageSize,
 			PageToken: token,
@@ -152,6 +155,7 @@ func entryToAPI(e Entry) (*types.Entry, error) {
 		X509SvidTtl: int32(e.X509SVIDTTL / time.Second),
 		JwtSvidTtl:  int32(e.JWTSVIDTTL / time.Second),
 		Hint:        e.Hint,
+		Downstream:  e.Downstream,
 	}
 	for _, selector := range e.Selectors {
 		kind, value, found := strings.Cut(selector, ":")
@@ -183,6 +187,7 @@ func entryFromAPI(e *types.Entry) (Entry, error) {
 		X509SVIDTTL: time.Duration(e.GetX509SvidTtl()) * time.Second,
 		JWTSVIDTTL:  time.Duration(e.GetJwtSvidTtl()) * time.Second,
 		Hint:        e.GetHint(),
+		Downstream:  e.GetDownstream(),
 	}
 	for _, name := range e.GetFederatesWith() {
 		td, err := spiffeid.TrustDomainFromString(name)

@@ -82,7 +82,7 @@ func Pinned(endpoint topology.BundleEndpoint, bundle *spiffebundle.Bundle) *spif
 //
 // The controller manager acts on changes of the URL and of the profile only; a
 // changed bundle alone is not read again.
-func FederatedTrustDomain(t *topology.Trust, bundle *spiffebundle.Bundle) (Resource, error) {
+func FederatedTrustDomain(t topology.Relationship, bundle *spiffebundle.Bundle) (Resource, error) {
 	doing := func(err error) error { return fmt.Errorf("write relationship %s: %w", t.ID(), err) }
 	switch {
 	case t.Profile != topology.HTTPSSPIFFE && t.Profile != topology.HTTPSWeb:
@@ -111,7 +111,7 @@ func FederatedTrustDomain(t *topology.Trust, bundle *spiffebundle.Bundle) (Resou
 			BundleEndpointURL:     BundleEndpointURL(t.Trusted.Server()),
 			BundleEndpointProfile: profile,
 			TrustDomainBundle:     string(document),
-			ClassName:             t.Truster.Server().Class,
+			ClassName:             t.By.Class,
 		},
 	}, nil
 }
@@ -133,6 +133,8 @@ type WorkloadIdentitySpec struct {
 	FederatesWith []string `json:"federatesWith,omitempty"`
 	Hint          string   `json:"hint,omitempty"`
 	ClassName     string   `json:"className,omitempty"`
+	// Downstream lets the pods have authorities signed, and publish JWT authorities.
+	Downstream bool `json:"downstream,omitempty"`
 }
 
 // LabelSelector selects what has all of these labels.
@@ -172,6 +174,37 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 	}
 }
 
+// NestedID returns the SPIFFE ID by which a nested server is known to its upstream. Paths
+// below /spire are SPIRE's own (pkg/common/idutil, IsReservedPath).
+func NestedID(s *topology.Server) spiffeid.ID {
+	return spiffeid.RequireFromPath(s.Domain.Name, nestedPath+s.Place.Cluster.Name)
+}
+
+const nestedPath = "/fedlab/nested-server/"
+
+// NestedIdentity returns the ClusterSPIFFEID by which the upstream of a nested server
+// signs its authorities. It is for the controller manager that the upstream has for the
+// cluster of the nested server.
+func NestedIdentity(s *topology.Server) Resource {
+	return Resource{
+		APIVersion: ResourceAPIVersion,
+		Kind:       "ClusterSPIFFEID",
+		Metadata:   Metadata{Name: NestedIdentityName(s), Labels: Owned()},
+		Spec: WorkloadIdentitySpec{
+			SPIFFEIDTemplate:          "spiffe://{{ .TrustDomain }}" + NestedID(s).Path(),
+			NamespaceSelector:         LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": s.Place.Namespace}},
+			PodSelector:               LabelSelector{MatchLabels: map[string]string{ProgramLabel: ServerStatefulSet}},
+			WorkloadSelectorTemplates: []string{"k8s:ns:" + s.Place.Namespace, "k8s:sa:" + serverServiceAccount},
+			ClassName:                 s.Link.Class,
+			Downstream:                true,
+		},
+	}
+}
+
+// NestedIdentityName returns the name of the ClusterSPIFFEID of a nested server. No
+// workload has it: the name of none begins so and has a dot.
+func NestedIdentityName(s *topology.Server) string { return "nested-server." + s.Link.Class }
+
 func hintOf(w *topology.Workload) string {
 	if w.Own != nil && w.Own.Hint != "" {
 		return w.Own.Hint
@@ -179,10 +212,8 @@ func hintOf(w *topology.Workload) string {
 	return Hint
 }
 
-// ResourceName returns the name of the ClusterFederatedTrustDomain of a trust.
-func ResourceName(t *topology.Trust) string {
-	return NameFor(t.Truster.Server(), t.Trusted.Name)
-}
+// ResourceName returns the name of the ClusterFederatedTrustDomain of a relationship.
+func ResourceName(t topology.Relationship) string { return NameFor(t.By, t.Trusted.Name) }
 
 // NameFor returns the name of the ClusterFederatedTrustDomain by which a server
 // follows a trust domain: that domain's own name, where Kubernetes accepts it, after

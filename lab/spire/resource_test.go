@@ -33,13 +33,14 @@ var (
 
 // trust returns what makes a trust domain trust another, whose server has that
 // endpoint and address.
-func trust(truster, trusted spiffeid.TrustDomain, profile topology.EndpointProfile) *topology.Trust {
+func trust(truster, trusted spiffeid.TrustDomain, profile topology.EndpointProfile) topology.Relationship {
 	d := &topology.Domain{Name: trusted, Settings: topology.Settings{BundleEndpoint: endpoint}}
 	d.Servers = []*topology.Server{{Domain: d, Address: address}}
-	return &topology.Trust{
-		Truster: &topology.Domain{Name: truster, Servers: []*topology.Server{{}}}, Trusted: d,
-		RelationshipSpec: topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: profile},
-	}
+	by := &topology.Domain{Name: truster}
+	by.Servers = []*topology.Server{{Domain: by}}
+	return topology.Relationship{By: by.Servers[0], Trust: &topology.Trust{
+		Truster: by, Trusted: d, RelationshipSpec: topology.RelationshipSpec{Truster: truster, Trusted: trusted, Profile: profile},
+	}}
 }
 
 func TestFederatedTrustDomain(t *testing.T) {
@@ -110,13 +111,13 @@ func TestFederatedTrustDomainOfWebEndpoint(t *testing.T) {
 }
 
 func TestStaticRelationship(t *testing.T) {
-	wantJSON(t, spire.StaticRelationship(trust(broker, market, topology.HTTPSSPIFFE)), `{
+	wantJSON(t, spire.StaticRelationship(trust(broker, market, topology.HTTPSSPIFFE).Trust), `{
   "trustDomain": "cluster1.com",
   "url": "https://10.192.1.1:8443",
   "profile": "https_spiffe",
   "endpointSPIFFEID": "spiffe://cluster1.com/spire/server"
 }`)
-	wantJSON(t, spire.StaticRelationship(trust(broker, market, topology.HTTPSWeb)), `{
+	wantJSON(t, spire.StaticRelationship(trust(broker, market, topology.HTTPSWeb).Trust), `{
   "trustDomain": "cluster1.com",
   "url": "https://10.192.1.1:8443",
   "profile": "https_web"
@@ -130,7 +131,7 @@ func TestFederatedTrustDomainRefuses(t *testing.T) {
 
 	tests := []struct {
 		name         string
-		relationship *topology.Trust
+		relationship topology.Relationship
 		bundle       *spiffebundle.Bundle
 		want         string
 	}{
@@ -402,4 +403,44 @@ func newRoot(t *testing.T) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return root
+}
+
+// The entry of a nested server is that of its pod, for the controller manager that its
+// upstream has in the cluster.
+func TestNestedIdentity(t *testing.T) {
+	d := &topology.Domain{Name: market}
+	cluster := &topology.Cluster{ClusterSpec: topology.ClusterSpec{Name: "branch"}}
+	s := &topology.Server{Domain: d, Place: topology.Place{Cluster: cluster, Namespace: "spire-system-2"}, Link: &topology.Member{Class: "spire-upstream-2"}}
+	if id := spire.NestedID(s); id.String() != "spiffe://cluster1.com/fedlab/nested-server/branch" {
+		t.Errorf("its SPIFFE ID is %s", id)
+	}
+	wantJSON(t, spire.NestedIdentity(s), `{
+  "apiVersion": "spire.spiffe.io/v1alpha1",
+  "kind": "ClusterSPIFFEID",
+  "metadata": {
+    "name": "nested-server.spire-upstream-2",
+    "labels": {
+      "app.kubernetes.io/managed-by": "fedlab"
+    }
+  },
+  "spec": {
+    "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/fedlab/nested-server/branch",
+    "namespaceSelector": {
+      "matchLabels": {
+        "kubernetes.io/metadata.name": "spire-system-2"
+      }
+    },
+    "podSelector": {
+      "matchLabels": {
+        "app.kubernetes.io/name": "spire-server"
+      }
+    },
+    "workloadSelectorTemplates": [
+      "k8s:ns:spire-system-2",
+      "k8s:sa:spire-server"
+    ],
+    "className": "spire-upstream-2",
+    "downstream": true
+  }
+}`)
 }

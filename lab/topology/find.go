@@ -25,6 +25,12 @@ func (g *Graph) FindDomain(name string) (*Domain, error) {
 	return find(g, "trust domain", name, g.Domains, (*Domain).String)
 }
 
+// FindServer returns the server of a name: that of a trust domain for its root, and with
+// the cluster for a nested one ("one.test@b"). The error is an *UnknownError.
+func (g *Graph) FindServer(name string) (*Server, error) {
+	return find(g, "trust domain", name, g.Servers(), (*Server).String)
+}
+
 // FindWorkload returns the workload of a name. The error is an *UnknownError.
 func (g *Graph) FindWorkload(name string) (*Workload, error) {
 	return find(g, "workload", name, g.Workloads, func(w *Workload) string { return w.Name })

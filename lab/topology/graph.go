@@ -34,7 +34,7 @@ type Graph struct {
 // Intent returns what the graph was made of.
 func (g *Graph) Intent() Topology { return g.intent }
 
-// Servers returns those of all trust domains.
+// Servers returns those of all trust domains. A nested one comes after its upstream.
 func (g *Graph) Servers() []*Server {
 	var all []*Server
 	for _, d := range g.Domains {
@@ -51,7 +51,8 @@ type Cluster struct {
 	// Pool is what MetalLB hands out in the cluster. The pools of a lab are disjoint
 	// from each other and from the containers' block.
 	Pool Pool
-	// Servers run here; Members are the trust domains whose agents run here.
+	// Servers run here; Members are the trust domains whose agents run here. Those with
+	// workloads come before those that are for a nested server.
 	Servers []*Server
 	Members []*Member
 }
@@ -100,7 +101,8 @@ func (p Pool) String() string {
 type Domain struct {
 	Name spiffeid.TrustDomain
 	Settings
-	// Servers are the SPIRE servers of the trust domain, at least one.
+	// Servers are the SPIRE servers of the trust domain: the root first, whose bundle
+	// endpoint peers fetch from, and then those that are nested below it.
 	Servers []*Server
 	// Members are where its agents run. That in the place of the first server comes
 	// first.
@@ -113,7 +115,7 @@ type Domain struct {
 // String returns the name of the trust domain.
 func (d *Domain) String() string { return d.Name.Name() }
 
-// Server returns the SPIRE server that stands for the trust domain: its first.
+// Server returns the SPIRE server that stands for the trust domain: its root.
 func (d *Domain) Server() *Server { return d.Servers[0] }
 
 // Workloads returns those of all members.
@@ -134,8 +136,12 @@ func (d *Domain) TrustIn(other *Domain) *Trust {
 	return d.Trusts[i]
 }
 
-// ServerNamespace is the namespace of SPIRE for the first trust domain of a cluster.
-const ServerNamespace = "spire-system"
+// Namespaces of SPIRE for the first trust domain of a cluster.
+const (
+	ServerNamespace = "spire-system"
+	// UpstreamNamespace has the agents by which a nested server reaches its upstream.
+	UpstreamNamespace = "spire-upstream"
+)
 
 // Place is where SPIRE runs, a server with agents or agents alone: a namespace of a
 // cluster.
@@ -162,10 +168,36 @@ type Server struct {
 	Class string
 	// Address is that of its bundle endpoint, and of its API for agents in other
 	// clusters. It stays the same when the Service is made again, so that the peers'
-	// URLs stay right.
+	// URLs stay right. A nested server has none: peers fetch from the root.
 	Address netip.Addr
 	// Members are those whose agents attest to it. That of its own place comes first.
 	Members []*Member
+	// Upstream is the server that signs the authorities of a nested one, and Link the
+	// member of Upstream by whose agents it gets there. Both are nil for a root.
+	Upstream *Server
+	Link     *Member
+}
+
+// Nested reports whether another server of the trust domain signs the authorities.
+func (s *Server) Nested() bool { return s.Upstream != nil }
+
+// String returns the name of the trust domain, and the cluster where the server is not
+// the root.
+func (s *Server) String() string {
+	if s.Nested() {
+		return s.Domain.String() + "@" + s.Place.Cluster.Name
+	}
+	return s.Domain.String()
+}
+
+// Relationships returns those that the server has to have: each server follows all
+// whom its trust domain trusts, since entries federate with what their own server holds.
+func (s *Server) Relationships() []Relationship {
+	var all []Relationship
+	for _, t := range s.Domain.Trusts {
+		all = append(all, Relationship{t, s})
+	}
+	return all
 }
 
 // Home returns the member in the server's own place.
@@ -191,6 +223,9 @@ type Member struct {
 	Class string
 	// Server is the one that the agents attest to. It may run in another cluster.
 	Server *Server
+	// Downstream is the nested server that the agents are for, and for nobody else; nil
+	// where they are for workloads.
+	Downstream *Server
 	// Workloads run in the cluster and belong to the trust domain.
 	Workloads []*Workload
 
@@ -210,12 +245,40 @@ func (m *Member) Slot() int { return m.slot }
 // Namespace returns where the pods of an app of the member run.
 func (m *Member) Namespace(of App) string { return inSlot(of.Namespace, m.slot) }
 
-// Trust is one direction of federation: the server of Truster fetches the bundle of
+// Trust is one direction of federation: the servers of Truster fetch the bundle of
 // Trusted, and workloads of Truster may then verify SVIDs of Trusted.
 type Trust struct {
 	Truster, Trusted *Domain
 	// RelationshipSpec is what the lab file says of it.
 	RelationshipSpec
+}
+
+// Relationship is a trust as one server of the truster has it.
+type Relationship struct {
+	*Trust
+	By *Server
+}
+
+// ID reads "cluster1.com->cluster2.com", or "cluster1.com@edge->cluster2.com" for what
+// a nested server has.
+func (r Relationship) ID() string { return r.By.String() + "->" + r.Trusted.String() }
+
+// Relationships returns the trust as each server of the truster has it.
+func (t *Trust) Relationships() []Relationship {
+	var all []Relationship
+	for _, s := range t.Truster.Servers {
+		all = append(all, Relationship{t, s})
+	}
+	return all
+}
+
+// Relationships returns those of all trusts.
+func (g *Graph) Relationships() []Relationship {
+	var all []Relationship
+	for _, t := range g.Trusts {
+		all = append(all, t.Relationships()...)
+	}
+	return all
 }
 
 // Workload is a program that has an identity.

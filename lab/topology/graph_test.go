@@ -160,10 +160,59 @@ func TestTrustDomainOfSeveralClusters(t *testing.T) {
 	}
 }
 
+// A nested server has its own agents, and one more member of its upstream next to them.
+func TestNestedServers(t *testing.T) {
+	one, other := spiffeid.RequireTrustDomainFromString("one.test"), spiffeid.RequireTrustDomainFromString("other.test")
+	top := Topology{
+		Name: "lab", Clusters: []ClusterSpec{NewCluster("a", 0), NewCluster("b", 1), NewCluster("c", 2)},
+		TrustDomains: []TrustDomainSpec{
+			{Name: one, Cluster: "a", Members: []MemberSpec{{Cluster: "b", Nested: true}, {Cluster: "c"}}},
+			{Name: other, Cluster: "b"},
+		},
+		Relationships: []RelationshipSpec{{Truster: one, Trusted: other}, {Truster: other, Trusted: one}},
+		Workloads: []WorkloadSpec{
+			{Name: "quotes", App: stock()[0], Cluster: "b", TrustDomain: one},
+			{Name: "alone", App: stock()[1], Cluster: "c"},
+		},
+	}
+	g := resolve(t, top.Placed(Topology{}), NetworkCandidates()[0])
+	d := g.Domains[0]
+	if len(d.Servers) != 2 {
+		t.Fatalf("%d servers", len(d.Servers))
+	}
+	root, s := d.Servers[0], d.Servers[1]
+	member := func(m *Member) string { return m.Cluster().Name + "/" + m.Place.Namespace + "/" + m.Class }
+	for what, is := range map[string][2]string{
+		"servers":                 {names(g.Servers(), (*Server).String), "one.test one.test@b other.test"},
+		"members of the root":     {names(root.Members, member), "a/spire-system/ b/spire-upstream-2/spire-upstream-2 c/spire-system/"},
+		"members of the nested":   {names(s.Members, member), "b/spire-system-2/spire-system-2"},
+		"members of the domain":   {names(d.Members, member), "a/spire-system/ b/spire-system-2/spire-system-2 b/spire-upstream-2/spire-upstream-2 c/spire-system/"},
+		"members of the cluster":  {names(s.Place.Cluster.Members, member), "b/spire-system-2/spire-system-2 b/spire-system/ b/spire-upstream-2/spire-upstream-2"},
+		"relationships":           {names(g.Relationships(), Relationship.ID), "one.test->other.test one.test@b->other.test other.test->one.test"},
+		"relationships of nested": {names(s.Relationships(), Relationship.ID), "one.test@b->other.test"},
+		"workload":                {member(g.Workloads[0].Member), "b/spire-system-2/spire-system-2"},
+		"address":                 {root.Address.String() + " " + s.Address.String(), "10.192.1.1 invalid IP"},
+	} {
+		if is[0] != is[1] {
+			t.Errorf("%s: got %q, want %q", what, is[0], is[1])
+		}
+	}
+	if !s.Nested() || root.Nested() || s.Upstream != root || s.Link.Server != root || s.Link.Downstream != s || !s.Link.Remote() || s.Home().Remote() || d.Server() != root {
+		t.Errorf("the nested server %+v does not fit its root", s)
+	}
+	if w := g.Workloads[0]; w.Member.Server != s || len(s.Link.Workloads) > 0 {
+		t.Errorf("%s belongs to the server %s", w.Name, w.Member.Server)
+	}
+	if m := top.TrustDomains[0].Members[0]; m.Slot != 0 {
+		t.Error("Placed has changed what it was given")
+	}
+}
+
 // A part that points at another is pointed at by it, where both know each other.
 func TestPointersGoBothWays(t *testing.T) {
 	top := federated()
-	top.TrustDomains[0].Members = []MemberSpec{{Cluster: "c2"}}
+	top.TrustDomains[0].Members = []MemberSpec{{Cluster: "c2"}, {Cluster: "c1", Nested: true}}
+	top.Workloads[1].TrustDomain = top.TrustDomains[1].Name
 	top.Workloads[2].TrustDomain = top.TrustDomains[2].Name
 	// Two trust domains in one cluster, each with a workload.
 	guest := TrustDomainSpec{Name: spiffeid.RequireTrustDomainFromString("guest.test"), Cluster: "c0"}
@@ -181,6 +230,7 @@ func TestPointersGoBothWays(t *testing.T) {
 	}
 	for _, c := range g.Clusters {
 		for _, s := range c.Servers {
+			hold("upstream of "+s.String(), s.Nested() == (s.Link != nil) && (!s.Nested() || s.Link.Downstream == s && slices.Contains(s.Upstream.Members, s.Link)))
 			hold("server of "+c.Name, s.Place.Cluster == c && slices.Contains(s.Domain.Servers, s))
 		}
 		for _, m := range c.Members {
@@ -319,7 +369,7 @@ func TestNothingIsLookedUpByName(t *testing.T) {
 			}
 		}
 	}
-	if want := []string{"FindCluster", "FindDomain", "FindWorkload"}; !slices.Equal(found, want) {
+	if want := []string{"FindCluster", "FindDomain", "FindServer", "FindWorkload"}; !slices.Equal(found, want) {
 		t.Errorf("methods that take a name: %v, want %v", found, want)
 	}
 }

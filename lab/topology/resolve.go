@@ -58,29 +58,69 @@ func (r *resolver) resolveDomains() error {
 		d := &Domain{Name: spec.Name, Settings: spec.Settings}
 		s := &Server{Domain: d}
 		d.Servers = []*Server{s}
-		for _, member := range append([]MemberSpec{{Cluster: spec.Cluster, Slot: spec.Slot}}, spec.Members...) {
-			if err := r.resolveMember(s, member); err != nil {
-				return fmt.Errorf("trust domain %s: %w", d, err)
+		if err := r.resolveServer(s, MemberSpec{Cluster: spec.Cluster, Slot: spec.Slot}); err != nil {
+			return err
+		}
+		s.Address = s.Place.Cluster.Pool.at(firstServer + spec.Slot)
+		for _, member := range spec.Members {
+			resolve := r.resolveMember
+			if member.Nested {
+				resolve = r.resolveNested
+			}
+			if err := resolve(s, member); err != nil {
+				return err
 			}
 		}
-		home := s.Home()
-		s.Place, s.Class, s.Address = home.Place, home.Class, home.Cluster().Pool.at(firstServer+spec.Slot)
-		home.Cluster().Servers = append(home.Cluster().Servers, s)
 		r.Domains, r.domains[spec.Name] = append(r.Domains, d), d
 	}
+	for _, s := range r.Servers() {
+		if s.Nested() {
+			link := s.Link
+			link.Cluster().Members = append(link.Cluster().Members, link)
+		}
+	}
+	return nil
+}
+
+// resolveServer gives a server its place, with its first member.
+func (r *resolver) resolveServer(s *Server, spec MemberSpec) error {
+	if err := r.resolveMember(s, spec); err != nil {
+		return err
+	}
+	home := s.Home()
+	s.Place, s.Class = home.Place, home.Class
+	home.Cluster().Servers = append(home.Cluster().Servers, s)
+	return nil
+}
+
+// resolveNested adds a nested server in a cluster, and to its upstream the member by
+// which it gets there.
+func (r *resolver) resolveNested(upstream *Server, spec MemberSpec) error {
+	d := upstream.Domain
+	s := &Server{Domain: d, Upstream: upstream}
+	d.Servers = append(d.Servers, s)
+	if err := r.resolveServer(s, spec); err != nil {
+		return err
+	}
+	namespace := inSlot(UpstreamNamespace, spec.Slot)
+	s.Link = &Member{
+		Domain: d, Server: upstream, Downstream: s, Place: Place{Cluster: s.Place.Cluster, Namespace: namespace}, Class: namespace, slot: spec.Slot,
+	}
+	upstream.Members, d.Members = append(upstream.Members, s.Link), append(d.Members, s.Link)
 	return nil
 }
 
 // resolveMember adds a cluster to the trust domain of a server.
 func (r *resolver) resolveMember(s *Server, spec MemberSpec) error {
 	c := r.clusters[spec.Cluster]
+	failed := func(err error) error { return fmt.Errorf("trust domain %s: %w", s.Domain, err) }
 	switch {
 	case c == nil:
-		return &UnknownError{r.Name, "cluster", spec.Cluster}
+		return failed(&UnknownError{r.Name, "cluster", spec.Cluster})
 	case spec.Slot >= MaxServers:
-		return fmt.Errorf("cluster %s of lab %s has more than %d trust domains", c.Name, r.Name, MaxServers)
-	case slices.ContainsFunc(s.Members, func(m *Member) bool { return m.Cluster() == c }):
-		return fmt.Errorf("lab %s has it twice in cluster %s", r.Name, c.Name)
+		return failed(fmt.Errorf("cluster %s of lab %s has more than %d trust domains", c.Name, r.Name, MaxServers))
+	case slices.ContainsFunc(s.Domain.Members, func(m *Member) bool { return m.Cluster() == c }):
+		return failed(fmt.Errorf("lab %s has it twice in cluster %s", r.Name, c.Name))
 	}
 	m := &Member{Domain: s.Domain, Server: s, Place: Place{Cluster: c, Namespace: inSlot(ServerNamespace, spec.Slot)}, slot: spec.Slot}
 	if spec.Slot > 0 {
@@ -154,10 +194,9 @@ func (r *resolver) memberOf(spec WorkloadSpec) (*Member, error) {
 	if c == nil {
 		return nil, &UnknownError{r.Name, "cluster", spec.Cluster}
 	}
-	members := c.Members
-	if spec.TrustDomain != (spiffeid.TrustDomain{}) {
-		members = slices.DeleteFunc(slices.Clone(members), func(m *Member) bool { return m.Domain.Name != spec.TrustDomain })
-	}
+	members := slices.DeleteFunc(slices.Clone(c.Members), func(m *Member) bool {
+		return m.Downstream != nil || !spec.TrustDomain.IsZero() && m.Domain.Name != spec.TrustDomain
+	})
 	switch {
 	case len(members) == 1:
 		return members[0], nil

@@ -49,7 +49,7 @@ type TrustDomainSpec struct {
 	// first.
 	Slot int `json:",omitempty"`
 	// Members are the further clusters of the trust domain: agents run there, and
-	// attest to the same server.
+	// attest to the same server, or to a nested one.
 	Members []MemberSpec `json:",omitempty"`
 	Settings
 }
@@ -59,6 +59,9 @@ type MemberSpec struct {
 	Cluster string
 	// Slot is the place of the trust domain among those of the cluster.
 	Slot int `json:",omitempty"`
+	// Nested is set where the cluster has a SPIRE server of its own, whose authorities
+	// the server of the trust domain signs.
+	Nested bool `json:",omitempty"`
 }
 
 // Settings are how a trust domain and its server are set up.
@@ -139,6 +142,9 @@ const (
 	// Disk is an intermediate that the server reads from files; the root above
 	// it is what the bundle holds.
 	Disk UpstreamAuthority = "disk"
+	// SPIRE is another SPIRE server of the same trust domain, whose bundle the server
+	// takes over. No setting of a trust domain is this: nested servers have it.
+	SPIRE UpstreamAuthority = "spire"
 )
 
 // CASubject is the distinguished name of a trust domain's X.509 authorities.

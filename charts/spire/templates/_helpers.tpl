@@ -31,12 +31,16 @@ interpolation.
 {{/*
 The configuration of the controller manager of a cluster; the arguments are the name of
 the cluster, the namespace there and the class of the resources that it serves, the port of
-its health, whether the cluster is another one than the server's, and the chart's root.
+its health, whether the cluster is another one than the server's, whether it is there for a
+nested server, and the chart's root.
 
 A manager without a prefix deletes each entry that it has not made
 (pkg/spireentry/reconciler.go). So where there are several each has a prefix of its own,
 and the server's own deletes those without any: what it made itself before there were
 several, and, as a manager that is alone does, what is made by hand.
+
+A manager that is there for a nested server makes its entry, so it must not ignore the
+namespaces of servers.
 */}}
 {{- define "spire.managerConfig" -}}
 apiVersion: spire.spiffe.io/v1alpha1
@@ -66,7 +70,12 @@ ignoreNamespaces:
   - ^kube-
   - ^local-path-storage$
   - ^metallb-system$
+  {{- if not .downstream }}
   - ^spire-system(-[0-9]+)?$
+  {{- end }}
+  {{- if or .downstream .root.Values.upstream }}
+  - ^spire-upstream(-[0-9]+)?$
+  {{- end }}
 # Nanoseconds. It misses what changes while it is at work, and finds that when it
 # looks again: after 10 s by default.
 gcInterval: 2000000000

@@ -89,7 +89,7 @@ func (c *cmd) repairDrift(ctx context.Context, d *local.Driver, t topology.Topol
 }
 
 func repairedLine(m lab.Repaired, now time.Time) string {
-	text := fmt.Sprintf("set what %s holds of %s, which was %s", m.Truster, m.Trusted, m.Was)
+	text := fmt.Sprintf("set what %s holds of %s, which was %s", m.Holder(), m.Trusted, m.Was)
 	if !m.NextPollBy.IsZero() {
 		text += "; the next poll is within " + brief(m.NextPollBy.Sub(now).Round(time.Second))
 	}
@@ -124,7 +124,7 @@ func printDrift(out io.Writer, d lab.Drift) error {
 		if h.Unpolled != "" {
 			poll = "none: " + h.Unpolled
 		}
-		_, _ = fmt.Fprintf(w, "%s holds of %s\t%s\t%s\t%s\t%s\n", h.Truster, h.Trusted, h.State, since, poll, orDash(difference(h)))
+		_, _ = fmt.Fprintf(w, "%s holds of %s\t%s\t%s\t%s\t%s\n", h.Holder(), h.Trusted, h.State, since, poll, orDash(difference(h)))
 	}
 	_, _ = fmt.Fprintln(w, "HELD BUNDLE\tSTATE\tSINCE\tNEXT POLL\tWHAT IS WRONG")
 	for _, h := range d.Held {
@@ -140,7 +140,7 @@ func printDrift(out io.Writer, d lab.Drift) error {
 		_, _ = fmt.Fprintln(w, "\nBUNDLE OF\tPUBLISHED IN\tWHAT IS WRONG")
 	}
 	for _, p := range d.Published {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", p.TrustDomain, p.Cluster, orDash(p.Problem))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", p.TrustDomain, inPart(p.Cluster, p.Downstream), orDash(p.Problem))
 	}
 	return w.Flush()
 }
@@ -168,7 +168,7 @@ func (c *cmd) tellChange(change driftChange) error {
 }
 
 func (c driftChange) String() string {
-	text := fmt.Sprintf("%s  %s holds of %s: %s", c.At.Format(time.TimeOnly), c.Truster, c.Trusted, c.State)
+	text := fmt.Sprintf("%s  %s holds of %s: %s", c.At.Format(time.TimeOnly), c.Holder(), c.Trusted, c.State)
 	if problem := difference(c.HeldBundle); problem != "" {
 		text += ": " + problem
 	}
@@ -182,14 +182,14 @@ func (c driftChange) String() string {
 // differently, until ctx ends. To look more often than endpoints serve something
 // new would show nothing more.
 func watchDrift(ctx context.Context, look func(context.Context) (lab.Drift, error), tell func(driftChange) error) error {
-	known := map[[2]string]driftChange{}
+	known := map[heldBy]driftChange{}
 	for {
 		drift, err := look(ctx)
 		if err != nil {
 			return err
 		}
 		for _, change := range driftChanges(known, drift) {
-			known[[2]string{change.Truster, change.Trusted}] = change
+			known[nameOf(change.HeldBundle)] = change
 			if err := tell(change); err != nil {
 				return err
 			}
@@ -202,11 +202,16 @@ func watchDrift(ctx context.Context, look func(context.Context) (lab.Drift, erro
 	}
 }
 
-func driftChanges(known map[[2]string]driftChange, drift lab.Drift) []driftChange {
+// heldBy names a held bundle.
+type heldBy struct{ truster, cluster, trusted string }
+
+func nameOf(h lab.HeldBundle) heldBy { return heldBy{h.Truster, h.Cluster, h.Trusted} }
+
+func driftChanges(known map[heldBy]driftChange, drift lab.Drift) []driftChange {
 	var changes []driftChange
-	seen := map[[2]string]bool{}
+	seen := map[heldBy]bool{}
 	take := func(h lab.HeldBundle) {
-		name := [2]string{h.Truster, h.Trusted}
+		name := nameOf(h)
 		seen[name] = true
 		change := driftChange{At: drift.At, HeldBundle: h}
 		before, there := known[name]
@@ -228,10 +233,10 @@ func driftChanges(known map[[2]string]driftChange, drift lab.Drift) []driftChang
 		if seen[name] || before.State == federation.Missing {
 			continue
 		}
-		gone := lab.HeldBundle{Truster: name[0], Trusted: name[1], State: federation.Missing, Health: lab.Health{Well: true}}
-		if slices.Contains(drift.Silent, name[0]) {
+		gone := lab.HeldBundle{Truster: name.truster, Cluster: name.cluster, Trusted: name.trusted, State: federation.Missing, Health: lab.Health{Well: true}}
+		if slices.Contains(drift.Silent, gone.Holder()) {
 			// Nobody knows whether it is gone.
-			gone.State, gone.Health = lab.Unknown, lab.Health{Problem: "the server of " + name[0] + " does not answer"}
+			gone.State, gone.Health = lab.Unknown, lab.Health{Problem: "the server of " + gone.Holder() + " does not answer"}
 		}
 		take(gone)
 	}

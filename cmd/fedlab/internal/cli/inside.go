@@ -57,8 +57,8 @@ func clusterPart() part[*topology.Cluster] {
 	return part[*topology.Cluster]{clusterNames, (*topology.Graph).FindCluster}
 }
 
-func domainPart() part[*topology.Domain] {
-	return part[*topology.Domain]{trustDomainNames, (*topology.Graph).FindDomain}
+func serverPart() part[*topology.Server] {
+	return part[*topology.Server]{serverNames, (*topology.Graph).FindServer}
 }
 
 func workloadPart() part[*topology.Workload] {
@@ -95,8 +95,17 @@ func withPart[T any](c *cmd, cmd *cobra.Command, name string, p part[T], do func
 	})
 }
 
-func trustDomainNames(t topology.Topology) []string {
-	return each(t.TrustDomains, func(td topology.TrustDomainSpec) string { return td.Name.Name() })
+// serverNames are those of trust domains, and with their clusters those of nested servers.
+func serverNames(t topology.Topology) (all []string) {
+	for _, td := range t.TrustDomains {
+		all = append(all, td.Name.Name())
+		for _, m := range td.Members {
+			if m.Nested {
+				all = append(all, td.Name.Name()+"@"+m.Cluster)
+			}
+		}
+	}
+	return all
 }
 
 func workloadNames(t topology.Topology) []string {
@@ -104,8 +113,8 @@ func workloadNames(t topology.Topology) []string {
 }
 
 func (c *cmd) withServer(cmd *cobra.Command, name string, do func(*local.Driver, *topology.Server) error) error {
-	return withPart(c, cmd, name, domainPart(), func(d *local.Driver, _ *topology.Graph, of *topology.Domain) error {
-		return do(d, of.Server())
+	return withPart(c, cmd, name, serverPart(), func(d *local.Driver, _ *topology.Graph, of *topology.Server) error {
+		return do(d, of)
 	})
 }
 
@@ -118,7 +127,8 @@ func (c *cmd) spire() *cobra.Command {
 		Long: `spire runs the program spire-server of a trust domain's own SPIRE server, in its
 container, with the arguments that follow. Standard input, output and errors, and
 the exit code, are those of the program. The container has no files of this
-machine: give the program a file on standard input.`,
+machine: give the program a file on standard input. A nested server is named with
+its cluster, such as one.test@branch.`,
 		Example: `  fedlab spire cluster1.com -- bundle list
   fedlab spire cluster2.com -- entry show
   fedlab spire cluster2.com -- bundle set -id spiffe://cluster1.com -format spiffe < bundle.json`,
@@ -128,7 +138,7 @@ machine: give the program a file on standard input.`,
 				return d.SPIREServer(cmd.Context(), s, c.streams(), rest(args[1:])...)
 			})
 		},
-	}, trustDomainNames))
+	}, serverNames))
 }
 
 func (c *cmd) kubectl() *cobra.Command {
@@ -164,7 +174,7 @@ its container started. In the pod of a server runs the controller manager as wel
 and the program that renews the certificate of an https_web endpoint; --container
 names one of them. Where several clusters have the trust domain, a controller manager
 for each runs there, and the agent is that of the server's own cluster unless --cluster
-says another.`,
+says another. A nested server is named with its cluster, such as one.test@branch.`,
 		Example: `  fedlab logs cluster1.com server --follow
   fedlab logs cluster1.com server --container spire-controller-manager --since 10m`,
 		Args: exactly(2, "a trust domain, and server or agent"),
@@ -177,7 +187,7 @@ says another.`,
 				return usage(cmd, errors.New("an agent has one container: --container is for a server"))
 			}
 			if part == "server" && cluster != "" {
-				return usage(cmd, errors.New("a trust domain has one server: --cluster is for an agent"))
+				return usage(cmd, errors.New("--cluster is for an agent: a nested server is named with its cluster, such as one.test@branch"))
 			}
 			if o.Since < 0 {
 				return usage(cmd, fmt.Errorf("--since is %s: want how long ago, such as 10m", o.Since))
@@ -198,7 +208,7 @@ says another.`,
 				return d.ServerLogs(cmd.Context(), s, name, o, c.Out)
 			})
 		},
-	}, trustDomainNames)
+	}, serverNames)
 	first := command.ValidArgsFunction
 	command.ValidArgsFunction = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 		if len(args) == 1 {
@@ -227,7 +237,7 @@ func memberIn(s *topology.Server, cluster string) (*topology.Member, error) {
 		}
 		names = append(names, m.Cluster().Name)
 	}
-	return nil, fmt.Errorf("trust domain %s has no agents in a cluster %q%s", s.Domain, cluster, oneOf(cluster, names))
+	return nil, fmt.Errorf("trust domain %s has no agents in a cluster %q%s", s, cluster, oneOf(cluster, names))
 }
 
 func atLeast(n int, what string) cobra.PositionalArgs {

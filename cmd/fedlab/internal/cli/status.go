@@ -66,7 +66,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 		if !x.ExpiresAt.IsZero() {
 			ends = brief(x.ExpiresAt.Sub(now))
 		}
-		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Name, x.Cluster, orDash(x.BundleEndpoint), x.Agents, x.Entries,
+		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Server(), x.Cluster, orDash(x.BundleEndpoint), x.Agents, x.Entries,
 			x.X509Authorities, x.JWTAuthorities, ends, verdict(x.Health))
 	}
 	printMembers(row, s.TrustDomains)
@@ -74,7 +74,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	row("RELATIONSHIP\tPROFILE\tBUNDLE\tHEALTH")
 	for _, x := range s.Relationships {
 		r := topology.RelationshipSpec{Profile: topology.EndpointProfile(x.Profile), Mode: topology.Mode(x.Mode)}
-		row("%s trusts %s\t%s\t%s\t%s", x.Truster, x.Trusted, r.Manner(), orDash(string(x.Bundle)), found(x))
+		row("%s trusts %s\t%s\t%s\t%s", x.Server(), x.Trusted, r.Manner(), orDash(string(x.Bundle)), found(x))
 	}
 	row("")
 	row("WORKLOAD\tCLUSTER\tSPIFFE ID\tADDRESS\tHEALTH")
@@ -91,7 +91,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	return w.Flush()
 }
 
-// printMembers lists the clusters of those trust domains that have several.
+// printMembers lists the clusters of those servers that have agents in several.
 func printMembers(row func(string, ...any), all []lab.TrustDomainStatus) {
 	titled := false
 	for _, x := range all {
@@ -101,9 +101,17 @@ func printMembers(row func(string, ...any), all []lab.TrustDomainStatus) {
 				row("AGENTS OF\tIN CLUSTER\tAGENTS\tHEALTH")
 				titled = true
 			}
-			row("%s\t%s\t%d\t%s", x.Name, m.Cluster, m.Agents, verdict(m.Health))
+			row("%s\t%s\t%d\t%s", x.Server(), inPart(m.Cluster, m.Downstream), m.Agents, verdict(m.Health))
 		}
 	}
+}
+
+// inPart says where agents of a trust domain run, and whether they are for a nested server.
+func inPart(cluster string, downstream bool) string {
+	if downstream {
+		return cluster + " (for its nested server)"
+	}
+	return cluster
 }
 
 func verdict(h lab.Health) string {

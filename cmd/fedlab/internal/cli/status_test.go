@@ -2,12 +2,17 @@ package cli
 
 import (
 	"bytes"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 func TestPrintStatus(t *testing.T) {
@@ -83,5 +88,68 @@ one.test   b           0       NOT WELL: cluster b does not answer
 `
 	if got := b.String(); !strings.Contains(got, want) {
 		t.Errorf("got\n%s\nwant in it%s", got, want)
+	}
+}
+
+// A nested server has rows of its own, which name its cluster.
+func TestPrintStatusOfNestedServers(t *testing.T) {
+	well := lab.Health{Well: true}
+	s := lab.Status{
+		Lab: "nested",
+		TrustDomains: []lab.TrustDomainStatus{
+			{Health: well, Name: "one.test", Cluster: "a", Agents: 2, Members: []lab.MemberStatus{{Health: well, Cluster: "a", Agents: 1}, {Health: well, Cluster: "b", Downstream: true, Agents: 1}}},
+			{Health: lab.Health{Problem: "no agent has attested"}, Name: "one.test", Cluster: "b", Upstream: "a"},
+		},
+		Relationships: []lab.RelationshipStatus{
+			{Health: well, Truster: "one.test", Trusted: "other.test", Profile: "https_spiffe", Bundle: federation.InSync},
+			{Health: lab.Health{Problem: "it is late"}, Truster: "one.test", Cluster: "b", Trusted: "other.test", Profile: "https_spiffe", Bundle: federation.Behind},
+		},
+	}
+	var b bytes.Buffer
+	if err := printStatus(&b, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`
+one.test      a        -                2       0        0 X.509, 0 JWT  -           well
+one.test@b    b        -                0       0        0 X.509, 0 JWT  -           NOT WELL: no agent has attested
+
+AGENTS OF  IN CLUSTER                 AGENTS  HEALTH
+one.test   a                          1       well
+one.test   b (for its nested server)  1       well
+`, `
+one.test trusts other.test    https_spiffe  in sync  well
+one.test@b trusts other.test  https_spiffe  behind   NOT WELL: it is late
+`} {
+		if got := b.String(); !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant in it%s", got, want)
+		}
+	}
+	if got, want := s.Problems(), []string{"it has no network", "trust domain one.test@b: no agent has attested", "relationship one.test@b->other.test: it is late"}; !slices.Equal(got, want) {
+		t.Errorf("problems %q, want %q", got, want)
+	}
+}
+
+// A nested server is named with its cluster.
+func TestServerNames(t *testing.T) {
+	td := spiffeid.RequireTrustDomainFromString("one.test")
+	top := topology.Topology{
+		Clusters:     []topology.ClusterSpec{topology.NewCluster("a", 0), topology.NewCluster("b", 1), topology.NewCluster("c", 2)},
+		TrustDomains: []topology.TrustDomainSpec{{Name: td, Cluster: "a", Members: []topology.MemberSpec{{Cluster: "b", Nested: true}, {Cluster: "c"}}}},
+	}
+	names := serverNames(top)
+	if want := []string{"one.test", "one.test@b"}; !slices.Equal(names, want) {
+		t.Fatalf("names %q, want %q", names, want)
+	}
+	g, err := topology.Resolve(top, netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range names {
+		if s, err := g.FindServer(name); err != nil || s != g.Servers()[i] {
+			t.Errorf("FindServer(%s) = %v, %v", name, s, err)
+		}
+	}
+	if _, err := g.FindServer("one.test@c"); err == nil || err.Error() != `lab  has no trust domain "one.test@c"` {
+		t.Errorf("a cluster without a server: error %v", err)
 	}
 }
