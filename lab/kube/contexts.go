@@ -24,8 +24,9 @@ type owned struct {
 // to the kubeconfig file at path, and notes whose they are. An empty path stands
 // for the files that kubectl reads: what is in one of them stays there. A context
 // that is there with the same way to the same cluster is left alone. The current
-// context is left alone as well, but where there is none. It reports whether it
-// wrote anything.
+// context is left alone as well, except where there is none and a context is written:
+// then that one is. A lab whose contexts are there stays as it is when another one, that
+// had the current context, goes. It reports whether it wrote anything.
 //
 // A process that is killed leaves each file as it was or as it should be, and may
 // leave a lock, which the next ExportContexts or RemoveContexts takes over. So one
@@ -42,6 +43,7 @@ func ExportContexts(ctx context.Context, path, owner string, kubeconfigs ...[]by
 			if err != nil {
 				return fmt.Errorf("read kubeconfig: %w", err)
 			}
+			wrote := false
 			for name, c := range one.Contexts {
 				if same(files, one, name, owner) {
 					continue
@@ -54,8 +56,9 @@ func ExportContexts(ctx context.Context, path, owner string, kubeconfigs ...[]by
 				put(files, usual, contexts, name, c)
 				put(files, usual, clusters, c.Cluster, one.Clusters[c.Cluster])
 				put(files, usual, users, c.AuthInfo, one.AuthInfos[c.AuthInfo])
+				wrote = true
 			}
-			if files.current() == "" {
+			if wrote && files.current() == "" {
 				at := files.at(usual)
 				at.config.CurrentContext, at.changed = one.CurrentContext, true
 			}

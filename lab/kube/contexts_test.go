@@ -149,6 +149,29 @@ func TestContextsWithoutACurrentOne(t *testing.T) {
 	want(t, paths[0], "")
 }
 
+// TestContextsOfALabThatStays: when the lab goes that had the current context, the next
+// export of another one has nothing to write.
+func TestContextsOfALabThatStays(t *testing.T) {
+	paths := files(t, "")
+	for _, cluster := range []string{"a-x", "a-b-c"} {
+		if _, err := ExportContexts(t.Context(), "", cluster, kubeconfigOf(cluster, oneKey)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(t, paths[0], "kind-a-b-c kind-a-x/kind-a-x")
+	if _, err := RemoveContexts(t.Context(), "", "a-x", none); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := ExportContexts(t.Context(), "", "a-b-c", kubeconfigOf("a-b-c", oneKey)); err != nil || changed {
+		t.Errorf("changed %t, error %v", changed, err)
+	}
+	want(t, paths[0], "kind-a-b-c/")
+	if changed, err := ExportContexts(t.Context(), "", "a-b-c", kubeconfigOf("a-b-c", anotherKey)); err != nil || !changed {
+		t.Errorf("another key: changed %t, error %v", changed, err)
+	}
+	want(t, paths[0], "kind-a-b-c/kind-a-b-c")
+}
+
 // TestContextsInAFileOfTheirOwn is for a path that is named.
 func TestContextsInAFileOfTheirOwn(t *testing.T) {
 	paths := files(t, theirs, "")
