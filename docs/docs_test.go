@@ -209,6 +209,7 @@ func TestTroubleshootingQuotesTheCode(t *testing.T) {
 	foreign := []string{
 		"unable to apply caps: operation not permitted", "too many open files",
 		`failed calling webhook "clusterspiffeids.spire.spiffe.io"`, "unexpected authority ID",
+		"join token does not exist or has already been used",
 	}
 	var code strings.Builder
 	for name := range files(t, ".go") {

@@ -25,7 +25,8 @@
 // removed by the spec; it takes a registry full of images, and is for the night.
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
-// evidence, guide, enterprise, profile, modes, keys, spread, nested, shared, registration.
-// Those with "picture" also make the pictures of the documents, with the flag -update.
+// evidence, guide, enterprise, profile, modes, keys, spread, nested, hosts, shared,
+// registration. Those with "picture" also make the pictures of the documents, with the flag
+// -update.
 // "own" is above; "slow" takes more than half a minute, of scenarios more than two.
 package e2e

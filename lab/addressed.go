@@ -36,6 +36,7 @@ func (s service) address() string {
 
 // addressed is what the lab reaches at an address of its own.
 type addressed struct {
+	// cluster is nil on a host, whose containers have their addresses or do not start.
 	cluster *topology.Cluster
 	service access.ObjectKey
 	address netip.Addr
@@ -54,8 +55,8 @@ func workloadAt(w *topology.Workload) addressed {
 // elsewhere adds to why something is not reached that its Service has not the address
 // that it should have.
 func (a addressed) elsewhere(ctx context.Context, objects access.Objects, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || a.cluster == nil {
+		return err
 	}
 	if why := a.lacks(ctx, objects); why != nil {
 		return fmt.Errorf("%w; %w", err, why)
@@ -67,6 +68,9 @@ func (a addressed) elsewhere(ctx context.Context, objects access.Objects, err er
 // where it has it. MetalLB gives an address to one Service alone: where another one
 // has it, waiting does not help.
 func (a addressed) lacks(ctx context.Context, objects access.Objects) error {
+	if a.cluster == nil {
+		return nil
+	}
 	var all []service
 	if err := objects.List(ctx, access.ObjectKey{APIVersion: a.service.APIVersion, Kind: a.service.Kind}, nil, &all); err != nil {
 		return err

@@ -40,7 +40,7 @@ func (e endless) Dial(context.Context, string, string, int) (net.Conn, error) {
 // TestAskIsBounded: what a program answers may be anything, and without end.
 func TestAskIsBounded(t *testing.T) {
 	e := endless{written: make(chan int, 1)}
-	_, err := ask(t.Context(), e, &topology.Workload{Name: "web"}, "/api")
+	_, err := (&Driver{}).ask(t.Context(), e, &topology.Workload{Name: "web", Member: &topology.Member{}}, "/api")
 	if want := "ask web for /api: the answer is longer than 1048576 bytes"; err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}

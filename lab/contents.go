@@ -36,6 +36,7 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, x := range u.Clusters {
 		u.makeCluster(c, x)
 	}
+	u.makeHosts(c)
 	for _, x := range u.Clusters {
 		u.installMetalLB(c, x)
 	}
@@ -87,6 +88,7 @@ func surplusStep(lab string) plan.ID               { return plan.ID("surplus/" +
 func imagesStep(lab string) plan.ID                { return plan.ID("images/" + lab) }
 func programsStep(lab string) plan.ID              { return plan.ID("programs/" + lab) }
 func clusterStep(name string) plan.ID              { return plan.ID("cluster/" + name) }
+func hostStep(name string) plan.ID                 { return plan.ID("host/" + name) }
 func sidecarStep(program string) plan.ID           { return plan.ID("sidecar/" + program) }
 func metallbStep(c *topology.Cluster) plan.ID      { return plan.ID("metallb/" + c.Name) }
 func serverStep(s *topology.Server) plan.ID        { return plan.ID("server/" + s.String()) }
@@ -110,15 +112,41 @@ func checkStep(w *topology.Workload) plan.ID    { return plan.ID("check/" + w.Na
 func presentsStep(w *topology.Workload) plan.ID { return plan.ID("presents/" + w.Name) }
 func kubeconfigStep(lab string) plan.ID         { return plan.ID("kubeconfig/" + lab) }
 
-// memberName is a trust domain, with the cluster where the root is in another one.
+// memberName is a server's name, or that of its trust domain with the cluster or host
+// where the agents are elsewhere.
 func memberName(m *topology.Member) string {
 	switch {
 	case m.Downstream != nil:
 		return m.Downstream.String() + ".upstream"
-	case m.Remote():
-		return m.Domain.String() + "@" + m.Cluster().Name
+	case m == m.Server.Home():
+		return m.Server.String()
 	}
-	return m.Server.String()
+	return m.Domain.String() + "@" + m.Place.Name()
+}
+
+// placeStep makes a cluster, or a host without its programs.
+func placeStep(p topology.Place) plan.ID {
+	if p.Host != nil {
+		return hostStep(p.Host.Name)
+	}
+	return clusterStep(p.Cluster.Name)
+}
+
+// reachedStep comes before what is in a place has its addresses; none on a host, whose
+// containers have theirs.
+func reachedStep(p topology.Place) []plan.ID {
+	if p.Host != nil {
+		return nil
+	}
+	return []plan.ID{metallbStep(p.Cluster)}
+}
+
+// inPlace reads "in market", or "on host partner".
+func inPlace(p topology.Place) string {
+	if p.Host != nil {
+		return "on host " + p.Host.Name
+	}
+	return "in " + p.Cluster.Name
 }
 
 func (u *up) lookAtOwnPrograms(c *contents) {
@@ -133,6 +161,12 @@ func (u *up) makeCluster(c *contents, x *topology.Cluster) {
 		after = append(after, programsStep(u.Name))
 	}
 	c.step(clusterStep(x.Name), "cluster "+x.Name, func(ctx context.Context) error { return u.cluster(ctx, x) }, after...)
+}
+
+func (u *up) makeHosts(c *contents) {
+	for _, h := range u.Hosts {
+		c.step(hostStep(h.Name), "host "+h.Name, func(ctx context.Context) error { return u.host(ctx, h) }, imagesStep(u.Name))
+	}
 }
 
 func (u *up) installMetalLB(c *contents, x *topology.Cluster) {
@@ -152,8 +186,8 @@ func (u *up) admitServer(c *contents, m *topology.Member) {
 }
 
 func (u *up) installSPIRE(c *contents, s *topology.Server) {
-	cluster := clusterStep(s.Place.Cluster.Name)
-	after := []plan.ID{cluster}
+	place := placeStep(s.Place)
+	after := []plan.ID{place}
 	if needsAuthorities(s) {
 		after = append(after, authoritiesStep(s))
 	}
@@ -166,7 +200,7 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 	}
 	if s.Domain.Datastore == topology.Postgres {
 		c.step(datastoreStep(s), "PostgreSQL of the SPIRE server of "+s.Domain.String(),
-			func(ctx context.Context) error { return u.database(ctx, databaseOf(s)) }, cluster)
+			func(ctx context.Context) error { return u.database(ctx, databaseOf(s)) }, place)
 		after = append(after, datastoreStep(s))
 	}
 	for _, r := range s.Domain.Trusts {
@@ -175,7 +209,7 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 		}
 	}
 	if remote := s.Remote(); len(remote) > 0 {
-		ways := []plan.ID{cluster}
+		ways := []plan.ID{place}
 		for _, m := range remote {
 			ways = append(ways, memberStep(m))
 		}
@@ -183,27 +217,33 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 			func(ctx context.Context) error { return u.bringKubeconfigs(ctx, s) }, ways...)
 		after = append(after, kubeconfigsStep(s))
 	}
-	c.step(serverStep(s), fmt.Sprintf("%s of %s in %s", title, s.Domain, s.Place.Cluster.Name),
+	c.step(serverStep(s), fmt.Sprintf("%s of %s %s", title, s.Domain, inPlace(s.Place)),
 		func(ctx context.Context) error { return u.spireServer(ctx, s) }, after...)
 	for _, m := range s.Members {
 		after := []plan.ID{serverStep(s)}
-		if m.Remote() {
-			after = append(after, metallbStep(s.Place.Cluster))
+		if m.Host() != nil {
+			after = append(after, placeStep(m.Place))
 		}
 		title := "SPIRE agent"
 		if m.Downstream != nil {
 			title = "upstream SPIRE agent"
 		}
-		c.step(agentsStep(m), fmt.Sprintf("%s of %s in %s", title, s.Domain, m.Cluster().Name),
+		if m != s.Home() {
+			after = append(after, reachedStep(s.Place)...)
+		}
+		c.step(agentsStep(m), fmt.Sprintf("%s of %s %s", title, s.Domain, inPlace(m.Place)),
 			func(ctx context.Context) error { return u.spireAgents(ctx, m) }, after...)
 	}
 }
 
 func (u *up) makeTrust(c *contents, r topology.Relationship) {
 	trusted := r.Trusted.Server()
+	after := append([]plan.ID{serverStep(r.By), serverStep(trusted)}, reachedStep(trusted.Place)...)
+	if r.By.Place.Host != nil {
+		after = append(after, u.askerStep(r.By.Place))
+	}
 	c.step(federateStep(r), fmt.Sprintf("%s trusts %s (%s)", r.By, r.Trusted, r.Manner()),
-		func(ctx context.Context) error { return u.federate(ctx, r) },
-		serverStep(r.By), serverStep(trusted), metallbStep(trusted.Place.Cluster))
+		func(ctx context.Context) error { return u.federate(ctx, r) }, after...)
 }
 
 func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
@@ -214,32 +254,46 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	for _, r := range w.Member.Server.Relationships() {
 		after = append(after, federateStep(r))
 	}
+	if w.Host() != nil {
+		// Its entry is below the agent.
+		after = append(after, agentsStep(w.Member))
+	}
 	c.step(registerStep(w), "identity of "+w.Name, func(ctx context.Context) error { return u.register(ctx, w) }, after...)
 	// A program has no identity before there is a server. Its image, loaded
 	// earlier, would hold up what all others wait for. That of its database is
 	// in the node, and a database takes as long to come up as a server.
 	after = []plan.ID{server}
+	if w.Host() != nil {
+		after = append(after, hostStep(w.Host().Name))
+	}
 	if w.App.Database != "" {
 		c.step(databaseStep(w), "PostgreSQL of "+w.Name,
 			func(ctx context.Context) error { return u.database(ctx, databaseFor(w)) }, clusterStep(w.Cluster().Name))
 		after = append(after, databaseStep(w))
 	}
-	c.step(deployStep(w), fmt.Sprintf("%s in %s", w.Name, w.Cluster().Name), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)
+	c.step(deployStep(w), fmt.Sprintf("%s %s", w.Name, inPlace(w.Member.Place)), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)
 }
 
 func (u *up) tidyUp(c *contents, s *topology.Server) {
 	after := []plan.ID{serverStep(s)}
-	var clusters []string
 	for _, m := range s.Members {
-		clusters = append(clusters, m.Cluster().Name)
 		for _, w := range m.Workloads {
 			after = append(after, registerStep(w))
 		}
 		if m.Downstream != nil {
 			after = append(after, nestedStep(m.Downstream))
 		}
+		if m.Host() != nil {
+			after = append(after, agentsStep(m))
+		}
 	}
-	c.step(tidyStep(s), "what the lab file no longer has in "+strings.Join(clusters, " and "), func(ctx context.Context) error { return u.tidy(ctx, s) }, after...)
+	var places []string
+	for _, m := range s.Members {
+		if m.Host() == nil || m == s.Home() {
+			places = append(places, inPlace(m.Place))
+		}
+	}
+	c.step(tidyStep(s), "what the lab file no longer has "+strings.ReplaceAll(strings.Join(places, " and "), " and in ", " and "), func(ctx context.Context) error { return u.tidy(ctx, s) }, after...)
 }
 
 func (u *up) lookAt(c *contents, w *topology.Workload) {
@@ -247,8 +301,8 @@ func (u *up) lookAt(c *contents, w *topology.Workload) {
 	// that come before its registration.
 	c.step(runsStep(w), w.Name+" runs", func(ctx context.Context) error { return u.runs(ctx, w) }, deployStep(w), registerStep(w))
 	if w.Shows() {
-		after := []plan.ID{runsStep(w), metallbStep(w.Cluster())}
-		if from := looksAt(w); from != w.Cluster() {
+		after := append([]plan.ID{runsStep(w)}, reachedStep(w.Member.Place)...)
+		if from := u.looksAt(w); from != w.Cluster() {
 			after = append(after, clusterStep(from.Name))
 		}
 		c.step(presentsStep(w), w.Name+" presents its X509-SVID", func(ctx context.Context) error { return u.presents(ctx, w) }, after...)
@@ -257,6 +311,9 @@ func (u *up) lookAt(c *contents, w *topology.Workload) {
 		c.step(pageStep(w), "page at "+w.URL(), func(ctx context.Context) error { return u.page(ctx, w) }, runsStep(w))
 	}
 }
+
+// askerStep makes the cluster from which servers are asked as a place would.
+func (u *up) askerStep(p topology.Place) plan.ID { return clusterStep(asker(u.Graph, p).Name) }
 
 func (u *up) lookAtCheck(c *contents, w *topology.Workload) {
 	if w.Own.Check == nil {
@@ -282,7 +339,7 @@ func (u *up) lookAtCalls(c *contents) {
 		for _, to := range from.Calls {
 			c.step(verifyStep(from, to), fmt.Sprintf("%s calls %s", from.Name, to.Name),
 				func(ctx context.Context) error { return u.verify(ctx, from, to, tellers[by]) },
-				runsStep(from), runsStep(to), runsStep(by), metallbStep(to.Cluster()))
+				append([]plan.ID{runsStep(from), runsStep(to), runsStep(by)}, reachedStep(to.Member.Place)...)...)
 		}
 	}
 }

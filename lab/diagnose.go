@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -143,12 +144,39 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 // outlook returns how a server sees bundle endpoints.
 func (v *visit) outlook(of *topology.Server) outlook {
 	a := v.servers[of]
-	return outlook{peers: v.Parts.Peers, place: a.site.Place, in: a.site.Cluster, held: a.held}
+	return outlook{peers: v.Parts.Peers, place: a.site.Place, in: a.site.Cluster, held: a.held, from: v.asker(a.site.Place), roots: func(ctx context.Context) ([]*x509.Certificate, error) {
+		return v.webRootsOf(ctx, of.Domain)
+	}}
+}
+
+// asker is asker, among the clusters that answer where one does.
+func (v *visit) asker(p topology.Place) *topology.Cluster {
+	if i := slices.IndexFunc(v.Clusters, func(c *topology.Cluster) bool { return v.clusters[c].answers() }); p.Host != nil && i >= 0 {
+		return v.Clusters[i]
+	}
+	return asker(v.Graph, p)
+}
+
+// webRootsOf returns the web CAs of those whom a trust domain whose server is on a host
+// trusts by https_web: what up gives that server.
+func (v *visit) webRootsOf(ctx context.Context, of *topology.Domain) (known []*x509.Certificate, err error) {
+	for _, r := range of.Trusts {
+		trusted := v.server(r.Trusted)
+		if r.Profile != topology.HTTPSWeb || r.Mode == topology.Manual || trusted.site == nil {
+			continue
+		}
+		roots, err := webCAOf(ctx, trusted.site)
+		if err != nil {
+			return nil, err
+		}
+		known = append(known, roots...)
+	}
+	return known, nil
 }
 
 // asConfigured returns a relationship as the truster's server has it.
 func (v *visit) asConfigured(r topology.Relationship) (spire.Relationship, error) {
-	if r.Mode == topology.CRD {
+	if r.Mode == topology.CRD || r.Mode == topology.API {
 		a := v.servers[r.By]
 		i := slices.IndexFunc(a.relationships, func(is spire.Relationship) bool { return is.Trusted == r.Trusted.Name })
 		if i < 0 {

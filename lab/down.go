@@ -10,7 +10,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-// Down removes a lab and all traces of it: clusters with their volumes, programs
+// Down removes a lab and all traces of it: clusters and hosts with their volumes, programs
 // next to them, the contexts in the kubeconfig file, and the network. It needs no lab file, only
 // the name, and may be repeated, also after an up or a down that was killed. It
 // reports whether there was anything. The error is a *HeldError when another
@@ -45,6 +45,13 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 		})
 	}
 	last := []plan.ID{kubeconfigStep(lab)}
+	for _, h := range left.hosts {
+		last = append(last, hostStep(h.Name))
+		step(hostStep(h.Name), "remove host "+h.Name, func(ctx context.Context) error {
+			did(ctx)
+			return d.Parts.Hosts.Clear(ctx, lab, h.Name)
+		})
+	}
 	for _, program := range left.sidecars {
 		last = append(last, sidecarStep(program))
 		step(sidecarStep(program), "remove "+program+" next to the clusters", func(ctx context.Context) error {
@@ -81,6 +88,7 @@ func (d *Driver) Down(ctx context.Context, lab string) (_ bool, err error) {
 type remains struct {
 	nodes    []Node
 	sidecars []string
+	hosts    []FoundHost
 	network  bool
 }
 
@@ -111,13 +119,18 @@ func (d *Driver) left(ctx context.Context, lab string) (r remains, err error) {
 	return r, err
 }
 
-func (r remains) nothing() bool { return len(r.nodes) == 0 && len(r.sidecars) == 0 && !r.network }
+func (r remains) nothing() bool {
+	return len(r.nodes) == 0 && len(r.sidecars) == 0 && len(r.hosts) == 0 && !r.network
+}
 
 func (d *Driver) remains(ctx context.Context, lab string) (r remains, err error) {
 	if r.nodes, err = d.Parts.Nodes.List(ctx, lab); err != nil {
 		return r, err
 	}
 	if r.sidecars, err = d.Parts.Sidecars.List(ctx, lab); err != nil {
+		return r, err
+	}
+	if r.hosts, err = d.Parts.Hosts.List(ctx, lab); err != nil {
 		return r, err
 	}
 	_, r.network, err = d.Parts.Networks.Find(ctx, lab)

@@ -175,7 +175,7 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 // publications looks at what agents start with in trust domains over several clusters.
 func (v *visit) publications(ctx context.Context) (all []PublishedBundle) {
 	for _, s := range v.Servers() {
-		for _, m := range s.Members {
+		for _, m := range s.InClusters() {
 			if len(s.Domain.Members) == 1 {
 				continue
 			}
@@ -257,7 +257,7 @@ func (v *visit) fetched(ctx context.Context, of *Site, own *spiffebundle.Bundle)
 	}
 	// What is served is asked in its own cluster. Whether a truster gets there is
 	// another question, for the truster's node.
-	c := of.Place.Cluster
+	c := v.asker(of.Place)
 	answer, err := v.Parts.Peers.Get(ctx, c.Lab, c.Name, endpoint, of.Address)
 	s.chain = answer.Chain
 	if hanging := (*HangingError)(nil); err == nil || errors.As(err, &hanging) {
@@ -289,7 +289,16 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 			return err
 		}, nil
 	}
-	// The key next to the certificate is of no use here.
+	roots, err := webCAOf(ctx, of)
+	if err != nil {
+		return nil, err
+	}
+	return func(chain []*x509.Certificate) error { return verifyWeb(chain, of.Address.String(), roots) }, nil
+}
+
+// webCAOf returns what verifies the https_web endpoint of a server in a cluster. The key
+// next to the certificate is of no use here.
+func webCAOf(ctx context.Context, of *Site) ([]*x509.Certificate, error) {
 	var ca struct {
 		Data map[string][]byte `json:"data"`
 	}
@@ -300,7 +309,7 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 	if err != nil {
 		return nil, fmt.Errorf("read the web CA of %s: %w", of.Domain, err)
 	}
-	return func(chain []*x509.Certificate) error { return verifyWeb(chain, of.Address.String(), roots) }, nil
+	return roots, nil
 }
 
 // held says how the bundle of a relationship stands.

@@ -29,10 +29,13 @@ func (u *up) federate(ctx context.Context, r topology.Relationship) (err error) 
 		return f.exchange(ctx)
 	}
 	s := &syncing{federating: f, delay: fetchDelay}
-	if r.Mode == topology.Static {
+	switch r.Mode {
+	case topology.Static:
 		s.delay = staticFetchDelay
 		err = f.bootstrap(ctx)
-	} else {
+	case topology.API:
+		s.followed, err = f.relateByAPI(ctx)
+	default:
 		s.followed, err = f.relate(ctx)
 	}
 	if err != nil {
@@ -197,7 +200,10 @@ func (f federating) seen(ctx context.Context, is spire.Relationship) (why, err e
 	if err != nil {
 		return nil, err
 	}
-	o := outlook{peers: f.Parts.Peers, place: f.truster.Place, in: f.truster.Cluster, held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}}
+	o := outlook{
+		peers: f.Parts.Peers, place: f.truster.Place, in: f.truster.Cluster, from: asker(f.Graph, f.truster.Place),
+		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{},
+	}
 	for _, b := range held {
 		o.held[b.TrustDomain()] = b
 	}
@@ -219,7 +225,7 @@ func (f federating) seen(ctx context.Context, is spire.Relationship) (why, err e
 // of the trusted: a server fetches as soon as it has the relationship, and after
 // a failure comes back only at its next poll.
 func (f federating) reachable(ctx context.Context) error {
-	from, to := f.truster.Place.Cluster, f.trusted.Server
+	from, to := asker(f.Graph, f.truster.Place), f.trusted.Server
 	return wait(ctx, apiBound, check.Check{
 		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", f.Trusted, from.Name),
 		Probe: func(ctx context.Context) error {
@@ -244,7 +250,7 @@ const staticFetchDelay = 2 * time.Second
 // needed.
 type syncing struct {
 	federating
-	// followed is what the controller manager makes, in mode crd.
+	// followed is what the controller manager makes, in mode crd, or fedlab, in mode api.
 	followed spire.Relationship
 	// delay is how long the truster is left to fetch by itself.
 	delay time.Duration
@@ -259,7 +265,7 @@ type syncing struct {
 
 func (s *syncing) probe(ctx context.Context) error {
 	// A bundle that is in sync may have been so before there was a relationship.
-	if s.Mode == topology.CRD {
+	if s.Mode != topology.Static {
 		relationships, err := s.truster.API.Relationships(ctx)
 		if err != nil {
 			return err
@@ -302,6 +308,9 @@ func (s *syncing) probe(ctx context.Context) error {
 // unmade says why the truster's server does not have the relationship. Where no
 // resource stands for it any more, nobody will make it.
 func (s *syncing) unmade(ctx context.Context) error {
+	if s.Mode == topology.API {
+		return check.Never(errors.New("its server does not have the relationship: somebody has deleted it: run up again"))
+	}
 	r, err := readFederated(ctx, s.truster)
 	if err != nil {
 		return err

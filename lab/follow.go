@@ -35,6 +35,9 @@ func (f followed) ours() bool { return f.Resource == spire.NameFor(f.by, f.Trust
 // readFederated reads the resources for relationships that a server answers for,
 // whoever made them.
 func readFederated(ctx context.Context, of *Site) (federated, error) {
+	if of.Place.Host != nil {
+		return federated{}, nil // it has no controller manager
+	}
 	all, err := readAll(ctx, of.Objects)
 	return follow(of.Server, all), err
 }
@@ -73,7 +76,7 @@ func readAll(ctx context.Context, objects access.Objects) ([]spire.FederatedTrus
 // idle lists those of a cluster without a server that a member answers for. Where there is
 // a server, its first one answers for what nobody serves.
 func idle(ctx context.Context, in access.Objects, m *topology.Member) (remarks []ResourceStatus, err error) {
-	if len(m.Cluster().Servers) > 0 {
+	if m.Host() != nil || len(m.Cluster().Servers) > 0 {
 		return nil, nil
 	}
 	all, err := readAll(ctx, in)

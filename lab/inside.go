@@ -15,6 +15,12 @@ import (
 // streams. The error is an *access.EndedError when the program ends with another
 // code than 0, and a *NotUpError when the cluster does not run.
 func (d *Driver) SPIREServer(ctx context.Context, of *topology.Server, s access.Streams, args ...string) error {
+	if h := of.Place.Host; h != nil {
+		if err := d.hostRuns(ctx, h, HostServer); err != nil {
+			return err
+		}
+		return d.on(h).Run(ctx, HostServer, s, append([]string{spire.ServerProgram}, args...)...)
+	}
 	in, err := d.reach(ctx, of.Place.Cluster)
 	if err != nil {
 		return err
@@ -24,6 +30,9 @@ func (d *Driver) SPIREServer(ctx context.Context, of *topology.Server, s access.
 
 // ServerLogs copies the log of a container of a server; see ServerContainers.
 func (d *Driver) ServerLogs(ctx context.Context, of *topology.Server, container string, o access.LogOptions, out io.Writer) error {
+	if h := of.Place.Host; h != nil {
+		return d.on(h).Logs(ctx, HostServer, o, out)
+	}
 	in, err := d.reach(ctx, of.Place.Cluster)
 	if err != nil {
 		return err
@@ -32,10 +41,13 @@ func (d *Driver) ServerLogs(ctx context.Context, of *topology.Server, container 
 }
 
 // ServerContainers returns the containers in the pod of a server, that of the server
-// first.
+// first. On a host it is the only one.
 func ServerContainers(s *topology.Server) []string {
 	all := []string{spire.ServerContainer}
-	for _, m := range s.Members {
+	if s.Place.Host != nil {
+		return all
+	}
+	for _, m := range s.InClusters() {
 		all = append(all, spire.ManagerContainer(m))
 	}
 	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() {
@@ -46,6 +58,9 @@ func ServerContainers(s *topology.Server) []string {
 
 // AgentLogs copies the log of the agent of a member, whether it is ready or not.
 func (d *Driver) AgentLogs(ctx context.Context, of *topology.Member, o access.LogOptions, out io.Writer) error {
+	if h := of.Host(); h != nil {
+		return d.on(h).Logs(ctx, HostAgent, o, out)
+	}
 	in, err := d.reach(ctx, of.Cluster())
 	if err != nil {
 		return err

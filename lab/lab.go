@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
@@ -29,6 +30,7 @@ type Driver struct {
 // for concurrent use.
 type Lab struct {
 	Graph    *topology.Graph
+	driver   *Driver
 	clusters map[*topology.Cluster]access.Cluster
 	sites    map[*topology.Server]*Site
 }
@@ -63,7 +65,7 @@ func (d *Driver) Open(ctx context.Context, t topology.Topology) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{Graph: g, clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{}}
+	l := &Lab{Graph: g, driver: d, clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{}}
 	for _, c := range g.Clusters {
 		n, there := nodeOf(c, nodes)
 		if err := runs(c, n, there); err != nil {
@@ -79,7 +81,29 @@ func (d *Driver) Open(ctx context.Context, t topology.Topology) (*Lab, error) {
 			l.clusters[c] = m.in
 		}
 	}
+	if err := d.hostsRun(ctx, g); err != nil {
+		return nil, err
+	}
 	return l, nil
+}
+
+// hostsRun returns a *NotUpError when something of a host is not there, or stopped.
+func (d *Driver) hostsRun(ctx context.Context, g *topology.Graph) error {
+	if len(g.Hosts) == 0 {
+		return nil
+	}
+	found, err := d.Parts.Hosts.List(ctx, g.Name)
+	if err != nil {
+		return err
+	}
+	for _, h := range g.Hosts {
+		for _, program := range programsOf(h) {
+			if err := runsOnHost(h, program, found); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Close ends the connections of the handle; the lab runs on.
@@ -98,6 +122,14 @@ func (l *Lab) Access(c *topology.Cluster) access.Cluster { return l.clusters[c] 
 // Close of the lab's handle ends it.
 func (l *Lab) Site(ctx context.Context, s *topology.Server) (*Site, error) {
 	if site, ok := l.sites[s]; ok {
+		return site, nil
+	}
+	if s.Place.Host != nil && slices.Contains(l.Graph.Hosts, s.Place.Host) {
+		site, err := l.driver.connectOnHost(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		l.sites[s] = site
 		return site, nil
 	}
 	in, ok := l.clusters[s.Place.Cluster]

@@ -151,7 +151,7 @@ func gather(lab string, told []memory) topology.Topology {
 			}
 		}
 		for _, td := range source.intent.TrustDomains {
-			before.gatherDomain(td, cluster)
+			before.gatherDomain(td, cluster, "")
 		}
 		for _, w := range source.intent.Workloads {
 			if w.Cluster == cluster {
@@ -159,21 +159,47 @@ func gather(lab string, told []memory) topology.Topology {
 			}
 		}
 	}
+	before.gatherHosts(told)
 	return before.Topology
+}
+
+// gatherHosts adds what clusters tell of hosts, which do not tell themselves. The first that
+// knows a host is believed: hosts keep their places.
+func (g *gathered) gatherHosts(told []memory) {
+	for _, m := range told {
+		if !m.tells {
+			continue
+		}
+		for _, h := range m.intent.Hosts {
+			if slices.ContainsFunc(g.Hosts, func(other topology.HostSpec) bool { return other.Name == h.Name }) {
+				continue
+			}
+			g.Hosts = append(g.Hosts, h)
+			for _, td := range m.intent.TrustDomains {
+				g.gatherDomain(td, "", h.Name)
+			}
+			for _, w := range m.intent.Workloads {
+				if w.Host == h.Name {
+					g.Workloads = append(g.Workloads, w)
+				}
+			}
+		}
+	}
 }
 
 // gathered is what clusters tell, as far as they have been asked.
 type gathered struct{ topology.Topology }
 
-// gatherDomain adds what a cluster says of itself as one of a trust domain's.
-func (g *gathered) gatherDomain(td topology.TrustDomainSpec, cluster string) {
+// gatherDomain adds what is said of a cluster, or of a host, as one of a trust domain's.
+func (g *gathered) gatherDomain(td topology.TrustDomainSpec, cluster, host string) {
 	var members []topology.MemberSpec
 	for _, m := range td.Members {
-		if m.Cluster == cluster {
+		if m.Cluster == cluster && m.Host == host {
 			members = append(members, m)
 		}
 	}
-	if td.Cluster != cluster && members == nil {
+	serves := td.Cluster == cluster && td.Host == host
+	if !serves && members == nil {
 		return
 	}
 	i := slices.IndexFunc(g.TrustDomains, func(other topology.TrustDomainSpec) bool { return other.Name == td.Name })
@@ -183,7 +209,7 @@ func (g *gathered) gatherDomain(td topology.TrustDomainSpec, cluster string) {
 	}
 	is := &g.TrustDomains[i]
 	members = append(is.Members, members...)
-	if td.Cluster == cluster {
+	if serves {
 		*is = td
 	}
 	is.Members = members

@@ -309,7 +309,7 @@ func dismissEntries(ctx context.Context, site *Site) error {
 	}
 	for _, e := range entries {
 		in := spire.AttestedIn(e.ParentID)
-		if in == "" || slices.ContainsFunc(site.Members, func(m *topology.Member) bool { return m.Cluster().Name == in }) {
+		if in == "" || slices.ContainsFunc(site.InClusters(), func(m *topology.Member) bool { return m.Cluster().Name == in }) {
 			continue
 		}
 		plan.Did(ctx)
@@ -322,7 +322,7 @@ func dismissEntries(ctx context.Context, site *Site) error {
 
 func (u *up) dismissAgents(ctx context.Context, site *Site) error {
 	stay := map[spiffeid.ID]bool{}
-	for _, m := range site.Members {
+	for _, m := range site.InClusters() {
 		ids, err := agentsOf(ctx, u.in(m.Cluster()).Objects, m)
 		if err != nil {
 			return err

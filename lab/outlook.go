@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -25,6 +26,10 @@ type outlook struct {
 	place topology.Place
 	in    access.Cluster
 	held  map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	// from is the cluster whose node asks.
+	from *topology.Cluster
+	// roots are the web roots of a server on a host; a cluster has them itself.
+	roots func(context.Context) ([]*x509.Certificate, error)
 }
 
 // accepts returns nil when a server gets a bundle from where a relationship says;
@@ -64,14 +69,14 @@ func (o outlook) reached(ctx context.Context, r spire.Relationship) (Answer, err
 	if err != nil {
 		return Answer{}, because(EndpointUnreachable, "%w", err)
 	}
-	addresses, err := lookup(ctx, o.in.Pods, o.place, at.Hostname())
+	addresses, err := o.lookup(ctx, at.Hostname())
 	if unknown := (*UnknownHostError)(nil); errors.As(err, &unknown) {
 		return Answer{}, because(EndpointUnreachable, "%s: %w", r.URL, err)
 	} else if err != nil {
 		return Answer{}, err
 	}
 	var answer Answer
-	c := o.place.Cluster
+	c := o.from
 	for _, address := range addresses {
 		if answer, err = o.peers.Get(ctx, c.Lab, c.Name, r.URL, address); err == nil {
 			return answer, nil
@@ -81,6 +86,19 @@ func (o outlook) reached(ctx context.Context, r spire.Relationship) (Answer, err
 		return answer, because(EndpointUnreachable, "asked from %s, %w", c.Name, err)
 	}
 	return answer, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", c.Name, r.URL, err)
+}
+
+// lookup returns the addresses that a server finds for a host. The lab's own relationships
+// have addresses, and on a host nobody tells which names it knows.
+func (o outlook) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if o.place.Cluster != nil {
+		return lookup(ctx, o.in.Pods, o.place, host)
+	}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s on %s: it is no address, and the lab's own relationships have one", host, o.place.Where())
+	}
+	return []netip.Addr{address}, nil
 }
 
 // verifiesSPIFFE says why a truster does not accept the chain of an endpoint by
@@ -114,21 +132,32 @@ func (o outlook) verifiesWeb(ctx context.Context, at string, chain []*x509.Certi
 	if err != nil {
 		return err
 	}
+	known, err := o.webRoots(ctx)
+	if err != nil {
+		return fmt.Errorf("read the web roots of %s: %w", o.place.Name(), err)
+	}
+	return certificateProblem(verifyWeb(chain, parsed.Hostname(), known))
+}
+
+// webRoots returns what a server verifies https_web endpoints with.
+func (o outlook) webRoots(ctx context.Context) (known []*x509.Certificate, err error) {
+	if o.place.Cluster == nil {
+		return o.roots(ctx)
+	}
 	var roots struct {
 		Data map[string]string `json:"data"`
 	}
 	if _, err := o.in.Objects.Object(ctx, configMapKey(o.place, spire.WebRootsConfigMap), &roots); err != nil {
-		return err
+		return nil, err
 	}
-	var known []*x509.Certificate
 	for _, pem := range roots.Data {
 		certificates, err := pki.Parse([]byte(pem))
 		if err != nil {
-			return fmt.Errorf("read the web roots of %s: %w", o.place.Cluster.Name, err)
+			return nil, err
 		}
 		known = append(known, certificates...)
 	}
-	return certificateProblem(verifyWeb(chain, parsed.Hostname(), known))
+	return known, nil
 }
 
 // verifyWeb returns nil for a chain that is for this host, and that one of these

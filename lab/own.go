@@ -193,9 +193,13 @@ func (u *up) deployOwn(ctx context.Context, w *topology.Workload) error {
 	return err
 }
 
-// ready returns nil when all that controls the pods of a workload is ready.
-func ready(ctx context.Context, in access.Cluster, w *topology.Workload) error {
-	if w.Own == nil {
+// ready returns nil when all that controls the pods of a workload is ready, or its program
+// on a host.
+func (d *Driver) ready(ctx context.Context, in access.Cluster, w *topology.Workload) error {
+	switch {
+	case w.Host() != nil:
+		return d.readyOnHost(ctx, w)
+	case w.Own == nil:
 		return in.Pods.Ready(ctx, deployment(w))
 	}
 	found := false

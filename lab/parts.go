@@ -23,14 +23,17 @@ type Parts struct {
 	Peers       Peers
 	Marks       Marks
 	Sidecars    Sidecars
+	Hosts       Hosts
 	Hands       Hands
 	Kubeconfigs Kubeconfigs
 	Programs    Programs
 	// Rendered returns what a chart or manifests outside of fedlab come to, as JSON has
 	// it, before any edit.
 	Rendered func(access.Release) ([]map[string]any, error)
-	// Labs returns the labs of which a network, a node, or a program next to the
-	// nodes is there.
+	// OnHost gives access to the programs of a host.
+	OnHost func(lab, host string) access.Host
+	// Labs returns the labs of which a network, a node, a program next to the nodes, or
+	// something of a host is there.
 	Labs func(context.Context) ([]Found, error)
 	// Connect gives access to what runs in a cluster, by its kubeconfig.
 	Connect func(kubeconfig []byte) (access.Cluster, error)
@@ -218,6 +221,67 @@ type Sidecars interface {
 	Remove(ctx context.Context, lab, program string) error
 }
 
+// HostProgram is a program of a host outside Kubernetes, in a container of its own.
+type HostProgram struct {
+	// Name tells it apart from the others of its host. HostOwner is the first one.
+	Name string
+	// Image is the upstream reference of one of SPIRE's programs, as ImageSet has it, or
+	// the name of one of fedlab's own.
+	Image string
+	// Command is the program with its arguments; nil is that of the image.
+	Command []string
+	// User is the number of the user who runs it.
+	User int
+	// Capabilities are those that it has, as Docker names them, and no others.
+	Capabilities []string
+	Env          map[string]string
+	// Address is that on the lab's network; the zero value is any.
+	Address netip.Addr
+	// Ports are those by which this machine reaches it.
+	Ports   []int
+	Volumes []HostVolume
+	// Files, by their paths, are there when it starts.
+	Files map[string][]byte
+	// Seed returns further files for a container that is made. One that is there keeps
+	// its own, and is not compared by them. It may be nil.
+	Seed func(context.Context) (map[string][]byte, error)
+}
+
+// HostOwner is the program that owns the PID namespace of its host. All others join it,
+// except the SPIRE server, whose processes nobody has to see; when it ends, they end, too.
+const HostOwner = "owner"
+
+// HostVolume is a folder of a host that outlives the containers which have it.
+type HostVolume struct {
+	// Name tells it apart from the others of its host.
+	Name, Folder string
+	ReadOnly     bool
+}
+
+// FoundHost is a host of which something is there, if only volumes.
+type FoundHost struct {
+	Name string
+	// Programs says of each that has a container whether it runs.
+	Programs map[string]bool
+}
+
+// Hosts has the machines of labs that are outside Kubernetes, as containers on the lab's
+// network. Volumes come with the first container that has them.
+type Hosts interface {
+	// Run brings a program up and reports whether it made a container: one that runs and
+	// was made of the same is left as it is, and any other is replaced. When it fails, no
+	// container of the program is left.
+	Run(ctx context.Context, lab, host string, p HostProgram) (made bool, err error)
+	// List returns the hosts of a lab of which something is there, by name.
+	List(ctx context.Context, lab string) ([]FoundHost, error)
+	// Remove removes the container of a program, and volumes of the host; none is not an
+	// error.
+	Remove(ctx context.Context, lab, host, program string, volumes ...string) error
+	// Clear removes all of a host: the containers, with HostOwner last, and then the
+	// volumes.
+	Clear(ctx context.Context, lab, host string) error
+}
+
 // Kubeconfigs has the ways into clusters.
 type Kubeconfigs interface {
 	// Kubeconfig returns the one of a cluster; it holds a private key. The error
@@ -241,6 +305,9 @@ type Programs interface {
 	// Values returns what the chart of a workload's app is installed with, and with
 	// which image.
 	Values(w *topology.Workload, image string) (any, error)
+	// OnHost returns the variables of the environment by which a workload runs on a host,
+	// and the port on which it answers /readyz, in plain HTTP.
+	OnHost(w *topology.Workload) (env map[string]string, health int, err error)
 	// Answered reads what a workload tells at the path App.Tells. It returns nil when
 	// the calls of one workload to another end as they should, and at least one with
 	// an answer.

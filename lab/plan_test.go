@@ -45,8 +45,7 @@ func TestPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	intents["payments"] = own.Topology
-	intents["spread"] = spread(t)
-	intents["nested"] = nested(t)
+	intents["spread"], intents["nested"], intents["hosts"] = spread(t), nested(t), hosted(t)
 	for _, preset := range config.Presets() {
 		intents[preset] = presetOf(t, preset)
 	}

@@ -21,6 +21,9 @@ func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
 	if w.Own != nil {
 		return u.deployOwn(ctx, w)
 	}
+	if w.Host() != nil {
+		return u.deployOnHost(ctx, w)
+	}
 	loaded, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, w.App.Name)
 	if err != nil {
 		return err
@@ -64,7 +67,7 @@ func (u *up) page(ctx context.Context, w *topology.Workload) error {
 // whom it met.
 func (u *up) verify(ctx context.Context, from, to *topology.Workload, by *teller) error {
 	return wait(ctx, callBound, check.Check{Name: from.Name + " gets an answer from " + to.Name, Probe: func(ctx context.Context) error {
-		told, err := by.look(ctx, u.in(by.Cluster()).Pods)
+		told, err := by.look(ctx, u.Driver, u.in(by.Cluster()).Pods)
 		if err != nil {
 			return err
 		}
@@ -85,11 +88,11 @@ type teller struct {
 }
 
 // look returns what the workload tells, no older than the pace of looking.
-func (t *teller) look(ctx context.Context, pods access.Pods) ([]byte, error) {
+func (t *teller) look(ctx context.Context, d *Driver, pods access.Pods) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if time.Since(t.looked) >= pace {
-		t.told, t.err = ask(ctx, pods, t.Workload, t.App.Tells)
+		t.told, t.err = d.ask(ctx, pods, t.Workload, t.App.Tells)
 		t.looked = time.Now()
 	}
 	return t.told, t.err
@@ -98,17 +101,21 @@ func (t *teller) look(ctx context.Context, pods access.Pods) ([]byte, error) {
 // oneCall bounds a look at what a program tells: its own calls end before.
 const oneCall = 15 * time.Second
 
-// ask gets what a program tells in plain HTTP, through the Kubernetes API, so that
-// it works for programs that are not exposed, too.
-func ask(ctx context.Context, pods access.Pods, w *topology.Workload, path string) (text []byte, err error) {
-	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
-	if err != nil {
-		return nil, err
+// ask gets what a program tells in plain HTTP, through the Kubernetes API, or by a port
+// that is published, so that it works for programs that are not exposed, too.
+func (d *Driver) ask(ctx context.Context, pods access.Pods, w *topology.Workload, path string) (text []byte, err error) {
+	dial := func(ctx context.Context) (net.Conn, error) { return d.on(w.Host()).Dial(ctx, HostRun(w), w.App.Port) }
+	if w.Host() == nil {
+		names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+		if err != nil {
+			return nil, err
+		}
+		if len(names) == 0 {
+			return nil, fmt.Errorf("%s has no ready pod", w.Name)
+		}
+		dial = func(ctx context.Context) (net.Conn, error) { return pods.Dial(ctx, w.Namespace, names[0], w.App.Port) }
 	}
-	if len(names) == 0 {
-		return nil, fmt.Errorf("%s has no ready pod", w.Name)
-	}
-	status, text, err := get(ctx, func(ctx context.Context) (net.Conn, error) { return pods.Dial(ctx, w.Namespace, names[0], w.App.Port) }, path)
+	status, text, err := get(ctx, dial, path)
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("the answer is %d %s", status, http.StatusText(status))
 	}

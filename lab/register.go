@@ -18,10 +18,17 @@ import (
 
 // register lets a workload have its identity.
 func (u *up) register(ctx context.Context, w *topology.Workload) error {
-	return u.takesIdentity(ctx, u.in(w.Cluster()).Objects, spire.WorkloadIdentity(w))
+	identity, cluster := spire.WorkloadIdentity(w), w.Cluster()
+	if w.Host() != nil {
+		if cluster = w.Member.Server.Place.Cluster; cluster == nil {
+			return u.registerByAPI(ctx, w)
+		}
+		identity = spire.StaticEntry(w, u.agentOn(w.Member))
+	}
+	return u.takesIdentity(ctx, u.in(cluster).Objects, identity)
 }
 
-// takesIdentity makes a ClusterSPIFFEID in a cluster.
+// takesIdentity makes a resource of which an entry comes in a cluster.
 func (u *up) takesIdentity(ctx context.Context, objects access.Objects, identity spire.Resource) error {
 	replaced := false
 	return wait(ctx, apiBound, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
@@ -121,7 +128,7 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 func (u *up) runs(ctx context.Context, w *topology.Workload) error {
 	a := &awaited{Workload: w, site: u.site(w.Member.Server), in: u.in(w.Cluster()), began: time.Now()}
 	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
-		err := ready(ctx, a.in, w)
+		err := u.ready(ctx, a.in, w)
 		if err != nil && time.Since(a.began) > registrationBound() {
 			err = a.registered(ctx, err)
 		}

@@ -103,12 +103,15 @@ func (s labelSelector) maySelect(labels map[string]string) bool {
 	return true
 }
 
-// readRegistry asks the server of a member and looks at the member's cluster.
+// readRegistry asks the server of a member and looks at the member's cluster, where it is
+// one.
 func readRegistry(ctx context.Context, site *Site, in access.Objects, m *topology.Member) (registry, error) {
 	r := registry{member: m}
 	var errs [2]error
 	r.told, errs[0] = readTold(ctx, site.API)
-	r.resources, errs[1] = registrars(ctx, in, m)
+	if m.Host() == nil {
+		r.resources, errs[1] = registrars(ctx, in, m)
+	}
 	return r, errors.Join(errs[:]...)
 }
 
@@ -160,8 +163,13 @@ func (r registry) given(pod spire.Pod) []spire.Entry {
 
 // elsewhere reports whether an agent is of another member of the same server.
 func (r registry) elsewhere(a spire.Agent) bool {
-	in := spire.AttestedIn(a.ID)
-	return in != r.member.Cluster().Name && slices.ContainsFunc(r.member.Server.Members, func(m *topology.Member) bool { return m.Cluster().Name == in })
+	in, on := spire.AttestedIn(a.ID), spire.JoinedOn(a.ID)
+	return slices.ContainsFunc(r.member.Server.Members, func(m *topology.Member) bool {
+		if m.Host() != nil {
+			return m != r.member && m.Host().Name == on
+		}
+		return m != r.member && m.Cluster().Name == in
+	})
 }
 
 // identified is a workload with the trust domains whose bundles it is to receive, and
@@ -174,9 +182,12 @@ type identified struct {
 	unseen error
 }
 
-// identify looks at the pods of a workload.
+// identify looks at the pods of a workload. On a host there are none.
 func identify(ctx context.Context, objects access.Objects, w *topology.Workload) identified {
 	is := identified{Workload: w, trusted: w.FederatesWith}
+	if w.Host() != nil {
+		return is
+	}
 	is.pods, is.unseen = podsOf(ctx, objects, w)
 	return is
 }
@@ -187,6 +198,9 @@ func (r registry) registered(w identified) error {
 	if !slices.ContainsFunc(r.entries, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
 		return r.because(w, fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", w.ID))
 	}
+	if w.Host() != nil {
+		return r.registeredOnHost(w)
+	}
 	for _, pod := range w.pods {
 		entries := r.given(pod)
 		if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
@@ -196,6 +210,28 @@ func (r registry) registered(w identified) error {
 			if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td.Name) }) {
 				return r.because(w, because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", w.ID, td))
 			}
+		}
+	}
+	return nil
+}
+
+// registeredOnHost is registered for a workload on a host: its entry is below the agent of
+// the host, and selects its program.
+func (r registry) registeredOnHost(w identified) error {
+	h, selectors := w.Host(), spire.UnixSelectors(w.UID(), spire.HostProgram(w.Workload))
+	agents := slices.DeleteFunc(hostAgents(r.agents, h), func(a spire.Agent) bool { return !live(a) })
+	if len(agents) == 0 {
+		return fmt.Errorf("no agent of host %s has attested: the workload gets no identity", h.Name)
+	}
+	given := slices.DeleteFunc(slices.Clone(r.entries), func(e spire.Entry) bool {
+		return !slices.ContainsFunc(agents, func(a spire.Agent) bool { return a.ID == e.ParentID }) || !e.Matches(selectors)
+	})
+	if !slices.ContainsFunc(given, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
+		return fmt.Errorf("no entry of %s is for the agent of host %s and the selectors %s: the workload does not get that identity: the next up registers it", w.ID, h.Name, strings.Join(selectors, ", "))
+	}
+	for _, td := range w.trusted {
+		if !slices.ContainsFunc(given, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td.Name) }) {
+			return because(NoFederatesWith, "the entry of %s does not federate with %s: the workload does not get its bundle", w.ID, td)
 		}
 	}
 	return nil
@@ -213,7 +249,7 @@ func (e *outrankedError) Error() string {
 // is, where one is: what gives it the identity that it presents, what outranks its
 // ClusterSPIFFEID, or that itself, by what the controller manager says of it.
 func (r registry) because(w identified, err error) error {
-	if err == nil || unverified(err) {
+	if err == nil || unverified(err) || w.Host() != nil {
 		return err
 	}
 	if other := (*otherIDError)(nil); errors.As(err, &other) {

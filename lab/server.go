@@ -40,6 +40,9 @@ func configMapKey(p topology.Place, name string) access.ObjectKey {
 }
 
 func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
+	if s.Place.Host != nil {
+		return u.hostServer(ctx, s)
+	}
 	in := u.in(s.Place.Cluster)
 	volumes, err := claimed(ctx, in.Objects, ServerKey(s.Place), spire.ServerPods(s)...)
 	if err != nil {
@@ -193,6 +196,10 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 	// Of several replicas each starts once the one before it is ready.
 	bound := rolloutBound * time.Duration(len(spire.ServerPods(s)))
 	err := wait(ctx, bound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
+		if s.Place.Host != nil {
+			site, err = u.connectOnHost(ctx, s)
+			return err
+		}
 		// The server's pod waits for its datastore: that is what to look at first.
 		if s.Domain.Datastore == topology.Postgres {
 			if err := in.Pods.Started(ctx, datastoreKey(s.Place), postgres); err != nil {
@@ -245,7 +252,10 @@ func (u *up) serverSettings(s *topology.Server) spire.Settings {
 }
 
 func (u *up) spireAgents(ctx context.Context, m *topology.Member) error {
-	if m.Remote() {
+	switch {
+	case m.Host() != nil:
+		return u.join(ctx, m)
+	case m.Remote():
 		return u.attend(ctx, m)
 	}
 	return wait(ctx, rolloutBound, check.Check{Name: "the SPIRE agent runs", Probe: func(ctx context.Context) error {

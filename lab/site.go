@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
@@ -15,7 +16,7 @@ import (
 )
 
 // Site is a SPIRE server that this process is connected to, with what can be done
-// in the cluster that it runs in.
+// in the cluster that it runs in; nothing of that for a server on a host.
 type Site struct {
 	*topology.Server
 	access.Cluster
@@ -31,6 +32,9 @@ func (s *Site) Close() error { return s.API.Close() }
 // Presented returns the chain that a port of the replica's pod shows, and verifies
 // nothing of it. It asks inside of the cluster, where no fault of the network is.
 func (s *Site) Presented(ctx context.Context, port int) ([]*x509.Certificate, error) {
+	if s.Place.Host != nil {
+		return nil, fmt.Errorf("look at port %d of the server of %s: it is on a host, and has no pod", port, s.Domain)
+	}
 	conn, err := s.Pods.Dial(ctx, s.Place.Namespace, s.Pod, port)
 	if err != nil {
 		return nil, err
@@ -82,9 +86,16 @@ func connectTo(ctx context.Context, s *topology.Server, pod string, in access.Cl
 	return &Site{Server: s, Cluster: in, Pod: pod, API: api}, nil
 }
 
-// Replicas connects to each replica of a server, as Site does to one of them. The caller
-// closes the sites.
+// Replicas connects to each replica of a server, as Site does to one of them. One on a
+// host is the only one. The caller closes the sites.
 func (d *Driver) Replicas(ctx context.Context, s *topology.Server) (sites []*Site, err error) {
+	if s.Place.Host != nil {
+		site, err := d.Site(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		return []*Site{site}, nil
+	}
 	in, err := d.reach(ctx, s.Place.Cluster)
 	if err != nil {
 		return nil, err
@@ -102,9 +113,30 @@ func (d *Driver) Replicas(ctx context.Context, s *topology.Server) (sites []*Sit
 	return sites, nil
 }
 
-// Site connects to a server whose cluster runs, whatever the others do; else the
+// connectOnHost opens the admin API of a server on a host, by the port that is published on
+// this machine's loopback.
+func (d *Driver) connectOnHost(ctx context.Context, s *topology.Server) (*Site, error) {
+	on := d.on(s.Place.Host)
+	exec := func(ctx context.Context, argv ...string) ([]byte, error) {
+		return on.Exec(ctx, HostServer, append([]string{spire.ServerProgram}, argv...)...)
+	}
+	dial := func(ctx context.Context) (net.Conn, error) { return on.Dial(ctx, HostServer, spire.APIPort) }
+	api, err := spire.Connect(ctx, exec, dial, s.Domain.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &Site{Server: s, API: api}, nil
+}
+
+// Site connects to a server whose cluster or host runs, whatever the others do; else the
 // error is a *NotUpError. The caller closes the site.
 func (d *Driver) Site(ctx context.Context, s *topology.Server) (*Site, error) {
+	if h := s.Place.Host; h != nil {
+		if err := d.hostRuns(ctx, h, HostServer); err != nil {
+			return nil, err
+		}
+		return d.connectOnHost(ctx, s)
+	}
 	in, err := d.reach(ctx, s.Place.Cluster)
 	if err != nil {
 		return nil, err
@@ -138,6 +170,38 @@ func runs(c *topology.Cluster, n Node, there bool) error {
 		return &NotUpError{Lab: c.Lab, What: "it has no cluster " + c.Name}
 	case !n.Running:
 		return &NotUpError{Lab: c.Lab, What: "cluster " + c.Name + " is stopped"}
+	}
+	return nil
+}
+
+// hostRuns returns a *NotUpError when a program of a host is not there, or stopped.
+func (d *Driver) hostRuns(ctx context.Context, h *topology.Host, program string) error {
+	found, err := d.Parts.Hosts.List(ctx, h.Lab)
+	if err != nil {
+		return err
+	}
+	return runsOnHost(h, program, found)
+}
+
+// runsOnHost returns a *NotUpError for a program of a host that is not there, or stopped.
+func runsOnHost(h *topology.Host, program string, found []FoundHost) error {
+	if err := foundOnHost(h, program, found); err != nil {
+		return &NotUpError{Lab: h.Lab, What: err.Error()}
+	}
+	return nil
+}
+
+// foundOnHost says the same without the lab.
+func foundOnHost(h *topology.Host, program string, found []FoundHost) error {
+	i := slices.IndexFunc(found, func(f FoundHost) bool { return f.Name == h.Name })
+	if i < 0 {
+		return fmt.Errorf("host %s is not there", h.Name)
+	}
+	switch running, there := found[i].Programs[program]; {
+	case !there:
+		return fmt.Errorf("host %s has no program %s", h.Name, program)
+	case !running:
+		return fmt.Errorf("%s on host %s is stopped", program, h.Name)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ type Status struct {
 	Well          bool                 `json:"well"`
 	Network       string               `json:"network"`
 	Clusters      []ClusterStatus      `json:"clusters"`
+	Hosts         []HostStatus         `json:"hosts,omitempty"`
 	TrustDomains  []TrustDomainStatus  `json:"trustDomains"`
 	Relationships []RelationshipStatus `json:"relationships"`
 	Workloads     []WorkloadStatus     `json:"workloads"`
@@ -65,13 +66,23 @@ type ClusterStatus struct {
 	Pool     string `json:"addressPool,omitempty"`
 }
 
+// HostStatus is one host: of the lab file, or one that is there and that the file does
+// not have.
+type HostStatus struct {
+	Health
+	Name string `json:"name"`
+	// Addresses is the range of those of its server and workloads.
+	Addresses string `json:"addresses,omitempty"`
+}
+
 // TrustDomainStatus is one trust domain: its server and its agents. A nested server has a
 // status of its own.
 type TrustDomainStatus struct {
 	Health
 	Name string `json:"name"`
-	// Cluster is that of the server.
+	// Cluster is that of the server; it is empty where that runs on Host.
 	Cluster string `json:"cluster"`
+	Host    string `json:"host,omitempty"`
 	// Upstream is the cluster of the server that signs the authorities of a nested one;
 	// empty for the root.
 	Upstream       string `json:"upstream,omitempty"`
@@ -90,7 +101,8 @@ type TrustDomainStatus struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// Cause names what is wrong, where it has a name.
 	Cause Cause `json:"cause,omitempty"`
-	// Members are all clusters whose agents attest to the server, where it has several.
+	// Members are all clusters and hosts whose agents attest to the server, where it has
+	// several.
 	Members []MemberStatus `json:"members,omitempty"`
 }
 
@@ -103,11 +115,13 @@ func (s TrustDomainStatus) Server() string {
 	return inCluster(s.Name, s.Cluster)
 }
 
-// MemberStatus is one of several clusters of a trust domain: what its agents start
+// MemberStatus is one of several clusters and hosts of a trust domain: what its agents start
 // with, and whether they have attested to the server.
 type MemberStatus struct {
 	Health
+	// Cluster is empty for a host.
 	Cluster string `json:"cluster"`
+	Host    string `json:"host,omitempty"`
 	// Downstream is set where the agents are for the nested server of the cluster alone.
 	Downstream bool `json:"downstream,omitempty"`
 	// Agents counts those that have attested and may ask for identities.
@@ -137,8 +151,10 @@ func (r RelationshipStatus) Server() string { return inCluster(r.Truster, r.Clus
 // WorkloadStatus is one demo program.
 type WorkloadStatus struct {
 	Health
-	Name     string `json:"name"`
+	Name string `json:"name"`
+	// Cluster is where it runs; it is empty where that is Host.
 	Cluster  string `json:"cluster"`
+	Host     string `json:"host,omitempty"`
 	SPIFFEID string `json:"spiffeID"`
 	// Address is what its peers call; URL is its page, if it has one.
 	Address string `json:"address,omitempty"`
@@ -174,6 +190,15 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 		problem := fmt.Errorf("cluster %s is there, and the file does not have it", n.Cluster)
 		s.Clusters = append(s.Clusters, ClusterStatus{Name: n.Cluster, State: state(n), Health: health(problem)})
 	}
+	for _, h := range v.Hosts {
+		s.Hosts = append(s.Hosts, v.host(h))
+	}
+	for _, f := range v.hosts {
+		if !slices.ContainsFunc(v.Hosts, func(h *topology.Host) bool { return h.Name == f.Name }) {
+			problem := fmt.Errorf("host %s is there, and the file does not have it", f.Name)
+			s.Hosts = append(s.Hosts, HostStatus{Name: f.Name, Health: health(problem)})
+		}
+	}
 	v.readFederated(ctx)
 	for _, server := range v.Servers() {
 		s.TrustDomains = append(s.TrustDomains, v.trustDomain(ctx, server))
@@ -189,6 +214,7 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	}
 	s.Well = v.networked() &&
 		!slices.ContainsFunc(s.Clusters, func(x ClusterStatus) bool { return !x.Well }) &&
+		!slices.ContainsFunc(s.Hosts, func(x HostStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.TrustDomains, func(x TrustDomainStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.Relationships, func(x RelationshipStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.Workloads, func(x WorkloadStatus) bool { return !x.Well })
@@ -209,6 +235,9 @@ func (s Status) Problems(but ...Cause) []string {
 	}
 	for _, x := range s.Clusters {
 		add("cluster "+x.Name, x.Health)
+	}
+	for _, x := range s.Hosts {
+		add("host "+x.Name, x.Health)
 	}
 	for _, x := range s.TrustDomains {
 		if !slices.Contains(but, x.Cause) {

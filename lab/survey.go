@@ -58,8 +58,10 @@ type survey struct {
 	// asked is what the lab file asks for, without the places and addresses that a
 	// running lab has.
 	asked *topology.Graph
-	nodes []Node // as they were before anything was changed
-	// before is what the clusters that are there were meant to be.
+	// nodes and hosts are as they were before anything was changed.
+	nodes []Node
+	hosts []FoundHost
+	// before is what the clusters and hosts that are there were meant to be.
 	before topology.Topology
 	// found is what the lab file asks for, in its place; the last step sets it.
 	found *topology.Graph
@@ -76,7 +78,7 @@ func (d *Driver) newSurvey(t topology.Topology) (*survey, error) {
 func (s *survey) contents() (*plan.Plan, error) {
 	c, lab := &contents{}, s.asked.Name
 	c.step(surveyStep(lab), "what is there already fits the lab file", s.look)
-	c.step(surplusStep(lab), "clusters that the lab file no longer has", s.removeSurplus, surveyStep(lab))
+	c.step(surplusStep(lab), "clusters and hosts that the lab file no longer has", s.removeSurplus, surveyStep(lab))
 	c.step(networkStep(lab), "container network of the lab", s.network, surplusStep(lab))
 	return c.done()
 }
@@ -88,6 +90,9 @@ func (s *survey) look(ctx context.Context) (err error) {
 		return err
 	}
 	if s.nodes, err = s.Parts.Nodes.List(ctx, s.asked.Name); err != nil {
+		return err
+	}
+	if s.hosts, err = s.Parts.Hosts.List(ctx, s.asked.Name); err != nil {
 		return err
 	}
 	// Better now than when images have been built for minutes.
@@ -316,6 +321,7 @@ func halfMade(err error) bool {
 // peers have it in their relationships.
 func immutable(before topology.Topology, asked *topology.Graph) (differences []string) {
 	for _, was := range before.TrustDomains {
+		differences = append(differences, immutableOnHosts(was, asked)...)
 		setting := func(what, cluster, was, is, why string) {
 			if was != is {
 				differences = append(differences, fmt.Sprintf("the %s of cluster %s is %s, and the file asks for %s; it cannot be changed once it is set: %s",
@@ -362,6 +368,34 @@ func kindOf(nested bool) string {
 		return "a nested one"
 	}
 	return "that of another cluster"
+}
+
+// immutableOnHosts says the same where hosts have to do with it.
+func immutableOnHosts(was topology.TrustDomainSpec, asked *topology.Graph) (differences []string) {
+	on := []string{was.Host}
+	for _, m := range was.Members {
+		on = append(on, m.Host)
+	}
+	for _, h := range asked.Hosts {
+		if slices.Contains(on, h.Name) && h.Member.Domain.Name != was.Name {
+			differences = append(differences, fmt.Sprintf("the trust domain of host %s is %s, and the file asks for %s; it cannot be changed once it is set: every identity in it would be another",
+				h.Name, was.Name.Name(), h.Member.Domain))
+		}
+	}
+	i := slices.IndexFunc(asked.Domains, func(d *topology.Domain) bool { return d.Name == was.Name })
+	if i < 0 {
+		return differences
+	}
+	is := asked.Domains[i].Server().Place
+	before := "host " + was.Host
+	if was.Host == "" {
+		before = "cluster " + was.Cluster
+	}
+	if was.Cluster+was.Host != is.Name() && was.Cluster+was.Host != "" && (was.Host != "" || is.Host != nil) {
+		differences = append(differences, fmt.Sprintf("the SPIRE server of trust domain %s is in %s, and the file asks for it in %s; it cannot be moved: agents and peers know it by its keys",
+			was.Name.Name(), before, is.Where()))
+	}
+	return differences
 }
 
 // inPlaceOf returns what the file asks for of a trust domain that was in a slot of a

@@ -20,6 +20,8 @@ import (
 type SVIDs struct {
 	Workload string `json:"workload"`
 	Cluster  string `json:"cluster"`
+	// Host is where the workload runs; then Cluster is empty.
+	Host string `json:"host,omitempty"`
 	// Bundles names the trust domains whose bundles the workload is given.
 	Bundles []string   `json:"bundles"`
 	X509    []X509SVID `json:"x509"`
@@ -102,19 +104,11 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	pods := l.Access(w.Cluster()).Pods
-	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
-	if err != nil {
-		return held, err
-	}
-	if len(names) == 0 {
-		return held, fmt.Errorf("%s has no ready pod: 'fedlab status' says why", w.Name)
-	}
 	argv := []string{"/" + w.App.Name, "svid"}
 	if audience != "" {
 		argv = append(argv, "-audience="+audience)
 	}
-	out, err := pods.Exec(ctx, w.Namespace, names[0], w.App.Name, argv...)
+	out, err := l.execIn(ctx, w, argv...)
 	if err != nil {
 		return held, err
 	}
@@ -122,6 +116,22 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 		return held, fmt.Errorf("read what %s says of its SVIDs: %w", w.Name, err)
 	}
 	return held, nil
+}
+
+// execIn runs a program in the container of a workload, as the user who runs that.
+func (l *Lab) execIn(ctx context.Context, w *topology.Workload, argv ...string) ([]byte, error) {
+	if w.Host() != nil {
+		return l.driver.on(w.Host()).Exec(ctx, HostRun(w), argv...)
+	}
+	pods := l.Access(w.Cluster()).Pods
+	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s has no ready pod: 'fedlab status' says why", w.Name)
+	}
+	return pods.Exec(ctx, w.Namespace, names[0], w.App.Name, argv...)
 }
 
 // holding is the bundle of a workload's trust domain as one server has it.
@@ -176,7 +186,7 @@ func verified(bundles []holding, by func(*spiffebundle.Bundle) error) []Verifica
 }
 
 func judged(w *topology.Workload, held heldSVIDs, bundles []holding, audience string) (SVIDs, error) {
-	s := SVIDs{Workload: w.Name, Cluster: w.Cluster().Name, Bundles: append([]string{}, held.Bundles...)}
+	s := SVIDs{Workload: w.Name, Cluster: clusterName(w.Member.Place), Host: hostName(w.Member.Place), Bundles: append([]string{}, held.Bundles...)}
 	for _, x := range held.X509 {
 		one := X509SVID{Hint: x.Hint}
 		var chain []*x509.Certificate

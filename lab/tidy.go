@@ -22,7 +22,7 @@ const (
 	spireRelease   = "spire"
 )
 
-// removeSurplus removes the clusters that the file no longer has, and the programs
+// removeSurplus removes the clusters and hosts that the file no longer has, and the programs
 // next to the clusters, which no file has: whoever ran them was killed.
 func (s *survey) removeSurplus(ctx context.Context) error {
 	lab := s.asked.Name
@@ -33,6 +33,16 @@ func (s *survey) removeSurplus(ctx context.Context) error {
 		plan.Did(ctx)
 		plan.Remark(ctx, "cluster "+n.Cluster+" is not in the file: removes it")
 		if err := s.Parts.Nodes.Delete(ctx, lab, n.Cluster); err != nil {
+			return err
+		}
+	}
+	for _, h := range s.hosts {
+		if slices.ContainsFunc(s.asked.Hosts, func(other *topology.Host) bool { return other.Name == h.Name }) {
+			continue
+		}
+		plan.Did(ctx)
+		plan.Remark(ctx, "host "+h.Name+" is not in the file: removes it")
+		if err := s.Parts.Hosts.Clear(ctx, lab, h.Name); err != nil {
 			return err
 		}
 	}
@@ -74,8 +84,11 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 // federates with a trust domain whose bundle is deleted would lose its identity.
 // Resources that others have made stay.
 func (u *up) tidy(ctx context.Context, s *topology.Server) error {
+	if s.Place.Host != nil {
+		return u.tidyHost(ctx, s)
+	}
 	site := u.site(s)
-	for _, m := range s.Members {
+	for _, m := range s.InClusters() {
 		var identities []string
 		for _, w := range m.Workloads {
 			identities = append(identities, spire.IdentityName(w))
@@ -88,6 +101,15 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 			return err
 		}
 	}
+	var entries []string
+	for _, m := range s.OnHosts() {
+		for _, w := range m.Workloads {
+			entries = append(entries, spire.IdentityName(w))
+		}
+	}
+	if err := removeOwned(ctx, site.Objects, clusterStaticEntry, func(class string) bool { return spire.Answers(s, class) }, entries); err != nil {
+		return err
+	}
 	var relationships []string
 	for _, r := range s.Relationships() {
 		if r.Mode == topology.CRD {
@@ -99,6 +121,9 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	if err := forget(ctx, site); err != nil {
+		return err
+	}
+	if err := dismissHosts(ctx, site); err != nil {
 		return err
 	}
 	return u.dismiss(ctx, site)
@@ -161,13 +186,14 @@ func forget(ctx context.Context, site *Site) error {
 }
 
 // trusts reports whether the lab asks for trust in somebody of whom a server tells.
-func trusts(d *topology.Domain, other spiffeid.TrustDomain) bool {
-	return slices.ContainsFunc(d.Trusts, func(t *topology.Trust) bool { return t.Trusted.Name == other })
-}
+func trusts(d *topology.Domain, other spiffeid.TrustDomain) bool { return trustIn(d, other) != nil }
 
 // unowned returns nil for a relationship that the controller manager makes of a
 // resource that fedlab has not made, and an error for one that is about to go.
 func unowned(ctx context.Context, site *Site, trusted spiffeid.TrustDomain) error {
+	if site.Place.Host != nil {
+		return fmt.Errorf("its server has a relationship with %s again", trusted.Name())
+	}
 	r, err := readFederated(ctx, site)
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -78,23 +79,29 @@ func (e *otherIDError) Error() string { return fmt.Sprintf("it presents the X509
 
 // seenFrom returns the cluster from whose node a workload is looked at: the first of
 // those that call it, since they have to get through to it. Where no other cluster
-// calls it that answers, it is its own.
-func seenFrom(w *topology.Workload, answers func(*topology.Cluster) bool) *topology.Cluster {
+// calls it that answers, it is its own, or for a host the first one that answers.
+func seenFrom(g *topology.Graph, w *topology.Workload, answers func(*topology.Cluster) bool) *topology.Cluster {
 	for _, by := range w.Callers {
-		if c := by.Cluster(); c != w.Cluster() && answers(c) {
+		if c := by.Cluster(); c != nil && c != w.Cluster() && answers(c) {
 			return c
 		}
 	}
-	return w.Cluster()
+	if w.Cluster() != nil {
+		return w.Cluster()
+	}
+	if i := slices.IndexFunc(g.Clusters, answers); i >= 0 {
+		return g.Clusters[i]
+	}
+	return g.Clusters[0]
 }
 
 // presentedID returns the SPIFFE ID in the X509-SVID that a workload presents, looked at
 // from the node of a cluster.
 func (d *Driver) presentedID(ctx context.Context, in access.Cluster, from *topology.Cluster, w *topology.Workload, bundle *spiffebundle.Bundle) (spiffeid.ID, error) {
-	cure := fmt.Sprintf("the next up starts the agents of cluster %s again, and that replaces it", w.Cluster().Name)
+	cure := fmt.Sprintf("the next up starts the agents of %s again, and that replaces it", w.Member.Place.Where())
 	if w.App.Tells != "" {
 		// No port of it shows an SVID, and it reports its own.
-		told, err := ask(ctx, in.Pods, w, w.App.Tells)
+		told, err := d.ask(ctx, in.Pods, w, w.App.Tells)
 		if err != nil {
 			return spiffeid.ID{}, err
 		}
@@ -140,7 +147,7 @@ func (u *up) presents(ctx context.Context, w *topology.Workload) error {
 		if err != nil {
 			return err
 		}
-		err = u.checkSVID(ctx, in, looksAt(w), w, bundle)
+		err = u.checkSVID(ctx, in, u.looksAt(w), w, bundle)
 		if unverified(err) {
 			return errors.Join(err, u.renewAgents(ctx, w.Member))
 		}
@@ -148,13 +155,16 @@ func (u *up) presents(ctx context.Context, w *topology.Workload) error {
 			return err
 		}
 		// An agent that was started again hands out SVIDs before it is ready.
+		if h := w.Host(); h != nil {
+			return answersReady(ctx, u.on(h), HostAgent, spire.HostHealthPort, "/ready")
+		}
 		return in.Pods.Ready(ctx, AgentKey(w.Member.Place))
 	}})
 }
 
 // looksAt is seenFrom in a bring-up, where each cluster answers when its step has ended.
-func looksAt(w *topology.Workload) *topology.Cluster {
-	return seenFrom(w, func(*topology.Cluster) bool { return true })
+func (u *up) looksAt(w *topology.Workload) *topology.Cluster {
+	return seenFrom(u.Graph, w, func(*topology.Cluster) bool { return true })
 }
 
 // renewAgents starts the agents of a member again, once in a bring-up.
@@ -167,13 +177,25 @@ func (u *up) renewAgents(ctx context.Context, m *topology.Member) error {
 		return nil
 	}
 	plan.Did(ctx)
-	err := RestartAgents(ctx, u.in(m.Cluster()).Objects, m)
+	err := u.restartAgents(ctx, m)
 	if err != nil {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		delete(u.renewed, m)
 	}
 	return err
+}
+
+// restartAgents starts the agents of a member again, with what they have.
+func (u *up) restartAgents(ctx context.Context, m *topology.Member) error {
+	h := m.Host()
+	if h == nil {
+		return RestartAgents(ctx, u.in(m.Cluster()).Objects, m)
+	}
+	if err := u.Parts.Hosts.Remove(ctx, h.Lab, h.Name, HostAgent); err != nil {
+		return err
+	}
+	return u.run(ctx, h, u.agentProgram(m, (&joining{up: u, member: m, api: u.site(m.Server).API}).seed))
 }
 
 // renewWebhook waits until the controller manager in a pod of a server presents what its

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/metallb"
@@ -88,6 +90,8 @@ type up struct {
 	ownImages map[*topology.Workload]map[string]string
 	// renewed are those whose agents were started again.
 	renewed map[*topology.Member]bool
+	// joined are the agents of members on hosts, once they have attested.
+	joined map[*topology.Member]spiffeid.ID
 	// kubeconfigs are those by which servers get into the clusters of members.
 	kubeconfigs map[*topology.Member][]byte
 }
@@ -97,7 +101,7 @@ func newUp(d *Driver, g *topology.Graph, missing bool) *up {
 		Driver: d, Graph: g, missing: missing,
 		clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{},
 		webRoots: map[*topology.Server]string{}, ownImages: map[*topology.Workload]map[string]string{},
-		renewed: map[*topology.Member]bool{}, kubeconfigs: map[*topology.Member][]byte{},
+		renewed: map[*topology.Member]bool{}, kubeconfigs: map[*topology.Member][]byte{}, joined: map[*topology.Member]spiffeid.ID{},
 	}
 }
 

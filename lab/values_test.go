@@ -22,7 +22,7 @@ func TestValues(t *testing.T) {
 	unfederated := company(federated(), with("gcp", "jwtIssuer: 'https://gcp.company.com'")).topology(t)
 	for name, top := range map[string]topology.Topology{
 		"quotes": quotes(t), "enterprise": enterprise(t), "alone": alone, "unfederated": unfederated,
-		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t), "spread": spread(t), "nested": nested(t),
+		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t), "spread": spread(t), "nested": nested(t), "hosts": hosted(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -20,7 +20,9 @@ type visit struct {
 	// surplus are the nodes of clusters that the graph does not have.
 	surplus  []Node
 	clusters map[*topology.Cluster]*seen
-	servers  map[*topology.Server]*asked
+	// hosts are those of which something is there.
+	hosts   []FoundHost
+	servers map[*topology.Server]*asked
 	// workloads are those in clusters that answer, once somebody has looked at their
 	// pods.
 	workloads map[*topology.Workload]*identified
@@ -82,6 +84,9 @@ func (d *Driver) visit(ctx context.Context, t topology.Topology) (*visit, error)
 		return nil, err
 	}
 	v := &visit{Driver: d, clusters: map[*topology.Cluster]*seen{}}
+	if v.hosts, err = d.Parts.Hosts.List(ctx, t.Name); err != nil {
+		return nil, err
+	}
 	looks := make([]*seen, len(asked.Clusters))
 	each(len(looks), func(i int) { looks[i] = d.firstLook(ctx, asked.Clusters[i], nodes) })
 	var told []memory
@@ -206,7 +211,7 @@ func (v *visit) lookAtPods(ctx context.Context) {
 	}
 	each(len(v.Workloads), func(i int) {
 		w := v.Workloads[i]
-		if c := v.clusters[w.Cluster()]; c.answers() {
+		if c := v.clusters[w.Cluster()]; w.Host() == nil && c.answers() {
 			ctx, cancel := context.WithTimeout(ctx, statusBound)
 			defer cancel()
 			*v.workloads[w] = identify(ctx, c.in.Objects, w)
@@ -215,6 +220,10 @@ func (v *visit) lookAtPods(ctx context.Context) {
 }
 
 func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
+	if s.Place.Host != nil {
+		v.askHostServer(ctx, s, a)
+		return
+	}
 	c := v.clusters[s.Place.Cluster]
 	if !c.answers() {
 		a.silent = fmt.Errorf("cluster %s does not answer", s.Place.Cluster.Name)
@@ -245,13 +254,13 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 	if a.site, a.silent = connect(ctx, s, c.in); a.silent != nil {
 		return
 	}
-	var errs [3]error
-	a.bundle, errs[0] = a.site.API.Bundle(ctx)
-	a.relationships, errs[1] = a.site.API.Relationships(ctx)
-	a.told, errs[2] = readTold(ctx, a.site.API)
-	a.silent = errors.Join(errs[:]...)
+	a.silent = a.ask(ctx)
 	for m, found := range a.members {
 		found.told = a.told
+		if m.Host() != nil {
+			found.agentsProblem = v.agentReady(ctx, m.Host())
+			continue
+		}
 		if c := v.clusters[m.Cluster()]; c.answers() {
 			found.agentsProblem = c.in.Pods.Ready(ctx, AgentKey(m.Place))
 			var errs [2]error
@@ -264,9 +273,54 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 	a.silent = errors.Join(a.silent, a.members[s.Home()].unread)
 }
 
+// ask asks a server that there is a connection to.
+func (a *asked) ask(ctx context.Context) error {
+	var errs [3]error
+	a.bundle, errs[0] = a.site.API.Bundle(ctx)
+	a.relationships, errs[1] = a.site.API.Relationships(ctx)
+	a.told, errs[2] = readTold(ctx, a.site.API)
+	return errors.Join(errs[:]...)
+}
+
+// askHostServer is askServer for a server on a host.
+func (v *visit) askHostServer(ctx context.Context, s *topology.Server, a *asked) {
+	if a.silent = foundOnHost(s.Place.Host, HostServer, v.hosts); a.silent != nil {
+		return
+	}
+	if a.site, a.silent = v.connectOnHost(ctx, s); a.silent != nil {
+		return
+	}
+	a.silent = a.ask(ctx)
+	for m, found := range a.members {
+		found.told = a.told
+		found.agentsProblem = v.agentReady(ctx, m.Host())
+	}
+}
+
+// agentReady returns nil when the agent of a host is ready.
+func (v *visit) agentReady(ctx context.Context, h *topology.Host) error {
+	if err := foundOnHost(h, HostAgent, v.hosts); err != nil {
+		return err
+	}
+	return answersReady(ctx, v.on(h), HostAgent, spire.HostHealthPort, "/ready")
+}
+
+// host is the status of a host: whether its programs run. How they are is told of them.
+func (v *visit) host(h *topology.Host) HostStatus {
+	s := HostStatus{Name: h.Name, Addresses: h.Pool.String()}
+	for _, program := range programsOf(h) {
+		if err := foundOnHost(h, program, v.hosts); err != nil {
+			s.Problem = err.Error()
+			return s
+		}
+	}
+	s.Well = true
+	return s
+}
+
 func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustDomainStatus {
 	d := server.Domain
-	s := TrustDomainStatus{Name: d.String(), Cluster: server.Place.Cluster.Name}
+	s := TrustDomainStatus{Name: d.String(), Cluster: clusterName(server.Place), Host: hostName(server.Place)}
 	a := v.servers[server]
 	if server.Nested() {
 		s.Upstream = server.Upstream.Place.Cluster.Name
@@ -277,19 +331,23 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 		}
 	}
 	err := a.silent
-	if err == nil {
+	switch {
+	case err != nil:
+	case server.Place.Host != nil:
+		err = a.members[server.Home()].agentsProblem
+	default:
 		home := v.clusters[server.Place.Cluster].in.Objects
 		err = errors.Join(a.published(ctx, home, server.Home()), a.members[server.Home()].agentsProblem, a.unread, a.unready)
-	}
-	if err == nil {
-		err = a.webhook(ctx, v.bundleOf(server))
+		if err == nil {
+			err = a.webhook(ctx, v.bundleOf(server))
+		}
 	}
 	if len(server.Members) > 1 {
 		for _, m := range server.Members {
 			found := v.attendance(ctx, m)
 			s.Members = append(s.Members, found.MemberStatus)
 			if a.silent == nil && found.err != nil {
-				err = errors.Join(err, fmt.Errorf("in cluster %s: %w", m.Cluster().Name, found.err))
+				err = errors.Join(err, fmt.Errorf("in %s: %w", m.Place.Where(), found.err))
 			}
 		}
 	}
@@ -326,6 +384,9 @@ type attendance struct {
 func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
+	if m.Host() != nil {
+		return v.hostAttendance(m)
+	}
 	a, found, c := v.servers[m.Server], v.member(m), v.clusters[m.Cluster()]
 	s := attendance{MemberStatus: MemberStatus{Cluster: m.Cluster().Name, Downstream: m.Downstream != nil}}
 	for _, agent := range a.agents {
@@ -357,6 +418,29 @@ func (v *visit) attendance(ctx context.Context, m *topology.Member) attendance {
 	return s
 }
 
+// hostAttendance is attendance for a member on a host.
+func (v *visit) hostAttendance(m *topology.Member) attendance {
+	a, s := v.servers[m.Server], attendance{MemberStatus: MemberStatus{Host: m.Host().Name}}
+	for _, agent := range hostAgents(a.agents, m.Host()) {
+		if live(agent) {
+			s.Agents++
+		}
+	}
+	if a.silent != nil {
+		s.Health = health(fmt.Errorf("the server of %s does not answer", m.Domain))
+		return s
+	}
+	err := v.member(m).agentsProblem
+	if err == nil && s.Agents != 1 {
+		err = fmt.Errorf("the server knows %d agents of host %s, want 1: the next up has the agent attest again", s.Agents, m.Host().Name)
+	}
+	if m != m.Server.Home() {
+		s.err = err // else it is said of the server
+	}
+	s.Health = health(err)
+	return s
+}
+
 // webhook says why Kubernetes cannot call a controller manager.
 func (a *asked) webhook(ctx context.Context, bundle *spiffebundle.Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
@@ -368,18 +452,26 @@ func (a *asked) webhook(ctx context.Context, bundle *spiffebundle.Bundle) error 
 }
 
 func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStatus {
-	s := WorkloadStatus{Name: w.Name, Cluster: w.Cluster().Name, SPIFFEID: w.ID.String(), URL: w.URL()}
+	s := WorkloadStatus{Name: w.Name, Cluster: clusterName(w.Member.Place), Host: hostName(w.Member.Place), SPIFFEID: w.ID.String(), URL: w.URL()}
 	if s.URL == "" && v.networked() && w.App.Port > 0 {
 		s.Address = w.Port().String()
 	}
-	c, is := v.clusters[w.Cluster()], v.workloads[w]
-	if !c.answers() {
+	ctx, cancel := context.WithTimeout(ctx, statusBound)
+	defer cancel()
+	var err error
+	var in access.Cluster
+	is := v.workloads[w]
+	if h := w.Host(); h != nil {
+		err = foundOnHost(h, HostRun(w), v.hosts)
+	} else if c := v.clusters[w.Cluster()]; c.answers() {
+		in = c.in
+	} else {
 		s.Health = health(fmt.Errorf("cluster %s does not answer", w.Cluster().Name))
 		return s
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusBound)
-	defer cancel()
-	err := ready(ctx, c.in, w)
+	if err == nil {
+		err = v.ready(ctx, in, w)
+	}
 	server, registered := v.servers[w.Member.Server], v.member(w.Member)
 	switch {
 	case err != nil:
@@ -394,8 +486,8 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 		err = v.Parts.Page(ctx, s.URL)
 	}
 	if err == nil && v.networked() && w.Shows() {
-		from := seenFrom(w, func(c *topology.Cluster) bool { return v.clusters[c].answers() })
-		err = registered.because(*is, v.checkSVID(ctx, c.in, from, w, v.bundleOf(w.Member.Server)))
+		from := seenFrom(v.Graph, w, func(c *topology.Cluster) bool { return v.clusters[c].answers() })
+		err = registered.because(*is, v.checkSVID(ctx, in, from, w, v.bundleOf(w.Member.Server)))
 	}
 	if err == nil && w.Own != nil && w.Own.Check != nil {
 		err = v.checked(ctx, w)
@@ -415,7 +507,7 @@ func (v *visit) checked(ctx context.Context, w *topology.Workload) error {
 
 // remarks lists the resources of a server's clusters that a person has to know of.
 func (v *visit) remarks(s *topology.Server) (all []ResourceStatus) {
-	for _, m := range s.Members {
+	for _, m := range s.InClusters() {
 		var workloads []identified
 		for _, w := range m.Workloads {
 			workloads = append(workloads, *v.workloads[w])

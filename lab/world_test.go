@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/pki"
@@ -37,6 +38,8 @@ type world struct {
 	nodes    map[nodeName]*node
 	// sidecars are the programs next to the clusters, by lab and program.
 	sidecars map[nodeName]bool
+	// hosts are the machines outside Kubernetes.
+	hosts map[nodeName]*machine
 	// contexts are those in the person's kubeconfig file.
 	contexts map[string]bool
 	// late are networks and nodes that Docker is making for a command that was killed, with the
@@ -107,7 +110,7 @@ var (
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{}, sidecars: map[nodeName]bool{},
+		networks: map[string]netip.Prefix{}, nodes: map[nodeName]*node{}, sidecars: map[nodeName]bool{}, hosts: map[nodeName]*machine{},
 		contexts: map[string]bool{}, held: map[string]string{}, notes: map[string]bool{}, late: map[nodeName]time.Time{}, taken: map[netip.AddrPort]bool{}, edits: map[string]int{}, over: make(chan struct{}),
 	}
 	t.Cleanup(func() {
@@ -215,6 +218,8 @@ func (w *world) driver(t *testing.T) *lab.Driver {
 		Peers:       peers{w},
 		Marks:       marks{w},
 		Sidecars:    sidecars{w},
+		Hosts:       hosts{w},
+		OnHost:      func(lab, host string) access.Host { return onHost{w, nodeName{lab, host}} },
 		Kubeconfigs: kubeconfigs{w},
 		Programs:    demo.Catalogue{},
 		Labs:        w.labs,
@@ -344,6 +349,9 @@ func (w *world) dump() string {
 	for name := range w.sidecars {
 		add("sidecar %s", name)
 	}
+	for name, m := range w.hosts {
+		m.dump(func(format string, args ...any) { add("host %s %s", name, fmt.Sprintf(format, args...)) })
+	}
 	for name := range maps.Keys(w.contexts) {
 		add("context %s", name)
 	}
@@ -357,6 +365,7 @@ func (w *world) dump() string {
 // readable is the text of an object or a release with names in the place of
 // certificates, whose keys are made at random.
 func (w *world) readable(text string) string {
+	text = someToken.ReplaceAllString(text, "join_token/$1")
 	text = somePEM.ReplaceAllStringFunc(text, func(quoted string) string {
 		certificates, err := pki.Parse([]byte(decode[string](quoted)))
 		if err != nil {
@@ -377,8 +386,10 @@ func (w *world) readable(text string) string {
 }
 
 var (
-	somePEM  = regexp.MustCompile(`"-----BEGIN CERTIFICATE-----[^"]*"`)
-	webRoots = regexp.MustCompile(`"webRoots":\[[^\]]*\]`)
+	// someToken is in the SPIFFE ID of an agent on a host.
+	someToken = regexp.MustCompile(`join_token/([a-z-]+)\.[A-Z2-7]+`)
+	somePEM   = regexp.MustCompile(`"-----BEGIN CERTIFICATE-----[^"]*"`)
+	webRoots  = regexp.MustCompile(`"webRoots":\[[^\]]*\]`)
 )
 
 func (w *world) nameOf(c *x509.Certificate) string {
@@ -505,6 +516,11 @@ func (w networks) Remove(ctx context.Context, name string) error {
 				return fmt.Errorf("network of %s has active endpoints", name)
 			}
 		}
+		for n := range w.hosts {
+			if n.lab == name {
+				return fmt.Errorf("network of %s has active endpoints", name)
+			}
+		}
 		if w.networks[name].IsValid() || w.notes[name] {
 			changed()
 		}
@@ -623,6 +639,9 @@ func (w peers) Presented(ctx context.Context, name, cluster string, server netip
 			return err
 		}
 		for _, n := range w.nodes {
+			if n.name.lab != name {
+				continue
+			}
 			if to, there := n.listener(server.String()); there {
 				chain, err = to.presents()
 				return err
@@ -781,7 +800,7 @@ func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err er
 		set = lab.ImageSet{
 			DefaultCNI:   w.pulled,
 			MetalLBChart: metallbChart,
-			CRDs:         []any{crd("ClusterFederatedTrustDomain"), crd("ClusterSPIFFEID")},
+			CRDs:         []any{crd("ClusterFederatedTrustDomain"), crd("ClusterSPIFFEID"), crd("ClusterStaticEntry")},
 			Demos:        map[string]string{},
 			SPIREServer:  "spire-server:1", SPIREAgent: "spire-agent:1", SPIREControllerManager: "spire-controller-manager:1",
 			MetalLBController: "metallb-controller:1", MetalLBSpeaker: "metallb-speaker:1",

@@ -57,6 +57,8 @@ type node struct {
 	bound map[access.ObjectKey]time.Time
 	// managers are the field managers that have applied objects, where it was not fedlab.
 	managers map[access.ObjectKey]string
+	// host is set for what stands for the server and the workloads of a host.
+	host *machine
 	// attendants are the agents whose server is in another cluster, by their namespace.
 	attendants map[string]*attendant
 }
@@ -186,7 +188,7 @@ func (s *spireServer) dump(add func(string, ...any)) {
 		add("holds the bundle of %s: %s", td, state(td))
 	}
 	for id := range s.attested {
-		add("agent in %s", spire.AttestedIn(id))
+		add("agent in %s", spire.AttestedIn(id)+spire.JoinedOn(id))
 	}
 	for id, federatesWith := range s.entries {
 		by := ""
@@ -213,6 +215,12 @@ func (w *world) connect(kubeconfig []byte) (access.Cluster, error) {
 
 // answers returns nil when the node's API does.
 func (n *node) answers() error {
+	if n.host != nil {
+		if n.hosts[n.name] != n.host {
+			return errors.New("no such container")
+		}
+		return nil
+	}
 	if n.nodes[n.name] != n || !n.running || n.state == deaf {
 		return errors.New("connection refused")
 	}
@@ -336,7 +344,7 @@ func (n *node) reconcile(key access.ObjectKey, _ string) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()
-	case "ClusterSPIFFEID":
+	case "ClusterSPIFFEID", "ClusterStaticEntry":
 		n.reregister()
 	case "Deployment", "StatefulSet":
 		if r := n.owner(key); r != nil {
@@ -354,7 +362,7 @@ func (n *node) unreconcile(key access.ObjectKey) {
 	switch key.Kind {
 	case "ClusterFederatedTrustDomain":
 		n.spire.manage()
-	case "ClusterSPIFFEID":
+	case "ClusterSPIFFEID", "ClusterStaticEntry":
 		n.reregister()
 	}
 }
@@ -773,7 +781,12 @@ func (n *node) reregister() {
 }
 
 // serves returns nil when the SPIRE server runs.
-func (n *node) serves() error { return n.runs(n.server()) }
+func (n *node) serves() error {
+	if n.host != nil {
+		return n.host.serveOnHost()
+	}
+	return n.runs(n.server())
+}
 
 // runs returns nil when the pods of a release run, and else says what keeps them.
 func (n *node) runs(r *release) error {
@@ -781,6 +794,10 @@ func (n *node) runs(r *release) error {
 		return errors.New("it is not installed")
 	}
 	since, err := n.since(r)
+	if n.host != nil {
+		_, _, err = onHost{n.world, n.name}.program("run-" + r.Name)
+		r.identified = r.identified && n.host.attest() == nil
+	}
 	switch {
 	case err != nil:
 		return err

@@ -192,6 +192,9 @@ func (n *node) issued(r *release) (first registration) {
 
 // identifies reports whether a release's program is given an identity now.
 func (n *node) identifies(r *release) bool {
+	if n.host != nil {
+		return n.host.identify(r)
+	}
 	for _, other := range n.nodes {
 		if other.name.lab == n.name.lab && other.answers() == nil {
 			_ = other.serves() // which makes the registrations
@@ -264,8 +267,12 @@ func (n *node) listener(address string) (party, bool) {
 	if err != nil {
 		return party{}, false
 	}
-	for name, other := range n.nodes {
-		if name.lab != n.name.lab || other.answers() != nil || other.objects[poolKey] == "" {
+	all := slices.Collect(maps.Values(n.nodes))
+	for _, m := range n.hosts {
+		all = append(all, m.node)
+	}
+	for _, other := range all {
+		if other.name.lab != n.name.lab || other.answers() != nil || other.host == nil && other.objects[poolKey] == "" {
 			continue
 		}
 		// MetalLB gives an address to the first that wants it.
@@ -394,6 +401,16 @@ func (n *node) answer(conn net.Conn, r *release) {
 		return
 	}
 	n.mu.Lock()
+	if request.URL.Path == "/readyz" {
+		problem := n.runs(r)
+		n.mu.Unlock()
+		status := "200 OK"
+		if problem != nil {
+			status = "503 " + problem.Error()
+		}
+		_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status)
+		return
+	}
 	var told any
 	switch p := (party{n, r}); r.Chart + " " + request.URL.Path {
 	case "broker-webapp /api/quotes":

@@ -170,7 +170,7 @@ func (a *attendant) attest() error {
 
 // origin is where an entry comes from: the prefix of its controller manager, and the
 // agent that hands it out.
-type origin struct{ prefix, parent string }
+type origin struct{ prefix, parent, hint string }
 
 // manager is one of the controller managers of a server.
 type manager struct {
@@ -189,6 +189,9 @@ func (m manager) reconciles(prefix string) bool {
 
 // managers returns those that get into their clusters.
 func (s *spireServer) managers() []manager {
+	if s.node.host != nil {
+		return nil
+	}
 	several := len(s.values.Members) > 0
 	home := manager{node: s.node, namespace: topology.ServerNamespace, class: s.values.Class, alone: !several, cleansing: several}
 	if several {

@@ -93,6 +93,8 @@ type spireServer struct {
 	// kubeconfigs that were there when the server started.
 	attested map[spiffeid.ID]bool
 	opened   map[string][]byte
+	// tokens are the join tokens that no agent has shown yet.
+	tokens map[string]bool
 	// again is when registrations that were refused are tried again; zero for
 	// none.
 	again time.Time
@@ -136,7 +138,7 @@ func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
 		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
 		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
-		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{}, downstream: map[string]bool{},
+		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{}, downstream: map[string]bool{}, tokens: map[string]bool{},
 	}
 	if values.Upstream != nil {
 		s.values = values
@@ -215,7 +217,7 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 			resources[spiffeid.RequireTrustDomainFromString(specOf[spire.FederatedTrustDomainSpec](text).TrustDomain)] = true
 		}
 	}
-	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return !resources[td] })
+	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return s.node.host == nil && !resources[td] })
 	s.register()
 	s.publish()
 
@@ -433,6 +435,11 @@ func (w *world) at(endpoint string) *spireServer {
 			return n.spire
 		}
 	}
+	for _, m := range w.hosts {
+		if p := m.programs["server"]; p != nil && p.Address.String() == host && m.serveOnHost() == nil && strconv.Itoa(m.spire.values.BundleEndpoint.Port) == u.Port() {
+			return m.spire
+		}
+	}
 	return nil
 }
 
@@ -488,6 +495,11 @@ func (w *world) authority(of string, td spiffeid.TrustDomain) *spireServer {
 	for name, n := range w.nodes {
 		if name.lab == of && n.spire != nil && n.spire.td == td && n.spire.values.Upstream == nil {
 			return n.spire
+		}
+	}
+	for name, m := range w.hosts {
+		if name.lab == of && m.spire != nil && m.spire.td == td {
+			return m.spire
 		}
 	}
 	return nil
@@ -645,7 +657,7 @@ func (s *spireServer) register() {
 			r.registrations = slices.DeleteFunc(r.registrations, func(other registration) bool { return other.by == s })
 			for id, selectors := range m.nested(r, s.td) {
 				registered[id], s.entries[id], s.selectors[id], s.downstream[id] = true, nil, selectors, true
-				s.origins[id] = origin{m.prefix, s.agentIn(m.node)}
+				s.origins[id] = origin{prefix: m.prefix, parent: s.agentIn(m.node)}
 			}
 			for _, wanted := range m.node.registrations(r, s.td, m.class) {
 				wanted.by, wanted.agents = s, m.namespace
@@ -656,12 +668,30 @@ func (s *spireServer) register() {
 					continue
 				}
 				s.entries[wanted.id], s.selectors[wanted.id] = wanted.federatesWith, wanted.selectors
-				s.origins[wanted.id] = origin{m.prefix, s.agentIn(m.node)}
+				s.origins[wanted.id] = origin{prefix: m.prefix, parent: s.agentIn(m.node)}
 			}
+		}
+		if m.node == s.node {
+			s.registerStatic(m, registered)
 		}
 		maps.DeleteFunc(s.entries, func(id string, _ []string) bool { return m.reconciles(s.origins[id].prefix) && !registered[id] })
 	}
 }
+
+// registerStatic makes entries of the ClusterStaticEntries that fedlab has made.
+func (s *spireServer) registerStatic(m manager, registered map[string]bool) {
+	for _, text := range m.node.objects {
+		if static := decode[staticEntry](text); static.Kind == "ClusterStaticEntry" && static.owned() && !static.Status.Rendered {
+			id := static.Spec.SPIFFEID
+			registered[id] = true
+			s.entries[id], s.selectors[id] = static.Spec.FederatesWith, static.Spec.Selectors
+			s.origins[id] = origin{m.prefix, static.Spec.ParentID, static.Spec.Hint}
+		}
+	}
+}
+
+// owned reports whether fedlab has made it.
+func (e staticEntry) owned() bool { return hasAll(e.Metadata.Labels, spire.Owned()) }
 
 // trusted returns whom relationships trust, sorted.
 func trusted(relationships map[spiffeid.TrustDomain]*relationship) []spiffeid.TrustDomain {
@@ -764,8 +794,8 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 			Id:            id,
 			SpiffeId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(id).Path()},
 			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(parent).Path()},
-			FederatesWith: federatesWith,
-			Downstream:    s.downstream[id],
+			FederatesWith: federatesWith, Hint: s.origins[id].hint,
+			Downstream: s.downstream[id],
 		}
 		for _, selector := range selectors {
 			kind, value, _ := strings.Cut(selector, ":")
@@ -786,9 +816,10 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 
 // staticEntry is a ClusterStaticEntry of which the controller manager makes an entry.
 type staticEntry struct {
-	Kind string
-	Spec struct {
-		SPIFFEID, ParentID       string
+	Kind     string
+	Metadata struct{ Labels map[string]string }
+	Spec     struct {
+		SPIFFEID, ParentID, Hint string
 		Selectors, FederatesWith []string
 	}
 	Status struct{ Rendered bool }

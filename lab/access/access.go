@@ -146,3 +146,17 @@ type Terminals interface {
 	// Logs copies the log of a container.
 	Logs(ctx context.Context, namespace, pod, container string, o LogOptions, out io.Writer) error
 }
+
+// Host reaches into the programs of one machine outside Kubernetes, each in a container
+// of its own. A program that does not run is an error that says so.
+type Host interface {
+	// Exec runs a program in the container of another and returns its standard output.
+	Exec(ctx context.Context, program string, argv ...string) ([]byte, error)
+	// Dial connects to a port of a program that is published on this machine.
+	Dial(ctx context.Context, program string, port int) (net.Conn, error)
+	// Run is Exec with streams. The error is an *EndedError when the program ends with
+	// another code than 0.
+	Run(ctx context.Context, program string, s Streams, argv ...string) error
+	// Logs copies the log of a program, also of one that has ended.
+	Logs(ctx context.Context, program string, o LogOptions, out io.Writer) error
+}

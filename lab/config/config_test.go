@@ -125,6 +125,51 @@ func TestEnterprise(t *testing.T) {
 	checkRoundTrip(t, f)
 }
 
+// TestHosts: where servers and agents are, and how a truster without a controller manager
+// comes to have its relationships.
+func TestHosts(t *testing.T) {
+	files := corpus(t, "good")
+	places := func(name string) (got []string) {
+		top, err := format.Load(files[name], "lab.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range top.Hosts {
+			got = append(got, fmt.Sprint(h.Name, " ", h.Index))
+		}
+		for _, td := range top.TrustDomains {
+			got = append(got, fmt.Sprintf("%s %s%s %v", td.Name, td.Cluster, td.Host, td.Members))
+		}
+		for _, r := range top.Relationships {
+			got = append(got, fmt.Sprint(r.ID(), " ", r.Mode, " ", r.Profile))
+		}
+		for _, w := range top.Workloads {
+			if w.Host != "" {
+				got = append(got, fmt.Sprint(w.Name, " ", w.Host, " ", w.Slot, " ", w.Calls))
+			}
+		}
+		return got
+	}
+	for name, want := range map[string][]string{
+		"hosts": {
+			"onprem 1", "partner 2", "partner-branch 3",
+			"company.com market [{ onprem 0 false}]", "partner.example.com partner [{ partner-branch 0 false}]",
+			"company.com->partner.example.com crd https_spiffe", "partner.example.com->company.com api https_web",
+			"partner-quotes partner 0 []", "partner-broker partner 1 [stock-quotes]", "onprem-broker onprem 0 [partner-quotes]",
+		},
+		"hosts-modes": {
+			"one 1", "two 2",
+			"company.com market []", "one.example.com one []", "two.example.com two []",
+			"company.com->one.example.com crd https_spiffe", "one.example.com->company.com api https_spiffe", "company.com->two.example.com crd https_spiffe",
+			"two.example.com->company.com static https_spiffe", "one.example.com->two.example.com manual https_spiffe",
+		},
+	} {
+		if got := places(name); !slices.Equal(got, want) {
+			t.Errorf("%s: got\n%q, want\n%q", name, got, want)
+		}
+	}
+}
+
 // TestKeyTypes: a type that holds without a word is not written down, so that a lab that
 // asks for no other is what it always was.
 func TestKeyTypes(t *testing.T) {
@@ -141,6 +186,15 @@ func TestKeyTypes(t *testing.T) {
 	}; !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
+}
+
+// modes are those that a relationship may have: without a controller manager there is no
+// resource for one.
+func modes(r *topology.Trust) []topology.Mode {
+	if r.Truster.Server().Place.Host != nil {
+		return []topology.Mode{"api", "static", "manual"}
+	}
+	return []topology.Mode{"crd", "static", "manual"}
 }
 
 // checkInvariants states what a topology promises: whatever one part names,
@@ -162,11 +216,19 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 	for _, c := range g.Clusters {
 		once("cluster", c.Name)
 		once("pods", c.PodSubnet)
+		once("pool", c.Pool)
 		if len(c.Members) == 0 {
 			tb.Errorf("cluster %s has no trust domain", c.Name)
 		}
 		if node := top.Name + "-" + c.Name + "-control-plane"; len(node) > 63 {
 			tb.Errorf("node name %s has %d characters", node, len(node))
+		}
+	}
+	for _, h := range g.Hosts {
+		once("cluster", h.Name) // they have their names from one list
+		once("pool", h.Pool)
+		if h.Member == nil {
+			tb.Errorf("host %s has no trust domain", h.Name)
 		}
 	}
 	for _, td := range g.Domains {
@@ -197,7 +259,7 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 		if r.Truster == r.Trusted {
 			tb.Errorf("relationship %s is one of a trust domain with itself", r.ID())
 		}
-		if r.Profile != r.Trusted.BundleEndpoint.Profile || !slices.Contains([]topology.Mode{"crd", "static", "manual"}, r.Mode) {
+		if r.Profile != r.Trusted.BundleEndpoint.Profile || !slices.Contains(modes(r), r.Mode) {
 			tb.Errorf("relationship %s: mode %q, profile %q, and the endpoint has %q", r.ID(), r.Mode, r.Profile, r.Trusted.BundleEndpoint.Profile)
 		}
 	}

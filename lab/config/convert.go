@@ -20,6 +20,9 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 	for i, c := range l.Spec.Clusters {
 		t.Clusters = append(t.Clusters, topology.NewCluster(c.Name, i))
 	}
+	for i, h := range l.Spec.Hosts {
+		t.Hosts = append(t.Hosts, topology.HostSpec{Name: h.Name, Index: len(t.Clusters) + i})
+	}
 	for _, name := range l.Spec.trustDomainNames() {
 		td, err := l.trustDomain(name)
 		if err != nil {
@@ -40,7 +43,7 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 			Truster: truster,
 			Trusted: trusted,
 			Profile: topology.EndpointProfile(l.Spec.endpointProfile(r.trusted)),
-			Mode:    topology.Mode(l.Spec.Federation[r.entry].Mode),
+			Mode:    l.Spec.mode(r),
 		})
 	}
 	for _, w := range l.Spec.Workloads {
@@ -53,7 +56,16 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 	return t.WithCheckers().Placed(topology.Topology{}), nil
 }
 
-// trustDomain returns a trust domain that clusters name.
+// mode returns how the truster of a relationship comes to have it.
+func (s Spec) mode(r relationship) topology.Mode {
+	mode := topology.Mode(s.Federation[r.entry].Mode)
+	if mode == topology.CRD && s.servedOnHost(r.truster) {
+		return topology.API
+	}
+	return mode
+}
+
+// trustDomain returns a trust domain that clusters or hosts name.
 func (l Lab) trustDomain(of string) (topology.TrustDomainSpec, error) {
 	name, err := spiffeid.TrustDomainFromString(of)
 	if err != nil {
@@ -63,12 +75,23 @@ func (l Lab) trustDomain(of string) (topology.TrustDomainSpec, error) {
 	if i < 0 {
 		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s has no settings", of)
 	}
-	td, clusters := l.Spec.TrustDomains[i], l.Spec.clustersOf(of)
-	spec := topology.TrustDomainSpec{Name: name, Cluster: cmp.Or(td.ServerCluster, clusters[0]), Settings: td.settings()}
+	td, clusters, hosts := l.Spec.TrustDomains[i], l.Spec.clustersOf(of), l.Spec.hostsOf(of)
+	spec := topology.TrustDomainSpec{Name: name, Settings: td.settings()}
+	switch {
+	case len(clusters) > 0:
+		spec.Cluster = cmp.Or(td.ServerCluster, clusters[0])
+	case len(hosts) > 0:
+		spec.Host, hosts = hosts[0], hosts[1:]
+	default:
+		return topology.TrustDomainSpec{}, fmt.Errorf("trust domain %s is nowhere", of)
+	}
 	for _, cluster := range clusters {
 		if cluster != spec.Cluster {
 			spec.Members = append(spec.Members, topology.MemberSpec{Cluster: cluster, Nested: slices.Contains(td.NestedServers, cluster)})
 		}
+	}
+	for _, host := range hosts {
+		spec.Members = append(spec.Members, topology.MemberSpec{Host: host})
 	}
 	return spec, nil
 }
@@ -132,7 +155,7 @@ func (a apps) workload(w Workload) (topology.WorkloadSpec, error) {
 	if !ok {
 		return topology.WorkloadSpec{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
 	}
-	out := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Calls: w.Calls}
+	out := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Host: w.Host, Calls: w.Calls}
 	if w.TrustDomain != "" {
 		td, err := spiffeid.TrustDomainFromString(w.TrustDomain)
 		if err != nil {

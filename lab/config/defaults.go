@@ -76,17 +76,40 @@ func completeFederation(s Spec) []Federation {
 	return s.Federation
 }
 
-// trustDomainNames returns the trust domains of the clusters, in their order.
+// trustDomainNames returns the trust domains of the clusters, in their order, and then
+// those of hosts alone.
 func (s Spec) trustDomainNames() []string {
 	var names []string
+	add := func(td string) {
+		if td != "" && !slices.Contains(names, td) {
+			names = append(names, td)
+		}
+	}
 	for _, c := range s.Clusters {
 		for _, td := range c.domains() {
-			if td != "" && !slices.Contains(names, td) {
-				names = append(names, td)
-			}
+			add(td)
+		}
+	}
+	for _, h := range s.Hosts {
+		add(h.TrustDomain)
+	}
+	return names
+}
+
+// hostsOf returns the hosts that name a trust domain, in their order.
+func (s Spec) hostsOf(trustDomain string) []string {
+	var names []string
+	for _, h := range s.Hosts {
+		if h.TrustDomain == trustDomain {
+			names = append(names, h.Name)
 		}
 	}
 	return names
+}
+
+// servedOnHost reports whether the server of a trust domain is on a host.
+func (s Spec) servedOnHost(trustDomain string) bool {
+	return len(s.clustersOf(trustDomain)) == 0 && len(s.hostsOf(trustDomain)) > 0
 }
 
 // clustersOf returns the clusters that name a trust domain, in their order.
@@ -196,8 +219,15 @@ func (a apps) defaultCalls(s Spec, w Workload, trust trust) Names {
 }
 
 // homes returns the trust domains that a workload may belong to: those of its
-// cluster. There are none when that is not known.
+// cluster or host. There are none when that is not known.
 func (s Spec) homes(w Workload) []string {
+	if w.Host != "" {
+		i := slices.IndexFunc(s.Hosts, func(h Host) bool { return h.Name == w.Host })
+		if i < 0 {
+			return nil
+		}
+		return []string{s.Hosts[i].TrustDomain}
+	}
 	i := slices.IndexFunc(s.Clusters, func(c Cluster) bool { return c.Name == w.Cluster })
 	if i < 0 {
 		return nil

@@ -113,8 +113,10 @@ func specObject(a apps) *object {
 	return &object{says: "What the lab is made of.", fields: []field{
 		{name: "clusters", value: list(nested(clusterObject()), 1, topology.MaxClusters), required: true,
 			says: "The Kubernetes clusters, each a kind cluster."},
+		{name: "hosts", value: list(nested(hostObject()), 0, topology.MaxClusters-1),
+			says: "Machines outside Kubernetes, each a group of containers on the lab's network."},
 		{name: "trustDomains", value: list(nested(trustDomainObject()), 0, maxTrustDomains),
-			derived: "one for each that a cluster names, of defaults", says: "Settings of the trust domains that the clusters name."},
+			derived: "one for each that a cluster or a host names, of defaults", says: "Settings of the trust domains that clusters and hosts name."},
 		{name: "federation", value: list(nested(federationObject()), 0, maxTrustDomains*maxTrusted), says: "Who trusts whom."},
 		{name: "workloads", value: list(nested(workloadObject(a)), 0, maxWorkloads), says: "The demo programs and where they run."},
 	}}
@@ -136,7 +138,7 @@ func clusterObject() *object {
 			{name: "trustDomains", value: list(trustDomain(), 1, topology.MaxServers),
 				says: "Trust domains that share the cluster. Each has its SPIRE server, or its agents alone, in a namespace of its own: the first in `spire-system`, the second in `spire-system-2`, and so on. Those come first whose server runs in this cluster. Its workloads run in namespaces of their own, too."},
 		},
-		choice: [][]string{{"trustDomain"}, {"trustDomains"}},
+		choices: []choice{{{"trustDomain"}, {"trustDomains"}}},
 		elsewhere: map[string]string{
 			"serverCluster": inTrustDomain, "nestedServers": inTrustDomain,
 			"nested": nestedServers + ", in the entry of the trust domain in trustDomains",
@@ -149,6 +151,18 @@ const (
 	nestedServers = "write nestedServers, with the names of clusters"
 )
 
+func hostObject() *object {
+	return &object{
+		says: "One machine outside Kubernetes.",
+		fields: []field{
+			{name: "name", value: label(maxName, "partner"), required: true, says: "A place or a role, unique among the clusters and hosts of the lab."},
+			{name: "trustDomain", value: trustDomain(), required: true,
+				says: "The trust domain that its workloads belong to. Its SPIRE server runs in a cluster where one names it, or else on the first host that names it. The host's agent attests to that server, with a join token."},
+		},
+		unsupported: map[string]string{"trustDomains": "write trustDomain: a host has one"},
+	}
+}
+
 func trustDomainObject() *object {
 	const (
 		server = "write serverCluster, with the name of a cluster"
@@ -158,7 +172,7 @@ func trustDomainObject() *object {
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
 		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
 	}, fields: []field{
-		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster names."},
+		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster or a host names."},
 		{name: "serverCluster", value: label(maxName, "market"), derived: "the first cluster that names it",
 			says: "Where several clusters name the trust domain: the one in which its SPIRE server runs. It cannot be changed once the lab is up."},
 		{name: "bundlePlugin", value: bundlePlugin(), derived: "`" + defaultBundlePlugin + "` where several clusters name it",
@@ -293,26 +307,27 @@ func federationObject() *object {
 			{name: "to", value: trustDomain(), says: "The trust domain that is trusted."},
 			{name: "shape", value: oneOf("shape", nil, mesh, hub, chain, pairs),
 				says: "Several trust domains at once, in the order of `of`. `mesh`: each and each other. `hub`: the first and each other. `chain`: each and the next. `pairs`: the first and the second, the third and the fourth, and so on."},
-			{name: "of", value: list(trustDomain(), 2, maxTrustDomains), derived: "all trust domains, in the order of the clusters",
+			{name: "of", value: list(trustDomain(), 2, maxTrustDomains), derived: "all trust domains, in the order of the clusters, then of the hosts",
 				says: "The trust domains of the shape."},
 			{name: "mode", value: oneOf("mode", nil, defaultMode, string(topology.Static), string(topology.Manual)), fallback: defaultMode,
-				says: "How the truster's server comes to know the bundle. `crd`: by a ClusterFederatedTrustDomain, while it runs. `static`: by `federates_with` in its configuration, which it reads when it starts. `manual`: by hand, without a relationship; only the next `fedlab up` refreshes such a bundle."},
+				says: "How the truster's server comes to know the bundle. `crd`: by a ClusterFederatedTrustDomain, while it runs. A truster whose server is on a host has none: there it is by SPIRE's API. `static`: by `federates_with` in its configuration, which it reads when it starts. `manual`: by hand, without a relationship; only the next `fedlab up` refreshes such a bundle."},
 			{name: "profile", value: profile(), derived: "that of the trusted side's endpoint, for each direction",
 				says: "The profile of the bundle endpoint that is fetched from. It says again what `bundleEndpoint` of the trusted side says."},
 			{name: "endpointSpiffeId", value: spiffeID(), derived: "`spiffe://<to>/spire/server`, if the endpoint is https_spiffe",
 				says: "The SPIFFE ID that the endpoint has to present. It is for `from` and `to`, and for an `https_spiffe` endpoint."},
 		},
-		choice: [][]string{{"between"}, {"from", "to"}, {"shape"}},
+		choices: []choice{{{"between"}, {"from", "to"}, {"shape"}}},
 	}
 }
 
 func workloadObject(a apps) *object {
 	return &object{
-		says: "One program in one cluster: one that fedlab brings along (`app`), or one of your own, which a Helm chart (`chart`) or plain manifests (`manifests`) run. Paths are relative to the lab file.",
+		says: "One program in one cluster, or on one host: one that fedlab brings along (`app`), or one of your own, which a Helm chart (`chart`) or plain manifests (`manifests`) run. Paths are relative to the lab file.",
 		fields: []field{
 			{name: "name", value: label(maxWorkloadName, "payments"), derived: "the app's name", says: "Unique in the lab."},
 			{name: "app", value: oneOf("app", nil, a.names()...), says: "Which program of fedlab it is."},
-			{name: "cluster", value: label(maxName, "market"), required: true, says: "The cluster that it runs in."},
+			{name: "cluster", value: label(maxName, "market"), says: "The cluster that it runs in."},
+			{name: "host", value: label(maxName, "partner"), says: "The host that it runs on."},
 			{name: "trustDomain", value: trustDomain(), derived: "that of its cluster", says: "The trust domain that it belongs to, where its cluster has several."},
 			{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
 			{name: "calls", value: list(label(maxWorkloadName, "payments"), 0, maxWorkloads),
@@ -326,7 +341,7 @@ func workloadObject(a apps) *object {
 			{name: "port", value: numberTo(65535), says: "The port at which peers call your program: that of its one Service of type LoadBalancer, which gets the workload's address. `up` then also looks whether it presents its X509-SVID there."},
 			{name: "check", value: nested(checkObject()), says: "A request that your program answers with a status from 200 to 299 when it is well. `up` waits for it, and `status` looks at it."},
 		},
-		choice: [][]string{{"app"}, {"chart"}, {"manifests"}},
+		choices: []choice{{{"cluster"}, {"host"}}, {{"app"}, {"chart"}, {"manifests"}}},
 	}
 }
 
@@ -346,7 +361,7 @@ func imageObject() *object {
 			{name: "archive", value: filePath("payments.tar"), says: "A file as `docker save` writes it, or an OCI layout in a tar."},
 			{name: "docker", value: imageName(), says: "An image of the local Docker engine."},
 		},
-		choice: [][]string{{"go"}, {"archive"}, {"docker"}},
+		choices: []choice{{{"go"}, {"archive"}, {"docker"}}},
 	}
 }
 

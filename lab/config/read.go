@@ -116,8 +116,8 @@ func (r *reader) mapping(n *yaml.Node, v value, path string) {
 			r.missing(n, f, path)
 		}
 	}
-	if o.choice != nil {
-		r.choice(n, o, path, absent)
+	for _, c := range o.choices {
+		r.choice(n, o, c, path, absent)
 	}
 }
 
@@ -133,12 +133,12 @@ func absent(n *yaml.Node, o *object) []string {
 	})
 }
 
-// choice reports when not exactly one of the object's sets of fields is there.
-func (r *reader) choice(n *yaml.Node, o *object, path string, absent []string) {
+// choice reports when not exactly one of the choice's sets of fields is there.
+func (r *reader) choice(n *yaml.Node, o *object, of choice, path string, absent []string) {
 	present := func(name string) bool { return !slices.Contains(absent, name) }
 	var sets, there []string
 	var begun [][]string
-	for _, set := range o.choice {
+	for _, set := range of {
 		words := strings.Join(set, " and ")
 		sets = append(sets, words)
 		if slices.ContainsFunc(set, present) {

@@ -57,9 +57,9 @@ func referObject(b *bytes.Buffer, path string, o *object) {
 		heading = "`" + path + "`"
 	}
 	fmt.Fprintf(b, "\n## %s\n\n%s", heading, o.says)
-	if o.choice != nil {
+	for _, c := range o.choices {
 		var sets []string
-		for _, set := range o.choice {
+		for _, set := range c {
 			sets = append(sets, "`"+strings.Join(set, "` and `")+"`")
 		}
 		fmt.Fprintf(b, " Write either %s.", strings.Join(sets, ", or "))

@@ -23,6 +23,8 @@ func (a apps) rules() []rule {
 	return []rule{
 		{"Each cluster has a name of its own.", (*checker).clusterNames},
 		{"kind calls a cluster's node `<lab>-<cluster>-control-plane`; that name has at most 63 characters, as host names have.", (*checker).nodeNames},
+		{"Each host has a name of its own, which is that of no cluster.", (*checker).hosts},
+		{"A lab has at most " + strconv.Itoa(topology.MaxClusters) + " clusters and hosts together.", (*checker).placeCount},
 		{"A cluster names each of its trust domains once.", (*checker).namedOnce},
 		{"At most " + strconv.Itoa(topology.MaxMembers) + " clusters name one trust domain: next to its SPIRE server runs a controller manager for each of them.", (*checker).memberCount},
 		{"`serverCluster` is a cluster that names the trust domain.", (*checker).serverClusters},
@@ -30,7 +32,8 @@ func (a apps) rules() []rule {
 		{"`bundlePlugin` is there only where several clusters name the trust domain.", (*checker).bundlePlugins},
 		{"Each of `nestedServers` is a cluster that names the trust domain, once, and not the one where the server is that they are nested below.", (*checker).nestedServers},
 		{"`serverReplicas` is above 1 only without `nestedServers`.", (*checker).replicasOrNested},
-		{"Each entry of `trustDomains` is for another trust domain, and a cluster names that trust domain.", (*checker).settings},
+		{"A trust domain that no cluster names, and a host does, has its SPIRE server on that host: with `sqlite`, an `https_spiffe` endpoint, one server, no `upstreamAuthority`, and without `serverCluster`, `nestedServers` and `bundlePlugin`.", (*checker).hostServers},
+		{"Each entry of `trustDomains` is for another trust domain, and a cluster or a host names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
 		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, except those of " + a.lives() + ".", (*checker).appLives},
 		{"The trust domain of a workload of " + a.listed(hasName) + " is a host name, without `_` and with at most 63 characters between two dots: it is part of the app's DNS names, and SPIRE refuses an entry with one that is none.", (*checker).hostNames},
@@ -38,7 +41,7 @@ func (a apps) rules() []rule {
 		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
 		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
 		{"`fileSyncInterval` is shorter than a third of `servingCert.ttl`: the certificate is renewed when a third of its life remains, and the SPIRE server has to read the new one before the old one ends.", (*checker).servingCertLife},
-		{"A relationship is between two different trust domains, and a cluster names each of them.", (*checker).relationshipEnds},
+		{"A relationship is between two different trust domains, and a cluster or a host names each of them.", (*checker).relationshipEnds},
 		{"A shape is of at least two trust domains, each named once, and `pairs` of an even number. `of` is there with `shape` only.", (*checker).shapes},
 		{"Each direction of trust is written once, be it with `between` or with `from` and `to`. Of entries with a `shape`, no two cover the same direction; an entry with `between`, or with `from` and `to`, takes a direction out of a shape, to give it a mode of its own.", (*checker).relationshipOnce},
 		{"`profile` of a relationship, if written, is the profile of the trusted side's `bundleEndpoint`, in each direction that the entry stands for.", (*checker).relationshipProfile},
@@ -46,13 +49,15 @@ func (a apps) rules() []rule {
 		{"A trust domain trusts at most 50 others.", (*checker).trustedCount},
 		{"Each workload has a name of its own.", (*checker).workloadNames},
 		{"No workload is called `probe-<trust domain>` after a trust domain of the file: so scenarios call the probe that they run for it. The workloads of " + a.listed(a.behindPaths) + " are not called as a path that an app which calls them answers itself: `" + strings.Join(a.paths(), "`, `") + "`.", (*checker).reservedNames},
-		{"A workload runs in a cluster of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads. It belongs to the trust domain of that cluster; where there are several, it names one of them.", (*checker).workloadPlace},
-		{"An app runs once for each trust domain of a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadOnce},
+		{"A workload without `host` runs in a cluster of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads. It belongs to the trust domain of that cluster; where there are several, it names one of them.", (*checker).workloadPlace},
+		{"A workload with `host` runs on a host of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads, and belongs to the trust domain of that host.", (*checker).workloadHost},
+		{"On a host run apps that have no database and whose SPIFFE ID does not come from labels of pods: " + a.listed(fitsHost) + ". They are not exposed.", (*checker).hostApps},
+		{"An app runs once on a host, and once for each trust domain of a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadOnce},
 		{"A program of your own has a `name`, which is that of no app, and an `identity`, in a namespace that fedlab, Kubernetes and the apps do not use. `values` is there with `chart` only; `images`, `identity`, `port` and `check` only with `chart` or `manifests`.", (*checker).ownPrograms},
 		{"In one trust domain of a cluster no two programs of your own have the same namespace and service account: the pods of both would get both identities.", (*checker).ownAccounts},
 		{"`identity.ttl` is at most a sixth of `ca.ttl` of the workload's trust domain.", (*checker).ownLives},
 		{"`identity.path` comes to the path of a SPIFFE ID. A template knows `.TrustDomain`, `.PodMeta.Namespace` and `.PodSpec.ServiceAccountName`.", (*checker).ownPaths},
-		{"`check` has a port, its own or that of the workload. `check.as` is a trust domain of the lab that trusts the workload's own, and needs `port`.", (*checker).ownChecks},
+		{"`check` has a port, its own or that of the workload. `check.as` is a trust domain of the lab that trusts the workload's own and whose SPIRE server is in a cluster, and needs `port`.", (*checker).ownChecks},
 		{"`identity.federatesWith` names trust domains that the workload's own trusts.", (*checker).ownFederates},
 		{"Within one trust domain no two workloads have the same SPIFFE ID. In two trust domains the same path makes two IDs.", (*checker).spiffeIDs},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
@@ -162,9 +167,12 @@ func (c *checker) homes() []home {
 }
 
 func (c *checker) trustDomains() names {
-	n := names{partial: c.bad["spec.clusters"]}
+	n := names{partial: c.bad["spec.clusters"] || c.bad["spec.hosts"]}
 	for _, h := range c.homes() {
 		n.add(h.trustDomain, c.bad[h.path])
+	}
+	for i, h := range c.lab.Spec.Hosts {
+		n.add(h.TrustDomain, c.bad[hostPath(i, "trustDomain")])
 	}
 	for _, cluster := range c.lab.Spec.Clusters {
 		n.partial = n.partial || len(cluster.domains()) == 0
@@ -176,6 +184,10 @@ func (c *checker) trustDomains() names {
 
 func clusterPath(i int, field string) string {
 	return fmt.Sprintf("spec.clusters[%d].%s", i, field)
+}
+
+func hostPath(i int, field string) string {
+	return fmt.Sprintf("spec.hosts[%d].%s", i, field)
 }
 
 func settingsPath(i int, field string) string {

@@ -126,6 +126,8 @@ func (c *checker) ownChecks() {
 			continue
 		}
 		switch {
+		case c.lab.Spec.servedOnHost(as) && c.sound("spec.clusters"):
+			c.report(workloadPath(i, "check.as"), "the SPIRE server of "+as+" is on a host, and who asks runs next to it in a cluster", "name a trust domain whose server is in a cluster, or remove as")
 		case w.Port == 0:
 			c.report(workloadPath(i, "check.as"), "the program has no port, so that "+as+" cannot call it", "add port to the workload, or remove as")
 		case home != "" && as != home && c.trustRead() && !c.trust[direction{as, home}]:

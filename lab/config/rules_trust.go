@@ -70,6 +70,9 @@ func (c *checker) serverClusters() {
 
 func (c *checker) serverReplicas() {
 	for i, td := range c.lab.Spec.TrustDomains {
+		if c.lab.Spec.servedOnHost(td.Name) {
+			continue // it has one server
+		}
 		if path := settingsPath(i, "serverReplicas"); td.ServerReplicas > 1 && !c.bad[path] && !c.bad[settingsPath(i, "datastore")] && td.Datastore != string(topology.Postgres) {
 			c.report(path, "several servers cannot share a datastore of type "+quote(td.Datastore), "write datastore: postgres, or leave serverReplicas out")
 		}
@@ -87,6 +90,9 @@ func (c *checker) bundlePlugins() {
 func (c *checker) nestedServers() {
 	known := c.clusterNameList()
 	for i, td := range c.lab.Spec.TrustDomains {
+		if c.lab.Spec.servedOnHost(td.Name) {
+			continue // it has none
+		}
 		clusters := c.lab.Spec.clustersOf(td.Name)
 		below := slices.DeleteFunc(slices.Clone(clusters), func(name string) bool { return name == td.ServerCluster })
 		for j, nested := range td.NestedServers {

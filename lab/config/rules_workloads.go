@@ -43,9 +43,14 @@ func (c *checker) reservedNames() {
 func (c *checker) workloadPlace() {
 	known, in := c.clusterNameList(), map[string]int{}
 	for i, w := range c.lab.Spec.Workloads {
+		if w.Host != "" {
+			continue // see workloadHost
+		}
 		in[w.Cluster]++
 		homes := c.lab.Spec.homes(w)
 		switch {
+		case slices.Contains(c.hostNameList().right, w.Cluster) && !slices.Contains(known.right, w.Cluster):
+			c.report(workloadPath(i, "cluster"), quote(w.Cluster)+" is a host", "write host: "+w.Cluster)
 		case known.lack(w.Cluster):
 			c.report(workloadPath(i, "cluster"), "no cluster is called "+quote(w.Cluster), choose(w.Cluster, known.right))
 		case in[w.Cluster] == topology.MaxWorkloads+1:
@@ -59,12 +64,15 @@ func (c *checker) workloadPlace() {
 }
 
 func (c *checker) workloadOnce() {
-	type place struct{ app, cluster, home string }
+	type place struct{ app, cluster, host, home string }
 	seen := map[place]bool{}
 	for i, w := range c.lab.Spec.Workloads {
-		at := place{w.App, w.Cluster, c.lab.Spec.home(w)}
+		at := place{w.App, w.Cluster, w.Host, c.lab.Spec.home(w)}
 		switch {
-		case at.app == "" || at.cluster == "" || at.home == "" && len(c.lab.Spec.homes(w)) > 1:
+		case at.app == "" || at.cluster+at.host == "" || at.home == "" && len(c.lab.Spec.homes(w)) > 1:
+		case seen[at] && at.host != "":
+			c.report(workloadPath(i, "app"), fmt.Sprintf("host %s runs app %s already", quote(w.Host), quote(w.App)),
+				"run it elsewhere: two would have the same SPIFFE ID")
 		case seen[at]:
 			c.report(workloadPath(i, "app"), fmt.Sprintf("cluster %s runs app %s already", quote(w.Cluster), quote(w.App)),
 				"run it in another cluster, or for another trust domain: two would have the same SPIFFE ID")
@@ -168,7 +176,7 @@ func (c *checker) spiffeIDs() {
 		if !known || err != nil {
 			continue // reported where the app, the cluster or its trust domain stands
 		}
-		id, err := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster}.SPIFFEID(td, app.Namespace)
+		id, err := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Host: w.Host}.SPIFFEID(td, app.Namespace)
 		if err != nil {
 			continue // a cluster's name can be part of it, and is reported there
 		}
@@ -298,7 +306,9 @@ func (c *checker) workloadsRead() bool {
 
 // trustRead reports whether nothing is wrong with what says who trusts whom: what
 // is missing there may be what is misspelt.
-func (c *checker) trustRead() bool { return c.sound("spec.federation") && c.sound("spec.clusters") }
+func (c *checker) trustRead() bool {
+	return c.sound("spec.federation") && c.sound("spec.clusters") && c.sound("spec.hosts")
+}
 
 func (c *checker) calledTrust() {
 	if !c.trustRead() {

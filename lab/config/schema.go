@@ -45,12 +45,23 @@ func (o *object) jsonSchema() *jsonschema.Schema {
 			s.Required = append(s.Required, f.name)
 		}
 	}
-	for i, set := range o.choice {
-		var others []*jsonschema.Schema
-		for _, name := range slices.Concat(slices.Delete(slices.Clone(o.choice), i, i+1)...) {
-			others = append(others, &jsonschema.Schema{Required: []string{name}})
-		}
-		s.OneOf = append(s.OneOf, &jsonschema.Schema{Required: set, Not: &jsonschema.Schema{AnyOf: others}})
+	for _, c := range o.choices {
+		s.AllOf = append(s.AllOf, &jsonschema.Schema{OneOf: c.jsonSchemas()})
+	}
+	if len(s.AllOf) == 1 {
+		s.OneOf, s.AllOf = s.AllOf[0].OneOf, nil
 	}
 	return s
+}
+
+// jsonSchemas returns one for each set.
+func (c choice) jsonSchemas() (sets []*jsonschema.Schema) {
+	for i, set := range c {
+		var others []*jsonschema.Schema
+		for _, name := range slices.Concat(slices.Delete(slices.Clone(c), i, i+1)...) {
+			others = append(others, &jsonschema.Schema{Required: []string{name}})
+		}
+		sets = append(sets, &jsonschema.Schema{Required: set, Not: &jsonschema.Schema{AnyOf: others}})
+	}
+	return sets
 }

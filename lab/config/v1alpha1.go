@@ -28,6 +28,7 @@ type Metadata struct {
 // Spec is what the lab is made of.
 type Spec struct {
 	Clusters     []Cluster     `json:"clusters" yaml:"clusters"`
+	Hosts        []Host        `json:"hosts,omitempty" yaml:"hosts,omitempty"`
 	TrustDomains []TrustDomain `json:"trustDomains,omitempty" yaml:"trustDomains,omitempty"`
 	Federation   []Federation  `json:"federation,omitempty" yaml:"federation,omitempty"`
 	Workloads    []Workload    `json:"workloads,omitempty" yaml:"workloads,omitempty"`
@@ -46,6 +47,12 @@ func (c Cluster) domains() []string {
 		return []string{c.TrustDomain}
 	}
 	return c.TrustDomains
+}
+
+// Host is one machine outside Kubernetes.
+type Host struct {
+	Name        string `json:"name" yaml:"name"`
+	TrustDomain string `json:"trustDomain" yaml:"trustDomain"`
 }
 
 // TrustDomain is the settings of one SPIRE server.
@@ -119,12 +126,13 @@ type Federation struct {
 	EndpointSPIFFEID string   `json:"endpointSpiffeId,omitempty" yaml:"endpointSpiffeId,omitempty"`
 }
 
-// Workload is one program in one cluster: an app that fedlab brings along, or a
+// Workload is one program in one cluster, or on one host: an app that fedlab brings along, or a
 // program of one's own, which a chart or manifests run.
 type Workload struct {
 	Name        string         `json:"name,omitempty" yaml:"name,omitempty"`
 	App         string         `json:"app,omitempty" yaml:"app,omitempty"`
-	Cluster     string         `json:"cluster" yaml:"cluster"`
+	Cluster     string         `json:"cluster,omitempty" yaml:"cluster,omitempty"`
+	Host        string         `json:"host,omitempty" yaml:"host,omitempty"`
 	TrustDomain string         `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
 	Expose      string         `json:"expose,omitempty" yaml:"expose,omitempty"`
 	Calls       Names          `json:"calls,omitzero" yaml:"calls,flow,omitempty"`

@@ -39,12 +39,15 @@ type value struct {
 	free bool
 }
 
+// choice is sets of fields of which exactly one has to be there.
+type choice [][]string
+
 // object is a mapping with fields of its own.
 type object struct {
 	says   string
 	fields []field
-	// choice lists sets of fields of which exactly one has to be there.
-	choice [][]string
+	// choices are lists of sets of fields; exactly one set of each has to be there.
+	choices []choice
 	// unsupported names fields that one may well look for here, with what to do
 	// instead.
 	unsupported map[string]string

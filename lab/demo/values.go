@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -159,6 +160,28 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 	return nil, fmt.Errorf("no values are known for app %q", w.App.Name)
 }
 
+// OnHost implements lab.Programs: the variables are those that the chart of the app gives
+// its container.
+func (c Catalogue) OnHost(w *topology.Workload) (env map[string]string, health int, err error) {
+	values, err := c.Values(w, "")
+	if err != nil {
+		return nil, 0, err
+	}
+	env = map[string]string{"SPIFFE_ENDPOINT_SOCKET": "unix://" + spire.HostSocketDir + "/spire-agent.sock"}
+	switch v := values.(type) {
+	case quotesValues:
+		env["QUOTES_ALLOW_CLIENTS"] = strings.Join(v.AllowedClients, ",")
+		return env, 8091, nil
+	case brokerValues:
+		env["BROKER_QUOTES_ADDRESS"], env["BROKER_QUOTES_ID"] = v.Quotes.Address, v.Quotes.ID
+		return env, w.App.Port, nil
+	case probeValues:
+		env["ALLOWED_CLIENT_TRUST_DOMAINS"] = strings.Join(v.AllowedTrustDomains, ",")
+		return env, 8081, nil
+	}
+	return nil, 0, fmt.Errorf("app %q runs in a cluster alone", w.App.Name)
+}
+
 // valuesOf makes the parts of a workload's values.
 type valuesOf struct{ *topology.Workload }
 
@@ -170,7 +193,7 @@ func (v valuesOf) service() serviceValue {
 
 func (v valuesOf) page() servicePort {
 	page := servicePort{Port: v.App.Port}
-	if v.Expose.IsValid() {
+	if v.Expose.IsValid() { // only in a cluster
 		page.NodePort = v.Cluster().Ports()[v.Expose]
 	}
 	return page

@@ -170,7 +170,9 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	return c.failed(unlessGone(err), "remove container %.12s", id)
 }
 
-func (c *Client) removeVolume(ctx context.Context, name string) error {
+// RemoveVolume removes a volume, which no container may have any more; none is not an
+// error.
+func (c *Client) RemoveVolume(ctx context.Context, name string) error {
 	_, err := c.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
 	return c.failed(unlessGone(err), "remove volume %s", name)
 }

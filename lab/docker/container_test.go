@@ -240,6 +240,26 @@ func TestExec(t *testing.T) {
 	}
 }
 
+func TestLogs(t *testing.T) {
+	e := newEngine(t)
+	e.exec = func(_ io.Reader, stdout, stderr io.Writer) {
+		_, _ = io.WriteString(stdout, "starts\n")
+		_, _ = io.WriteString(stderr, "ends\n")
+	}
+	var out strings.Builder
+	c := connect(t, e)
+	if err := c.Logs(t.Context(), "1", time.Minute, true, &out); err != nil || out.String() != "starts\nends\n" {
+		t.Errorf("error %v, log %q", err, out.String())
+	}
+	if asked, ok := e.created.(string); !ok || !strings.Contains(asked, "follow=1") || !strings.Contains(asked, "since=") || !strings.Contains(asked, "stderr=1") {
+		t.Errorf("asked for %v", e.created)
+	}
+	e.failAt = len(e.calls) + 1
+	if err := c.Logs(t.Context(), "1", 0, false, &out); err == nil || !strings.HasPrefix(err.Error(), "read log of container 1: ") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestExecWithoutInput(t *testing.T) {
 	e := newEngine(t)
 	e.exec = func(_ io.Reader, stdout, _ io.Writer) { _, _ = io.WriteString(stdout, "v1.36.3\n") }

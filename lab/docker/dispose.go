@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/types/container"
@@ -97,11 +98,43 @@ func (c *Client) FinishDisposals(ctx context.Context, labels map[string]string) 
 
 func (c *Client) finish(ctx context.Context, note string, volumes []string) error {
 	for _, name := range append(volumes, note) {
-		if err := c.removeVolume(ctx, name); err != nil {
+		if err := c.RemoveVolume(ctx, name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Volume is a volume that somebody has named.
+type Volume struct {
+	Name   string
+	Labels map[string]string
+}
+
+// Volumes lists the volumes that somebody has named and that carry all of the labels, by
+// their names.
+func (c *Client) Volumes(ctx context.Context, labels map[string]string) ([]Volume, error) {
+	list, err := c.api.VolumeList(ctx, client.VolumeListOptions{Filters: filters(labels)})
+	if err != nil {
+		return nil, c.failed(err, "list volumes")
+	}
+	var all []Volume
+	for _, v := range list.Items {
+		if _, noted := v.Labels[labelLeft]; !noted && !anonymous(v.Name) {
+			all = append(all, Volume{v.Name, v.Labels})
+		}
+	}
+	slices.SortFunc(all, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// RemoveVolumes removes them. No container may have them any more.
+func (c *Client) RemoveVolumes(ctx context.Context, labels map[string]string) error {
+	all, err := c.Volumes(ctx, labels)
+	for _, v := range all {
+		err = errors.Join(err, c.RemoveVolume(ctx, v.Name))
+	}
+	return err
 }
 
 // Rejoin gives a stopped container the network that has a name now, where it was

@@ -114,3 +114,26 @@ func TestRejoin(t *testing.T) {
 		})
 	}
 }
+
+// TestRemoveVolumes: those that somebody has named, and no notes, which say what else
+// has to go.
+func TestRemoveVolumes(t *testing.T) {
+	e := newEngine(t)
+	e.volumes = []string{"quotes-partner-server", nameless, "fedlab-left-1", "quotes-partner-agent"}
+	e.volumeLabels = map[string]map[string]string{"fedlab-left-1": {labelLeft: nameless}}
+	c := connect(t, e)
+	if all, err := c.Volumes(t.Context(), ours); err != nil || len(all) != 2 || all[0].Name != "quotes-partner-agent" || all[1].Name != "quotes-partner-server" {
+		t.Errorf("volumes %v, error %v", all, err)
+	}
+	if err := c.RemoveVolumes(t.Context(), ours); err != nil || !slices.Equal(e.volumes, []string{nameless, "fedlab-left-1"}) {
+		t.Errorf("left: %v, error %v", e.volumes, err)
+	}
+	e.volumes = []string{"one", "two"}
+	for failAt := range 3 {
+		e.failAt = len(e.calls) + failAt + 1
+		if err := c.RemoveVolumes(t.Context(), ours); err == nil {
+			t.Errorf("call %d fails, and it ended well", failAt)
+		}
+		e.volumes = []string{"one", "two"}
+	}
+}

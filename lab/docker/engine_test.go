@@ -246,6 +246,10 @@ func (e *engine) handleContainers(handle register) {
 		e.created = req
 		answer(w, http.StatusCreated, container.ExecCreateResponse{ID: "exec"})
 	})
+	handle("GET /containers/{id}/logs", func(w http.ResponseWriter, r *http.Request) {
+		e.created = r.URL.Query().Encode()
+		e.exec(nil, frames(w, stdcopy.Stdout), frames(w, stdcopy.Stderr))
+	})
 	handle("POST /exec/{id}/start", e.runExec)
 	handle("GET /exec/{id}/json", func(w http.ResponseWriter, _ *http.Request) {
 		e.mu.Lock()

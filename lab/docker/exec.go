@@ -46,6 +46,25 @@ func (c *Client) Run(ctx context.Context, id string, argv []string, s Streams) e
 	return c.ended(ctx, c.run(ctx, id, argv, s), id, argv)
 }
 
+// Logs copies what a container, running or not, has written to its standard output and its
+// standard error, from the last since on; zero is from the beginning. To follow goes on
+// until the container or ctx ends, and both are no error.
+func (c *Client) Logs(ctx context.Context, id string, since time.Duration, follow bool, out io.Writer) (err error) {
+	o := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Follow: follow}
+	if since > 0 {
+		o.Since = since.String()
+	}
+	logs, err := c.api.ContainerLogs(ctx, id, o)
+	if err != nil {
+		return c.failed(err, "read log of container %.12s", id)
+	}
+	defer func() { err = errors.Join(err, logs.Close()) }()
+	if _, err = stdcopy.StdCopy(out, out, logs); err != nil && follow && ctx.Err() != nil {
+		return nil
+	}
+	return c.failed(err, "read log of container %.12s", id)
+}
+
 func (c *Client) ended(ctx context.Context, err error, id string, argv []string) error {
 	var exit *ExitError
 	switch {

@@ -46,18 +46,24 @@ func (s stock) save(ctx context.Context, w io.Writer) error {
 	if len(have.missing) > 0 {
 		return &MissingError{What: have.missing}
 	}
-	choices, err := s.choices(true)
+	choices, err := s.choices(All)
 	if err != nil {
 		return err
 	}
 	key := have.flavour.Key
 	saved := archive.NewWriter(s.Version, string(have.flavour.Source))
+	var added []string
 	for _, c := range choices {
 		a, dir, _, err := s.first(c)
-		if err == nil {
-			err = saved.AddFolder(ctx, a.Name, a.Key, dir)
-		}
 		if err != nil {
+			return err
+		}
+		// Several images of hosts are made of one.
+		if slices.Contains(added, a.Name) {
+			continue
+		}
+		added = append(added, a.Name)
+		if err := saved.AddFolder(ctx, a.Name, a.Key, dir); err != nil {
 			return err
 		}
 	}
@@ -102,11 +108,11 @@ func (s stock) load(ctx context.Context, file io.Reader) error {
 }
 
 // check compares what an archive says that it has with what is needed. It returns the
-// flavour of the node image and the artifacts to take.
+// flavour of the node image and the artifacts to take, each once.
 func (s stock) check(saved *archive.Reader) (recipe.Flavour, []recipe.Artifact, error) {
 	foreign := &ForeignError{Version: saved.Version}
 	var artifacts []recipe.Artifact
-	choices, err := s.choices(true)
+	choices, err := s.choices(All)
 	if err != nil {
 		return recipe.Flavour{}, nil, err
 	}
@@ -116,7 +122,9 @@ func (s stock) check(saved *archive.Reader) (recipe.Flavour, []recipe.Artifact, 
 			foreign.Differs = append(foreign.Differs, c.title)
 			continue
 		}
-		artifacts = append(artifacts, c.of[i])
+		if !slices.ContainsFunc(artifacts, func(a recipe.Artifact) bool { return a.Name == c.of[i].Name }) {
+			artifacts = append(artifacts, c.of[i])
+		}
 	}
 	f := s.book.Flavour(Source(saved.Source))
 	if saved.Keys[nodeName] != f.Key || f.Key == "" {

@@ -145,7 +145,7 @@ func TestSaveWhatIsNotThere(t *testing.T) {
 	var buf bytes.Buffer
 	err := s.save(t.Context(), &buf)
 	var missing *MissingError
-	if want := "missing: demo program quotes, chart, CRDs, node image"; !errors.As(err, &missing) || err.Error() != want || buf.Len() > 0 {
+	if want := "missing: demo program quotes, chart, CRDs, spire-server, node image"; !errors.As(err, &missing) || err.Error() != want || buf.Len() > 0 {
 		t.Errorf("error %v and %d bytes, want %s and none", err, buf.Len(), want)
 	}
 }
@@ -155,8 +155,9 @@ func packed(t *testing.T) (archive []byte, node v1.Image) {
 	t.Helper()
 	var engine fakeEngine
 	s := newStand(t, newStore(t), engine.connect(t), "", "")
+	s.agent(t)
 	s.database(t, "")
-	s.has(t, "quotes", "metallb-chart", "spire-crds", "ledger", "database-files")
+	s.has(t, "quotes", "metallb-chart", "spire-crds", "ledger", "database-files", "spire")
 	node = imagestest.RandomImage(t, runtime.GOARCH)
 	engine.holds(t, s.engine.NodeReference(s.book.Flavour(Build).Key), node)
 	var buf bytes.Buffer
@@ -170,6 +171,7 @@ func TestLoadGivesWhatWasSaved(t *testing.T) {
 	archive, node := packed(t)
 	var engine fakeEngine
 	other := newStand(t, newStore(t), engine.connect(t), "", "")
+	other.agent(t)
 	other.database(t, "")
 	if err := other.load(t.Context(), bytes.NewReader(archive)); err != nil {
 		t.Fatal(err)
@@ -185,9 +187,14 @@ func TestLoadGivesWhatWasSaved(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(set.MetalLBChart, "templates", "pool.yaml")); err != nil || string(data) != "chart/templates/pool.yaml" {
 		t.Errorf("chart has %q, error %v", data, err)
 	}
-	for name, key := range map[string]string{"quotes": "demo1", "ledger": "ledger1", "database-files": "database1"} {
+	for name, key := range map[string]string{"quotes": "demo1", "ledger": "ledger1", "database-files": "database1", "spire": "spire1"} {
 		if from, err := other.from(name+"-"+key, Build); from != Archive || err != nil {
 			t.Errorf("%s is from %s, error %v, want it from the archive", name, from, err)
+		}
+	}
+	for _, reference := range []string{fakeSPIREReference, fakeAgentReference} {
+		if ref, err := other.hostInEngine(t.Context(), reference); err != nil || engine.images[ref] == nil {
+			t.Errorf("for hosts: image %s, error %v", ref, err)
 		}
 	}
 	// Docker knows an image by its configuration.
@@ -215,11 +222,13 @@ func TestLoadRefusesWhatAnotherFedlabNeeds(t *testing.T) {
 		"another chart":      {func(b *recipe.Book) { b.Artifacts[1].Key = "chart2" }, "chart"},
 		"another foundation": {func(b *recipe.Book) { b.Artifacts[len(b.Artifacts)-2].Key = "database2" }, "database"},
 		"another node image": {func(b *recipe.Book) { b.Flavours[1].Key = "node2" }, "node image"},
-		"no such source":     {func(b *recipe.Book) { b.Flavours = b.Flavours[:1] }, "database, node image"},
+		"no such source":     {func(b *recipe.Book) { b.Flavours = b.Flavours[:1] }, "database, spire-server, spire-agent, node image"},
+		"another program":    {func(b *recipe.Book) { b.Artifacts[6].Key = "spire2" }, "spire-server, spire-agent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var engine fakeEngine
 			other := newStand(t, newStore(t), engine.connect(t), "", "")
+			other.agent(t)
 			other.database(t, "")
 			tt.change(&other.book)
 			err := other.load(t.Context(), bytes.NewReader(archive))
@@ -239,6 +248,7 @@ func TestLoadTakesNothingOfADamagedArchive(t *testing.T) {
 	archive, _ := packed(t)
 	var engine fakeEngine
 	other := newStand(t, newStore(t), engine.connect(t), "", "")
+	other.agent(t)
 	other.database(t, "")
 	if err := other.load(t.Context(), bytes.NewReader(archive[:len(archive)-20])); !strings.HasPrefix(imagestest.ErrorText(err), "the archive is cut off: ") {
 		t.Errorf("error %v, want that it is cut off", err)

@@ -140,8 +140,10 @@ const (
 	// Foundations are what the images of some demo programs stand on as well, for
 	// callers that need such an image outside the node image.
 	Foundations Need = 2
+	// Hosts are the images of SPIRE's programs for hosts outside Kubernetes as well.
+	Hosts Need = 4
 	// All is what an archive holds.
-	All = Node | Foundations
+	All = Node | Foundations | Hosts
 )
 
 // Ensure makes what is missing, side by side where it can, and returns the set.
@@ -167,6 +169,13 @@ func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error)
 // name, which changes with the program. What is missing is made, as by Ensure.
 func (l *Library) DemoInEngine(ctx context.Context, name string) (string, error) {
 	return with(l, func(s stock) (string, error) { return s.demoInEngine(ctx, name) })
+}
+
+// HostInEngine gives the Docker engine SPIREServer or SPIREAgent, for a container of a
+// host outside Kubernetes, unless it has it already; it returns the image's name there,
+// which changes with its content. What is missing is made, as by Ensure.
+func (l *Library) HostInEngine(ctx context.Context, reference string) (string, error) {
+	return with(l, func(s stock) (string, error) { return s.hostInEngine(ctx, reference) })
 }
 
 // Program returns where a program lies that was built for the images, such as
@@ -200,8 +209,8 @@ func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 }
 
 // Save writes all that a machine without a network needs for labs to one
-// archive: the node image, charts, CustomResourceDefinitions and the demo
-// programs. The error wraps a [*MissingError] where not all of it is there;
+// archive: the node image, charts, CustomResourceDefinitions, the demo programs, and
+// SPIRE's programs for hosts outside Kubernetes. The error wraps a [*MissingError] where not all of it is there;
 // Save makes nothing.
 //
 // While it runs the node image lies in the store a second time.

@@ -76,7 +76,7 @@ func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need) (*plan.Pla
 func (s stock) lacking(f recipe.Flavour, node bool, need Need) ([]recipe.Artifact, error) {
 	var missing []recipe.Artifact
 	for _, a := range s.book.Artifacts {
-		wanted := a.Only == "" || a.Foundation && a.Only == f.Source && need&Foundations != 0
+		wanted := a.Only == "" || a.Only == f.Source && (a.Foundation && need&Foundations != 0 || need&Hosts != 0 && s.forHosts(a))
 		if !wanted && (!node || !s.goesIntoNode(a, f)) {
 			continue
 		}

@@ -91,7 +91,7 @@ const (
 // small is a catalogue whose parts are made in no time.
 func small(mirror string, bounds pull.Bounds) (recipe.Book, error) {
 	kind := Image{Name: "kind-node", Reference: fakeKindReference}
-	server := Image{Name: "spire-server", Reference: fakeSPIREReference, Artifact: "spire", Program: "spire-server", Path: "/spire-server"}
+	server := Image{Name: "spire-server", Reference: fakeSPIREReference, Artifact: "spire", Program: "spire-server", Path: "/spire-server", Hosts: true}
 	p := pull.New(mirror, bounds)
 	r := recipe.Book{
 		KindNode: kind,

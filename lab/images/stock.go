@@ -65,7 +65,7 @@ type holding struct {
 
 func (s stock) look(ctx context.Context, need Need) (holding, error) {
 	var have holding
-	choices, err := s.choices(need&Foundations != 0)
+	choices, err := s.choices(need)
 	if err != nil {
 		return holding{}, err
 	}
@@ -113,8 +113,8 @@ type choice struct {
 }
 
 // choices are what every set has, and, if they are asked for, the foundations of demo
-// programs.
-func (s stock) choices(foundations bool) ([]choice, error) {
+// programs and the images of hosts.
+func (s stock) choices(need Need) ([]choice, error) {
 	var all []choice
 	for _, a := range s.book.Artifacts {
 		if a.Only == "" {
@@ -122,10 +122,20 @@ func (s stock) choices(foundations bool) ([]choice, error) {
 		}
 	}
 	for _, p := range s.book.Programs {
-		if p.On == nil || !foundations {
+		if p.On == nil || need&Foundations == 0 {
 			continue
 		}
 		c, err := s.foundation(p)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	for _, img := range s.book.Images {
+		if !img.Hosts || need&Hosts == 0 {
+			continue
+		}
+		c, err := s.host(img)
 		if err != nil {
 			return nil, err
 		}
@@ -329,6 +339,18 @@ func (s stock) prune(ctx context.Context) (Pruned, error) {
 			return Pruned{}, err
 		}
 		images[s.engine.Name(ref)] = true
+	}
+	for _, img := range s.book.Images {
+		if !img.Hosts {
+			continue
+		}
+		c, err := s.host(img)
+		if err != nil {
+			return Pruned{}, err
+		}
+		for _, a := range c.of {
+			images[s.engine.Name(hostReference(img, a))] = true
+		}
 	}
 	names, size, err := s.Store.Prune(artifacts)
 	if err != nil {

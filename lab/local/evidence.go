@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/evidence"
 	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/metallb"
@@ -37,6 +39,11 @@ func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string) 
 		{Path: "topology.json", Read: func(context.Context) (any, error) { return t, nil }},
 		{Path: "status.json", Read: func(ctx context.Context) (any, error) { return d.Status(ctx, t) }},
 		{Path: "containers.json", Read: func(ctx context.Context) (any, error) { return d.engine.ContainersOn(ctx, networkName(t.Name)) }},
+	}
+	for _, h := range g.Hosts {
+		of, end := d.ofHost(ctx, h)
+		defer func() { err = errors.Join(err, end()) }()
+		pieces = append(pieces, of...)
 	}
 	found := make([][]evidence.Piece, len(g.Clusters))
 	closers := make([]func() error, len(g.Clusters))
@@ -93,16 +100,50 @@ func (d *Driver) ofCluster(ctx context.Context, c *topology.Cluster, namespaces 
 	}
 }
 
+// ofHost returns the pieces of a host: the logs of its programs, and what its server has.
+func (d *Driver) ofHost(ctx context.Context, h *topology.Host) ([]evidence.Piece, func() error) {
+	folder := path.Join("hosts", h.Name)
+	bounded, cancel := context.WithTimeout(ctx, connectBound)
+	defer cancel()
+	all, err := d.Parts.Hosts.List(bounded, h.Lab)
+	pieces := []evidence.Piece{{Path: path.Join(folder, "programs.json"), Read: func(context.Context) (any, error) { return all, err }}}
+	for _, f := range all {
+		for program := range f.Programs {
+			if f.Name != h.Name {
+				continue
+			}
+			pieces = append(pieces, evidence.Piece{Path: path.Join(folder, program+".log"), Read: func(ctx context.Context) (any, error) {
+				var text bytes.Buffer
+				err := d.Parts.OnHost(h.Lab, h.Name).Logs(ctx, program, access.LogOptions{}, &text)
+				return text.Bytes(), err
+			}})
+		}
+	}
+	if h.Server == nil {
+		return pieces, nothing
+	}
+	site, err := d.Site(bounded, h.Server)
+	if err != nil {
+		return append(pieces, failed(path.Join("servers", h.Server.Domain.String()), err)), nothing
+	}
+	return append(pieces, ofServer(site)...), site.Close
+}
+
 // namespaces are those in which only fedlab and kind put anything.
 func namespaces(g *topology.Graph) []string {
 	all := []string{"kube-system", "local-path-storage", metallb.Namespace}
 	for _, d := range g.Domains {
 		for _, m := range d.Members {
+			if m.Host() != nil {
+				continue
+			}
 			all = append(all, m.Place.Namespace, m.Namespace(topology.Probe()))
 		}
 	}
 	for _, w := range g.Workloads {
-		all = append(all, w.Namespace)
+		if w.Host() == nil {
+			all = append(all, w.Namespace)
+		}
 	}
 	return all
 }

@@ -42,7 +42,7 @@ func (l labs) list(ctx context.Context) ([]lab.Found, error) {
 		}
 	}
 	for _, c := range containers {
-		if c.Labels[labelSidecar] != "" {
+		if c.Labels[labelSidecar] != "" || c.Labels[labelHost] != "" {
 			add(c.Labels[labelLab], "")
 		}
 		for _, network := range c.Networks {

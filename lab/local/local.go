@@ -14,10 +14,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/demo"
 	"github.com/fedlab-dev/fedlab/lab/docker"
 	"github.com/fedlab-dev/fedlab/lab/helmrelease"
@@ -96,10 +98,12 @@ func New(o Options) (*Driver, error) {
 				Peers:       peers{run: engine.Run, handshake: handshakeBound, answer: answerBound},
 				Marks:       marks{engine},
 				Sidecars:    sidecars{engine, library},
+				Hosts:       hosts{engine, library, new(sync.Mutex)},
 				Hands:       hands{engine},
 				Kubeconfigs: kubeconfigs{kind},
 				Programs:    demo.Catalogue{},
 				Rendered:    helmrelease.Objects,
+				OnHost:      func(lab, host string) access.Host { return onHost{engine, lab, host} },
 				Labs:        labs{engine}.list,
 				Connect:     connect,
 				NetworkAPI:  networkAPI,
@@ -117,14 +121,15 @@ func New(o Options) (*Driver, error) {
 }
 
 // programs returns the names of fedlab's own programs that labs run: what a lab
-// file may name as an app, what the lab itself runs next to it, and what looks at a
-// lab or stands next to its clusters while somebody tries it.
+// file may name as an app, what the lab itself runs next to it, what looks at a
+// lab or stands next to its clusters while somebody tries it, and the first process of a
+// host outside Kubernetes.
 func programs() []string {
 	var names []string
 	for _, app := range demo.Apps() {
 		names = append(names, app.Name)
 	}
-	return append(names, "serving-cert", "postgres", "probe", "synthetic")
+	return append(names, "serving-cert", "postgres", "probe", "synthetic", "holder")
 }
 
 // Ping returns nil when Docker answers; else the error is a

@@ -139,18 +139,36 @@ type state struct {
 
 func (s state) on(network string) netip.Addr { return s.networks[network] }
 
-// publishes reports whether a port is published, on loopback and alone.
-func (s state) publishes(port uint16) bool {
-	return len(s.published) == 1 && s.published[portName(port)].Addr() == loopback
+// publishes reports whether these ports are published, on loopback and no others.
+func (s state) publishes(ports ...uint16) bool {
+	return len(s.published) == len(ports) && !slices.ContainsFunc(ports, func(port uint16) bool {
+		return s.published[portName(port)].Addr() != loopback
+	})
+}
+
+// container returns what callers see of a container that runs.
+func (s state) container() Container {
+	c := Container{ID: s.id, Name: s.name, Published: map[uint16]netip.AddrPort{}}
+	for _, address := range s.networks {
+		c.Address = address // it has one
+	}
+	for name, at := range s.published {
+		number, protocol, _ := strings.Cut(name, "/")
+		if port, err := strconv.ParseUint(number, 10, 16); err == nil && protocol == "tcp" {
+			c.Published[uint16(port)] = at
+		}
+	}
+	return c
 }
 
 // portName is what Docker calls a TCP port.
 func portName(port uint16) string { return strconv.Itoa(int(port)) + "/tcp" }
 
-// publish has a port published on loopback, where the engine finds a free one.
-func publish(port uint16) func(*container.HostConfig) {
-	return func(h *container.HostConfig) {
-		h.PortBindings = network.PortMap{network.MustParsePort(portName(port)): {{HostIP: loopback}}}
+// publish has ports published on loopback, where the engine finds free ones.
+func publish(h *container.HostConfig, ports ...uint16) {
+	h.PortBindings = network.PortMap{}
+	for _, port := range ports {
+		h.PortBindings[network.MustParsePort(portName(port))] = []network.PortBinding{{HostIP: loopback}}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -245,7 +246,7 @@ func TestRun(t *testing.T) {
 	if value := os.Getenv(reaperOff); value != "false" {
 		t.Errorf("%s is %q now", reaperOff, value)
 	}
-	if again := f.run(t, f.spec); again != c {
+	if again := f.run(t, f.spec); !reflect.DeepEqual(again, c) {
 		t.Errorf("a second run: %+v, want %+v", again, c)
 	}
 }
@@ -351,7 +352,7 @@ func TestRunLeavesOthers(t *testing.T) {
 	if _, err := Run(t.Context(), f.spec); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	if again := f.run(t, foreign); again != c {
+	if again := f.run(t, foreign); !reflect.DeepEqual(again, c) {
 		t.Errorf("it is %+v now, was %+v", again, c)
 	}
 }
@@ -402,5 +403,106 @@ func TestRunAfterAKill(t *testing.T) {
 	now := f.run(t, f.spec)
 	if ids := f.ids(t); !slices.Equal(ids, []string{now.ID}) {
 		t.Errorf("there are %.12s, want %.12s", ids, now.ID)
+	}
+}
+
+// machine is a container that owns a PID namespace, and one that joins it.
+func (f fixture) machine() (owner, joined Spec) {
+	owner = Spec{Name: f.name, Image: f.spec.Image, Network: f.spec.Network, Labels: f.spec.Labels, Env: map[string]string{"DO": "idle"}}
+	joined = owner
+	joined.Name, joined.Joins, joined.Env = f.name+"-joined", f.name, f.spec.Env
+	joined.User, joined.Capabilities = "1000", []string{}
+	joined.Published = []uint16{8080}
+	joined.Volumes = []Volume{{Name: f.name, Folder: "/data"}}
+	joined.Files = map[string][]byte{"/config/file": []byte("one")}
+	return owner, joined
+}
+
+// volumes removes those of the test when it has ended, after its containers.
+func (f fixture) volumes(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		list, err := f.Containers(ctx, f.spec.Labels)
+		for _, c := range list {
+			err = errors.Join(err, f.RemoveContainer(ctx, c.ID))
+		}
+		if err := errors.Join(err, f.RemoveVolumes(ctx, f.spec.Labels)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRunJoins: a program that joins the processes of another may be replaced alone, keeps
+// its volume, and ends with the owner of the PID namespace.
+func TestRunJoins(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.volumes(t)
+	owner, joined := f.machine()
+	if _, err := Run(t.Context(), joined); err == nil || !strings.Contains(err.Error(), "join the processes of container "+f.name+": it does not run") {
+		t.Errorf("without the owner: error %v", err)
+	}
+	first, tokens := f.run(t, owner), 0
+	joined.Seed = func(context.Context) (map[string][]byte, error) {
+		tokens++
+		return map[string][]byte{"/start/token": []byte("t0ken")}, nil
+	}
+	c := f.run(t, joined)
+	if again := f.run(t, joined); !reflect.DeepEqual(again, c) || tokens != 1 {
+		t.Errorf("a second run: %+v, want %+v, after %d tokens", again, c, tokens)
+	}
+	for _, file := range []string{"/config/file", "/start/token"} {
+		if there, err := f.HasFile(t.Context(), c.ID, file); err != nil || !there {
+			t.Errorf("%s is there: %t, error %v", file, there, err)
+		}
+	}
+	if found, there, err := Find(t.Context(), joined.Name); err != nil || !there || !reflect.DeepEqual(found, c) || !found.Published[8080].Addr().IsLoopback() {
+		t.Errorf("found %+v, %t, error %v; want %+v", found, there, err, c)
+	}
+	joined.Files = map[string][]byte{"/config/file": []byte("two")}
+	second := f.run(t, joined)
+	if second.ID == c.ID || tokens != 2 {
+		t.Errorf("with another file it is still %.12s, after %d tokens", second.ID, tokens)
+	}
+	if volumes, err := f.Volumes(t.Context(), f.spec.Labels); err != nil || len(volumes) != 1 || volumes[0].Name != f.name {
+		t.Errorf("volumes %v, error %v", volumes, err)
+	}
+	if err := f.StopContainer(t.Context(), first.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	err := check.Until(t.Context(), check.Bound{Within: 10 * time.Second, Every: 100 * time.Millisecond}, check.Check{
+		Name: "it ends with the owner of its PID namespace",
+		Probe: func(ctx context.Context) error {
+			if _, there, err := Find(ctx, joined.Name); err != nil || there {
+				return errors.Join(err, errors.New("it runs"))
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if third := f.run(t, owner); third.ID == first.ID {
+		t.Error("the owner was not replaced")
+	}
+	f.run(t, joined)
+}
+
+// TestRunAtAnAddress: a container has the address that is asked for.
+func TestRunAtAnAddress(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	network, _, err := f.Network(t.Context(), f.spec.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := f.spec
+	spec.Address = network.Subnet.Addr()
+	for range 200 {
+		spec.Address = spec.Address.Next()
+	}
+	if c := f.run(t, spec); c.Address != spec.Address {
+		t.Errorf("it is at %s, want %s", c.Address, spec.Address)
 	}
 }

@@ -40,17 +40,44 @@ type Spec struct {
 	Env map[string]string
 	// Control is the TCP port by which this machine controls the program, in HTTP. A
 	// free port of this machine's loopback leads to it. The others that the program
-	// listens on are for the network.
+	// listens on are for the network. Zero is none: then Run waits for no answer.
 	Control uint16
+	// Published are further TCP ports that a free port of loopback leads to each.
+	Published []uint16
+
+	// Command is the program with its arguments, in place of those of the image; nil is
+	// the image's own.
+	Command []string
+	// User is the number of the user who runs the program; empty is the image's own.
+	User string
+	// Capabilities are those that the program has, as Docker names them, and no others;
+	// nil leaves it to Docker.
+	Capabilities []string
+	// Address is that on the network; the zero value leaves it to the engine, which
+	// gives another one at each start.
+	Address netip.Addr
+	// Joins names a container whose PID namespace the program joins: the programs of
+	// both see each other's processes. That container must run. When it ends, so does
+	// this one.
+	Joins   string
+	Volumes []Volume
+	// Files, by their paths, are in the container when it starts. Who may inspect
+	// containers can read them.
+	Files map[string][]byte
+	// Seed returns further files for a container that is made. One that is taken as it
+	// is keeps its own, and is not compared by them. Nil is none.
+	Seed func(context.Context) (map[string][]byte, error)
 }
 
 // Container is a container that runs.
 type Container struct {
 	ID, Name string
-	// Address is the one on the network of the spec.
+	// Address is the one on its network.
 	Address netip.Addr
-	// Control is where this machine reaches the port of that name.
+	// Control is where this machine reaches the port of that name in the spec.
 	Control netip.AddrPort
+	// Published is where this machine reaches each published port.
+	Published map[uint16]netip.AddrPort
 }
 
 const (
@@ -66,10 +93,10 @@ const (
 // nobody else gets there, and no firewall is in between.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// Run starts a container and returns it when it answers, whatever the answer is. One
-// of that name that runs with the same labels, image, variables, network and port is
-// taken as it is; one that was stopped, or differs, is replaced. One that carries
-// other labels is somebody else's, and an error.
+// Run starts a container and returns it when it answers, whatever the answer is. One of
+// that name that runs and was made of the same spec and image is taken as it is; one that
+// was stopped, or differs, is replaced, and its volumes stay. One that carries other
+// labels is somebody else's, and an error.
 //
 // This process need not reach the network: the answer comes by the published port.
 //
@@ -81,6 +108,24 @@ func Run(ctx context.Context, spec Spec) (Container, error) {
 		return Container{}, fmt.Errorf("run container %s: %w", spec.Name, err)
 	}
 	return made, nil
+}
+
+// Find returns a container that runs, by its name; false where there is none that does.
+// Ports have other places after each start.
+func Find(ctx context.Context, name string) (_ Container, there bool, err error) {
+	e, err := connect()
+	if err != nil {
+		return Container{}, false, err
+	}
+	defer func() { err = errors.Join(err, e.provider.Close()) }()
+	c, seen, err := e.find(ctx, name)
+	if err != nil {
+		return Container{}, false, fmt.Errorf("find container %s: %w", name, err)
+	}
+	if c == nil || !seen.running {
+		return Container{}, false, nil
+	}
+	return seen.container(), true, nil
 }
 
 func run(ctx context.Context, spec Spec) (_ Container, err error) {
@@ -96,7 +141,11 @@ func run(ctx context.Context, spec Spec) (_ Container, err error) {
 	if err != nil {
 		return Container{}, err
 	}
-	c, err := e.take(ctx, spec, want)
+	joined, err := e.joined(ctx, spec)
+	if err != nil {
+		return Container{}, err
+	}
+	c, err := e.take(ctx, spec, want, joined)
 	if err != nil {
 		return Container{}, err
 	}
@@ -118,15 +167,30 @@ func valid(env map[string]string) error {
 	return nil
 }
 
+// joined returns the container whose PID namespace a program joins; empty for none.
+func (e engine) joined(ctx context.Context, spec Spec) (string, error) {
+	if spec.Joins == "" {
+		return "", nil
+	}
+	c, seen, err := e.find(ctx, spec.Joins)
+	if err == nil && (c == nil || !seen.running) {
+		err = errors.New("it does not run")
+	}
+	if err != nil {
+		return "", fmt.Errorf("join the processes of container %s: %w", spec.Joins, err)
+	}
+	return seen.id, nil
+}
+
 // take returns the container of that name, made where there is none that is what
 // is asked for. What a killed process has asked the engine for has its name before
 // it can be found, and so has what somebody is removing: both are over soon.
-func (e engine) take(ctx context.Context, spec Spec, want image) (c testcontainers.Container, err error) {
+func (e engine) take(ctx context.Context, spec Spec, want image, joined string) (c testcontainers.Container, err error) {
 	waited := check.Until(ctx, check.Bound{Within: engineBound, Every: 100 * time.Millisecond}, check.Check{
 		Name: "its name is free",
 		Probe: func(ctx context.Context) error {
-			if c, err = e.reuse(ctx, spec, want); c == nil && err == nil {
-				c, err = e.start(ctx, spec)
+			if c, err = e.reuse(ctx, spec, want, joined); c == nil && err == nil {
+				c, err = e.start(ctx, spec, joined)
 			}
 			if errdefs.IsConflict(err) {
 				return err
@@ -142,7 +206,7 @@ func (e engine) take(ctx context.Context, spec Spec, want image) (c testcontaine
 
 // reuse returns the container of that name if it is what is asked for, and
 // removes it if it is not.
-func (e engine) reuse(ctx context.Context, spec Spec, want image) (testcontainers.Container, error) {
+func (e engine) reuse(ctx context.Context, spec Spec, want image, joined string) (testcontainers.Container, error) {
 	c, seen, err := e.find(ctx, spec.Name)
 	if c == nil || err != nil {
 		return nil, err
@@ -152,7 +216,8 @@ func (e engine) reuse(ctx context.Context, spec Spec, want image) (testcontainer
 			return nil, fmt.Errorf("a container of that name is somebody else's: it lacks the label %s=%s", key, spec.Labels[key])
 		}
 	}
-	if seen.running && seen.image == want.id && slices.Equal(seen.env, want.with(spec.Env)) && seen.on(spec.Network).IsValid() && seen.publishes(spec.Control) {
+	if seen.running && seen.image == want.id && slices.Equal(seen.env, want.with(spec.Env)) && seen.on(spec.Network).IsValid() &&
+		seen.publishes(spec.ports()...) && seen.labels[labelMade] == spec.made(joined) {
 		return c, nil
 	}
 	return nil, remove(ctx, c)
@@ -161,23 +226,19 @@ func (e engine) reuse(ctx context.Context, spec Spec, want image) (testcontainer
 // start makes a container and starts it, or leaves none. The engine does what it
 // was asked even if nobody listens any more: to know what it has done, this waits
 // for its answer when ctx has ended, too.
-func (e engine) start(ctx context.Context, spec Spec) (_ testcontainers.Container, err error) {
+func (e engine) start(ctx context.Context, spec Spec, joined string) (_ testcontainers.Container, err error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	var seed map[string][]byte
+	if spec.Seed != nil {
+		if seed, err = spec.Seed(ctx); err != nil {
+			return nil, err
+		}
+	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), engineBound)
 	defer cancel()
-	c, err := e.provider.CreateContainer(bounded, testcontainers.ContainerRequest{
-		Name:  spec.Name,
-		Image: spec.Image,
-		Env:   spec.Env,
-		// testcontainers-go adds some of its own.
-		Labels:   maps.Clone(spec.Labels),
-		Networks: []string{spec.Network},
-		// Without an address it would be published on all of this machine's.
-		ExposedPorts:       []string{portName(spec.Control)},
-		HostConfigModifier: publish(spec.Control),
-	})
+	c, err := e.provider.CreateContainer(bounded, spec.request(joined, seed))
 	if err != nil {
 		if c != nil {
 			err = errors.Join(err, remove(ctx, c))
@@ -206,11 +267,14 @@ func (e engine) start(ctx context.Context, spec Spec) (_ testcontainers.Containe
 // answering waits until a program answers by its published port. That the port takes a
 // connection says nothing: Docker's proxy does, before anybody listens behind it.
 func answering(ctx context.Context, c testcontainers.Container, spec Spec) (Container, error) {
-	answers := wait.ForHTTP("/").WithPort(portName(spec.Control)).WithStatusCodeMatcher(func(int) bool { return true }).
-		WithStartupTimeout(answerBound).WithPollInterval(50 * time.Millisecond)
-	waited := answers.WaitUntilReady(ctx, here{c})
-	if ctx.Err() != nil {
-		return Container{}, fmt.Errorf("wait for its answer on port %d: %w", spec.Control, context.Cause(ctx))
+	var waited error
+	if spec.Control != 0 {
+		answers := wait.ForHTTP("/").WithPort(portName(spec.Control)).WithStatusCodeMatcher(func(int) bool { return true }).
+			WithStartupTimeout(answerBound).WithPollInterval(50 * time.Millisecond)
+		waited = answers.WaitUntilReady(ctx, here{c})
+		if ctx.Err() != nil {
+			return Container{}, fmt.Errorf("wait for its answer on port %d: %w", spec.Control, context.Cause(ctx))
+		}
 	}
 	seen, err := inspect(ctx, c)
 	switch {
@@ -222,8 +286,13 @@ func answering(ctx context.Context, c testcontainers.Container, spec Spec) (Cont
 		return Container{}, fmt.Errorf("it has not answered on port %d within %s: %w", spec.Control, answerBound, waited)
 	case !seen.on(spec.Network).Is4():
 		return Container{}, fmt.Errorf("it has no IPv4 address on network %s", spec.Network)
+	case !seen.publishes(spec.ports()...):
+		// testcontainers-go publishes what the image exposes where nothing is asked for.
+		return Container{}, fmt.Errorf("it publishes %v, want the ports %v on loopback", seen.published, spec.ports())
 	}
-	return Container{ID: seen.id, Name: spec.Name, Address: seen.on(spec.Network), Control: seen.published[portName(spec.Control)]}, nil
+	made := seen.container()
+	made.Control = made.Published[spec.Control]
+	return made, nil
 }
 
 // here is a container whose published ports are on loopback. testcontainers-go would

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func (c told) Logs(context.Context) (io.ReadCloser, error) {
 // address of this machine.
 func published(at netip.AddrPort) told {
 	return told{seen: container.InspectResponse{
-		ID: "1", State: &container.State{Running: true},
+		ID: "1", Name: "/quotes-synthetic", State: &container.State{Running: true},
 		NetworkSettings: &container.NetworkSettings{
 			Networks: map[string]*network.EndpointSettings{"lab": {IPAddress: netip.MustParseAddr("10.192.0.5")}},
 			Ports:    network.PortMap{network.MustParsePort("8080/tcp"): {{HostIP: at.Addr(), HostPort: strconv.Itoa(int(at.Port()))}}},
@@ -70,7 +71,7 @@ func TestAnswering(t *testing.T) {
 	t.Cleanup(server.Close)
 	at := addressOf(server.Listener)
 	made, err := answering(t.Context(), published(at), asked)
-	if want := (Container{ID: "1", Name: "quotes-synthetic", Address: netip.MustParseAddr("10.192.0.5"), Control: at}); err != nil || made != want {
+	if want := (Container{ID: "1", Name: "quotes-synthetic", Address: netip.MustParseAddr("10.192.0.5"), Control: at, Published: map[uint16]netip.AddrPort{8080: at}}); err != nil || !reflect.DeepEqual(made, want) {
 		t.Errorf("made %+v, error %v, want %+v", made, err, want)
 	}
 }
@@ -125,7 +126,7 @@ func TestAnsweringFails(t *testing.T) {
 func TestPublishes(t *testing.T) {
 	t.Parallel()
 	var h container.HostConfig
-	publish(8080)(&h)
+	publish(&h, 8080)
 	bindings := h.PortBindings[network.MustParsePort("8080/tcp")]
 	if len(h.PortBindings) != 1 || len(bindings) != 1 || bindings[0] != (network.PortBinding{HostIP: netip.MustParseAddr("127.0.0.1")}) {
 		t.Errorf("asked for %v", h.PortBindings)

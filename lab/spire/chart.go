@@ -124,6 +124,8 @@ type Values struct {
 	Members []MemberValues `json:"members,omitempty"`
 	// Upstream is set for a nested server.
 	Upstream *UpstreamValues `json:"upstream,omitempty"`
+	// JoinTokens lets agents on hosts outside Kubernetes attest with join tokens.
+	JoinTokens bool `json:"joinTokens,omitempty"`
 }
 
 // UpstreamValues is how a nested server gets to its upstream.
@@ -357,6 +359,7 @@ func NewValues(s Settings) Values {
 		WebRoots:          append([]string{}, s.WebRoots...),
 		Datastore:         DatastoreValues{Type: td.Datastore},
 		UpstreamAuthority: td.UpstreamAuthority,
+		JoinTokens:        len(s.Server.OnHosts()) > 0,
 	}
 	slices.SortFunc(values.FederatesWith, func(a, b FederatesWithValues) int { return strings.Compare(a.TrustDomain, b.TrustDomain) })
 	slices.Sort(values.WebRoots)

@@ -67,6 +67,14 @@ func (s *Server) DeleteAgent(ctx context.Context, id spiffeid.ID) error {
 	return s.wrap(err, "delete agent %s", id)
 }
 
+// CreateJoinToken lets one agent attest with a token, within ttl. SPIRE deletes the token
+// as soon as an agent shows it, even if the rest of that attestation fails
+// (pkg/server/api/agent/v1/service.go, attestJoinToken).
+func (s *Server) CreateJoinToken(ctx context.Context, token string, ttl time.Duration) error {
+	_, err := s.agents.CreateJoinToken(ctx, &agentv1.CreateJoinTokenRequest{Token: token, Ttl: int32(ttl / time.Second)})
+	return s.wrap(err, "create join token")
+}
+
 // Entry is a registration entry: who gets which SPIFFE ID.
 type Entry struct {
 	ID       string

@@ -1,14 +1,15 @@
 package topology
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
 )
 
-// MaxClusters is how many clusters one lab can hold: a lab's network of
-// 2^14 addresses has one block of 256 for containers and one for each cluster.
+// MaxClusters is how many clusters and hosts one lab can hold: a lab's network of
+// 2^14 addresses has one block of 256 for containers and one for each of them.
 const MaxClusters = 63
 
 const (
@@ -38,17 +39,27 @@ func NewCluster(name string, i int) ClusterSpec {
 // workload: the one that it has in before, or else a free one. So what runs keeps
 // its addresses, whatever the lab file adds or takes away around it.
 func (t Topology) Placed(before Topology) Topology {
-	t.Clusters, t.TrustDomains, t.Workloads = slices.Clone(t.Clusters), slices.Clone(t.TrustDomains), slices.Clone(t.Workloads)
+	t.Clusters, t.Hosts, t.TrustDomains, t.Workloads = slices.Clone(t.Clusters), slices.Clone(t.Hosts), slices.Clone(t.TrustDomains), slices.Clone(t.Workloads)
 	kept := map[string]int{}
 	for _, c := range before.Clusters {
 		kept[c.Name] = c.Index
 	}
-	names := make([]string, len(t.Clusters))
-	for i, c := range t.Clusters {
-		names[i] = c.Name
+	for _, h := range before.Hosts {
+		kept[h.Name] = h.Index
+	}
+	var names []string
+	for _, c := range t.Clusters {
+		names = append(names, c.Name)
+	}
+	for _, h := range t.Hosts {
+		names = append(names, h.Name)
 	}
 	for i, place := range places(names, kept) {
-		t.Clusters[i] = NewCluster(names[i], place)
+		if i < len(t.Clusters) {
+			t.Clusters[i] = NewCluster(names[i], place)
+		} else {
+			t.Hosts[i-len(t.Clusters)].Index = place
+		}
 	}
 	for i := range t.TrustDomains {
 		t.TrustDomains[i].Members = slices.Clone(t.TrustDomains[i].Members)
@@ -60,25 +71,25 @@ func (t Topology) Placed(before Topology) Topology {
 	return t
 }
 
-// slotted is what has a place of its own in a cluster; the name tells it apart from the
-// others there.
+// slotted is what has a place of its own in a cluster or on a host; the name tells it
+// apart from the others there.
 type slotted struct {
-	cluster, name string
-	slot          *int
+	place, name string
+	slot        *int
 }
 
-// domains returns the trust domains in each of their clusters. In a cluster those come
-// first whose server is there.
+// domains returns the trust domains in each of their clusters and hosts. In a cluster
+// those come first whose server is there.
 func (t Topology) domains() (all []slotted) {
 	for i := range t.TrustDomains {
 		td := &t.TrustDomains[i]
-		all = append(all, slotted{td.Cluster, td.Name.Name(), &td.Slot})
+		all = append(all, slotted{cmp.Or(td.Cluster, td.Host), td.Name.Name(), &td.Slot})
 	}
 	for i := range t.TrustDomains {
 		td := &t.TrustDomains[i]
 		for j := range td.Members {
 			m := &td.Members[j]
-			all = append(all, slotted{m.Cluster, td.Name.Name(), &m.Slot})
+			all = append(all, slotted{cmp.Or(m.Cluster, m.Host), td.Name.Name(), &m.Slot})
 		}
 	}
 	return all
@@ -91,32 +102,32 @@ func (t Topology) workloads() (all []slotted) {
 	domains := t.domains()
 	for i := range t.Workloads {
 		w := &t.Workloads[i]
-		domain := w.TrustDomain.Name()
-		if j := slices.IndexFunc(domains, func(d slotted) bool { return d.cluster == w.Cluster }); w.TrustDomain.IsZero() && j >= 0 {
+		domain, place := w.TrustDomain.Name(), cmp.Or(w.Cluster, w.Host)
+		if j := slices.IndexFunc(domains, func(d slotted) bool { return d.place == place }); w.TrustDomain.IsZero() && j >= 0 {
 			domain = domains[j].name
 		}
-		all = append(all, slotted{w.Cluster, w.App.Name + " " + domain, &w.Slot}) // an own program's App has the workload's name
+		all = append(all, slotted{place, w.App.Name + " " + domain, &w.Slot}) // an own program's App has the workload's name
 	}
 	return all
 }
 
-// placedIn gives what is in a cluster its slots: those of before, or else free ones.
-func placedIn(cluster string, before, now []slotted) {
+// placedIn gives what is in a place its slots: those of before, or else free ones.
+func placedIn(place string, before, now []slotted) {
 	kept := map[string]int{}
 	for _, s := range before {
-		if s.cluster == cluster {
+		if s.place == place {
 			kept[s.name] = *s.slot
 		}
 	}
 	var names []string
 	var slots []*int
 	for _, s := range now {
-		if s.cluster == cluster {
+		if s.place == place {
 			names, slots = append(names, s.name), append(slots, s.slot)
 		}
 	}
-	for i, place := range places(names, kept) {
-		*slots[i] = place
+	for i, free := range places(names, kept) {
+		*slots[i] = free
 	}
 }
 
@@ -191,6 +202,8 @@ func (t Topology) fits(network netip.Prefix) error {
 		return fmt.Errorf("network %s of lab %s: want an IPv4 prefix of /%d or wider", network, t.Name, NetworkBits)
 	case len(t.Clusters) > MaxClusters:
 		return fmt.Errorf("lab %s has %d clusters: at most %d fit into network %s", t.Name, len(t.Clusters), MaxClusters, network)
+	case len(t.Clusters)+len(t.Hosts) > MaxClusters:
+		return fmt.Errorf("lab %s has %d clusters and hosts: at most %d fit into network %s", t.Name, len(t.Clusters)+len(t.Hosts), MaxClusters, network)
 	}
 	return nil
 }
@@ -201,7 +214,7 @@ func Containers(network netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(block(network, 0), blockBits)
 }
 
-// Where the addresses of a cluster's pool begin for whom. The pool is a block of 256
+// Where the addresses of a cluster's, or a host's, pool begin for whom. The pool is a block of 256
 // without its first and its last address.
 const (
 	firstServer   = 0
@@ -223,7 +236,7 @@ const MaxReplicas = 2
 // runs a controller manager for each, with a port of its own.
 const MaxMembers = 16
 
-// pool returns the range of the i-th cluster; the zero value without a network.
+// pool returns the range of the i-th cluster or host; the zero value without a network.
 func pool(network netip.Prefix, i int) Pool {
 	if !network.IsValid() {
 		return Pool{}

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 	"text/template"
@@ -77,7 +78,7 @@ func (w WorkloadSpec) podLabels() map[string]string {
 		labels = map[string]string{}
 	}
 	if w.App.Regional {
-		labels["region"] = w.Cluster
+		labels["region"] = cmp.Or(w.Cluster, w.Host)
 	}
 	return labels
 }

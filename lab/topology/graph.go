@@ -22,8 +22,9 @@ type Graph struct {
 	Name string
 	// Network is the lab's container network; the zero value where there is none yet.
 	Network netip.Prefix
-	// Clusters, Domains, Trusts and Workloads are in the order of the lab file.
+	// Clusters, Hosts, Domains, Trusts and Workloads are in the order of the lab file.
 	Clusters  []*Cluster
+	Hosts     []*Host
 	Domains   []*Domain
 	Trusts    []*Trust
 	Workloads []*Workload
@@ -86,6 +87,20 @@ func (c *Cluster) Ports() map[netip.AddrPort]int {
 	return ports
 }
 
+// Host is a machine of the lab that is outside Kubernetes.
+type Host struct {
+	HostSpec
+	// Lab is the name of the lab.
+	Lab string
+	// Pool is where the addresses of the host's server and workloads are.
+	Pool Pool
+	// Server is the SPIRE server that runs here; nil where that of the trust domain runs
+	// elsewhere.
+	Server *Server
+	// Member is the trust domain whose agent runs here.
+	Member *Member
+}
+
 // Pool is a range of addresses; both ends are in it.
 type Pool struct{ First, Last netip.Addr }
 
@@ -143,11 +158,38 @@ const (
 	UpstreamNamespace = "spire-upstream"
 )
 
-// Place is where SPIRE runs, a server with agents or agents alone: a namespace of a
-// cluster.
+// Place is where SPIRE runs: a server with agents, or agents alone. It is a namespace of
+// a cluster, or a host.
 type Place struct {
+	// Cluster is nil, and Namespace is empty, on a host.
 	Cluster   *Cluster
 	Namespace string
+	// Host is nil in a cluster.
+	Host *Host
+}
+
+// Name returns that of the cluster or the host.
+func (p Place) Name() string {
+	if p.Host != nil {
+		return p.Host.Name
+	}
+	return p.Cluster.Name
+}
+
+// Where reads "cluster market", or "host partner".
+func (p Place) Where() string {
+	if p.Host != nil {
+		return "host " + p.Host.Name
+	}
+	return "cluster " + p.Cluster.Name
+}
+
+// pool returns the addresses of the cluster or the host.
+func (p Place) pool() Pool {
+	if p.Host != nil {
+		return p.Host.Pool
+	}
+	return p.Cluster.Pool
 }
 
 // inSlot returns what a name becomes for the trust domain in a slot of its cluster:
@@ -164,7 +206,7 @@ type Server struct {
 	Domain *Domain
 	Place  Place
 	// Class is the class of the resources that the server's controller manager
-	// serves in its own cluster.
+	// serves in its own cluster. A server on a host has no controller manager.
 	Class string
 	// Address is that of its bundle endpoint, and of its API for agents in other
 	// clusters. It stays the same when the Service is made again, so that the peers'
@@ -208,12 +250,22 @@ func (s *Server) Remote() []*Member {
 	return slices.DeleteFunc(slices.Clone(s.Members), func(m *Member) bool { return !m.Remote() })
 }
 
+// InClusters returns the members in clusters.
+func (s *Server) InClusters() []*Member {
+	return slices.DeleteFunc(slices.Clone(s.Members), func(m *Member) bool { return m.Host() != nil })
+}
+
+// OnHosts returns the members on hosts, whose agents attest with join tokens.
+func (s *Server) OnHosts() []*Member {
+	return slices.DeleteFunc(slices.Clone(s.Members), func(m *Member) bool { return m.Host() == nil })
+}
+
 // Endpoint returns where the bundle endpoint is.
 func (s *Server) Endpoint() netip.AddrPort {
 	return netip.AddrPortFrom(s.Address, uint16(s.Domain.BundleEndpoint.Port))
 }
 
-// Member is a cluster in which agents of a trust domain run.
+// Member is a cluster in which agents of a trust domain run, or a host with its agent.
 type Member struct {
 	Domain *Domain
 	// Place is where the agents run.
@@ -226,18 +278,23 @@ type Member struct {
 	// Downstream is the nested server that the agents are for, and for nobody else; nil
 	// where they are for workloads.
 	Downstream *Server
-	// Workloads run in the cluster and belong to the trust domain.
+	// Workloads run in the place and belong to the trust domain.
 	Workloads []*Workload
 
 	// slot is that of the trust domain in the cluster.
 	slot int
 }
 
-// Cluster returns the cluster that the agents run in.
+// Cluster returns the cluster that the agents run in; nil for a host.
 func (m *Member) Cluster() *Cluster { return m.Place.Cluster }
 
+// Host returns the host that the agent runs on; nil for a cluster.
+func (m *Member) Host() *Host { return m.Place.Host }
+
 // Remote reports whether the agents run in another cluster than the server.
-func (m *Member) Remote() bool { return m.Place.Cluster != m.Server.Place.Cluster }
+func (m *Member) Remote() bool {
+	return m.Place.Cluster != nil && m.Place.Cluster != m.Server.Place.Cluster
+}
 
 // Slot returns the place of the trust domain among those of the cluster.
 func (m *Member) Slot() int { return m.slot }
@@ -288,7 +345,7 @@ type Workload struct {
 	// Own is set where the program is the person's own.
 	Own *Own
 	// Namespace is where its pods run. That of an app is another one for each further
-	// trust domain of a cluster.
+	// trust domain of a cluster. It has no meaning on a host.
 	Namespace string
 	// Member is where it runs, and whose trust domain it belongs to.
 	Member *Member
@@ -318,8 +375,19 @@ type Workload struct {
 // Domain returns the trust domain that the workload belongs to.
 func (w *Workload) Domain() *Domain { return w.Member.Domain }
 
-// Cluster returns the cluster that the workload runs in.
+// Cluster returns the cluster that the workload runs in; nil on a host.
 func (w *Workload) Cluster() *Cluster { return w.Member.Cluster() }
+
+// Host returns the host that the workload runs on; nil in a cluster.
+func (w *Workload) Host() *Host { return w.Member.Host() }
+
+// UID returns the number of the user who runs the workload on its host. No other
+// workload of the host has it.
+func (w *Workload) UID() int { return firstUID + w.spec.Slot }
+
+// firstUID is above the numbers that systems give to people and services of their own
+// (login.defs(5), UID_MAX is 60000), and below those that containers take for nobody.
+const firstUID = 61000
 
 // Port returns where peers call the workload. The port is 0 where nobody calls it.
 func (w *Workload) Port() netip.AddrPort { return netip.AddrPortFrom(w.Address, uint16(w.App.Port)) }

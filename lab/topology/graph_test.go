@@ -352,7 +352,7 @@ func TestNothingIsLookedUpByName(t *testing.T) {
 	}
 	var found []string
 	for _, part := range []any{
-		&Graph{}, &Cluster{}, &Domain{}, &Place{}, &Server{}, &Member{}, &Trust{}, &Workload{}, &Pool{}, &Topology{},
+		&Graph{}, &Cluster{}, &Host{}, &Domain{}, &Place{}, &Server{}, &Member{}, &Trust{}, &Workload{}, &Pool{}, &Topology{},
 	} {
 		of := reflect.TypeOf(part)
 		for i := range of.NumMethod() {

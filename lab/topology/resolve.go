@@ -17,9 +17,9 @@ func Resolve(t Topology, network netip.Prefix) (*Graph, error) {
 	}
 	r := resolver{
 		Graph:    &Graph{Name: t.Name, Network: network, intent: t},
-		clusters: map[string]*Cluster{}, domains: map[spiffeid.TrustDomain]*Domain{}, workloads: map[string]*Workload{},
+		clusters: map[string]*Cluster{}, hosts: map[string]*Host{}, domains: map[spiffeid.TrustDomain]*Domain{}, workloads: map[string]*Workload{},
 	}
-	for _, resolve := range []func() error{r.resolveClusters, r.resolveDomains, r.resolveTrusts, r.resolveWorkloads, r.resolveCalls} {
+	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveTrusts, r.resolveWorkloads, r.resolveCalls} {
 		if err := resolve(); err != nil {
 			return nil, err
 		}
@@ -35,6 +35,7 @@ func Resolve(t Topology, network netip.Prefix) (*Graph, error) {
 type resolver struct {
 	*Graph
 	clusters  map[string]*Cluster
+	hosts     map[string]*Host
 	domains   map[spiffeid.TrustDomain]*Domain
 	workloads map[string]*Workload
 }
@@ -50,6 +51,17 @@ func (r *resolver) resolveClusters() error {
 	return nil
 }
 
+func (r *resolver) resolveHosts() error {
+	for _, spec := range r.intent.Hosts {
+		if r.clusters[spec.Name] != nil || r.hosts[spec.Name] != nil {
+			return fmt.Errorf("lab %s has host %q and another host or cluster of that name", r.Name, spec.Name)
+		}
+		h := &Host{HostSpec: spec, Lab: r.Name, Pool: pool(r.Network, spec.Index)}
+		r.Hosts, r.hosts[spec.Name] = append(r.Hosts, h), h
+	}
+	return nil
+}
+
 func (r *resolver) resolveDomains() error {
 	for _, spec := range r.intent.TrustDomains {
 		if r.domains[spec.Name] != nil {
@@ -58,10 +70,10 @@ func (r *resolver) resolveDomains() error {
 		d := &Domain{Name: spec.Name, Settings: spec.Settings}
 		s := &Server{Domain: d}
 		d.Servers = []*Server{s}
-		if err := r.resolveServer(s, MemberSpec{Cluster: spec.Cluster, Slot: spec.Slot}); err != nil {
+		if err := r.resolveServer(s, MemberSpec{Cluster: spec.Cluster, Host: spec.Host, Slot: spec.Slot}); err != nil {
 			return err
 		}
-		s.Address = s.Place.Cluster.Pool.at(firstServer + spec.Slot)
+		s.Address = s.Place.pool().at(firstServer + spec.Slot)
 		for _, member := range spec.Members {
 			resolve := r.resolveMember
 			if member.Nested {
@@ -89,7 +101,11 @@ func (r *resolver) resolveServer(s *Server, spec MemberSpec) error {
 	}
 	home := s.Home()
 	s.Place, s.Class = home.Place, home.Class
-	home.Cluster().Servers = append(home.Cluster().Servers, s)
+	if host := home.Host(); host != nil {
+		host.Server = s
+	} else {
+		home.Cluster().Servers = append(home.Cluster().Servers, s)
+	}
 	return nil
 }
 
@@ -110,24 +126,49 @@ func (r *resolver) resolveNested(upstream *Server, spec MemberSpec) error {
 	return nil
 }
 
-// resolveMember adds a cluster to the trust domain of a server.
+// resolveMember adds a cluster or a host to the trust domain of a server.
 func (r *resolver) resolveMember(s *Server, spec MemberSpec) error {
+	if spec.Host != "" {
+		return r.resolveHostMember(s, spec.Host)
+	}
 	c := r.clusters[spec.Cluster]
-	failed := func(err error) error { return fmt.Errorf("trust domain %s: %w", s.Domain, err) }
 	switch {
 	case c == nil:
-		return failed(&UnknownError{r.Name, "cluster", spec.Cluster})
+		return s.refused(&UnknownError{r.Name, "cluster", spec.Cluster})
 	case spec.Slot >= MaxServers:
-		return failed(fmt.Errorf("cluster %s of lab %s has more than %d trust domains", c.Name, r.Name, MaxServers))
+		return s.refused(fmt.Errorf("cluster %s of lab %s has more than %d trust domains", c.Name, r.Name, MaxServers))
 	case slices.ContainsFunc(s.Domain.Members, func(m *Member) bool { return m.Cluster() == c }):
-		return failed(fmt.Errorf("lab %s has it twice in cluster %s", r.Name, c.Name))
+		return s.refused(fmt.Errorf("lab %s has it twice in cluster %s", r.Name, c.Name))
 	}
-	m := &Member{Domain: s.Domain, Server: s, Place: Place{Cluster: c, Namespace: inSlot(ServerNamespace, spec.Slot)}, slot: spec.Slot}
+	m := &Member{Place: Place{Cluster: c, Namespace: inSlot(ServerNamespace, spec.Slot)}, slot: spec.Slot}
 	if spec.Slot > 0 {
 		m.Class = m.Place.Namespace
 	}
-	c.Members, s.Members, s.Domain.Members = append(c.Members, m), append(s.Members, m), append(s.Domain.Members, m)
+	c.Members = append(c.Members, m)
+	s.join(m)
 	return nil
+}
+
+func (r *resolver) resolveHostMember(s *Server, name string) error {
+	h := r.hosts[name]
+	switch {
+	case h == nil:
+		return s.refused(&UnknownError{r.Name, "host", name})
+	case h.Member != nil:
+		return s.refused(fmt.Errorf("host %s of lab %s has trust domain %s already", h.Name, r.Name, h.Member.Domain))
+	}
+	h.Member = &Member{Place: Place{Host: h}}
+	s.join(h.Member)
+	return nil
+}
+
+// refused says of which trust domain an error is.
+func (s *Server) refused(err error) error { return fmt.Errorf("trust domain %s: %w", s.Domain, err) }
+
+// join has the agents of a member attest to the server.
+func (s *Server) join(m *Member) {
+	m.Domain, m.Server = s.Domain, s
+	s.Members, s.Domain.Members = append(s.Members, m), append(s.Domain.Members, m)
 }
 
 // domain returns the trust domain of a name that the lab file mentions.
@@ -168,7 +209,7 @@ func (r *resolver) resolveWorkloads() error {
 			return fmt.Errorf("workload %s: %w", spec.Name, err)
 		}
 		if spec.Slot >= MaxWorkloads {
-			return fmt.Errorf("cluster %s of lab %s has more than %d workloads", m.Cluster().Name, r.Name, MaxWorkloads)
+			return fmt.Errorf("%s of lab %s has more than %d workloads", m.Place.Where(), r.Name, MaxWorkloads)
 		}
 		namespace := m.Namespace(spec.App)
 		if spec.Own != nil {
@@ -179,7 +220,7 @@ func (r *resolver) resolveWorkloads() error {
 			return err
 		}
 		w := &Workload{
-			Name: spec.Name, App: spec.App, Own: spec.Own, Namespace: namespace, Member: m, ID: id, Address: m.Cluster().Pool.at(firstWorkload + spec.Slot),
+			Name: spec.Name, App: spec.App, Own: spec.Own, Namespace: namespace, Member: m, ID: id, Address: m.Place.pool().at(firstWorkload + spec.Slot),
 			Expose: spec.Expose, order: i, spec: spec,
 		}
 		m.Workloads = append(m.Workloads, w)
@@ -190,6 +231,9 @@ func (r *resolver) resolveWorkloads() error {
 
 // memberOf returns where a workload runs and whom it belongs to.
 func (r *resolver) memberOf(spec WorkloadSpec) (*Member, error) {
+	if spec.Host != "" {
+		return r.memberOn(spec)
+	}
 	c := r.clusters[spec.Cluster]
 	if c == nil {
 		return nil, &UnknownError{r.Name, "cluster", spec.Cluster}
@@ -206,6 +250,20 @@ func (r *resolver) memberOf(spec WorkloadSpec) (*Member, error) {
 		return nil, fmt.Errorf("cluster %s of lab %s has no trust domain %q", c.Name, r.Name, spec.TrustDomain.Name())
 	}
 	return nil, fmt.Errorf("cluster %s of lab %s has no trust domain", c.Name, r.Name)
+}
+
+// memberOn is memberOf for a workload on a host.
+func (r *resolver) memberOn(spec WorkloadSpec) (*Member, error) {
+	h := r.hosts[spec.Host]
+	switch {
+	case h == nil:
+		return nil, &UnknownError{r.Name, "host", spec.Host}
+	case h.Member == nil:
+		return nil, fmt.Errorf("host %s of lab %s has no trust domain", h.Name, r.Name)
+	case spec.TrustDomain != (spiffeid.TrustDomain{}) && spec.TrustDomain != h.Member.Domain.Name:
+		return nil, fmt.Errorf("host %s of lab %s has no trust domain %q", h.Name, r.Name, spec.TrustDomain.Name())
+	}
+	return h.Member, nil
 }
 
 func (r *resolver) resolveCalls() error {

@@ -20,8 +20,10 @@ import (
 type Topology struct {
 	// Name tells labs on one machine apart; it is in the name of each
 	// container, network and kubeconfig context that belongs to the lab.
-	Name          string
-	Clusters      []ClusterSpec
+	Name     string
+	Clusters []ClusterSpec
+	// Hosts are machines outside Kubernetes.
+	Hosts         []HostSpec `json:",omitempty"`
 	TrustDomains  []TrustDomainSpec
 	Relationships []RelationshipSpec
 	Workloads     []WorkloadSpec
@@ -38,25 +40,36 @@ type ClusterSpec struct {
 	PodSubnet, ServiceSubnet netip.Prefix
 }
 
+// HostSpec is what a machine outside Kubernetes is meant to be. It has one trust domain.
+type HostSpec struct {
+	// Name is unique among the clusters and hosts of its lab.
+	Name string
+	// Index is the place of its addresses, as that of a cluster.
+	Index int
+}
+
 // TrustDomainSpec is what a SPIFFE trust domain is meant to be, and the SPIRE server
 // that stands for it.
 type TrustDomainSpec struct {
 	Name spiffeid.TrustDomain
-	// Cluster names the cluster that the SPIRE server runs in. Agents run there, too.
+	// Cluster names the cluster that the SPIRE server runs in. Agents run there, too. It
+	// is empty where the server runs on Host.
 	Cluster string
+	Host    string `json:",omitempty"`
 	// Slot is the place of the trust domain among those of that cluster, and of the
 	// server's address. A lab of an earlier fedlab says nothing of it, which is the
 	// first.
 	Slot int `json:",omitempty"`
-	// Members are the further clusters of the trust domain: agents run there, and
-	// attest to the same server, or to a nested one.
+	// Members are the further clusters and hosts of the trust domain: agents run there,
+	// and attest to the same server, or in a cluster to a nested one.
 	Members []MemberSpec `json:",omitempty"`
 	Settings
 }
 
-// MemberSpec is a further cluster of a trust domain.
+// MemberSpec is a further cluster of a trust domain, or a further host.
 type MemberSpec struct {
 	Cluster string
+	Host    string `json:",omitempty"`
 	// Slot is the place of the trust domain among those of the cluster.
 	Slot int `json:",omitempty"`
 	// Nested is set where the cluster has a SPIRE server of its own, whose authorities
@@ -220,6 +233,9 @@ const (
 	// Static is a federates_with block of the server's configuration, which it
 	// reads when it starts.
 	Static Mode = "static"
+	// API is a relationship that is made by SPIRE's API while the server runs. It takes
+	// the place of CRD where there is no controller manager.
+	API Mode = "api"
 	// Manual is no relationship at all: a bundle that somebody sets by hand. Only
 	// the next such exchange refreshes it; an up is one.
 	Manual Mode = "manual"
@@ -228,18 +244,20 @@ const (
 // ID reads "cluster1.com->cluster2.com": the arrow points at whom is trusted.
 func (r RelationshipSpec) ID() string { return r.Truster.Name() + "->" + r.Trusted.Name() }
 
-// WorkloadSpec is what a program in a cluster is meant to be.
+// WorkloadSpec is what a program in a cluster, or on a host, is meant to be.
 type WorkloadSpec struct {
 	// Name is unique in its lab.
-	Name    string
-	App     App
+	Name string
+	App  App
+	// Cluster is where it runs; empty where that is Host.
 	Cluster string
+	Host    string `json:",omitempty"`
 	// Own is set where the program is the person's own.
 	Own *Own `json:",omitempty"`
 	// TrustDomain is the one that it belongs to; the zero value is the one of its
-	// cluster.
+	// cluster or host.
 	TrustDomain spiffeid.TrustDomain `json:",omitzero"`
-	// Slot is the place of its address among those of its cluster.
+	// Slot is the place of its address among those of its cluster or host.
 	Slot int
 	// Expose is the address on this machine that answers for the workload;
 	// invalid (the zero value) when it is not exposed.
@@ -351,7 +369,7 @@ func (t Topology) withProbe(td TrustDomainSpec, calls ...string) Topology {
 	i := slices.IndexFunc(t.Workloads, func(w WorkloadSpec) bool { return w.Name == ProbeOf(td.Name) })
 	if i < 0 {
 		i = len(t.Workloads)
-		t.Workloads = append(t.Workloads, WorkloadSpec{Name: ProbeOf(td.Name), App: Probe(), Cluster: td.Cluster, TrustDomain: td.Name})
+		t.Workloads = append(t.Workloads, WorkloadSpec{Name: ProbeOf(td.Name), App: Probe(), Cluster: td.Cluster, Host: td.Host, TrustDomain: td.Name})
 	}
 	t.Workloads[i].Calls = append(slices.Clone(t.Workloads[i].Calls), calls...)
 	return t

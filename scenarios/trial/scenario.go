@@ -71,7 +71,13 @@ func (s Scenario) AllLabels() []string { return append([]string{s.Group()}, s.La
 
 // pairOf returns two trust domains that trust each other by https_spiffe and a
 // resource, which can come and go while servers run.
+//
+// A lab with hosts has none: scenarios act on pods and nodes, and a host has containers in
+// their place.
 func pairOf(g *topology.Graph) (called, caller *topology.Domain, err error) {
+	if len(g.Hosts) > 0 {
+		return nil, nil, &NeedsError{Lab: g.Name, What: "it has hosts, and scenarios act on pods and nodes; a lab file without spec.hosts has none"}
+	}
 	fits := func(truster, trusted *topology.Domain) bool {
 		r := truster.TrustIn(trusted)
 		return r != nil && r.Mode == topology.CRD && r.Profile == topology.HTTPSSPIFFE

@@ -43,6 +43,13 @@ func TestPairOf(t *testing.T) {
 		if got := called.Name.Name() + " " + caller.Name.Name(); got != want {
 			t.Errorf("%s: pair is %s, want %s", preset, got, want)
 		}
+		f.Topology.Hosts = []topology.HostSpec{{Name: "partner"}}
+		f.Topology.TrustDomains[0].Members = []topology.MemberSpec{{Host: "partner"}}
+		const hosts = "lab %s is not one that scenarios can run on: it has hosts, and scenarios act on pods and nodes; a lab file without spec.hosts has none"
+		if _, _, err := pairOf(resolved(t, f.Topology)); fmt.Sprint(err) != fmt.Sprintf(hosts, f.Topology.Name) {
+			t.Errorf("%s with a host: error is %v", preset, err)
+		}
+		f.Topology.Hosts, f.Topology.TrustDomains[0].Members = nil, nil
 		f.Topology.Relationships = f.Topology.Relationships[:1]
 		needs := (*NeedsError)(nil)
 		if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, &needs) || needs.Lab != f.Topology.Name {

@@ -35,6 +35,8 @@ type Image struct {
 	// Kubernetes marks what kind's own node image has in it already, in the
 	// version that fits it.
 	Kubernetes bool
+	// Hosts marks what also runs on hosts outside Kubernetes.
+	Hosts bool
 }
 
 // Versions of what upstream publishes, besides those that the module files
@@ -81,8 +83,8 @@ func Catalogue() []Image {
 		{Name: "etcd", Reference: "registry.k8s.io/etcd:" + etcdVersion + "-0", Kubernetes: true, Artifact: "etcd", Program: "etcd", Path: "/usr/local/bin/etcd"},
 		{Name: "coredns", Reference: "registry.k8s.io/coredns/coredns:" + corednsVersion, Kubernetes: true, Artifact: "coredns", Program: "coredns", Path: "/coredns"},
 		{Name: "pause", Reference: pause, Kubernetes: true, Artifact: "pause", Program: "pause", Path: "/pause"},
-		{Name: "spire-server", Reference: SPIREServer, Artifact: "spire", Program: "spire-server", Path: "/opt/spire/bin/spire-server"},
-		{Name: "spire-agent", Reference: SPIREAgent, Artifact: "spire", Program: "spire-agent", Path: "/opt/spire/bin/spire-agent"},
+		{Name: "spire-server", Reference: SPIREServer, Artifact: "spire", Program: "spire-server", Path: "/opt/spire/bin/spire-server", Hosts: true},
+		{Name: "spire-agent", Reference: SPIREAgent, Artifact: "spire", Program: "spire-agent", Path: "/opt/spire/bin/spire-agent", Hosts: true},
 		{Name: "spire-controller-manager", Reference: SPIREControllerManager, Artifact: "spire-controller-manager", Program: "spire-controller-manager", Path: "/spire-controller-manager"},
 		{Name: "metallb-controller", Reference: MetalLBController, Artifact: "metallb", Program: "controller", Path: "/controller"},
 		{Name: "metallb-speaker", Reference: MetalLBSpeaker, Artifact: "metallb", Program: "speaker", Path: "/speaker"},

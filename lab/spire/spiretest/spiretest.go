@@ -157,7 +157,7 @@ func Start(t *testing.T, c Config) *Server {
 	t.Helper()
 	program := Program(t, ServerVariable)
 	dir := t.TempDir()
-	ports := freePorts(t, 3)
+	ports := FreePorts(t, 3)
 	s := &Server{
 		TrustDomain:    c.TrustDomain,
 		API:            fmt.Sprintf("127.0.0.1:%d", ports[0]),
@@ -244,14 +244,20 @@ func (s *Server) StartAgent(t *testing.T) (workloadAPI string) {
 		t.Fatal(err)
 	}
 	config := fmt.Sprintf(agentConfig, s.TrustDomain.Name(), host, port, socket, dir, token.Value, bundle)
-	start(t, dir, program, config, nil, func(ctx context.Context) error {
+	start(t, dir, program, config, nil, Healthy(program, socket))
+	return "unix://" + socket
+}
+
+// Healthy returns a check of whether the program at a socket is well: a server at its
+// private one, or an agent.
+func Healthy(program, socket string) func(context.Context) error {
+	return func(ctx context.Context) error {
 		output, err := exec.CommandContext(ctx, program, "healthcheck", "-socketPath", socket).CombinedOutput()
 		if err != nil {
-			return fmt.Errorf("spire-agent healthcheck: %w: %s", err, bytes.TrimSpace(output))
+			return fmt.Errorf("%s healthcheck: %w: %s", filepath.Base(program), err, bytes.TrimSpace(output))
 		}
 		return nil
-	})
-	return "unix://" + socket
+	}
 }
 
 // log is what a process writes, which may be read meanwhile.
@@ -276,30 +282,62 @@ func (l *log) String() string {
 // environment, until the test ends, and waits until healthy returns nil.
 func start(t *testing.T, dir, program, config string, env []string, healthy func(context.Context) error) *log {
 	t.Helper()
+	p := launch(t, dir, program, config, env)
+	p.Await(t, healthy)
+	return &p.log
+}
+
+// Process is a SPIRE program with a configuration of the test's own.
+type Process struct {
+	program string
+	command *exec.Cmd
+	log     log
+	// ended is closed once the process has; err is how.
+	ended chan struct{}
+	err   error
+}
+
+// Launch runs the program that the environment variable names, with that configuration
+// and with env added to the environment, until the test ends. It waits for nothing.
+func Launch(t *testing.T, variable, config string, env ...string) *Process {
+	t.Helper()
+	return launch(t, t.TempDir(), Program(t, variable), config, env)
+}
+
+func launch(t *testing.T, dir, program, config string, env []string) *Process {
+	t.Helper()
 	path := filepath.Join(dir, "spire.conf")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log log
+	p := &Process{program: program, ended: make(chan struct{})}
 	command := exec.CommandContext(t.Context(), program, "run", "-config", path)
-	command.Stdout, command.Stderr = &log, &log
+	command.Stdout, command.Stderr = &p.log, &p.log
 	command.Env = append(os.Environ(), env...)
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.WaitDelay = 10 * time.Second
 	if err := command.Start(); err != nil {
 		t.Fatalf("start %s: %v", program, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- command.Wait(); close(ended) }()
+	p.command = command
+	go func() { p.err = command.Wait(); close(p.ended) }()
 	t.Cleanup(func() {
 		// The test's context is done by now, and with it the process.
-		for range ended {
-		}
+		<-p.ended
 		if t.Failed() {
-			t.Logf("log of %s:\n%s", filepath.Base(program), log.String())
+			t.Logf("log of %s:\n%s", filepath.Base(program), p.Log())
 		}
 	})
+	return p
+}
 
+// Log returns what the process has written so far.
+func (p *Process) Log() string { return p.log.String() }
+
+// Await waits until healthy returns nil. The test ends where the process does, or after
+// the limit.
+func (p *Process) Await(t *testing.T, healthy func(context.Context) error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startLimit)
 	defer cancel()
 	again := time.NewTicker(50 * time.Millisecond)
@@ -307,21 +345,43 @@ func start(t *testing.T, dir, program, config string, env []string, healthy func
 	last := errors.New("not asked yet")
 	for {
 		if err := healthy(ctx); err == nil {
-			return &log
+			return
 		} else if ctx.Err() == nil {
 			last = err
 		}
 		select {
-		case err := <-ended:
-			t.Fatalf("%s ended before it was healthy: %v", program, err)
+		case <-p.ended:
+			t.Fatalf("%s ended before it was healthy: %v", p.program, p.err)
 		case <-ctx.Done():
-			t.Fatalf("%s is not healthy after %s: %v", program, startLimit, last)
+			t.Fatalf("%s is not healthy after %s: %v", p.program, startLimit, last)
 		case <-again.C:
 		}
 	}
 }
 
-// lastPort is the one that freePorts returned last. They lie below those of which
+// Kill ends the process at once, as a power failure would.
+func (p *Process) Kill(t *testing.T) {
+	t.Helper()
+	if err := p.command.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.ended
+}
+
+// Refused waits until the process has ended by itself with an error.
+func (p *Process) Refused(t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.ended:
+		if p.err == nil {
+			t.Fatalf("%s ended without an error", p.program)
+		}
+	case <-time.After(startLimit):
+		t.Fatalf("%s still runs after %s", p.program, startLimit)
+	}
+}
+
+// lastPort is the one that FreePorts returned last. They lie below those of which
 // the system gives one to who asks for any (32768 and up), as other tests do while
 // a server starts. Processes that test side by side begin apart.
 var (
@@ -329,8 +389,8 @@ var (
 	lastPortMu sync.Mutex
 )
 
-// freePorts returns ports of the loopback interface that nobody listens on.
-func freePorts(t *testing.T, n int) []int {
+// FreePorts returns ports of the loopback interface that nobody listens on.
+func FreePorts(t *testing.T, n int) []int {
 	t.Helper()
 	lastPortMu.Lock()
 	defer lastPortMu.Unlock()

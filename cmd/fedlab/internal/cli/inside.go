@@ -220,24 +220,24 @@ says another. A nested server is named with its cluster, such as one.test@branch
 	command.Flags().DurationVar(&o.Since, "since", 0, "only what is newer than this, such as 10m")
 	command.Flags().StringVar(&container, "container", "", "a container of the server's pod: spire-server, spire-controller-manager, serving-cert, or manager-CLUSTER for another cluster")
 	completes(command, "container", func() []string { return []string{"spire-server", "spire-controller-manager", "serving-cert"} })
-	command.Flags().StringVar(&cluster, "cluster", "", "the cluster of the agent, where the trust domain has several")
+	command.Flags().StringVar(&cluster, "cluster", "", "the cluster or host of the agent, where the trust domain has several")
 	return command
 }
 
-// memberIn returns the member of a server that is in the cluster of a name; without a
-// name the one in its own cluster.
+// memberIn returns the member of a server that is in the cluster, or on the host, of a name;
+// without a name the one in its own place.
 func memberIn(s *topology.Server, cluster string) (*topology.Member, error) {
 	if cluster == "" {
 		return s.Home(), nil
 	}
 	var names []string
 	for _, m := range s.Members {
-		if m.Cluster().Name == cluster {
+		if m.Place.Name() == cluster {
 			return m, nil
 		}
-		names = append(names, m.Cluster().Name)
+		names = append(names, m.Place.Name())
 	}
-	return nil, fmt.Errorf("trust domain %s has no agents in a cluster %q%s", s, cluster, oneOf(cluster, names))
+	return nil, fmt.Errorf("trust domain %s has no agents in a cluster or on a host %q%s", s, cluster, oneOf(cluster, names))
 }
 
 func atLeast(n int, what string) cobra.PositionalArgs {

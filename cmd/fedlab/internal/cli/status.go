@@ -59,6 +59,13 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	for _, x := range s.Clusters {
 		row("%s\t%s\t%s\t%s\t%s\t%s\t%s", x.Name, x.State, orDash(x.Context), orDash(x.Pods), orDash(x.Services), orDash(x.Pool), verdict(x.Health))
 	}
+	if len(s.Hosts) > 0 {
+		row("")
+		row("HOST\tADDRESSES\tHEALTH")
+	}
+	for _, x := range s.Hosts {
+		row("%s\t%s\t%s", x.Name, orDash(x.Addresses), verdict(x.Health))
+	}
 	row("")
 	row("TRUST DOMAIN\tCLUSTER\tBUNDLE ENDPOINT\tAGENTS\tENTRIES\tAUTHORITIES\tCA ENDS IN\tHEALTH")
 	for _, x := range s.TrustDomains {
@@ -66,7 +73,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 		if !x.ExpiresAt.IsZero() {
 			ends = brief(x.ExpiresAt.Sub(now))
 		}
-		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Server(), x.Cluster, orDash(x.BundleEndpoint), x.Agents, x.Entries,
+		row("%s\t%s\t%s\t%d\t%d\t%d X.509, %d JWT\t%s\t%s", x.Server(), place(x.Cluster, x.Host), orDash(x.BundleEndpoint), x.Agents, x.Entries,
 			x.X509Authorities, x.JWTAuthorities, ends, verdict(x.Health))
 	}
 	printMembers(row, s.TrustDomains)
@@ -79,7 +86,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	row("")
 	row("WORKLOAD\tCLUSTER\tSPIFFE ID\tADDRESS\tHEALTH")
 	for _, x := range s.Workloads {
-		row("%s\t%s\t%s\t%s\t%s", x.Name, x.Cluster, x.SPIFFEID, orDash(cmp.Or(x.URL, x.Address)), verdict(x.Health))
+		row("%s\t%s\t%s\t%s\t%s", x.Name, place(x.Cluster, x.Host), x.SPIFFEID, orDash(cmp.Or(x.URL, x.Address)), verdict(x.Health))
 	}
 	if len(s.Resources) > 0 {
 		row("")
@@ -101,15 +108,23 @@ func printMembers(row func(string, ...any), all []lab.TrustDomainStatus) {
 				row("AGENTS OF\tIN CLUSTER\tAGENTS\tHEALTH")
 				titled = true
 			}
-			row("%s\t%s\t%d\t%s", x.Server(), inPart(m.Cluster, m.Downstream), m.Agents, verdict(m.Health))
+			row("%s\t%s\t%d\t%s", x.Server(), inPart(place(m.Cluster, m.Host), m.Downstream), m.Agents, verdict(m.Health))
 		}
 	}
 }
 
 // inPart says where agents of a trust domain run, and whether they are for a nested server.
-func inPart(cluster string, downstream bool) string {
+func inPart(where string, downstream bool) string {
 	if downstream {
-		return cluster + " (for its nested server)"
+		return where + " (for its nested server)"
+	}
+	return where
+}
+
+// place is where something runs: a cluster or a host.
+func place(cluster, host string) string {
+	if host != "" {
+		return "host " + host
 	}
 	return cluster
 }

@@ -153,3 +153,32 @@ func TestServerNames(t *testing.T) {
 		t.Errorf("a cluster without a server: error %v", err)
 	}
 }
+
+// A host has a row, and is where something runs; a lab without hosts has no word about them.
+func TestPrintStatusOfHosts(t *testing.T) {
+	well := lab.Health{Well: true}
+	s := lab.Status{
+		Lab:          "partner",
+		Hosts:        []lab.HostStatus{{Health: lab.Health{Problem: "agent on host partner is stopped"}, Name: "partner", Addresses: "10.192.3.1-10.192.3.254"}},
+		TrustDomains: []lab.TrustDomainStatus{{Health: well, Name: "partner.test", Host: "partner", Members: []lab.MemberStatus{{Health: well, Host: "branch", Agents: 1}}}},
+		Workloads:    []lab.WorkloadStatus{{Health: well, Name: "quotes", Host: "partner", SPIFFEID: "spiffe://partner.test/server"}},
+	}
+	var b bytes.Buffer
+	if err := printStatus(&b, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"\nHOST     ADDRESSES                HEALTH\npartner  10.192.3.1-10.192.3.254  NOT WELL: agent on host partner is stopped\n",
+		"\npartner.test  host partner  -",
+		"\npartner.test  host branch  1       well\n",
+		"\nquotes    host partner  spiffe://partner.test/server",
+	} {
+		if got := b.String(); !strings.Contains(got, want) {
+			t.Errorf("got\n%s\nwant in it%s", got, want)
+		}
+	}
+	b.Reset()
+	if err := printStatus(&b, lab.Status{Lab: "quotes"}, time.Time{}); err != nil || strings.Contains(strings.ToLower(b.String()), "host") {
+		t.Errorf("error %v, got\n%s", err, b.String())
+	}
+}

@@ -78,7 +78,7 @@ func svids(ctx context.Context, d *local.Driver, g *topology.Graph, w *topology.
 func printSVIDs(out io.Writer, s lab.SVIDs, now time.Time) error {
 	w := newTable(out)
 	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
-	row("WORKLOAD", "%s in cluster %s", s.Workload, s.Cluster)
+	row("WORKLOAD", "%s %s", s.Workload, inPlace(s))
 	row("BUNDLES", "%s", orDash(listing(s.Bundles)))
 	verifications := func(all []lab.Verification) {
 		for _, v := range all {
@@ -127,4 +127,12 @@ func validity(from, to, now time.Time) string {
 		return text + " (over)"
 	}
 	return text + " (" + brief(to.Sub(now)) + " left)"
+}
+
+// inPlace says where a workload runs.
+func inPlace(s lab.SVIDs) string {
+	if s.Host != "" {
+		return "on host " + s.Host
+	}
+	return "in cluster " + s.Cluster
 }
