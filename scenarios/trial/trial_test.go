@@ -50,8 +50,16 @@ func TestPairOf(t *testing.T) {
 			t.Errorf("%s with a host: error is %v", preset, err)
 		}
 		f.Topology.Hosts, f.Topology.TrustDomains[0].Members = nil, nil
-		f.Topology.Relationships = f.Topology.Relationships[:1]
 		needs := (*NeedsError)(nil)
+		if preset == "quotes" {
+			f.Topology.Clusters = append(f.Topology.Clusters, topology.NewCluster("branch", len(f.Topology.Clusters)))
+			f.Topology.TrustDomains[0].Members = []topology.MemberSpec{{Cluster: "branch", Nested: true}}
+			if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, &needs) || !strings.Contains(err.Error(), "without nested servers") {
+				t.Errorf("with a nested server: error is %v", err)
+			}
+			f.Topology.TrustDomains[0].Members = nil
+		}
+		f.Topology.Relationships = f.Topology.Relationships[:1]
 		if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, &needs) || needs.Lab != f.Topology.Name {
 			t.Errorf("%s with one direction: error is %v, want a NeedsError", preset, err)
 		}
