@@ -52,6 +52,8 @@ func demos() map[string]any {
 			"calls": []target{call("raw records", "https://10.192.1.2:8443/api/process-data", dataID, nil)}},
 		"api-gateway": target{"image": "example.com/api-gateway:1", "allowed": allowed(nil), "service": service,
 			"upstreams": []target{call("gcp", "https://10.192.1.2:8443", dataID, nil)}},
+		"service": target{"image": "example.com/service:1", "name": "auth-service", "allowed": allowed(nil), "service": service,
+			"calls": []target{call("health of edge-gateway", "https://10.192.1.4:8443/api/health", gatewayID, nil)}},
 		"probe":    target{"image": "example.com/probe:1", "allowedTrustDomains": []string{"cluster1.com", "synthetic.test"}, "service": service},
 		"postgres": target{"image": "example.com/postgres:15"},
 	}

@@ -547,6 +547,9 @@ func TestDemosArePodsOfTheirIdentities(t *testing.T) {
 			if app.Regional {
 				values["region"] = w.Cluster().Name
 			}
+			if app.Named {
+				values["name"] = w.Name
+			}
 			manifests, err := render(app.Name, app.Namespace, values)
 			if err != nil {
 				t.Fatal(err)

@@ -30,10 +30,11 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// company is the enterprise lab that its specs share. Each spec that changes it
+// company is a lab of the company's that its specs share. Each spec that changes it
 // puts it back.
 type company struct {
 	*subject
+	preset string
 	// port is where the page is.
 	port string
 }
@@ -44,7 +45,7 @@ func newCompany(ctx context.Context) *company {
 	GinkgoHelper()
 	port, err := freePort(ctx)
 	Expect(err).NotTo(HaveOccurred())
-	c := &company{port: port}
+	c := &company{preset: "enterprise", port: port}
 	file := filepath.Join(scratch(), "enterprise.yaml")
 	Expect(c.write(file, func(*config.Lab) {})).To(Succeed())
 	c.subject = raised(ctx, file, "enterprise")
@@ -54,7 +55,7 @@ func newCompany(ctx context.Context) *company {
 // write writes the preset under another name and with a change. What the preset
 // leaves to defaults stays so: they follow the change.
 func (c *company) write(file string, change func(*config.Lab)) error {
-	preset, err := config.Init("enterprise")
+	preset, err := config.Init(c.preset)
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func (c *company) write(file string, change func(*config.Lab)) error {
 	if err := yaml.Unmarshal(preset, &l); err != nil {
 		return err
 	}
-	l.Metadata.Name = "e2e-enterprise"
+	l.Metadata.Name = "e2e-" + c.preset
 	for i := range l.Spec.Workloads {
 		if w := &l.Spec.Workloads[i]; w.Expose != "" {
 			w.Expose = c.port

@@ -27,7 +27,7 @@ import (
 type demoValues struct {
 	Image string
 	// Labels that the templates of SPIFFE IDs read.
-	Version, Datacenter, System, GatewayType, Region string
+	Version, Datacenter, System, GatewayType, Region, Name string
 
 	AllowedClients  []string
 	Allowed         struct{ TrustDomains, IDs []string }
@@ -94,6 +94,7 @@ func podLabels(r *release) map[string]string {
 		"data-service":  {"component": "data-processing", "service": "data-processing", "version": r.demo.Version},
 		"legacy-bridge": {"component": "legacy-bridge", "datacenter": r.demo.Datacenter, "system": r.demo.System},
 		"api-gateway":   {"component": "api-gateway", "gateway-type": r.demo.GatewayType, "region": r.demo.Region},
+		"service":       {"service": r.demo.Name},
 	}[r.Chart])
 	return labels
 }
@@ -337,8 +338,8 @@ func (p party) calls(address, server string) (told []view, failed *problem) {
 		if at.RawQuery != "" && at.RawQuery != "type="+gets {
 			return nil, &problem{"not-permitted", "not permitted", domain + " gets " + gets + " data"}
 		}
-	case "data-service /api/health", "legacy-bridge /api/health", "api-gateway /api/health", "legacy-bridge /api/legacy-data":
-	case "legacy-bridge /api/calls", "api-gateway /api/calls":
+	case "data-service /api/health", "legacy-bridge /api/health", "api-gateway /api/health", "service /api/health", "legacy-bridge /api/legacy-data":
+	case "legacy-bridge /api/calls", "api-gateway /api/calls", "service /api/calls":
 		return to.told(), nil
 	default:
 		upstream, rest, _ := strings.Cut(strings.TrimPrefix(at.Path, "/"), "/")

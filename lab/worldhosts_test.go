@@ -147,6 +147,11 @@ func (w hosts) Run(ctx context.Context, name, host string, p lab.HostProgram) (m
 func (m *machine) deploy(name string, p lab.HostProgram) {
 	r := &release{Release: access.Release{Name: name, Chart: p.Image}, ready: time.Now().Add(latency), objects: map[access.ObjectKey]string{}}
 	r.demo.Service.Address, r.demo.Service.Port = p.Address.String(), appOf(p.Image).Port
+	r.demo.Allowed.TrustDomains = strings.Split(p.Env["ALLOWED_CLIENT_TRUST_DOMAINS"], ",")
+	r.demo.Allowed.IDs, r.demo.Name = strings.Split(p.Env["ALLOWED_CLIENT_IDS"], ","), p.Env["SERVICE_NAME"]
+	if calls := p.Env["SERVICE_CALLS"]; calls != "" {
+		r.demo.Calls = decode[[]call](calls)
+	}
 	r.demo.AllowedClients = strings.Split(p.Env["QUOTES_ALLOW_CLIENTS"], ",")
 	r.demo.Quotes.Address, r.demo.Quotes.ID = p.Env["BROKER_QUOTES_ADDRESS"], p.Env["BROKER_QUOTES_ID"]
 	m.releases[releaseName{"", name}] = r

@@ -58,7 +58,7 @@ func TestLabsAreListed(t *testing.T) {
 		want string
 	}{
 		{[]string{"list"}, "LAB     STATE           OWNER  CLUSTERS\nlost    stopped         -      only\nquotes  partly running  ada    broker (stopped), market (running)\n"},
-		{[]string{"__complete", "status", "--lab", ""}, "enterprise\nlost\nquotes\n:0\n"},
+		{[]string{"__complete", "status", "--lab", ""}, "company\nenterprise\nlost\nquotes\n:0\n"},
 	} {
 		fedlab := exec.CommandContext(t.Context(), "fedlab", tt.args...)
 		fedlab.Env = append(os.Environ(), "LAB=", "DOCKER_HOST="+host, "FEDLAB_CACHE="+t.TempDir())

@@ -384,7 +384,7 @@ func TestOpenRefuses(t *testing.T) {
 		name, want string
 		notExist   bool
 	}{
-		"misspelt preset": {"quots", `open lab file: open quots: no such file or directory; it is no preset either: write "quotes", the nearest of enterprise, quotes`, true},
+		"misspelt preset": {"quots", `open lab file: open quots: no such file or directory; it is no preset either: write "quotes", the nearest of company, enterprise, quotes`, true},
 		"folder":          {folder, "open lab file: read " + folder + ": it is a folder, want a file", false},
 		"too large":       {large, large + ":1:1: the file is too large: at most 262144 bytes", false},
 		"never ends":      {"/dev/zero", "/dev/zero:1:1: the file is too large: at most 262144 bytes", false},
@@ -404,7 +404,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestInitRefusesUnknownPreset(t *testing.T) {
 	_, err := Init("../config")
-	if err == nil || err.Error() != `there is no preset "../config": write one of enterprise, quotes` {
+	if err == nil || err.Error() != `there is no preset "../config": write one of company, enterprise, quotes` {
 		t.Errorf("got %v", err)
 	}
 }

@@ -51,7 +51,7 @@ func (a apps) rules() []rule {
 		{"No workload is called `probe-<trust domain>` after a trust domain of the file: so scenarios call the probe that they run for it. The workloads of " + a.listed(a.behindPaths) + " are not called as a path that an app which calls them answers itself: `" + strings.Join(a.paths(), "`, `") + "`.", (*checker).reservedNames},
 		{"A workload without `host` runs in a cluster of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads. It belongs to the trust domain of that cluster; where there are several, it names one of them.", (*checker).workloadPlace},
 		{"A workload with `host` runs on a host of the file, of at most " + strconv.Itoa(topology.MaxWorkloads) + " workloads, and belongs to the trust domain of that host.", (*checker).workloadHost},
-		{"On a host run apps that have no database and whose SPIFFE ID does not come from labels of pods: " + a.listed(fitsHost) + ". They are not exposed.", (*checker).hostApps},
+		{"On a host run apps that have no database, and of whose identity nothing is only there with a pod: " + a.listed(fitsHost) + ". They are not exposed.", (*checker).hostApps},
 		{"An app runs once on a host, and once for each trust domain of a cluster: a second one would have the same SPIFFE ID.", (*checker).workloadOnce},
 		{"A program of your own has a `name`, which is that of no app, and an `identity`, in a namespace that fedlab, Kubernetes and the apps do not use. `values` is there with `chart` only; `images`, `identity`, `port` and `check` only with `chart` or `manifests`.", (*checker).ownPrograms},
 		{"In one trust domain of a cluster no two programs of your own have the same namespace and service account: the pods of both would get both identities.", (*checker).ownAccounts},

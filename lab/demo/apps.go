@@ -64,7 +64,7 @@ func companyApps() []topology.App {
 			ServiceAccount: "frontend-service",
 			Deployment:     "frontend",
 			Port:           8080,
-			Calls:          []string{"data-service", "legacy-bridge", "api-gateway"},
+			Calls:          []string{"data-service", "legacy-bridge", "api-gateway", "service"},
 			MinCalls:       1,
 			Page:           "/federation",
 			Tells:          "/api/calls",
@@ -96,7 +96,7 @@ func companyApps() []topology.App {
 			Deployment:     "legacy-bridge",
 			Port:           8443,
 			Database:       "legacy-database",
-			Calls:          []string{"data-service"},
+			Calls:          []string{"data-service", "service"},
 		},
 		{
 			Name: "api-gateway",
@@ -113,9 +113,20 @@ func companyApps() []topology.App {
 			ServiceAccount: "api-gateway",
 			Deployment:     "api-gateway",
 			Port:           8443,
-			Calls:          []string{"data-service", "legacy-bridge"},
+			Calls:          []string{"data-service", "legacy-bridge", "service"},
 			// Below /api the gateway answers itself (apps/api-gateway).
 			OwnPaths: []string{"api"},
+		},
+		{
+			// No article writes its SPIFFE ID; a host has no namespace to put into it.
+			Name:           "service",
+			IDTemplate:     "/service/{{ .PodMeta.Labels.service }}",
+			Named:          true,
+			Namespace:      companyNamespace,
+			ServiceAccount: "service",
+			Deployment:     "service",
+			Port:           8443,
+			Calls:          []string{"service", "api-gateway"},
 		},
 	}
 }

@@ -46,6 +46,7 @@ func TestCompanySPIFFEIDs(t *testing.T) {
 		"data-service":  "/ns/distributed-app/service/data-processing/version/v2",
 		"legacy-bridge": "/datacenter/primary/system/mainframe-bridge",
 		"api-gateway":   "/gateway/edge/aws",
+		"service":       "/service/auth-service",
 	}
 	for _, a := range demo.Apps() {
 		path, there := want[a.Name]
@@ -53,7 +54,7 @@ func TestCompanySPIFFEIDs(t *testing.T) {
 			continue
 		}
 		delete(want, a.Name)
-		if got, err := (topology.WorkloadSpec{App: a, Cluster: "aws"}).SPIFFEID(domain, a.Namespace); got.Path() != path || err != nil {
+		if got, err := (topology.WorkloadSpec{Name: "auth-service", App: a, Cluster: "aws"}).SPIFFEID(domain, a.Namespace); got.Path() != path || err != nil {
 			t.Errorf("%s has the path %s (%v), want %s", a.Name, got.Path(), err, path)
 		}
 	}

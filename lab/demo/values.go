@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,6 +58,14 @@ type (
 		Allowed     allowedValue `json:"allowed"`
 		Upstreams   []callValue  `json:"upstreams"`
 		Service     serviceValue `json:"service"`
+	}
+	namedValues struct {
+		Image   string       `json:"image"`
+		SPIFFE  spiffeValue  `json:"spiffe"`
+		Name    string       `json:"name"`
+		Allowed allowedValue `json:"allowed"`
+		Calls   []callValue  `json:"calls"`
+		Service serviceValue `json:"service"`
 	}
 	probeValues struct {
 		Image               string       `json:"image"`
@@ -135,6 +144,10 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 			Calls: []callValue{}, Service: v.service(),
 		}
 		for _, to := range w.Calls {
+			if to.App.Name == "service" {
+				bridge.Calls = append(bridge.Calls, v.health(to))
+				continue
+			}
 			// Whom it asks for data may look into its database, as LEGACY_DB_URL of
 			// the article's data service does.
 			bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, to.ID.String())
@@ -149,6 +162,12 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 			gateway.Upstreams = append(gateway.Upstreams, v.call(to.Name, to, ""))
 		}
 		return gateway, nil
+	case "service":
+		named := namedValues{Image: image, SPIFFE: v.spiffe(), Name: w.Name, Allowed: v.allowed(), Calls: []callValue{}, Service: v.service()}
+		for _, to := range w.Calls {
+			named.Calls = append(named.Calls, v.health(to))
+		}
+		return named, nil
 	case topology.Probe().Name:
 		// Scenarios let the synthetic trust domain call, and take that away again:
 		// who is not federated does not come as far as this list.
@@ -175,6 +194,14 @@ func (c Catalogue) OnHost(w *topology.Workload) (env map[string]string, health i
 	case brokerValues:
 		env["BROKER_QUOTES_ADDRESS"], env["BROKER_QUOTES_ID"] = v.Quotes.Address, v.Quotes.ID
 		return env, w.App.Port, nil
+	case namedValues:
+		calls, err := json.Marshal(v.Calls)
+		if err != nil {
+			return nil, 0, err
+		}
+		env["SERVICE_NAME"], env["SERVICE_CALLS"] = v.Name, string(calls)
+		env["ALLOWED_CLIENT_TRUST_DOMAINS"], env["ALLOWED_CLIENT_IDS"] = strings.Join(v.Allowed.TrustDomains, ","), strings.Join(v.Allowed.IDs, ",")
+		return env, 8081, nil
 	case probeValues:
 		env["ALLOWED_CLIENT_TRUST_DOMAINS"] = strings.Join(v.AllowedTrustDomains, ",")
 		return env, 8081, nil
@@ -239,6 +266,11 @@ func (v valuesOf) call(name string, to *topology.Workload, path string) callValu
 		c.Profile = r.Profile
 	}
 	return c
+}
+
+// health is a call that shows no more than that the other one is there, and answers.
+func (v valuesOf) health(to *topology.Workload) callValue {
+	return v.call("health of "+to.Name, to, "/api/health")
 }
 
 // refusedCall asks a data service for the type of data that the workload's trust

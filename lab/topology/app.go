@@ -18,9 +18,11 @@ type App struct {
 	// IDTemplate is the path of its SPIFFE ID, as a ClusterSPIFFEID has it.
 	IDTemplate string
 	// Labels are those of its pods that IDTemplate and Selectors read. Regional
-	// apps have the label "region" besides, which is the name of the cluster.
+	// apps have the label "region" besides, which is the name of the cluster; Named
+	// ones have the label "service", which is the name of the workload.
 	Labels   map[string]string
 	Regional bool
+	Named    bool `json:",omitempty"`
 	// DNSNames and Selectors are templates like IDTemplate. The namespace and
 	// the service account are always selected by.
 	DNSNames, Selectors []string
@@ -79,6 +81,9 @@ func (w WorkloadSpec) podLabels() map[string]string {
 	}
 	if w.App.Regional {
 		labels["region"] = cmp.Or(w.Cluster, w.Host)
+	}
+	if w.App.Named {
+		labels["service"] = w.Name
 	}
 	return labels
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -112,7 +111,7 @@ changes a file that exists. With - it prints the lab file.`,
 			return nil
 		},
 	}
-	command.Flags().StringVar(&preset, "preset", config.DefaultPreset, "the preset to start from: "+strings.Join(config.Presets(), " or "))
+	command.Flags().StringVar(&preset, "preset", config.DefaultPreset, "the preset to start from: "+listing(config.Presets()))
 	completes(command, "preset", config.Presets)
 	return command
 }

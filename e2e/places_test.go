@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	labs "github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/lab/local"
+	"github.com/fedlab-dev/fedlab/lab/spire"
+)
+
+// The preset with servers and agents in every sort of place. What takes longer has specs
+// of its own: spread, nested, replicas, hosts.
+var _ = Describe("The company lab", Ordered, Label("company"), func() {
+	var (
+		c      *company
+		before traces
+	)
+	const partner, edge = "partner.example.com", "edge.company.com"
+	// id returns the SPIFFE ID of a workload.
+	id := func(name string) string {
+		GinkgoHelper()
+		_, id := c.workload(name)
+		return id.String()
+	}
+	// agents returns those that the server of a trust domain knows, as "place attestor".
+	agents := func(ctx context.Context, td string) (all []string, err error) {
+		known, err := c.site(ctx, spiffeid.RequireTrustDomainFromString(td)).API.Agents(ctx)
+		for _, a := range known {
+			all = append(all, cmp.Or(spire.AttestedIn(a.ID), spire.JoinedOn(a.ID))+" "+a.AttestedBy)
+		}
+		slices.Sort(all)
+		return all, err
+	}
+	// crossed returns nil when a workload's call of another was answered.
+	crossed := func(caller, called string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			r, err := c.told(ctx)
+			if err != nil {
+				return err
+			}
+			for _, call := range r.Calls {
+				if call.Caller == id(caller) && call.Server == id(called) {
+					if call.State != "answered" {
+						return fmt.Errorf("%s: %s: %+v", call.Name, call.State, call.Problem)
+					}
+					return nil
+				}
+			}
+			return fmt.Errorf("%s reports no call of %s", caller, called)
+		}
+	}
+	BeforeAll(func(ctx SpecContext) {
+		var err error
+		c = &company{preset: "company"}
+		c.port, err = freePort(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		file := filepath.Join(scratch(), "company.yaml")
+		Expect(c.write(file, func(*config.Lab) {})).To(Succeed())
+		at, err := existing(under.command, file)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(at.close)
+		before, err = tracesNow(ctx, at)
+		Expect(err).NotTo(HaveOccurred())
+		c.subject = raised(ctx, file, "company")
+	}, NodeTimeout(12*time.Minute))
+
+	It("has servers and agents in every sort of place, and every bundle in sync", func(ctx SpecContext) {
+		Expect(c.well(ctx)).To(Succeed())
+		Expect(c.fedlab(ctx, "drift")).To(endWell())
+		for td, want := range map[string][]string{
+			aws.Name(): {"aws k8s_psat"}, gcp.Name(): {"gcp k8s_psat"}, edge: {"branch k8s_psat"}, partner: {"partner join_token"},
+			onprem.Name(): {"branch k8s_psat", "datacenter join_token", "onprem k8s_psat"},
+		} {
+			Expect(agents(ctx, td)).To(Equal(want), td)
+		}
+		found, _, err := c.status(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		for _, r := range found.Relationships {
+			Expect(r.Profile).To(Equal(map[bool]string{true: "https_web", false: "https_spiffe"}[r.Trusted == aws.Name()]), r.Trusted)
+		}
+	}, SpecTimeout(2*time.Minute))
+
+	It("makes the three calls of the article's picture, and those of the partner", func(ctx SpecContext) {
+		for _, call := range [][2]string{
+			{"frontend", "data-service"}, {"ml-pipeline", "edge-gateway"}, {"legacy-bridge", "auth-service"},
+			{"aws-gateway", "partner-orders"}, {"partner-orders", "aws-gateway"}, {"edge-node", "edge-gateway"}, {"mainframe", "auth-service"},
+		} {
+			Eventually(crossed(call[0], call[1])).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed(), "%s calls %s", call[0], call[1])
+		}
+		Eventually(c.asItShould).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
+	}, SpecTimeout(3*time.Minute))
+
+	It("tells a member of a trust domain from another trust domain in the same cluster", func(ctx SpecContext) {
+		gateway, node := c.door(ctx, "edge-gateway"), c.door(ctx, "edge-node")
+		_, pipeline := c.workload("ml-pipeline")
+		code, body, err := gateway.get(ctx, gateway.client(c.mint(ctx, pipeline)), "/api/health")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(Equal(200), "%s", body)
+		// gcp and edge do not trust each other.
+		_, _, err = node.get(ctx, node.client(c.mint(ctx, pipeline)), "/api/health")
+		Expect(err).To(MatchError(ContainSubstring("tls: ")))
+	}, SpecTimeout(2*time.Minute))
+
+	It("has a partner whose agent is killed, and attests with its data and without a token", func(ctx SpecContext) {
+		known := func() []spiffeid.ID {
+			GinkgoHelper()
+			all, err := c.site(ctx, spiffeid.RequireTrustDomainFromString(partner)).API.Agents(ctx)
+			Expect(err).NotTo(HaveOccurred())
+			var ids []spiffeid.ID
+			for _, a := range all {
+				ids = append(ids, a.ID)
+			}
+			return ids
+		}
+		was := known()
+		agent := local.HostContainer(c.graph.Name, "partner", labs.HostAgent)
+		_, err := docker(ctx, "kill", agent)
+		Expect(err).NotTo(HaveOccurred())
+		found, code, err := c.status(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(code).To(Equal(3))
+		Expect(found.Problems()).To(ContainElement("host partner: agent on host partner is stopped"))
+		_, err = docker(ctx, "start", agent)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(c.well).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed(), "without an up")
+		Expect(known()).To(Equal(was))
+		Eventually(crossed("partner-orders", "aws-gateway")).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
+	}, SpecTimeout(4*time.Minute))
+
+	It("is unchanged by a second up", func(ctx SpecContext) { c.unchanged(ctx) }, SpecTimeout(2*time.Minute))
+
+	It("leaves nothing", func(ctx SpecContext) { c.cleared(ctx, before) }, SpecTimeout(3*time.Minute))
+})
