@@ -37,12 +37,13 @@ E2E = FEDLAB=$(FEDLAB) go tool ginkgo run $(if $(SEED),--seed=$(SEED)) --randomi
 
 .PHONY: e2e
 e2e: build ## Run the end-to-end suite on a lab of its own
-	@$(E2E) --timeout=70m --label-filter='(!scenario || ci) && !newcomer && !dist && !earlier && !nested' ./e2e
+	@$(E2E) --timeout=60m --label-filter='(!scenario || ci) && !night' ./e2e
 
 .PHONY: e2e-all
-e2e-all: build ## Run all scenarios twice, what must break them, random kills, a newcomer's first hour, a lab of an earlier fedlab, and nested servers
-	@$(E2E) --timeout=100m --label-filter='scenario && !kills' ./e2e
-	@$(E2E) --timeout=100m --label-filter='kills || newcomer || dist || earlier || nested' ./e2e
+e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes and guides
+	@$(E2E) --timeout=100m --label-filter='scenario && !kills && !night' ./e2e
+	@$(E2E) --timeout=100m --label-filter='kills || newcomer || dist || earlier' ./e2e
+	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier' ./e2e
 
 .PHONY: dist
 dist: ## Build the command for linux and darwin into dist/, with SHA256SUMS

@@ -9,7 +9,7 @@ import (
 	. "github.com/onsi/gomega"
 )
 
-var _ = Describe("The programs that make dist builds", Label("dist", "slow"), func() {
+var _ = Describe("The programs that make dist builds", Label("dist", "night"), func() {
 	It("are there for all platforms, and the same in two builds", func(ctx SpecContext) {
 		once, again := filepath.Join(scratch(), "dist"), filepath.Join(scratch(), "dist-again")
 		for _, folder := range []string{once, again} {

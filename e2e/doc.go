@@ -21,11 +21,14 @@
 // its own labels; "ci" is for those that each submission runs, and "mutation" for
 // those in which one thing is wrong on purpose. "again" is for their second pass.
 //
-// "newcomer" is for what an ordinary user does on this machine, who is made and
-// removed by the spec; it takes a registry full of images, and is for the night.
+// "night" is for what takes long, and runs in make e2e-all alone: what has a lab of its
+// own for one shape of a trust domain (keys, spread, nested, replicas, hosts; "company" has
+// most of them in one lab, on each submission), most guides, a lab of an earlier fedlab,
+// and "newcomer": what an ordinary user does on this machine, who is made and removed by the
+// spec, with a registry full of images.
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
-// evidence, guide, enterprise, profile, modes, keys, spread, nested, hosts, shared,
+// evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,
 // registration. Those with "picture" also make the pictures of the documents, with the flag
 // -update.
 // "own" is above; "slow" takes more than half a minute, of scenarios more than two.

@@ -51,7 +51,7 @@ func earlierProgram(ctx context.Context) string {
 	return program
 }
 
-var _ = Describe("A lab of an earlier fedlab", Ordered, Label("earlier"), func() {
+var _ = Describe("A lab of an earlier fedlab", Ordered, Label("earlier", "night"), func() {
 	var (
 		lab    *subject
 		before traces

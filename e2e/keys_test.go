@@ -22,7 +22,7 @@ import (
 )
 
 // The quotes go from a trust domain with RSA keys to one with EC keys.
-var _ = Describe("Trust domains with keys of different types", Ordered, Label("keys"), func() {
+var _ = Describe("Trust domains with keys of different types", Ordered, Label("keys", "night"), func() {
 	const (
 		rsaDomain, ecDomain = "cluster1.com", "cluster2.com"
 		rsaKey, ecKey       = "*rsa.PublicKey", "*ecdsa.PublicKey"

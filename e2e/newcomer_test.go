@@ -213,7 +213,7 @@ func unbuilt(ctx context.Context) {
 // The README's two commands, by somebody who is not root, on a machine that has
 // Docker and where registries answer. What upstreamRegistry says of its images
 // could not be tried otherwise: no registry of upstream's is asked here.
-var _ = Describe("An ordinary user in the group docker", Label("newcomer", "slow"), func() {
+var _ = Describe("An ordinary user in the group docker", Label("newcomer", "night"), func() {
 	It("brings a lab up from a registry, without root and without a C compiler", func(ctx SpecContext) {
 		kept, err := os.MkdirTemp(under.scratch, "registry-")
 		Expect(err).NotTo(HaveOccurred())

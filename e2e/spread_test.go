@@ -21,7 +21,7 @@ import (
 )
 
 // The quotes of a trust domain go to its other cluster, and to another trust domain.
-var _ = Describe("A trust domain over two clusters", Ordered, Label("spread"), func() {
+var _ = Describe("A trust domain over two clusters", Ordered, Label("spread", "night"), func() {
 	const one, other = "one.test", "other.test"
 	var (
 		lab    *subject
