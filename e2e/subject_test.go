@@ -101,13 +101,14 @@ func (s *subject) fedlab(ctx context.Context, args ...string) ended {
 }
 
 // unchanged has another up find nothing to change.
-func (s *subject) unchanged(ctx context.Context) {
+func (s *subject) unchanged(ctx context.Context) (again ended) {
 	GinkgoHelper()
-	again := s.fedlab(ctx, "up", "-o", "json")
+	again = s.fedlab(ctx, "up", "-o", "json")
 	Expect(again).To(endWell())
 	_, changed, err := again.events()
 	Expect(err).NotTo(HaveOccurred())
 	Expect(changed).To(BeFalse(), "a second up changes nothing")
+	return again
 }
 
 // status is what 'fedlab status' says and how it ends.
