@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -81,6 +82,25 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 	It("are unchanged by a second up", func(ctx SpecContext) {
 		lab.unchanged(ctx)
 	}, SpecTimeout(2*time.Minute))
+
+	It("come back with the next up where a scenario was killed that had one away", func(ctx SpecContext) {
+		d := lab.running(ctx, lab.graph.Domains[0].Name)
+		for start := range topology.MaxReplicas {
+			patched, err := lab.run(ctx, "kubectl", "--lab", lab.file, "a", "patch", "statefulset", spire.ServerStatefulSet, "-n", topology.ServerNamespace,
+				"--type=merge", "--patch", fmt.Sprintf(`{"spec":{"replicas":1,"ordinals":{"start":%d}}}`, start))
+			Expect(err).NotTo(HaveOccurred())
+			Expect(patched).To(endWell())
+			Expect(lab.fedlab(ctx, "up")).To(endWell())
+			// The kubelet's first look at a new pod comes up to a period later.
+			Eventually(lab.well).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed())
+			sites, err := lab.driver.Replicas(ctx, d.Server())
+			Expect(err).NotTo(HaveOccurred())
+			for _, site := range sites {
+				Expect(site.Close()).To(Succeed())
+			}
+		}
+		lab.unchanged(ctx)
+	}, SpecTimeout(6*time.Minute))
 
 	It("may each be away for two lives of an X509-SVID", Label("scenario", "outage"), func(ctx SpecContext) {
 		runner := &trial.Runner{Driver: &lab.driver.Driver, Topology: lab.graph.Intent(), Observe: told}

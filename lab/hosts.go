@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -57,6 +59,24 @@ func (d *Driver) run(ctx context.Context, h *topology.Host, p HostProgram) error
 		return fmt.Errorf("run %s on host %s: %w", p.Name, h.Name, err)
 	}
 	return nil
+}
+
+// ended says that a program of a host has ended, with what it wrote last: nothing starts it
+// again but another up, so no wait goes on. It returns nil while the program runs.
+func (u *up) ended(ctx context.Context, h *topology.Host, program string) error {
+	found, err := u.Parts.Hosts.List(ctx, h.Lab)
+	if err != nil {
+		return err
+	}
+	if err = foundOnHost(h, program, found); err == nil {
+		return nil
+	}
+	var log bytes.Buffer
+	if failed := u.on(h).Logs(ctx, program, access.LogOptions{Since: rolloutBound}, &log); failed == nil && log.Len() > 0 {
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		err = fmt.Errorf("%w; it wrote last: %s", err, lines[len(lines)-1])
+	}
+	return check.Never(err)
 }
 
 // programsOf returns the names of the programs that a host has.
@@ -324,7 +344,7 @@ func sameEntry(is, want spire.Entry) bool {
 	domains := func(all []spiffeid.TrustDomain) []spiffeid.TrustDomain {
 		return slices.SortedFunc(slices.Values(all), spiffeid.TrustDomain.Compare)
 	}
-	return is.SPIFFEID == want.SPIFFEID && is.ParentID == want.ParentID && is.Hint == want.Hint &&
+	return is.SPIFFEID == want.SPIFFEID && is.ParentID == want.ParentID && is.Hint == want.Hint && is.Downstream == want.Downstream &&
 		is.X509SVIDTTL == want.X509SVIDTTL && is.JWTSVIDTTL == want.JWTSVIDTTL &&
 		slices.Equal(sorted(is.Selectors), sorted(want.Selectors)) && slices.Equal(domains(is.FederatesWith), domains(want.FederatesWith))
 }

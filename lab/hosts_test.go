@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -180,6 +181,9 @@ func TestUpRepairsHosts(t *testing.T) {
 				}
 			}, "relationship partner.example.com->company.com: market does not get through to the bundle endpoint https://10.192.9.9:8443: connection refused", "",
 		},
+		"an entry lets a workload sign authorities": {
+			func(w *world) { w.hostOf("partner").spire.downstream["spiffe://partner.example.com/server"] = true }, "", "",
+		},
 		"a workload runs as somebody else": {
 			func(w *world) {
 				p := w.hostOf("partner").programs["run-partner-quotes"]
@@ -205,6 +209,9 @@ func TestUpRepairsHosts(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.want(t, want)
+				for id := range w.hostOf("partner").spire.downstream {
+					t.Errorf("%s may sign authorities", id)
+				}
 				for host, was := range before {
 					if again := w.hostOf(host).joined != was; again != (host == tt.joins) {
 						t.Errorf("the agent on host %s has attested again: %t", host, again)
@@ -212,6 +219,31 @@ func TestUpRepairsHosts(t *testing.T) {
 				}
 				if s, err := d.Status(t.Context(), hosted(t)); err != nil || !s.Well {
 					t.Errorf("error %v, problems %q", err, s.Problems())
+				}
+			})
+		})
+	}
+}
+
+// A program that has ended starts again only with another up: this one says why, at once.
+func TestUpSaysWhatEndedOnAHost(t *testing.T) {
+	for _, program := range []string{"server", "run-partner-quotes"} {
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.dies = map[string]string{program: "exit code 1"}
+				began := time.Now()
+				err := w.up(t, w.driver(t), hosted(t))
+				if want := program + " on host partner is stopped; it wrote last: fatal"; err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error is %v, want in it %s", err, want)
+				}
+				if took := time.Since(began); took > time.Minute {
+					t.Errorf("it took %s", took)
+				}
+				w.dies = nil
+				if err := w.up(t, w.driver(t), hosted(t)); err != nil {
+					t.Error(err)
 				}
 			})
 		})

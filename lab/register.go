@@ -128,6 +128,11 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 func (u *up) runs(ctx context.Context, w *topology.Workload) error {
 	a := &awaited{Workload: w, site: u.site(w.Member.Server), in: u.in(w.Cluster()), began: time.Now()}
 	return wait(ctx, rolloutBound, check.Check{Name: w.Name + " runs", Probe: func(ctx context.Context) error {
+		if h := w.Host(); h != nil {
+			if err := u.ended(ctx, h, HostRun(w)); err != nil {
+				return err
+			}
+		}
 		err := u.ready(ctx, a.in, w)
 		if err != nil && time.Since(a.began) > registrationBound() {
 			err = a.registered(ctx, err)

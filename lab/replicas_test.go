@@ -8,6 +8,30 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
+// The webhook of each replica is looked at, and the next up starts that pod again.
+func TestWebhookOfAReplica(t *testing.T) {
+	pair := topologyOf(t, strings.Replace(spreadFile(t), "  federation:\n", "  trustDomains:\n    - {name: one.test, serverReplicas: 2, datastore: postgres}\n  federation:\n", 1))
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, pair); err != nil {
+			t.Fatal(err)
+		}
+		w.nodes[serverAt].spire.staleReplica = "spire-server-1"
+		s, err := d.Status(t.Context(), pair)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := strings.Join(problems(s), "\n"), "one.test: the webhook of its controller manager in spire-server-1: it presents an X509-SVID that"; !strings.HasPrefix(got, want) {
+			t.Errorf("problems\n%s\nwant\n%s", got, want)
+		}
+		if err := w.up(t, d, pair); err != nil {
+			t.Fatal(err)
+		}
+		wantWell(t, d, pair)
+	})
+}
+
 // A trust domain with two servers is asked by the one that runs.
 func TestOneOfTwoServers(t *testing.T) {
 	pair := topologyOf(t, strings.Replace(spreadFile(t), "  federation:\n", "  trustDomains:\n    - {name: one.test, serverReplicas: 2, datastore: postgres}\n  federation:\n", 1))

@@ -196,7 +196,14 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 	// Of several replicas each starts once the one before it is ready.
 	bound := rolloutBound * time.Duration(len(spire.ServerPods(s)))
 	err := wait(ctx, bound, check.Check{Name: "the SPIRE server runs", Probe: func(ctx context.Context) (err error) {
+		// Nothing but ctx ends a call over a connection that stands: a server that hangs,
+		// or its upstream, must not take up the whole wait.
+		ctx, cancel := context.WithTimeout(ctx, answerBound)
+		defer cancel()
 		if s.Place.Host != nil {
+			if err := u.ended(ctx, s.Place.Host, HostServer); err != nil {
+				return err
+			}
 			site, err = u.connectOnHost(ctx, s)
 			return err
 		}
@@ -213,10 +220,6 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 		if err := in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer); err != nil {
 			return errors.Join(err, u.unsigned(ctx, s))
 		}
-		// Nothing but ctx ends a call over a connection that stands: a server that hangs
-		// must not take up the whole wait.
-		ctx, cancel := context.WithTimeout(ctx, answerBound)
-		defer cancel()
 		site, err = connect(ctx, s, in)
 		return err
 	}})

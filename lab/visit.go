@@ -441,12 +441,22 @@ func (v *visit) hostAttendance(m *topology.Member) attendance {
 	return s
 }
 
-// webhook says why Kubernetes cannot call a controller manager.
+// webhook says why Kubernetes cannot call a controller manager. One is in the pod of each
+// replica.
 func (a *asked) webhook(ctx context.Context, bundle *spiffebundle.Bundle) error {
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	if err := checkWebhook(ctx, a.site, bundle); err != nil {
-		return fmt.Errorf("the webhook of its controller manager: %w", err)
+	pods := spire.ServerPods(a.site.Server)
+	for _, pod := range pods {
+		replica := *a.site
+		replica.Pod = pod
+		err := checkWebhook(ctx, &replica, bundle)
+		switch {
+		case err != nil && len(pods) > 1:
+			return fmt.Errorf("the webhook of its controller manager in %s: %w", pod, err)
+		case err != nil:
+			return fmt.Errorf("the webhook of its controller manager: %w", err)
+		}
 	}
 	return nil
 }

@@ -49,6 +49,8 @@ type world struct {
 	names map[string]netip.Addr
 	// taken are the addresses that some other program listens on.
 	taken map[netip.AddrPort]bool
+	// dies has why programs of hosts end at once.
+	dies map[string]string
 	// bindsLate says that a cluster makes a volume only for a pod that has a node.
 	bindsLate bool
 	// pulled says that the node image is of upstream's images.

@@ -509,6 +509,9 @@ func (n objects) Delete(ctx context.Context, key access.ObjectKey) error {
 		case key.Kind == "Pod" && key.Name == agentPod:
 			n.spire.stale, n.spire.hung = false, !strings.Contains(n.objects[bundleKey(topology.ServerNamespace)], "BEGIN CERTIFICATE")
 			changed()
+		case key.Kind == "Pod" && n.spire != nil && key.Name == n.spire.staleReplica:
+			n.spire.staleReplica = ""
+			changed()
 		case key.Kind == "Pod" && key.Name == spire.ServerPod:
 			if n.spire != nil {
 				n.spire.staleWebhook, n.spire.since = false, time.Now()
@@ -935,7 +938,7 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 			return err
 		}
 		if namespace == topology.ServerNamespace && n.replica(pod) && port == spire.WebhookPort && n.serves() == nil {
-			conn, err = n.spire.webhook(ctx)
+			conn, err = n.spire.webhook(ctx, pod)
 			return err
 		}
 		r := n.demo(namespace, strings.TrimSuffix(pod, "-0"))

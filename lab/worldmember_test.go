@@ -231,6 +231,7 @@ func (s *spireServer) BatchDeleteEntry(_ context.Context, r *entryv1.BatchDelete
 	answer := &entryv1.BatchDeleteEntryResponse{}
 	for _, id := range r.Ids {
 		delete(s.entries, id)
+		delete(s.downstream, id)
 		answer.Results = append(answer.Results, &entryv1.BatchDeleteEntryResponse_Result{Id: id, Status: &types.Status{}})
 	}
 	return answer, nil

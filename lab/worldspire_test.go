@@ -110,8 +110,10 @@ type spireServer struct {
 	hangs bool
 	lies  *spiffebundle.Bundle
 	// stale is whose workloads present SVIDs of an authority that was revoked, and
-	// staleWebhook whose webhook does.
+	// staleWebhook whose webhook does; staleReplica is the pod of a replica of which the
+	// webhook does.
 	stale, staleWebhook bool
+	staleReplica        string
 	// hung is whose agent waits for the bundle that it starts with.
 	hung bool
 }
@@ -332,8 +334,8 @@ func (s *spireServer) signer(stale bool) (*spireServer, error) {
 }
 
 // webhook connects to the webhook of the controller manager.
-func (s *spireServer) webhook(ctx context.Context) (net.Conn, error) {
-	signer, err := s.signer(s.staleWebhook)
+func (s *spireServer) webhook(ctx context.Context, pod string) (net.Conn, error) {
+	signer, err := s.signer(s.staleWebhook || s.staleReplica == pod)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (a apps) rules() []rule {
 	return []rule{
 		{"Each cluster has a name of its own.", (*checker).clusterNames},
 		{"kind calls a cluster's node `<lab>-<cluster>-control-plane`; that name has at most 63 characters, as host names have.", (*checker).nodeNames},
-		{"Each host has a name of its own, which is that of no cluster.", (*checker).hosts},
+		{"Each host has a name of its own, which is that of no cluster, and none that one of its containers would share: not `<cluster>-control-plane`, nor `<other host>-agent`, `-server` or `-run-…`.", (*checker).hosts},
 		{"A lab has at most " + strconv.Itoa(topology.MaxClusters) + " clusters and hosts together.", (*checker).placeCount},
 		{"A cluster names each of its trust domains once.", (*checker).namedOnce},
 		{"At most " + strconv.Itoa(topology.MaxMembers) + " clusters name one trust domain: next to its SPIRE server runs a controller manager for each of them.", (*checker).memberCount},

@@ -27,6 +27,26 @@ func (c *checker) hosts() {
 		}
 		taken[h.Name] = "a host"
 	}
+	c.hostContainers()
+}
+
+// hostContainers refuses a host of which a container would have the name of another one:
+// those of a host are called <lab>-<host> and <lab>-<host>-<program>, the node of a cluster
+// <lab>-<cluster>-control-plane.
+func (c *checker) hostContainers() {
+	for i, h := range c.lab.Spec.Hosts {
+		for _, cluster := range c.lab.Spec.Clusters {
+			if h.Name == cluster.Name+"-control-plane" {
+				c.report(hostPath(i, "name"), quote(h.Name)+" makes a container of the name that the node of cluster "+quote(cluster.Name)+" has", "give the host another name")
+			}
+		}
+		for _, other := range c.lab.Spec.Hosts {
+			program, below := strings.CutPrefix(h.Name, other.Name+"-")
+			if below && other.Name != "" && (program == "agent" || program == "server" || strings.HasPrefix(program, "run-")) {
+				c.report(hostPath(i, "name"), quote(h.Name)+" makes a container of the name that a program of host "+quote(other.Name)+" has", "give one of the hosts another name")
+			}
+		}
+	}
 }
 
 func (c *checker) placeCount() {

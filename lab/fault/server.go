@@ -32,13 +32,18 @@ func ReplicaStopped(c Cluster, ordinal int) Fault {
 				Name:  fmt.Sprintf("pod %s of cluster %s is gone", pod, c.Name),
 				Probe: func(ctx context.Context) error { return c.podGone(ctx, pod) },
 			},
-			recover: c.scaled(serverSet, c.Replicas),
+			recover: func(ctx context.Context) error { return c.apply(ctx, serverSet, from(0, c.Replicas)) },
 			healed: check.Check{
 				Name:  fmt.Sprintf("both SPIRE servers of cluster %s are ready", c.Name),
 				Probe: func(ctx context.Context) error { return c.Pods.Ready(ctx, c.own(serverSet)) },
 			},
-		}, c.apply(ctx, serverSet, map[string]any{"replicas": 1, "ordinals": map[string]any{"start": 1 - ordinal}})
+		}, c.apply(ctx, serverSet, from(1-ordinal, 1))
 	}}
+}
+
+// from is a StatefulSet with so many pods, of which the first has that ordinal.
+func from(start, replicas int) map[string]any {
+	return map[string]any{"replicas": replicas, "ordinals": map[string]any{"start": start}}
 }
 
 // ServerKilled kills the SPIRE server of a cluster where it stands. Kubernetes

@@ -157,7 +157,7 @@ func (s *site) Apply(_ context.Context, objects ...any) (bool, error) {
 				s.replicas = 0
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":1}}`:
 				s.replicas, s.start = 1, 0
-			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"replicas":2}}`:
+			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"ordinals":{"start":0},"replicas":2}}`:
 				s.replicas, s.start = 2, 0
 			case `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"spire-server","namespace":"spire-system"},"spec":{"ordinals":{"start":1},"replicas":1}}`:
 				s.replicas, s.start = 1, 1

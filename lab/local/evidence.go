@@ -106,7 +106,9 @@ func (d *Driver) ofHost(ctx context.Context, h *topology.Host) ([]evidence.Piece
 	bounded, cancel := context.WithTimeout(ctx, connectBound)
 	defer cancel()
 	all, err := d.Parts.Hosts.List(bounded, h.Lab)
-	pieces := []evidence.Piece{{Path: path.Join(folder, "programs.json"), Read: func(context.Context) (any, error) { return all, err }}}
+	pieces := []evidence.Piece{{Path: path.Join(folder, "programs.json"), Read: func(context.Context) (any, error) {
+		return slices.DeleteFunc(slices.Clone(all), func(f lab.FoundHost) bool { return f.Name != h.Name }), err
+	}}}
 	for _, f := range all {
 		for program := range f.Programs {
 			if f.Name != h.Name {

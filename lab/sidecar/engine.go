@@ -179,7 +179,8 @@ func inspect(ctx context.Context, c testcontainers.Container) (state, error) {
 	}
 	s := state{id: told.ID, name: strings.TrimPrefix(told.Name, "/"), image: told.Image, networks: map[string]netip.Addr{}, published: map[string]netip.AddrPort{}}
 	if told.State != nil {
-		s.running, s.exitCode = told.State.Running, told.State.ExitCode
+		// Docker says of a paused container that it runs, too.
+		s.running, s.exitCode = told.State.Running && !told.State.Paused, told.State.ExitCode
 	}
 	if told.Config != nil {
 		s.labels, s.env = told.Config.Labels, slices.Sorted(slices.Values(told.Config.Env))
