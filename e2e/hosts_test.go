@@ -123,12 +123,7 @@ var _ = Describe("A host outside Kubernetes", Ordered, Label("hosts", "night"), 
 	}
 	BeforeAll(func(ctx SpecContext) {
 		write(intent())
-		at, err := existing(under.command, file())
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(at.close)
-		before, err = tracesNow(ctx, at)
-		Expect(err).NotTo(HaveOccurred())
-		lab = raised(ctx, file(), "a cluster and two hosts")
+		lab, before = raisedAlone(ctx, file(), "a cluster and two hosts")
 	}, NodeTimeout(10*time.Minute))
 
 	It("has agents that joined by a token, and servers that know them", func(ctx SpecContext) {

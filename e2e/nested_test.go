@@ -179,12 +179,7 @@ var _ = Describe("A trust domain with nested SPIRE servers", Ordered, Label("nes
 			ports = append(ports, port)
 		}
 		write(caTTL, ports...)
-		at, err := existing(under.command, file())
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(at.close)
-		before, err = tracesNow(ctx, at)
-		Expect(err).NotTo(HaveOccurred())
-		nestedLab = raised(ctx, file(), "nested SPIRE servers")
+		nestedLab, before = raisedAlone(ctx, file(), "nested SPIRE servers")
 	}, NodeTimeout(10*time.Minute))
 
 	It("has servers whose authorities the root signs, and one bundle", func(ctx SpecContext) {

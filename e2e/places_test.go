@@ -66,12 +66,7 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		Expect(err).NotTo(HaveOccurred())
 		file := filepath.Join(scratch(), "company.yaml")
 		Expect(c.write(file, func(*config.Lab) {})).To(Succeed())
-		at, err := existing(under.command, file)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(at.close)
-		before, err = tracesNow(ctx, at)
-		Expect(err).NotTo(HaveOccurred())
-		c.subject = raised(ctx, file, "company")
+		c.subject, before = raisedAlone(ctx, file, "company")
 	}, NodeTimeout(12*time.Minute))
 
 	It("has servers and agents in every sort of place, and every bundle in sync", func(ctx SpecContext) {

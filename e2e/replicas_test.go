@@ -43,12 +43,7 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 		Expect(err).NotTo(HaveOccurred())
 		file := filepath.Join(scratch(), "replicas.yaml")
 		Expect(os.WriteFile(file, data, 0o644)).To(Succeed())
-		at, err := existing(under.command, file)
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(at.close)
-		before, err = tracesNow(ctx, at)
-		Expect(err).NotTo(HaveOccurred())
-		lab = raised(ctx, file, "a trust domain with two servers")
+		lab, before = raisedAlone(ctx, file, "a trust domain with two servers")
 	}, NodeTimeout(10*time.Minute))
 
 	It("sign with keys of their own, and the peer verifies tokens of both", func(ctx SpecContext) {

@@ -159,12 +159,7 @@ var _ = Describe("A trust domain over two clusters", Ordered, Label("spread", "n
 			ports = append(ports, port)
 		}
 		write(intent(ports...))
-		at, err := existing(under.command, file())
-		Expect(err).NotTo(HaveOccurred())
-		DeferCleanup(at.close)
-		before, err = tracesNow(ctx, at)
-		Expect(err).NotTo(HaveOccurred())
-		lab = raised(ctx, file(), "a trust domain over two clusters")
+		lab, before = raisedAlone(ctx, file(), "a trust domain over two clusters")
 	}, NodeTimeout(10*time.Minute))
 
 	It("has one server, which knows the agents of both clusters", func(ctx SpecContext) {

@@ -100,6 +100,18 @@ func (s *subject) fedlab(ctx context.Context, args ...string) ended {
 	return e
 }
 
+// raisedAlone is raised for a lab that goes again: it returns what of labs was there before,
+// for cleared.
+func raisedAlone(ctx context.Context, file, what string) (lab *subject, before traces) {
+	GinkgoHelper()
+	at, err := existing(under.command, file)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(at.close)
+	before, err = tracesNow(ctx, at)
+	Expect(err).NotTo(HaveOccurred())
+	return raised(ctx, file, what), before
+}
+
 // unchanged has another up find nothing to change.
 func (s *subject) unchanged(ctx context.Context) (again ended) {
 	GinkgoHelper()

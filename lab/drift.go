@@ -94,7 +94,7 @@ type HeldBundle struct {
 
 // Holder names the server that holds the bundle: the truster, with the cluster of a nested
 // server ("one.test@b").
-func (h HeldBundle) Holder() string { return inCluster(h.Truster, h.Cluster) }
+func (h HeldBundle) Holder() string { return topology.ServerName(h.Truster, h.Cluster) }
 
 // States of a held bundle that are not about its authorities.
 const (

@@ -93,12 +93,3 @@ func nestedIn(s *topology.Server) string {
 	}
 	return s.Place.Cluster.Name
 }
-
-// inCluster names the server of a trust domain in a cluster, and that of its root where
-// the cluster is empty.
-func inCluster(domain, cluster string) string {
-	if cluster == "" {
-		return domain
-	}
-	return domain + "@" + cluster
-}

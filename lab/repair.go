@@ -29,7 +29,7 @@ type Repaired struct {
 }
 
 // Holder is as that of HeldBundle.
-func (r Repaired) Holder() string { return inCluster(r.Truster, r.Cluster) }
+func (r Repaired) Holder() string { return topology.ServerName(r.Truster, r.Cluster) }
 
 // Repair sets each bundle of a relationship that is not what the trusted domain's
 // server has. It is read from there through the cluster, which proves more than a

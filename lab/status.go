@@ -112,7 +112,7 @@ func (s TrustDomainStatus) Server() string {
 	if s.Upstream == "" {
 		return s.Name
 	}
-	return inCluster(s.Name, s.Cluster)
+	return topology.ServerName(s.Name, s.Cluster)
 }
 
 // MemberStatus is one of several clusters and hosts of a trust domain: what its agents start
@@ -146,7 +146,7 @@ type RelationshipStatus struct {
 }
 
 // Server names the server that has the relationship, as TrustDomainStatus.Server does.
-func (r RelationshipStatus) Server() string { return inCluster(r.Truster, r.Cluster) }
+func (r RelationshipStatus) Server() string { return topology.ServerName(r.Truster, r.Cluster) }
 
 // WorkloadStatus is one demo program.
 type WorkloadStatus struct {

@@ -223,13 +223,21 @@ type Server struct {
 // Nested reports whether another server of the trust domain signs the authorities.
 func (s *Server) Nested() bool { return s.Upstream != nil }
 
-// String returns the name of the trust domain, and the cluster where the server is not
-// the root.
+// String is ServerName.
 func (s *Server) String() string {
 	if s.Nested() {
-		return s.Domain.String() + "@" + s.Place.Cluster.Name
+		return ServerName(s.Domain.String(), s.Place.Cluster.Name)
 	}
 	return s.Domain.String()
+}
+
+// ServerName names a server by its trust domain, and a nested one by its cluster as well;
+// that of the root has no cluster here.
+func ServerName(domain, cluster string) string {
+	if cluster == "" {
+		return domain
+	}
+	return domain + "@" + cluster
 }
 
 // Relationships returns those that the server has to have: each server follows all

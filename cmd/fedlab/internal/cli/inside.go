@@ -101,7 +101,7 @@ func serverNames(t topology.Topology) (all []string) {
 		all = append(all, td.Name.Name())
 		for _, m := range td.Members {
 			if m.Nested {
-				all = append(all, td.Name.Name()+"@"+m.Cluster)
+				all = append(all, topology.ServerName(td.Name.Name(), m.Cluster))
 			}
 		}
 	}
