@@ -54,12 +54,6 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Eventually(c.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).Should(Succeed())
 	}, NodeTimeout(2*time.Minute))
 
-	AfterEach(func(ctx SpecContext) {
-		if c != nil && CurrentSpecReport().Failed() {
-			c.gather(ctx, CurrentSpecReport().FullText())
-		}
-	}, NodeTimeout(3*time.Minute))
-
 	It("has both profiles and two modes, and every bundle in sync", Label("status"), func(ctx SpecContext) {
 		found, code, err := c.status(ctx)
 		Expect(err).NotTo(HaveOccurred())

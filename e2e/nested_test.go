@@ -310,7 +310,8 @@ var _ = Describe("A trust domain with nested SPIRE servers", Ordered, Label("nes
 		next, err := root.API.PrepareX509Authority(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		for _, nested := range below {
-			Eventually(has(nested.API, next.ID, true)).WithContext(ctx).WithTimeout(federation.NestedBound()+machine).WithPolling(poll).Should(Succeed(), nested.String())
+			// The root has been away, and they may not have found it again yet.
+			Eventually(has(nested.API, next.ID, true)).WithContext(ctx).WithTimeout(federation.UpstreamBound()+federation.NestedBound()+machine).WithPolling(poll).Should(Succeed(), nested.String())
 		}
 		Eventually(held(peer.API, root.Domain, next.ID, true)).WithContext(ctx).WithTimeout(fetch).WithPolling(poll).Should(Succeed())
 		_, err = root.API.ActivateX509Authority(ctx, next.ID)

@@ -74,6 +74,10 @@ func existing(c command, name string) (*subject, error) {
 	return &subject{command: c, file: name, graph: g, driver: driver}, nil
 }
 
+// raisedNow are the labs of containers that have not ended: each gathers evidence when a
+// spec fails.
+var raisedNow []*subject
+
 // raised brings up the lab of a file, and takes it down when the container ends.
 func raised(ctx context.Context, file, what string) *subject {
 	GinkgoHelper()
@@ -81,7 +85,9 @@ func raised(ctx context.Context, file, what string) *subject {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(s.close)
 	Expect(s.fedlab(ctx, "down")).To(endWell(), "what an earlier run of the suite left")
+	raisedNow = append(raisedNow, s)
 	DeferCleanup(func(ctx SpecContext) {
+		raisedNow = slices.DeleteFunc(raisedNow, func(other *subject) bool { return other == s })
 		Expect(s.fedlab(ctx, "down")).To(endWell())
 	}, NodeTimeout(3*time.Minute))
 	began := time.Now()

@@ -98,7 +98,9 @@ func bringUp(ctx context.Context) {
 
 var _ = AfterEach(func(ctx SpecContext) {
 	if CurrentSpecReport().Failed() {
-		under.gather(ctx, CurrentSpecReport().FullText())
+		for _, lab := range append([]*subject{under}, raisedNow...) {
+			lab.gather(ctx, CurrentSpecReport().FullText())
+		}
 	}
 }, NodeTimeout(3*time.Minute))
 

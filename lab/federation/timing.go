@@ -67,6 +67,11 @@ const (
 	// upstreamPoll is how often a nested server asks its upstream for the bundle
 	// (pkg/server/plugin/upstreamauthority/spire/spire.go, upstreamPollFreq).
 	upstreamPoll = 5 * time.Second
+	// upstreamBackoff is the longest wait of a nested server between two tries to connect to
+	// its upstream, with its jitter of a fifth: it keeps one connection, with what gRPC has by
+	// default (google.golang.org/grpc/backoff/backoff.go, DefaultConfig). upstreamDial is how
+	// long a try may go on (its clientconn.go, minConnectTimeout).
+	upstreamBackoff, upstreamDial = 144 * time.Second, 20 * time.Second
 
 	// rotatorTick is how often a server looks whether it is time
 	// (pkg/server/ca/rotator/rotator.go, rotateInterval).
@@ -149,6 +154,11 @@ func FetchBound(poll time.Duration) time.Duration { return endpointCache + poll 
 // its cache, and so may be what the nested server shows of itself
 // (pkg/server/api/bundle/v1/service.go, GetBundle).
 func NestedBound() time.Duration { return endpointCache + upstreamPoll + endpointCache }
+
+// UpstreamBound returns how long a nested server may take to reach its upstream again,
+// once that is back: the longer the upstream was away, the longer the nested server waits
+// between two connections.
+func UpstreamBound() time.Duration { return upstreamBackoff + upstreamDial }
 
 // CaughtBound returns how long a fetch may go on that a partition has caught: the
 // next poll is one interval after its end, also where the partition has long been
