@@ -183,13 +183,20 @@ func keyed() spire.Values {
 	})
 }
 
+// related is a trust domain whose relationships are made by SPIRE's API.
+func related() spire.Values {
+	return values(func(s *spire.Settings) {
+		s.Server.Domain.Trusts = []*topology.Trust{{Truster: s.Server.Domain, Trusted: s.Server.Domain, RelationshipSpec: topology.RelationshipSpec{Mode: topology.API}}}
+	})
+}
+
 // webRoot is what a web CA in PEM looks like; nobody reads it here.
 const webRoot = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGUgYXQgYWxsLCBidXQgaXQgd291bGQgbG9vayBsaWtlIHRo\naXM=\n-----END CERTIFICATE-----\n"
 
 func TestSPIREGolden(t *testing.T) {
 	golden(t, "testdata/spire.yaml", mustRender(t, market()))
 	// Nothing else changes with these.
-	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed()} {
+	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed(), "by-api": related()} {
 		all, same := mustRender(t, values), mustRender(t, market())
 		maps.DeleteFunc(all, func(file, manifest string) bool { return manifest == same[file] })
 		golden(t, "testdata/spire-"+name+".yaml", all)

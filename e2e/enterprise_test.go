@@ -459,7 +459,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		It("goes from mode to mode without a call lost", Label("modes"), func(ctx SpecContext) {
 			t := flow(data, data.client(c.mint(ctx, legacy)), "/api/process-data")
 			defer t.end()
-			for _, mode := range []topology.Mode{topology.Manual, topology.Static, topology.CRD} {
+			for _, mode := range []topology.Mode{topology.Manual, topology.Static, topology.API, topology.CRD} {
 				By(string(mode))
 				Expect(c.become(ctx, by(mode))).To(endWell())
 				found, code, err := c.status(ctx)
@@ -473,7 +473,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			t.end()
 			AddReportEntry("calls", fmt.Sprint(t.made), ReportEntryVisibilityAlways)
 			Expect(t.lost).To(BeEmpty())
-		}, NodeTimeout(8*time.Minute))
+		}, NodeTimeout(10*time.Minute))
 
 		It("adds a fourth domain and removes it again without a call lost", func(ctx SpecContext) {
 			orders := flow(data, data.client(c.mint(ctx, frontend)), "/api/process-data")

@@ -367,18 +367,8 @@ func (u *up) tidyHost(ctx context.Context, s *topology.Server) error {
 			return err
 		}
 	}
-	relationships, err := site.API.Relationships(ctx)
-	if err != nil {
+	if err := unrelate(ctx, site); err != nil {
 		return err
-	}
-	for _, r := range relationships {
-		if t := trustIn(s.Domain, r.Trusted); t != nil && t.Mode == topology.API {
-			continue
-		}
-		plan.Did(ctx)
-		if err := known(site.API.DeleteRelationship(ctx, r.Trusted)); err != nil {
-			return err
-		}
 	}
 	if err := forget(ctx, site); err != nil {
 		return err
@@ -403,51 +393,6 @@ func dismissHosts(ctx context.Context, site *Site) error {
 		}
 	}
 	return nil
-}
-
-// trustIn returns the trust by which d trusts somebody of whom a server tells; nil where
-// there is none.
-func trustIn(d *topology.Domain, other spiffeid.TrustDomain) *topology.Trust {
-	i := slices.IndexFunc(d.Trusts, func(t *topology.Trust) bool { return t.Trusted.Name == other })
-	if i < 0 {
-		return nil
-	}
-	return d.Trusts[i]
-}
-
-// relateByAPI makes the relationship of a truster whose server is on a host, unless it has
-// it. It returns the relationship as the server lists it.
-func (f federating) relateByAPI(ctx context.Context) (spire.Relationship, error) {
-	want := spire.Relationship{
-		RelationshipSpec: topology.RelationshipSpec{Truster: f.Truster.Name, Trusted: f.Trusted.Name, Profile: f.Profile},
-		URL:              spire.BundleEndpointURL(f.trusted.Server),
-	}
-	if f.Profile == topology.HTTPSSPIFFE {
-		want.EndpointID = spire.ServerID(f.Trusted.Name)
-	}
-	all, err := f.truster.API.Relationships(ctx)
-	if err != nil {
-		return want, err
-	}
-	i := slices.IndexFunc(all, func(r spire.Relationship) bool { return r.Trusted == want.Trusted })
-	if i >= 0 && all[i] == want {
-		return want, nil
-	}
-	plan.Did(ctx)
-	if i >= 0 {
-		plan.Remark(ctx, fmt.Sprintf("the server of %s fetches the bundle of %s from %s by %s: makes the relationship again", f.Truster, f.Trusted, all[i].URL, all[i].Profile))
-		if err := known(f.truster.API.DeleteRelationship(ctx, want.Trusted)); err != nil {
-			return want, err
-		}
-	}
-	if err := f.reachable(ctx); err != nil {
-		return want, err
-	}
-	bundle, err := f.trusted.API.Bundle(ctx)
-	if err != nil {
-		return want, err
-	}
-	return want, f.truster.API.CreateRelationship(ctx, want, spire.Pinned(f.Trusted.BundleEndpoint, bundle))
 }
 
 // asker returns the cluster from whose node servers are asked as a place would: that of

@@ -120,6 +120,11 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	if err := removeOwned(ctx, site.Objects, spire.FederatedTrustDomainKind, answers, relationships); err != nil {
 		return err
 	}
+	if s.RelatesByAPI() {
+		if err := unrelate(ctx, site); err != nil {
+			return err
+		}
+	}
 	if err := forget(ctx, site); err != nil {
 		return err
 	}
@@ -191,7 +196,7 @@ func trusts(d *topology.Domain, other spiffeid.TrustDomain) bool { return trustI
 // unowned returns nil for a relationship that the controller manager makes of a
 // resource that fedlab has not made, and an error for one that is about to go.
 func unowned(ctx context.Context, site *Site, trusted spiffeid.TrustDomain) error {
-	if site.Place.Host != nil {
+	if site.RelatesByAPI() {
 		return fmt.Errorf("its server has a relationship with %s again", trusted.Name())
 	}
 	r, err := readFederated(ctx, site)

@@ -219,7 +219,7 @@ func (s *spireServer) start(values spire.Values, since time.Time) error {
 			resources[spiffeid.RequireTrustDomainFromString(specOf[spire.FederatedTrustDomainSpec](text).TrustDomain)] = true
 		}
 	}
-	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return s.node.host == nil && !resources[td] })
+	maps.DeleteFunc(s.relationships, func(td spiffeid.TrustDomain, _ *relationship) bool { return !s.byAPI() && !resources[td] })
 	s.register()
 	s.publish()
 
@@ -512,9 +512,15 @@ var poolKey = keyOf(map[string]any{
 	"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": map[string]any{"name": "lab", "namespace": "metallb-system"},
 })
 
+// byAPI reports whether no controller manager makes the server's relationships.
+func (s *spireServer) byAPI() bool { return s.node.host != nil || s.values.RelationshipsByAPI }
+
 // manage makes relationships of what is in the cluster: of the oldest resource
 // for each trust domain that has no class.
 func (s *spireServer) manage() {
+	if s.byAPI() {
+		return
+	}
 	oldest := map[spiffeid.TrustDomain]access.ObjectKey{}
 	for key, text := range s.node.objects {
 		if key.Kind != spire.FederatedTrustDomainKind {

@@ -188,10 +188,10 @@ func TestKeyTypes(t *testing.T) {
 	}
 }
 
-// modes are those that a relationship may have: without a controller manager there is no
-// resource for one.
+// modes are those that a relationship may have: where no controller manager makes any,
+// there is no resource for one.
 func modes(r *topology.Trust) []topology.Mode {
-	if r.Truster.Server().Place.Host != nil {
+	if r.Truster.Server().RelatesByAPI() {
 		return []topology.Mode{"api", "static", "manual"}
 	}
 	return []topology.Mode{"crd", "static", "manual"}

@@ -55,7 +55,7 @@ func completeFederation(s Spec) []Federation {
 	for i := range s.Federation {
 		f := &s.Federation[i]
 		f.Mode = cmp.Or(f.Mode, defaultMode)
-		if f.Shape != "" && f.Of == nil {
+		if f.Shape != "" && f.Shape != tree && f.Of == nil {
 			f.Of = s.trustDomainNames()
 		}
 		if f.From != "" && f.To != "" && s.endpointProfile(f.To) == string(topology.HTTPSSPIFFE) {

@@ -48,6 +48,12 @@ func (f Federation) directions() []direction {
 	switch {
 	case f.From != "" && f.To != "":
 		return []direction{{f.From, f.To}}
+	case f.Shape == tree:
+		for _, branch := range f.Branches {
+			for _, below := range branch[min(1, len(branch)):] {
+				both(branch[0], below)
+			}
+		}
 	case f.Shape != "":
 		of := f.each()
 		for j, b := range of {

@@ -76,6 +76,7 @@ const (
 	hub   = "hub"
 	chain = "chain"
 	pairs = "pairs"
+	tree  = "tree"
 )
 
 // kind calls the node container of a cluster <lab>-<cluster>-control-plane, and
@@ -305,12 +306,14 @@ func federationObject() *object {
 			{name: "between", value: list(trustDomain(), 2, 2), says: "Two trust domains that trust each other."},
 			{name: "from", value: trustDomain(), says: "The trust domain that trusts: its server fetches the other's bundle."},
 			{name: "to", value: trustDomain(), says: "The trust domain that is trusted."},
-			{name: "shape", value: oneOf("shape", nil, mesh, hub, chain, pairs),
-				says: "Several trust domains at once, in the order of `of`. `mesh`: each and each other. `hub`: the first and each other. `chain`: each and the next. `pairs`: the first and the second, the third and the fourth, and so on."},
+			{name: "shape", value: oneOf("shape", nil, mesh, hub, chain, pairs, tree),
+				says: "Several trust domains at once, in the order of `of`. `mesh`: each and each other. `hub`: the first and each other. `chain`: each and the next. `pairs`: the first and the second, the third and the fourth, and so on. `tree`: each and those below it, as `branches` says. Trust goes no further than that: a trust domain does not trust whom those trust that it trusts."},
 			{name: "of", value: list(trustDomain(), 2, maxTrustDomains), derived: "all trust domains, in the order of the clusters, then of the hosts",
-				says: "The trust domains of the shape."},
-			{name: "mode", value: oneOf("mode", nil, defaultMode, string(topology.Static), string(topology.Manual)), fallback: defaultMode,
-				says: "How the truster's server comes to know the bundle. `crd`: by a ClusterFederatedTrustDomain, while it runs. A truster whose server is on a host has none: there it is by SPIRE's API. `static`: by `federates_with` in its configuration, which it reads when it starts. `manual`: by hand, without a relationship; only the next `fedlab up` refreshes such a bundle."},
+				says: "The trust domains of the shape, which is no `tree`."},
+			{name: "branches", value: list(list(trustDomain(), 2, maxTrustDomains), 1, maxTrustDomains),
+				says: "The branches of a `tree`, from its root on: of each, the trust domain above and those below it. `[[root.company.com, prod.company.com, staging.company.com], [prod.company.com, aws.prod.company.com]]` has three levels."},
+			{name: "mode", value: oneOf("mode", nil, defaultMode, string(topology.API), string(topology.Static), string(topology.Manual)), fallback: defaultMode,
+				says: "How the truster's server comes to know the bundle. `crd`: by a ClusterFederatedTrustDomain, while it runs. A truster whose server is on a host has none: there it is as with `api`. `api`: by SPIRE's API, while it runs; the controller manager of such a truster makes no relationships. `static`: by `federates_with` in its configuration, which it reads when it starts. `manual`: by hand, without a relationship; only the next `fedlab up` refreshes such a bundle."},
 			{name: "profile", value: profile(), derived: "that of the trusted side's endpoint, for each direction",
 				says: "The profile of the bundle endpoint that is fetched from. It says again what `bundleEndpoint` of the trusted side says."},
 			{name: "endpointSpiffeId", value: spiffeID(), derived: "`spiffe://<to>/spire/server`, if the endpoint is https_spiffe",

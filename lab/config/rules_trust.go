@@ -255,6 +255,11 @@ func (c *checker) relationshipEnds() {
 				end(fmt.Sprintf("%s.of[%d]", path, j), td)
 			}
 		}
+		for j, branch := range f.Branches {
+			for k, td := range branch {
+				end(fmt.Sprintf("%s.branches[%d][%d]", path, j, k), td)
+			}
+		}
 	}
 	for _, r := range c.relationships {
 		if r.truster == r.trusted {
@@ -274,9 +279,46 @@ func (c *checker) shapes() {
 			if written && !c.bad[path+".shape"] {
 				c.report(path+".of", "of is there without shape", "remove it, or write a shape in the place of the other names")
 			}
+		case f.Shape == tree:
 		case c.bad[path+".of"] || !written && (c.misread(path) || !c.sound("spec.clusters")):
 		default:
 			c.shape(path, f)
+		}
+	}
+}
+
+func (c *checker) trees() {
+	for i, f := range c.lab.Spec.Federation {
+		path := federationPath(i)
+		written, of := c.nodes[path+".branches"] != nil, c.nodes[path+".of"] != nil
+		switch {
+		case c.bad[path] || c.bad[path+".shape"]:
+		case f.Shape != tree && written:
+			c.report(path+".branches", "branches are there without shape: tree", "remove them, or write shape: tree in the place of the other names")
+		case f.Shape != tree:
+		case of:
+			c.report(path+".of", "a tree is told by branches", "write branches, each the trust domain above and those below it: [[root, child, other child], [child, grandchild]]")
+		case !written && !c.misread(path):
+			c.report(path+".branches", "a tree without branches", "add branches, each the trust domain above and those below it: [[root, child, other child], [child, grandchild]]")
+		default:
+			c.tree(path+".branches", f.Branches)
+		}
+	}
+}
+
+func (c *checker) tree(path string, branches [][]string) {
+	in := map[string]bool{}
+	for j, branch := range branches {
+		for k, td := range branch {
+			at := fmt.Sprintf("%s[%d][%d]", path, j, k)
+			switch first := j == 0 && k == 0; {
+			case td == "":
+			case k > 0 && in[td]:
+				c.report(at, "trust domain "+quote(td)+" has a place in the tree already", "write each trust domain once below another; a tree has no circle")
+			case k == 0 && !first && !in[td] && c.sound(path):
+				c.report(at, "trust domain "+quote(td)+" is in no branch before this one", "begin the branch with one that is, or move the branch")
+			}
+			in[td] = true
 		}
 	}
 }
@@ -314,6 +356,36 @@ func (c *checker) relationshipOnce() {
 			}
 		}
 	}
+}
+
+func (c *checker) relationshipModes() {
+	entries := map[string]map[topology.Mode]int{}
+	for _, r := range c.relationships {
+		if c.lab.Spec.servedOnHost(r.truster) || !c.sound(r.path()) {
+			continue
+		}
+		by := entries[r.truster]
+		if by == nil {
+			by = map[topology.Mode]int{}
+			entries[r.truster] = by
+		}
+		mode := c.lab.Spec.mode(r)
+		if _, there := by[mode]; !there {
+			by[mode] = r.entry
+		}
+		crd, hasCRD := by[topology.CRD]
+		api, hasAPI := by[topology.API]
+		if (mode == topology.CRD || mode == topology.API) && hasCRD && hasAPI {
+			c.report(federationPath(api)+".mode", fmt.Sprintf("%s trusts %s by api, and others by crd (%s): its controller manager would delete what is made by api",
+				quote(r.truster), quote(c.trustedBy(r.truster, api)), federationPath(crd)), "write the same mode for all that "+quote(r.truster)+" trusts by crd or api")
+		}
+	}
+}
+
+// trustedBy returns the first whom a truster trusts by an entry.
+func (c *checker) trustedBy(truster string, entry int) string {
+	i := slices.IndexFunc(c.relationships, func(r relationship) bool { return r.truster == truster && r.entry == entry })
+	return c.relationships[i].trusted
 }
 
 func (c *checker) trustedCount() {

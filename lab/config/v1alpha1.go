@@ -116,14 +116,15 @@ type SVID struct {
 // Federation is one relationship with From and To, two with Between, and with
 // Shape two for each pair of its trust domains that the shape joins.
 type Federation struct {
-	Between          []string `json:"between,omitempty" yaml:"between,flow,omitempty"`
-	From             string   `json:"from,omitempty" yaml:"from,omitempty"`
-	To               string   `json:"to,omitempty" yaml:"to,omitempty"`
-	Shape            string   `json:"shape,omitempty" yaml:"shape,omitempty"`
-	Of               []string `json:"of,omitempty" yaml:"of,flow,omitempty"`
-	Mode             string   `json:"mode,omitempty" yaml:"mode,omitempty"`
-	Profile          string   `json:"profile,omitempty" yaml:"profile,omitempty"`
-	EndpointSPIFFEID string   `json:"endpointSpiffeId,omitempty" yaml:"endpointSpiffeId,omitempty"`
+	Between          []string   `json:"between,omitempty" yaml:"between,flow,omitempty"`
+	From             string     `json:"from,omitempty" yaml:"from,omitempty"`
+	To               string     `json:"to,omitempty" yaml:"to,omitempty"`
+	Shape            string     `json:"shape,omitempty" yaml:"shape,omitempty"`
+	Of               []string   `json:"of,omitempty" yaml:"of,flow,omitempty"`
+	Branches         [][]string `json:"branches,omitempty" yaml:"branches,flow,omitempty"`
+	Mode             string     `json:"mode,omitempty" yaml:"mode,omitempty"`
+	Profile          string     `json:"profile,omitempty" yaml:"profile,omitempty"`
+	EndpointSPIFFEID string     `json:"endpointSpiffeId,omitempty" yaml:"endpointSpiffeId,omitempty"`
 }
 
 // Workload is one program in one cluster, or on one host: an app that fedlab brings along, or a

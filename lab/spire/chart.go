@@ -108,6 +108,9 @@ type Values struct {
 	// FederatesWith is what the server's configuration says of other trust
 	// domains. The server reads it when it starts, and lists none of it.
 	FederatesWith []FederatesWithValues `json:"federatesWith"`
+	// RelationshipsByAPI keeps the controller manager from making relationships, and so
+	// from deleting those that it did not make.
+	RelationshipsByAPI bool `json:"relationshipsByAPI,omitempty"`
 	// WebRoots, each in PEM, verify the https_web endpoints of others.
 	WebRoots          []string                   `json:"webRoots"`
 	Datastore         DatastoreValues            `json:"datastore"`
@@ -355,11 +358,12 @@ func NewValues(s Settings) Values {
 		},
 		// Empty, not null, which would be no value; and sorted, so that another
 		// order is no change.
-		FederatesWith:     append([]FederatesWithValues{}, s.Static...),
-		WebRoots:          append([]string{}, s.WebRoots...),
-		Datastore:         DatastoreValues{Type: td.Datastore},
-		UpstreamAuthority: td.UpstreamAuthority,
-		JoinTokens:        len(s.Server.OnHosts()) > 0,
+		FederatesWith:      append([]FederatesWithValues{}, s.Static...),
+		WebRoots:           append([]string{}, s.WebRoots...),
+		Datastore:          DatastoreValues{Type: td.Datastore},
+		UpstreamAuthority:  td.UpstreamAuthority,
+		JoinTokens:         len(s.Server.OnHosts()) > 0,
+		RelationshipsByAPI: s.Server.RelatesByAPI(),
 	}
 	slices.SortFunc(values.FederatesWith, func(a, b FederatesWithValues) int { return strings.Compare(a.TrustDomain, b.TrustDomain) })
 	slices.Sort(values.WebRoots)

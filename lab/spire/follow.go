@@ -36,6 +36,9 @@ func (f FederatedTrustDomainSpec) Relationship(of *topology.Server) (Relationshi
 	if f.ClassName != of.Class {
 		return Relationship{}, &UnservedClassError{f.ClassName}
 	}
+	if of.RelatesByAPI() {
+		return Relationship{}, errRelatesByAPI
+	}
 	trusted, err := spiffeid.TrustDomainFromString(f.TrustDomain)
 	if err != nil {
 		return Relationship{}, fmt.Errorf("trustDomain %q: %w", f.TrustDomain, err)
@@ -65,6 +68,9 @@ func (f FederatedTrustDomainSpec) Relationship(of *topology.Server) (Relationshi
 	}
 	return r, nil
 }
+
+// errRelatesByAPI says why nothing comes of a resource that is right.
+var errRelatesByAPI = errors.New("the lab file has mode api for this trust domain, and so its controller manager makes no relationships")
 
 // endpointURL returns nil for a URL that the controller manager takes.
 func endpointURL(text string) error {

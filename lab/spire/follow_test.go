@@ -227,3 +227,25 @@ func TestNamesOfServersThatShareACluster(t *testing.T) {
 		}
 	}
 }
+
+// A server whose relationships are made by SPIRE's API follows no resource: its controller
+// manager is told to make none.
+func TestFollowNothing(t *testing.T) {
+	lab := topology.Topology{
+		Name: "lab", Clusters: []topology.ClusterSpec{{Name: "floor"}},
+		TrustDomains:  []topology.TrustDomainSpec{{Name: broker, Cluster: "floor"}, {Name: market, Cluster: "floor"}},
+		Relationships: []topology.RelationshipSpec{{Truster: broker, Trusted: market, Profile: topology.HTTPSSPIFFE, Mode: topology.API}},
+	}
+	g, err := topology.Resolve(lab.Placed(topology.Topology{}), netip.Prefix{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := spire.FederatedTrustDomainResource{Spec: spire.FederatedTrustDomainSpec{
+		TrustDomain: "cluster1.com", BundleEndpointURL: "https://10.192.1.1", BundleEndpointProfile: spire.EndpointProfile{Type: topology.HTTPSWeb},
+	}}
+	r.Metadata.Name = "by-hand"
+	followed, passed := spire.Follow(g.Servers()[0], []spire.FederatedTrustDomainResource{r})
+	if len(followed) > 0 || len(passed) != 1 || passed[0].Trusted != market || !strings.Contains(passed[0].Why.Error(), "mode api") {
+		t.Errorf("follows %v and passes over %v, want nothing, and by-hand for mode api", followed, passed)
+	}
+}

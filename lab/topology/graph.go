@@ -250,6 +250,13 @@ func (s *Server) Relationships() []Relationship {
 	return all
 }
 
+// RelatesByAPI reports whether the server's relationships are made by SPIRE's API. No
+// controller manager makes any of ClusterFederatedTrustDomains then: it would delete all
+// others (its pkg/spirefederationrelationship/reconciler.go). A server on a host has none.
+func (s *Server) RelatesByAPI() bool {
+	return s.Place.Host != nil || slices.ContainsFunc(s.Domain.Trusts, func(t *Trust) bool { return t.Mode == API })
+}
+
 // Home returns the member in the server's own place.
 func (s *Server) Home() *Member { return s.Members[0] }
 

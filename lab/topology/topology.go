@@ -216,8 +216,8 @@ func (r RelationshipSpec) Manner() string {
 	switch r.Mode {
 	case Manual:
 		return "by hand"
-	case Static:
-		return string(r.Profile) + ", static"
+	case Static, API:
+		return string(r.Profile) + ", " + string(r.Mode)
 	default:
 		return string(r.Profile)
 	}
@@ -233,7 +233,8 @@ const (
 	// Static is a federates_with block of the server's configuration, which it
 	// reads when it starts.
 	Static Mode = "static"
-	// API is a relationship that is made by SPIRE's API while the server runs. It takes
+	// API is a relationship that is made by SPIRE's API while the server runs. A controller
+	// manager would delete it: that of the server makes no relationships then. It takes
 	// the place of CRD where there is no controller manager.
 	API Mode = "api"
 	// Manual is no relationship at all: a bundle that somebody sets by hand. Only

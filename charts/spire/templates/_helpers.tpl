@@ -63,8 +63,16 @@ reconcile:
   clusterSPIFFEIDs: true
   clusterFederatedTrustDomains: false
   clusterStaticEntries: false
-{{- else if .root.Values.members }}
+{{- else }}
+{{- if .root.Values.relationshipsByAPI }}
+reconcile:
+  clusterSPIFFEIDs: true
+  clusterFederatedTrustDomains: false
+  clusterStaticEntries: true
+{{- end }}
+{{- if .root.Values.members }}
 entryIDPrefixCleanup: ""
+{{- end }}
 {{- end }}
 ignoreNamespaces:
   - ^kube-
