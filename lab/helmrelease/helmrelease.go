@@ -68,7 +68,9 @@ type Client struct {
 // deployed was made from the same chart and values and its objects are there as
 // its manifest has them. What others removed, or changed of the fields that the
 // manifest names, comes back, made again where it cannot be patched and no data
-// would go with it; of kinds that come from CRDs, only what is gone. Apply returns once the API server has taken the objects; they may not be ready.
+// would go with it; of kinds that come from CRDs, only what is gone. Apply reports
+// no change where another chart, or other values, make the same objects: then it writes down
+// another revision, and nothing else. It returns once the API server has taken the objects; they may not be ready.
 // An object that the chart no longer has and that cannot be deleted stays: Helm
 // only logs it.
 //
@@ -110,16 +112,25 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 		return false, err
 	}
 	// What is put back is what was: a chart can have made it at random.
-	manifest := ""
-	if last != nil && last.Info.Status == release.StatusDeployed && last.Labels[digestLabel] == want {
-		manifest = last.Manifest
-		drifted, err := drifted(ctx, helm, manifest)
-		if err != nil || len(drifted) == 0 {
+	manifest, whole := "", ""
+	if last != nil && last.Info.Status == release.StatusDeployed {
+		drifted, err := drifted(ctx, helm, last.Manifest)
+		if err != nil {
 			return false, err
 		}
-		for _, o := range drifted[stuck] {
-			if err := o.remove(ctx); err != nil {
-				return true, err
+		if len(drifted) == 0 {
+			whole = last.Manifest
+		}
+		same := last.Labels[digestLabel] == want
+		if same && len(drifted) == 0 {
+			return false, nil
+		}
+		if same {
+			manifest = last.Manifest
+			for _, o := range drifted[stuck] {
+				if err := o.remove(ctx); err != nil {
+					return true, err
+				}
 			}
 		}
 	}
@@ -136,7 +147,10 @@ func (c *Client) apply(ctx context.Context, r Release) (changed bool, err error)
 		}
 		return true, install(helm, r, loaded, values, want)
 	}
-	return true, upgrade(helm, r, loaded, values, want, manifest)
+	// A chart whose files are others may make the same objects: then another revision has
+	// been written down, and nothing else.
+	made, err := upgrade(helm, r, loaded, values, want, manifest)
+	return err != nil || whole == "" || made != whole, err
 }
 
 // takeOver brings a release that a process left in the middle of something into
@@ -161,7 +175,8 @@ func takeOver(helm *action.Configuration, r Release, last *release.Release, want
 		// An upgrade compares with the last good revision. What only the killed
 		// one has made would be forgotten: finish it first.
 		without := &chart.Chart{Metadata: last.Chart.Metadata}
-		return last, upgrade(helm, r, without, last.Config, last.Labels[digestLabel], last.Manifest)
+		_, err := upgrade(helm, r, without, last.Config, last.Labels[digestLabel], last.Manifest)
+		return last, err
 	}
 	return last, nil
 }
@@ -183,8 +198,8 @@ func install(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 }
 
 // upgrade makes a new revision from a chart and values, or from a manifest as
-// it stands when there is one.
-func upgrade(helm *action.Configuration, r Release, c *chart.Chart, values map[string]any, digest, manifest string) error {
+// it stands when there is one. It returns the manifest of that revision.
+func upgrade(helm *action.Configuration, r Release, c *chart.Chart, values map[string]any, digest, manifest string) (string, error) {
 	do := action.NewUpgrade(helm)
 	do.Namespace = r.Namespace
 	do.Timeout = patience
@@ -200,8 +215,11 @@ func upgrade(helm *action.Configuration, r Release, c *chart.Chart, values map[s
 	case r.Edit != nil:
 		do.PostRenderer = editor{r.Edit}
 	}
-	_, err := do.Run(r.Name, c, values)
-	return err
+	made, err := do.Run(r.Name, c, values)
+	if err != nil {
+		return "", err
+	}
+	return made.Manifest, nil
 }
 
 // verbatim puts a manifest in the place of what was rendered.

@@ -80,6 +80,13 @@ func TestApply(t *testing.T) {
 		t.Errorf("another chart: changed %t, error %v", changed, err)
 	}
 
+	// Its files are others once more, and make what is there.
+	version := lastOf(t, c).Version
+	other.Chart.(fstest.MapFS)["templates/none.yaml"] = &fstest.MapFile{Data: []byte("{{- if .Values.nothing }}\nkind: ConfigMap\n{{- end }}\n")}
+	if changed, err := c.Apply(t.Context(), other); changed || err != nil || lastOf(t, c).Version != version+1 {
+		t.Errorf("a chart that makes the same: changed %t, error %v, revision %d after %d", changed, err, lastOf(t, c).Version, version)
+	}
+
 	for range 2 {
 		if err := c.Remove(t.Context(), "demo", "demo"); err != nil {
 			t.Fatal(err)
