@@ -16,6 +16,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/scenarios"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 // The preset with servers and agents in every sort of place. What takes longer has specs
@@ -131,6 +133,19 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		Expect(known()).To(Equal(was))
 		Eventually(crossed("partner-orders", "aws-gateway")).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
 	}, SpecTimeout(4*time.Minute))
+
+	// Its workloads are in two clusters and on a host; the one that is called has one place.
+	It("has a pair of trust domains that scenarios run on", func(ctx SpecContext) {
+		runner := &trial.Runner{Driver: &c.driver.Driver, Topology: c.graph.Intent(), Observe: told}
+		session, err := runner.Open(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(func(ctx SpecContext) { Expect(session.Close(ctx)).To(Succeed()) }, NodeTimeout(5*time.Minute))
+		s, err := scenarios.Find("rotation/x509-authority")
+		Expect(err).NotTo(HaveOccurred())
+		record, err := session.Run(ctx, s)
+		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
+		Expect(record.Holds).To(BeTrue(), summary(record))
+	}, SpecTimeout(scenarioTimeout))
 
 	It("is unchanged by a second up", func(ctx SpecContext) { c.unchanged(ctx) }, SpecTimeout(2*time.Minute))
 

@@ -22,7 +22,7 @@ const longestLife = 2 * time.Minute
 
 var replicaAway = trial.Scenario{
 	Name:   "outage/replica",
-	Claim:  "Where two SPIRE servers share a PostgreSQL, either may be away for two lives of an X509-SVID: no call fails, a new workload gets its identity, a peer fetches the bundle, and the server comes back with its own keys.",
+	Claim:  "Where two SPIRE servers share a PostgreSQL, either may be killed and stay away for two lives of an X509-SVID: no call fails, a new workload gets its identity, a peer fetches the bundle, and the server comes back with its own keys.",
 	Labels: []string{Slow},
 	Needs: &trial.Need{
 		What: "two SPIRE servers of the called trust domain whose X509-SVIDs live for at most " + longestLife.String() +
@@ -71,13 +71,13 @@ var replicaAway = trial.Scenario{
 	},
 }
 
-// withoutReplica has one of the called trust domain's servers away for two lives of an
-// X509-SVID.
+// withoutReplica kills one of the called trust domain's servers, and has it away for two
+// lives of an X509-SVID.
 func withoutReplica(ctx context.Context, t *trial.Trial, ordinal int) {
 	called, caller := t.Pair()
 	var broken *trial.Breakage
-	t.StepWith(ctx, fmt.Sprintf("take server %d away", ordinal), "'fedlab status' says so", func(ctx context.Context) (err error) {
-		broken, err = t.Break(ctx, fault.ReplicaStopped(called.Fault(), ordinal))
+	t.StepWith(ctx, fmt.Sprintf("kill server %d, and keep it from starting", ordinal), "'fedlab status' says so", func(ctx context.Context) (err error) {
+		broken, err = t.Break(ctx, fault.ReplicaKilled(called.Fault(), ordinal))
 		return err
 	})
 	t.Step(ctx, "let a newcomer come: the other server gives it its identity", func(ctx context.Context) error {

@@ -61,13 +61,13 @@ func subjects() map[string]subject {
 			felt: "no pod of the SPIRE server of cluster market is left", calm: "pod spire-server-0 is there, phase Running",
 			healed: "the SPIRE server of cluster market runs", hurt: "pod spire-server-0 is not there",
 		},
-		"replica-0-stopped/broker": {
-			make: func(w *world) fault.Fault { return fault.ReplicaStopped(w.broker.paired(), 0) },
+		"replica-0-killed/broker": {
+			make: func(w *world) fault.Fault { return fault.ReplicaKilled(w.broker.paired(), 0) },
 			felt: "pod spire-server-0 of cluster broker is gone", calm: "pod spire-server-0 is there, phase Running",
 			healed: "both SPIRE servers of cluster broker are ready", hurt: "1 of 2 ready",
 		},
-		"replica-1-stopped/broker": {
-			make: func(w *world) fault.Fault { return fault.ReplicaStopped(w.broker.paired(), 1) },
+		"replica-1-killed/broker": {
+			make: func(w *world) fault.Fault { return fault.ReplicaKilled(w.broker.paired(), 1) },
 			felt: "pod spire-server-1 of cluster broker is gone", calm: "pod spire-server-1 is there, phase Running",
 			healed: "both SPIRE servers of cluster broker are ready", hurt: "1 of 2 ready",
 		},
@@ -183,9 +183,10 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// settleUnless leaves what was killed as it is, so that it is seen.
+// settleUnless leaves what was killed as it is where Kubernetes would start it again, so
+// that it is seen.
 func (w *world) settleUnless(name string) {
-	if !strings.Contains(name, "-killed/") {
+	if !strings.HasPrefix(name, "server-killed/") && !strings.HasPrefix(name, "agent-killed/") {
 		w.settle()
 	}
 }
@@ -486,5 +487,14 @@ func TestWithoutWhatIsToBreak(t *testing.T) {
 				t.Errorf("it left %s", w)
 			}
 		})
+	}
+}
+
+// TestReplicaIsKilled: the server is killed before Kubernetes is told to leave it away.
+func TestReplicaIsKilled(t *testing.T) {
+	w := well()
+	inject(t, fault.ReplicaKilled(w.broker.paired(), 1))
+	if w.broker.second.running || !w.broker.server.running {
+		t.Errorf("nothing has settled, and the second server runs: %t, the first: %t", w.broker.second.running, w.broker.server.running)
 	}
 }

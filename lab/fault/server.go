@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,12 +23,17 @@ func ServerStopped(c Cluster) Fault {
 	}}
 }
 
-// ReplicaStopped takes one of two servers away that share a datastore, with the
-// controller manager in its pod; the other one and both volumes stay. The first is 0.
-func ReplicaStopped(c Cluster, ordinal int) Fault {
+// ReplicaKilled kills one of two servers that share a datastore, and has Kubernetes not
+// start it again: its pod goes, with the controller manager in it; the other one and both
+// volumes stay. The first is 0.
+func ReplicaKilled(c Cluster, ordinal int) Fault {
 	pod := fmt.Sprintf("%s-%d", spire.ServerStatefulSet, ordinal)
-	return fault{fmt.Sprintf("replica-%d-stopped/%s", ordinal, c.Name), func(ctx context.Context) (injected, error) {
-		return injected{
+	return fault{fmt.Sprintf("replica-%d-killed/%s", ordinal, c.Name), func(ctx context.Context) (injected, error) {
+		server, err := c.container(ctx, spire.ServerContainer, pod)
+		if away := (*awayError)(nil); err != nil && !errors.As(err, &away) {
+			return injected{}, err
+		}
+		i := injected{
 			felt: check.Check{
 				Name:  fmt.Sprintf("pod %s of cluster %s is gone", pod, c.Name),
 				Probe: func(ctx context.Context) error { return c.podGone(ctx, pod) },
@@ -37,7 +43,14 @@ func ReplicaStopped(c Cluster, ordinal int) Fault {
 				Name:  fmt.Sprintf("both SPIRE servers of cluster %s are ready", c.Name),
 				Probe: func(ctx context.Context) error { return c.Pods.Ready(ctx, c.own(serverSet)) },
 			},
-		}, c.apply(ctx, serverSet, from(1-ordinal, 1))
+		}
+		if server.running() {
+			if err := c.signal(ctx, server, "SIGKILL"); err != nil {
+				return i, err
+			}
+		}
+		// The kubelet would start the container again.
+		return i, c.apply(ctx, serverSet, from(1-ordinal, 1))
 	}}
 }
 

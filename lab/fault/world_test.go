@@ -199,7 +199,7 @@ func (s *site) Object(_ context.Context, key access.ObjectKey, into any) (found 
 			}
 		case "Pod spire-system/spire-server-1":
 			if found = s.second.run > 0; found {
-				object = pod(s.second.status("spire-server"))
+				object = pod(s.second.status("spire-server", "second"))
 			}
 		case "Pod spire-system/spire-agent-x":
 			if found = s.agent.run > 0; found {
@@ -243,13 +243,15 @@ func pod(containers ...map[string]any) map[string]any {
 	return map[string]any{"status": map[string]any{"phase": "Running", "containerStatuses": containers}}
 }
 
-func (p process) status(name string) map[string]any {
+// status is what Kubernetes says of a container; which tells it from another of the same
+// name.
+func (p process) status(name string, which ...string) map[string]any {
 	state := map[string]any{"terminated": map[string]any{}}
 	if p.running {
 		state = map[string]any{"running": map[string]any{}}
 	}
 	return map[string]any{
-		"name": name, "containerID": fmt.Sprintf("containerd://%s-%d", name, p.run), "restartCount": p.run - 1,
+		"name": name, "containerID": fmt.Sprintf("containerd://%s-%d", strings.Join(append(which, name), "-"), p.run), "restartCount": p.run - 1,
 		"ready": p.running && !p.stopped, "state": state,
 	}
 }
@@ -397,7 +399,7 @@ func (s *site) ctr(argv []string) error {
 		return errors.New("nobody asks for " + call)
 	}
 	signal, id := argv[len(argv)-2], argv[len(argv)-1]
-	for name, p := range map[string]*process{"spire-server": &s.server, "spire-controller-manager": &s.manager, "spire-agent": &s.agent} {
+	for name, p := range map[string]*process{"spire-server": &s.server, "second-spire-server": &s.second, "spire-controller-manager": &s.manager, "spire-agent": &s.agent} {
 		if !p.running || id != fmt.Sprintf("%s-%d", name, p.run) {
 			continue
 		}

@@ -387,10 +387,11 @@ func (d Domain) shownBy(ctx context.Context) (string, error) {
 	return hex.EncodeToString(verified[0][len(verified[0])-1].SubjectKeyId), nil
 }
 
-// RestartAgents starts the agents again: all that they hand out is asked for again.
+// RestartAgents starts the agents in clusters again: all that they hand out is asked for
+// again.
 func (d Domain) RestartAgents(ctx context.Context) error {
 	var errs []error
-	for _, m := range d.Members {
+	for _, m := range d.site.InClusters() {
 		errs = append(errs, lab.RestartAgents(ctx, d.trial.session.lab.Access(m.Cluster()).Objects, m))
 	}
 	return errors.Join(errs...)

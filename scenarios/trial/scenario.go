@@ -3,6 +3,7 @@ package trial
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -72,24 +73,33 @@ func (s Scenario) AllLabels() []string { return append([]string{s.Group()}, s.La
 // pairOf returns two trust domains that trust each other by https_spiffe and a
 // resource, which can come and go while servers run.
 //
-// A lab with hosts has none: scenarios act on pods and nodes, and a host has containers in
-// their place. Trust domains with nested servers do not fit either: what reaches their
-// workloads goes through one server more than the bounds of scenarios say.
+// Servers of both are in clusters, since scenarios act on pods and nodes, and a host has
+// containers in their place. The first of them has no agent on a host, and nobody whose
+// server is on a host trusts it: what its rotations reach is asked of probes in pods.
+// Trust domains with nested servers do not fit either: what reaches their workloads goes
+// through one server more than the bounds of scenarios say.
 func pairOf(g *topology.Graph) (called, caller *topology.Domain, err error) {
-	if len(g.Hosts) > 0 {
-		return nil, nil, &NeedsError{Lab: g.Name, What: "it has hosts, and scenarios act on pods and nodes; a lab file without spec.hosts has none"}
-	}
 	fits := func(truster, trusted *topology.Domain) bool {
 		r := truster.TrustIn(trusted)
-		return r != nil && r.Mode == topology.CRD && r.Profile == topology.HTTPSSPIFFE && len(truster.Servers) == 1
+		return r != nil && r.Mode == topology.CRD && r.Profile == topology.HTTPSSPIFFE && len(truster.Servers) == 1 && !onHost(truster)
+	}
+	clear := func(called *topology.Domain) bool {
+		return called.UpstreamAuthority == topology.SelfSigned && len(called.Server().OnHosts()) == 0 &&
+			!slices.ContainsFunc(called.TrustedBy, func(r *topology.Trust) bool { return onHost(r.Truster) })
 	}
 	for i, a := range g.Domains {
 		for _, b := range g.Domains[i+1:] {
-			if fits(a, b) && fits(b, a) && a.UpstreamAuthority == topology.SelfSigned {
+			if fits(a, b) && fits(b, a) && clear(a) {
 				return a, b, nil
 			}
 		}
 	}
-	return nil, nil, &NeedsError{Lab: g.Name, What: "it has no two trust domains that trust each other with " +
-		"profile https_spiffe and mode crd, without nested servers, the first of them without an upstream authority; 'between: [a, b]' in its file makes them do"}
+	what := "it has no two trust domains that trust each other with profile https_spiffe and mode crd, without nested servers, the first of them without an upstream authority"
+	if len(g.Hosts) > 0 {
+		what += " and with no host among its members or among the servers that trust it"
+	}
+	return nil, nil, &NeedsError{Lab: g.Name, What: what + "; 'between: [a, b]' in its file makes them do"}
 }
+
+// onHost tells whether the server of a trust domain is on a host.
+func onHost(d *topology.Domain) bool { return d.Server().Place.Host != nil }
