@@ -84,5 +84,5 @@ var _ = Describe("A lab of an earlier fedlab", Ordered, Label("earlier", "night"
 		Expect(lab.fedlab(ctx, "drift")).To(endWell())
 		lab.unchanged(ctx)
 		lab.cleared(ctx, before)
-	}, SpecTimeout(10*time.Minute))
+	}, NodeTimeout(10*time.Minute))
 })

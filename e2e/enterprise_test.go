@@ -257,7 +257,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		}
 		Expect(os.RemoveAll(args[3])).To(Succeed())
 		Expect(c.fedlab(ctx, args...)).To(endWell())
-	}, SpecTimeout(scenarioTimeout))
+	}, NodeTimeout(scenarioTimeout))
 
 	Describe("Status", Label("status"), func() {
 		broken := func(ctx context.Context, truster, trusted, cause string) {

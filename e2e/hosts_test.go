@@ -136,7 +136,7 @@ var _ = Describe("A host outside Kubernetes", Ordered, Label("hosts", "night"), 
 		Expect(lab.fedlab(ctx, "drift")).To(endWell())
 		Expect(lab.fedlab(ctx, "logs", partner, "agent")).To(And(endWell(), HaveField("Stdout", ContainSubstring("Node attestation was successful"))))
 		Expect(lab.fedlab(ctx, "logs", company, "agent", "--cluster", "onprem")).To(endWell())
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("calls a workload of a cluster, and is called, over mutual TLS", func(ctx SpecContext) {
 		for name, call := range map[string]func(context.Context) error{

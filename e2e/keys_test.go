@@ -86,7 +86,7 @@ var _ = Describe("Trust domains with keys of different types", Ordered, Label("k
 				Expect(keysIn(b)).To(And(HaveLen(2), HaveEach(want)), "%s, %s", name, whose)
 			}
 		}
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("verify each other's workloads", func(ctx SpecContext) {
 		p := lab.pair()

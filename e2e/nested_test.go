@@ -216,7 +216,7 @@ var _ = Describe("A trust domain with nested SPIRE servers", Ordered, Label("nes
 		for _, w := range nestedLab.graph.Workloads[:2] {
 			Expect(signer(ctx, w.Name)).To(Equal(authorities.Active.ID), w.Name)
 		}
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("needs no federation between its servers, and has one with another trust domain", func(ctx SpecContext) {
 		Eventually(allFlowing).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())

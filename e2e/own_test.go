@@ -121,7 +121,7 @@ var _ = Describe("Programs of one's own", Ordered, Label("own"), func() {
 		Expect(lab.well(ctx)).To(Succeed())
 		says(ctx, "broker", "shop", "till", "paid by spiffe://cluster2.com/till")
 		lab.unchanged(ctx)
-	}, SpecTimeout(3*time.Minute))
+	}, NodeTimeout(3*time.Minute))
 
 	It("are checked from another trust domain", func(ctx SpecContext) {
 		probes := func() (names []string) {

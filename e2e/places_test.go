@@ -85,7 +85,7 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		for _, r := range found.Relationships {
 			Expect(r.Profile).To(Equal(map[bool]string{true: "https_web", false: "https_spiffe"}[r.Trusted == aws.Name()]), r.Trusted)
 		}
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("makes the three calls of the article's picture, and those of the partner", func(ctx SpecContext) {
 		for _, call := range [][2]string{

@@ -72,7 +72,7 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 		}
 		Expect(signers).To(HaveLen(len(sites)), "each has its own authority")
 		Expect(held.X509Authorities()).To(HaveLen(len(sites)))
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("are unchanged by a second up", func(ctx SpecContext) {
 		lab.unchanged(ctx)

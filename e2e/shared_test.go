@@ -60,7 +60,7 @@ var _ = Describe("Several trust domains in one cluster", Ordered, Label("shared"
 		Expect(v.Self.ID).To(Equal("spiffe://" + second + "/client"))
 		Expect(p.server.Namespace).To(Equal("demo"))
 		Expect(p.broker.Namespace).To(Equal("demo-2"))
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("are unchanged by a second up", func(ctx SpecContext) {
 		lab.unchanged(ctx)

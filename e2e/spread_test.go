@@ -187,7 +187,7 @@ var _ = Describe("A trust domain over two clusters", Ordered, Label("spread", "n
 		Expect(there).To(BeFalse(), "cluster b has a server of its own")
 		Expect(lab.fedlab(ctx, "logs", one, "agent", "--cluster", "b")).To(And(endWell(), HaveField("Stdout", ContainSubstring(one))))
 		Expect(lab.fedlab(ctx, "logs", one, "server", "--container", "manager-b")).To(endWell())
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("needs no federation from cluster to cluster, and has one with another trust domain", func(ctx SpecContext) {
 		for _, w := range lab.graph.Workloads[1:] {

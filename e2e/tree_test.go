@@ -74,7 +74,7 @@ var _ = Describe("A tree of trust domains", Ordered, Label("tree", "modes"), fun
 		Expect(err).NotTo(HaveOccurred())
 		Expect(cluster.Objects(ctx, spire.ResourceAPIVersion, spire.FederatedTrustDomainKind, "", "")).To(BeEmpty())
 		c.unchanged(ctx)
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("lets calls through along a branch, and none from one branch to another", func(ctx SpecContext) {
 		for _, call := range [][2]string{{"headquarters", "shop"}, {"shop", "headquarters"}, {"headquarters", "trial-shop"}, {"supplier", "shop"}, {"shop", "supplier"}} {
