@@ -227,5 +227,5 @@ func (u *up) nodeImages(ctx context.Context) (ImageSet, error) {
 	if u.images.Node != "" {
 		return u.images, nil
 	}
-	return u.Parts.Images.Ensure(ctx, true)
+	return u.Parts.Images.Ensure(ctx, true, nil)
 }

@@ -68,8 +68,8 @@ type ImageSet struct {
 	Node string
 	// DefaultCNI reports that the node brings a network that kind installs.
 	DefaultCNI bool
-	// Demos gives the reference of each app's image, and of those that run
-	// next to apps and servers: servingCert and postgres.
+	// Demos gives the reference of each app's image, of those that run next to apps and
+	// servers, servingCert and postgres, and of each optional program's.
 	Demos map[string]string
 	// MetalLBChart is the folder of MetalLB's chart.
 	MetalLBChart string
@@ -82,10 +82,11 @@ type ImageSet struct {
 
 // Images provides what a lab runs on.
 type Images interface {
-	// Ensure makes what is missing; node asks for the node image, too.
-	Ensure(ctx context.Context, node bool) (ImageSet, error)
-	// LoadDemo gives a running node the image of an app where it lacks it, and
-	// reports whether it did.
+	// Ensure makes what is missing; node asks for the node image, too, and optional names
+	// the optional programs that the lab runs.
+	Ensure(ctx context.Context, node bool, optional []string) (ImageSet, error)
+	// LoadDemo gives a running node the image of one of ImageSet.Demos where it lacks it,
+	// and reports whether it did.
 	LoadDemo(ctx context.Context, lab, cluster, app string) (bool, error)
 	// Own makes or reads an image of the person's own, and returns the reference by
 	// which nodes know it. Another content has another reference.

@@ -142,7 +142,7 @@ func (u *up) site(s *topology.Server) *Site {
 // ensureImages asks for the node image only where a cluster has to be made: a
 // lab that runs takes a changed demo program without it.
 func (u *up) ensureImages(ctx context.Context) (err error) {
-	u.images, err = u.Parts.Images.Ensure(ctx, u.missing)
+	u.images, err = u.Parts.Images.Ensure(ctx, u.missing, u.Intent().OptionalPrograms())
 	return err
 }
 

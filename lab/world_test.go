@@ -789,10 +789,13 @@ func (kubeconfigs) Context(name, cluster string) string { return "kind-" + name 
 
 type images struct{ *world }
 
-func (w images) Ensure(ctx context.Context, node bool) (set lab.ImageSet, err error) {
+func (w images) Ensure(ctx context.Context, node bool, optional []string) (set lab.ImageSet, err error) {
 	call := "Images.Ensure"
 	if node {
 		call += " node"
+	}
+	if len(optional) > 0 {
+		call += " " + strings.Join(optional, " ")
 	}
 	err = w.do(ctx, call, func(changed func()) error {
 		if !w.built.parts || node && !w.built.node {

@@ -69,7 +69,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	// Images are not part of any figure.
-	if _, err := d.Parts.Images.Ensure(ctx, true); err != nil {
+	if _, err := d.Parts.Images.Ensure(ctx, true, nil); err != nil {
 		return err
 	}
 	// What was measured before something failed is worth reading, too.
@@ -174,7 +174,7 @@ const readyBound = 4 * time.Minute
 func (b *bench) bare(ctx context.Context) (_ time.Duration, err error) {
 	const name = "bench-bare"
 	parts := b.driver.Parts
-	set, err := parts.Images.Ensure(ctx, true)
+	set, err := parts.Images.Ensure(ctx, true, nil)
 	if err != nil {
 		return 0, err
 	}

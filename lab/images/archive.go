@@ -50,6 +50,17 @@ func (s stock) save(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	for _, o := range s.book.Optionals {
+		c, err := s.optional(o)
+		if err != nil {
+			return err
+		}
+		if _, _, there, err := s.first(c); err != nil {
+			return err
+		} else if there {
+			choices = append(choices, c)
+		}
+	}
 	key := have.flavour.Key
 	saved := archive.NewWriter(s.Version, string(have.flavour.Source))
 	var added []string
@@ -115,6 +126,16 @@ func (s stock) check(saved *archive.Reader) (recipe.Flavour, []recipe.Artifact, 
 	choices, err := s.choices(All)
 	if err != nil {
 		return recipe.Flavour{}, nil, err
+	}
+	for _, o := range s.book.Optionals {
+		c, err := s.optional(o)
+		if err != nil {
+			return recipe.Flavour{}, nil, err
+		}
+		// One that it has in another version is another fedlab's.
+		if slices.ContainsFunc(c.of, func(a recipe.Artifact) bool { return saved.Keys[a.Name] != "" }) {
+			choices = append(choices, c)
+		}
 	}
 	for _, c := range choices {
 		i := slices.IndexFunc(c.of, func(a recipe.Artifact) bool { return saved.Keys[a.Name] == a.Key })

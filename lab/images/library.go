@@ -77,6 +77,16 @@ func ParseSource(name string) (Source, error) { return recipe.ParseSource(name) 
 // first, then those that it lacks.
 func Pulled() []Image { return recipe.Pulled() }
 
+// Optional lists the optional programs: those of others that only some labs run. Their
+// images are made for these, and are in no node image.
+func Optional() []string {
+	var names []string
+	for _, o := range recipe.Optionals() {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
 // Components returns what the images of a lab hold, with the versions that the
 // catalogue pins.
 func Components() []Component { return recipe.Components() }
@@ -120,7 +130,8 @@ type Set struct {
 	// DefaultCNI reports that the node image brings a network of its own that
 	// kind installs.
 	DefaultCNI bool
-	// Demos gives the reference of each demo program's image.
+	// Demos gives the reference of the image of each demo program, and of each optional
+	// program.
 	Demos map[string]string
 	// MetalLBChart is the folder with MetalLB's chart.
 	MetalLBChart string
@@ -142,30 +153,30 @@ const (
 	Foundations Need = 2
 	// Hosts are the images of SPIRE's programs for hosts outside Kubernetes as well.
 	Hosts Need = 4
-	// All is what an archive holds.
+	// All is what an archive holds, besides the optional programs that are there.
 	All = Node | Foundations | Hosts
 )
 
-// Ensure makes what is missing, side by side where it can, and returns the set.
-// Killed at any moment, the next Ensure takes up what was finished, and of what
+// Ensure makes what is missing, side by side where it can, and returns the set. Of
+// the optional programs it makes those that are named. Killed at any moment, the next Ensure takes up what was finished, and of what
 // was being compiled, what the Go build cache has.
 //
 // The error wraps a [*MissingError] when the source is Present and something is
 // not there, and a [*SourceError] when the archive or the registry that was
 // asked for does not give it.
-func (l *Library) Ensure(ctx context.Context, need Need) (Set, error) {
-	return with(l, func(s stock) (Set, error) { return s.ensure(ctx, need) })
+func (l *Library) Ensure(ctx context.Context, need Need, optional ...string) (Set, error) {
+	return with(l, func(s stock) (Set, error) { return s.ensure(ctx, need, optional...) })
 }
 
-// LoadDemo gives a running node, by its container, the image of a demo program,
-// unless it has it already; it reports whether it had to. What the image stands
-// on is made where it is not there.
+// LoadDemo gives a running node, by its container, the image of a demo program or of
+// an optional one, unless it has it already; it reports whether it had to. What the image
+// is made of is made where it is not there.
 func (l *Library) LoadDemo(ctx context.Context, node, name string) (bool, error) {
 	return with(l, func(s stock) (bool, error) { return s.loadDemo(ctx, node, name) })
 }
 
-// DemoInEngine gives the Docker engine the image of a demo program, for a
-// container next to the clusters, unless it has it already; it returns the image's
+// DemoInEngine gives the Docker engine the image of a demo program or of an optional one,
+// for a container next to the clusters, unless it has it already; it returns the image's
 // name, which changes with the program. What is missing is made, as by Ensure.
 func (l *Library) DemoInEngine(ctx context.Context, name string) (string, error) {
 	return with(l, func(s stock) (string, error) { return s.demoInEngine(ctx, name) })
@@ -209,9 +220,10 @@ func (l *Library) Prune(ctx context.Context) (Pruned, error) {
 }
 
 // Save writes all that a machine without a network needs for labs to one
-// archive: the node image, charts, CustomResourceDefinitions, the demo programs, and
-// SPIRE's programs for hosts outside Kubernetes. The error wraps a [*MissingError] where not all of it is there;
-// Save makes nothing.
+// archive: the node image, charts, CustomResourceDefinitions, the demo programs,
+// SPIRE's programs for hosts outside Kubernetes, and those optional programs that are
+// there. The error wraps a [*MissingError] where another part is not there; Save makes
+// nothing.
 //
 // While it runs the node image lies in the store a second time.
 func (l *Library) Save(ctx context.Context, w io.Writer) error {
@@ -225,7 +237,8 @@ func (l *Library) Save(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-// Load takes what Save has written; afterwards, Ensure has nothing to make.
+// Load takes what Save has written; afterwards, Ensure has nothing to make but optional
+// programs that were not there when it was saved.
 // Each part is checked against its checksum, and only when all of them are good
 // does anything get its name. The error wraps a [*ForeignError] when the
 // archive is another fedlab's.

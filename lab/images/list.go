@@ -60,6 +60,11 @@ func (s stock) list(ctx context.Context) ([]Entry, error) {
 				return nil, err
 			}
 		}
+		if a.Kind == recipe.OptionalProgram {
+			if e.Name, e.Reference, err = s.optionalOf(a); err != nil {
+				return nil, err
+			}
+		}
 		entries = append(entries, e)
 	}
 	return entries, nil
@@ -147,4 +152,15 @@ func (s stock) from(slug string, source Source) (Source, error) {
 		return Archive, err
 	}
 	return source, err
+}
+
+// optionalOf names the optional program whose image is made of an artifact, and the image.
+func (s stock) optionalOf(a recipe.Artifact) (name, reference string, err error) {
+	for _, o := range s.book.Optionals {
+		if o.From(Build) == a.Name || o.From(Pull) == a.Name {
+			reference, err = s.book.OptionalReference(o)
+			return o.Name, reference, err
+		}
+	}
+	return a.Name, a.Version, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -20,8 +21,8 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/plan"
 )
 
-func (s stock) run(ctx context.Context, f recipe.Flavour, need Need) error {
-	p, err := s.plan(ctx, f, need)
+func (s stock) run(ctx context.Context, f recipe.Flavour, need Need, optional []string) error {
+	p, err := s.plan(ctx, f, need, optional)
 	if err != nil {
 		return err
 	}
@@ -32,7 +33,7 @@ func (s stock) run(ctx context.Context, f recipe.Flavour, need Need) error {
 
 // plan holds a step for each artifact and image that is missing, and none where
 // all that is needed is there.
-func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need) (*plan.Plan, error) {
+func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need, optional []string) (*plan.Plan, error) {
 	node := false
 	if need&Node != 0 {
 		_, there, err := s.Engine.Image(ctx, s.engine.NodeReference(f.Key))
@@ -41,7 +42,7 @@ func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need) (*plan.Pla
 		}
 		node = !there
 	}
-	missing, err := s.lacking(f, node, need)
+	missing, err := s.lacking(f, node, need, optional)
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +74,16 @@ func (s stock) plan(ctx context.Context, f recipe.Flavour, need Need) (*plan.Pla
 
 // lacking lists the artifacts that are to be made for a set with the node image of that
 // flavour; node says that the node image is missing.
-func (s stock) lacking(f recipe.Flavour, node bool, need Need) ([]recipe.Artifact, error) {
+func (s stock) lacking(f recipe.Flavour, node bool, need Need, optional []string) ([]recipe.Artifact, error) {
 	var missing []recipe.Artifact
 	for _, a := range s.book.Artifacts {
 		wanted := a.Only == "" || a.Only == f.Source && (a.Foundation && need&Foundations != 0 || need&Hosts != 0 && s.forHosts(a))
+		if a.Optional {
+			wanted = slices.ContainsFunc(optional, func(name string) bool {
+				o, there := s.book.Optional(name)
+				return there && o.From(f.Source) == a.Name
+			})
+		}
 		if !wanted && (!node || !s.goesIntoNode(a, f)) {
 			continue
 		}
@@ -93,7 +100,7 @@ func (s stock) lacking(f recipe.Flavour, node bool, need Need) ([]recipe.Artifac
 
 // goesIntoNode tells whether a node image of that flavour is made of an artifact.
 func (s stock) goesIntoNode(a recipe.Artifact, f recipe.Flavour) bool {
-	return a.Only == f.Source || s.book.InNode(a)
+	return a.Only == f.Source && !a.Optional || s.book.InNode(a)
 }
 
 func (s stock) makeNode(ctx context.Context, f recipe.Flavour) error {

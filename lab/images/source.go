@@ -10,7 +10,7 @@ import (
 
 // sources lists where what is missing may come from, in the order in which they
 // are tried.
-func (l *Library) sources(have holding, need Need) ([]Source, error) {
+func (l *Library) sources(have holding, need Need, optional ...string) ([]Source, error) {
 	source, err := ParseSource(string(l.Source))
 	if err != nil {
 		return nil, err
@@ -26,7 +26,7 @@ func (l *Library) sources(have holding, need Need) ([]Source, error) {
 		sources = append(sources, Archive)
 	}
 	switch {
-	case need == Parts:
+	case need == Parts && len(optional) == 0:
 		return append(sources, Build), nil
 	case have.flavour.Source != "": // it is something else that is missing
 		return append(sources, have.flavour.Source), nil
@@ -36,8 +36,8 @@ func (l *Library) sources(have holding, need Need) ([]Source, error) {
 
 // obtain gets what is missing from the first source that has it, and says in a
 // line why it was not the one before.
-func (s stock) obtain(ctx context.Context, have holding, need Need) error {
-	sources, err := s.sources(have, need)
+func (s stock) obtain(ctx context.Context, have holding, need Need, optional []string) error {
+	sources, err := s.sources(have, need, optional...)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,9 @@ func (s stock) obtain(ctx context.Context, have holding, need Need) error {
 		case Present:
 			return fmt.Errorf("take images that are present: %w", &MissingError{What: have.missing})
 		case Archive:
-			err = s.loadFile(ctx)
+			err = s.loadFile(ctx, need, optional)
 		default:
-			err = s.run(ctx, s.book.Flavour(from), need)
+			err = s.run(ctx, s.book.Flavour(from), need, optional)
 		}
 		var refused *SourceError
 		if !errors.As(err, &refused) || ctx.Err() != nil || i == len(sources)-1 {
@@ -68,7 +68,9 @@ func (l *Library) say(line string) {
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
-func (s stock) loadFile(ctx context.Context) (err error) {
+// loadFile loads the archive. It is an error where that lacks optional programs that are
+// asked for: who saved it had no lab with them.
+func (s stock) loadFile(ctx context.Context, need Need, optional []string) (err error) {
 	f, err := os.Open(s.Archive)
 	if err != nil {
 		return &SourceError{Source: Archive, Err: fmt.Errorf("open archive: %w", err)}
@@ -77,5 +79,9 @@ func (s stock) loadFile(ctx context.Context) (err error) {
 	if err := s.load(ctx, f); err != nil {
 		return &SourceError{Source: Archive, Err: fmt.Errorf("load %s: %w", s.Archive, err)}
 	}
-	return nil
+	have, err := s.look(ctx, need, optional...)
+	if err == nil && len(have.missing) > 0 {
+		err = &SourceError{Source: Archive, Err: fmt.Errorf("load %s: the archive has no %s: build it for the lab before you save it", s.Archive, strings.Join(have.missing, ", "))}
+	}
+	return err
 }

@@ -37,16 +37,16 @@ func with[T any](l *Library, do func(stock) (T, error)) (T, error) {
 	return do(s)
 }
 
-func (s stock) ensure(ctx context.Context, need Need) (Set, error) {
-	have, err := s.look(ctx, need)
+func (s stock) ensure(ctx context.Context, need Need, optional ...string) (Set, error) {
+	have, err := s.look(ctx, need, optional...)
 	if err != nil {
 		return Set{}, err
 	}
 	if len(have.missing) > 0 {
-		if err := s.obtain(ctx, have, need); err != nil {
+		if err := s.obtain(ctx, have, need, optional); err != nil {
 			return Set{}, err
 		}
-		if have, err = s.look(ctx, need); err != nil {
+		if have, err = s.look(ctx, need, optional...); err != nil {
 			return Set{}, err
 		}
 	}
@@ -63,9 +63,9 @@ type holding struct {
 	missing []string
 }
 
-func (s stock) look(ctx context.Context, need Need) (holding, error) {
+func (s stock) look(ctx context.Context, need Need, optional ...string) (holding, error) {
 	var have holding
-	choices, err := s.choices(need)
+	choices, err := s.choices(need, optional...)
 	if err != nil {
 		return holding{}, err
 	}
@@ -78,7 +78,7 @@ func (s stock) look(ctx context.Context, need Need) (holding, error) {
 			have.missing = append(have.missing, c.title)
 		}
 	}
-	if need == Parts {
+	if need == Parts && len(optional) == 0 {
 		return have, nil
 	}
 	f, there, err := s.nodeImage(ctx)
@@ -113,11 +113,11 @@ type choice struct {
 }
 
 // choices are what every set has, and, if they are asked for, the foundations of demo
-// programs and the images of hosts.
-func (s stock) choices(need Need) ([]choice, error) {
+// programs, the images of hosts, and optional programs.
+func (s stock) choices(need Need, optional ...string) ([]choice, error) {
 	var all []choice
 	for _, a := range s.book.Artifacts {
-		if a.Only == "" {
+		if a.Only == "" && !a.Optional {
 			all = append(all, choice{a.Title, []recipe.Artifact{a}})
 		}
 	}
@@ -141,7 +141,31 @@ func (s stock) choices(need Need) ([]choice, error) {
 		}
 		all = append(all, c)
 	}
+	for _, name := range optional {
+		o, there := s.book.Optional(name)
+		if !there {
+			return nil, fmt.Errorf("there is no optional program %q", name)
+		}
+		c, err := s.optional(o)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
 	return all, nil
+}
+
+// optional is what the image of an optional program is made of, of whichever source.
+func (s stock) optional(o recipe.Optional) (choice, error) {
+	c := choice{title: o.Name}
+	for _, f := range s.book.Flavours {
+		a, err := s.book.Artifact(o.From(f.Source))
+		if err != nil {
+			return choice{}, err
+		}
+		c.of = append(c.of, a)
+	}
+	return c, nil
 }
 
 // foundation is what the image of a demo program stands on, of whichever source.
@@ -165,6 +189,15 @@ func (s stock) first(c choice) (a recipe.Artifact, dir string, there bool, err e
 		}
 	}
 	return a, dir, there, err
+}
+
+// found is first where one has to be there.
+func (s stock) found(c choice) (recipe.Artifact, string, error) {
+	a, dir, there, err := s.first(c)
+	if err == nil && !there {
+		err = &MissingError{What: []string{c.title}}
+	}
+	return a, dir, err
 }
 
 func (s stock) path(name string) (string, error) {
@@ -211,45 +244,66 @@ func (s stock) set(f recipe.Flavour, need Need) (Set, error) {
 			return Set{}, err
 		}
 	}
+	for _, o := range s.book.Optionals {
+		if set.Demos[o.Name], err = s.book.OptionalReference(o); err != nil {
+			return Set{}, err
+		}
+	}
 	return set, nil
 }
 
 func (s stock) loadDemo(ctx context.Context, node, name string) (bool, error) {
-	p, ref, err := s.demo(name)
+	g, err := s.given(name)
 	if err != nil {
 		return false, err
 	}
-	if there, err := s.engine.Has(ctx, node, ref); err != nil || there {
+	if there, err := s.engine.Has(ctx, node, g.ref); err != nil || there {
 		return false, err
 	}
-	if p.On != nil {
-		if _, err := s.ensure(ctx, Foundations); err != nil {
-			return false, err
-		}
-	}
-	img, err := s.demoImage(p)
+	img, err := s.make(ctx, g)
 	if err != nil {
 		return false, err
 	}
-	return true, s.engine.Import(ctx, node, ref, img)
+	return true, s.engine.Import(ctx, node, g.ref, img)
 }
 
 func (s stock) demoInEngine(ctx context.Context, name string) (string, error) {
-	p, ref, err := s.demo(name)
+	g, err := s.given(name)
 	if err != nil {
 		return "", err
 	}
-	ref = s.engine.Name(ref)
-	return ref, s.engine.Demo(ctx, ref, func() (v1.Image, error) {
-		need := Parts
-		if p.On != nil {
-			need = Foundations
-		}
-		if _, err := s.ensure(ctx, need); err != nil {
-			return nil, err
-		}
-		return s.demoImage(p)
-	})
+	ref := s.engine.Name(g.ref)
+	return ref, s.engine.Demo(ctx, ref, func() (v1.Image, error) { return s.make(ctx, g) })
+}
+
+// given is an image that is given to nodes which run and to the engine: that of a demo
+// program or of an optional one.
+type given struct {
+	ref string
+	// need and optional are what is made where it is not there.
+	need     Need
+	optional []string
+	open     func() (v1.Image, error)
+}
+
+func (s stock) given(name string) (given, error) {
+	if o, is := s.book.Optional(name); is {
+		ref, err := s.book.OptionalReference(o)
+		return given{ref: ref, optional: []string{name}, open: func() (v1.Image, error) { return s.optionalImage(o) }}, err
+	}
+	p, ref, err := s.demo(name)
+	g := given{ref: ref, open: func() (v1.Image, error) { return s.demoImage(p) }}
+	if p.On != nil {
+		g.need = Foundations
+	}
+	return g, err
+}
+
+func (s stock) make(ctx context.Context, g given) (v1.Image, error) {
+	if _, err := s.ensure(ctx, g.need, g.optional...); err != nil {
+		return nil, err
+	}
+	return g.open()
 }
 
 func (s stock) demo(name string) (p recipe.Program, ref string, err error) {
@@ -257,6 +311,18 @@ func (s stock) demo(name string) (p recipe.Program, ref string, err error) {
 		ref, err = s.book.Reference(p)
 	}
 	return p, ref, err
+}
+
+func (s stock) optionalImage(o recipe.Optional) (v1.Image, error) {
+	c, err := s.optional(o)
+	if err != nil {
+		return nil, err
+	}
+	a, dir, err := s.found(c)
+	if err != nil {
+		return nil, err
+	}
+	return o.Open(a, dir)
 }
 
 func (s stock) demoImage(p recipe.Program) (v1.Image, error) {
@@ -271,10 +337,7 @@ func (s stock) demoImage(p recipe.Program) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	below, _, there, err := s.first(c)
-	if err == nil && !there {
-		err = &MissingError{What: []string{c.title}}
-	}
+	below, _, err := s.found(c)
 	if err != nil {
 		return nil, err
 	}
@@ -335,6 +398,13 @@ func (s stock) prune(ctx context.Context) (Pruned, error) {
 	}
 	for _, p := range s.book.Programs {
 		ref, err := s.book.Reference(p)
+		if err != nil {
+			return Pruned{}, err
+		}
+		images[s.engine.Name(ref)] = true
+	}
+	for _, o := range s.book.Optionals {
+		ref, err := s.book.OptionalReference(o)
 		if err != nil {
 			return Pruned{}, err
 		}

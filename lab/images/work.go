@@ -41,7 +41,7 @@ func (s stock) work(ctx context.Context, need Need) (Work, error) {
 		if from == Present || from == Archive {
 			return Work{}, nil
 		}
-		missing, err := s.lacking(s.book.Flavour(from), node, need)
+		missing, err := s.lacking(s.book.Flavour(from), node, need, nil)
 		if err != nil {
 			return Work{}, err
 		}

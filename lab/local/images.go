@@ -18,12 +18,12 @@ import (
 
 type imageParts struct{ library *images.Library }
 
-func (i imageParts) Ensure(ctx context.Context, node bool) (lab.ImageSet, error) {
+func (i imageParts) Ensure(ctx context.Context, node bool, optional []string) (lab.ImageSet, error) {
 	need := images.Parts
 	if node {
 		need = images.Node
 	}
-	set, err := i.library.Ensure(ctx, need)
+	set, err := i.library.Ensure(ctx, need, optional...)
 	if err != nil {
 		return lab.ImageSet{}, err
 	}

@@ -15,7 +15,9 @@ import (
 
 	"github.com/fedlab-dev/fedlab"
 	"github.com/fedlab-dev/fedlab/lab"
+	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kindcluster"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
 func TestPage(t *testing.T) {
@@ -53,6 +55,14 @@ func TestProgramsAreAllThatThereAre(t *testing.T) {
 	got := slices.Sorted(slices.Values(programs()))
 	if !slices.Equal(got, want) {
 		t.Errorf("programs %q, want those below apps: %q", got, want)
+	}
+}
+
+// What topology asks for is what there is.
+func TestOptionalProgramsAreThoseOfTheImages(t *testing.T) {
+	asked := []string{topology.Pebble, topology.Ghostunnel, topology.SPIFFEHelper, topology.OIDCProvider}
+	if got := images.Optional(); !slices.Equal(got, asked) {
+		t.Errorf("images of %q can be made, a topology may ask for %q", got, asked)
 	}
 }
 

@@ -3,6 +3,7 @@ package topology
 import (
 	"cmp"
 	"maps"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -48,6 +49,27 @@ type App struct {
 	// calls go and those of the workloads that it calls.
 	Page  string
 	Tells string `json:",omitempty"`
+	// Optional names the optional programs that run in its pods besides its own.
+	Optional []string `json:",omitempty"`
+}
+
+// The optional programs: those of others that only some labs run, and whose images are made
+// for these.
+const (
+	Pebble       = "pebble"
+	Ghostunnel   = "ghostunnel"
+	SPIFFEHelper = "spiffe-helper"
+	OIDCProvider = "oidc-discovery-provider"
+)
+
+// OptionalPrograms returns the optional programs that the lab runs, each once.
+func (t Topology) OptionalPrograms() []string {
+	var all []string
+	for _, w := range t.Workloads {
+		all = append(all, w.App.Optional...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // SyntheticTrustDomain is the name of the trust domain that scenarios make up.

@@ -30,6 +30,10 @@ func TestModuleKeyChangesWithEachInput(t *testing.T) {
 		"pins":              func(m *Module) { m.Pins = pins("module m // changed", "sum", "package main") },
 		"checksums":         func(m *Module) { m.Pins = pins("module m", "changed", "package main") },
 		"main of our own":   func(m *Module) { m.Pins = pins("module m", "sum", "package main // changed") },
+		"an extra file":     func(m *Module) { m.Extra = map[string]string{"scheme/go.mod": "etcd.mod"} },
+		"another extra one": func(m *Module) { m.Extra = map[string]string{"scheme/go.mod": "etcd.sum"} },
+		"an insert":         func(m *Module) { m.Inserts = []Insert{{"main.go", "here", "text"}} },
+		"another insert":    func(m *Module) { m.Inserts = []Insert{{"main.go", "here", "other text"}} },
 		"text between both": func(m *Module) { m.Pins = pins("module msum", "", "package main") },
 	}
 	seen := map[string]string{mustKey(t, base.Key): "no change"}
@@ -42,7 +46,11 @@ func TestModuleKeyChangesWithEachInput(t *testing.T) {
 		}
 		seen[key] = name
 	}
-	base.Version, base.Typical = "v9", 9 // the pins say which version it is
+	// The pins say which version it is, whatever they are called.
+	base.Version, base.Typical = "v9", 9
+	base.PinsOf, base.Pins = "store", fstest.MapFS{
+		"store.mod": {Data: []byte("module m")}, "store.sum": {Data: []byte("sum")}, "main.go.txt": {Data: []byte("package main")},
+	}
 	if key := mustKey(t, base.Key); seen[key] != "no change" {
 		t.Error("the key depends on what is only shown")
 	}

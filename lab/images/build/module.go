@@ -6,6 +6,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,6 +44,23 @@ type Module struct {
 	// Pins has NAME.mod, which requires the module, names the programs to build
 	// ("tool" lines) and pins every dependency, and NAME.sum with the checksums.
 	Pins fs.FS
+	// PinsOf is the NAME of those files where it is not Name: programs of one module
+	// that are built apart have the same pins.
+	PinsOf string
+	// Extra are further files of the generated module: their paths, and what they are
+	// called in Pins. A "replace" line of NAME.mod may lead to them.
+	Extra map[string]string
+	// Inserts are changes of the upstream module. It is built from a copy that has them.
+	Inserts []Insert
+}
+
+// Insert puts text of our own into a file of an upstream module. The build fails where the
+// file has the place not exactly once: upstream has moved it, and somebody has to look.
+type Insert struct {
+	File string
+	// Before is the place: the text comes before the line that has this in it.
+	Before string
+	Text   string
 }
 
 // Job is one run of a build.
@@ -55,13 +73,16 @@ type Job struct {
 	log io.Writer
 }
 
+// Pinned is the name of the files that pin the module.
+func (m Module) Pinned() string { return cmp.Or(m.PinsOf, m.Name) }
+
 // Files returns what Pins has of the module; main is nil where Main names none.
 func (m Module) Files() (mod, sum, main []byte, err error) {
-	mod, err = fs.ReadFile(m.Pins, m.Name+".mod")
+	mod, err = fs.ReadFile(m.Pins, m.Pinned()+".mod")
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	sum, err = fs.ReadFile(m.Pins, m.Name+".sum")
+	sum, err = fs.ReadFile(m.Pins, m.Pinned()+".sum")
 	if err == nil && m.Main != "" {
 		main, err = fs.ReadFile(m.Pins, m.Main)
 	}
@@ -82,6 +103,16 @@ func (m Module) Key() (string, error) {
 	}
 	for _, from := range slices.Sorted(maps.Keys(m.Rename)) {
 		texts = append(texts, from, m.Rename[from])
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Extra)) {
+		data, err := fs.ReadFile(m.Pins, m.Extra[name])
+		if err != nil {
+			return "", fmt.Errorf("read what %s is built with: %w", m.Name, err)
+		}
+		texts = append(texts, "extra", name, string(data))
+	}
+	for _, i := range m.Inserts {
+		texts = append(texts, "insert", i.File, i.Before, i.Text)
 	}
 	return store.Key(texts...), nil
 }
@@ -106,12 +137,54 @@ func (m Module) inModule(dir string, log io.Writer, do func(Job) error) (err err
 	if main != nil {
 		files["main.go"] = main
 	}
+	for name, from := range m.Extra {
+		if files[name], err = fs.ReadFile(m.Pins, from); err != nil {
+			return err
+		}
+	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(src, name), data, 0o644); err != nil {
+		file := filepath.Join(src, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, data, 0o644)); err != nil {
 			return err
 		}
 	}
 	return do(Job{Module: m, src: src, dir: dir, log: log})
+}
+
+// changedFolder is where the changed copy of the upstream module lies in the generated one.
+// The go command looks into no folder whose name starts like this for packages of that.
+const changedFolder = "_changed"
+
+// change has the programs built from a copy of the upstream module that has the inserts.
+// The original is checked against the checksums as it is fetched.
+func (b Job) change(ctx context.Context) error {
+	upstream, err := b.moduleDir(ctx, b.Path+"@"+b.Version)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.src, changedFolder)
+	if err := os.CopyFS(dir, os.DirFS(upstream)); err != nil {
+		return err
+	}
+	for _, i := range b.Inserts {
+		if err := i.apply(dir); err != nil {
+			return fmt.Errorf("change %s %s: %w", b.Path, b.Version, err)
+		}
+	}
+	return b.run(ctx, "go", "mod", "edit", "-replace="+b.Path+"=./"+changedFolder)
+}
+
+func (i Insert) apply(dir string) error {
+	file := filepath.Join(dir, filepath.FromSlash(i.File))
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if n := strings.Count(string(data), i.Before); n != 1 {
+		return fmt.Errorf("%s has %q %d times, want once: upstream has changed what this build changes", i.File, i.Before, n)
+	}
+	at := strings.LastIndex(string(data[:strings.Index(string(data), i.Before)]), "\n") + 1
+	return os.WriteFile(file, slices.Insert(data, at, []byte(i.Text+"\n")...), 0o644)
 }
 
 // Fill builds the programs into dir/bin. What the Go build cache holds already,
@@ -121,6 +194,11 @@ func (m Module) Fill(ctx context.Context, dir string, log *os.File) error {
 		bin := filepath.Join(dir, "bin")
 		if err := os.Mkdir(bin, 0o755); err != nil {
 			return err
+		}
+		if len(b.Inserts) > 0 {
+			if err := b.change(ctx); err != nil {
+				return err
+			}
 		}
 		output, packages := bin+"/", m.Packages
 		switch {

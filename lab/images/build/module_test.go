@@ -1,6 +1,7 @@
 package build
 
 import (
+	"archive/zip"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,95 @@ func TestModuleThatDoesNotCompile(t *testing.T) {
 	data, err := os.ReadFile(log)
 	if err != nil || !strings.HasPrefix(string(data), "+ go build -trimpath ") || !strings.Contains(string(data), "main.go:3:15: undefined: tick") {
 		t.Errorf("log %q, error %v, want the command and what the compiler says", data, err)
+	}
+}
+
+// A "replace" line leads to a module of our own, which lies in the generated one.
+func TestModuleWithAnExtraOne(t *testing.T) {
+	s := newStore(t)
+	m := Module{Name: "clock", Main: "clock.go.txt", Extra: map[string]string{"hour/go.mod": "hour.mod", "hour/hour.go": "hour.go.txt"}, Pins: fstest.MapFS{
+		"clock.mod":    {Data: []byte("module example.test/build\n\ngo 1.26\n\nrequire example.test/hour v1.0.0\n\nreplace example.test/hour => ./hour\n")},
+		"clock.sum":    {},
+		"clock.go.txt": {Data: []byte("package main\n\nimport \"example.test/hour\"\n\nfunc main() { println(hour.Now) }\n")},
+		"hour.mod":     {Data: []byte("module example.test/hour\n\ngo 1.26\n")},
+		"hour.go.txt":  {Data: []byte("package hour\n\nconst Now = \"noon\"\n")},
+	}}
+	dir, err := s.Make(t.Context(), m.Name, "k1", m.Fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), ProgramPath(dir, "clock")).CombinedOutput()
+	if err != nil || string(out) != "noon\n" {
+		t.Errorf("the program says %q, error %v", out, err)
+	}
+}
+
+// publishTo serves a version of the greeter as a module proxy does, from a folder.
+func publishTo(t *testing.T, main string) (proxy string) {
+	t.Helper()
+	proxy = t.TempDir()
+	at := filepath.Join(proxy, "example.test", "greeter", "@v")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const mod = "module example.test/greeter\n\ngo 1.26\n"
+	f, err := os.Create(filepath.Join(at, "v1.2.3.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := zip.NewWriter(f)
+	for name, text := range map[string]string{"go.mod": mod, "cmd/main.go": main} {
+		w, err := packed.Create("example.test/greeter@v1.2.3/" + name)
+		if err == nil {
+			_, err = w.Write([]byte(text))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = errors.Join(packed.Close(), f.Close(), os.WriteFile(filepath.Join(at, "v1.2.3.mod"), []byte(mod), 0o600),
+		os.WriteFile(filepath.Join(at, "v1.2.3.info"), []byte(`{"Version":"v1.2.3"}`), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return proxy
+}
+
+// TestModuleIsChanged: the program is built from a copy that has the text of our own, the
+// module cache keeps the original, and where upstream has moved the place nothing is built.
+func TestModuleIsChanged(t *testing.T) {
+	const main = "package main\n\nfunc main() {\n\tname := \"nobody\"\n\tprintln(\"hello\", name)\n}\n"
+	t.Setenv("GOPROXY", "file://"+publishTo(t, main))
+	t.Setenv("GONOSUMDB", "example.test")
+	cache := t.TempDir()
+	t.Setenv("GOMODCACHE", cache)
+	t.Setenv("GOFLAGS", "-modcacherw")
+	s := newStore(t)
+	m := Module{
+		Name: "greeter", Path: "example.test/greeter", Version: "v1.2.3", Rename: map[string]string{"cmd": "greeter"},
+		Inserts: []Insert{{File: "cmd/main.go", Before: `println("hello", name)`, Text: "\tname = \"you\""}},
+		Pins: fstest.MapFS{
+			"greeter.mod": {Data: []byte("module example.test/build\n\ngo 1.26\n\nrequire example.test/greeter v1.2.3\n\ntool example.test/greeter/cmd\n")},
+			"greeter.sum": {},
+		},
+	}
+	dir, err := s.Make(t.Context(), m.Name, "k1", m.Fill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), ProgramPath(dir, "greeter")).CombinedOutput()
+	if err != nil || string(out) != "hello you\n" {
+		t.Errorf("the program says %q, error %v", out, err)
+	}
+	if is, err := os.ReadFile(filepath.Join(cache, "example.test", "greeter@v1.2.3", "cmd", "main.go")); err != nil || string(is) != main {
+		t.Errorf("the module cache has %q, error %v, want what upstream published", is, err)
+	}
+	for place, times := range map[string]string{"println(who)": "0", "name": "2"} {
+		m.Inserts[0].Before = place
+		_, err := s.Make(t.Context(), m.Name, "k-"+times, m.Fill)
+		if want := fmt.Sprintf("change example.test/greeter v1.2.3: cmd/main.go has %q %s times, want once: upstream has changed what this build changes", place, times); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }
 

@@ -39,11 +39,13 @@ type Artifact struct {
 	// Ask returns nil when a registry has it, and fetches nothing; nil for what
 	// is made here.
 	Ask func(context.Context) error
-	// Only says with which source the node image needs it; where it is empty,
-	// every set needs it.
+	// Only says with which source the node image, or an optional program, needs it;
+	// where it is empty, every set needs it, or with each source the program.
 	Only Source
 	// Foundation says that images of demo programs stand on it.
 	Foundation bool
+	// Optional says that only the image of an optional program is made of it.
+	Optional bool
 }
 
 // Slug is what it is called in the store.
@@ -78,6 +80,7 @@ type Book struct {
 	Images    []Image
 	Artifacts []Artifact
 	Programs  []Program
+	Optionals []Optional
 	// Flavours has that which is tried first in front.
 	Flavours []Flavour
 }
@@ -145,7 +148,7 @@ type Choices struct {
 
 // New computes the keys of everything.
 func New(c Choices) (Book, error) {
-	r := Book{KindNode: kindNode(), Images: Catalogue()}
+	r := Book{KindNode: kindNode(), Images: Catalogue(), Optionals: Optionals()}
 	var errs []error
 	if c.KindNode != "" {
 		var err error
@@ -191,6 +194,11 @@ func New(c Choices) (Book, error) {
 			r.Artifacts = append(r.Artifacts, d.On.artifacts(p)...)
 		}
 	}
+	for _, o := range r.Optionals {
+		made, err := o.artifacts(p)
+		r.Artifacts = append(r.Artifacts, made...)
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return Book{}, err
 	}
@@ -210,10 +218,11 @@ func (r Book) Keyed() (Book, error) {
 	}
 	pulled := []string{"pulled node 1"}
 	for _, a := range r.Artifacts {
-		switch a.Only {
-		case Build:
+		switch {
+		case a.Optional:
+		case a.Only == Build:
 			built = append(built, a.Name, a.Key)
-		case Pull:
+		case a.Only == Pull:
 			pulled = append(pulled, a.Name, a.Key)
 		}
 	}

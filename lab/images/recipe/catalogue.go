@@ -183,9 +183,14 @@ func spireModule() build.Module {
 		// nothing but the program.
 		Cgo:     true,
 		Tags:    "netgo osusergo sqlite_omit_load_extension",
-		LDFlags: []string{"-linkmode", "external", "-extldflags", "-static", "-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion},
+		LDFlags: append([]string{"-linkmode", "external", "-extldflags", "-static"}, spireStamp()...),
 		Typical: 7 * time.Minute,
 	}
+}
+
+// spireStamp has a program of SPIRE say its version.
+func spireStamp() []string {
+	return []string{"-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion}
 }
 
 func controllerManagerModule() build.Module {

@@ -14,7 +14,7 @@ func Components() []Component {
 	// A node image that was pulled stands on kind's own, and one that was built on
 	// Debian: neither names its versions of these before it is there.
 	const ofNode = "of Debian " + build.Suite + " in a built node image, of kind's in a pulled one"
-	return []Component{
+	all := []Component{
 		{"Kubernetes", kubernetesVersion},
 		{"kind", kindVersion},
 		{"etcd", etcdVersion},
@@ -27,4 +27,8 @@ func Components() []Component {
 		{"SPIRE Controller Manager", controllerManagerVersion},
 		{"PostgreSQL", postgresVersion + " of Debian " + build.Suite},
 	}
+	for _, o := range Optionals() {
+		all = append(all, Component{o.Name, o.Module.Version + ", in labs that ask for it"})
+	}
+	return all
 }

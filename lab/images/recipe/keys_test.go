@@ -19,6 +19,7 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 				{Name: "etcd", Key: "b", Only: Build}, {Name: "pulled-etcd", Key: "p", Only: Pull},
 				{Name: "files", Key: "f", Only: Build, Foundation: true}, {Name: "pulled-database", Key: "q", Only: Pull, Foundation: true},
 				{Name: "ledger", Key: "l", Kind: Demo},
+				{Name: "tunnel", Key: "t", Only: Build, Optional: true}, {Name: "pulled-tunnel", Key: "u", Only: Pull, Optional: true},
 			},
 			Programs: []Program{{Program: build.Program{Name: "quotes"}}, {build.Program{Name: "ledger"}, &Foundation{Image: Image{Name: "database", Artifact: "files"}}}},
 		}
@@ -43,6 +44,8 @@ func TestFlavourKeysChangeWithWhatIsInThem(t *testing.T) {
 		"built foundation":    {func(r *Book) { r.Artifacts[4].Key = "x" }, []string{built}},
 		"pulled foundation":   {func(r *Book) { r.Artifacts[5].Key = "x" }, []string{pulled}},
 		"program on it":       {func(r *Book) { r.Artifacts[6].Key = "x" }, nil},
+		"optional program":    {func(r *Book) { r.Artifacts[7].Key = "x" }, nil},
+		"pulled one":          {func(r *Book) { r.Artifacts[8].Key = "x" }, nil},
 		"reference":           {func(r *Book) { r.Images[0].Reference = "x" }, []string{built}},
 		"path in the image":   {func(r *Book) { r.Images[0].Path = "/x" }, []string{built}},
 		"packages next to it": {func(r *Book) { r.Images[0].Packages = []string{"iptables"} }, []string{built}},
@@ -81,6 +84,25 @@ func TestDemoReferenceFollowsItsFoundation(t *testing.T) {
 	slices.Sort(references)
 	if len(slices.Compact(references)) != 4 {
 		t.Errorf("references %q, want four", references)
+	}
+}
+
+// An image of an optional program has one name whichever way it was had, and another one
+// when it is another image.
+func TestOptionalReferenceFollowsWhatItIsMadeOf(t *testing.T) {
+	o := Optional{Image: Image{Name: "tunnel", Reference: "registry.example/tunnel:1"}}
+	reference := func(built, pulled string) string {
+		r := Book{Artifacts: []Artifact{{Name: "tunnel", Key: built}, {Name: "pulled-tunnel", Key: pulled}}}
+		ref, err := r.OptionalReference(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ref
+	}
+	references := []string{reference("a", "b"), reference("x", "b"), reference("a", "x")}
+	slices.Sort(references)
+	if len(slices.Compact(references)) != 3 {
+		t.Errorf("references %q, want three", references)
 	}
 }
 

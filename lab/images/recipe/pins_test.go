@@ -40,17 +40,21 @@ func required(t *testing.T, file string, data []byte, path string) (version stri
 // What the catalogue says is in references, labels and documents; what is
 // built is what the pins say.
 func TestPinsAgreeWithTheCatalogue(t *testing.T) {
-	for _, m := range append(modules(), kindModule()) {
+	all := append(modules(), kindModule())
+	for _, o := range Optionals() {
+		all = append(all, o.Module)
+	}
+	for _, m := range all {
 		mod, sum, _, err := m.Files()
 		if err != nil {
 			t.Fatal(err)
 		}
-		version, replaced := required(t, m.Name+".mod", mod, m.Path)
+		version, replaced := required(t, m.Pinned()+".mod", mod, m.Path)
 		if version != m.Version || replaced {
-			t.Errorf("%s.mod requires %s %s (replaced: %t), the catalogue says %s", m.Name, m.Path, version, replaced, m.Version)
+			t.Errorf("%s.mod requires %s %s (replaced: %t), the catalogue says %s", m.Pinned(), m.Path, version, replaced, m.Version)
 		}
 		if !strings.Contains(string(sum), "\n"+m.Path+" "+m.Version+" h1:") && !strings.HasPrefix(string(sum), m.Path+" "+m.Version+" h1:") {
-			t.Errorf("%s.sum has no checksum of %s %s", m.Name, m.Path, m.Version)
+			t.Errorf("%s.sum has no checksum of %s %s", m.Pinned(), m.Path, m.Version)
 		}
 	}
 }
@@ -144,6 +148,13 @@ func TestCatalogueIsWhole(t *testing.T) {
 		for _, f := range r.Flavours {
 			if !names[d.On.From(f.Source)] {
 				t.Errorf("what %s stands on cannot be had from source %s", d.Name, f.Source)
+			}
+		}
+	}
+	for _, o := range r.Optionals {
+		for _, f := range r.Flavours {
+			if !names[o.From(f.Source)] {
+				t.Errorf("%s cannot be had from source %s", o.Name, f.Source)
 			}
 		}
 	}

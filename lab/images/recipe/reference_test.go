@@ -66,6 +66,20 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | the files of Debian's %s, without documentation and translations | `%s` | signatures of Debian's archive |\n", name, f.Title, strings.Join(f.Files.Names, ", "), f.Reference)
 	}
 
+	b.WriteString("\n## Optional programs\n\nPrograms of others that only some labs run. Their images are made when a lab file asks for them, and are in no node image: a node is given one as it is given a demo program, under the name `fedlab.local/NAME:KEY`. `fedlab images build --lab FILE` makes those of a lab, and an archive has those that are there. [0049](../decisions/0049-optional-programs.md) says why.\n\n| program | from source `build` | from source `pull` | checksums |\n|---|---|---|---|\n")
+	for _, o := range Optionals() {
+		from, pulled := fmt.Sprintf("`%s` %s", o.Module.Path, o.Module.Version), "`"+o.Reference+"`"
+		if len(o.Module.Inserts) > 0 {
+			from += ", with our changes (`lab/images/recipe/optional.go`)"
+		}
+		if len(o.Module.Extra) > 0 {
+			from += ", with one of its modules replaced"
+		}
+		if o.Reference == "" {
+			pulled = "the same, since upstream's does not do"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | `lab/images/upstream/%s.sum` |\n", o.Name, from, pulled, o.Module.Pinned())
+	}
 	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
 	fmt.Fprintf(&b, "| rootfs | Debian %s | `debootstrap` with %s | signatures of Debian's archive, which debootstrap checks with the keyring of the machine |\n", build.Suite, strings.Join(build.RootfsPackages(), ", "))
 	for _, e := range nodeExtracts() {
@@ -75,7 +89,7 @@ func reference() []byte {
 		fmt.Fprintf(&b, "| %s | %s | files of `%s` | `lab/images/upstream/%s.sum` |\n", e.Name, e.From.Version, e.From.Path, e.From.Name)
 	}
 	fmt.Fprintf(&b, "| kubeadm, kubelet, kubectl | %s | `%s`, as the images of Kubernetes | `lab/images/upstream/kubernetes.sum` |\n", kubernetesVersion, kubernetesModule().Path)
-	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: an [OCI image layout](https://github.com/opencontainers/image-spec/blob/main/image-layout.md) in a tar archive, compressed with zstd. It holds the node image, and one image for each of the chart, the CustomResourceDefinitions, the demo programs and what those stand on, whose only layer has the files. Annotations give names, keys and the version of fedlab; each part is called after its SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network. `tar --zstd -xf FILE` unpacks it for other tools.\n")
+	b.WriteString("\n## An archive\n\n`fedlab images save FILE` writes one file: an [OCI image layout](https://github.com/opencontainers/image-spec/blob/main/image-layout.md) in a tar archive, compressed with zstd. It holds the node image, and one image for each of the chart, the CustomResourceDefinitions, the demo programs and what those stand on, and the optional programs that are there, whose only layer has the files. Annotations give names, keys and the version of fedlab; each part is called after its SHA-256. The same set makes the same bytes. `fedlab images load FILE` takes nothing of an archive that is cut off, damaged or another fedlab's; after it, a lab comes up without any network. `tar --zstd -xf FILE` unpacks it for other tools.\n")
 	return b.Bytes()
 }
 

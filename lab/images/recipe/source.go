@@ -72,6 +72,8 @@ const (
 	Chart Kind = "chart"
 	// CRDs are CustomResourceDefinitions.
 	CRDs Kind = "crds"
+	// OptionalProgram is the image of a program of others that only some labs run.
+	OptionalProgram Kind = "optional"
 	// Ingredient is what images are made of.
 	Ingredient Kind = "ingredient"
 )

@@ -61,11 +61,17 @@ func (c *cmd) imagesBuild() *cobra.Command {
 		Use:   "build",
 		Short: "Build or fetch every missing image",
 		Long: `build makes what is missing. You can stop it at any moment: the next build keeps what
-was finished, and whatever the Go build cache has of the rest.`,
-		Args: noArgs,
+was finished, and whatever the Go build cache has of the rest. Of the optional
+programs, such as ghostunnel, it makes those that the lab runs: name the lab with
+--lab.`,
+		Args: noArgsButLab,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			t, err := c.topology()
+			if err != nil {
+				return err
+			}
 			return c.withDriver(cmd, func(d *local.Driver, p *progress) error {
-				set, err := d.Library.Ensure(cmd.Context(), images.All)
+				set, err := d.Library.Ensure(cmd.Context(), images.All, t.OptionalPrograms()...)
 				if err != nil {
 					return err
 				}
@@ -116,9 +122,9 @@ func (c *cmd) imagesSave() *cobra.Command {
 	return &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save all that labs need to one archive, for a machine without network",
-		Long: `save writes the node image, charts and demo programs to FILE. On another machine
-'fedlab images load FILE' loads them, and labs then need no network. Before, make
-what is missing with 'fedlab images build'.`,
+		Long: `save writes the node image, charts and demo programs to FILE, and those optional
+programs that are there. On another machine 'fedlab images load FILE' loads them, and
+labs then need no network. Before, make what is missing with 'fedlab images build'.`,
 		Args: oneArg("the archive's file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := replaceable(args[0]); err != nil {

@@ -1,0 +1,149 @@
+package recipe
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/fedlab-dev/fedlab/lab/images/build"
+	"github.com/fedlab-dev/fedlab/lab/images/layer"
+	"github.com/fedlab-dev/fedlab/lab/images/pull"
+	"github.com/fedlab-dev/fedlab/lab/images/store"
+	"github.com/fedlab-dev/fedlab/lab/images/upstream"
+)
+
+// Versions of the optional programs, besides that of SPIRE's.
+const (
+	pebbleVersion       = "v2.10.3"
+	ghostunnelVersion   = "v1.11.2"
+	spiffeHelperVersion = "0.11.0"
+)
+
+// Optional is a program of others that only some labs run. Its image is made when a lab
+// asks for it, and is in no node image.
+type Optional struct {
+	// Image has upstream's reference and the path of the program. The reference is empty
+	// where the image is always built.
+	Image
+	Module build.Module
+}
+
+// Optionals lists the optional programs, in the order in which documents do.
+func Optionals() []Optional {
+	const (
+		pebble       = "pebble"
+		ghostunnel   = "ghostunnel"
+		spiffeHelper = "spiffe-helper"
+		connectProxy = "connect-proxy-scheme"
+	)
+	provider := spireModule()
+	provider.Name, provider.PinsOf = "oidc-discovery-provider", provider.Name
+	provider.Packages = []string{provider.Path + "/support/oidc-discovery-provider"}
+	// It keeps nothing, and so needs no C compiler.
+	provider.Cgo, provider.LDFlags = false, spireStamp()
+	provider.Typical = 20 * time.Second
+	return []Optional{
+		{
+			Image: Image{Name: pebble, Path: "/pebble"},
+			Module: build.Module{
+				Pins: upstream.Pins, Name: pebble, Path: "github.com/letsencrypt/pebble/v2", Version: pebbleVersion,
+				Inserts: pebbleChanges(), Typical: 30 * time.Second,
+			},
+		},
+		{
+			Image: Image{Name: ghostunnel, Reference: "docker.io/ghostunnel/ghostunnel:" + ghostunnelVersion + "-distroless", Path: "/usr/bin/ghostunnel"},
+			Module: build.Module{
+				Pins: upstream.Pins, Name: ghostunnel, Path: "github.com/ghostunnel/ghostunnel", Version: ghostunnelVersion,
+				Extra:   map[string]string{connectProxy + "/go.mod": connectProxy + ".mod", connectProxy + "/scheme.go": connectProxy + ".go.txt"},
+				Typical: time.Minute,
+			},
+		},
+		{
+			Image: Image{Name: spiffeHelper, Reference: "ghcr.io/spiffe/spiffe-helper:" + spiffeHelperVersion, Path: "/spiffe-helper"},
+			Module: build.Module{
+				Pins: upstream.Pins, Name: spiffeHelper, Path: "github.com/spiffe/spiffe-helper", Version: "v" + spiffeHelperVersion,
+				Typical: 30 * time.Second,
+			},
+		},
+		{
+			Image:  Image{Name: provider.Name, Reference: "ghcr.io/spiffe/oidc-discovery-provider:" + spireVersion, Path: "/opt/spire/bin/oidc-discovery-provider"},
+			Module: provider,
+		},
+	}
+}
+
+// pebbleChanges have Pebble issue to SPIRE's server. Pebble is stricter than RFC 8555,
+// section 7.4, which lets a certificate request name its only domain as the common name,
+// as SPIRE's (pkg/server/endpoints/bundle/internal/autocert) does. And SPIRE's ACME client
+// (golang.org/x/crypto/acme, before v0.58) looks for the order in the answer to "finalize"
+// only by the field Location, which the example in that section has.
+func pebbleChanges() []build.Insert {
+	const file = "wfe/wfe.go"
+	return []build.Insert{
+		{File: file, Before: "csrDNSs := uniqueLowerNames(parsedCSR.DNSNames)", Text: `	if name := parsedCSR.Subject.CommonName; name != "" && len(parsedCSR.DNSNames) == 0 {
+		parsedCSR.DNSNames = []string{name}
+	}`},
+		{File: file, Before: "existingOrder.Status = acme.StatusProcessing", Text: `	response.Header().Set("Location", wfe.relativeEndpoint(request, orderPath+orderID))`},
+	}
+}
+
+// artifacts are what its image is made of: the program for source Build, upstream's image
+// for Pull. A program of which upstream has no image that does is there for both.
+func (o Optional) artifacts(p pull.Registries) ([]Artifact, error) {
+	key, err := o.Module.Key()
+	built := Artifact{
+		Name: o.Name, Title: o.Name + " " + o.Module.Version, Version: o.Module.Version, Kind: OptionalProgram, Key: key,
+		Typical: o.Module.Typical, Fill: o.Module.Fill, Optional: true,
+	}
+	if o.Reference == "" {
+		return []Artifact{built}, err
+	}
+	built.Only = Build
+	pulled := FromRegistry(p, o.Image)
+	pulled.Kind, pulled.Optional = OptionalProgram, true
+	return []Artifact{built, pulled}, err
+}
+
+// From is the name of its artifact for a source.
+func (o Optional) From(source Source) string {
+	if source == Pull && o.Reference != "" {
+		return PulledName(o.Image)
+	}
+	return o.Name
+}
+
+// Open makes its image of an artifact.
+func (o Optional) Open(from Artifact, dir string) (v1.Image, error) {
+	if from.Only == Pull {
+		return tarball.ImageFromPath(filepath.Join(dir, pull.File), nil)
+	}
+	return layer.Onto(empty.Image, build.ProgramPath(dir, o.Name), o.Path, nil)
+}
+
+// Optional finds an optional program by its name.
+func (r Book) Optional(name string) (o Optional, there bool) {
+	for _, o := range r.Optionals {
+		if o.Name == name {
+			return o, true
+		}
+	}
+	return Optional{}, false
+}
+
+// OptionalReference is what the image of an optional program is called in a cluster. It
+// changes with what the image is made of, and is the same for each source.
+func (r Book) OptionalReference(o Optional) (string, error) {
+	var keys []string
+	for _, source := range []Source{Build, Pull} {
+		a, err := r.Artifact(o.From(source))
+		if err != nil {
+			return "", fmt.Errorf("optional program %s: %w", o.Name, err)
+		}
+		keys = append(keys, a.Key)
+	}
+	return "fedlab.local/" + o.Name + ":" + store.Key(keys...), nil
+}
