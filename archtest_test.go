@@ -77,6 +77,7 @@ func layers() []layer {
 		{"lab/fault", library("lab/access", "lab/spire", goSPIFFE), "a fault acts through small interfaces, so that each of its calls can be seen to fail"},
 		{"lab/synthetic", []string{"lab/traffic", goSPIFFE}, "a trust domain that is made up needs nothing that runs"},
 		{"lab/spire", library(goSPIFFE, gRPC, "github.com/spiffe/spire-api-sdk"), "one server's API in domain types; how a pod is reached comes from the caller"},
+		{"lab/spire/spiretest", []string{goSPIFFE, "lab/pki", "golang.org/x/net/dns/dnsmessage"}, "real programs are run for tests, with what they need around them"},
 		{"lab/metallb", nil, "address pools as values"},
 		{"lab/pki", nil, "certificates of the web are made without knowing what they are for"},
 		{"lab/images", library("lab/docker", registries, sync), "images know Docker and not labs, so that they are built before any"},

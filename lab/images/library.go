@@ -191,9 +191,10 @@ func (l *Library) HostInEngine(ctx context.Context, reference string) (string, e
 
 // Program returns where a program lies that was built for the images, such as
 // spire-server. It runs on Linux. The error is a [*MissingError] where it was
-// not built, as after a pull.
-func (l *Library) Program(name string) (string, error) {
-	return with(l, func(s stock) (string, error) { return s.program(name) })
+// not built, as after a pull; but an optional program is built where the source allows
+// that.
+func (l *Library) Program(ctx context.Context, name string) (string, error) {
+	return with(l, func(s stock) (string, error) { return s.program(ctx, name) })
 }
 
 // List tells what a set consists of, and of each thing whether it is there. It

@@ -360,7 +360,7 @@ func TestDemoInEngine(t *testing.T) {
 
 func TestProgram(t *testing.T) {
 	s := newStand(t, newStore(t), nil, "", "")
-	_, err := s.program("spire-server")
+	_, err := s.program(t.Context(), "spire-server")
 	if want := "missing: program spire-server"; imagestest.ErrorText(err) != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -372,7 +372,7 @@ func TestProgram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := s.program("spire-server"); got != filepath.Join(dir, "bin", "spire-server") || err != nil {
+	if got, err := s.program(t.Context(), "spire-server"); got != filepath.Join(dir, "bin", "spire-server") || err != nil {
 		t.Errorf("program %s, error %v, want it in %s", got, err, dir)
 	}
 }

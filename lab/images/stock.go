@@ -360,7 +360,13 @@ func (s stock) imageOn(p recipe.Program, below recipe.Artifact) (v1.Image, error
 	return p.Image(program, img)
 }
 
-func (s stock) program(name string) (string, error) {
+func (s stock) program(ctx context.Context, name string) (string, error) {
+	if o, is := s.book.Optional(name); is && s.Source != Present && s.Source != Archive {
+		// Upstream's image has no program that runs by itself.
+		if err := s.run(ctx, s.book.Flavour(Build), Parts, []string{o.Name}); err != nil {
+			return "", err
+		}
+	}
 	for _, a := range s.book.Artifacts {
 		dir, there, err := s.Store.Path(a.Name, a.Key)
 		if err != nil {

@@ -1,4 +1,4 @@
-// Package spiretest runs real SPIRE programs as plain processes on this machine,
+// Package spiretest runs real SPIRE programs, and Pebble, as plain processes on this machine,
 // for tests: a server answers within a second and needs no cluster.
 //
 // It refuses to take the place of SPIRE. Where the programs are not at hand, tests
@@ -30,6 +30,8 @@ const (
 	ServerVariable = "FEDLAB_SPIRE_SERVER"
 	// AgentVariable is the environment variable that names spire-agent.
 	AgentVariable = "FEDLAB_SPIRE_AGENT"
+	// PebbleVariable is the environment variable that names pebble.
+	PebbleVariable = "FEDLAB_PEBBLE"
 )
 
 // startLimit is how long a process may take until it answers, on a machine that
@@ -287,7 +289,7 @@ func start(t *testing.T, dir, program, config string, env []string, healthy func
 	return &p.log
 }
 
-// Process is a SPIRE program with a configuration of the test's own.
+// Process is a program with a configuration of the test's own.
 type Process struct {
 	program string
 	command *exec.Cmd
@@ -310,8 +312,14 @@ func launch(t *testing.T, dir, program, config string, env []string) *Process {
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return execute(t, exec.CommandContext(t.Context(), program, "run", "-config", path), env)
+}
+
+// execute runs a command with env added to the environment until the test ends.
+func execute(t *testing.T, command *exec.Cmd, env []string) *Process {
+	t.Helper()
+	program := command.Path
 	p := &Process{program: program, ended: make(chan struct{})}
-	command := exec.CommandContext(t.Context(), program, "run", "-config", path)
 	command.Stdout, command.Stderr = &p.log, &p.log
 	command.Env = append(os.Environ(), env...)
 	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }

@@ -204,10 +204,12 @@ func (c *cmd) imagesPath() *cobra.Command {
 	return &cobra.Command{
 		Use:   "path PROGRAM",
 		Short: "Print the path of a program that was built for the images, such as spire-server",
-		Args:  oneArg("a program's name"),
+		Long: `path prints where a program lies that was built for the images. An optional program,
+such as pebble, is built where it is not there.`,
+		Args: oneArg("a program's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withDriver(cmd, func(d *local.Driver, _ *progress) error {
-				path, err := d.Library.Program(args[0])
+				path, err := d.Library.Program(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
