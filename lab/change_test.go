@@ -159,6 +159,9 @@ func changes() map[string]change {
 		"a bridge less":              {company(), company(without(legacyBridge)), "aws/api-gateway aws/frontend gcp/api-gateway gcp/data-service onprem/api-gateway"},
 		"the port of an endpoint":    {company(), company(with("gcp", "bundleEndpoint: {port: 9443}")), ""},
 		"the port of a web endpoint": {company(), company(with("onprem", "upstreamAuthority: disk, "+strings.Replace(webEndpoint, "profile", "port: 9443, profile", 1))), "gcp/spire"},
+		"a name for an endpoint":     {company(), company(with("gcp", namedGCP)), ""},
+		"a name for a web endpoint":  {company(), company(with("onprem", namedOnprem)), "gcp/spire onprem/spire"},
+		"no name for endpoints":      {byName(), company(), "gcp/spire onprem/spire"},
 		"one workload for another":   {company(), company(without(dataService), running("app: legacy-bridge, name: gcp-bridge, cluster: gcp")), "aws/api-gateway aws/frontend gcp/api-gateway onprem/api-gateway onprem/legacy-bridge"},
 		"a workload moves":           {company(), company(without(dataService), running("app: data-service, cluster: onprem")), "aws/api-gateway aws/frontend gcp/api-gateway onprem/api-gateway onprem/legacy-bridge"},
 		"another app under a name": {

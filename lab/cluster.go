@@ -98,7 +98,7 @@ func (u *up) cluster(ctx context.Context, c *topology.Cluster) error {
 			return err
 		}
 	}
-	if err := u.nobodyJoins(ctx, c); err != nil {
+	if err := errors.Join(u.nobodyJoins(ctx, c), u.names(ctx, c)); err != nil {
 		return err
 	}
 	if err := u.mark(ctx, c); err != nil || !whole {

@@ -144,7 +144,7 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 // outlook returns how a server sees bundle endpoints.
 func (v *visit) outlook(of *topology.Server) outlook {
 	a := v.servers[of]
-	return outlook{peers: v.Parts.Peers, place: a.site.Place, in: a.site.Cluster, held: a.held, from: v.asker(a.site.Place), roots: func(ctx context.Context) ([]*x509.Certificate, error) {
+	return outlook{peers: v.Parts.Peers, place: a.site.Place, in: a.site.Cluster, held: a.held, from: v.asker(a.site.Place), names: v.Names(), roots: func(ctx context.Context) ([]*x509.Certificate, error) {
 		return v.webRootsOf(ctx, of.Domain)
 	}}
 }

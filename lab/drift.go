@@ -293,7 +293,7 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 	if err != nil {
 		return nil, err
 	}
-	return func(chain []*x509.Certificate) error { return verifyWeb(chain, of.Address.String(), roots) }, nil
+	return func(chain []*x509.Certificate) error { return verifyWeb(chain, of.EndpointHost(), roots) }, nil
 }
 
 // webCAOf returns what verifies the https_web endpoint of a server in a cluster. The key

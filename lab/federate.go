@@ -160,7 +160,8 @@ func (f federating) apply(ctx context.Context, resource spire.Resource, there bo
 
 // differs says why the lab's own resource is not right as it is; nil where it is.
 // Another URL is right where a server that authenticates the endpoint by its
-// SPIFFE ID gets its bundle there. With https_web whoever answers for a name may
+// SPIFFE ID gets its bundle there, unless it is the one that a lab file without a name for
+// the endpoint comes to. With https_web whoever answers for a name may
 // serve any bundle: there the address counts.
 func (f federating) differs(ctx context.Context, found, wanted spire.Relationship) (why, err error) {
 	switch {
@@ -172,7 +173,7 @@ func (f federating) differs(ctx context.Context, found, wanted spire.Relationshi
 		return fmt.Errorf("its profile is %s", found.Profile), nil
 	case found.EndpointID != wanted.EndpointID:
 		return fmt.Errorf("its endpointSPIFFEID is %s", found.EndpointID), nil
-	case found.Profile == topology.HTTPSWeb:
+	case found.Profile == topology.HTTPSWeb, found.URL == spire.AddressURL(f.Trusted.Server()):
 		return fmt.Errorf("its bundleEndpointURL is %s", found.URL), nil
 	}
 	return f.seen(ctx, found)
@@ -202,7 +203,7 @@ func (f federating) seen(ctx context.Context, is spire.Relationship) (why, err e
 	}
 	o := outlook{
 		peers: f.Parts.Peers, place: f.truster.Place, in: f.truster.Cluster, from: asker(f.Graph, f.truster.Place),
-		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{},
+		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, names: f.Names(),
 	}
 	for _, b := range held {
 		o.held[b.TrustDomain()] = b
@@ -229,6 +230,11 @@ func (f federating) reachable(ctx context.Context) error {
 	return wait(ctx, apiBound, check.Check{
 		Name: fmt.Sprintf("the bundle endpoint of %s answers %s", f.Trusted, from.Name),
 		Probe: func(ctx context.Context) error {
+			if c := f.truster.Place.Cluster; c != nil && to.Domain.BundleEndpoint.Host != "" {
+				if _, err := lookup(ctx, f.truster.Pods, f.truster.Place, to.Domain.BundleEndpoint.Host); err != nil {
+					return err
+				}
+			}
 			_, err := f.Parts.Peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(to), to.Address)
 			return endpointAt(to).elsewhere(ctx, f.trusted.Objects, err)
 		},

@@ -134,6 +134,12 @@ func (u *up) hostServerProgram(s *topology.Server) HostProgram {
 	if s.Domain.BundleEndpoint.Port < firstFreePort {
 		p.Capabilities = []string{"NET_BIND_SERVICE"}
 	}
+	for _, name := range u.Names() {
+		if p.Names == nil {
+			p.Names = map[string]netip.Addr{}
+		}
+		p.Names[name.Host] = name.Address
+	}
 	settings := u.serverSettings(s)
 	p.Files = map[string][]byte{spire.HostServerConfig: []byte(spire.HostServer{Domain: s.Domain, Static: settings.Static}.Config())}
 	if len(settings.WebRoots) > 0 {

@@ -28,8 +28,10 @@ type outlook struct {
 	held  map[spiffeid.TrustDomain]*spiffebundle.Bundle
 	// from is the cluster whose node asks.
 	from *topology.Cluster
-	// roots are the web roots of a server on a host; a cluster has them itself.
+	// roots are the web roots of a server on a host, and names the DNS names that it knows;
+	// a cluster has them itself.
 	roots func(context.Context) ([]*x509.Certificate, error)
+	names []topology.Name
 }
 
 // accepts returns nil when a server gets a bundle from where a relationship says;
@@ -88,15 +90,20 @@ func (o outlook) reached(ctx context.Context, r spire.Relationship) (Answer, err
 	return answer, because(EndpointUnreachable, "%s does not get through to the bundle endpoint %s: %w", c.Name, r.URL, err)
 }
 
-// lookup returns the addresses that a server finds for a host. The lab's own relationships
-// have addresses, and on a host nobody tells which names it knows.
+// lookup returns the addresses that a server finds for a host. On a host nobody tells which
+// names it knows besides those of the lab.
 func (o outlook) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if o.place.Cluster != nil {
 		return lookup(ctx, o.in.Pods, o.place, host)
 	}
+	for _, name := range o.names {
+		if name.Host == host {
+			return []netip.Addr{name.Address}, nil
+		}
+	}
 	address, err := netip.ParseAddr(host)
 	if err != nil {
-		return nil, fmt.Errorf("look up %s on %s: it is no address, and the lab's own relationships have one", host, o.place.Where())
+		return nil, fmt.Errorf("look up %s on %s: it is neither an address nor a name of the lab", host, o.place.Where())
 	}
 	return []netip.Addr{address}, nil
 }

@@ -238,6 +238,8 @@ type HostProgram struct {
 	Env          map[string]string
 	// Address is that on the lab's network; the zero value is any.
 	Address netip.Addr
+	// Names are DNS names that it finds these addresses by.
+	Names map[string]netip.Addr
 	// Ports are those by which this machine reaches it.
 	Ports   []int
 	Volumes []HostVolume

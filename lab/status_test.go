@@ -592,7 +592,7 @@ func TestStatusNamesCauses(t *testing.T) {
 func (s *spireServer) showServingCert(t *testing.T, address string, ttl time.Duration) {
 	t.Helper()
 	var err error
-	if s.shown, err = s.servingCert(address, ttl); err != nil {
+	if s.shown, err = s.servingCert([]string{address}, ttl); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -113,6 +113,7 @@ func newNode(w *world, name nodeName, spec lab.NodeSpec) *node {
 		"metadata":          map[string]any{"annotations": map[string]any{"storageclass.kubernetes.io/is-default-class": "true"}},
 		"volumeBindingMode": map[bool]string{false: "Immediate", true: "WaitForFirstConsumer"}[w.bindsLate],
 	}))
+	n.objects[dnsKey] = newDNS()
 	for _, program := range programs() {
 		n.images[w.demoImage(program)] = true // as the node image has them
 	}

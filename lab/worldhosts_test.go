@@ -84,7 +84,8 @@ func (m *machine) made(p lab.HostProgram) string {
 		Ports        []int
 		Volumes      []lab.HostVolume
 		Files        map[string][]byte
-	}{p.Name, p.Image, p.Command, p.User, p.Capabilities, p.Env, p.Address, p.Ports, p.Volumes, p.Files})))
+		Names        map[string]netip.Addr
+	}{p.Name, p.Image, p.Command, p.User, p.Capabilities, p.Env, p.Address, p.Ports, p.Volumes, p.Files, p.Names})))
 }
 
 func (w hosts) Run(ctx context.Context, name, host string, p lab.HostProgram) (made bool, err error) {

@@ -417,6 +417,18 @@ func (s *spireServer) bundle() *spiffebundle.Bundle {
 	return b
 }
 
+// finds is at for a server that has to know the host of the URL.
+func (n *node) finds(endpoint string) *spireServer {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return nil
+	}
+	if address, known := n.knows(u.Hostname()); known {
+		u.Host = net.JoinHostPort(address.String(), u.Port())
+	}
+	return n.at(u.String())
+}
+
 // at returns the server whose bundle endpoint has a URL, if it answers.
 func (w *world) at(endpoint string) *spireServer {
 	u, err := url.Parse(endpoint)
@@ -424,9 +436,6 @@ func (w *world) at(endpoint string) *spireServer {
 		return nil
 	}
 	host := u.Hostname()
-	if address, there := w.names[host]; there {
-		host = address.String()
-	}
 	for _, n := range w.nodes {
 		r := n.server()
 		if r == nil || n.answers() != nil || n.objects[poolKey] == "" {
@@ -469,7 +478,7 @@ func (s *spireServer) shows() ([]*x509.Certificate, error) {
 	case s.shown != nil:
 		return s.shown, nil
 	case s.values.BundleEndpoint.Profile == topology.HTTPSWeb:
-		return s.servingCert(s.values.BundleEndpoint.ServingCert.Names[0], time.Hour)
+		return s.servingCert(s.values.BundleEndpoint.ServingCert.Names, time.Hour)
 	}
 	own, err := s.svid(spire.ServerID(s.td))
 	if err != nil {
@@ -478,14 +487,23 @@ func (s *spireServer) shows() ([]*x509.Certificate, error) {
 	return own.Certificates, nil
 }
 
-// servingCert is what the web CA of the trust domain issues for an address.
-func (s *spireServer) servingCert(address string, ttl time.Duration) ([]*x509.Certificate, error) {
+// servingCert is what the web CA of the trust domain issues for names and addresses.
+func (s *spireServer) servingCert(names []string, ttl time.Duration) ([]*x509.Certificate, error) {
 	files := s.node.secret(spire.WebCASecret)
 	ca, err := pki.ParseAuthority(files[spire.SecretCertificate], files[spire.SecretKey])
 	if err != nil {
 		return nil, err
 	}
-	text, _, err := ca.ServingCert(nil, []netip.Addr{netip.MustParseAddr(address)}, ttl)
+	var dns []string
+	var addresses []netip.Addr
+	for _, name := range names {
+		if address, err := netip.ParseAddr(name); err == nil {
+			addresses = append(addresses, address)
+		} else {
+			dns = append(dns, name)
+		}
+	}
+	text, _, err := ca.ServingCert(dns, addresses, ttl)
 	if err != nil {
 		return nil, err
 	}
@@ -598,7 +616,7 @@ func (s *spireServer) interval(td spiffeid.TrustDomain) time.Duration {
 // fetch fetches a bundle from its endpoint, which has to prove who it is.
 func (s *spireServer) fetch(td spiffeid.TrustDomain) error {
 	r := s.relationship(td)
-	peer := s.node.at(r.url)
+	peer := s.node.finds(r.url)
 	if peer == nil {
 		return errors.New("connection refused")
 	}

@@ -101,6 +101,7 @@ func (td TrustDomain) settings() topology.Settings {
 	return topology.Settings{
 		BundleEndpoint: topology.BundleEndpoint{
 			Profile:     topology.EndpointProfile(td.BundleEndpoint.Profile),
+			Host:        td.BundleEndpoint.Host,
 			Port:        td.BundleEndpoint.Port,
 			RefreshHint: time.Duration(td.BundleEndpoint.RefreshHint),
 			ServingCert: td.BundleEndpoint.servingCert(),

@@ -218,19 +218,25 @@ func profile() value {
 // withServingCert is how an https_web endpoint is written.
 const withServingCert = "httpsWeb: {servingCert: {}}"
 
+const writeHost = "write host, with a DNS name, and port"
+
 func bundleEndpointObject() *object {
 	return &object{
 		says: "Where and how a trust domain publishes its bundle.",
 		fields: []field{
 			{name: "profile", value: profile(), fallback: defaultProfile,
 				says: "How the endpoint proves who it is. `https_spiffe`: with an X509-SVID of its trust domain. `https_web`: with a serving certificate, as any web server does; peers have the root of its private CA from the lab. It cannot be changed once the lab is up."},
+			{name: "host", value: hostName(), derived: "its address",
+				says: "The DNS name in the endpoint's URL. Each cluster and each host of the lab finds the endpoint's address by it; this machine does not."},
 			{name: "port", value: numberTo(65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
 			{name: "refreshHint", value: duration(Duration(time.Minute), Duration(time.Hour)), fallback: defaultRefreshHint,
 				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the shortest that SPIRE obeys, so that a new root reaches a peer while you watch."},
 			{name: "httpsWeb", value: nested(httpsWebObject()), derived: "required with `https_web`", says: "Where the certificate of an `https_web` endpoint comes from."},
 		},
 		unsupported: map[string]string{"acme": "write profile: https_web and " + withServingCert},
-		elsewhere:   map[string]string{"servingCert": "write " + withServingCert},
+		elsewhere: map[string]string{
+			"servingCert": "write " + withServingCert, "url": writeHost, "bundleEndpointUrl": writeHost, "domainName": writeHost, "hostname": writeHost, "address": writeHost,
+		},
 	}
 }
 

@@ -38,6 +38,7 @@ func (a apps) rules() []rule {
 		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, except those of " + a.lives() + ".", (*checker).appLives},
 		{"The trust domain of a workload of " + a.listed(hasName) + " is a host name, without `_` and with at most 63 characters between two dots: it is part of the app's DNS names, and SPIRE refuses an entry with one that is none.", (*checker).hostNames},
 		{"`bundleEndpoint.port` is not 8081, where the SPIRE server's own API listens.", (*checker).endpointPort},
+		{"`bundleEndpoint.host` is that of one trust domain alone, and not below `cluster.local`, where each cluster has its own names.", (*checker).endpointHosts},
 		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
 		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
 		{"`fileSyncInterval` is shorter than a third of `servingCert.ttl`: the certificate is renewed when a third of its life remains, and the SPIRE server has to read the new one before the old one ends.", (*checker).servingCertLife},

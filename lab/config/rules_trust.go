@@ -169,6 +169,26 @@ func (c *checker) endpointPort() {
 	}
 }
 
+func (c *checker) endpointHosts() {
+	first := map[string]int{}
+	for i, td := range c.lab.Spec.TrustDomains {
+		host, path := td.BundleEndpoint.Host, settingsPath(i, "bundleEndpoint.host")
+		switch other, twice := first[host]; {
+		case host == "" || c.bad[path]:
+		case twice:
+			c.report(path, fmt.Sprintf("DNS name %s is that of %s already", quote(host), settingsPath(other, "bundleEndpoint.host")), "give each endpoint a name of its own")
+		case host == clusterZone || strings.HasSuffix(host, "."+clusterZone):
+			c.report(path, "in each cluster "+quote(host)+" is a name of its own", "write a name outside of "+clusterZone)
+		default:
+			first[host] = i
+		}
+	}
+}
+
+// clusterZone is where the DNS of a cluster has the names of its own Services (Kubernetes,
+// "DNS for Services and Pods").
+const clusterZone = "cluster.local"
+
 func (c *checker) httpsWeb() {
 	for i, td := range c.lab.Spec.TrustDomains {
 		endpoint := settingsPath(i, "bundleEndpoint")

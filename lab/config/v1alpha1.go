@@ -74,6 +74,7 @@ type TrustDomain struct {
 // BundleEndpoint is where and how a trust domain publishes its bundle.
 type BundleEndpoint struct {
 	Profile     string    `json:"profile,omitempty" yaml:"profile,omitempty"`
+	Host        string    `json:"host,omitempty" yaml:"host,omitempty"`
 	Port        int       `json:"port,omitempty" yaml:"port,omitempty"`
 	RefreshHint Duration  `json:"refreshHint,omitempty" yaml:"refreshHint,omitempty"`
 	HTTPSWeb    *HTTPSWeb `json:"httpsWeb,omitempty" yaml:"httpsWeb,omitempty"`

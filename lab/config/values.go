@@ -195,6 +195,13 @@ func subdomainName(example string) value {
 	return matching("name of an object", `^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`, 253, "lower-case letters, digits, dots and inner dashes", example)
 }
 
+// hostName takes a DNS name of at least two labels (RFC 1123, section 2.1), whose last one
+// is not of digits alone: it is no address.
+func hostName() value {
+	return matching("DNS name", `^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`, 253,
+		"at least two labels of lower-case letters, digits and inner dashes", "spire-bundle.gcp.company.com")
+}
+
 // template takes text for the controller manager to fill in.
 func template(kind, example string) value {
 	return matching(kind, `^[^\s].*$`, 1024, "text, or a template of a ClusterSPIFFEID", example)

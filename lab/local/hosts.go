@@ -52,7 +52,7 @@ func (h hosts) Run(ctx context.Context, name, host string, p lab.HostProgram) (m
 		Name: HostContainer(name, host, p.Name), Image: image, Network: networkName(name),
 		Labels: map[string]string{labelLab: name, labelHost: host, labelProgram: p.Name},
 		Env:    p.Env, Command: p.Command, User: strconv.Itoa(p.User), Capabilities: append([]string{}, p.Capabilities...),
-		Address: p.Address, Files: p.Files, Seed: p.Seed,
+		Address: p.Address, Names: p.Names, Files: p.Files, Seed: p.Seed,
 	}
 	for _, port := range p.Ports {
 		spec.Published = append(spec.Published, uint16(port))

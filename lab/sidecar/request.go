@@ -39,8 +39,9 @@ func (s Spec) made(joined string) string {
 		Address               netip.Addr
 		Volumes               []Volume
 		Files                 map[string][]byte
-	}{Joined: joined, User: s.User, Command: s.Command, Capabilities: s.Capabilities, Address: s.Address, Volumes: s.Volumes, Files: s.Files}
-	if of.Joined+of.User == "" && of.Command == nil && of.Capabilities == nil && !of.Address.IsValid() && of.Volumes == nil && of.Files == nil {
+		Names                 map[string]netip.Addr `json:",omitempty"`
+	}{Names: s.Names, Joined: joined, User: s.User, Command: s.Command, Capabilities: s.Capabilities, Address: s.Address, Volumes: s.Volumes, Files: s.Files}
+	if of.Joined+of.User == "" && of.Command == nil && of.Capabilities == nil && !of.Address.IsValid() && of.Volumes == nil && of.Files == nil && of.Names == nil {
 		return ""
 	}
 	text, err := json.Marshal(of)
@@ -103,6 +104,9 @@ func (s Spec) host(h *container.HostConfig, joined string) {
 	}
 	if s.Capabilities != nil {
 		h.CapDrop, h.CapAdd = []string{"ALL"}, s.Capabilities
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Names)) {
+		h.ExtraHosts = append(h.ExtraHosts, name+":"+s.Names[name].String())
 	}
 	for _, v := range s.Volumes {
 		h.Mounts = append(h.Mounts, mount.Mount{

@@ -20,6 +20,7 @@ func agent() Spec {
 		Name: "quotes-partner-agent", Image: "fedlab.local/agent:1", Network: "lab", Labels: map[string]string{"dev.fedlab.lab": "quotes"},
 		Published: []uint16{8080}, Command: []string{"/agent", "run"}, User: "0", Capabilities: []string{"SYS_PTRACE"},
 		Address: netip.MustParseAddr("10.192.3.9"), Joins: "quotes-partner",
+		Names:   map[string]netip.Addr{"b.test": netip.MustParseAddr("10.192.1.1"), "a.test": netip.MustParseAddr("10.192.2.1")},
 		Volumes: []Volume{{Name: "quotes-partner-agent", Folder: "/run/spire/data"}, {Name: "quotes-partner-sockets", Folder: "/run/spire/agent-sockets", ReadOnly: true}},
 		Files:   map[string][]byte{"/config/b": []byte("b"), "/config/a": []byte("a")},
 	}
@@ -36,7 +37,8 @@ func TestRequest(t *testing.T) {
 	r.EndpointSettingsModifier(on)
 	labels := map[string]string{"dev.fedlab.lab": "quotes"}
 	wantHost := container.HostConfig{
-		PidMode: "container:123", CapDrop: []string{"ALL"}, CapAdd: []string{"SYS_PTRACE"},
+		ExtraHosts: []string{"a.test:10.192.2.1", "b.test:10.192.1.1"},
+		PidMode:    "container:123", CapDrop: []string{"ALL"}, CapAdd: []string{"SYS_PTRACE"},
 		PortBindings: network.PortMap{network.MustParsePort("8080/tcp"): {{HostIP: netip.MustParseAddr("127.0.0.1")}}},
 		Mounts: []mount.Mount{
 			{Type: mount.TypeVolume, Source: "quotes-partner-agent", Target: "/run/spire/data", VolumeOptions: &mount.VolumeOptions{Labels: labels}},
@@ -89,6 +91,7 @@ func TestMade(t *testing.T) {
 		"command":      func(s *Spec) { s.Command = []string{"/agent", "run", "-expandEnv"} },
 		"capabilities": func(s *Spec) { s.Capabilities = []string{} },
 		"address":      func(s *Spec) { s.Address = netip.MustParseAddr("10.192.3.10") },
+		"name":         func(s *Spec) { s.Names = nil },
 		"volume":       func(s *Spec) { s.Volumes[0].Name = "another" },
 		"read only":    func(s *Spec) { s.Volumes[1].ReadOnly = false },
 		"content":      func(s *Spec) { s.Files["/config/a"] = []byte("c") },

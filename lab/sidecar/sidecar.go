@@ -56,6 +56,8 @@ type Spec struct {
 	// Address is that on the network; the zero value leaves it to the engine, which
 	// gives another one at each start.
 	Address netip.Addr
+	// Names are DNS names that the program finds these addresses by.
+	Names map[string]netip.Addr
 	// Joins names a container whose PID namespace the program joins: the programs of
 	// both see each other's processes. That container must run. When it ends, so does
 	// this one.

@@ -369,7 +369,7 @@ func NewValues(s Settings) Values {
 	slices.Sort(values.WebRoots)
 	if endpoint.Profile == topology.HTTPSWeb {
 		values.BundleEndpoint.ServingCert = &ServingCertValues{
-			Names:            []string{address},
+			Names:            endpointNames(s.Server),
 			TTL:              endpoint.ServingCert.TTL.String(),
 			FileSyncInterval: endpoint.ServingCert.FileSyncInterval.String(),
 		}
@@ -393,6 +393,12 @@ func NewValues(s Settings) Values {
 		})
 	}
 	return values
+}
+
+// endpointNames returns what the certificate of an https_web endpoint is for: its address,
+// and its DNS name where it has one.
+func endpointNames(s *topology.Server) []string {
+	return slices.Compact([]string{s.Address.String(), s.EndpointHost()})
 }
 
 // NewAgentValues returns the values that install the agents of a member whose server is

@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -58,7 +60,12 @@ type EndpointProfile struct {
 
 // BundleEndpointURL returns where peers fetch the bundle of a trust domain from its
 // server.
-func BundleEndpointURL(s *topology.Server) string { return "https://" + s.Endpoint().String() }
+func BundleEndpointURL(s *topology.Server) string {
+	return "https://" + net.JoinHostPort(s.EndpointHost(), strconv.Itoa(s.Domain.BundleEndpoint.Port))
+}
+
+// AddressURL is BundleEndpointURL for an endpoint without a DNS name.
+func AddressURL(s *topology.Server) string { return "https://" + s.Endpoint().String() }
 
 // Pinned returns what a truster is given of a bundle when a relationship is
 // made: the X.509 authorities only. They authenticate an https_spiffe endpoint

@@ -280,6 +280,31 @@ func (s *Server) Endpoint() netip.AddrPort {
 	return netip.AddrPortFrom(s.Address, uint16(s.Domain.BundleEndpoint.Port))
 }
 
+// EndpointHost returns what peers call the bundle endpoint: its DNS name, or else its
+// address.
+func (s *Server) EndpointHost() string {
+	return cmp.Or(s.Domain.BundleEndpoint.Host, s.Address.String())
+}
+
+// Name is a DNS name that each cluster and each host of a lab knows.
+type Name struct {
+	Host    string
+	Address netip.Addr
+}
+
+// Names returns the DNS names of the lab, sorted. Addresses that are not known yet are the
+// zero value.
+func (g *Graph) Names() []Name {
+	var all []Name
+	for _, d := range g.Domains {
+		if host := d.BundleEndpoint.Host; host != "" {
+			all = append(all, Name{host, d.Server().Address})
+		}
+	}
+	slices.SortFunc(all, func(a, b Name) int { return cmp.Compare(a.Host, b.Host) })
+	return all
+}
+
 // Member is a cluster in which agents of a trust domain run, or a host with its agent.
 type Member struct {
 	Domain *Domain

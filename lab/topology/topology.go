@@ -182,7 +182,9 @@ const (
 // BundleEndpoint is where a trust domain publishes its bundle.
 type BundleEndpoint struct {
 	Profile EndpointProfile
-	Port    int
+	// Host is the DNS name in its URL; empty is its address.
+	Host string `json:",omitempty"`
+	Port int
 	// RefreshHint is what the endpoint tells its readers about how often to
 	// come back. SPIRE polls four times as often, and treats less than one
 	// minute as one minute.
