@@ -190,13 +190,22 @@ func related() spire.Values {
 	})
 }
 
+// owned is a trust domain whose serving certificate is the person's own.
+func owned() spire.Values {
+	return values(func(s *spire.Settings) {
+		s.Server.Domain.BundleEndpoint.Profile = topology.HTTPSWeb
+		s.Server.Domain.BundleEndpoint.ServingCert = topology.ServingCert{FileSyncInterval: time.Hour, Own: &topology.OwnCertificate{Secret: "federation-tls"}}
+		s.Images.ServingCert = ""
+	})
+}
+
 // webRoot is what a web CA in PEM looks like; nobody reads it here.
 const webRoot = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGUgYXQgYWxsLCBidXQgaXQgd291bGQgbG9vayBsaWtlIHRo\naXM=\n-----END CERTIFICATE-----\n"
 
 func TestSPIREGolden(t *testing.T) {
 	golden(t, "testdata/spire.yaml", mustRender(t, market()))
 	// Nothing else changes with these.
-	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed(), "by-api": related()} {
+	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed(), "by-api": related(), "own-certificate": owned()} {
 		all, same := mustRender(t, values), mustRender(t, market())
 		maps.DeleteFunc(all, func(file, manifest string) bool { return manifest == same[file] })
 		golden(t, "testdata/spire-"+name+".yaml", all)

@@ -43,6 +43,16 @@ func (u *up) authorities(ctx context.Context, s *topology.Server) error {
 	if d.BundleEndpoint.Profile != topology.HTTPSWeb {
 		return nil
 	}
+	if ownOf(s) != nil {
+		ca, err := u.certificate(ctx, s)
+		if err != nil {
+			return err
+		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.webRoots[s] = string(ca)
+		return nil
+	}
 	files := []string{spire.SecretCertificate, spire.SecretKey}
 	data, err := secret(ctx, objects, secretKey(s.Place, spire.WebCASecret), files, func() (map[string][]byte, error) { return webCA(d) })
 	if err != nil {

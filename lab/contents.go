@@ -32,6 +32,7 @@ func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
 func (u *up) contents() (*plan.Plan, error) {
 	c := &contents{}
 	c.step(imagesStep(u.Name), "images and charts", u.ensureImages)
+	u.lookAtOwnCertificates(c)
 	u.lookAtOwnPrograms(c)
 	for _, x := range u.Clusters {
 		u.makeCluster(c, x)
@@ -87,6 +88,7 @@ func networkStep(lab string) plan.ID               { return plan.ID("network/" +
 func surplusStep(lab string) plan.ID               { return plan.ID("surplus/" + lab) }
 func imagesStep(lab string) plan.ID                { return plan.ID("images/" + lab) }
 func programsStep(lab string) plan.ID              { return plan.ID("programs/" + lab) }
+func certificatesStep(lab string) plan.ID          { return plan.ID("certificates/" + lab) }
 func clusterStep(name string) plan.ID              { return plan.ID("cluster/" + name) }
 func hostStep(name string) plan.ID                 { return plan.ID("host/" + name) }
 func sidecarStep(program string) plan.ID           { return plan.ID("sidecar/" + program) }
@@ -155,8 +157,17 @@ func (u *up) lookAtOwnPrograms(c *contents) {
 	}
 }
 
+func (u *up) lookAtOwnCertificates(c *contents) {
+	if len(u.certified()) > 0 {
+		c.step(certificatesStep(u.Name), "serving certificates of your own", u.ownCertificates)
+	}
+}
+
 func (u *up) makeCluster(c *contents, x *topology.Cluster) {
 	after := []plan.ID{imagesStep(u.Name)}
+	if len(u.certified()) > 0 {
+		after = append(after, certificatesStep(u.Name))
+	}
 	if len(u.owned()) > 0 {
 		after = append(after, programsStep(u.Name))
 	}

@@ -53,7 +53,7 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	loaded := false
-	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() {
+	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() && ownOf(s) == nil {
 		if loaded, err = u.Parts.Images.LoadDemo(ctx, s.Place.Cluster.Lab, s.Place.Cluster.Name, servingCert); err != nil {
 			return err
 		}

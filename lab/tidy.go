@@ -120,6 +120,13 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	if err := removeOwned(ctx, site.Objects, spire.FederatedTrustDomainKind, answers, relationships); err != nil {
 		return err
 	}
+	keep := ""
+	if own := ownOf(s); own != nil {
+		keep = own.Secret
+	}
+	if err := removeCertificates(ctx, site.Objects, s.Place.Namespace, keep); err != nil {
+		return err
+	}
 	if s.RelatesByAPI() {
 		if err := unrelate(ctx, site); err != nil {
 			return err
@@ -225,6 +232,9 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 		secrets := []string{topology.Database{Release: r.Name}.Secret()}
 		if r.Name == spireRelease {
 			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret, spire.KubeconfigsSecret}
+			if err := removeCertificates(ctx, in.Objects, r.Namespace, ""); err != nil {
+				return err
+			}
 		}
 		for _, name := range secrets {
 			if err := in.Objects.Delete(ctx, access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: r.Namespace, Name: name}); err != nil {

@@ -85,6 +85,8 @@ type up struct {
 	sites    map[*topology.Server]*Site
 	// webRoots are the roots, in PEM, of https_web endpoints.
 	webRoots map[*topology.Server]string
+	// certificates are the serving certificates of the person's own.
+	certificates map[*topology.Server]ownCertificate
 	// ownImages are the references of the images of the person's own programs, by what
 	// manifests call the images.
 	ownImages map[*topology.Workload]map[string]string
@@ -100,7 +102,7 @@ func newUp(d *Driver, g *topology.Graph, missing bool) *up {
 	return &up{
 		Driver: d, Graph: g, missing: missing,
 		clusters: map[*topology.Cluster]access.Cluster{}, sites: map[*topology.Server]*Site{},
-		webRoots: map[*topology.Server]string{}, ownImages: map[*topology.Workload]map[string]string{},
+		webRoots: map[*topology.Server]string{}, certificates: map[*topology.Server]ownCertificate{}, ownImages: map[*topology.Workload]map[string]string{},
 		renewed: map[*topology.Member]bool{}, kubeconfigs: map[*topology.Member][]byte{}, joined: map[*topology.Member]spiffeid.ID{},
 	}
 }

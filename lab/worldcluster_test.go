@@ -889,7 +889,9 @@ type needs struct {
 func needsOf(r *release) (all needs) {
 	switch values, _ := r.Values.(spire.Values); {
 	case r.Chart == "spire":
-		if values.BundleEndpoint.Profile == topology.HTTPSWeb {
+		if own := values.BundleEndpoint.OwnCertificate; own != nil {
+			all.secrets = append(all.secrets, own.Secret)
+		} else if values.BundleEndpoint.Profile == topology.HTTPSWeb {
 			all.images, all.secrets = append(all.images, values.Images.ServingCert), append(all.secrets, spire.WebCASecret)
 		}
 		if values.UpstreamAuthority == topology.Disk {

@@ -477,6 +477,8 @@ func (s *spireServer) shows() ([]*x509.Certificate, error) {
 	switch {
 	case s.shown != nil:
 		return s.shown, nil
+	case s.values.BundleEndpoint.OwnCertificate != nil:
+		return pki.Parse(s.node.secret(s.values.BundleEndpoint.OwnCertificate.Secret)[spire.SecretCertificate])
 	case s.values.BundleEndpoint.Profile == topology.HTTPSWeb:
 		return s.servingCert(s.values.BundleEndpoint.ServingCert.Names, time.Hour)
 	}

@@ -294,7 +294,11 @@ func checkServingCert(tb testing.TB, td *topology.Domain) {
 			tb.Errorf("%s: https_spiffe with a serving certificate: %+v", td.Name, cert)
 		}
 	case topology.HTTPSWeb:
-		if cert.FileSyncInterval < time.Second || cert.TTL <= 3*cert.FileSyncInterval {
+		if own := cert.Own; own != nil {
+			if cert.TTL != 0 || td.BundleEndpoint.Host == "" || own.Secret == "" || !filepath.IsAbs(own.Certificate) || !filepath.IsAbs(own.Key) || !filepath.IsAbs(own.CA) {
+				tb.Errorf("%s: serving certificate of the person's own %+v at host %q", td.Name, *own, td.BundleEndpoint.Host)
+			}
+		} else if cert.FileSyncInterval < time.Second || cert.TTL <= 3*cert.FileSyncInterval {
 			tb.Errorf("%s: serving certificate %+v", td.Name, cert)
 		}
 	default:

@@ -148,7 +148,11 @@ func (e BundleEndpoint) servingCert() topology.ServingCert {
 		return topology.ServingCert{}
 	}
 	cert := e.HTTPSWeb.ServingCert
-	return topology.ServingCert{TTL: time.Duration(cert.TTL), FileSyncInterval: time.Duration(cert.FileSyncInterval)}
+	serving := topology.ServingCert{TTL: time.Duration(cert.TTL), FileSyncInterval: time.Duration(cert.FileSyncInterval)}
+	if cert.ExternalSecretRef != "" {
+		serving.Own = &topology.OwnCertificate{Secret: cert.ExternalSecretRef, Certificate: cert.Cert, Key: cert.Key, CA: cert.CA}
+	}
+	return serving
 }
 
 func (a apps) workload(w Workload) (topology.WorkloadSpec, error) {

@@ -140,7 +140,9 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 	e.RefreshHint = cmp.Or(e.RefreshHint, defaultRefreshHint)
 	if e.HTTPSWeb != nil && e.HTTPSWeb.ServingCert != nil {
 		cert := *e.HTTPSWeb.ServingCert
-		cert.TTL = cmp.Or(cert.TTL, defaultServingCertTTL)
+		if cert.ExternalSecretRef == "" {
+			cert.TTL = cmp.Or(cert.TTL, defaultServingCertTTL)
+		}
 		cert.FileSyncInterval = cmp.Or(cert.FileSyncInterval, defaultFileSync)
 		cert.ShortIntervals = cmp.Or(cert.ShortIntervals, new(bool))
 		e.HTTPSWeb = &HTTPSWeb{ServingCert: &cert}
@@ -258,6 +260,14 @@ func (l Lab) within(folder string) (Lab, error) {
 		abs, err := filepath.Abs(filepath.Join(folder, p))
 		errs = append(errs, err)
 		return abs
+	}
+	l.Spec.TrustDomains = slices.Clone(l.Spec.TrustDomains)
+	for i := range l.Spec.TrustDomains {
+		if web := l.Spec.TrustDomains[i].BundleEndpoint.HTTPSWeb; web != nil && web.ServingCert != nil {
+			cert := *web.ServingCert
+			cert.Cert, cert.Key, cert.CA = absolute(cert.Cert), absolute(cert.Key), absolute(cert.CA)
+			l.Spec.TrustDomains[i].BundleEndpoint.HTTPSWeb = &HTTPSWeb{ServingCert: &cert}
+		}
 	}
 	l.Spec.Workloads = slices.Clone(l.Spec.Workloads)
 	for i := range l.Spec.Workloads {

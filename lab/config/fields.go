@@ -245,23 +245,33 @@ func httpsWebObject() *object {
 		says: "Where an `https_web` endpoint has its certificate from. `" + withServingCert + "` is enough.",
 		fields: []field{
 			{name: "servingCert", value: nested(servingCertObject()), derived: "required",
-				says: "A certificate that a private CA of the trust domain issues, and issues again while the lab runs when a third of its life remains."},
+				says: "A certificate that a private CA of the trust domain issues, and issues again while the lab runs when a third of its life remains; or one of your own."},
 		},
 		unsupported: map[string]string{"acme": "use servingCert"},
 	}
 }
 
+const (
+	writeSecret = "write externalSecretRef, with cert, key and ca"
+	writeFiles  = "write cert, key and ca, with externalSecretRef"
+)
+
 func servingCertObject() *object {
 	return &object{
-		says: "The serving certificate of an `https_web` endpoint.",
+		says: "The serving certificate of an `https_web` endpoint: one that the lab issues, or with `externalSecretRef` one of your own.",
 		fields: []field{
-			{name: "ttl", value: duration(minServingCertTTL, maxServingCertTTL), fallback: defaultServingCertTTL, says: "Its life. 15m shows a renewal in a lesson."},
+			{name: "externalSecretRef", value: subdomainName("spire-server-federation-tls"),
+				says: "The Secret, next to the SPIRE server, with a certificate of your own. `up` makes it of the files `cert` and `key`, and again when they have changed. The server has it as a folder, in which the kubelet has another Secret within a minute or two."},
+			{name: "cert", value: filePath("./tls.crt"), says: "The certificate of your own, in PEM, with those between it and the CA after it. It is for the name in `bundleEndpoint.host`."},
+			{name: "key", value: filePath("./tls.key"), says: "The private key of the certificate, in PEM."},
+			{name: "ca", value: filePath("./ca.crt"), says: "The certificate of the CA by which peers verify it, in PEM."},
+			{name: "ttl", value: duration(minServingCertTTL, maxServingCertTTL), derived: defaultServingCertTTL.String() + ", without `externalSecretRef`", says: "The life of a certificate that the lab issues. 15m shows a renewal in a lesson."},
 			{name: "fileSyncInterval", value: duration(minShortFileSync, maxFileSync), fallback: defaultFileSync,
 				says: "How often the SPIRE server looks whether the certificate was renewed. At least 1h without `shortIntervals`."},
 			{name: "shortIntervals", value: boolean(), fallback: false,
 				says: "Allows a `fileSyncInterval` below 1h, which is for lessons and tests and not for production."},
 		},
-		unsupported: map[string]string{"externalSecretRef": "leave it out, as the lab issues the certificate itself"},
+		elsewhere: map[string]string{"secretName": writeSecret, "secret": writeSecret, "certificate": writeFiles, "certFile": writeFiles, "keyFile": writeFiles, "caFile": writeFiles},
 	}
 }
 

@@ -40,6 +40,7 @@ func (a apps) rules() []rule {
 		{"`bundleEndpoint.port` is not 8081, where the SPIRE server's own API listens.", (*checker).endpointPort},
 		{"`bundleEndpoint.host` is that of one trust domain alone, and not below `cluster.local`, where each cluster has its own names.", (*checker).endpointHosts},
 		{"`httpsWeb` is there with profile `https_web`, and only with it. In it is `servingCert` or `acme`; the two exclude each other, and `acme` is not supported by this version.", (*checker).httpsWeb},
+		{"`externalSecretRef`, `cert`, `key` and `ca` of a `servingCert` are there together, with `bundleEndpoint.host` and without `ttl`: the life of the certificate is what its file says, and only a name is known before the lab is up. The Secret is none that fedlab makes itself.", (*checker).ownCertificates},
 		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
 		{"`fileSyncInterval` is shorter than a third of `servingCert.ttl`: the certificate is renewed when a third of its life remains, and the SPIRE server has to read the new one before the old one ends.", (*checker).servingCertLife},
 		{"A relationship is between two different trust domains, and a cluster or a host names each of them.", (*checker).relationshipEnds},

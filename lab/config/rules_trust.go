@@ -233,11 +233,43 @@ func (c *checker) shortIntervals() {
 	})
 }
 
+// reservedSecrets are those that fedlab makes next to a SPIRE server.
+var reservedSecrets = []string{"spire-web-ca", "spire-upstream-authority", "spire-kubeconfigs", "spire-server-token", "spire-database-login"}
+
+func (c *checker) ownCertificates() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		web := td.BundleEndpoint.HTTPSWeb
+		if web == nil || web.ServingCert == nil {
+			continue
+		}
+		path, cert := settingsPath(i, "bundleEndpoint.httpsWeb.servingCert"), *web.ServingCert
+		written := false
+		for _, f := range []struct{ field, text, example string }{
+			{"externalSecretRef", cert.ExternalSecretRef, "spire-server-federation-tls"}, {"cert", cert.Cert, "./tls.crt"}, {"key", cert.Key, "./tls.key"}, {"ca", cert.CA, "./ca.crt"},
+		} {
+			written = written || f.text != ""
+			if f.text == "" && (cert.ExternalSecretRef+cert.Cert+cert.Key+cert.CA) != "" && !c.misread(path) {
+				c.report(path+"."+f.field, "missing, and the certificate is one of your own", "add "+f.field+", such as "+f.example+", or leave out externalSecretRef, cert, key and ca")
+			}
+		}
+		switch {
+		case !written:
+		case cert.TTL != 0 && c.nodes[path+".ttl"] != nil:
+			c.report(path+".ttl", "ttl is the life of a certificate that the lab issues", "remove it: the file in cert says how long the certificate lives")
+		case td.BundleEndpoint.Host == "" && !c.misread(settingsPath(i, "bundleEndpoint")):
+			c.report(settingsPath(i, "bundleEndpoint.host"), "missing, and the certificate is one of your own", "add host, with a DNS name that the certificate is for")
+		}
+		if slices.Contains(reservedSecrets, cert.ExternalSecretRef) {
+			c.report(path+".externalSecretRef", "the Secret "+cert.ExternalSecretRef+" is one that fedlab makes itself", "write another name, such as spire-server-federation-tls")
+		}
+	}
+}
+
 func seconds(d Duration) int { return int(d / Duration(time.Second)) }
 
 func (c *checker) servingCertLife() {
 	c.servingCerts(func(path string, cert ServingCert) {
-		if c.bad[path+".fileSyncInterval"] {
+		if c.bad[path+".fileSyncInterval"] || cert.TTL == 0 {
 			return
 		}
 		if cert.FileSyncInterval*renewedAtThird < cert.TTL {

@@ -73,7 +73,6 @@ func TestTableAgreesWithDefaults(t *testing.T) {
 		"lab.spec.trustDomains.upstreamAuthority",
 		"servingCert.fileSyncInterval",
 		"servingCert.shortIntervals",
-		"servingCert.ttl",
 	}
 	var got []string
 	for path := range compared {
@@ -188,7 +187,7 @@ func TestSchemaRefusesBadFiles(t *testing.T) {
 		"lab-name-number", "lab-name-capitals", "lab-name-too-long", "spec-missing", "spec-list",
 		"clusters-none", "clusters-missing", "clusters-object", "clusters-text", "clusters-too-many", "cluster-empty",
 		"cluster-unknown-field", "cluster-field-of-another", "trust-domain-capitals", "trust-domain-scheme",
-		"trust-domain-too-long", "profile-unknown", "profile-acme", "https-web-acme", "https-web-external-secret", "serving-cert-misplaced",
+		"trust-domain-too-long", "profile-unknown", "profile-acme", "https-web-acme", "own-cert-secret-name", "endpoint-host-one-label", "serving-cert-misplaced",
 		"file-sync-seconds", "short-intervals-word",
 		"datastore-unknown", "upstream-unknown", "endpoint-port-zero", "endpoint-port-too-high",
 		"endpoint-port-quoted", "refresh-hint-bare-number", "refresh-hint-quoted-number", "refresh-hint-word",

@@ -86,11 +86,16 @@ type HTTPSWeb struct {
 	ServingCert *ServingCert `json:"servingCert,omitempty" yaml:"servingCert,omitempty"`
 }
 
-// ServingCert is a certificate that the lab issues and renews.
+// ServingCert is a certificate that the lab issues and renews, or with
+// ExternalSecretRef one of the person's own.
 type ServingCert struct {
-	TTL              Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
-	FileSyncInterval Duration `json:"fileSyncInterval,omitempty" yaml:"fileSyncInterval,omitempty"`
-	ShortIntervals   *bool    `json:"shortIntervals,omitempty" yaml:"shortIntervals,omitempty"`
+	ExternalSecretRef string   `json:"externalSecretRef,omitempty" yaml:"externalSecretRef,omitempty"`
+	Cert              string   `json:"cert,omitempty" yaml:"cert,omitempty"`
+	Key               string   `json:"key,omitempty" yaml:"key,omitempty"`
+	CA                string   `json:"ca,omitempty" yaml:"ca,omitempty"`
+	TTL               Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	FileSyncInterval  Duration `json:"fileSyncInterval,omitempty" yaml:"fileSyncInterval,omitempty"`
+	ShortIntervals    *bool    `json:"shortIntervals,omitempty" yaml:"shortIntervals,omitempty"`
 }
 
 // CA is what a trust domain's authorities are like.

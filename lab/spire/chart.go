@@ -225,8 +225,17 @@ type EndpointValues struct {
 	Port        int                      `json:"port"`
 	Profile     topology.EndpointProfile `json:"profile"`
 	RefreshHint string                   `json:"refreshHint"`
-	// ServingCert is what an https_web endpoint shows.
-	ServingCert *ServingCertValues `json:"servingCert,omitempty"`
+	// ServingCert is what an https_web endpoint shows; OwnCertificate takes its place where
+	// the certificate is the person's own.
+	ServingCert    *ServingCertValues    `json:"servingCert,omitempty"`
+	OwnCertificate *OwnCertificateValues `json:"ownCertificate,omitempty"`
+}
+
+// OwnCertificateValues says where the server finds a serving certificate of the person's own.
+type OwnCertificateValues struct {
+	// Secret has it at SecretCertificate, and its key at SecretKey.
+	Secret           string `json:"secret"`
+	FileSyncInterval string `json:"fileSyncInterval"`
 }
 
 // ServingCertValues says which certificates the web CA of a trust domain issues
@@ -367,7 +376,11 @@ func NewValues(s Settings) Values {
 	}
 	slices.SortFunc(values.FederatesWith, func(a, b FederatesWithValues) int { return strings.Compare(a.TrustDomain, b.TrustDomain) })
 	slices.Sort(values.WebRoots)
-	if endpoint.Profile == topology.HTTPSWeb {
+	switch own := endpoint.ServingCert.Own; {
+	case endpoint.Profile != topology.HTTPSWeb:
+	case own != nil:
+		values.BundleEndpoint.OwnCertificate = &OwnCertificateValues{Secret: own.Secret, FileSyncInterval: endpoint.ServingCert.FileSyncInterval.String()}
+	default:
 		values.BundleEndpoint.ServingCert = &ServingCertValues{
 			Names:            endpointNames(s.Server),
 			TTL:              endpoint.ServingCert.TTL.String(),

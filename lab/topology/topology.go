@@ -194,12 +194,25 @@ type BundleEndpoint struct {
 }
 
 // ServingCert is the certificate of an https_web endpoint. A private CA of the
-// trust domain issues it, and again when a third of its life remains.
+// trust domain issues it, and again when a third of its life remains, unless it is the
+// person's own.
 type ServingCert struct {
-	// TTL is its life.
+	// TTL is its life; zero for one of the person's own.
 	TTL time.Duration
 	// FileSyncInterval is how often the SPIRE server reads its file again.
 	FileSyncInterval time.Duration
+	// Own is set where the certificate is the person's own.
+	Own *OwnCertificate `json:",omitempty"`
+}
+
+// OwnCertificate is a serving certificate that fedlab does not issue. Paths are absolute, and
+// the files are in PEM.
+type OwnCertificate struct {
+	// Secret names the one that has it in the cluster.
+	Secret string
+	// Certificate has that of the endpoint first, and then those between it and CA. Key is
+	// its private key. CA is by which peers verify it.
+	Certificate, Key, CA string
 }
 
 // RelationshipSpec is one direction of federation: Truster's server fetches the
