@@ -46,12 +46,14 @@ func demos() map[string]any {
 			call("orders", "https://10.192.1.2:8443/api/process-data", dataID, nil),
 			call("raw records", "https://10.192.1.2:8443/api/process-data?type=raw", dataID, target{"expect": "not-permitted"}),
 			call("calls of the bridge", "https://10.192.1.3:8443/api/calls", bridgeID, target{"profile": "https_web", "report": true}),
+			call("health of the gateway with a JWT-SVID", "https://10.192.1.4:8443/api/health", gatewayID, target{"token": true}),
 		}},
 		"data-service": target{"image": "example.com/data-service:1", "allowed": allowed(nil), "service": service},
 		"legacy-bridge": target{"image": "example.com/legacy-bridge:1", "allowed": allowed(target{"databaseIDs": []string{dataID}}), "service": service,
 			"calls": []target{call("raw records", "https://10.192.1.2:8443/api/process-data", dataID, nil)}},
 		"api-gateway": target{"image": "example.com/api-gateway:1", "allowed": allowed(nil), "service": service,
-			"upstreams": []target{call("gcp", "https://10.192.1.2:8443", dataID, nil)}},
+			"upstreams": []target{call("gcp", "https://10.192.1.2:8443", dataID, nil)},
+			"issuers":   target{"onprem.company.com": "https://oidc.onprem.company.com", "aws.company.com": "https://oidc.aws.company.com"}},
 		"service": target{"image": "example.com/service:1", "name": "auth-service", "allowed": allowed(nil), "service": service,
 			"calls": []target{call("health of edge-gateway", "https://10.192.1.4:8443/api/health", gatewayID, nil)}},
 		"probe":    target{"image": "example.com/probe:1", "allowedTrustDomains": []string{"cluster1.com", "synthetic.test"}, "service": service},
@@ -174,6 +176,7 @@ func TestDemosRefuseValues(t *testing.T) {
 		"nobody is allowed":       {"data-service", func(v target) { v["allowed"] = target{"trustDomains": []string{}, "ids": []string{frontendID}} }, "trustDomains"},
 		"a whole domain as ID":    {"legacy-bridge", func(v target) { v["allowed"] = target{"databaseIDs": []string{"spiffe://aws.company.com"}} }, "databaseIDs"},
 		"an upstream with a path": {"api-gateway", func(v target) { v["upstreams"] = []target{call("gcp", "https://10.1.1.1:8443/api", dataID, nil)} }, "url"},
+		"an issuer in plain HTTP": {"api-gateway", func(v target) { v["issuers"] = target{"aws.company.com": "http://oidc.aws.company.com"} }, "issuers"},
 		"a call in plain HTTP":    {"frontend", func(v target) { v["calls"] = []target{call("gcp", "http://10.1.1.1:8080/", dataID, nil)} }, "url"},
 		"a field that does not exist": {"frontend", func(v target) {
 			v["calls"] = []target{call("gcp", "https://10.1.1.1:8443/", dataID, target{"id": "x"})}

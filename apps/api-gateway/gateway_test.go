@@ -85,6 +85,28 @@ func (w *world) get(t *testing.T, path, url string, header ...string) (int, stri
 	return status, strings.TrimSpace(body)
 }
 
+// anonymous asks without a certificate.
+func (w *world) anonymous(t *testing.T, url string, header ...string) (int, string) {
+	t.Helper()
+	client := identity.Client{Server: gatewayID, Holder: w.own, Anonymous: true, Log: slog.New(slog.DiscardHandler)}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, _, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, strings.TrimSpace(string(body))
+}
+
 func TestAGatewayCallsInItsOwnName(t *testing.T) {
 	w := newWorld(t)
 	address := w.serve(t, w.target())
@@ -177,6 +199,7 @@ func TestParse(t *testing.T) {
 		"a name that no path has":  {upstream("g/cp", "https://gcp.test:8443"), `read flags: -upstreams: name is "g/cp": want lower-case letters, digits and dashes, and not api`},
 		"the gateway's own name":   {upstream("api", "https://gcp.test:8443"), `read flags: -upstreams: name is "api": want lower-case letters, digits and dashes, and not api`},
 		"an upstream with a path":  {upstream("gcp", "https://gcp.test:8443/api"), `read flags: -upstreams: url of gcp is "https://gcp.test:8443/api": want no path`},
+		"an issuer of nobody":      {"-issuers=https://oidc.gcp.test", `read flags: invalid value "https://oidc.gcp.test" for flag -issuers: "https://oidc.gcp.test" has no issuer: want a trust domain with its issuer, such as cluster2.com=https://oidc.cluster2.com`},
 		"an upstream without port": {upstream("gcp", "https://gcp.test"), `read flags: invalid value "[{\"name\":\"gcp\",\"url\":\"https://gcp.test\",\"server\":\"spiffe://gcp.test/data\"}]" for flag -upstreams: target 1 ("gcp"): url is "https://gcp.test": want https://host:port/path`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,7 +218,8 @@ func TestRun(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	env := map[string]string{
 		"SPIFFE_ENDPOINT_SOCKET": "unix://" + socket, "GATEWAY_LISTEN": "127.0.0.1:0", "GATEWAY_HEALTH_LISTEN": "127.0.0.1:0",
-		"ALLOWED_CLIENT_TRUST_DOMAINS": "aws.company.com", "ALLOWED_CLIENT_IDS": "spiffe://aws.company.com/frontend",
+		"ALLOWED_CLIENT_TRUST_DOMAINS": "aws.company.com,gcp.company.com", "ALLOWED_CLIENT_IDS": "spiffe://aws.company.com/frontend,spiffe://gcp.company.com/partner",
+		"GATEWAY_ISSUERS":   "gcp.company.com=https://oidc.gcp.company.com",
 		"GATEWAY_UPSTREAMS": calls.Targets{w.target()}.String(),
 	}
 	var log apptest.Log
@@ -204,11 +228,43 @@ func TestRun(t *testing.T) {
 	})
 	api, _ := apptest.ServeWorkloadAPI(t, socket)
 	api.Set(t, w.aws.Issue(t, gatewayID.Path()), w.aws.Bundle(), w.gcp.Bundle())
+	old, next := apptest.NewJWTKey(t, "gcp.company.com", "old"), apptest.NewJWTKey(t, "gcp.company.com", "next")
+	old.Issuer, next.Issuer = "https://oidc.gcp.company.com", "https://oidc.gcp.company.com"
+	api.SetJWT("/gateway", apptest.NewJWTKey(t, "aws.company.com", "own"), old.Bundle(next))
 	_, address, _ := strings.Cut(log.Await(t, "what=HTTPS"), "listen=")
 	if status, body := w.get(t, "/frontend", "https://"+address+"/gcp/x"); status != http.StatusOK {
 		t.Errorf("answer is %d %s", status, body)
 	}
 	log.Await(t, `msg="server authenticated" spiffe_id=`+upstreamID.String())
+
+	// A caller of another trust domain presents no certificate, and a token. It does not
+	// get as far as the upstream.
+	log.Await(t, "JWT bundles received")
+	byToken := func(key *apptest.JWTKey) (int, string) {
+		token, err := key.Sign("/partner", gatewayID.String(), time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.anonymous(t, "https://"+address+"/gcp/x", "Authorization", "Bearer "+token)
+	}
+	status, body := byToken(old)
+	var got asked
+	if err := json.Unmarshal([]byte(body), &got); err != nil || status != http.StatusOK {
+		t.Fatalf("with a token the answer is %d %s, %v", status, body, err)
+	}
+	if got.Header.Get("Authorization") != "" || got.Header.Get(service.OriginalCallerHeader) != "spiffe://gcp.company.com/partner" || got.Caller != gatewayID.String() {
+		t.Errorf("with a token the upstream was asked %+v", got)
+	}
+
+	// Its JWT authority is revoked: the token is good no longer, and one of the next is.
+	api.SetJWT("/gateway", apptest.NewJWTKey(t, "aws.company.com", "own"), next.Bundle())
+	apptest.Await(t, "the token to be refused", func() bool {
+		status, body := byToken(old)
+		return status == http.StatusUnauthorized && strings.Contains(body, `there is none with the key ID \"old\"`)
+	})
+	if status, body := byToken(next); status != http.StatusOK {
+		t.Errorf("with a token of the next authority the answer is %d %s", status, body)
+	}
 
 	// No bundle of gcp.company.com any more: the next request says so.
 	api.Set(t, w.aws.Issue(t, gatewayID.Path()), w.aws.Bundle())

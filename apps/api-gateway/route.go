@@ -51,7 +51,7 @@ func probes(upstreams []calls.Target) []calls.Target {
 // sees that the gateway calls, and decides by that. For whom it calls is said
 // in a header, where anybody might have put it: a thing to log, not to act on.
 // What the caller itself wrote there is dropped, as are the headers by which
-// proxies name their clients.
+// proxies name their clients. A token is for this gateway, and goes no further.
 //
 // So a gateway is a deputy: who may call it may do what it may do. Its own
 // list of callers is what keeps others from that.
@@ -72,6 +72,7 @@ func route(upstream calls.Target, own identity.Holder, now func() time.Time, log
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(where)
+			r.Out.Header.Del("Authorization")
 			r.Out.Header.Set(service.OriginalCallerHeader, service.CallerOf(r.In).ID.String())
 		},
 		Transport:    identity.Client{Server: upstream.Server, Holder: own, Log: log},

@@ -16,6 +16,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/calls"
 	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
+	"github.com/spiffe/go-spiffe/v2/bundle/jwtbundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -28,6 +29,7 @@ type company struct {
 	cas      map[string]*apptest.CA          // who signs, by trust domain
 	bundles  map[string]*x509bundle.Bundle   // of those who are federated, by trust domain
 	apis     map[string]*apptest.WorkloadAPI // by workload
+	keys     map[string]*apptest.JWTKey      // JWT authorities, by trust domain
 	programs map[string]string               // path by name
 	postgres *apptest.Postgres
 	ports    map[string]string // host:port by workload
@@ -60,10 +62,11 @@ func newCompany(t *testing.T) *company {
 	})
 	c := &company{
 		t: t, dir: dir, postgres: postgres, programs: map[string]string{}, ports: map[string]string{}, logs: map[string]*apptest.Log{},
-		cas: map[string]*apptest.CA{}, bundles: map[string]*x509bundle.Bundle{}, apis: map[string]*apptest.WorkloadAPI{},
+		cas: map[string]*apptest.CA{}, bundles: map[string]*x509bundle.Bundle{}, apis: map[string]*apptest.WorkloadAPI{}, keys: map[string]*apptest.JWTKey{},
 	}
 	for _, name := range []string{"aws.company.com", "gcp.company.com", "onprem.company.com", "partner.example.com"} {
-		c.cas[name] = apptest.NewCA(t, name)
+		c.cas[name], c.keys[name] = apptest.NewCA(t, name), apptest.NewJWTKey(t, name, "jwt-"+name)
+		c.keys[name].Issuer = "https://oidc." + name
 		if !strings.HasPrefix(name, "partner") {
 			c.bundles[name] = c.cas[name].Bundle()
 		}
@@ -97,6 +100,11 @@ func (c *company) issue(id string) {
 	if own == nil {
 		own = c.cas[domain].Bundle()
 	}
+	jwt := []*jwtbundle.Bundle{c.keys[domain].Bundle()}
+	for name := range c.bundles {
+		jwt = append(jwt, c.keys[name].Bundle())
+	}
+	c.apis[id].SetJWT(spiffe.Path(), c.keys[domain], jwt...)
 	c.apis[id].Set(c.t, c.cas[domain].Issue(c.t, spiffe.Path()), own, slices.Collect(maps.Values(c.bundles))...)
 }
 
@@ -133,6 +141,13 @@ func (c *company) target(name, id, path, profile string, expect diagnosis.Class)
 	}
 }
 
+// token is a call with a JWT-SVID.
+func (c *company) token(name, id string, expect diagnosis.Class) calls.Target {
+	target := c.target(name, id, "/api/health", "https_spiffe", expect)
+	target.Token = true
+	return target
+}
+
 // run starts everything, as the lab does.
 func (c *company) run() {
 	c.t.Helper()
@@ -143,10 +158,10 @@ func (c *company) run() {
 	c.service("api-gateway", awsID, []string{frontendID, gcpID, onpremID}, "-upstreams="+calls.Targets{
 		c.target("gcp", dataID, "", spiffe, ""), c.target("onprem", bridgeID, "", web, ""),
 	}.String())
-	c.service("api-gateway", gcpID, []string{frontendID}, "-upstreams="+calls.Targets{
+	c.service("api-gateway", gcpID, []string{frontendID}, "-issuers=aws.company.com=https://oidc.aws.company.com", "-upstreams="+calls.Targets{
 		c.target("aws", awsID, "", spiffe, ""), c.target("onprem", bridgeID, "", spiffe, ""), c.target("data", dataID, "", "", ""),
 	}.String())
-	c.service("api-gateway", onpremID, []string{frontendID}, "-upstreams="+calls.Targets{
+	c.service("api-gateway", onpremID, []string{frontendID}, "-issuers=aws.company.com=https://oidc.elsewhere.com", "-upstreams="+calls.Targets{
 		c.target("aws", awsID, "", spiffe, ""), c.target("gcp", dataID, "", spiffe, diagnosis.NotPermitted),
 	}.String())
 	c.service("api-gateway", partnerID, []string{frontendID}, "-upstreams=[]")
@@ -160,6 +175,9 @@ func (c *company) run() {
 		c.target("calls of the gateway", awsID, "/api/calls", "", ""),
 		c.target("calls of gcp", gcpID, "/api/calls", spiffe, ""),
 		c.target("calls of onprem", onpremID, "/api/calls", web, ""),
+		c.token("gcp by token", gcpID, ""),
+		c.token("another issuer by token", onpremID, diagnosis.NotPermitted),
+		c.token("no gateway by token", dataID, diagnosis.NotPermitted),
 	}.String())
 }
 
@@ -185,12 +203,15 @@ func TestCompany(t *testing.T) {
 		"aws.company.com answered by aws.company.com: orders through the gateway",
 		"aws.company.com answered by gcp.company.com: calls of gcp",
 		"aws.company.com answered by gcp.company.com: gcp",
+		"aws.company.com answered by gcp.company.com: gcp by token",
 		"aws.company.com answered by gcp.company.com: orders",
 		"aws.company.com answered by onprem.company.com: calls of onprem",
 		"aws.company.com answered by onprem.company.com: calls of the bridge",
 		"aws.company.com answered by onprem.company.com: ledger",
 		"aws.company.com answered by onprem.company.com: onprem",
+		"aws.company.com refused by gcp.company.com: no gateway by token",
 		"aws.company.com refused by gcp.company.com: raw records",
+		"aws.company.com refused by onprem.company.com: another issuer by token",
 		"aws.company.com refused by partner.example.com: partner",
 		"gcp.company.com answered by aws.company.com: aws",
 		"gcp.company.com answered by gcp.company.com: data",
@@ -221,6 +242,12 @@ func TestCompany(t *testing.T) {
 	for _, v := range last.Calls {
 		if v.Name == "orders" && (v.Type != "aggregated" || v.Records != 1500 || v.Peer == nil || v.Peer.ID.String() != dataID) {
 			t.Errorf("orders are %+v", v)
+		}
+		if v.Name == "another issuer by token" && !strings.Contains(v.Problem.What, `the issuer of a JWT-SVID of aws.company.com must be "https://oidc.elsewhere.com"`) {
+			t.Errorf("the issuer is refused with %+v", v.Problem)
+		}
+		if byToken := strings.HasSuffix(v.Name, "by token"); v.Token != byToken {
+			t.Errorf("%s: token is %t", v.Name, v.Token)
 		}
 		if v.Caller.String() == bridgeID && (v.Type != "raw" || !v.Reported) {
 			t.Errorf("what the bridge gets is %+v", v)

@@ -62,7 +62,7 @@ func run(ctx context.Context, s settings, source *identity.Source, log *slog.Log
 	return service.Serve(ctx, source, process.HTTP(listener, handler, 2*identity.CallBound, log))
 }
 
-func newHandler(targets []calls.Target, names page.Names, own identity.Own, now func() time.Time, log *slog.Logger) http.Handler {
+func newHandler(targets []calls.Target, names page.Names, own calls.Caller, now func() time.Time, log *slog.Logger) http.Handler {
 	mux := page.Mux(files, "federation")
 	process.Probes(mux, func() error { return identity.Check(own, now()) })
 	mux.Handle("GET /api/calls", calls.NewWatch(targets, own, now, log))

@@ -57,7 +57,9 @@ type (
 		Region      string       `json:"region"`
 		Allowed     allowedValue `json:"allowed"`
 		Upstreams   []callValue  `json:"upstreams"`
-		Service     serviceValue `json:"service"`
+		// Issuers are those of the JWT-SVIDs of callers, by trust domain.
+		Issuers map[string]string `json:"issuers"`
+		Service serviceValue      `json:"service"`
 	}
 	namedValues struct {
 		Image   string       `json:"image"`
@@ -111,9 +113,13 @@ type (
 		Server  string                   `json:"server"`
 		Profile topology.EndpointProfile `json:"profile,omitempty"`
 		Expect  string                   `json:"expect,omitempty"`
+		Token   bool                     `json:"token,omitempty"`
 		Report  bool                     `json:"report,omitempty"`
 	}
 )
+
+// gateway is the app that takes JWT-SVIDs.
+const gateway = "api-gateway"
 
 // notPermitted is the class, in the demo programs' words, of a call that the
 // server refuses to an identity that it knows.
@@ -156,7 +162,7 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 		return bridge, nil
 	case "api-gateway":
 		gateway := gatewayValues{
-			Image: image, SPIFFE: v.spiffe(), GatewayType: labels["gateway-type"], Region: labels["region"], Allowed: v.allowed(), Upstreams: []callValue{}, Service: v.service(),
+			Image: image, SPIFFE: v.spiffe(), GatewayType: labels["gateway-type"], Region: labels["region"], Allowed: v.allowed(), Upstreams: []callValue{}, Issuers: v.issuers(), Service: v.service(),
 		}
 		for _, to := range w.Calls {
 			gateway.Upstreams = append(gateway.Upstreams, v.call(to.Name, to, ""))
@@ -165,7 +171,7 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 	case "service":
 		named := namedValues{Image: image, SPIFFE: v.spiffe(), Name: w.Name, Allowed: v.allowed(), Calls: []callValue{}, Service: v.service()}
 		for _, to := range w.Calls {
-			named.Calls = append(named.Calls, v.health(to))
+			named.Calls = append(append(named.Calls, v.health(to)), v.byToken(to)...)
 		}
 		return named, nil
 	case topology.Probe().Name:
@@ -273,6 +279,28 @@ func (v valuesOf) health(to *topology.Workload) callValue {
 	return v.call("health of "+to.Name, to, "/api/health")
 }
 
+// byToken is a call of a gateway in another trust domain, with a JWT-SVID in place of the
+// X509-SVID; none of who takes no JWT-SVIDs.
+func (v valuesOf) byToken(to *topology.Workload) []callValue {
+	if to.App.Name != gateway || to.Domain() == v.Domain() {
+		return nil
+	}
+	c := v.call("health of "+to.Name+" with a JWT-SVID", to, "/api/health")
+	c.Token = true
+	return []callValue{c}
+}
+
+// issuers are what the JWT-SVIDs of callers say of who has issued them.
+func (v valuesOf) issuers() map[string]string {
+	issuers := map[string]string{}
+	for _, caller := range v.Callers {
+		if d := caller.Domain(); d.JWTIssuer != "" {
+			issuers[d.String()] = d.JWTIssuer
+		}
+	}
+	return issuers
+}
+
 // refusedCall asks a data service for the type of data that the workload's trust
 // domain does not get: raw records, unless a bridge is of that domain, too.
 func (v valuesOf) refusedCall(to *topology.Workload) callValue {
@@ -310,6 +338,7 @@ func (v valuesOf) frontendCalls() []callValue {
 			told.Report = true
 			calls = append(calls, told)
 		}
+		calls = append(calls, v.byToken(to)...)
 	}
 	return calls
 }

@@ -6,6 +6,7 @@
 package apptest
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,6 +14,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net/url"
 	"sync"
@@ -105,6 +107,9 @@ func (ca *CA) Bundle(others ...*CA) *x509bundle.Bundle {
 
 // Holder holds one SVID and a set of bundles, as a workload does.
 type Holder struct {
+	// Tokens gives the JWT-SVIDs of the holder; nil has none.
+	Tokens func(audience spiffeid.ID) (string, error)
+
 	mu      sync.Mutex
 	svid    *x509svid.SVID
 	bundles *x509bundle.Set
@@ -136,6 +141,14 @@ func (h *Holder) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bund
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.bundles.GetX509BundleForTrustDomain(td)
+}
+
+// Token returns what Tokens gives.
+func (h *Holder) Token(_ context.Context, audience spiffeid.ID) (string, error) {
+	if h.Tokens == nil {
+		return "", errors.New("no JWT-SVID for this holder")
+	}
+	return h.Tokens(audience)
 }
 
 // TrustDomains returns those whose bundles are held.

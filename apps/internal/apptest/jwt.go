@@ -24,7 +24,9 @@ import (
 type JWTKey struct {
 	TrustDomain spiffeid.TrustDomain
 	ID          string
-	key         *ecdsa.PrivateKey
+	// Issuer is the "iss" claim of what the key signs; empty leaves it out.
+	Issuer string
+	key    *ecdsa.PrivateKey
 }
 
 // NewJWTKey returns a new authority of the trust domain called name, with a key
@@ -47,11 +49,12 @@ func (k *JWTKey) Bundle(others ...*JWTKey) *jwtbundle.Bundle {
 // Sign returns a JWT-SVID of path for audience that is valid until expiry (RFC
 // 7515, section 7.1).
 func (k *JWTKey) Sign(path, audience string, expiry time.Time) (string, error) {
+	claims := map[string]any{"sub": spiffeid.RequireFromPath(k.TrustDomain, path).String(), "aud": []string{audience}, "exp": expiry.Unix()}
+	if k.Issuer != "" {
+		claims["iss"] = k.Issuer
+	}
 	var parts []string
-	for _, part := range []map[string]any{
-		{"alg": "ES256", "typ": "JWT", "kid": k.ID},
-		{"sub": spiffeid.RequireFromPath(k.TrustDomain, path).String(), "aud": []string{audience}, "exp": expiry.Unix()},
-	} {
+	for _, part := range []map[string]any{{"alg": "ES256", "typ": "JWT", "kid": k.ID}, claims} {
 		text, err := json.Marshal(part)
 		if err != nil {
 			return "", err
@@ -73,6 +76,8 @@ type jwtAnswers struct {
 	path    string
 	key     *JWTKey
 	bundles *jwtbundle.Set
+	// replaced is closed by the next SetJWT.
+	replaced chan struct{}
 }
 
 // SetJWT makes the API hand out JWT-SVIDs of path that key signs, and validate
@@ -80,7 +85,10 @@ type jwtAnswers struct {
 func (api *WorkloadAPI) SetJWT(path string, key *JWTKey, bundles ...*jwtbundle.Bundle) {
 	api.mu.Lock()
 	defer api.mu.Unlock()
-	api.jwt = &jwtAnswers{path: path, key: key, bundles: jwtbundle.NewSet(bundles...)}
+	if api.jwt != nil {
+		close(api.jwt.replaced)
+	}
+	api.jwt = &jwtAnswers{path: path, key: key, bundles: jwtbundle.NewSet(bundles...), replaced: make(chan struct{})}
 }
 
 func (api *WorkloadAPI) jwtAnswers() (*jwtAnswers, error) {
@@ -114,19 +122,28 @@ func (api *WorkloadAPI) FetchJWTSVID(_ context.Context, r *workload.JWTSVIDReque
 	return &workload.JWTSVIDResponse{Svids: []*workload.JWTSVID{{SpiffeId: id.String(), Svid: token}}}, nil
 }
 
-// FetchJWTBundles sends the bundles of the last SetJWT, once.
+// FetchJWTBundles sends the bundles of the last SetJWT, and again whenever it is called.
 func (api *WorkloadAPI) FetchJWTBundles(_ *workload.JWTBundlesRequest, stream grpc.ServerStreamingServer[workload.JWTBundlesResponse]) error {
-	jwt, err := api.jwtAnswers()
-	if err != nil {
-		return err
-	}
-	answer := &workload.JWTBundlesResponse{Bundles: map[string][]byte{}}
-	for _, bundle := range jwt.bundles.Bundles() {
-		if answer.Bundles[bundle.TrustDomain().IDString()], err = bundle.Marshal(); err != nil {
+	for {
+		jwt, err := api.jwtAnswers()
+		if err != nil {
 			return err
 		}
+		answer := &workload.JWTBundlesResponse{Bundles: map[string][]byte{}}
+		for _, bundle := range jwt.bundles.Bundles() {
+			if answer.Bundles[bundle.TrustDomain().IDString()], err = bundle.Marshal(); err != nil {
+				return err
+			}
+		}
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+		select {
+		case <-jwt.replaced:
+		case <-stream.Context().Done():
+			return nil
+		}
 	}
-	return stream.Send(answer)
 }
 
 // ValidateJWTSVID refuses with the code that an agent refuses with.

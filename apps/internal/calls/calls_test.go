@@ -1,6 +1,7 @@
 package calls_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -81,7 +82,7 @@ func (p *pair) target(change func(*calls.Target)) calls.Target {
 }
 
 // look waits until all calls of a watch have ended once.
-func look(t *testing.T, own identity.Own, log *slog.Logger, targets ...calls.Target) (r calls.Report) {
+func look(t *testing.T, own calls.Caller, log *slog.Logger, targets ...calls.Target) (r calls.Report) {
 	t.Helper()
 	watch := calls.NewWatch(targets, own, time.Now, log)
 	apptest.Await(t, "the calls to end", func() bool {
@@ -241,3 +242,6 @@ func (nobody) GetX509BundleForTrustDomain(spiffeid.TrustDomain) (*x509bundle.Bun
 	return nil, errors.New("no identity")
 }
 func (nobody) TrustDomains() []spiffeid.TrustDomain { return nil }
+func (nobody) Token(context.Context, spiffeid.ID) (string, error) {
+	return "", &identity.MissingError{}
+}

@@ -33,6 +33,9 @@ type Target struct {
 	Profile string `json:"profile,omitempty"`
 	// Expect is how the call is to fail; empty if it is to be answered.
 	Expect diagnosis.Class `json:"expect,omitempty"`
+	// Token makes the call without an X509-SVID of the caller, and with a JWT-SVID for the
+	// server instead. The server still shows an X509-SVID.
+	Token bool `json:"token,omitempty"`
 	// Report says that the answer is a Report of the server's own calls.
 	Report bool `json:"report,omitempty"`
 }

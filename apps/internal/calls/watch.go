@@ -39,8 +39,10 @@ type View struct {
 	URL     string          `json:"url"`
 	Profile string          `json:"profile,omitempty"`
 	Expect  diagnosis.Class `json:"expect,omitempty"`
-	State   State           `json:"state"`
-	Peer    *identity.Peer  `json:"peer,omitempty"`
+	// Token says that the caller presents a JWT-SVID in place of its X509-SVID.
+	Token bool           `json:"token,omitempty"`
+	State State          `json:"state"`
+	Peer  *identity.Peer `json:"peer,omitempty"`
 	// Millis is how long it took, connection and handshake included.
 	Millis  float64 `json:"millis,omitempty"`
 	Type    string  `json:"type,omitempty"`
@@ -61,15 +63,22 @@ type Report struct {
 	NextInMillis int64 `json:"nextInMillis"`
 }
 
+// Caller is what a program is that calls others.
+type Caller interface {
+	identity.Own
+	// Token returns a JWT-SVID that is for audience alone.
+	Token(ctx context.Context, audience spiffeid.ID) (string, error)
+}
+
 // Watch makes the calls of one program.
 type Watch struct {
-	own   identity.Own
+	own   Caller
 	now   func() time.Time
 	calls []*call
 }
 
 // NewWatch returns a watch of targets, which calls as own.
-func NewWatch(targets []Target, own identity.Own, now func() time.Time, log *slog.Logger) *Watch {
+func NewWatch(targets []Target, own Caller, now func() time.Time, log *slog.Logger) *Watch {
 	w := &Watch{own: own, now: now}
 	for _, target := range targets {
 		c := &call{Target: target, own: own, now: now, log: log}
@@ -112,7 +121,7 @@ func (w *Watch) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 // call is one target and what has come of it.
 type call struct {
 	Target
-	own  identity.Own
+	own  Caller
 	now  func() time.Time
 	log  *slog.Logger
 	feed *feed.Feed[outcome]
@@ -159,7 +168,14 @@ func (c *call) ask(ctx context.Context) (out outcome, err error) {
 	if err != nil {
 		return out, err
 	}
-	client := identity.Client{Server: c.Server, Holder: c.own, Log: slog.New(slog.DiscardHandler)}
+	if c.Token {
+		token, err := c.own.Token(ctx, c.Server)
+		if err != nil {
+			return out, err
+		}
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	client := identity.Client{Server: c.Server, Holder: c.own, Anonymous: c.Token, Log: slog.New(slog.DiscardHandler)}
 	response, peer, err := client.Do(request)
 	out.peer = peer
 	// A handshake a second would fill the log; it is told who is new.
@@ -175,7 +191,7 @@ func (c *call) ask(ctx context.Context) (out outcome, err error) {
 
 func (c *call) view(st feed.State[outcome], self *identity.Self, now time.Time) View {
 	v := View{
-		Name: c.Name, Server: c.Server, URL: c.URL, Profile: c.Profile, Expect: c.Expect, State: Waiting,
+		Name: c.Name, Server: c.Server, URL: c.URL, Profile: c.Profile, Expect: c.Expect, Token: c.Token, State: Waiting,
 		Type: st.Answer.body.Type, Records: st.Answer.body.Records,
 		Millis: float64(st.Answer.took.Microseconds()) / 1000,
 	}

@@ -33,11 +33,12 @@ func ServerCredentials(holder Holder, log *slog.Logger) credentials.TransportCre
 
 // mutual is TLS in which both sides present an X509-SVID.
 type mutual struct {
-	holder   Holder
-	log      *slog.Logger
-	server   spiffeid.ID            // the only one a client accepts; unused by servers
-	sessions tls.ClientSessionCache // those that a client offers; nil if none
-	ended    func(error)            // told how each client handshake ended
+	holder    Holder
+	log       *slog.Logger
+	server    spiffeid.ID            // the only one a client accepts; unused by servers
+	anonymous bool                   // the client presents no X509-SVID
+	sessions  tls.ClientSessionCache // those that a client offers; nil if none
+	ended     func(error)            // told how each client handshake ended
 }
 
 func (m *mutual) Info() credentials.ProtocolInfo {
@@ -71,6 +72,9 @@ func (m *mutual) ClientHandshake(ctx context.Context, authority string, raw net.
 func (m *mutual) clientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var peer Peer
 	config := clientConfig(m.holder, m.server, &peer)
+	if m.anonymous {
+		config = withoutCertificate(m.holder, m.server, &peer)
+	}
 	if m.sessions != nil {
 		resuming(config, m.sessions)
 	}

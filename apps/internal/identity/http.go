@@ -41,6 +41,9 @@ type Client struct {
 	Server spiffeid.ID
 	Holder Holder
 	Log    *slog.Logger
+	// Anonymous presents no X509-SVID: whoever calls then says who it is in another way,
+	// such as with a JWT-SVID.
+	Anonymous bool
 	// Sessions, if set, are offered to the server, which may resume one instead
 	// of looking at this client's SVID again. The server's is looked at all the
 	// same, by the bundles held then.
@@ -100,7 +103,7 @@ func (c Client) connect(ctx context.Context, address string, known *HTTPConn) (n
 	if err != nil {
 		return nil, err
 	}
-	m := &mutual{holder: c.Holder, log: c.Log, server: c.Server, sessions: c.Sessions, ended: func(error) {}}
+	m := &mutual{holder: c.Holder, log: c.Log, server: c.Server, anonymous: c.Anonymous, sessions: c.Sessions, ended: func(error) {}}
 	conn, info, err := m.ClientHandshake(ctx, address, raw) // closes raw when it fails
 	if err != nil {
 		return nil, err

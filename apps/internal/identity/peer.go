@@ -27,7 +27,8 @@ func ParseID(text string) (spiffeid.ID, error) {
 	return id, nil
 }
 
-// Document is what an X509-SVID says.
+// Document is what an SVID says. A JWT-SVID has no serial number, and need not say when
+// it was issued.
 type Document struct {
 	ID          spiffeid.ID          `json:"id"`
 	TrustDomain spiffeid.TrustDomain `json:"trustDomain"`
@@ -92,24 +93,26 @@ func documentOf(id spiffeid.ID, leaf *x509.Certificate) Document {
 }
 
 func (d Document) attrs() []slog.Attr {
-	return []slog.Attr{
-		slog.String("spiffe_id", d.ID.String()),
-		slog.String("serial", d.Serial),
-		slog.Time("expires", d.NotAfter),
+	attrs := []slog.Attr{slog.String("spiffe_id", d.ID.String())}
+	if d.Serial != "" {
+		attrs = append(attrs, slog.String("serial", d.Serial))
 	}
+	return append(attrs, slog.Time("expires", d.NotAfter))
 }
 
 // Authority is the root, in one trust domain's bundle, that a chain ends in.
 type Authority struct {
 	TrustDomain spiffeid.TrustDomain `json:"trustDomain"`
 	// SubjectKeyID is lower-case hex. A SPIRE server that signs with its own
-	// root calls the same value its authority ID.
+	// root calls the same value its authority ID. For a JWT authority it is the key ID,
+	// and nothing else is known of it.
 	SubjectKeyID string    `json:"subjectKeyID"`
 	Subject      string    `json:"subject"`
 	NotAfter     time.Time `json:"notAfter"`
 }
 
-// Peer is who is at the far end of a connection, and why that is believed.
+// Peer is who is at the far end of a connection, or who sent a JWT-SVID over it, and
+// why that is believed.
 type Peer struct {
 	Document
 	VerifiedBy Authority `json:"verifiedBy"`
@@ -136,10 +139,13 @@ func peerOf(id spiffeid.ID, chain []*x509.Certificate) Peer {
 func (p Peer) LogValue() slog.Value { return slog.GroupValue(p.attrs()...) }
 
 func (p Peer) attrs() []slog.Attr {
-	return append(p.Document.attrs(),
+	attrs := append(p.Document.attrs(),
 		slog.String("bundle", p.VerifiedBy.TrustDomain.Name()),
-		slog.String("authority", p.VerifiedBy.SubjectKeyID),
-		slog.String("authority_subject", p.VerifiedBy.Subject))
+		slog.String("authority", p.VerifiedBy.SubjectKeyID))
+	if p.VerifiedBy.Subject != "" {
+		attrs = append(attrs, slog.String("authority_subject", p.VerifiedBy.Subject))
+	}
+	return attrs
 }
 
 // PeerFromContext returns who sent the call that a server is answering, and

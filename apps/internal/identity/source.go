@@ -67,25 +67,31 @@ func NewSource(socket string, log *slog.Logger) (*Source, error) {
 
 // Run follows the Workload API until ctx ends, and then returns nil. The
 // socket may appear, vanish and return at any time.
-func (s *Source) Run(ctx context.Context) (err error) {
+func (s *Source) Run(ctx context.Context) error {
+	return follow(ctx, s.socket, func(client *workloadapi.Client) {
+		_ = client.WatchX509Context(ctx, watcher{s, ctx.Done()}) // the watcher is told
+	})
+}
+
+// follow watches the Workload API at socket until ctx ends.
+func follow(ctx context.Context, socket string, watch func(*workloadapi.Client)) (err error) {
 	pace := backoff.Config{BaseDelay: retryDelay, Multiplier: 1, MaxDelay: retryDelay}
 	client, err := workloadapi.New(ctx,
-		workloadapi.WithAddr(s.socket),
+		workloadapi.WithAddr(socket),
 		workloadapi.WithBackoffStrategy(steady{}),
 		workloadapi.WithDialOptions(grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           pace,
 			MinConnectTimeout: time.Second,
 		})))
 	if err != nil {
-		return fmt.Errorf("open Workload API at %s: %w", s.socket, err)
+		return fmt.Errorf("open Workload API at %s: %w", socket, err)
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 
 	// The client ends a watch for good on two codes (Canceled and
 	// InvalidArgument); a workload that is to outlive its agent begins again.
-	// What ended it has been told to the watcher.
 	for ctx.Err() == nil {
-		_ = client.WatchX509Context(ctx, watcher{s, ctx.Done()})
+		watch(client)
 		select {
 		case <-ctx.Done():
 		case <-time.After(retryDelay):

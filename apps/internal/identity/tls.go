@@ -31,7 +31,14 @@ func serverConfig(holder Holder, authorize tlsconfig.Authorizer) *tls.Config {
 // clientConfig is how every client here shakes hands: with server, and nobody
 // else, whom it keeps in peer.
 func clientConfig(holder Holder, server spiffeid.ID, peer *Peer) *tls.Config {
-	config := tlsconfig.MTLSClientConfig(holder, federated{holder}, func(got spiffeid.ID, chains [][]*x509.Certificate) error {
+	config := withoutCertificate(holder, server, peer)
+	config.GetClientCertificate = tlsconfig.GetClientCertificate(holder)
+	return config
+}
+
+// withoutCertificate is clientConfig for a client that presents no X509-SVID.
+func withoutCertificate(holder Holder, server spiffeid.ID, peer *Peer) *tls.Config {
+	config := tlsconfig.TLSClientConfig(federated{holder}, func(got spiffeid.ID, chains [][]*x509.Certificate) error {
 		if got != server {
 			return &UnexpectedIDError{Got: got, Want: server}
 		}

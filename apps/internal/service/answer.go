@@ -37,6 +37,21 @@ type Refusal struct {
 	Reason string `json:"reason,omitempty"`
 	Caller string `json:"caller,omitempty"` // whom the server sees
 	Server string `json:"server,omitempty"` // who refuses
+
+	challenge challenge
+}
+
+// challenge is the header WWW-Authenticate of an answer that asks for a bearer token (RFC
+// 6750, section 3).
+type challenge struct{ there, presented bool }
+
+// of returns the header of a server, which is the audience that a token must have.
+func (c challenge) of(server string) string {
+	text := fmt.Sprintf("Bearer realm=%q", server)
+	if c.presented {
+		text += `, error="invalid_token"`
+	}
+	return text
 }
 
 func (e *Refusal) Error() string {
@@ -52,6 +67,9 @@ func (e Refusal) Write(w http.ResponseWriter, own x509svid.Source) {
 	e.Kind = strings.ToLower(http.StatusText(e.Status))
 	if svid, err := own.GetX509SVID(); err == nil {
 		e.Server = svid.ID.String()
+	}
+	if e.challenge.there {
+		w.Header().Set("WWW-Authenticate", e.challenge.of(e.Server))
 	}
 	JSON(w, e.Status, e)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
@@ -14,7 +16,7 @@ import (
 
 // OriginalCallerHeader is where a gateway says for whom it calls. Anybody who
 // may call could write anything there: it is told to the log, and decides
-// nothing. The caller is whom TLS has authenticated, and that is the gateway.
+// nothing. The caller is who has proved to be one, and that is the gateway.
 const OriginalCallerHeader = "X-Original-Spiffe-Id"
 
 // Policy returns nil when caller may send r, and otherwise an error that names
@@ -73,12 +75,39 @@ func CallerOf(r *http.Request) identity.Peer {
 // The caller is verified with each request, not with each connection: one
 // whose SVID has expired since, or whose authority was revoked, is out at once.
 func Guard(holder identity.Holder, policy Policy, log *slog.Logger, next http.Handler) http.Handler {
+	return guard(holder, policy, log, next, func(r *http.Request) (identity.Peer, *Refusal) {
+		return byCertificate(r, holder, "a client must present an X509-SVID in the TLS handshake")
+	})
+}
+
+// GuardTokens is Guard for callers who present a JWT-SVID as a bearer token (RFC 6750,
+// section 2.1), or an X509-SVID, or both, which must be of one SPIFFE ID then: who has
+// come by the token of another cannot use it with a certificate of his own.
+//
+// The audience of a token is the server's own SPIFFE ID, which each 401 names as its
+// realm (RFC 6750, section 3).
+func GuardTokens(holder identity.Holder, tokens identity.Tokens, policy Policy, log *slog.Logger, next http.Handler) http.Handler {
+	return guard(holder, policy, log, next, func(r *http.Request) (identity.Peer, *Refusal) {
+		caller, refusal := byToken(r, holder, tokens)
+		if refusal != nil {
+			refusal.challenge = challenge{there: true, presented: len(r.Header.Values("Authorization")) > 0}
+		}
+		return caller, refusal
+	})
+}
+
+func guard(holder identity.Holder, policy Policy, log *slog.Logger, next http.Handler, authenticate func(*http.Request) (identity.Peer, *Refusal)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := time.Now()
 		answer := &answer{ResponseWriter: w, status: http.StatusOK}
 		level := slog.LevelInfo
 		line := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path)}
-		caller, refusal := admit(r, holder, policy)
+		caller, refusal := authenticate(r)
+		if refusal == nil {
+			if err := policy(r, caller); err != nil {
+				refusal = &Refusal{Status: http.StatusForbidden, Rule: err.Error(), Caller: caller.ID.String()}
+			}
+		}
 		if !caller.ID.IsZero() {
 			line = append(line, slog.Any("caller", caller))
 		}
@@ -97,16 +126,43 @@ func Guard(holder identity.Holder, policy Policy, log *slog.Logger, next http.Ha
 	})
 }
 
-func admit(r *http.Request, holder identity.Holder, policy Policy) (identity.Peer, *Refusal) {
+// byCertificate tells who sent r by the X509-SVID of the TLS handshake; missing is the rule
+// against a client that presents none.
+func byCertificate(r *http.Request, holder identity.Holder, missing string) (identity.Peer, *Refusal) {
 	caller, err := identity.Verify(r.TLS, holder)
 	switch {
 	case errors.Is(err, identity.ErrNoCertificate):
-		return caller, &Refusal{Status: http.StatusUnauthorized, Rule: "a client must present an X509-SVID in the TLS handshake"}
+		return caller, &Refusal{Status: http.StatusUnauthorized, Rule: missing}
 	case err != nil:
 		return caller, &Refusal{Status: http.StatusUnauthorized, Rule: "the X509-SVID of a client must verify when it calls: " + err.Error()}
 	}
-	if err := policy(r, caller); err != nil {
-		return caller, &Refusal{Status: http.StatusForbidden, Rule: err.Error(), Caller: caller.ID.String()}
+	return caller, nil
+}
+
+// byToken tells who sent r by the JWT-SVID in it, and where there is none, by the X509-SVID.
+func byToken(r *http.Request, holder identity.Holder, tokens identity.Tokens) (identity.Peer, *Refusal) {
+	presented := r.Header.Values("Authorization")
+	certified, refusal := byCertificate(r, holder, "a client must present an X509-SVID in the TLS handshake, or a JWT-SVID as a bearer token")
+	if len(presented) == 0 || refusal != nil && r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return certified, refusal
+	}
+	unauthorized := func(rule string) (identity.Peer, *Refusal) {
+		return identity.Peer{}, &Refusal{Status: http.StatusUnauthorized, Rule: rule}
+	}
+	scheme, token, _ := strings.Cut(presented[0], " ")
+	if len(presented) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return unauthorized("the one header Authorization must be Bearer, with a JWT-SVID")
+	}
+	own, err := holder.GetX509SVID()
+	if err != nil {
+		return unauthorized("the server must have the SPIFFE ID that a JWT-SVID is for: " + err.Error())
+	}
+	caller, err := tokens.Verify(strings.TrimSpace(token), own.ID)
+	switch {
+	case err != nil:
+		return unauthorized(err.Error())
+	case refusal == nil && certified.ID != caller.ID:
+		return unauthorized(fmt.Sprintf("a client that presents both must present a JWT-SVID and an X509-SVID of one SPIFFE ID: the one is of %s, the other of %s", caller.ID, certified.ID))
 	}
 	return caller, nil
 }

@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -81,6 +83,79 @@ func TestGuardNamesTheRule(t *testing.T) {
 		}
 	}
 	log.Await(t, `rule="trust domain partner.test is not in ALLOWED_CLIENT_TRUST_DOMAINS"`)
+}
+
+// TestGuardTokens has callers with a token, with a certificate, and with both.
+func TestGuardTokens(t *testing.T) {
+	gcp, aws := apptest.NewCA(t, "gcp.test"), apptest.NewCA(t, "aws.test")
+	holder := apptest.NewHolder(gcp.Issue(t, "/server"), gcp.Bundle(), aws.Bundle())
+	key := apptest.NewJWTKey(t, "aws.test", "one")
+	key.Issuer = "https://oidc.aws.test"
+	tokens := identity.Tokens{Bundles: key.Bundle(), Issuers: identity.Issuers{key.TrustDomain: key.Issuer}}
+	var log apptest.Log
+	guarded := service.GuardTokens(holder, tokens, rules(t).Allow, slog.New(slog.NewTextHandler(&log, nil)), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		service.JSON(w, http.StatusOK, service.CallerOf(r).ID)
+	}))
+	address := "https://" + apptest.ServeHTTPS(t, holder, guarded) + "/data"
+	bearer := func(path string, audience spiffeid.ID) string {
+		token, err := key.Sign(path, audience.String(), time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + token
+	}
+	good := bearer("/client", serverID)
+	const realm, invalid = `Bearer realm="spiffe://gcp.test/server"`, `, error="invalid_token"`
+	const server = `,"server":"spiffe://gcp.test/server"}`
+	for name, test := range map[string]struct {
+		certificate           string // the path of the client's X509-SVID; empty for none
+		authorization         string
+		status                int
+		body, challengeWanted string
+	}{
+		"a token":                   {"", good, 200, `"spiffe://aws.test/client"`, ""},
+		"a token in small letters":  {"", strings.Replace(good, "Bearer", "bearer", 1), 200, `"spiffe://aws.test/client"`, ""},
+		"a certificate":             {"/client", "", 200, `"spiffe://aws.test/client"`, ""},
+		"both of one workload":      {"/client", good, 200, `"spiffe://aws.test/client"`, ""},
+		"nothing":                   {"", "", 401, `{"error":"unauthorized","rule":"a client must present an X509-SVID in the TLS handshake, or a JWT-SVID as a bearer token"` + server, realm},
+		"another scheme":            {"", "Basic eDp5", 401, `{"error":"unauthorized","rule":"the one header Authorization must be Bearer, with a JWT-SVID"` + server, realm + invalid},
+		"the token of somebody":     {"/other", good, 401, `{"error":"unauthorized","rule":"a client that presents both must present a JWT-SVID and an X509-SVID of one SPIFFE ID: the one is of spiffe://aws.test/client, the other of spiffe://aws.test/other"` + server, realm + invalid},
+		"a token of wrong audience": {"", bearer("/client", spiffeid.RequireFromString("spiffe://gcp.test/else")), 401, `{"error":"unauthorized","rule":"the audience of a JWT-SVID must be spiffe://gcp.test/server: it is [\"spiffe://gcp.test/else\"]"` + server, realm + invalid},
+		"a caller who may not":      {"", bearer("/other", serverID), 403, `{"error":"forbidden","rule":"spiffe://aws.test/other is not in ALLOWED_CLIENT_IDS","caller":"spiffe://aws.test/other"` + server, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := identity.Client{Server: serverID, Log: slog.New(slog.DiscardHandler), Anonymous: test.certificate == ""}
+			client.Holder = apptest.NewHolder(aws.Issue(t, cmp.Or(test.certificate, "/unseen")), gcp.Bundle())
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.authorization != "" {
+				request.Header.Set("Authorization", test.authorization)
+			}
+			response, _, err := client.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(response.Body)
+			if err := errors.Join(err, response.Body.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if got := response.Header.Get("WWW-Authenticate"); response.StatusCode != test.status || strings.TrimSpace(string(body)) != test.body || got != test.challengeWanted {
+				t.Errorf("answer is %d %s, challenge %q\nwant %d %s, challenge %q", response.StatusCode, body, got, test.status, test.body, test.challengeWanted)
+			}
+		})
+	}
+	line := log.Await(t, "status=200")
+	for _, part := range []string{"caller.spiffe_id=spiffe://aws.test/client", "caller.bundle=aws.test"} {
+		if !strings.Contains(line, part) {
+			t.Errorf("the log lacks %q:\n%s", part, line)
+		}
+	}
+	log.Await(t, "caller.authority=one")
+	if _, token, _ := strings.Cut(good, " "); log.Count(token) != 0 {
+		t.Error("the log has a token in it")
+	}
 }
 
 // TestGuardVerifiesEachRequest gives it a request whose connection was

@@ -43,7 +43,15 @@ func (s *Settings) Flags(flags *flag.FlagSet) map[string]string {
 
 // Port returns one that lets requests through to handler as policy says.
 func (s Settings) Port(holder identity.Holder, policy Policy, handler http.Handler, log *slog.Logger) Port {
-	guarded := Guard(holder, policy, log, http.MaxBytesHandler(handler, bodyLimit))
+	return s.port(holder, Guard(holder, policy, log, http.MaxBytesHandler(handler, bodyLimit)), log)
+}
+
+// TokenPort is Port for callers who may present JWT-SVIDs, too.
+func (s Settings) TokenPort(holder identity.Holder, tokens identity.Tokens, policy Policy, handler http.Handler, log *slog.Logger) Port {
+	return s.port(holder, GuardTokens(holder, tokens, policy, log, http.MaxBytesHandler(handler, bodyLimit)), log)
+}
+
+func (s Settings) port(holder identity.Holder, guarded http.Handler, log *slog.Logger) Port {
 	return Port{Name: "HTTPS", Address: s.Listen, Serve: func(listener net.Listener) process.Server {
 		return process.HTTPS(listener, identity.HTTPSConfig(holder), guarded, 2*identity.CallBound, log)
 	}}

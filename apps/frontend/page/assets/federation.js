@@ -113,10 +113,11 @@ function showChosen() {
   const facts = {
     Caller: spelled(call.caller),
     Server: spelled(call.server),
+    Presents: [call.token ? "a JWT-SVID" : "an X509-SVID"],
     Relationship: [call.profile || (domainOf(call.caller) === domainOf(call.server) ? "none needed: one trust domain" : "none")],
     Answer: [answerOf(call)],
   };
-  const text = JSON.stringify([facts.Relationship, facts.Answer]);
+  const text = JSON.stringify([facts.Presents, facts.Relationship, facts.Answer]);
   if (entry.details.dataset.text !== text) {
     entry.details.dataset.text = text;
     entry.details.replaceChildren(...Object.entries(facts).map(([term, what]) => {
