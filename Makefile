@@ -28,7 +28,7 @@ status: build ## Show how the lab is
 .PHONY: test
 test: build ## Run all tests, the end-to-end suite on real clusters among them
 	@$(FEDLAB) setup --for-tests && $(FEDLAB) images build
-	@FEDLAB_SPIRE_SERVER=$$($(FEDLAB) images path spire-server) && FEDLAB_SPIRE_AGENT=$$($(FEDLAB) images path spire-agent) && FEDLAB_PEBBLE=$$($(FEDLAB) images path pebble) && export FEDLAB_SPIRE_SERVER FEDLAB_SPIRE_AGENT FEDLAB_PEBBLE && $(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 20m $$(go list ./... | grep -v '/e2e$$')
+	@FEDLAB_SPIRE_SERVER=$$($(FEDLAB) images path spire-server) && FEDLAB_SPIRE_AGENT=$$($(FEDLAB) images path spire-agent) && FEDLAB_PEBBLE=$$($(FEDLAB) images path pebble) && FEDLAB_OIDC_DISCOVERY_PROVIDER=$$($(FEDLAB) images path oidc-discovery-provider) && export FEDLAB_SPIRE_SERVER FEDLAB_SPIRE_AGENT FEDLAB_PEBBLE FEDLAB_OIDC_DISCOVERY_PROVIDER && $(TOOL) gotestsum --format pkgname-and-test-fails -- -race -shuffle=on -timeout 20m $$(go list ./... | grep -v '/e2e$$')
 	@$(MAKE) --no-print-directory e2e
 
 # Of the scenarios, each submission runs those with the label ci. SEED is that of

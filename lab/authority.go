@@ -23,7 +23,13 @@ const (
 // needsAuthorities reports whether a server has private authorities next to SPIRE's
 // own. A nested one has neither a bundle endpoint nor files.
 func needsAuthorities(s *topology.Server) bool {
-	return !s.Nested() && (s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb || s.Domain.UpstreamAuthority == topology.Disk)
+	return !s.Nested() && (needsWebCA(s.Domain) || s.Domain.UpstreamAuthority == topology.Disk)
+}
+
+// needsWebCA reports whether a trust domain has a web server: an https_web endpoint, or an
+// OIDC discovery provider.
+func needsWebCA(d *topology.Domain) bool {
+	return d.BundleEndpoint.Profile == topology.HTTPSWeb || d.Discovery != nil
 }
 
 // authorities makes the private authorities of a server where they are not there
@@ -40,7 +46,7 @@ func (u *up) authorities(ctx context.Context, s *topology.Server) error {
 			return err
 		}
 	}
-	if d.BundleEndpoint.Profile != topology.HTTPSWeb {
+	if !needsWebCA(d) {
 		return nil
 	}
 	if ownOf(s) != nil {
@@ -95,7 +101,7 @@ func secret(ctx context.Context, objects access.Objects, key access.ObjectKey, f
 	return s.Data, err
 }
 
-// webCA makes the CA of an https_web endpoint.
+// webCA makes the CA of the web servers of a trust domain.
 func webCA(d *topology.Domain) (map[string][]byte, error) {
 	root, err := pki.NewRoot("Web CA of "+d.String(), rootTTL)
 	if err != nil {

@@ -96,6 +96,8 @@ func metallbStep(c *topology.Cluster) plan.ID      { return plan.ID("metallb/" +
 func serverStep(s *topology.Server) plan.ID        { return plan.ID("server/" + s.String()) }
 func authoritiesStep(s *topology.Server) plan.ID   { return plan.ID("authorities/" + s.String()) }
 func datastoreStep(s *topology.Server) plan.ID     { return plan.ID("datastore/" + s.String()) }
+func discoveryStep(d *topology.Discovery) plan.ID  { return plan.ID("oidc/" + d.Domain.String()) }
+func issuerStep(d *topology.Discovery) plan.ID     { return plan.ID("issuer/" + d.Domain.String()) }
 func tidyStep(s *topology.Server) plan.ID          { return plan.ID("tidy/" + s.String()) }
 func kubeconfigsStep(s *topology.Server) plan.ID   { return plan.ID("kubeconfigs/" + s.String()) }
 func agentsStep(m *topology.Member) plan.ID        { return plan.ID("agents/" + memberName(m)) }
@@ -245,6 +247,17 @@ func (u *up) installSPIRE(c *contents, s *topology.Server) {
 		c.step(agentsStep(m), fmt.Sprintf("%s of %s %s", title, s.Domain, inPlace(m.Place)),
 			func(ctx context.Context) error { return u.spireAgents(ctx, m) }, after...)
 	}
+	if d := s.Domain.Discovery; d != nil && !s.Nested() {
+		u.serveIssuer(c, d)
+	}
+}
+
+func (u *up) serveIssuer(c *contents, d *topology.Discovery) {
+	s := d.Domain.Server()
+	c.step(discoveryStep(d), fmt.Sprintf("OIDC discovery provider of %s %s", d.Domain, inPlace(d.Place())),
+		func(ctx context.Context) error { return u.discovery(ctx, d) }, serverStep(s), authoritiesStep(s))
+	c.step(issuerStep(d), "documents of "+d.Issuer, func(ctx context.Context) error { return u.issuer(ctx, d) },
+		append([]plan.ID{discoveryStep(d), agentsStep(d.Member)}, reachedStep(d.Place())...)...)
 }
 
 func (u *up) makeTrust(c *contents, r topology.Relationship) {

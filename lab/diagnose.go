@@ -52,6 +52,13 @@ const (
 	// Undelegated: nobody signs the authorities of a nested server. The next up restores
 	// the entry by which its upstream does.
 	Undelegated Cause = "no downstream entry"
+	// IssuerUnreachable: the OIDC discovery provider of a trust domain does not answer, or not
+	// with its documents. The next up repairs it.
+	IssuerUnreachable Cause = "issuer unreachable"
+	// OtherIssuer: it serves the documents of another issuer. The next up repairs it.
+	OtherIssuer Cause = "another issuer"
+	// OtherKeys: it serves other keys than those of the server's JWT authorities.
+	OtherKeys Cause = "other JWT keys"
 	// Unverified: a workload, or the webhook of a controller manager, presents an
 	// X509-SVID that the bundle of its own trust domain does not verify. The next up
 	// repairs it.

@@ -126,7 +126,7 @@ func (o outlook) verifiesSPIFFE(r spire.Relationship, chain []*x509.Certificate)
 		return because(MissingBundle, "no bundle of %s is held that could verify the endpoint", id.TrustDomain().Name())
 	}
 	_, _, err = x509svid.Verify(chain, held)
-	return certificateProblem(err)
+	return certificateProblem("the bundle endpoint", err)
 }
 
 // verifiesWeb says why a truster does not accept the chain of an endpoint by
@@ -143,7 +143,7 @@ func (o outlook) verifiesWeb(ctx context.Context, at string, chain []*x509.Certi
 	if err != nil {
 		return fmt.Errorf("read the web roots of %s: %w", o.place.Name(), err)
 	}
-	return certificateProblem(verifyWeb(chain, parsed.Hostname(), known))
+	return certificateProblem("the bundle endpoint", verifyWeb(chain, parsed.Hostname(), known))
 }
 
 // webRoots returns what a server verifies https_web endpoints with.
@@ -185,7 +185,7 @@ func verifyWeb(chain []*x509.Certificate, host string, roots []*x509.Certificate
 }
 
 // certificateProblem classifies what crypto/x509 says.
-func certificateProblem(err error) error {
+func certificateProblem(of string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -195,5 +195,5 @@ func certificateProblem(err error) error {
 	} else if misnamed := (x509.HostnameError{}); errors.As(err, &misnamed) {
 		cause = MisnamedCertificate
 	}
-	return because(cause, "what the bundle endpoint shows is not accepted: %w", err)
+	return because(cause, "what %s shows is not accepted: %w", of, err)
 }

@@ -46,6 +46,7 @@ func TestPlan(t *testing.T) {
 	}
 	intents["payments"] = own.Topology
 	intents["spread"], intents["nested"], intents["hosts"] = spread(t), nested(t), hosted(t)
+	intents["tokens"] = tokens(t)
 	for _, preset := range config.Presets() {
 		intents[preset] = presetOf(t, preset)
 	}

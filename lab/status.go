@@ -101,6 +101,8 @@ type TrustDomainStatus struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 	// Cause names what is wrong, where it has a name.
 	Cause Cause `json:"cause,omitempty"`
+	// Discovery is its OIDC discovery provider; nil where it has none.
+	Discovery *DiscoveryStatus `json:"oidcDiscovery,omitempty"`
 	// Members are all clusters and hosts whose agents attest to the server, where it has
 	// several.
 	Members []MemberStatus `json:"members,omitempty"`

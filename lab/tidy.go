@@ -68,6 +68,9 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 	releases := []access.Release{{Namespace: metallb.Namespace, Name: metallbRelease}}
 	for _, s := range c.Servers {
 		releases = append(releases, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
+		if s.Domain.Discovery != nil && !s.Nested() {
+			releases = append(releases, access.Release{Namespace: s.Place.Namespace, Name: spire.DiscoveryName})
+		}
 	}
 	for _, m := range c.Members {
 		releases = append(releases, access.Release{Namespace: m.Place.Namespace, Name: spireRelease})
@@ -107,6 +110,9 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 			entries = append(entries, spire.IdentityName(w))
 		}
 	}
+	if d := s.Domain.Discovery; d != nil && !s.Nested() {
+		entries = append(entries, spire.DiscoveryEntryNames(d)...)
+	}
 	if err := removeOwned(ctx, site.Objects, clusterStaticEntry, func(class string) bool { return spire.Answers(s, class) }, entries); err != nil {
 		return err
 	}
@@ -134,6 +140,11 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	}
 	if err := forget(ctx, site); err != nil {
 		return err
+	}
+	if s.Nested() || !needsWebCA(s.Domain) {
+		if err := removeSecret(ctx, site.Objects, secretKey(s.Place, spire.WebCASecret)); err != nil {
+			return err
+		}
 	}
 	if err := dismissHosts(ctx, site); err != nil {
 		return err
@@ -167,6 +178,16 @@ func removeOwned(ctx context.Context, objects access.Objects, kind string, answe
 		}
 	}
 	return nil
+}
+
+// removeSecret deletes a Secret where it is there.
+func removeSecret(ctx context.Context, objects access.Objects, key access.ObjectKey) error {
+	there, err := objects.Object(ctx, key, new(struct{}))
+	if err != nil || !there {
+		return err
+	}
+	plan.Did(ctx)
+	return objects.Delete(ctx, key)
 }
 
 // forget deletes the bundles that a server holds and that nobody asks for. A

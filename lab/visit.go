@@ -306,6 +306,10 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 			err = a.webhook(ctx, v.bundleOf(server))
 		}
 	}
+	if discovery := d.Discovery; discovery != nil && !server.Nested() && a.silent == nil {
+		found, wrong := v.discovery(ctx, discovery, a)
+		s.Discovery, err = &found, errors.Join(err, wrong)
+	}
 	if len(server.Members) > 1 {
 		for _, m := range server.Members {
 			found := v.attendance(ctx, m)

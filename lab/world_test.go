@@ -615,7 +615,11 @@ func (w peers) Get(ctx context.Context, name, cluster, address string, at netip.
 		}
 		s := w.at("https://" + net.JoinHostPort(at.String(), u.Port()))
 		if s == nil {
-			return errors.New("connection refused")
+			there := false
+			if answer, there, err = w.discovery(u, at); !there {
+				err = errors.New("connection refused")
+			}
+			return err
 		}
 		if answer.Chain, err = s.shows(); err != nil {
 			return err
@@ -813,6 +817,7 @@ func (w images) Ensure(ctx context.Context, node bool, optional []string) (set l
 		for _, name := range programs() {
 			set.Demos[name] = w.demoImage(name)
 		}
+		set.Demos[topology.OIDCProvider] = w.demoImage(topology.OIDCProvider) // and in no node
 		if node {
 			set.Node = "node:1"
 		}

@@ -61,6 +61,8 @@ type node struct {
 	host *machine
 	// attendants are the agents whose server is in another cluster, by their namespace.
 	attendants map[string]*attendant
+	// providers are what OIDC discovery providers do otherwise, by their namespaces.
+	providers map[string]*provider
 }
 
 // nodeState is how far a node came that was being made when its maker was killed;
@@ -722,6 +724,8 @@ func manifest(r access.Release) []any {
 		return []any{controller("StatefulSet", r.Name)}
 	case isDemo(r.Chart):
 		return []any{controller("Deployment", appOf(r.Chart).Deployment)}
+	case r.Chart == spire.DiscoveryChart:
+		return []any{controller("Deployment", spire.DiscoveryName)}
 	}
 	return nil
 }
@@ -811,6 +815,8 @@ func (n *node) runs(r *release) error {
 		return n.attendants[r.Namespace].attest()
 	case r.Chart == "spire":
 		return n.serve(r, since)
+	case r.Chart == spire.DiscoveryChart:
+		return n.discovers(r)
 	case isDemo(r.Chart) && !r.identified:
 		if !n.identifies(r) {
 			return errors.New("0 of 1 pods are ready: no identity yet")
@@ -903,6 +909,9 @@ func needsOf(r *release) (all needs) {
 	case r.Chart == "postgres":
 		all.secrets = append(all.secrets, r.Name+"-login")
 		all.images = append(all.images, decode[struct{ Values struct{ Image string } }](r.text).Values.Image)
+	case r.Chart == spire.DiscoveryChart:
+		images := decode[struct{ Values spire.DiscoveryValues }](r.text).Values.Images
+		all.images, all.secrets = append(all.images, images.Provider, images.ServingCert), append(all.secrets, spire.WebCASecret)
 	case isDemo(r.Chart):
 		all.images = append(all.images, r.demo.Image)
 		all.database, _, _ = strings.Cut(r.demo.Database.Address, ":")

@@ -807,6 +807,7 @@ func (s *spireServer) ListAgents(context.Context, *agentv1.ListAgentsRequest) (*
 	for range s.agents {
 		answer.Agents = append(answer.Agents, &types.Agent{
 			Id: &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(s.agentID()).Path()}, X509SvidExpiresAt: never.Unix(),
+			Selectors: []*types.Selector{{Type: "k8s_psat", Value: "cluster:" + s.node.name.cluster}},
 		})
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(s.attested), func(a, b spiffeid.ID) int { return strings.Compare(a.String(), b.String()) }) {

@@ -117,12 +117,22 @@ func (td TrustDomain) settings() topology.Settings {
 		CAKeyType:         keyTypeIn(td.CA.KeyType, defaultKeyType),
 		JWTKeyType:        keyTypeIn(td.CA.JWTKeyType, td.CA.KeyType),
 		JWTIssuer:         td.JWTIssuer,
+		OIDCDiscovery:     td.OIDCDiscovery.settings(),
 		LogLevel:          td.LogLevel,
 		Replicas:          replicasIn(td.ServerReplicas),
 		BundlePlugin:      topology.BundlePlugin(td.BundlePlugin),
 		Datastore:         topology.Datastore(td.Datastore),
 		UpstreamAuthority: topology.UpstreamAuthority(td.UpstreamAuthority),
 	}
+}
+
+// settings returns how the documents of an issuer are served; the zero value where nobody
+// serves them.
+func (d *OIDCDiscovery) settings() topology.OIDCDiscovery {
+	if d == nil {
+		return topology.OIDCDiscovery{}
+	}
+	return topology.OIDCDiscovery{PollInterval: time.Duration(d.PollInterval)}
 }
 
 // replicasIn returns a number of replicas as a topology has it.

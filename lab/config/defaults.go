@@ -148,6 +148,9 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 		e.HTTPSWeb = &HTTPSWeb{ServingCert: &cert}
 	}
 
+	if td.OIDCDiscovery != nil {
+		td.OIDCDiscovery = &OIDCDiscovery{PollInterval: cmp.Or(td.OIDCDiscovery.PollInterval, defaultPollInterval)}
+	}
 	td.CA.TTL = cmp.Or(td.CA.TTL, defaultCATTL)
 	td.CA.KeyType = cmp.Or(td.CA.KeyType, defaultKeyType)
 	td.CA.JWTKeyType = cmp.Or(td.CA.JWTKeyType, td.CA.KeyType)

@@ -29,6 +29,8 @@ const (
 	// SPIRE's own default, and the life that certificates of the public web have.
 	defaultFileSync       = Duration(time.Hour)
 	defaultServingCertTTL = 90 * day
+	// SPIRE's own default (support/oidc-discovery-provider/workload_api.go).
+	defaultPollInterval = Duration(10 * time.Second)
 )
 
 const day = Duration(24 * time.Hour)
@@ -68,6 +70,10 @@ const (
 	renewedAtThird    = 3
 	minServingCertTTL = Duration(10 * time.Second)
 	maxServingCertTTL = 365 * day
+	// SPIRE takes any interval above zero. Five of the longest are less than the time
+	// after which the provider counts as not ready (healthchecks_handler.go).
+	minPollInterval = Duration(time.Second)
+	maxPollInterval = Duration(30 * time.Second)
 )
 
 // The ways in which one entry of federation joins several trust domains.
@@ -166,12 +172,14 @@ func hostObject() *object {
 
 func trustDomainObject() *object {
 	const (
-		server = "write serverCluster, with the name of a cluster"
-		plugin = "write bundlePlugin"
+		server    = "write serverCluster, with the name of a cluster"
+		plugin    = "write bundlePlugin"
+		discovery = "write jwtIssuer and oidcDiscovery: {}"
 	)
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
 		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
+		"oidc": discovery, "oidcProvider": discovery, "oidcDiscoveryProvider": discovery, "discovery": discovery,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster or a host names."},
 		{name: "serverCluster", value: label(maxName, "market"), derived: "the first cluster that names it",
@@ -188,6 +196,8 @@ func trustDomainObject() *object {
 		{name: "jwtIssuer", value: matching("secure URL", `^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$`, 255,
 			"https, without query and fragment, at most 255 characters", "https://oidc.cluster1.com"),
 			says: "The `iss` claim of JWT-SVIDs; they have none without it."},
+		{name: "oidcDiscovery", value: nested(oidcDiscoveryObject()), derived: "nobody serves them",
+			says: "SPIRE's OIDC discovery provider, which serves the documents of `jwtIssuer` at that name: a program that knows OIDC and nothing of SPIFFE verifies JWT-SVIDs with them. `oidcDiscovery: {}` is enough. It runs next to the SPIRE server, at an address of its own, with a certificate of the private CA of the trust domain."},
 		{name: "logLevel", value: oneOf("log level", nil, "debug", "info", "warn", "error"), fallback: defaultLogLevel,
 			says: "How much the SPIRE server and agent log."},
 		{name: "datastore", value: oneOf("datastore", nil, defaultDatastore, string(topology.Postgres)), fallback: defaultDatastore,
@@ -195,6 +205,19 @@ func trustDomainObject() *object {
 		{name: "upstreamAuthority", value: upstreamAuthority(), fallback: defaultUpstream,
 			says: "Who signs its X.509 authorities. `none`: each is a root. `disk`: an intermediate that the server reads from files; the bundle then holds the root above it, and stays as it is when an authority is replaced."},
 	}}
+}
+
+func oidcDiscoveryObject() *object {
+	const byIssuer = "write it in jwtIssuer, which says where the documents are"
+	return &object{
+		says: "How SPIRE's OIDC discovery provider serves the documents of `jwtIssuer`.",
+		fields: []field{
+			{name: "pollInterval", value: duration(minPollInterval, maxPollInterval), fallback: defaultPollInterval,
+				says: "How often the provider asks its SPIRE agent for the keys of the trust domain, so how late a new one may be among those that it serves. The default is SPIRE's."},
+		},
+		elsewhere:   map[string]string{"issuer": byIssuer, "host": byIssuer, "domains": byIssuer, "port": byIssuer, "path": byIssuer},
+		unsupported: map[string]string{"acme": "leave it out: the private CA of the trust domain issues the certificate", "servingCert": "leave it out: the lab issues the certificate and renews it"},
+	}
 }
 
 const inCA = "write it in ca"

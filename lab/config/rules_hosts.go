@@ -82,6 +82,9 @@ func (c *checker) hostServers() {
 		if len(td.NestedServers) > 0 {
 			c.report(settingsPath(i, "nestedServers"), on+", and servers are nested only below one in a cluster", "remove the field")
 		}
+		if td.OIDCDiscovery != nil {
+			c.report(settingsPath(i, "oidcDiscovery"), on+", where no OIDC discovery provider runs", "remove the field")
+		}
 		if td.BundlePlugin != "" && !c.bad[settingsPath(i, "bundlePlugin")] {
 			c.report(settingsPath(i, "bundlePlugin"), on+", and writes its bundle into no cluster", "remove the field")
 		}

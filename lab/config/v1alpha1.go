@@ -66,6 +66,7 @@ type TrustDomain struct {
 	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
 	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`
 	JWTIssuer         string         `json:"jwtIssuer,omitempty" yaml:"jwtIssuer,omitempty"`
+	OIDCDiscovery     *OIDCDiscovery `json:"oidcDiscovery,omitempty" yaml:"oidcDiscovery,omitempty"`
 	LogLevel          string         `json:"logLevel,omitempty" yaml:"logLevel,omitempty"`
 	Datastore         string         `json:"datastore,omitempty" yaml:"datastore,omitempty"`
 	UpstreamAuthority string         `json:"upstreamAuthority,omitempty" yaml:"upstreamAuthority,omitempty"`
@@ -96,6 +97,12 @@ type ServingCert struct {
 	TTL               Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 	FileSyncInterval  Duration `json:"fileSyncInterval,omitempty" yaml:"fileSyncInterval,omitempty"`
 	ShortIntervals    *bool    `json:"shortIntervals,omitempty" yaml:"shortIntervals,omitempty"`
+}
+
+// OIDCDiscovery is how the documents of an issuer are served. It is there or not, even
+// when empty.
+type OIDCDiscovery struct {
+	PollInterval Duration `json:"pollInterval,omitempty" yaml:"pollInterval,omitempty"`
 }
 
 // CA is what a trust domain's authorities are like.

@@ -165,6 +165,11 @@ func UpstreamBound() time.Duration { return upstreamBackoff + upstreamDial }
 // over. One that is caught between its request and its answer is not given up.
 func CaughtBound() time.Duration { return dialTimeout }
 
+// DiscoveryBound returns how long an OIDC discovery provider that asks its agent at this
+// interval may serve other keys than its server has: the agent's synchronisation, and one
+// poll (support/oidc-discovery-provider/workload_api.go).
+func DiscoveryBound(poll time.Duration) time.Duration { return RegistrationBound() + poll }
+
 // ReconcileBound returns how long it may take until the controller manager puts
 // an entry or a relationship right that it could not make before, or that
 // somebody has changed behind its back.

@@ -66,6 +66,7 @@ func (t Topology) Placed(before Topology) Topology {
 	}
 	for _, name := range names {
 		placedIn(name, before.domains(), t.domains())
+		placedIn(name, before.discoveries(), t.discoveries())
 		placedIn(name, before.workloads(), t.workloads())
 	}
 	return t
@@ -90,6 +91,16 @@ func (t Topology) domains() (all []slotted) {
 		for j := range td.Members {
 			m := &td.Members[j]
 			all = append(all, slotted{cmp.Or(m.Cluster, m.Host), td.Name.Name(), &m.Slot})
+		}
+	}
+	return all
+}
+
+// discoveries returns the OIDC discovery providers in each of their clusters.
+func (t Topology) discoveries() (all []slotted) {
+	for i := range t.TrustDomains {
+		if td := &t.TrustDomains[i]; td.OIDCDiscovery.PollInterval > 0 {
+			all = append(all, slotted{td.Cluster, td.Name.Name(), &td.DiscoverySlot})
 		}
 	}
 	return all
@@ -216,13 +227,18 @@ func Containers(network netip.Prefix) netip.Prefix {
 
 // Where the addresses of a cluster's, or a host's, pool begin for whom. The pool is a block of 256
 // without its first and its last address.
+//
+// The addresses of OIDC discovery providers are those of servers, counted from the last
+// one: a lab that has none keeps the addresses that it has.
 const (
 	firstServer   = 0
+	lastDiscovery = firstWorkload - 1
 	firstWorkload = 100
 	poolSize      = 254
 )
 
-// How many there can be in one cluster: each has an address of its own.
+// How many there can be in one cluster: each has an address of its own. Of the servers'
+// are those of OIDC discovery providers.
 const (
 	MaxServers   = firstWorkload - firstServer
 	MaxWorkloads = poolSize - firstWorkload

@@ -68,6 +68,11 @@ func (t Topology) OptionalPrograms() []string {
 	for _, w := range t.Workloads {
 		all = append(all, w.App.Optional...)
 	}
+	for _, td := range t.TrustDomains {
+		if td.OIDCDiscovery.PollInterval > 0 {
+			all = append(all, OIDCProvider)
+		}
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }

@@ -35,6 +35,17 @@ type Graph struct {
 // Intent returns what the graph was made of.
 func (g *Graph) Intent() Topology { return g.intent }
 
+// Discoveries returns the OIDC discovery providers of all trust domains.
+func (g *Graph) Discoveries() []*Discovery {
+	var all []*Discovery
+	for _, d := range g.Domains {
+		if d.Discovery != nil {
+			all = append(all, d.Discovery)
+		}
+	}
+	return all
+}
+
 // Servers returns those of all trust domains. A nested one comes after its upstream.
 func (g *Graph) Servers() []*Server {
 	var all []*Server
@@ -116,6 +127,8 @@ func (p Pool) String() string {
 type Domain struct {
 	Name spiffeid.TrustDomain
 	Settings
+	// Discovery serves the documents of JWTIssuer; nil where nobody does.
+	Discovery *Discovery
 	// Servers are the SPIRE servers of the trust domain: the root first, whose bundle
 	// endpoint peers fetch from, and then those that are nested below it.
 	Servers []*Server
@@ -126,6 +139,32 @@ type Domain struct {
 	// trust it. Both are in the order of the lab file.
 	Trusts, TrustedBy []*Trust
 }
+
+// Discovery is SPIRE's OIDC discovery provider of a trust domain. It runs in the place of
+// the root server, and is asked for by the name in the issuer.
+type Discovery struct {
+	Domain *Domain
+	// Issuer is JWTIssuer, of which Host, Port and Path are parts. Path is empty, or begins
+	// with a slash and does not end with one.
+	Issuer, Host, Path string
+	Port               int
+	// Address is what Host has to come to, in each cluster and on each host of the lab.
+	Address netip.Addr
+	// Member is the one whose agent gives the provider its identity and the keys.
+	Member *Member
+}
+
+// Place returns that of the provider.
+func (d *Discovery) Place() Place { return d.Domain.Server().Place }
+
+// Configuration and Keys return where the two documents are (OpenID Connect Discovery 1.0,
+// section 4; the provider serves the keys at a path that the first one names).
+func (d *Discovery) Configuration() string {
+	return strings.TrimSuffix(d.Issuer, "/") + "/.well-known/openid-configuration"
+}
+
+// Keys returns where the keys are.
+func (d *Discovery) Keys() string { return strings.TrimSuffix(d.Issuer, "/") + "/keys" }
 
 // String returns the name of the trust domain.
 func (d *Domain) String() string { return d.Name.Name() }

@@ -3,7 +3,10 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -74,6 +77,9 @@ func (r *resolver) resolveDomains() error {
 			return err
 		}
 		s.Address = s.Place.pool().at(firstServer + spec.Slot)
+		if err := r.resolveDiscovery(d, spec); err != nil {
+			return s.refused(err)
+		}
 		for _, member := range spec.Members {
 			resolve := r.resolveMember
 			if member.Nested {
@@ -85,10 +91,47 @@ func (r *resolver) resolveDomains() error {
 		}
 		r.Domains, r.domains[spec.Name] = append(r.Domains, d), d
 	}
+	if err := r.discoveriesApart(); err != nil {
+		return err
+	}
 	for _, s := range r.Servers() {
 		if s.Nested() {
 			link := s.Link
 			link.Cluster().Members = append(link.Cluster().Members, link)
+		}
+	}
+	return nil
+}
+
+// resolveDiscovery gives a trust domain its OIDC discovery provider, where it has one.
+func (r *resolver) resolveDiscovery(d *Domain, spec TrustDomainSpec) error {
+	if spec.OIDCDiscovery.PollInterval == 0 {
+		return nil
+	}
+	issuer, err := url.Parse(spec.JWTIssuer)
+	if err != nil {
+		return fmt.Errorf("issuer %q: %w", spec.JWTIssuer, err)
+	}
+	d.Discovery = &Discovery{
+		Domain: d, Issuer: spec.JWTIssuer, Host: issuer.Hostname(), Path: strings.TrimSuffix(issuer.Path, "/"), Port: 443,
+		Address: d.Server().Place.pool().at(lastDiscovery - spec.DiscoverySlot), Member: d.Server().Home(),
+	}
+	if text := issuer.Port(); text != "" {
+		if d.Discovery.Port, err = strconv.Atoi(text); err != nil {
+			return fmt.Errorf("issuer %q: %w", spec.JWTIssuer, err)
+		}
+	}
+	return nil
+}
+
+// discoveriesApart returns nil when no OIDC discovery provider has the address of a server:
+// the one are counted from the last address, the others from the first.
+func (r *resolver) discoveriesApart() error {
+	for _, d := range r.Discoveries() {
+		for _, s := range d.Place().Cluster.Servers {
+			if s.Address.IsValid() && s.Address == d.Address {
+				return fmt.Errorf("cluster %s of lab %s has no address left for the OIDC discovery provider of %s", d.Place().Cluster.Name, r.Name, d.Domain)
+			}
 		}
 	}
 	return nil

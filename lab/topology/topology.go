@@ -60,6 +60,9 @@ type TrustDomainSpec struct {
 	// server's address. A lab of an earlier fedlab says nothing of it, which is the
 	// first.
 	Slot int `json:",omitempty"`
+	// DiscoverySlot is the place of the address of its OIDC discovery provider among those
+	// of that cluster; it has no meaning where there is none.
+	DiscoverySlot int `json:",omitempty"`
 	// Members are the further clusters and hosts of the trust domain: agents run there,
 	// and attest to the same server, or in a cluster to a nested one.
 	Members []MemberSpec `json:",omitempty"`
@@ -96,6 +99,8 @@ type Settings struct {
 	JWTKeyType KeyType `json:",omitempty"`
 	// JWTIssuer is the "iss" claim of JWT-SVIDs; empty leaves it out.
 	JWTIssuer string
+	// OIDCDiscovery is the zero value where nobody serves the documents of JWTIssuer.
+	OIDCDiscovery OIDCDiscovery `json:",omitzero"`
 	// LogLevel is SPIRE's: debug, info, warn or error.
 	LogLevel string
 	// Replicas is how many servers share the datastore; 0 is one.
@@ -107,6 +112,14 @@ type Settings struct {
 	Datastore Datastore
 	// UpstreamAuthority says who signs the server's own authorities.
 	UpstreamAuthority UpstreamAuthority
+}
+
+// OIDCDiscovery is how SPIRE's OIDC discovery provider serves the documents of an issuer
+// at its name: its configuration and its keys (OpenID Connect Discovery 1.0, section 4).
+type OIDCDiscovery struct {
+	// PollInterval is how often the provider asks its agent for the keys. It is above zero
+	// where there is a provider.
+	PollInterval time.Duration
 }
 
 // KeyType is the type of an authority's key. The keys of workloads do not follow it:

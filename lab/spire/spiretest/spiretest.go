@@ -32,6 +32,8 @@ const (
 	AgentVariable = "FEDLAB_SPIRE_AGENT"
 	// PebbleVariable is the environment variable that names pebble.
 	PebbleVariable = "FEDLAB_PEBBLE"
+	// DiscoveryVariable is the environment variable that names oidc-discovery-provider.
+	DiscoveryVariable = "FEDLAB_OIDC_DISCOVERY_PROVIDER"
 )
 
 // startLimit is how long a process may take until it answers, on a machine that
@@ -284,7 +286,7 @@ func (l *log) String() string {
 // environment, until the test ends, and waits until healthy returns nil.
 func start(t *testing.T, dir, program, config string, env []string, healthy func(context.Context) error) *log {
 	t.Helper()
-	p := launch(t, dir, program, config, env)
+	p := launch(t, dir, program, []string{"run"}, config, env)
 	p.Await(t, healthy)
 	return &p.log
 }
@@ -303,16 +305,20 @@ type Process struct {
 // and with env added to the environment, until the test ends. It waits for nothing.
 func Launch(t *testing.T, variable, config string, env ...string) *Process {
 	t.Helper()
-	return launch(t, t.TempDir(), Program(t, variable), config, env)
+	verb := []string{"run"}
+	if variable == DiscoveryVariable {
+		verb = nil // it does nothing else
+	}
+	return launch(t, t.TempDir(), Program(t, variable), verb, config, env)
 }
 
-func launch(t *testing.T, dir, program, config string, env []string) *Process {
+func launch(t *testing.T, dir, program string, verb []string, config string, env []string) *Process {
 	t.Helper()
 	path := filepath.Join(dir, "spire.conf")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return execute(t, exec.CommandContext(t.Context(), program, "run", "-config", path), env)
+	return execute(t, exec.CommandContext(t.Context(), program, append(verb, "-config", path)...), env)
 }
 
 // execute runs a command with env added to the environment until the test ends.
