@@ -181,6 +181,40 @@ func TestAnIssuerNeedsNotBeServedAnyMore(t *testing.T) {
 	})
 }
 
+// TestTokensDisturbed has ups of which a call fails once, or is the last one.
+func TestTokensDisturbed(t *testing.T) {
+	want := fresh(t, tokens(t), (*world).dump)
+	starts := situations(tokens, "aws", "gcp")
+	found := map[string]string{}
+	var names []string
+	for _, tt := range trialsOf(t, tokens, starts) {
+		found[tt.call] = tt.found
+		names = append(names, tt.call+"/fails once", tt.call+"/killed before", tt.call+"/killed after")
+	}
+	for _, name := range sample(t, names, 40) {
+		at := strings.LastIndex(name, "/")
+		call, what := name[:at], name[at+1:]
+		t.Run(found[call]+"/"+name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts[found[call]](t, w, d)
+				w.fault = map[string]func(string) verdict{
+					"fails once": once(call, fail), "killed before": once(call, killBefore), "killed after": once(call, killAfter),
+				}[what]
+				if err := w.up(t, d, tokens(t)); err == nil && what != "fails once" {
+					t.Error("it ended well")
+				}
+				if err := w.up(t, d, tokens(t)); err != nil {
+					t.Fatal(err)
+				}
+				w.want(t, want)
+			})
+		})
+	}
+}
+
 // TestStepsOfAnIssuer: nobody waits for what it does not need.
 func TestStepsOfAnIssuer(t *testing.T) {
 	p, err := (&lab.Driver{}).Plan(tokens(t))

@@ -235,6 +235,13 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 		once("trust domain", td.Name)
 		once("address", td.Server().Address)
 		once("namespace of a server", td.Server().Place)
+		if d := td.Discovery; d != nil {
+			once("address", d.Address)
+			once("host of an issuer", d.Host)
+			if !d.Member.Place.Cluster.Pool.First.IsValid() || d.Port < 1 || d.Port > 65535 || !strings.HasPrefix(d.Keys(), td.JWTIssuer) || strings.HasSuffix(d.Path, "/") {
+				tb.Errorf("%s: provider %+v", td.Name, d)
+			}
+		}
 		if td.CATTL < 6*td.X509SVIDTTL || td.CATTL < 6*td.JWTSVIDTTL || td.X509SVIDTTL < time.Second || td.JWTSVIDTTL < time.Second {
 			tb.Errorf("%s: lives %s, %s under a CA of %s", td.Name, td.X509SVIDTTL, td.JWTSVIDTTL, td.CATTL)
 		}

@@ -3,7 +3,9 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
@@ -200,6 +202,63 @@ func TestServersOfOneClusterKeepTheirSlots(t *testing.T) {
 		if got := d.Server().Address.String(); got != want {
 			t.Errorf("server of %s has the address %s, want %s", name, got, want)
 		}
+	}
+}
+
+// OIDC discovery providers have addresses of their own, from the other end of those of
+// servers, and keep them, whichever of them comes or goes.
+func TestDiscoveriesKeepTheirAddresses(t *testing.T) {
+	network := NetworkCandidates()[0]
+	domain := func(name, issuer string) TrustDomainSpec {
+		td := TrustDomainSpec{Name: spiffeid.RequireTrustDomainFromString(name), Cluster: "c0"}
+		if td.JWTIssuer = issuer; issuer != "" {
+			td.OIDCDiscovery.PollInterval = time.Second
+		}
+		return td
+	}
+	before := lab(1)
+	before.Workloads = nil
+	before.TrustDomains = []TrustDomainSpec{domain("a.test", "https://a.test"), domain("b.test", ""), domain("c.test", "https://c.test:8443/x/")}
+	before = before.Placed(Topology{})
+	after := before
+	after.TrustDomains = []TrustDomainSpec{domain("new.test", "https://new.test"), domain("c.test", "https://c.test:8443/x/"), domain("b.test", "https://b.test/"), domain("a.test", "")}
+	after = after.Placed(before)
+	g := resolve(t, after, network)
+	for name, want := range map[string]Discovery{
+		"new.test": {Host: "new.test", Port: 443, Address: netip.MustParseAddr("10.192.1.100")}, // that of a.test
+		"c.test":   {Host: "c.test", Port: 8443, Path: "/x", Address: netip.MustParseAddr("10.192.1.99")},
+		"b.test":   {Host: "b.test", Port: 443, Address: netip.MustParseAddr("10.192.1.98")},
+	} {
+		d, err := g.FindDomain(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := *d.Discovery; got.Host != want.Host || got.Port != want.Port || got.Path != want.Path || got.Address != want.Address || got.Place() != d.Server().Place {
+			t.Errorf("the provider of %s is %+v, want %+v", name, got, want)
+		}
+	}
+	if c, err := g.FindDomain("c.test"); err != nil || c.Discovery.Keys() != "https://c.test:8443/x/keys" || c.Discovery.Configuration() != "https://c.test:8443/x/.well-known/openid-configuration" {
+		t.Errorf("the documents of c.test are at %s and %s, %v", c.Discovery.Keys(), c.Discovery.Configuration(), err)
+	}
+	if got := len(g.Discoveries()); got != 3 {
+		t.Errorf("%d providers, want 3", got)
+	}
+	for _, td := range before.TrustDomains {
+		was, err := resolve(t, before, network).FindDomain(td.Name.Name())
+		is, gone := g.FindDomain(td.Name.Name())
+		if err != nil || gone != nil || was.Server().Address != is.Server().Address {
+			t.Errorf("the server of %s has moved: %v, %v", td.Name, err, gone)
+		}
+	}
+
+	// Servers that came and went may have left no address for it.
+	after.TrustDomains[1].DiscoverySlot, after.TrustDomains[2].Slot = 1, MaxServers-2
+	if _, err := Resolve(after, network); err == nil || err.Error() != "cluster c0 of lab lab has no address left for the OIDC discovery provider of c.test" {
+		t.Errorf("error %v", err)
+	}
+	after.TrustDomains[2].JWTIssuer = "https://[b"
+	if _, err := Resolve(after, network); err == nil || !strings.HasPrefix(err.Error(), `trust domain b.test: issuer "https://[b": `) {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -77,6 +77,7 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 			x.X509Authorities, x.JWTAuthorities, ends, verdict(x.Health))
 	}
 	printMembers(row, s.TrustDomains)
+	printIssuers(row, s.TrustDomains)
 	row("")
 	row("RELATIONSHIP\tPROFILE\tBUNDLE\tHEALTH")
 	for _, x := range s.Relationships {
@@ -110,6 +111,22 @@ func printMembers(row func(string, ...any), all []lab.TrustDomainStatus) {
 			}
 			row("%s\t%s\t%d\t%s", x.Server(), inPart(place(m.Cluster, m.Host), m.Downstream), m.Agents, verdict(m.Health))
 		}
+	}
+}
+
+// printIssuers lists the issuers whose documents are served.
+func printIssuers(row func(string, ...any), all []lab.TrustDomainStatus) {
+	titled := false
+	for _, x := range all {
+		if x.Discovery == nil {
+			continue
+		}
+		if !titled {
+			row("")
+			row("ISSUER\tTRUST DOMAIN\tADDRESS\tHEALTH")
+			titled = true
+		}
+		row("%s\t%s\t%s\t%s", x.Discovery.Issuer, x.Name, orDash(x.Discovery.Address), verdict(x.Discovery.Health))
 	}
 }
 

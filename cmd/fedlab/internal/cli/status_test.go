@@ -91,6 +91,29 @@ one.test   b           0       NOT WELL: cluster b does not answer
 	}
 }
 
+// A trust domain without an OIDC discovery provider has no row of its own for it.
+func TestPrintStatusOfIssuers(t *testing.T) {
+	well, problem := lab.Health{Well: true}, lab.Health{Problem: "it does not answer"}
+	s := lab.Status{Lab: "tokens", TrustDomains: []lab.TrustDomainStatus{
+		{Health: well, Name: "aws.company.com", Cluster: "aws", Discovery: &lab.DiscoveryStatus{Health: well, Issuer: "https://oidc.aws.company.com", Address: "10.192.1.100"}},
+		{Health: well, Name: "gcp.company.com", Cluster: "gcp"},
+		{Health: problem, Name: "onprem.company.com", Cluster: "onprem", Discovery: &lab.DiscoveryStatus{Health: problem, Issuer: "https://oidc.onprem.company.com"}},
+	}}
+	var b bytes.Buffer
+	if err := printStatus(&b, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+ISSUER                           TRUST DOMAIN        ADDRESS       HEALTH
+https://oidc.aws.company.com     aws.company.com     10.192.1.100  well
+https://oidc.onprem.company.com  onprem.company.com  -             NOT WELL: it does not answer
+
+`
+	if got := b.String(); !strings.Contains(got, want) {
+		t.Errorf("got\n%s\nwant in it%s", got, want)
+	}
+}
+
 // A nested server has rows of its own, which name its cluster.
 func TestPrintStatusOfNestedServers(t *testing.T) {
 	well := lab.Health{Well: true}
