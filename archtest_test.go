@@ -38,6 +38,7 @@ var core = []string{"lab/topology", "lab/plan", "lab/check", "lab/federation"}
 func layers() []layer {
 	const (
 		goSPIFFE = "github.com/spiffe/go-spiffe/v2"
+		goJOSE   = "github.com/go-jose/go-jose/v4"
 		gRPC     = "google.golang.org/grpc"
 		sync     = "golang.org/x/sync"
 		flock    = "github.com/gofrs/flock"
@@ -52,7 +53,7 @@ func layers() []layer {
 		{"docs", []string{anything}, "the documents are held against what they speak of"},
 		{"charts", nil, "charts are files; who installs them knows them, not the other way round"},
 		{
-			"apps", []string{goSPIFFE, gRPC, sync, "google.golang.org/protobuf", "github.com/jackc/pgx/v5"},
+			"apps", []string{goSPIFFE, goJOSE, gRPC, sync, "google.golang.org/protobuf", "github.com/jackc/pgx/v5"},
 			"a demo program is what a user of SPIFFE would write: it knows nothing of the lab that runs it",
 		},
 		{"apps/internal/streams", []string{"apps/internal", "lab/traffic", goSPIFFE}, "the record of calls is one type, for those who write it and those who read it"},

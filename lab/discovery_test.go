@@ -109,13 +109,13 @@ func TestStatusOfAnIssuer(t *testing.T) {
 			lab.OtherKeys, "https://oidc.aws.company.com/keys has no keys of JWT authorities: ", false},
 		"another certificate": {func(t *testing.T, n *node, p *provider) {
 			var err error
-			if p.shown, err = n.spire.servingCert("oidc.elsewhere.com", time.Hour); err != nil {
+			if p.shown, err = n.spire.servingCert([]string{"oidc.elsewhere.com"}, time.Hour); err != nil {
 				t.Fatal(err)
 			}
 		}, lab.MisnamedCertificate, "what the OIDC discovery provider of aws.company.com shows is not accepted: x509: certificate is valid for oidc.elsewhere.com, not oidc.aws.company.com", false},
 		"an expired certificate": {func(t *testing.T, n *node, p *provider) {
 			var err error
-			if p.shown, err = n.spire.servingCert("oidc.aws.company.com", -time.Minute); err != nil {
+			if p.shown, err = n.spire.servingCert([]string{"oidc.aws.company.com"}, -time.Minute); err != nil {
 				t.Fatal(err)
 			}
 		}, lab.ExpiredCertificate, "what the OIDC discovery provider of aws.company.com shows is not accepted: x509: certificate has expired or is not yet valid", false},

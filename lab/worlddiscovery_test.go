@@ -76,7 +76,7 @@ func (w peers) discovery(u *url.URL, at netip.Addr) (answer lab.Answer, there bo
 
 func (p *provider) answer(s *spireServer, values spire.DiscoveryValues, u *url.URL) (answer lab.Answer, err error) {
 	if answer.Chain = p.shown; answer.Chain == nil {
-		if answer.Chain, err = s.servingCert(values.Host, never.Sub(s.since)); err != nil {
+		if answer.Chain, err = s.servingCert([]string{values.Host}, never.Sub(s.since)); err != nil {
 			return answer, err
 		}
 	}

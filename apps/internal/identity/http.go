@@ -41,7 +41,7 @@ type Client struct {
 	Server spiffeid.ID
 	Holder Holder
 	Log    *slog.Logger
-	// Anonymous presents no X509-SVID: whoever calls then says who it is in another way,
+	// Anonymous presents no X509-SVID: the caller says who it is in another way then,
 	// such as with a JWT-SVID.
 	Anonymous bool
 	// Sessions, if set, are offered to the server, which may resume one instead
