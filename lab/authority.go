@@ -23,13 +23,13 @@ const (
 // needsAuthorities reports whether a server has private authorities next to SPIRE's
 // own. A nested one has neither a bundle endpoint nor files.
 func needsAuthorities(s *topology.Server) bool {
-	return !s.Nested() && (needsWebCA(s.Domain) || s.Domain.UpstreamAuthority == topology.Disk)
+	return !s.Nested() && (needsWebCA(s.Domain) || ownOf(s) != nil || s.Domain.UpstreamAuthority == topology.Disk)
 }
 
-// needsWebCA reports whether a trust domain has a web server: an https_web endpoint, or an
-// OIDC discovery provider.
+// needsWebCA reports whether a trust domain has a web server for which the lab issues
+// certificates: an https_web endpoint, or an OIDC discovery provider.
 func needsWebCA(d *topology.Domain) bool {
-	return d.BundleEndpoint.Profile == topology.HTTPSWeb || d.Discovery != nil
+	return d.BundleEndpoint.Profile == topology.HTTPSWeb && d.BundleEndpoint.ServingCert.Own == nil || d.Discovery != nil
 }
 
 // authorities makes the private authorities of a server where they are not there
@@ -46,27 +46,25 @@ func (u *up) authorities(ctx context.Context, s *topology.Server) error {
 			return err
 		}
 	}
-	if !needsWebCA(d) {
-		return nil
+	root := ""
+	if needsWebCA(d) {
+		files := []string{spire.SecretCertificate, spire.SecretKey}
+		data, err := secret(ctx, objects, secretKey(s.Place, spire.WebCASecret), files, func() (map[string][]byte, error) { return webCA(d) })
+		if err != nil {
+			return err
+		}
+		root = string(data[spire.SecretCertificate])
 	}
 	if ownOf(s) != nil {
 		ca, err := u.certificate(ctx, s)
 		if err != nil {
 			return err
 		}
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.webRoots[s] = string(ca)
-		return nil
-	}
-	files := []string{spire.SecretCertificate, spire.SecretKey}
-	data, err := secret(ctx, objects, secretKey(s.Place, spire.WebCASecret), files, func() (map[string][]byte, error) { return webCA(d) })
-	if err != nil {
-		return err
+		root = string(ca)
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.webRoots[s] = string(data[spire.SecretCertificate])
+	u.webRoots[s] = root
 	return nil
 }
 

@@ -124,7 +124,7 @@ func (u *up) certificate(ctx context.Context, s *topology.Server) (ca []byte, er
 	if err := keepSecret(ctx, objects, secretKey(s.Place, ownOf(s).Secret), "kubernetes.io/tls", certificateLabel, files); err != nil {
 		return nil, err
 	}
-	return read.ca, keepSecret(ctx, objects, secretKey(s.Place, spire.WebCASecret), "", nil, map[string][]byte{spire.SecretCertificate: read.ca})
+	return read.ca, keepSecret(ctx, objects, secretKey(s.Place, spire.EndpointCASecret), "", nil, map[string][]byte{spire.SecretCertificate: read.ca})
 }
 
 // keepSecret makes a Secret with these files and no others, unless it is there.

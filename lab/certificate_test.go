@@ -68,8 +68,8 @@ func TestOwnServingCertificate(t *testing.T) {
 			}
 		}
 		secret := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: topology.ServerNamespace, Name: "federation-tls"}
-		if files := n.secret(spire.WebCASecret); len(files[spire.SecretKey]) > 0 {
-			t.Error("the Secret with the CA has a key")
+		if files := n.secret(spire.EndpointCASecret); len(files[spire.SecretKey]) > 0 || len(files[spire.SecretCertificate]) == 0 {
+			t.Errorf("the Secret with the CA has %d bytes of key", len(files[spire.SecretKey]))
 		}
 
 		// Another certificate in the files, of another CA.

@@ -172,7 +172,7 @@ func (v *visit) webRootsOf(ctx context.Context, of *topology.Domain) (known []*x
 		if r.Profile != topology.HTTPSWeb || r.Mode == topology.Manual || trusted.site == nil {
 			continue
 		}
-		roots, err := webCAOf(ctx, trusted.site)
+		roots, err := endpointCAOf(ctx, trusted.site)
 		if err != nil {
 			return nil, err
 		}

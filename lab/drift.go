@@ -289,25 +289,37 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 			return err
 		}, nil
 	}
-	roots, err := webCAOf(ctx, of)
+	roots, err := endpointCAOf(ctx, of)
 	if err != nil {
 		return nil, err
 	}
 	return func(chain []*x509.Certificate) error { return verifyWeb(chain, of.EndpointHost(), roots) }, nil
 }
 
-// webCAOf returns what verifies the https_web endpoint of a server in a cluster. The key
-// next to the certificate is of no use here.
+// endpointCAOf returns what verifies the https_web endpoint of a server in a cluster.
+func endpointCAOf(ctx context.Context, of *Site) ([]*x509.Certificate, error) {
+	if ownOf(of.Server) != nil {
+		return caOf(ctx, of, spire.EndpointCASecret)
+	}
+	return webCAOf(ctx, of)
+}
+
+// webCAOf returns what verifies the certificates that the lab issues for a trust domain.
 func webCAOf(ctx context.Context, of *Site) ([]*x509.Certificate, error) {
+	return caOf(ctx, of, spire.WebCASecret)
+}
+
+// caOf reads the certificate of a CA. A key next to it is of no use here.
+func caOf(ctx context.Context, of *Site, name string) ([]*x509.Certificate, error) {
 	var ca struct {
 		Data map[string][]byte `json:"data"`
 	}
-	if _, err := of.Objects.Object(ctx, secretKey(of.Place, spire.WebCASecret), &ca); err != nil {
+	if _, err := of.Objects.Object(ctx, secretKey(of.Place, name), &ca); err != nil {
 		return nil, err
 	}
 	roots, err := pki.Parse(ca.Data[spire.SecretCertificate])
 	if err != nil {
-		return nil, fmt.Errorf("read the web CA of %s: %w", of.Domain, err)
+		return nil, fmt.Errorf("read the CA of %s in Secret %s: %w", of.Domain, name, err)
 	}
 	return roots, nil
 }

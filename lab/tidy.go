@@ -141,6 +141,11 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	if err := forget(ctx, site); err != nil {
 		return err
 	}
+	if ownOf(s) == nil {
+		if err := removeSecret(ctx, site.Objects, secretKey(s.Place, spire.EndpointCASecret)); err != nil {
+			return err
+		}
+	}
 	if s.Nested() || !needsWebCA(s.Domain) {
 		if err := removeSecret(ctx, site.Objects, secretKey(s.Place, spire.WebCASecret)); err != nil {
 			return err
@@ -252,7 +257,7 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 		plan.Remark(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
 		secrets := []string{topology.Database{Release: r.Name}.Secret()}
 		if r.Name == spireRelease {
-			secrets = []string{spire.WebCASecret, spire.UpstreamAuthoritySecret, spire.KubeconfigsSecret}
+			secrets = []string{spire.WebCASecret, spire.EndpointCASecret, spire.UpstreamAuthoritySecret, spire.KubeconfigsSecret}
 			if err := removeCertificates(ctx, in.Objects, r.Namespace, ""); err != nil {
 				return err
 			}

@@ -59,15 +59,18 @@ func (c *checker) discoveryIssuers() {
 }
 
 func (c *checker) discoveryHosts() {
-	first := map[string]int{}
+	first := map[string]string{}
+	for i, td := range c.lab.Spec.TrustDomains {
+		first[td.BundleEndpoint.Host] = settingsPath(i, "bundleEndpoint.host")
+	}
 	c.discovered(func(i int, td TrustDomain, issuer *url.URL) {
 		host := issuer.Hostname()
-		j, twice := first[host]
+		at, twice := first[host]
 		if !twice {
-			first[host] = i
+			first[host] = settingsPath(i, "jwtIssuer")
 			return
 		}
-		c.report(settingsPath(i, "jwtIssuer"), fmt.Sprintf("%s is the host of %s already, and a name has one address", quote(host), settingsPath(j, "jwtIssuer")), "give each issuer with oidcDiscovery a host of its own, such as https://oidc."+td.Name)
+		c.report(settingsPath(i, "jwtIssuer"), fmt.Sprintf("%s is the host of %s already, and a name has one address", quote(host), at), "give each issuer with oidcDiscovery a host of its own, such as https://oidc."+td.Name)
 	})
 }
 

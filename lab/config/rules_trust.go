@@ -234,7 +234,7 @@ func (c *checker) shortIntervals() {
 }
 
 // reservedSecrets are those that fedlab makes next to a SPIRE server.
-var reservedSecrets = []string{"spire-web-ca", "spire-upstream-authority", "spire-kubeconfigs", "spire-server-token", "spire-database-login"}
+var reservedSecrets = []string{"spire-web-ca", "spire-endpoint-ca", "spire-upstream-authority", "spire-kubeconfigs", "spire-server-token", "spire-database-login"}
 
 func (c *checker) ownCertificates() {
 	for i, td := range c.lab.Spec.TrustDomains {

@@ -56,6 +56,10 @@ const (
 	// WebCASecret is the CA that issues the certificates of an https_web
 	// endpoint: its certificate at SecretCertificate, its key at SecretKey.
 	WebCASecret = "spire-web-ca"
+	// EndpointCASecret has the certificate, at SecretCertificate, of the CA of an https_web
+	// endpoint whose certificate is issued elsewhere. It is for peers; the server does not
+	// read it.
+	EndpointCASecret = "spire-endpoint-ca"
 	// UpstreamAuthoritySecret is the authority that signs those of the server:
 	// its certificate at SecretCertificate, its key at SecretKey, and the root
 	// that verifies it at SecretBundle.

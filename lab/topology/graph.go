@@ -339,6 +339,9 @@ func (g *Graph) Names() []Name {
 		if host := d.BundleEndpoint.Host; host != "" {
 			all = append(all, Name{host, d.Server().Address})
 		}
+		if d.Discovery != nil {
+			all = append(all, Name{d.Discovery.Host, d.Discovery.Address})
+		}
 	}
 	slices.SortFunc(all, func(a, b Name) int { return cmp.Compare(a.Host, b.Host) })
 	return all
