@@ -199,13 +199,22 @@ func owned() spire.Values {
 	})
 }
 
+// ordering is a trust domain whose server orders its serving certificate.
+func ordering() spire.Values {
+	return values(func(s *spire.Settings) {
+		s.Server.Domain.BundleEndpoint.Profile, s.Server.Domain.BundleEndpoint.Host = topology.HTTPSWeb, "federation.cluster1.com"
+		s.Server.Domain.BundleEndpoint.ACME = &topology.ACME{Email: "admin@cluster1.com"}
+		s.WebRoots, s.Images.ServingCert = []string{webRoot}, ""
+	})
+}
+
 // webRoot is what a web CA in PEM looks like; nobody reads it here.
 const webRoot = "-----BEGIN CERTIFICATE-----\nbm8gY2VydGlmaWNhdGUgYXQgYWxsLCBidXQgaXQgd291bGQgbG9vayBsaWtlIHRo\naXM=\n-----END CERTIFICATE-----\n"
 
 func TestSPIREGolden(t *testing.T) {
 	golden(t, "testdata/spire.yaml", mustRender(t, market()))
 	// Nothing else changes with these.
-	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed(), "by-api": related(), "own-certificate": owned()} {
+	for name, values := range map[string]spire.Values{"web": web(), "peers": peers(), "company": company(), "keyed": keyed(), "by-api": related(), "own-certificate": owned(), "acme": ordering()} {
 		all, same := mustRender(t, values), mustRender(t, market())
 		maps.DeleteFunc(all, func(file, manifest string) bool { return manifest == same[file] })
 		golden(t, "testdata/spire-"+name+".yaml", all)

@@ -23,13 +23,13 @@ const (
 // needsAuthorities reports whether a server has private authorities next to SPIRE's
 // own. A nested one has neither a bundle endpoint nor files.
 func needsAuthorities(s *topology.Server) bool {
-	return !s.Nested() && (needsWebCA(s.Domain) || ownOf(s) != nil || s.Domain.UpstreamAuthority == topology.Disk)
+	return !s.Nested() && (needsWebCA(s.Domain) || issuedElsewhere(s) || s.Domain.UpstreamAuthority == topology.Disk)
 }
 
 // needsWebCA reports whether a trust domain has a web server for which the lab issues
 // certificates: an https_web endpoint, or an OIDC discovery provider.
 func needsWebCA(d *topology.Domain) bool {
-	return d.BundleEndpoint.Profile == topology.HTTPSWeb && d.BundleEndpoint.ServingCert.Own == nil || d.Discovery != nil
+	return d.BundleEndpoint.Profile == topology.HTTPSWeb && d.BundleEndpoint.ServingCert.Own == nil && d.BundleEndpoint.ACME == nil || d.Discovery != nil
 }
 
 // authorities makes the private authorities of a server where they are not there
@@ -57,6 +57,13 @@ func (u *up) authorities(ctx context.Context, s *topology.Server) error {
 	}
 	if ownOf(s) != nil {
 		ca, err := u.certificate(ctx, s)
+		if err != nil {
+			return err
+		}
+		root = string(ca)
+	}
+	if orders(s) {
+		ca, err := u.ordered(ctx, s)
 		if err != nil {
 			return err
 		}

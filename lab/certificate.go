@@ -45,6 +45,10 @@ func ownOf(s *topology.Server) *topology.OwnCertificate {
 	return nil
 }
 
+// issuedElsewhere reports whether the lab's private CAs have nothing to do with the
+// certificate of an https_web endpoint.
+func issuedElsewhere(s *topology.Server) bool { return ownOf(s) != nil || orders(s) }
+
 // ownCertificates reads the person's own certificates, before anything is made: all that is
 // wrong is told at once.
 func (u *up) ownCertificates(context.Context) error {

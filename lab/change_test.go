@@ -161,6 +161,8 @@ func changes() map[string]change {
 		"the port of a web endpoint": {company(), company(with("onprem", "upstreamAuthority: disk, "+strings.Replace(webEndpoint, "profile", "port: 9443, profile", 1))), "gcp/spire"},
 		"a name for an endpoint":     {company(), company(with("gcp", namedGCP)), ""},
 		"a name for a web endpoint":  {company(), company(with("onprem", namedOnprem)), "gcp/spire onprem/spire"},
+		"a certificate by ACME":      {company(), ordering(), "aws/spire gcp/spire onprem/spire"},
+		"two certificates by ACME":   {ordering(), ordering(with("gcp", "logLevel: debug")), "gcp/spire"},
 		"no name for endpoints":      {byName(), company(), "gcp/spire onprem/spire"},
 		"one workload for another":   {company(), company(without(dataService), running("app: legacy-bridge, name: gcp-bridge, cluster: gcp")), "aws/api-gateway aws/frontend gcp/api-gateway onprem/api-gateway onprem/legacy-bridge"},
 		"a workload moves":           {company(), company(without(dataService), running("app: data-service, cluster: onprem")), "aws/api-gateway aws/frontend gcp/api-gateway onprem/api-gateway onprem/legacy-bridge"},

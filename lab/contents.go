@@ -32,8 +32,7 @@ func (d *Driver) Plan(t topology.Topology) (*plan.Plan, error) {
 func (u *up) contents() (*plan.Plan, error) {
 	c := &contents{}
 	c.step(imagesStep(u.Name), "images and charts", u.ensureImages)
-	u.lookAtOwnCertificates(c)
-	u.lookAtOwnPrograms(c)
+	u.lookAtOwn(c)
 	for _, x := range u.Clusters {
 		u.makeCluster(c, x)
 	}
@@ -41,6 +40,7 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, x := range u.Clusters {
 		u.installMetalLB(c, x)
 	}
+	u.installACMEServer(c)
 	for _, s := range u.Servers() {
 		u.makeAuthorities(c, s)
 	}
@@ -95,6 +95,7 @@ func sidecarStep(program string) plan.ID           { return plan.ID("sidecar/" +
 func metallbStep(c *topology.Cluster) plan.ID      { return plan.ID("metallb/" + c.Name) }
 func serverStep(s *topology.Server) plan.ID        { return plan.ID("server/" + s.String()) }
 func authoritiesStep(s *topology.Server) plan.ID   { return plan.ID("authorities/" + s.String()) }
+func acmeStep(a *topology.ACMEServer) plan.ID      { return plan.ID("acme/" + a.Cluster.Name) }
 func datastoreStep(s *topology.Server) plan.ID     { return plan.ID("datastore/" + s.String()) }
 func discoveryStep(d *topology.Discovery) plan.ID  { return plan.ID("oidc/" + d.Domain.String()) }
 func issuerStep(d *topology.Discovery) plan.ID     { return plan.ID("issuer/" + d.Domain.String()) }
@@ -153,18 +154,15 @@ func inPlace(p topology.Place) string {
 	return "in " + p.Cluster.Name
 }
 
-func (u *up) lookAtOwnPrograms(c *contents) {
+// lookAtOwn looks at what the person brings along.
+func (u *up) lookAtOwn(c *contents) {
+	if len(u.certified()) > 0 {
+		c.step(certificatesStep(u.Name), "serving certificates of your own", u.ownCertificates)
+	}
 	if len(u.owned()) > 0 {
 		c.step(programsStep(u.Name), "programs of your own", u.ownPrograms)
 	}
 }
-
-func (u *up) lookAtOwnCertificates(c *contents) {
-	if len(u.certified()) > 0 {
-		c.step(certificatesStep(u.Name), "serving certificates of your own", u.ownCertificates)
-	}
-}
-
 func (u *up) makeCluster(c *contents, x *topology.Cluster) {
 	after := []plan.ID{imagesStep(u.Name)}
 	if len(u.certified()) > 0 {
@@ -189,8 +187,16 @@ func (u *up) installMetalLB(c *contents, x *topology.Cluster) {
 func (u *up) makeAuthorities(c *contents, s *topology.Server) {
 	if needsAuthorities(s) {
 		c.step(authoritiesStep(s), "private authorities of "+s.Domain.String(),
-			func(ctx context.Context) error { return u.authorities(ctx, s) }, clusterStep(s.Place.Cluster.Name))
+			func(ctx context.Context) error { return u.authorities(ctx, s) }, append(u.acmeSteps(s), clusterStep(s.Place.Cluster.Name))...)
 	}
+}
+
+// acmeSteps are those before a server that orders its certificate by ACME.
+func (u *up) acmeSteps(s *topology.Server) []plan.ID {
+	if !orders(s) {
+		return nil
+	}
+	return []plan.ID{acmeStep(u.ACMEServer)}
 }
 
 func (u *up) admitServer(c *contents, m *topology.Member) {
@@ -263,6 +269,10 @@ func (u *up) serveIssuer(c *contents, d *topology.Discovery) {
 func (u *up) makeTrust(c *contents, r topology.Relationship) {
 	trusted := r.Trusted.Server()
 	after := append([]plan.ID{serverStep(r.By), serverStep(trusted)}, reachedStep(trusted.Place)...)
+	if orders(trusted) {
+		// The first handshake orders the certificate.
+		after = append(after, acmeStep(u.ACMEServer), metallbStep(u.ACMEServer.Cluster))
+	}
 	if r.By.Place.Host != nil {
 		after = append(after, u.askerStep(r.By.Place))
 	}

@@ -36,6 +36,9 @@ const (
 	MisnamedCertificate Cause = "misnamed certificate"
 	// UnknownRoot: nothing that the truster has verifies what the endpoint shows.
 	UnknownRoot Cause = "unknown root"
+	// ACMEUnready: the lab's ACME server does not run, from which a server orders its
+	// serving certificate. The next up installs it.
+	ACMEUnready Cause = "ACME server not ready"
 	// MissingBundle and DifferingBundle are about what the truster holds.
 	MissingBundle   Cause = "missing bundle"
 	DifferingBundle Cause = "differing bundle"

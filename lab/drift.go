@@ -298,7 +298,7 @@ func verifies(ctx context.Context, of *Site, own *spiffebundle.Bundle) (func([]*
 
 // endpointCAOf returns what verifies the https_web endpoint of a server in a cluster.
 func endpointCAOf(ctx context.Context, of *Site) ([]*x509.Certificate, error) {
-	if ownOf(of.Server) != nil {
+	if issuedElsewhere(of.Server) {
 		return caOf(ctx, of, spire.EndpointCASecret)
 	}
 	return webCAOf(ctx, of)

@@ -50,7 +50,7 @@ func ServerContainers(s *topology.Server) []string {
 	for _, m := range s.InClusters() {
 		all = append(all, spire.ManagerContainer(m))
 	}
-	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() && ownOf(s) == nil {
+	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() && !issuedElsewhere(s) {
 		all = append(all, servingCert)
 	}
 	return all

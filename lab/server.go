@@ -53,7 +53,7 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	loaded := false
-	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() && ownOf(s) == nil {
+	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() && !issuedElsewhere(s) {
 		if loaded, err = u.Parts.Images.LoadDemo(ctx, s.Place.Cluster.Lab, s.Place.Cluster.Name, servingCert); err != nil {
 			return err
 		}
@@ -243,6 +243,10 @@ func (u *up) serverSettings(s *topology.Server) spire.Settings {
 		Server: u.images.SPIREServer, Agent: u.images.SPIREAgent, ControllerManager: u.images.SPIREControllerManager,
 		ServingCert: u.images.Demos[servingCert], Postgres: u.images.Demos[postgres],
 	}, Kubeconfigs: u.kubeconfigsFor(s)}
+	if orders(s) {
+		// By it the server verifies the directory.
+		settings.WebRoots = append(settings.WebRoots, u.webRoot(s))
+	}
 	for _, r := range s.Domain.Trusts {
 		if r.Mode != topology.Manual && r.Profile == topology.HTTPSWeb {
 			settings.WebRoots = append(settings.WebRoots, u.webRoot(r.Trusted.Server()))

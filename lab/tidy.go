@@ -66,6 +66,9 @@ func (s *survey) removeSurplus(ctx context.Context) error {
 func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 	// The same name in another namespace is another release.
 	releases := []access.Release{{Namespace: metallb.Namespace, Name: metallbRelease}}
+	if u.ACMEServer != nil && u.ACMEServer.Cluster == c {
+		releases = append(releases, access.Release{Namespace: spire.ACMENamespace, Name: spire.ACMERelease})
+	}
 	for _, s := range c.Servers {
 		releases = append(releases, access.Release{Namespace: s.Place.Namespace, Name: spire.DatabaseRelease})
 		if s.Domain.Discovery != nil && !s.Nested() {
@@ -141,7 +144,7 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	if err := forget(ctx, site); err != nil {
 		return err
 	}
-	if ownOf(s) == nil {
+	if !issuedElsewhere(s) {
 		if err := removeSecret(ctx, site.Objects, secretKey(s.Place, spire.EndpointCASecret)); err != nil {
 			return err
 		}

@@ -85,6 +85,8 @@ type up struct {
 	sites    map[*topology.Server]*Site
 	// webRoots are the roots, in PEM, of https_web endpoints.
 	webRoots map[*topology.Server]string
+	// acmeRoot is the root, in PEM, that certificates by ACME lead to.
+	acmeRoot []byte
 	// certificates are the serving certificates of the person's own.
 	certificates map[*topology.Server]ownCertificate
 	// ownImages are the references of the images of the person's own programs, by what

@@ -306,6 +306,9 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 			err = a.webhook(ctx, v.bundleOf(server))
 		}
 	}
+	if a.silent == nil {
+		err = errors.Join(err, v.acmeProblem(ctx, server))
+	}
 	if discovery := d.Discovery; discovery != nil && !server.Nested() && a.silent == nil {
 		found, wrong := v.discovery(ctx, discovery, a)
 		s.Discovery, err = &found, errors.Join(err, wrong)

@@ -817,6 +817,7 @@ func (w images) Ensure(ctx context.Context, node bool, optional []string) (set l
 		for _, name := range programs() {
 			set.Demos[name] = w.demoImage(name)
 		}
+		set.Demos[topology.Pebble] = w.demoImage(topology.Pebble)
 		set.Demos[topology.OIDCProvider] = w.demoImage(topology.OIDCProvider) // and in no node
 		if node {
 			set.Node = "node:1"

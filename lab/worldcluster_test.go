@@ -726,6 +726,8 @@ func manifest(r access.Release) []any {
 		return []any{controller("Deployment", appOf(r.Chart).Deployment)}
 	case r.Chart == spire.DiscoveryChart:
 		return []any{controller("Deployment", spire.DiscoveryName)}
+	case r.Chart == spire.ACMERelease:
+		return []any{controller("Deployment", spire.ACMERelease)}
 	}
 	return nil
 }
@@ -897,7 +899,7 @@ func needsOf(r *release) (all needs) {
 	case r.Chart == "spire":
 		if own := values.BundleEndpoint.OwnCertificate; own != nil {
 			all.secrets = append(all.secrets, own.Secret)
-		} else if values.BundleEndpoint.Profile == topology.HTTPSWeb {
+		} else if values.BundleEndpoint.Profile == topology.HTTPSWeb && values.BundleEndpoint.ACME == nil {
 			all.images, all.secrets = append(all.images, values.Images.ServingCert), append(all.secrets, spire.WebCASecret)
 		}
 		if values.UpstreamAuthority == topology.Disk {
@@ -912,6 +914,9 @@ func needsOf(r *release) (all needs) {
 	case r.Chart == spire.DiscoveryChart:
 		images := decode[struct{ Values spire.DiscoveryValues }](r.text).Values.Images
 		all.images, all.secrets = append(all.images, images.Provider, images.ServingCert), append(all.secrets, spire.WebCASecret)
+	case r.Chart == spire.ACMERelease:
+		images := decode[struct{ Values spire.ACMEServerValues }](r.text).Values.Images
+		all.images, all.secrets = append(all.images, images.Pebble, images.ServingCert), append(all.secrets, spire.ACMERootSecret)
 	case isDemo(r.Chart):
 		all.images = append(all.images, r.demo.Image)
 		all.database, _, _ = strings.Cut(r.demo.Database.Address, ":")

@@ -54,6 +54,9 @@ import (
 // trust domain with one X.509 and one JWT authority, and a controller manager
 // that acts at once.
 type spireServer struct {
+	// ordered is what it has by ACME since it was started at orderedSince.
+	ordered      []*x509.Certificate
+	orderedSince time.Time
 	bundlev1.UnimplementedBundleServer
 	trustdomainv1.UnimplementedTrustDomainServer
 	agentv1.UnimplementedAgentServer
@@ -477,6 +480,8 @@ func (s *spireServer) shows() ([]*x509.Certificate, error) {
 	switch {
 	case s.shown != nil:
 		return s.shown, nil
+	case s.values.BundleEndpoint.ACME != nil:
+		return s.order()
 	case s.values.BundleEndpoint.OwnCertificate != nil:
 		return pki.Parse(s.node.secret(s.values.BundleEndpoint.OwnCertificate.Secret)[spire.SecretCertificate])
 	case s.values.BundleEndpoint.Profile == topology.HTTPSWeb:

@@ -301,7 +301,11 @@ func checkServingCert(tb testing.TB, td *topology.Domain) {
 			tb.Errorf("%s: https_spiffe with a serving certificate: %+v", td.Name, cert)
 		}
 	case topology.HTTPSWeb:
-		if own := cert.Own; own != nil {
+		if acme := td.BundleEndpoint.ACME; acme != nil {
+			if cert != (topology.ServingCert{}) || td.BundleEndpoint.Host == "" || !strings.Contains(acme.Email, "@") || acme.TTL <= 30*24*time.Hour {
+				tb.Errorf("%s: certificate by ACME %+v at host %q, beside %+v", td.Name, *acme, td.BundleEndpoint.Host, cert)
+			}
+		} else if own := cert.Own; own != nil {
 			if cert.TTL != 0 || td.BundleEndpoint.Host == "" || own.Secret == "" || !filepath.IsAbs(own.Certificate) || !filepath.IsAbs(own.Key) || !filepath.IsAbs(own.CA) {
 				tb.Errorf("%s: serving certificate of the person's own %+v at host %q", td.Name, *own, td.BundleEndpoint.Host)
 			}

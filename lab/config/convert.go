@@ -53,7 +53,7 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 		}
 		t.Workloads = append(t.Workloads, workload)
 	}
-	return t.WithCheckers().Placed(topology.Topology{}), nil
+	return t.WithCheckers().WithACMEServer().Placed(topology.Topology{}), nil
 }
 
 // mode returns how the truster of a relationship comes to have it.
@@ -105,6 +105,7 @@ func (td TrustDomain) settings() topology.Settings {
 			Port:        td.BundleEndpoint.Port,
 			RefreshHint: time.Duration(td.BundleEndpoint.RefreshHint),
 			ServingCert: td.BundleEndpoint.servingCert(),
+			ACME:        td.BundleEndpoint.acme(),
 		},
 		CATTL:       time.Duration(td.CA.TTL),
 		X509SVIDTTL: time.Duration(td.SVID.X509TTL),
@@ -150,6 +151,14 @@ func keyTypeIn(written, implied string) topology.KeyType {
 		return ""
 	}
 	return topology.KeyType(written)
+}
+
+// acme returns how the endpoint has its certificate by ACME; nil where it has not.
+func (e BundleEndpoint) acme() *topology.ACME {
+	if e.HTTPSWeb == nil || e.HTTPSWeb.ACME == nil {
+		return nil
+	}
+	return &topology.ACME{Email: e.HTTPSWeb.ACME.Email, TTL: time.Duration(e.HTTPSWeb.ACME.TTL)}
 }
 
 // servingCert returns the certificate of the endpoint; none with https_spiffe.

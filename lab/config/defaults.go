@@ -145,11 +145,17 @@ func completeTrustDomain(td TrustDomain) TrustDomain {
 		}
 		cert.FileSyncInterval = cmp.Or(cert.FileSyncInterval, defaultFileSync)
 		cert.ShortIntervals = cmp.Or(cert.ShortIntervals, new(bool))
-		e.HTTPSWeb = &HTTPSWeb{ServingCert: &cert}
+		e.HTTPSWeb = &HTTPSWeb{ServingCert: &cert, ACME: e.HTTPSWeb.ACME}
 	}
 
 	if td.OIDCDiscovery != nil {
 		td.OIDCDiscovery = &OIDCDiscovery{PollInterval: cmp.Or(td.OIDCDiscovery.PollInterval, defaultPollInterval)}
+	}
+	if e.HTTPSWeb != nil && e.HTTPSWeb.ACME != nil {
+		acme := *e.HTTPSWeb.ACME
+		acme.TTL = cmp.Or(acme.TTL, defaultServingCertTTL)
+		e.HTTPSWeb = &HTTPSWeb{ServingCert: e.HTTPSWeb.ServingCert, ACME: &acme}
+		e.Host = cmp.Or(e.Host, acme.DomainName)
 	}
 	td.CA.TTL = cmp.Or(td.CA.TTL, defaultCATTL)
 	td.CA.KeyType = cmp.Or(td.CA.KeyType, defaultKeyType)
@@ -269,7 +275,7 @@ func (l Lab) within(folder string) (Lab, error) {
 		if web := l.Spec.TrustDomains[i].BundleEndpoint.HTTPSWeb; web != nil && web.ServingCert != nil {
 			cert := *web.ServingCert
 			cert.Cert, cert.Key, cert.CA = absolute(cert.Cert), absolute(cert.Key), absolute(cert.CA)
-			l.Spec.TrustDomains[i].BundleEndpoint.HTTPSWeb = &HTTPSWeb{ServingCert: &cert}
+			l.Spec.TrustDomains[i].BundleEndpoint.HTTPSWeb = &HTTPSWeb{ServingCert: &cert, ACME: web.ACME}
 		}
 	}
 	l.Spec.Workloads = slices.Clone(l.Spec.Workloads)

@@ -70,6 +70,10 @@ const (
 	renewedAtThird    = 3
 	minServingCertTTL = Duration(10 * time.Second)
 	maxServingCertTTL = 365 * day
+	// SPIRE renews a certificate that came by ACME 30 days before its end, and up to an hour
+	// earlier (its pkg/server/endpoints/bundle/internal/autocert/renewal.go). One that does
+	// not live longer it would renew without a pause.
+	minACMETTL = 30*day + Duration(time.Minute)
 	// SPIRE takes any interval above zero. Five of the longest are less than the time
 	// after which the provider counts as not ready (healthchecks_handler.go).
 	minPollInterval = Duration(time.Second)
@@ -256,8 +260,8 @@ func bundleEndpointObject() *object {
 				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the shortest that SPIRE obeys, so that a new root reaches a peer while you watch."},
 			{name: "httpsWeb", value: nested(httpsWebObject()), derived: "required with `https_web`", says: "Where the certificate of an `https_web` endpoint comes from."},
 		},
-		unsupported: map[string]string{"acme": "write profile: https_web and " + withServingCert},
 		elsewhere: map[string]string{
+			"acme":        "write profile: https_web and " + withACME,
 			"servingCert": "write " + withServingCert, "url": writeHost, "bundleEndpointUrl": writeHost, "domainName": writeHost, "hostname": writeHost, "address": writeHost,
 		},
 	}
@@ -267,10 +271,29 @@ func httpsWebObject() *object {
 	return &object{
 		says: "Where an `https_web` endpoint has its certificate from. `" + withServingCert + "` is enough.",
 		fields: []field{
-			{name: "servingCert", value: nested(servingCertObject()), derived: "required",
+			{name: "servingCert", value: nested(servingCertObject()), derived: "required without `acme`",
 				says: "A certificate that a private CA of the trust domain issues, and issues again while the lab runs when a third of its life remains; or one of your own."},
+			{name: "acme", value: nested(acmeObject()), derived: "none",
+				says: "A certificate that the SPIRE server orders itself, by ACME (RFC 8555), from the lab's own ACME server: a Pebble in the lab's network. It takes the place of `servingCert`."},
 		},
-		unsupported: map[string]string{"acme": "use servingCert"},
+	}
+}
+
+// withACME is how an endpoint is written whose certificate comes by ACME.
+const withACME = "httpsWeb: {acme: {domainName: bundle.cluster1.com, email: admin@cluster1.com, tosAccepted: true}}"
+
+func acmeObject() *object {
+	const own = "leave it out: the lab has an ACME server of its own, and nothing of a lab leaves the machine"
+	return &object{
+		says: "How the SPIRE server orders its serving certificate. It proves that it has the name by a TLS handshake (TLS-ALPN-01, RFC 8737) at the bundle endpoint, and orders when somebody asks for the name the first time.",
+		fields: []field{
+			{name: "domainName", value: hostName(), required: true, says: "The DNS name that the certificate is for, which is `bundleEndpoint.host`."},
+			{name: "email", value: matching("mail address", `^[^@\s]+@[^@\s]+$`, 255, "a name, an at sign and a host", "admin@cluster1.com"), required: true, says: "The contact of the account. Nobody writes there."},
+			{name: "tosAccepted", value: boolean(), required: true, says: "That the terms of service of the ACME server are accepted, without which SPIRE orders nothing. The only value is `true`."},
+			{name: "ttl", value: duration(minACMETTL, maxServingCertTTL), fallback: defaultServingCertTTL,
+				says: "The life of a certificate. SPIRE orders the next one 30 days before the end, or up to an hour earlier, by chance. So `720h2m` shows a renewal within two minutes. It is the same for all endpoints of the lab with `acme`."},
+		},
+		elsewhere: map[string]string{"directoryUrl": own, "directoryURL": own, "directory_url": own, "domain_name": "write domainName", "tos_accepted": "write tosAccepted: true"},
 	}
 }
 

@@ -177,6 +177,8 @@ func (c *checker) endpointHosts() {
 		case host == "" || c.bad[path]:
 		case twice:
 			c.report(path, fmt.Sprintf("DNS name %s is that of %s already", quote(host), settingsPath(other, "bundleEndpoint.host")), "give each endpoint a name of its own")
+		case host == topology.ACMEHost:
+			c.report(path, quote(host)+" is the name of the lab's ACME server", "write another name")
 		case host == clusterZone || strings.HasSuffix(host, "."+clusterZone):
 			c.report(path, "in each cluster "+quote(host)+" is a name of its own", "write a name outside of "+clusterZone)
 		default:
@@ -193,10 +195,9 @@ func (c *checker) httpsWeb() {
 	for i, td := range c.lab.Spec.TrustDomains {
 		endpoint := settingsPath(i, "bundleEndpoint")
 		path := endpoint + ".httpsWeb"
-		if c.bad[endpoint] || c.bad[endpoint+".profile"] || c.bad[path] || c.bad[path+".servingCert"] {
+		if c.bad[endpoint] || c.bad[endpoint+".profile"] || c.bad[path] || c.bad[path+".servingCert"] || c.bad[path+".acme"] {
 			continue
 		}
-		acme := c.bad[path+".acme"]
 		switch web := td.BundleEndpoint.HTTPSWeb; {
 		case td.BundleEndpoint.Profile != string(topology.HTTPSWeb):
 			if web != nil {
@@ -204,12 +205,12 @@ func (c *checker) httpsWeb() {
 			}
 		case web == nil:
 			if !c.misread(endpoint) {
-				c.report(path, "missing, and the profile is https_web", "add "+withServingCert)
+				c.report(path, "missing, and the profile is https_web", "add "+withServingCert+", or "+withACME)
 			}
-		case web.ServingCert == nil && !c.misread(path):
-			c.report(path, "neither servingCert nor acme", "write "+withServingCert)
-		case web.ServingCert != nil && acme:
-			c.report(path, "servingCert and acme exclude each other", "keep servingCert")
+		case web.ServingCert == nil && web.ACME == nil && !c.misread(path):
+			c.report(path, "neither servingCert nor acme", "write "+withServingCert+", or "+withACME)
+		case web.ServingCert != nil && web.ACME != nil:
+			c.report(path, "servingCert and acme exclude each other", "keep one of the two")
 		}
 	}
 }
@@ -231,6 +232,34 @@ func (c *checker) shortIntervals() {
 				fmt.Sprintf("%s to %s (%d to %d seconds), or add shortIntervals: true", minFileSync, maxFileSync, seconds(minFileSync), seconds(maxFileSync)))
 		}
 	})
+}
+
+func (c *checker) acme() {
+	first := -1
+	for i, td := range c.lab.Spec.TrustDomains {
+		web, endpoint := td.BundleEndpoint.HTTPSWeb, settingsPath(i, "bundleEndpoint")
+		if web == nil || web.ACME == nil {
+			continue
+		}
+		path, acme := endpoint+".httpsWeb.acme", *web.ACME
+		if acme.TOSAccepted != nil && !*acme.TOSAccepted {
+			c.report(path+".tosAccepted", "the terms of service are not accepted, and SPIRE orders nothing", "write true, or use servingCert")
+		}
+		if acme.DomainName != "" && td.BundleEndpoint.Host != acme.DomainName && !c.bad[path+".domainName"] {
+			c.report(endpoint+".host", fmt.Sprintf("the certificate is for %s, and peers ask for %s", quote(acme.DomainName), quote(td.BundleEndpoint.Host)), "write the same name in both, or leave out host")
+		}
+		if first < 0 {
+			first = i
+			continue
+		}
+		other := c.lab.Spec.TrustDomains[first].BundleEndpoint
+		if td.BundleEndpoint.Port != other.Port && !c.bad[endpoint+".port"] {
+			c.report(endpoint+".port", fmt.Sprintf("the endpoint of %s has acme, too, and port %d: the lab's ACME server looks for all names at one port", quote(c.lab.Spec.TrustDomains[first].Name), other.Port), fmt.Sprintf("write %d in both", other.Port))
+		}
+		if acme.TTL != other.HTTPSWeb.ACME.TTL && !c.bad[path+".ttl"] {
+			c.report(path+".ttl", fmt.Sprintf("certificates of %s live for %s: the lab's ACME server issues for one life", quote(c.lab.Spec.TrustDomains[first].Name), other.HTTPSWeb.ACME.TTL), "write the same in both")
+		}
+	}
 }
 
 // reservedSecrets are those that fedlab makes next to a SPIRE server.

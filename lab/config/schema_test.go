@@ -187,7 +187,7 @@ func TestSchemaRefusesBadFiles(t *testing.T) {
 		"lab-name-number", "lab-name-capitals", "lab-name-too-long", "spec-missing", "spec-list",
 		"clusters-none", "clusters-missing", "clusters-object", "clusters-text", "clusters-too-many", "cluster-empty",
 		"cluster-unknown-field", "cluster-field-of-another", "trust-domain-capitals", "trust-domain-scheme",
-		"trust-domain-too-long", "profile-unknown", "profile-acme", "https-web-acme", "own-cert-secret-name", "endpoint-host-one-label", "serving-cert-misplaced",
+		"trust-domain-too-long", "profile-unknown", "profile-acme", "own-cert-secret-name", "endpoint-host-one-label", "serving-cert-misplaced",
 		"file-sync-seconds", "short-intervals-word",
 		"datastore-unknown", "upstream-unknown", "endpoint-port-zero", "endpoint-port-too-high",
 		"endpoint-port-quoted", "refresh-hint-bare-number", "refresh-hint-quoted-number", "refresh-hint-word",
@@ -232,7 +232,7 @@ func TestSchemaIsClosed(t *testing.T) {
 		closed(path+"[]", s.Items)
 	}
 	closed("lab", format.Schema())
-	if want := 18; objects != want {
+	if want := 19; objects != want {
 		t.Errorf("the schema has %d objects, want %d", objects, want)
 	}
 }

@@ -85,6 +85,15 @@ type BundleEndpoint struct {
 // there or not, even when empty: the profile demands it.
 type HTTPSWeb struct {
 	ServingCert *ServingCert `json:"servingCert,omitempty" yaml:"servingCert,omitempty"`
+	ACME        *ACME        `json:"acme,omitempty" yaml:"acme,omitempty"`
+}
+
+// ACME is how a SPIRE server orders its serving certificate from the lab's ACME server.
+type ACME struct {
+	DomainName  string   `json:"domainName" yaml:"domainName"`
+	Email       string   `json:"email" yaml:"email"`
+	TOSAccepted *bool    `json:"tosAccepted" yaml:"tosAccepted"`
+	TTL         Duration `json:"ttl,omitempty" yaml:"ttl,omitempty"`
 }
 
 // ServingCert is a certificate that the lab issues and renews, or with

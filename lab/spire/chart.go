@@ -233,6 +233,15 @@ type EndpointValues struct {
 	// the certificate is the person's own.
 	ServingCert    *ServingCertValues    `json:"servingCert,omitempty"`
 	OwnCertificate *OwnCertificateValues `json:"ownCertificate,omitempty"`
+	// ACME takes its place where the server orders the certificate itself.
+	ACME *ACMEValues `json:"acme,omitempty"`
+}
+
+// ACMEValues is how a server orders its serving certificate.
+type ACMEValues struct {
+	DirectoryURL string `json:"directoryURL"`
+	DomainName   string `json:"domainName"`
+	Email        string `json:"email"`
 }
 
 // OwnCertificateValues says where the server finds a serving certificate of the person's own.
@@ -380,8 +389,11 @@ func NewValues(s Settings) Values {
 	}
 	slices.SortFunc(values.FederatesWith, func(a, b FederatesWithValues) int { return strings.Compare(a.TrustDomain, b.TrustDomain) })
 	slices.Sort(values.WebRoots)
+	values.WebRoots = slices.Compact(values.WebRoots)
 	switch own := endpoint.ServingCert.Own; {
 	case endpoint.Profile != topology.HTTPSWeb:
+	case endpoint.ACME != nil:
+		values.BundleEndpoint.ACME = &ACMEValues{DirectoryURL: topology.ACMEDirectory, DomainName: endpoint.Host, Email: endpoint.ACME.Email}
 	case own != nil:
 		values.BundleEndpoint.OwnCertificate = &OwnCertificateValues{Secret: own.Secret, FileSyncInterval: endpoint.ServingCert.FileSyncInterval.String()}
 	default:

@@ -64,6 +64,14 @@ func (t Topology) Placed(before Topology) Topology {
 	for i := range t.TrustDomains {
 		t.TrustDomains[i].Members = slices.Clone(t.TrustDomains[i].Members)
 	}
+	if t.ACMEServer != nil {
+		server := *t.ACMEServer
+		// What it has issued is verified by the root in its cluster.
+		if before.ACMEServer != nil && slices.Contains(names[:len(t.Clusters)], before.ACMEServer.Cluster) {
+			server.Cluster = before.ACMEServer.Cluster
+		}
+		t.ACMEServer = &server
+	}
 	for _, name := range names {
 		placedIn(name, before.domains(), t.domains())
 		placedIn(name, before.discoveries(), t.discoveries())
@@ -96,8 +104,12 @@ func (t Topology) domains() (all []slotted) {
 	return all
 }
 
-// discoveries returns the OIDC discovery providers in each of their clusters.
+// discoveries returns the web servers of the lab in each of their clusters: OIDC discovery
+// providers, and the ACME server.
 func (t Topology) discoveries() (all []slotted) {
+	if t.ACMEServer != nil {
+		all = append(all, slotted{t.ACMEServer.Cluster, ACMEHost, &t.ACMEServer.Slot})
+	}
 	for i := range t.TrustDomains {
 		if td := &t.TrustDomains[i]; td.OIDCDiscovery.PollInterval > 0 {
 			all = append(all, slotted{td.Cluster, td.Name.Name(), &td.DiscoverySlot})

@@ -68,6 +68,9 @@ func (t Topology) OptionalPrograms() []string {
 	for _, w := range t.Workloads {
 		all = append(all, w.App.Optional...)
 	}
+	if t.ACMEServer != nil {
+		all = append(all, Pebble)
+	}
 	for _, td := range t.TrustDomains {
 		if td.OIDCDiscovery.PollInterval > 0 {
 			all = append(all, OIDCProvider)

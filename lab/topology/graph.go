@@ -28,6 +28,8 @@ type Graph struct {
 	Domains   []*Domain
 	Trusts    []*Trust
 	Workloads []*Workload
+	// ACMEServer issues serving certificates; nil where nobody asks for any.
+	ACMEServer *ACMEServer
 
 	intent Topology
 }
@@ -331,10 +333,28 @@ type Name struct {
 	Address netip.Addr
 }
 
+// ACMEHost is the DNS name of the lab's ACME server, and ACMEDirectory the URL by which
+// clients begin.
+const (
+	ACMEHost      = "acme.fedlab.test"
+	ACMEDirectory = "https://" + ACMEHost + "/dir"
+)
+
+// ACMEServer is a certificate authority that speaks ACME, for the lab alone.
+type ACMEServer struct {
+	ACMEServerSpec
+	Cluster *Cluster
+	// Address is what ACMEHost comes to.
+	Address netip.Addr
+}
+
 // Names returns the DNS names of the lab, sorted. Addresses that are not known yet are the
 // zero value.
 func (g *Graph) Names() []Name {
 	var all []Name
+	if g.ACMEServer != nil {
+		all = append(all, Name{ACMEHost, g.ACMEServer.Address})
+	}
 	for _, d := range g.Domains {
 		if host := d.BundleEndpoint.Host; host != "" {
 			all = append(all, Name{host, d.Server().Address})

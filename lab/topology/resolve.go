@@ -22,7 +22,7 @@ func Resolve(t Topology, network netip.Prefix) (*Graph, error) {
 		Graph:    &Graph{Name: t.Name, Network: network, intent: t},
 		clusters: map[string]*Cluster{}, hosts: map[string]*Host{}, domains: map[spiffeid.TrustDomain]*Domain{}, workloads: map[string]*Workload{},
 	}
-	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveTrusts, r.resolveWorkloads, r.resolveCalls} {
+	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveACMEServer, r.resolveTrusts, r.resolveWorkloads, r.resolveCalls} {
 		if err := resolve(); err != nil {
 			return nil, err
 		}
@@ -119,6 +119,24 @@ func (r *resolver) resolveDiscovery(d *Domain, spec TrustDomainSpec) error {
 	if text := issuer.Port(); text != "" {
 		if d.Discovery.Port, err = strconv.Atoi(text); err != nil {
 			return fmt.Errorf("issuer %q: %w", spec.JWTIssuer, err)
+		}
+	}
+	return nil
+}
+
+func (r *resolver) resolveACMEServer() error {
+	spec := r.intent.ACMEServer
+	if spec == nil {
+		return nil
+	}
+	c := r.clusters[spec.Cluster]
+	if c == nil {
+		return fmt.Errorf("lab %s has an ACME server in cluster %q, which is not there", r.Name, spec.Cluster)
+	}
+	r.ACMEServer = &ACMEServer{ACMEServerSpec: *spec, Cluster: c, Address: c.Pool.at(lastDiscovery - spec.Slot)}
+	for _, s := range c.Servers {
+		if s.Address.IsValid() && s.Address == r.ACMEServer.Address {
+			return fmt.Errorf("cluster %s of lab %s has no address left for the ACME server", c.Name, r.Name)
 		}
 	}
 	return nil

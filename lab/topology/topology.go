@@ -27,6 +27,9 @@ type Topology struct {
 	TrustDomains  []TrustDomainSpec
 	Relationships []RelationshipSpec
 	Workloads     []WorkloadSpec
+	// ACMEServer issues the serving certificates of endpoints with ACME; nil where there are
+	// none.
+	ACMEServer *ACMEServerSpec `json:",omitempty"`
 }
 
 // ClusterSpec is what a Kubernetes cluster of the lab is meant to be.
@@ -202,8 +205,45 @@ type BundleEndpoint struct {
 	// come back. SPIRE polls four times as often, and treats less than one
 	// minute as one minute.
 	RefreshHint time.Duration
-	// ServingCert is set where the profile is HTTPSWeb.
+	// ServingCert is set where the profile is HTTPSWeb, unless ACME is.
 	ServingCert ServingCert
+	// ACME is set where the server orders the certificate of the endpoint itself, which is
+	// for Host.
+	ACME *ACME `json:",omitempty"`
+}
+
+// ACME is how a SPIRE server orders the certificate of its bundle endpoint from the lab's ACME
+// server (RFC 8555).
+type ACME struct {
+	// Email is the contact of its account.
+	Email string
+	// TTL is the life of a certificate. SPIRE orders the next one 30 days before its end, or
+	// up to an hour earlier.
+	TTL time.Duration
+}
+
+// ACMEServerSpec is what the lab's ACME server is meant to be.
+type ACMEServerSpec struct {
+	// Cluster names the one that it runs in.
+	Cluster string
+	// Slot is the place of its address among those of web servers in that cluster.
+	Slot int `json:",omitempty"`
+	// TTL is the life of the certificates that it issues.
+	TTL time.Duration
+	// Port is where it looks for whoever has a name.
+	Port int
+}
+
+// WithACMEServer returns t with an ACME server where a trust domain asks for certificates by
+// ACME. It is in the cluster of the first one that does.
+func (t Topology) WithACMEServer() Topology {
+	for _, td := range t.TrustDomains {
+		if acme := td.BundleEndpoint.ACME; acme != nil && td.Cluster != "" {
+			t.ACMEServer = &ACMEServerSpec{Cluster: td.Cluster, TTL: acme.TTL, Port: td.BundleEndpoint.Port}
+			return t
+		}
+	}
+	return t
 }
 
 // ServingCert is the certificate of an https_web endpoint. A private CA of the

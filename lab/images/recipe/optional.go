@@ -80,10 +80,28 @@ func Optionals() []Optional {
 // section 7.4, which lets a certificate request name its only domain as the common name,
 // as SPIRE's (pkg/server/endpoints/bundle/internal/autocert) does. And SPIRE's ACME client
 // (golang.org/x/crypto/acme, before v0.58) looks for the order in the answer to "finalize"
-// only by the field Location, which the example in that section has.
+// only by the field Location, which the example in that section has. Also, Pebble makes
+// another root at each start, and what it issued before would be verified by nobody: it takes
+// one from files.
 func pebbleChanges() []build.Insert {
-	const file = "wfe/wfe.go"
+	const (
+		file = "wfe/wfe.go"
+		ca   = "ca/ca.go"
+	)
 	return []build.Insert{
+		{File: ca, Before: `"crypto/ecdsa"`, Text: `	"os"
+	"crypto/tls"`},
+		{File: ca, Before: "rk, subjectKeyID, err := makeKey(keyAlg)", Text: `	if file := os.Getenv("PEBBLE_ROOT_CERTIFICATE"); file != "" {
+		pair, err := tls.LoadX509KeyPair(file, os.Getenv("PEBBLE_ROOT_KEY"))
+		if err != nil {
+			return nil, err
+		}
+		root := &core.Certificate{ID: hex.EncodeToString(pair.Leaf.SerialNumber.Bytes()), Cert: pair.Leaf, DER: pair.Certificate[0]}
+		if _, err := ca.db.AddCertificate(root); err != nil {
+			return nil, err
+		}
+		return &issuer{key: pair.PrivateKey.(crypto.Signer), cert: root}, nil
+	}`},
 		{File: file, Before: "csrDNSs := uniqueLowerNames(parsedCSR.DNSNames)", Text: `	if name := parsedCSR.Subject.CommonName; name != "" && len(parsedCSR.DNSNames) == 0 {
 		parsedCSR.DNSNames = []string{name}
 	}`},

@@ -29,6 +29,10 @@ type Pebble struct {
 	// know the authority of its own certificate, and no other.
 	ServerEnv []string
 
+	// root is the authority that its certificates lead to, and env has that for it.
+	root pki.Authority
+	env  []string
+
 	management string
 	client     *http.Client
 	process    *Process
@@ -56,6 +60,17 @@ func NewPebble(t *testing.T) *Pebble {
 			t.Fatal(err)
 		}
 		return path
+	}
+	if p.root, err = pki.NewRoot("Pebble's root", 24*time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	rootKey, err := p.root.KeyPEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.env = []string{
+		"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0",
+		"PEBBLE_ROOT_CERTIFICATE=" + file("root.pem", p.root.CertificatePEM()), "PEBBLE_ROOT_KEY=" + file("root-key.pem", rootKey),
 	}
 	roots, cert, private := file("roots.pem", authority.CertificatePEM()), file("cert.pem", certificate), file("key.pem", key)
 	p.ServerEnv = []string{"SSL_CERT_FILE=" + roots, "SSL_CERT_DIR=" + p.dir}
@@ -85,7 +100,7 @@ func NewPebble(t *testing.T) *Pebble {
 func (p *Pebble) Start(t *testing.T, tlsPort int) {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), Program(t, PebbleVariable), "-config", p.config(tlsPort), "-dnsserver", p.resolver)
-	p.process = execute(t, command, []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"})
+	p.process = execute(t, command, p.env)
 	p.process.Await(t, func(ctx context.Context) error {
 		_, err := p.get(ctx, p.Directory)
 		return err
@@ -95,7 +110,7 @@ func (p *Pebble) Start(t *testing.T, tlsPort int) {
 // Log returns what it has written so far.
 func (p *Pebble) Log() string { return p.process.Log() }
 
-// Root returns the authority that its certificates lead to, another one at each start.
+// Root returns the authority that its certificates lead to, as it tells: that of its files.
 func (p *Pebble) Root(t *testing.T) *x509.Certificate {
 	t.Helper()
 	text, err := p.get(t.Context(), p.management+"/roots/0")
@@ -105,6 +120,9 @@ func (p *Pebble) Root(t *testing.T) *x509.Certificate {
 	roots, err := pki.Parse(text)
 	if err != nil || len(roots) != 1 {
 		t.Fatalf("roots of Pebble: %d, error %v, want one", len(roots), err)
+	}
+	if !roots[0].Equal(p.root.Certificate) {
+		t.Errorf("Pebble's root is %s, want the one of its files", roots[0].Subject)
 	}
 	return roots[0]
 }
