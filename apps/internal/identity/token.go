@@ -192,9 +192,9 @@ func (t Tokens) Verify(token string, audience spiffeid.ID) (Peer, error) {
 	issuer, there := svid.Claims["iss"]
 	switch want := t.Issuers[td]; {
 	case want == "" && there:
-		return Peer{}, &TokenError{fmt.Sprintf("a JWT-SVID of %s must have no issuer", td), fmt.Errorf("it has %q", issuer)}
+		return Peer{}, &TokenError{fmt.Sprintf("a JWT-SVID of %s must have no issuer", td), fmt.Errorf("it has %q", fmt.Sprint(issuer))}
 	case want != "" && issuer != want:
-		err := fmt.Errorf("it is %q", issuer)
+		err := fmt.Errorf("it is %q", fmt.Sprint(issuer))
 		if !there {
 			err = errors.New("it has none")
 		}
