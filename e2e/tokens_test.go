@@ -44,6 +44,8 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens"), func() {
 		aws, gcp spiffeid.TrustDomain
 		gateway  *topology.Workload
 		frontend *topology.Workload
+		// anonymous presents no certificate to the gateway.
+		anonymous *http.Client
 	)
 	BeforeAll(func(ctx SpecContext) {
 		file, err := labFile(ctx, filepath.Join(root, "docs", "guides", "tokens.yaml"), "e2e-")
@@ -54,20 +56,18 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens"), func() {
 		Expect(err).NotTo(HaveOccurred())
 		frontend, err = l.graph.FindWorkload("frontend")
 		Expect(err).NotTo(HaveOccurred())
-	}, NodeTimeout(10*time.Minute))
-
-	// asked returns what the gateway answers to a caller without a certificate.
-	asked := func(ctx context.Context, token string) (status int, rule string, err error) {
 		bundle, err := l.site(ctx, aws).API.Bundle(ctx)
-		if err != nil {
-			return 0, "", err
-		}
-		client := &http.Client{Transport: &http.Transport{
+		Expect(err).NotTo(HaveOccurred())
+		anonymous = &http.Client{Transport: &http.Transport{
 			DisableKeepAlives: true, TLSClientConfig: tlsconfig.TLSClientConfig(bundle, tlsconfig.AuthorizeID(gateway.ID)),
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return l.dial(gateway, gateway.App.Port)(ctx)
 			},
 		}}
+	}, NodeTimeout(10*time.Minute))
+
+	// asked returns what the gateway answers to a caller without a certificate.
+	asked := func(ctx context.Context, token string) (status int, rule string, err error) {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://gateway:8443/orders/api/health", nil)
 		if err != nil {
 			return 0, "", err
@@ -75,7 +75,7 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens"), func() {
 		if token != "" {
 			request.Header.Set("Authorization", "Bearer "+token)
 		}
-		response, err := client.Do(request)
+		response, err := anonymous.Do(request)
 		if err != nil {
 			return 0, "", err
 		}
@@ -198,7 +198,7 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens"), func() {
 		Eventually(func(ctx context.Context) error {
 			_, err := verifiedByOIDC(ctx, client, of.JWTIssuer, audience, toOIDC)
 			return err
-		}).WithContext(ctx).WithTimeout(bound).WithPolling(poll).Should(HaveOccurred())
+		}).WithContext(ctx).WithTimeout(bound).WithPolling(poll).Should(MatchError(ContainSubstring("failed to verify")))
 
 		By("and those of the next one are taken")
 		Eventually(func(ctx context.Context) (int, error) {
