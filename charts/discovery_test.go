@@ -87,8 +87,9 @@ func TestDiscoveryNamesAreThoseOfThePackage(t *testing.T) {
 	}) {
 		t.Errorf("no volume web-ca is of the Secret %s: %+v", spire.WebCASecret, volumes)
 	}
-	if pods.Spec.Containers[0].mounts("web-ca") || !pods.Spec.InitContainers[0].mounts("web-ca") {
-		t.Error("web-ca is mounted into the provider, or not into the keeper")
+	provider, keeper := pods.Spec.Containers[0], pods.Spec.InitContainers[0]
+	if provider.mounts("web-ca") || !keeper.mounts("web-ca") || !provider.mounts("serving-cert") || !keeper.mounts("serving-cert") {
+		t.Error("web-ca is mounted into the provider, or not into the keeper, or one of them has not what the keeper writes")
 	}
 }
 

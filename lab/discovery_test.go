@@ -26,7 +26,10 @@ func tokensFile(t *testing.T) string {
 	return string(file)
 }
 
-func tokens(t *testing.T) topology.Topology { return topologyOf(t, tokensFile(t)) }
+func tokens(t *testing.T) topology.Topology {
+	t.Helper()
+	return topologyOf(t, tokensFile(t))
+}
 
 var issuing = nodeName{"tokens", "aws"}
 
@@ -62,6 +65,7 @@ func TestStatusOfAnIssuer(t *testing.T) {
 	want := fresh(t, tokens(t), (*world).dump)
 	const at = "aws.company.com: "
 	other := func(t *testing.T) []byte {
+		t.Helper()
 		key, err := newKey("")
 		if err != nil {
 			t.Fatal(err)
@@ -100,20 +104,26 @@ func TestStatusOfAnIssuer(t *testing.T) {
 			lab.IssuerUnreachable, "https://oidc.aws.company.com/.well-known/openid-configuration answers 500 Internal Server Error", false},
 		"another issuer": {func(_ *testing.T, _ *node, p *provider) { p.issuer = "https://oidc.aws.company.com/" },
 			lab.OtherIssuer, `https://oidc.aws.company.com/.well-known/openid-configuration says that the issuer is "https://oidc.aws.company.com/", and JWT-SVIDs of aws.company.com have "https://oidc.aws.company.com"`, false},
-		"keys of nobody": {func(t *testing.T, _ *node, p *provider) { p.keys = other(t) },
+		"keys of nobody": {func(t *testing.T, _ *node, p *provider) {
+			t.Helper()
+			p.keys = other(t)
+		},
 			lab.OtherKeys, "https://oidc.aws.company.com/keys does not serve the JWT authorities of the server of aws.company.com: it lacks jwt-of-aws.company.com, nobody signs with made-up", false},
 		"another key of that name": {func(t *testing.T, _ *node, p *provider) {
+			t.Helper()
 			p.keys = []byte(strings.ReplaceAll(string(other(t)), "made-up", "jwt-of-aws.company.com"))
 		}, lab.OtherKeys, "https://oidc.aws.company.com/keys does not serve the JWT authorities of the server of aws.company.com: jwt-of-aws.company.com is another key", false},
 		"no keys": {func(_ *testing.T, _ *node, p *provider) { p.keys = []byte(`<html>`) },
 			lab.OtherKeys, "https://oidc.aws.company.com/keys has no keys of JWT authorities: ", false},
 		"another certificate": {func(t *testing.T, n *node, p *provider) {
+			t.Helper()
 			var err error
 			if p.shown, err = n.spire.servingCert([]string{"oidc.elsewhere.com"}, time.Hour); err != nil {
 				t.Fatal(err)
 			}
 		}, lab.MisnamedCertificate, "what the OIDC discovery provider of aws.company.com shows is not accepted: x509: certificate is valid for oidc.elsewhere.com, not oidc.aws.company.com", false},
 		"an expired certificate": {func(t *testing.T, n *node, p *provider) {
+			t.Helper()
 			var err error
 			if p.shown, err = n.spire.servingCert([]string{"oidc.aws.company.com"}, -time.Minute); err != nil {
 				t.Fatal(err)

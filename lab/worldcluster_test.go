@@ -818,7 +818,7 @@ func (n *node) runs(r *release) error {
 	case r.Chart == "spire":
 		return n.serve(r, since)
 	case r.Chart == spire.DiscoveryChart:
-		return n.discovers(r)
+		return n.discovers()
 	case isDemo(r.Chart) && !r.identified:
 		if !n.identifies(r) {
 			return errors.New("0 of 1 pods are ready: no identity yet")

@@ -39,7 +39,7 @@ func (n *node) provider(namespace string) *provider {
 }
 
 // discovers returns nil when a provider has had keys from the agent next to it.
-func (n *node) discovers(r *release) error {
+func (n *node) discovers() error {
 	if err := n.serves(); err != nil {
 		return fmt.Errorf("0 of 1 pods are ready: no keys yet: %w", err)
 	}

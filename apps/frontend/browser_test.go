@@ -103,6 +103,7 @@ func enterprise(aws, gcp, onprem, partner string) object {
 	call("orders", aws, gcp, spiffe, "answered", nil)
 	call("raw records of data-service", aws, gcp, spiffe, "refused", object{"expect": "not-permitted", "problem": problem("not-permitted")})
 	call("ledger", aws, onprem, web, "answered", nil)
+	call("health of gcp-gateway with a JWT-SVID", aws, gcp, spiffe, "answered", object{"token": true})
 	call("orders through the gateway", aws, aws, "", "answered", nil)
 	call("partner", aws, partner, "", "refused", object{"expect": "not-federated", "problem": problem("not-federated")})
 	reported := object{"reported": true}
@@ -300,7 +301,7 @@ func TestThePageShowsWhatItKnows(t *testing.T) {
 			return err == nil && slices.Equal(got.Facts, test.facts)
 		})
 		want := []string{"poor 0 refused refused", "poor 1 failed fails", "poor 2 answered 0.0 ms", "poor 3 new …"}
-		if n := len(got.Calls); n != 15 || !slices.Equal(got.Calls[n-4:], want) || got.Legend != 6 {
+		if n := len(got.Calls); n != 16 || !slices.Equal(got.Calls[n-4:], want) || got.Legend != 6 {
 			t.Errorf("the page shows %d calls, %q, and a legend of %d", n, got.Calls, got.Legend)
 		}
 	}
@@ -311,5 +312,16 @@ func TestThePageShowsWhatItKnows(t *testing.T) {
 	})()`))
 	if err != nil || answer != "no reason given, as its caller tells" {
 		t.Errorf("the answer is %q, %v", answer, err)
+	}
+	// Of each call it says what the caller presents.
+	for name, want := range map[string]string{"ledger": "an X509-SVID", "health of gcp-gateway with a JWT-SVID": "a JWT-SVID"} {
+		presents, err := chromedp.Run(tab, chromedp.Evaluate[string](fmt.Sprintf(`(() => {
+			const call = document.querySelector("[data-call='%s']");
+			call.querySelector("button").click();
+			return [...call.querySelectorAll("dl > div")].find((row) => row.querySelector("dt").textContent === "Presents").querySelector("dd").textContent;
+		})()`, name)))
+		if err != nil || presents != want {
+			t.Errorf("%s presents %q, %v, want %q", name, presents, err, want)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,13 +23,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "tokens:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("tokens", flag.ContinueOnError)
 	issuer := flags.String("issuer", "", "the issuer whose tokens are accepted, as its URL")
 	audience := flags.String("audience", "", "whom a token must be for")
@@ -66,6 +67,6 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s, issued by %s for %q\n", token.Subject, token.Issuer, token.Audience)
-	return nil
+	_, err = fmt.Fprintf(out, "%s, issued by %s for %q\n", token.Subject, token.Issuer, token.Audience)
+	return err
 }
