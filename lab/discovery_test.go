@@ -48,6 +48,9 @@ func TestAnIssuerIsServed(t *testing.T) {
 		if err := w.up(t, d, tokens(t)); err != nil {
 			t.Fatal(err)
 		}
+		if !slices.Contains(w.calls, "Images.Ensure node oidc-discovery-provider") {
+			t.Errorf("nobody asks for the image of the provider: %q", w.calls)
+		}
 		s := wantWell(t, d, tokens(t))
 		if got := s.TrustDomains[0].Discovery; got == nil || got.Issuer != "https://oidc.aws.company.com" || got.Address != "10.192.1.100" || !got.Well {
 			t.Errorf("the provider is %+v", got)
@@ -56,6 +59,27 @@ func TestAnIssuerIsServed(t *testing.T) {
 			t.Errorf("a trust domain without a provider has %+v", s.TrustDomains[1].Discovery)
 		}
 		w.wantNoop(t, d, tokens(t))
+	})
+}
+
+// TestAnIssuerOfATrustDomainOverClusters: the provider is next to the server, and its entries
+// are for the agents there.
+func TestAnIssuerOfATrustDomainOverClusters(t *testing.T) {
+	file := replaced(t, tokensFile(t), "    - name: gcp\n      trustDomain: gcp.company.com\n  trustDomains:",
+		"    - name: gcp\n      trustDomain: gcp.company.com\n    - name: branch\n      trustDomain: aws.company.com\n  trustDomains:")
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, topologyOf(t, file)); err != nil {
+			t.Fatal(err)
+		}
+		wantWell(t, d, topologyOf(t, file))
+		w.wantNoop(t, d, topologyOf(t, file))
+		for name, n := range w.nodes {
+			if got := n.release(spire.DiscoveryName) != nil; got != (name == issuing) {
+				t.Errorf("in %s is a provider: %t", name, got)
+			}
+		}
 	})
 }
 
