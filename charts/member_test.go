@@ -265,3 +265,38 @@ func TestReplicasGolden(t *testing.T) {
 		t.Errorf("pods %v, want %v", pods, want)
 	}
 }
+
+// TestEntryIDPrefix: a prefix that is given is the manager's next to the server, which then
+// deletes nothing of others; those of other clusters have their own.
+func TestEntryIDPrefix(t *testing.T) {
+	prefixed := func(v spire.Values) spire.Values {
+		v.EntryIDPrefix = "lab"
+		return v
+	}
+	for name, tt := range map[string]struct {
+		values spire.Values
+		want   []string
+	}{
+		"alone":                     {market(), nil},
+		"alone with a prefix":       {prefixed(market()), []string{`entryIDPrefix: "lab"`}},
+		"with members":              {spreadValues(), []string{`entryIDPrefix: "market"`, `entryIDPrefixCleanup: ""`, `entryIDPrefix: "branch"`, `entryIDPrefix: "depot"`}},
+		"with members and a prefix": {prefixed(spreadValues()), []string{`entryIDPrefix: "lab"`, `entryIDPrefix: "branch"`, `entryIDPrefix: "depot"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for line := range strings.SplitSeq(mustRender(t, tt.values)["controller-manager-config.yaml"], "\n") {
+				if line = strings.TrimSpace(line); strings.HasPrefix(line, "entryIDPrefix") {
+					got = append(got, line)
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+	bad := prefixed(market())
+	bad.EntryIDPrefix = "lab."
+	if _, err := render("spire", topology.ServerNamespace, bad); err == nil || !strings.Contains(err.Error(), "entryIDPrefix") {
+		t.Errorf("error %v, want one about entryIDPrefix", err)
+	}
+}

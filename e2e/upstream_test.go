@@ -91,7 +91,7 @@ func serveUpstream(ctx context.Context, library *images.Library, dir string) (_ 
 		case upstream.Program == "":
 			img, err = upstreamFoundation(library.Store, entries, upstream.Artifact)
 		default:
-			img, err = upstreamProgram(library, upstream)
+			img, err = upstreamProgram(ctx, library, upstream)
 		}
 		if err == nil {
 			err = r.push(ctx, at, img)
@@ -116,8 +116,8 @@ func (r *upstreamRegistry) push(ctx context.Context, reference string, img v1.Im
 }
 
 // upstreamProgram makes the image of one of upstream's programs.
-func upstreamProgram(library *images.Library, upstream images.Image) (v1.Image, error) {
-	file, err := library.Program(upstream.Program)
+func upstreamProgram(ctx context.Context, library *images.Library, upstream images.Image) (v1.Image, error) {
+	file, err := library.Program(ctx, upstream.Program)
 	if err != nil {
 		return nil, err
 	}

@@ -56,6 +56,7 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, w := range u.Workloads {
 		u.registerAndDeploy(c, w)
 	}
+	u.declareOthers(c)
 	for _, s := range u.Servers() {
 		u.tidyUp(c, s)
 	}
@@ -106,6 +107,7 @@ func memberStep(m *topology.Member) plan.ID        { return plan.ID("member/" + 
 func nestedStep(s *topology.Server) plan.ID        { return plan.ID("nested/" + s.String()) }
 func federateStep(r topology.Relationship) plan.ID { return plan.ID("federate/" + r.ID()) }
 func registerStep(w *topology.Workload) plan.ID    { return plan.ID("register/" + w.Name) }
+func declareStep(r *topology.Registration) plan.ID { return plan.ID("registration/" + r.Name) }
 func deployStep(w *topology.Workload) plan.ID      { return plan.ID("deploy/" + w.Name) }
 func databaseStep(w *topology.Workload) plan.ID    { return plan.ID("database/" + w.Name) }
 func verifyStep(from, to *topology.Workload) plan.ID {
@@ -282,12 +284,7 @@ func (u *up) makeTrust(c *contents, r topology.Relationship) {
 
 func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	server := serverStep(w.Member.Server)
-	// An entry that names a trust domain whose bundle is not there yet is
-	// refused, and tried again only seconds later (spiffe/spire#7146).
-	after := []plan.ID{server}
-	for _, r := range w.Member.Server.Relationships() {
-		after = append(after, federateStep(r))
-	}
+	after := withBundles(w.Member.Server)
 	if w.Host() != nil {
 		// Its entry is below the agent.
 		after = append(after, agentsStep(w.Member))
@@ -308,9 +305,30 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	c.step(deployStep(w), fmt.Sprintf("%s %s", w.Name, inPlace(w.Member.Place)), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)
 }
 
+func (u *up) declareOthers(c *contents) {
+	for _, r := range u.Registrations {
+		c.step(declareStep(r), fmt.Sprintf("%s %s of %s %s", r.Kind, r.Name, r.Domain(), inPlace(r.Member.Place)),
+			func(ctx context.Context) error { return u.declared(ctx, r) }, withBundles(r.Server())...)
+	}
+}
+
+// withBundles come before entries of a server that federate with others: one that names a
+// trust domain whose bundle is not there yet is refused, and tried again only seconds later
+// (spiffe/spire#7146).
+func withBundles(s *topology.Server) []plan.ID {
+	after := []plan.ID{serverStep(s)}
+	for _, r := range s.Relationships() {
+		after = append(after, federateStep(r))
+	}
+	return after
+}
+
 func (u *up) tidyUp(c *contents, s *topology.Server) {
 	after := []plan.ID{serverStep(s)}
 	for _, m := range s.Members {
+		for _, r := range m.Registrations {
+			after = append(after, declareStep(r))
+		}
 		for _, w := range m.Workloads {
 			after = append(after, registerStep(w))
 		}

@@ -193,15 +193,15 @@ func sameKeys(of *topology.Discovery, served *jwtbundle.Bundle, own *spiffebundl
 		switch key, there := want[id]; {
 		case !there:
 			wrong = append(wrong, "nobody signs with "+id)
-		case !sameKey(key, is[id]):
+		case !samePublicKey(key, is[id]):
 			wrong = append(wrong, id+" is another key")
 		}
 	}
 	return because(OtherKeys, "%s does not serve the JWT authorities of the server of %s: %s", of.Keys(), of.Domain, strings.Join(wrong, ", "))
 }
 
-// sameKey compares public keys; each type of the standard library has this method.
-func sameKey(a, b crypto.PublicKey) bool {
+// samePublicKey compares public keys; each type of the standard library has this method.
+func samePublicKey(a, b crypto.PublicKey) bool {
 	known, is := a.(interface{ Equal(crypto.PublicKey) bool })
 	return is && known.Equal(b)
 }

@@ -325,7 +325,7 @@ func (u *up) registerByAPI(ctx context.Context, w *topology.Workload) error {
 		there := false
 		for _, e := range entries {
 			switch {
-			case e.SPIFFEID != w.ID:
+			case e.SPIFFEID != w.ID || e.Declared():
 			case !there && sameEntry(e, want):
 				there = true
 			default:
@@ -344,15 +344,21 @@ func (u *up) registerByAPI(ctx context.Context, w *topology.Workload) error {
 	}})
 }
 
+// sameKey reports whether two entries have what no two entries of a server have both: SPIFFE
+// ID, parent and selectors (SPIRE pkg/server/datastore/sqlstore, lookupSimilarEntry).
+func sameKey(a, b spire.Entry) bool {
+	sorted := func(texts []string) []string { return slices.Sorted(slices.Values(texts)) }
+	return a.SPIFFEID == b.SPIFFEID && a.ParentID == b.ParentID && slices.Equal(sorted(a.Selectors), sorted(b.Selectors))
+}
+
 // sameEntry reports whether an entry is what another asks for.
 func sameEntry(is, want spire.Entry) bool {
-	sorted := func(texts []string) []string { return slices.Sorted(slices.Values(texts)) }
 	domains := func(all []spiffeid.TrustDomain) []spiffeid.TrustDomain {
 		return slices.SortedFunc(slices.Values(all), spiffeid.TrustDomain.Compare)
 	}
-	return is.SPIFFEID == want.SPIFFEID && is.ParentID == want.ParentID && is.Hint == want.Hint && is.Downstream == want.Downstream &&
+	return sameKey(is, want) && is.Hint == want.Hint && is.Admin == want.Admin && is.Downstream == want.Downstream &&
 		is.X509SVIDTTL == want.X509SVIDTTL && is.JWTSVIDTTL == want.JWTSVIDTTL &&
-		slices.Equal(sorted(is.Selectors), sorted(want.Selectors)) && slices.Equal(domains(is.FederatesWith), domains(want.FederatesWith))
+		slices.Equal(is.DNSNames, want.DNSNames) && slices.Equal(domains(is.FederatesWith), domains(want.FederatesWith))
 }
 
 // tidyHost takes out of a server on a host what the file does not ask for, or no longer:
@@ -365,13 +371,16 @@ func (u *up) tidyHost(ctx context.Context, s *topology.Server) error {
 		return err
 	}
 	for _, e := range entries {
-		if slices.ContainsFunc(s.Domain.Workloads(), func(w *topology.Workload) bool { return w.ID == e.SPIFFEID }) {
+		if e.Declared() || slices.ContainsFunc(s.Domain.Workloads(), func(w *topology.Workload) bool { return w.ID == e.SPIFFEID }) {
 			continue
 		}
 		plan.Did(ctx)
 		if err := known(site.API.DeleteEntry(ctx, e.ID)); err != nil {
 			return err
 		}
+	}
+	if err := u.tidyEntries(ctx, site); err != nil {
+		return err
 	}
 	if err := unrelate(ctx, site); err != nil {
 		return err

@@ -309,7 +309,7 @@ func dismissEntries(ctx context.Context, site *Site) error {
 	}
 	for _, e := range entries {
 		in := spire.AttestedIn(e.ParentID)
-		if in == "" || slices.ContainsFunc(site.InClusters(), func(m *topology.Member) bool { return m.Cluster().Name == in }) {
+		if in == "" || e.Declared() || slices.ContainsFunc(site.InClusters(), func(m *topology.Member) bool { return m.Cluster().Name == in }) {
 			continue
 		}
 		plan.Did(ctx)

@@ -420,7 +420,7 @@ func (r registry) remarks(cluster string, workloads []identified) []ResourceStat
 	list := []ResourceStatus{}
 	for _, x := range r.resources {
 		remarks := said[x.String()]
-		if failure := r.failure(x); failure != "" {
+		if failure := r.failure(x); failure != "" && !r.declares(x) {
 			remarks = append([]string{failure}, remarks...)
 		}
 		if len(remarks) > 0 {
@@ -428,4 +428,12 @@ func (r registry) remarks(cluster string, workloads []identified) []ResourceStat
 		}
 	}
 	return list
+}
+
+// declares reports whether a resource is that of a registration of the lab file, whose
+// status says what is wrong with it.
+func (r registry) declares(x registrar) bool {
+	return x.owned() && slices.ContainsFunc(r.member.Registrations, func(d *topology.Registration) bool {
+		return string(d.Kind) == x.Kind && d.Name == x.Metadata.Name
+	})
 }

@@ -21,6 +21,7 @@ type Status struct {
 	TrustDomains  []TrustDomainStatus  `json:"trustDomains"`
 	Relationships []RelationshipStatus `json:"relationships"`
 	Workloads     []WorkloadStatus     `json:"workloads"`
+	Registrations []RegistrationStatus `json:"registrations,omitempty"`
 	// Resources are those of the controller manager that a person has to know of.
 	// They do not count for Well: where one harms the lab, what it harms is not
 	// well.
@@ -165,6 +166,24 @@ type WorkloadStatus struct {
 	Cause Cause `json:"cause,omitempty"`
 }
 
+// RegistrationStatus is one registration of the lab file, besides those of workloads.
+type RegistrationStatus struct {
+	Health
+	Name string `json:"name"`
+	// Kind is ClusterSPIFFEID, ClusterStaticEntry or entry.
+	Kind        string `json:"kind"`
+	TrustDomain string `json:"trustDomain"`
+	// Cluster is where the resource is, or the server that has the entry; it is empty where
+	// that server is on Host.
+	Cluster string `json:"cluster"`
+	Host    string `json:"host,omitempty"`
+	// SPIFFEID is a template for a ClusterSPIFFEID.
+	SPIFFEID string `json:"spiffeID"`
+	// HeldBy names those who are given the identity now: pods, workloads on hosts, or the
+	// nodes for which an entry below the server stands. That it is empty is well.
+	HeldBy []string `json:"heldBy"`
+}
+
 // statusBound is how long a part of a lab may take to answer before it counts
 // as not answering.
 const statusBound = 20 * time.Second
@@ -182,6 +201,7 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	}
 	defer v.close()
 	v.lookAtPods(ctx)
+	v.lookAtHolders(ctx)
 	if v.networked() {
 		s.Network = v.Network.String()
 	}
@@ -210,6 +230,9 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 	for _, w := range v.Workloads {
 		s.Workloads = append(s.Workloads, v.workload(ctx, w))
 	}
+	for _, r := range v.Registrations {
+		s.Registrations = append(s.Registrations, v.registration(ctx, r))
+	}
 	if ctx.Err() != nil {
 		// What was asked last did not get to answer.
 		return s, context.Cause(ctx)
@@ -219,7 +242,8 @@ func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error
 		!slices.ContainsFunc(s.Hosts, func(x HostStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.TrustDomains, func(x TrustDomainStatus) bool { return !x.Well }) &&
 		!slices.ContainsFunc(s.Relationships, func(x RelationshipStatus) bool { return !x.Well }) &&
-		!slices.ContainsFunc(s.Workloads, func(x WorkloadStatus) bool { return !x.Well })
+		!slices.ContainsFunc(s.Workloads, func(x WorkloadStatus) bool { return !x.Well }) &&
+		!slices.ContainsFunc(s.Registrations, func(x RegistrationStatus) bool { return !x.Well })
 	return s, nil
 }
 
@@ -255,6 +279,9 @@ func (s Status) Problems(but ...Cause) []string {
 		if !slices.Contains(but, x.Cause) {
 			add("workload "+x.Name, x.Health)
 		}
+	}
+	for _, x := range s.Registrations {
+		add("registration "+x.Name, x.Health)
 	}
 	return list
 }

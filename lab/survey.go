@@ -337,6 +337,7 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 			}
 			is := is.Domain.Settings
 			setting("bundleEndpoint.profile", was.Cluster, string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more")
+			setting("entryPrefix", was.Cluster, cmp.Or(was.EntryPrefix, "none"), cmp.Or(is.EntryPrefix, "none"), "the controller manager would keep no entry of before up to date, and refuse to make the same one again")
 			setting("datastore", was.Cluster, string(was.Datastore), string(is.Datastore), "entries and bundles would stay behind in the old one")
 			setting("upstreamAuthority", was.Cluster, string(was.UpstreamAuthority), string(is.UpstreamAuthority), "the authorities that peers hold would end at once")
 		}

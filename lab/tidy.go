@@ -95,7 +95,7 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 	}
 	site := u.site(s)
 	for _, m := range s.InClusters() {
-		var identities []string
+		identities := declaredIn(m, topology.ClusterSPIFFEID)
 		for _, w := range m.Workloads {
 			identities = append(identities, spire.IdentityName(w))
 		}
@@ -107,16 +107,10 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 			return err
 		}
 	}
-	var entries []string
-	for _, m := range s.OnHosts() {
-		for _, w := range m.Workloads {
-			entries = append(entries, spire.IdentityName(w))
-		}
+	if err := tidyStatic(ctx, site); err != nil {
+		return err
 	}
-	if d := s.Domain.Discovery; d != nil && !s.Nested() {
-		entries = append(entries, spire.DiscoveryEntryNames(d)...)
-	}
-	if err := removeOwned(ctx, site.Objects, clusterStaticEntry, func(class string) bool { return spire.Answers(s, class) }, entries); err != nil {
+	if err := u.tidyEntries(ctx, site); err != nil {
 		return err
 	}
 	var relationships []string

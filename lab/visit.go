@@ -32,6 +32,10 @@ type visit struct {
 type seen struct {
 	memory
 	there bool
+	// pods are all of its pods, and unseen says why they cannot be listed, once somebody
+	// has looked at them.
+	pods   []spire.Pod
+	unseen error
 }
 
 // answers reports whether there is somebody in a cluster to ask.

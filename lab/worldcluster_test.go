@@ -203,6 +203,9 @@ func (s *spireServer) dump(add func(string, ...any)) {
 		}
 		add("entry %s, federates with %q%s", id, federatesWith, by)
 	}
+	for id, e := range s.plain {
+		add("entry %s of %s below %s, by its ID", id, e.SpiffeId.Path, e.ParentId.Path)
+	}
 }
 
 // connect gives access to the node that a kubeconfig names.
@@ -448,6 +451,17 @@ func (n objects) keys(kind access.ObjectKey, labels map[string]string) (keys []a
 	if kind.Kind == "Node" {
 		kind.Name = n.name.lab + "-" + n.name.cluster + "-control-plane"
 		return []access.ObjectKey{kind}
+	}
+	if kind.Kind == "Pod" && kind.Namespace == "" {
+		var namespaces []string
+		for _, r := range n.releases {
+			namespaces = append(namespaces, r.Namespace)
+		}
+		slices.Sort(namespaces)
+		for _, kind.Namespace = range slices.Compact(namespaces) {
+			keys = append(keys, n.keys(kind, labels)...)
+		}
+		return keys
 	}
 	if kind.Kind == "Pod" {
 		names := slices.Sorted(maps.Keys(n.demoPods(kind.Namespace, labels)))

@@ -471,7 +471,10 @@ func (s *spireServer) BatchCreateEntry(_ context.Context, r *entryv1.BatchCreate
 				result.Status = &types.Status{Code: int32(codes.Internal), Message: "no bundle of " + td}
 			}
 		}
-		if result.Status.Code == 0 {
+		if e.Id != "" && result.Status.Code == 0 {
+			result.Entry.Id = e.Id
+			result.Status = s.createPlain(e)
+		} else if result.Status.Code == 0 {
 			s.entries[id], s.selectors[id] = e.FederatesWith, nil
 			for _, selector := range e.Selectors {
 				s.selectors[id] = append(s.selectors[id], selector.Type+":"+selector.Value)

@@ -1,12 +1,14 @@
 package lab_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	agentv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/agent/v1"
@@ -170,7 +172,12 @@ func (a *attendant) attest() error {
 
 // origin is where an entry comes from: the prefix of its controller manager, and the
 // agent that hands it out.
-type origin struct{ prefix, parent, hint string }
+type origin struct {
+	prefix, parent, hint string
+	// dnsNames and x509TTL are those of a ClusterStaticEntry.
+	dnsNames []string
+	x509TTL  time.Duration
+}
 
 // manager is one of the controller managers of a server.
 type manager struct {
@@ -193,9 +200,10 @@ func (s *spireServer) managers() []manager {
 		return nil
 	}
 	several := len(s.values.Members) > 0
-	home := manager{node: s.node, namespace: topology.ServerNamespace, class: s.values.Class, alone: !several, cleansing: several}
-	if several {
-		home.prefix = s.values.Cluster
+	given := s.values.EntryIDPrefix != ""
+	home := manager{node: s.node, namespace: topology.ServerNamespace, class: s.values.Class, alone: !several && !given, cleansing: several && !given}
+	if several || given {
+		home.prefix = cmp.Or(s.values.EntryIDPrefix, s.values.Cluster)
 	}
 	all := []manager{home}
 	for _, m := range s.values.Members {
@@ -232,6 +240,7 @@ func (s *spireServer) BatchDeleteEntry(_ context.Context, r *entryv1.BatchDelete
 	for _, id := range r.Ids {
 		delete(s.entries, id)
 		delete(s.downstream, id)
+		delete(s.plain, id)
 		answer.Results = append(answer.Results, &entryv1.BatchDeleteEntryResponse_Result{Id: id, Status: &types.Status{}})
 	}
 	return answer, nil

@@ -96,6 +96,8 @@ type spireServer struct {
 	// kubeconfigs that were there when the server started.
 	attested map[spiffeid.ID]bool
 	opened   map[string][]byte
+	// plain are the entries, by their IDs, that somebody has given an ID.
+	plain map[string]*types.Entry
 	// tokens are the join tokens that no agent has shown yet.
 	tokens map[string]bool
 	// again is when registrations that were refused are tried again; zero for
@@ -143,7 +145,7 @@ func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
 		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
 		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
-		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{}, downstream: map[string]bool{}, tokens: map[string]bool{},
+		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{}, downstream: map[string]bool{}, tokens: map[string]bool{}, plain: map[string]*types.Entry{},
 	}
 	if values.Upstream != nil {
 		s.values = values
@@ -701,24 +703,47 @@ func (s *spireServer) register() {
 					continue
 				}
 				s.entries[wanted.id], s.selectors[wanted.id] = wanted.federatesWith, wanted.selectors
-				s.origins[wanted.id] = origin{prefix: m.prefix, parent: s.agentIn(m.node)}
+				s.origins[wanted.id] = origin{prefix: m.prefix, parent: s.agentIn(m.node), hint: wanted.hint}
 			}
 		}
 		if m.node == s.node {
 			s.registerStatic(m, registered)
 		}
 		maps.DeleteFunc(s.entries, func(id string, _ []string) bool { return m.reconciles(s.origins[id].prefix) && !registered[id] })
+		maps.DeleteFunc(s.plain, func(id string, _ *types.Entry) bool { return m.deletes(id) })
 	}
 }
 
-// registerStatic makes entries of the ClusterStaticEntries that fedlab has made.
+// registerStatic makes entries of the ClusterStaticEntries that fedlab has made. Of two that
+// ask for the same the older one counts.
 func (s *spireServer) registerStatic(m manager, registered map[string]bool) {
-	for _, text := range m.node.objects {
+	oldest := map[string]access.ObjectKey{}
+	for key, text := range m.node.objects {
+		if static := decode[staticEntry](text); static.Kind == "ClusterStaticEntry" && static.owned() {
+			if other, twice := oldest[static.Spec.SPIFFEID]; !twice || m.node.made[key] < m.node.made[other] {
+				oldest[static.Spec.SPIFFEID] = key
+			}
+		}
+	}
+	for key, text := range m.node.objects {
 		if static := decode[staticEntry](text); static.Kind == "ClusterStaticEntry" && static.owned() && !static.Status.Rendered {
 			id := static.Spec.SPIFFEID
+			if masked := oldest[id] != key; masked != static.Status.Masked {
+				object := decode[map[string]any](text)
+				object["status"] = map[string]any{"masked": masked}
+				if !masked {
+					delete(object, "status")
+				}
+				m.node.objects[key] = string(encode(object))
+			}
 			registered[id] = true
 			s.entries[id], s.selectors[id] = static.Spec.FederatesWith, static.Spec.Selectors
-			s.origins[id] = origin{m.prefix, static.Spec.ParentID, static.Spec.Hint}
+			s.origins[id] = origin{m.prefix, static.Spec.ParentID, static.Spec.Hint, static.Spec.DNSNames, 0}
+			if ttl := static.Spec.X509SVIDTTL; ttl != "" {
+				from := s.origins[id]
+				from.x509TTL = duration(ttl)
+				s.origins[id] = from
+			}
 		}
 	}
 }
@@ -822,20 +847,24 @@ func (s *spireServer) ListAgents(context.Context, *agentv1.ListAgentsRequest) (*
 }
 
 func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) (*entryv1.ListEntriesResponse, error) {
-	answer := &entryv1.ListEntriesResponse{}
+	return &entryv1.ListEntriesResponse{Entries: s.all()}, nil
+}
+
+// all returns all entries.
+func (s *spireServer) all() (all []*types.Entry) {
 	add := func(id, parent string, selectors, federatesWith []string) {
 		entry := &types.Entry{
 			Id:            id,
 			SpiffeId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(id).Path()},
 			ParentId:      &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(parent).Path()},
-			FederatesWith: federatesWith, Hint: s.origins[id].hint,
+			FederatesWith: federatesWith, Hint: s.origins[id].hint, DnsNames: s.origins[id].dnsNames, X509SvidTtl: int32(s.origins[id].x509TTL / time.Second),
 			Downstream: s.downstream[id],
 		}
 		for _, selector := range selectors {
 			kind, value, _ := strings.Cut(selector, ":")
 			entry.Selectors = append(entry.Selectors, &types.Selector{Type: kind, Value: value})
 		}
-		answer.Entries = append(answer.Entries, entry)
+		all = append(all, entry)
 	}
 	for _, text := range s.node.objects {
 		if static := decode[staticEntry](text); static.Kind == "ClusterStaticEntry" && static.Status.Rendered {
@@ -845,7 +874,10 @@ func (s *spireServer) ListEntries(context.Context, *entryv1.ListEntriesRequest) 
 	for _, id := range slices.Sorted(maps.Keys(s.entries)) {
 		add(id, cmp.Or(s.origins[id].parent, s.agentID()), s.selectors[id], s.entries[id])
 	}
-	return answer, nil
+	for _, id := range slices.Sorted(maps.Keys(s.plain)) {
+		all = append(all, s.plain[id])
+	}
+	return all
 }
 
 // staticEntry is a ClusterStaticEntry of which the controller manager makes an entry.
@@ -853,10 +885,10 @@ type staticEntry struct {
 	Kind     string
 	Metadata struct{ Labels map[string]string }
 	Spec     struct {
-		SPIFFEID, ParentID, Hint string
-		Selectors, FederatesWith []string
+		SPIFFEID, ParentID, Hint, X509SVIDTTL string
+		Selectors, FederatesWith, DNSNames    []string
 	}
-	Status struct{ Rendered bool }
+	Status struct{ Rendered, Masked bool }
 }
 
 // agentID is that of the agent in the server's own cluster.

@@ -272,7 +272,8 @@ func checkInvariants(tb testing.TB, top topology.Topology) {
 	}
 	for _, w := range g.Workloads {
 		once("workload", w.Name)
-		once("SPIFFE ID", w.ID)
+		// Replicas have one, each in another cluster.
+		once("SPIFFE ID", w.ID.String()+" in "+w.Member.Place.Name())
 		once("address", w.Address)
 		if w.Expose.IsValid() {
 			once("exposed", w.Expose)

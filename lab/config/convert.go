@@ -53,6 +53,13 @@ func (f *Format) Topology(l Lab) (topology.Topology, error) {
 		}
 		t.Workloads = append(t.Workloads, workload)
 	}
+	for _, r := range l.Spec.Registrations {
+		registration, err := r.spec()
+		if err != nil {
+			return topology.Topology{}, fmt.Errorf("registration %s: %w", r.Name, err)
+		}
+		t.Registrations = append(t.Registrations, registration)
+	}
 	return t.WithCheckers().WithACMEServer().Placed(topology.Topology{}), nil
 }
 
@@ -120,6 +127,7 @@ func (td TrustDomain) settings() topology.Settings {
 		JWTIssuer:         td.JWTIssuer,
 		OIDCDiscovery:     td.OIDCDiscovery.settings(),
 		LogLevel:          td.LogLevel,
+		EntryPrefix:       td.EntryPrefix,
 		Replicas:          replicasIn(td.ServerReplicas),
 		BundlePlugin:      topology.BundlePlugin(td.BundlePlugin),
 		Datastore:         topology.Datastore(td.Datastore),
@@ -235,4 +243,53 @@ func (w Workload) ownProgram() (*topology.Own, error) {
 		own.FederatesWith = append(own.FederatesWith, td)
 	}
 	return own, nil
+}
+
+func (r Registration) spec() (topology.RegistrationSpec, error) {
+	td, err := spiffeid.TrustDomainFromString(r.TrustDomain)
+	if err != nil {
+		return topology.RegistrationSpec{}, err
+	}
+	spec := topology.RegistrationSpec{Name: r.Name, TrustDomain: td, Cluster: r.Cluster}
+	names, _ := r.federatesWith()
+	if spec.FederatesWith, err = trustDomainsOf(names); err != nil {
+		return spec, err
+	}
+	if x := r.ClusterSPIFFEID; x != nil {
+		spec.Kind, spec.IDTemplate, spec.Fallback, spec.ServiceNames = topology.ClusterSPIFFEID, x.SPIFFEIDTemplate, x.Fallback, x.AutoPopulateDNSNames
+		spec.Namespaces, spec.Pods = x.NamespaceSelector.labels(), x.PodSelector.labels()
+		spec.Selectors, spec.DNSNames, spec.Hint = x.WorkloadSelectorTemplates, x.DNSNameTemplates, x.Hint
+		spec.X509SVIDTTL, spec.JWTSVIDTTL, spec.Admin, spec.Downstream = time.Duration(x.TTL), time.Duration(x.JWTTTL), x.Admin, x.Downstream
+		return spec, nil
+	}
+	x, _ := r.entry()
+	spec.Kind = topology.ClusterStaticEntry
+	if r.Entry != nil {
+		spec.Kind = topology.PlainEntry
+	}
+	spec.Selectors, spec.DNSNames, spec.Hint = x.Selectors, x.DNSNames, x.Hint
+	spec.X509SVIDTTL, spec.JWTSVIDTTL, spec.Admin, spec.Downstream = time.Duration(x.X509SVIDTTL), time.Duration(x.JWTSVIDTTL), x.Admin, x.Downstream
+	if spec.ID, err = spiffeid.FromString(x.SPIFFEID); err != nil {
+		return spec, err
+	}
+	spec.ParentID, err = spiffeid.FromString(x.ParentID)
+	return spec, err
+}
+
+func (s *LabelSelector) labels() map[string]string {
+	if s == nil {
+		return nil
+	}
+	return s.MatchLabels
+}
+
+func trustDomainsOf(names []string) (all []spiffeid.TrustDomain, err error) {
+	for _, name := range names {
+		td, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, td)
+	}
+	return all, nil
 }

@@ -177,7 +177,7 @@ func TestEveryValueReplaced(t *testing.T) {
 		"object":     {Kind: yaml.MappingNode, Tag: "!!map"},
 		"list":       {Kind: yaml.SequenceNode, Tag: "!!seq"},
 	}
-	for _, path := range []string{"good/settings", "good/key-types", "good/two-brokers", "good/profiles", "good/calls", "bad/everything", "bad/clusters-missing-for-broker"} {
+	for _, path := range []string{"good/settings", "good/key-types", "good/two-brokers", "good/profiles", "good/calls", "good/registrations", "bad/everything", "bad/clusters-missing-for-broker"} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			folder, name := filepath.Split(path)

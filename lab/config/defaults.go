@@ -38,6 +38,16 @@ func (a apps) complete(l Lab) Lab {
 			w.Check = &Check{Path: w.Check.Path, Port: cmp.Or(w.Check.Port, w.Port), As: w.Check.As}
 		}
 	}
+	l.Spec.Registrations = slices.Clone(l.Spec.Registrations)
+	for i := range l.Spec.Registrations {
+		r := &l.Spec.Registrations[i]
+		if clusters := l.Spec.clustersOf(r.TrustDomain); r.Cluster == "" && len(clusters) > 0 {
+			r.Cluster = clusters[0]
+			if at := l.Spec.settingsOf(r.TrustDomain); at >= 0 {
+				r.Cluster = cmp.Or(l.Spec.TrustDomains[at].ServerCluster, clusters[0])
+			}
+		}
+	}
 	trust := trustOf(l.Spec.relationships())
 	for i := range l.Spec.Workloads {
 		if w := &l.Spec.Workloads[i]; w.Calls == nil {
@@ -126,7 +136,7 @@ func (s Spec) clustersOf(trustDomain string) []string {
 // endpointProfile returns the profile of a trust domain's bundle endpoint; empty
 // for one that there is not.
 func (s Spec) endpointProfile(trustDomain string) string {
-	i := slices.IndexFunc(s.TrustDomains, func(td TrustDomain) bool { return td.Name == trustDomain })
+	i := s.settingsOf(trustDomain)
 	if i < 0 {
 		return ""
 	}

@@ -130,6 +130,7 @@ func specObject(a apps) *object {
 			derived: "one for each that a cluster or a host names, of defaults", says: "Settings of the trust domains that clusters and hosts name."},
 		{name: "federation", value: list(nested(federationObject()), 0, maxTrustDomains*maxTrusted), says: "Who trusts whom."},
 		{name: "workloads", value: list(nested(workloadObject(a)), 0, maxWorkloads), says: "The demo programs and where they run."},
+		{name: "registrations", value: list(nested(registrationObject()), 0, maxWorkloads), says: "Identities that are registered besides those of workloads. No program comes with them."},
 	}}
 }
 
@@ -182,7 +183,7 @@ func trustDomainObject() *object {
 	)
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
-		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
+		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "entryIDPrefix": "write entryPrefix", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
 		"oidc": discovery, "oidcProvider": discovery, "oidcDiscoveryProvider": discovery, "discovery": discovery,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster or a host names."},
@@ -192,6 +193,8 @@ func trustDomainObject() *object {
 			says: "Where several clusters name the trust domain: the plugin by which its SPIRE server writes the bundle, with which agents start, into the clusters that it does not run in. `k8s_configmap`, a bundle publisher, tries again where a cluster does not answer. With `k8sbundle`, a notifier, the server does not start before each of the clusters has answered."},
 		{name: "serverReplicas", value: numberTo(topology.MaxReplicas), fallback: 1,
 			says: "How many servers stand behind the addresses of its SPIRE server. They share a PostgreSQL, and each has keys of its own: the bundle has the authorities of all. One that leaves takes its keys along; its authorities stay in the bundle until they expire."},
+		{name: "entryPrefix", value: label(maxName, "lab"),
+			says: "`entryIDPrefix` of the controller manager next to the SPIRE server: the IDs of its entries begin with it. Without it the manager deletes each entry that it has not made, such as one made by `spire-server entry create`; with it, those of others stay. It cannot be changed once the lab is up."},
 		{name: "nestedServers", value: list(label(maxName, "branch"), 1, topology.MaxMembers-1),
 			says: "Those of its other clusters that have a SPIRE server of their own, nested below the server of the trust domain: that one signs their authorities. Agents there attest to the nested server. It has the settings of the trust domain, and no bundle endpoint: peers fetch from the server of the trust domain. Which clusters have one cannot be changed once they are up."},
 		{name: "bundleEndpoint", value: nested(bundleEndpointObject()), derived: "its fields' defaults", says: "Where its bundle is published."},
@@ -253,7 +256,7 @@ func bundleEndpointObject() *object {
 		fields: []field{
 			{name: "profile", value: profile(), fallback: defaultProfile,
 				says: "How the endpoint proves who it is. `https_spiffe`: with an X509-SVID of its trust domain. `https_web`: with a serving certificate, as any web server does; peers have the root of its private CA from the lab. It cannot be changed once the lab is up."},
-			{name: "host", value: hostName(), derived: "its address",
+			{name: "host", value: webName(), derived: "its address",
 				says: "The DNS name in the endpoint's URL. Each cluster and each host of the lab finds the endpoint's address by it; this machine does not."},
 			{name: "port", value: numberTo(65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
 			{name: "refreshHint", value: duration(Duration(time.Minute), Duration(time.Hour)), fallback: defaultRefreshHint,
@@ -287,7 +290,7 @@ func acmeObject() *object {
 	return &object{
 		says: "How the SPIRE server orders its serving certificate. It proves that it has the name by a TLS handshake (TLS-ALPN-01, RFC 8737) at the bundle endpoint, and orders when somebody asks for the name the first time.",
 		fields: []field{
-			{name: "domainName", value: hostName(), required: true, says: "The DNS name that the certificate is for, which is `bundleEndpoint.host`."},
+			{name: "domainName", value: webName(), required: true, says: "The DNS name that the certificate is for, which is `bundleEndpoint.host`."},
 			{name: "email", value: matching("mail address", `^[^@\s]+@[^@\s]+$`, 255, "a name, an at sign and a host", "admin@cluster1.com"), required: true, says: "The contact of the account. Nobody writes there."},
 			{name: "tosAccepted", value: boolean(), required: true, says: "That the terms of service of the ACME server are accepted, without which SPIRE orders nothing. The only value is `true`."},
 			{name: "ttl", value: duration(minACMETTL, maxServingCertTTL), fallback: defaultServingCertTTL,
@@ -394,6 +397,7 @@ func workloadObject(a apps) *object {
 			{name: "cluster", value: label(maxName, "market"), says: "The cluster that it runs in."},
 			{name: "host", value: label(maxName, "partner"), says: "The host that it runs on."},
 			{name: "trustDomain", value: trustDomain(), derived: "that of its cluster", says: "The trust domain that it belongs to, where its cluster has several."},
+			{name: "replicaOf", value: label(maxWorkloadName, "payments"), says: "The workload or registration that has the same SPIFFE ID, in another cluster of the trust domain. Without it one SPIFFE ID is given once."},
 			{name: "expose", value: loopback(), says: "The address on this machine where a browser finds its page."},
 			{name: "calls", value: list(label(maxWorkloadName, "payments"), 0, maxWorkloads),
 				derived: "all of the apps that its app calls, as far as both trust domains trust each other",
@@ -428,6 +432,98 @@ func imageObject() *object {
 		},
 		choices: []choice{{{"go"}, {"archive"}, {"docker"}}},
 	}
+}
+
+func registrationObject() *object {
+	return &object{
+		says: "One identity, in one of the forms that upstream has: a ClusterSPIFFEID, a ClusterStaticEntry, or an entry that is made by SPIRE's API, as `spire-server entry create` does. Their fields are those of upstream.",
+		fields: []field{
+			{name: "name", value: label(maxWorkloadName, "quotes-server"), required: true, says: "Unique among the registrations and workloads of the lab. A resource has this name; the ID of an `entry` is `fedlab.<name>`."},
+			{name: "trustDomain", value: trustDomain(), required: true, says: "The trust domain of the identity."},
+			{name: "cluster", value: label(maxName, "market"), derived: "that of the SPIRE server of the trust domain",
+				says: "For `clusterSPIFFEID`: the cluster whose pods get the identity. For the others: the cluster with the SPIRE server that has the entry, which may be a nested one."},
+			{name: "replicaOf", value: label(maxWorkloadName, "quotes-server"), says: "The workload or registration of the trust domain that has the same SPIFFE ID. Without it one SPIFFE ID is given once."},
+			{name: "clusterSPIFFEID", value: nested(clusterSPIFFEIDObject()), says: "A ClusterSPIFFEID: the controller manager makes an entry for each pod that it selects."},
+			{name: "clusterStaticEntry", value: nested(entryObject("The spec of a ClusterStaticEntry.")), says: "A ClusterStaticEntry: the controller manager makes one entry of it."},
+			{name: "entry", value: nested(entryObject("An entry, by the names that a ClusterStaticEntry has.")), says: "An entry that `up` makes by SPIRE's API. It needs `entryPrefix`, or a SPIRE server on a host."},
+		},
+		choices: []choice{{{"clusterSPIFFEID"}, {"clusterStaticEntry"}, {"entry"}}},
+		unsupported: map[string]string{
+			"kind": "write the kind as a field with its spec: clusterSPIFFEID, clusterStaticEntry or entry", "host": "a registration is for pods, or says its parentID; what runs on a host is a workload",
+		},
+	}
+}
+
+const (
+	byTrustDomain = "leave it out: fedlab writes it for the trust domain"
+	noStore       = "no agent of a lab stores SVIDs"
+)
+
+func clusterSPIFFEIDObject() *object {
+	return &object{
+		says: "The spec of a ClusterSPIFFEID.",
+		fields: []field{
+			{name: "spiffeIDTemplate", value: template("template of a SPIFFE ID", "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}"), required: true, says: "What comes to the SPIFFE ID of each pod."},
+			{name: "namespaceSelector", value: nested(selectorObject("namespaces")), derived: "all namespaces", says: "The namespaces whose pods get the identity. Those of Kubernetes, MetalLB and SPIRE are always left out."},
+			{name: "podSelector", value: nested(selectorObject("pods")), derived: "all pods", says: "The pods that get the identity."},
+			{name: "workloadSelectorTemplates", value: list(template("selector", "k8s:sa:{{ .PodSpec.ServiceAccountName }}"), 0, maxSelectors), says: "Selectors besides that of the pod."},
+			{name: "dnsNameTemplates", value: list(template("DNS name", "{{ .PodMeta.Name }}.shop.svc"), 0, maxDNSNames), says: "DNS names of its X509-SVIDs."},
+			{name: "autoPopulateDNSNames", value: boolean(), derived: "`false`", says: "Adds the DNS names of the Services that lead to the pod."},
+			{name: "ttl", value: duration(minSVIDTTL, maxSVIDTTL), derived: "that of its trust domain", says: "The life of its X509-SVIDs."},
+			{name: "jwtTtl", value: duration(minSVIDTTL, maxSVIDTTL), derived: "that of its trust domain", says: "The life of its JWT-SVIDs."},
+			federatesWithField(), hintField(),
+			{name: "fallback", value: boolean(), derived: "`false`", says: "Leaves out pods that another ClusterSPIFFEID selects."},
+			adminField(), downstreamField(),
+		},
+		unsupported: map[string]string{"className": byTrustDomain},
+		elsewhere:   map[string]string{"podSelectors": "write podSelector", "matchLabels": "write it in podSelector, or in namespaceSelector"},
+	}
+}
+
+func selectorObject(of string) *object {
+	const named = "write matchLabels"
+	return &object{
+		says: "Selects the " + of + " that have all of these labels.",
+		fields: []field{
+			{name: "matchLabels", value: labels(), derived: "none, which selects all", says: "The labels. Kubernetes gives each namespace the label `kubernetes.io/metadata.name` with its name."},
+		},
+		unsupported: map[string]string{"matchExpressions": named},
+		elsewhere:   map[string]string{"matchNames": "no selector of Kubernetes has it: write matchLabels: {kubernetes.io/metadata.name: NAME}"},
+	}
+}
+
+func entryObject(says string) *object {
+	return &object{
+		says: says,
+		fields: []field{
+			{name: "spiffeID", value: spiffeID(), required: true, says: "The SPIFFE ID."},
+			{name: "parentID", value: spiffeID(), required: true,
+				says: "Whose bearers hand it out: an agent, the SPIFFE ID of another entry, or `spiffe://<trust domain>/spire/server`. An entry below the server with selectors of nodes (`k8s_psat:cluster:…`) stands for those nodes, and others can be below it."},
+			{name: "selectors", value: list(selector(), 1, maxSelectors), required: true, says: "What a program must have, all of them; for an entry below the server, what a node must have."},
+			{name: "dnsNames", value: list(hostName(), 0, maxDNSNames), says: "DNS names of its X509-SVIDs. The first one is also the CN."},
+			{name: "x509SVIDTTL", value: duration(minSVIDTTL, maxSVIDTTL), derived: "that of its trust domain", says: "The life of its X509-SVIDs."},
+			{name: "jwtSVIDTTL", value: duration(minSVIDTTL, maxSVIDTTL), derived: "that of its trust domain", says: "The life of its JWT-SVIDs."},
+			federatesWithField(), hintField(), adminField(), downstreamField(),
+		},
+		unsupported: map[string]string{"storeSVID": noStore, "storeSvid": noStore, "className": byTrustDomain},
+		elsewhere:   map[string]string{"ttl": "write x509SVIDTTL", "x509SVIDTtl": "write x509SVIDTTL", "spiffeIDTemplate": "write spiffeID; a template belongs into clusterSPIFFEID"},
+	}
+}
+
+func federatesWithField() field {
+	return field{name: "federatesWith", value: list(trustDomain(), 0, maxTrusted), says: "The trust domains whose bundles its bearers receive besides their own."}
+}
+
+func hintField() field {
+	return field{name: "hint", value: matching("hint", `^[^\s].*$`, 1024, "text", "internal"), says: "What tells a program with several identities which one this is, by the Workload API."}
+}
+
+func adminField() field {
+	return field{name: "admin", value: boolean(), derived: "`false`", says: "Lets its bearers use the whole API of the SPIRE server."}
+}
+
+func downstreamField() field {
+	return field{name: "downstream", value: boolean(), derived: "`false`", says: "Lets its bearers have authorities signed, as a nested SPIRE server does."}
 }
 
 func checkObject() *object {

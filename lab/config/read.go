@@ -48,8 +48,17 @@ func (r *reader) freely(n *yaml.Node, v value, path string) {
 		return
 	}
 	before := len(r.problems)
-	if r.named(n, path); len(r.problems) > before {
+	r.named(n, path)
+	if len(r.problems) > before {
 		clearNode(n)
+		return
+	}
+	for i := 0; v.values != nil && i < len(n.Content); i += 2 {
+		key, at := n.Content[i], join(path, n.Content[i].Value)
+		if cause, want := v.keys.refuse(key.Value); cause != "" {
+			r.problem(key, at, cause, cmp.Or(want, v.keys.want))
+		}
+		r.walk(n.Content[i+1], *v.values, at)
 	}
 }
 

@@ -67,7 +67,17 @@ func (a apps) rules() []rule {
 		{"`identity.path` comes to the path of a SPIFFE ID. A template knows `.TrustDomain`, `.PodMeta.Namespace` and `.PodSpec.ServiceAccountName`.", (*checker).ownPaths},
 		{"`check` has a port, its own or that of the workload. `check.as` is a trust domain of the lab that trusts the workload's own and whose SPIRE server is in a cluster, and needs `port`.", (*checker).ownChecks},
 		{"`identity.federatesWith` names trust domains that the workload's own trusts.", (*checker).ownFederates},
-		{"Within one trust domain no two workloads have the same SPIFFE ID. In two trust domains the same path makes two IDs.", (*checker).spiffeIDs},
+		{"Each registration has a name of its own, which is that of no workload and not `probe-<trust domain>`.", (*checker).registrationNames},
+		{"`entryPrefix` is not `" + topology.OwnEntryPrefix + "`, with which the IDs of fedlab's own entries begin, and is the name of none of several clusters of the trust domain, whose controller managers have those prefixes. A trust domain whose SPIRE server is on a host has none.", (*checker).entryPrefixes},
+		{"A registration is of a trust domain that a cluster or a host names, and `cluster` is a cluster of that. In the cluster of a `clusterStaticEntry` and of an `entry` is a SPIRE server of the trust domain. Where that is on a host, a registration is an `entry`, without `cluster`.", (*checker).registrationPlaces},
+		{"`entry` is for a trust domain that has `entryPrefix`, or whose SPIRE server is on a host: elsewhere the controller manager deletes it within seconds.", (*checker).entriesStay},
+		{"`spiffeID` and `parentID` are in the trust domain of the registration, and are not the same. The path of `spiffeID` is not below `/spire`.", (*checker).registrationIDs},
+		{"The templates of a `clusterSPIFFEID` are Go templates without functions of their own, as the controller manager reads them.", (*checker).registrationTemplates},
+		{"`spiffeIDTemplate` begins with `spiffe://{{ .TrustDomain }}/`, or with the trust domain itself.", (*checker).templateDomains},
+		{"The lives that a registration asks for are at most a sixth of `ca.ttl` of its trust domain.", (*checker).registrationLives},
+		{"`federatesWith` of a registration names trust domains that its own trusts, and not its own.", (*checker).registrationFederates},
+		{"Within one trust domain no two workloads or registrations have the same SPIFFE ID, in one cluster or in two, unless the later one names the first one in `replicaOf`. In two trust domains the same path makes two IDs. Templates are compared where they do not depend on a pod.", (*checker).spiffeIDs},
+		{"`replicaOf` names a workload or registration that has the same SPIFFE ID and is no replica itself. A workload with `host` has none.", (*checker).replicas},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
 		{"`calls` names workloads of the apps that the workload's app calls, each once. Without it a workload calls all of them that it can; only " + a.listed(callsOne) + ", which calls one, has to say which where there are several. Each of " + a.listed(needsCall) + " needs somebody to call.", (*checker).calls},
 		{"Where a workload calls into another trust domain, both trust domains trust each other: with mutual TLS each side verifies the other.", (*checker).calledTrust},
@@ -90,6 +100,12 @@ func (c *checker) report(path, cause, want string) {
 	if !c.bad[path] {
 		c.problem(nodeAt(c.nodes, path), path, cause, want)
 	}
+}
+
+// again reports a problem that says more than what is wrong with the field's form alone.
+func (c *checker) again(path, cause, want string) {
+	c.problems = slices.DeleteFunc(c.problems, func(p Problem) bool { return p.Path == path })
+	c.problem(nodeAt(c.nodes, path), path, cause, want)
 }
 
 // sound reports whether nothing is wrong at path or below.

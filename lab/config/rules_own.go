@@ -85,7 +85,7 @@ func (c *checker) ownAccounts() {
 // ownLives is lives for what the entries of workloads ask for.
 func (c *checker) ownLives() {
 	for i, w := range c.lab.Spec.Workloads {
-		at := slices.IndexFunc(c.lab.Spec.TrustDomains, func(td TrustDomain) bool { return td.Name == c.lab.Spec.home(w) })
+		at := c.lab.Spec.settingsOf(c.lab.Spec.home(w))
 		if !w.own() || w.Identity == nil || at < 0 || c.bad[settingsPath(at, "ca.ttl")] {
 			continue
 		}

@@ -343,8 +343,8 @@ func (c *checker) relationshipEnds() {
 		}
 	}
 	for _, r := range c.relationships {
-		if r.truster == r.trusted {
-			c.report(r.path(), "trust domain "+quote(r.truster)+" federates with itself",
+		if bareName(r.truster) == bareName(r.trusted) {
+			c.report(r.path(), "trust domain "+quote(bareName(r.truster))+" federates with itself",
 				"name two different ones; its own SVIDs a trust domain verifies anyway")
 		}
 	}

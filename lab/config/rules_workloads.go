@@ -167,31 +167,6 @@ func noHostName(name string) string {
 	return ""
 }
 
-// spiffeIDs compares what the workloads will be registered with.
-func (c *checker) spiffeIDs() {
-	first := map[spiffeid.ID]string{}
-	for i, w := range c.lab.Spec.Workloads {
-		app, known := c.apps.of(w)
-		td, err := spiffeid.TrustDomainFromString(c.lab.Spec.home(w))
-		if !known || err != nil {
-			continue // reported where the app, the cluster or its trust domain stands
-		}
-		id, err := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Host: w.Host}.SPIFFEID(td, app.Namespace)
-		if err != nil {
-			continue // a cluster's name can be part of it, and is reported there
-		}
-		if other, taken := first[id]; taken {
-			field := "app"
-			if w.own() {
-				field = "identity.path"
-			}
-			c.report(workloadPath(i, field), fmt.Sprintf("workload %s has the SPIFFE ID %s already", quote(other), id), "run it in another trust domain, or leave one of them out")
-			continue
-		}
-		first[id] = w.Name
-	}
-}
-
 func (c *checker) calls() {
 	if !c.workloadsRead() {
 		return // the workload that is meant may be one that is misspelt

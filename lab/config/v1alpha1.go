@@ -27,11 +27,12 @@ type Metadata struct {
 
 // Spec is what the lab is made of.
 type Spec struct {
-	Clusters     []Cluster     `json:"clusters" yaml:"clusters"`
-	Hosts        []Host        `json:"hosts,omitempty" yaml:"hosts,omitempty"`
-	TrustDomains []TrustDomain `json:"trustDomains,omitempty" yaml:"trustDomains,omitempty"`
-	Federation   []Federation  `json:"federation,omitempty" yaml:"federation,omitempty"`
-	Workloads    []Workload    `json:"workloads,omitempty" yaml:"workloads,omitempty"`
+	Clusters      []Cluster      `json:"clusters" yaml:"clusters"`
+	Hosts         []Host         `json:"hosts,omitempty" yaml:"hosts,omitempty"`
+	TrustDomains  []TrustDomain  `json:"trustDomains,omitempty" yaml:"trustDomains,omitempty"`
+	Federation    []Federation   `json:"federation,omitempty" yaml:"federation,omitempty"`
+	Workloads     []Workload     `json:"workloads,omitempty" yaml:"workloads,omitempty"`
+	Registrations []Registration `json:"registrations,omitempty" yaml:"registrations,omitempty"`
 }
 
 // Cluster is one Kubernetes cluster with a trust domain, or several.
@@ -61,6 +62,7 @@ type TrustDomain struct {
 	ServerCluster     string         `json:"serverCluster,omitempty" yaml:"serverCluster,omitempty"`
 	BundlePlugin      string         `json:"bundlePlugin,omitempty" yaml:"bundlePlugin,omitempty"`
 	ServerReplicas    int            `json:"serverReplicas,omitempty" yaml:"serverReplicas,omitempty"`
+	EntryPrefix       string         `json:"entryPrefix,omitempty" yaml:"entryPrefix,omitempty"`
 	NestedServers     []string       `json:"nestedServers,omitempty" yaml:"nestedServers,flow,omitempty"`
 	BundleEndpoint    BundleEndpoint `json:"bundleEndpoint,omitzero" yaml:"bundleEndpoint,omitempty"`
 	CA                CA             `json:"ca,omitzero" yaml:"ca,omitempty"`
@@ -157,6 +159,7 @@ type Workload struct {
 	Cluster     string         `json:"cluster,omitempty" yaml:"cluster,omitempty"`
 	Host        string         `json:"host,omitempty" yaml:"host,omitempty"`
 	TrustDomain string         `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
+	ReplicaOf   string         `json:"replicaOf,omitempty" yaml:"replicaOf,omitempty"`
 	Expose      string         `json:"expose,omitempty" yaml:"expose,omitempty"`
 	Calls       Names          `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
 	Chart       string         `json:"chart,omitempty" yaml:"chart,omitempty"`
@@ -196,6 +199,63 @@ type Identity struct {
 	Selectors      []string `json:"selectors,omitempty" yaml:"selectors,omitempty"`
 	Hint           string   `json:"hint,omitempty" yaml:"hint,omitempty"`
 	FederatesWith  Names    `json:"federatesWith,omitzero" yaml:"federatesWith,flow,omitempty"`
+}
+
+// Registration is an identity that is registered besides those of workloads, in one of the
+// forms that upstream has.
+type Registration struct {
+	Name               string           `json:"name" yaml:"name"`
+	TrustDomain        string           `json:"trustDomain" yaml:"trustDomain"`
+	Cluster            string           `json:"cluster,omitempty" yaml:"cluster,omitempty"`
+	ReplicaOf          string           `json:"replicaOf,omitempty" yaml:"replicaOf,omitempty"`
+	ClusterSPIFFEID    *ClusterSPIFFEID `json:"clusterSPIFFEID,omitempty" yaml:"clusterSPIFFEID,omitempty"`
+	ClusterStaticEntry *Entry           `json:"clusterStaticEntry,omitempty" yaml:"clusterStaticEntry,omitempty"`
+	Entry              *Entry           `json:"entry,omitempty" yaml:"entry,omitempty"`
+}
+
+// ClusterSPIFFEID is the spec of that resource.
+type ClusterSPIFFEID struct {
+	SPIFFEIDTemplate          string         `json:"spiffeIDTemplate" yaml:"spiffeIDTemplate"`
+	NamespaceSelector         *LabelSelector `json:"namespaceSelector,omitempty" yaml:"namespaceSelector,omitempty"`
+	PodSelector               *LabelSelector `json:"podSelector,omitempty" yaml:"podSelector,omitempty"`
+	WorkloadSelectorTemplates []string       `json:"workloadSelectorTemplates,omitempty" yaml:"workloadSelectorTemplates,omitempty"`
+	DNSNameTemplates          []string       `json:"dnsNameTemplates,omitempty" yaml:"dnsNameTemplates,flow,omitempty"`
+	AutoPopulateDNSNames      bool           `json:"autoPopulateDNSNames,omitempty" yaml:"autoPopulateDNSNames,omitempty"`
+	TTL                       Duration       `json:"ttl,omitempty" yaml:"ttl,omitempty"`
+	JWTTTL                    Duration       `json:"jwtTtl,omitempty" yaml:"jwtTtl,omitempty"`
+	FederatesWith             []string       `json:"federatesWith,omitempty" yaml:"federatesWith,flow,omitempty"`
+	Hint                      string         `json:"hint,omitempty" yaml:"hint,omitempty"`
+	Fallback                  bool           `json:"fallback,omitempty" yaml:"fallback,omitempty"`
+	Admin                     bool           `json:"admin,omitempty" yaml:"admin,omitempty"`
+	Downstream                bool           `json:"downstream,omitempty" yaml:"downstream,omitempty"`
+}
+
+// LabelSelector selects what has all of its labels.
+type LabelSelector struct {
+	MatchLabels map[string]string `json:"matchLabels,omitempty" yaml:"matchLabels,flow,omitempty"`
+}
+
+// Entry is the spec of a ClusterStaticEntry, and an entry of SPIRE's API.
+type Entry struct {
+	SPIFFEID      string   `json:"spiffeID" yaml:"spiffeID"`
+	ParentID      string   `json:"parentID" yaml:"parentID"`
+	Selectors     []string `json:"selectors" yaml:"selectors,flow"`
+	DNSNames      []string `json:"dnsNames,omitempty" yaml:"dnsNames,flow,omitempty"`
+	X509SVIDTTL   Duration `json:"x509SVIDTTL,omitempty" yaml:"x509SVIDTTL,omitempty"`
+	JWTSVIDTTL    Duration `json:"jwtSVIDTTL,omitempty" yaml:"jwtSVIDTTL,omitempty"`
+	FederatesWith []string `json:"federatesWith,omitempty" yaml:"federatesWith,flow,omitempty"`
+	Hint          string   `json:"hint,omitempty" yaml:"hint,omitempty"`
+	Admin         bool     `json:"admin,omitempty" yaml:"admin,omitempty"`
+	Downstream    bool     `json:"downstream,omitempty" yaml:"downstream,omitempty"`
+}
+
+// entry returns what stands for one entry, with the name of the field; nil for a
+// clusterSPIFFEID, and for what is neither.
+func (r Registration) entry() (*Entry, string) {
+	if r.Entry != nil {
+		return r.Entry, "entry"
+	}
+	return r.ClusterStaticEntry, "clusterStaticEntry"
 }
 
 // Names is a list of names. An empty one is not the same as none at all: a

@@ -35,8 +35,10 @@ type value struct {
 	min, max int // length of a list
 
 	object *object
-	// free says that it is an object of which nothing is known.
-	free bool
+	// free says that it is an object of which nothing is known, except where values says
+	// what each of its fields takes, and keys what each is called.
+	free         bool
+	keys, values *value
 }
 
 // choice is sets of fields of which exactly one has to be there.
@@ -195,9 +197,9 @@ func subdomainName(example string) value {
 	return matching("name of an object", `^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`, 253, "lower-case letters, digits, dots and inner dashes", example)
 }
 
-// hostName takes a DNS name of at least two labels (RFC 1123, section 2.1), whose last one
+// webName takes a DNS name of at least two labels (RFC 1123, section 2.1), whose last one
 // is not of digits alone: it is no address.
-func hostName() value {
+func webName() value {
 	return matching("DNS name", `^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`, 253,
 		"at least two labels of lower-case letters, digits and inner dashes", "spire-bundle.gcp.company.com")
 }
@@ -210,6 +212,41 @@ func template(kind, example string) value {
 // free takes an object whose fields somebody else knows.
 func free() value {
 	return value{kind: "object", limits: "what the chart takes", want: "an object, such as {replicas: 2}", free: true, schema: jsonschema.Schema{Type: "object"}}
+}
+
+// labels takes labels of Kubernetes objects.
+func labels() value {
+	text := matching("value of a label", `^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$`, 63, "letters, digits, and inner dots, dashes and underscores, at most 63", "frontend")
+	key := matching("name of a label", `^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`, 317, "letters, digits, and inner dots, dashes and underscores, after a host name and a slash if it has one", "app.kubernetes.io/name")
+	return value{
+		kind: "object", limits: "labels of Kubernetes", want: "an object of labels, such as {app: frontend}", free: true, keys: &key, values: &text,
+		schema: jsonschema.Schema{Type: "object", AdditionalProperties: &text.schema},
+	}
+}
+
+// selector takes a selector of an entry.
+func selector() value {
+	return matching("selector", `^[^:\s]+:\S.*$`, 1024, "a type, a colon and a value", "k8s:sa:payments")
+}
+
+// hostName takes what SPIRE takes for a DNS name (its pkg/common/x509util, ValidateLabel).
+func hostName() value {
+	const form = "a host name, or * and a dot before one"
+	return value{
+		kind: "DNS name", limits: form, tag: "!!str", want: `a DNS name such as "payments.shop.svc" (` + form + ")",
+		refuse: func(s string) (string, string) {
+			bare := strings.TrimPrefix(s, "*.")
+			cause := noHostName(bare)
+			switch {
+			case cause == "" && !regexp.MustCompile(`^[a-z0-9.-]+$`).MatchString(bare):
+				cause = "there are only lower-case letters, digits, dots and dashes in it"
+			case cause == "":
+				return "", ""
+			}
+			return quote(s) + " is no DNS name: " + cause, ""
+		},
+		schema: jsonschema.Schema{Type: "string", Pattern: `^(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*$`},
+	}
 }
 
 func subject(example string) value {

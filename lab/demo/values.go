@@ -156,7 +156,9 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 			}
 			// Whom it asks for data may look into its database, as LEGACY_DB_URL of
 			// the article's data service does.
-			bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, to.ID.String())
+			if id := to.ID.String(); !slices.Contains(bridge.Allowed.DatabaseIDs, id) {
+				bridge.Allowed.DatabaseIDs = append(bridge.Allowed.DatabaseIDs, id)
+			}
 			bridge.Calls = append(bridge.Calls, v.call("raw records", to, "/api/process-data?type=raw"))
 		}
 		return bridge, nil
@@ -245,7 +247,10 @@ func (v valuesOf) allowed() allowedValue {
 	}
 	var a allowedValue
 	for _, caller := range callers {
-		a.IDs = append(a.IDs, caller.ID.String())
+		// Replicas have one.
+		if id := caller.ID.String(); !slices.Contains(a.IDs, id) {
+			a.IDs = append(a.IDs, id)
+		}
 		if td := caller.Domain().String(); !slices.Contains(a.TrustDomains, td) {
 			a.TrustDomains = append(a.TrustDomains, td)
 		}

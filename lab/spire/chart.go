@@ -127,6 +127,8 @@ type Values struct {
 	BundlePlugin topology.BundlePlugin `json:"bundlePlugin,omitempty"`
 	// Replicas is left out where there is one.
 	Replicas int `json:"replicas,omitempty"`
+	// EntryIDPrefix is that of the controller manager of the server's own cluster.
+	EntryIDPrefix string `json:"entryIDPrefix,omitempty"`
 	// Members are the other clusters whose agents attest to the server.
 	Members []MemberValues `json:"members,omitempty"`
 	// Upstream is set for a nested server.
@@ -406,7 +408,7 @@ func NewValues(s Settings) Values {
 	if td.Datastore == topology.Postgres {
 		values.Datastore.Postgres = &PostgresValues{Image: s.Images.Postgres, Release: DatabaseRelease, Database: DatabaseName, User: DatabaseUser}
 	}
-	values.Replicas = td.Replicas
+	values.Replicas, values.EntryIDPrefix = td.Replicas, td.EntryPrefix
 	if td.BundlePlugin != topology.K8sConfigMap && !s.Server.Nested() {
 		values.BundlePlugin = td.BundlePlugin
 	}

@@ -31,31 +31,37 @@ func UnixSelectors(uid int, path string) []string {
 	return []string{"unix:uid:" + strconv.Itoa(uid), "unix:path:" + path}
 }
 
-// StaticEntrySpec is the spec of a ClusterStaticEntry. A lab's has no DNS names.
+// StaticEntrySpec is the spec of a ClusterStaticEntry.
 type StaticEntrySpec struct {
 	SPIFFEID      string   `json:"spiffeID"`
 	ParentID      string   `json:"parentID"`
 	Selectors     []string `json:"selectors"`
 	FederatesWith []string `json:"federatesWith,omitempty"`
-	// X509SVIDTTL is left out where the server's own counts.
-	X509SVIDTTL string `json:"x509SVIDTTL,omitempty"`
-	Hint        string `json:"hint,omitempty"`
-	ClassName   string `json:"className,omitempty"`
+	// X509SVIDTTL and JWTSVIDTTL are left out where the server's own count.
+	X509SVIDTTL string   `json:"x509SVIDTTL,omitempty"`
+	JWTSVIDTTL  string   `json:"jwtSVIDTTL,omitempty"`
+	DNSNames    []string `json:"dnsNames,omitempty"`
+	Hint        string   `json:"hint,omitempty"`
+	Admin       bool     `json:"admin,omitempty"`
+	Downstream  bool     `json:"downstream,omitempty"`
+	ClassName   string   `json:"className,omitempty"`
 }
 
 // StaticEntry returns the ClusterStaticEntry that makes HostEntry where the server is in
 // a cluster: its controller manager deletes entries that no resource asks for.
 func StaticEntry(w *topology.Workload, agent spiffeid.ID) Resource {
-	e := HostEntry(w, agent)
+	return staticEntry(IdentityName(w), w.Member.Server.Class, HostEntry(w, agent))
+}
+
+// staticEntry returns the ClusterStaticEntry of a name and a class that makes an entry.
+func staticEntry(name, class string, e Entry) Resource {
 	spec := StaticEntrySpec{
-		SPIFFEID: e.SPIFFEID.String(), ParentID: e.ParentID.String(), Selectors: e.Selectors,
-		Hint: e.Hint, ClassName: w.Member.Server.Class,
+		SPIFFEID: e.SPIFFEID.String(), ParentID: e.ParentID.String(), Selectors: e.Selectors, DNSNames: e.DNSNames,
+		X509SVIDTTL: lifeOf(e.X509SVIDTTL), JWTSVIDTTL: lifeOf(e.JWTSVIDTTL),
+		Hint: e.Hint, Admin: e.Admin, Downstream: e.Downstream, ClassName: class,
 	}
 	for _, td := range e.FederatesWith {
 		spec.FederatesWith = append(spec.FederatesWith, td.Name())
 	}
-	if e.X509SVIDTTL > 0 {
-		spec.X509SVIDTTL = e.X509SVIDTTL.String()
-	}
-	return Resource{APIVersion: ResourceAPIVersion, Kind: "ClusterStaticEntry", Metadata: Metadata{Name: IdentityName(w), Labels: Owned()}, Spec: spec}
+	return Resource{APIVersion: ResourceAPIVersion, Kind: string(topology.ClusterStaticEntry), Metadata: Metadata{Name: name, Labels: Owned()}, Spec: spec}
 }

@@ -90,6 +90,10 @@ type Entry struct {
 	Hint string
 	// X509SVIDTTL and JWTSVIDTTL are zero where the server's defaults hold.
 	X509SVIDTTL, JWTSVIDTTL time.Duration
+	// DNSNames are those of its X509-SVIDs; the first is also the CN.
+	DNSNames []string
+	// Admin bearers may use the whole API of the server.
+	Admin bool
 	// Downstream entries are those of nested servers: their bearers may have authorities
 	// signed.
 	Downstream bool
@@ -101,7 +105,7 @@ func (s *Server) Entries(ctx context.Context) ([]Entry, error) {
 	answers, err := collect(func(token string) ([]*types.Entry, string, error) {
 		page, err := s.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{
 			OutputMask: &types.EntryMask{
-				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true, Hint: true, Downstream: true,
+				SpiffeId: true, ParentId: true, Selectors: true, FederatesWith: true, X509SvidTtl: true, JwtSvidTtl: true, Hint: true, DnsNames: true, Admin: true, Downstream: true,
 			},
 			PageSize:  pageSize,
 			PageToken: token,
@@ -126,8 +130,8 @@ func (s *Server) Entries(ctx context.Context) ([]Entry, error) {
 // federates with a trust domain of which the server holds no bundle with the code
 // Internal. Agents learn of it as federation.RegistrationBound says.
 //
-// Where a controller manager reconciles entries it deletes this one soon, since
-// no resource asks for it.
+// Where a controller manager without a prefix reconciles entries it deletes this one soon,
+// since no resource asks for it.
 func (s *Server) CreateEntry(ctx context.Context, e Entry) (id string, err error) {
 	request, err := entryToAPI(e)
 	if err != nil {
@@ -163,6 +167,8 @@ func entryToAPI(e Entry) (*types.Entry, error) {
 		X509SvidTtl: int32(e.X509SVIDTTL / time.Second),
 		JwtSvidTtl:  int32(e.JWTSVIDTTL / time.Second),
 		Hint:        e.Hint,
+		DnsNames:    e.DNSNames,
+		Admin:       e.Admin,
 		Downstream:  e.Downstream,
 	}
 	for _, selector := range e.Selectors {
@@ -195,6 +201,8 @@ func entryFromAPI(e *types.Entry) (Entry, error) {
 		X509SVIDTTL: time.Duration(e.GetX509SvidTtl()) * time.Second,
 		JWTSVIDTTL:  time.Duration(e.GetJwtSvidTtl()) * time.Second,
 		Hint:        e.GetHint(),
+		DNSNames:    e.GetDnsNames(),
+		Admin:       e.GetAdmin(),
 		Downstream:  e.GetDownstream(),
 	}
 	for _, name := range e.GetFederatesWith() {

@@ -23,6 +23,9 @@ func TestCreateEntry(t *testing.T) {
 		X509SVIDTTL:   10 * time.Minute,
 		JWTSVIDTTL:    time.Minute,
 		Hint:          "internal",
+		DNSNames:      []string{"zoo.shop.svc", "*.ant.shop.svc"},
+		Admin:         true,
+		Downstream:    true,
 	}
 	refused := func(e spire.Entry, code codes.Code, want string) {
 		t.Helper()

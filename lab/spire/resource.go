@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -135,11 +136,19 @@ type WorkloadIdentitySpec struct {
 	PodSelector               LabelSelector `json:"podSelector"`
 	WorkloadSelectorTemplates []string      `json:"workloadSelectorTemplates"`
 	DNSNameTemplates          []string      `json:"dnsNameTemplates,omitempty"`
-	// TTL is that of X509-SVIDs; without it the server's own counts.
+	// AutoPopulateDNSNames adds the names of the Services that lead to the pod.
+	AutoPopulateDNSNames bool `json:"autoPopulateDNSNames,omitempty"`
+	// TTL is that of X509-SVIDs, and JWTTTL that of JWT-SVIDs; without it the server's own
+	// counts.
 	TTL           string   `json:"ttl,omitempty"`
+	JWTTTL        string   `json:"jwtTtl,omitempty"`
 	FederatesWith []string `json:"federatesWith,omitempty"`
 	Hint          string   `json:"hint,omitempty"`
 	ClassName     string   `json:"className,omitempty"`
+	// Fallback leaves out the pods that another ClusterSPIFFEID selects.
+	Fallback bool `json:"fallback,omitempty"`
+	// Admin lets the pods use the whole API of the server.
+	Admin bool `json:"admin,omitempty"`
 	// Downstream lets the pods have authorities signed, and publish JWT authorities.
 	Downstream bool `json:"downstream,omitempty"`
 }
@@ -155,10 +164,6 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 	for i, td := range w.FederatesWith {
 		names[i] = td.String()
 	}
-	var ttl string
-	if w.App.X509SVIDTTL > 0 {
-		ttl = w.App.X509SVIDTTL.String()
-	}
 	return Resource{
 		APIVersion: ResourceAPIVersion,
 		Kind:       "ClusterSPIFFEID",
@@ -173,12 +178,20 @@ func WorkloadIdentity(w *topology.Workload) Resource {
 				"k8s:sa:" + w.App.ServiceAccount,
 			}, w.App.Selectors...),
 			DNSNameTemplates: w.App.DNSNames,
-			TTL:              ttl,
+			TTL:              lifeOf(w.App.X509SVIDTTL),
 			FederatesWith:    names,
 			Hint:             hintOf(w),
 			ClassName:        w.Member.Class,
 		},
 	}
+}
+
+// lifeOf writes a life as resources have it: none where the server's own counts.
+func lifeOf(ttl time.Duration) string {
+	if ttl == 0 {
+		return ""
+	}
+	return ttl.String()
 }
 
 // NestedID returns the SPIFFE ID by which a nested server is known to its upstream. Paths

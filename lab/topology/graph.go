@@ -22,7 +22,8 @@ type Graph struct {
 	Name string
 	// Network is the lab's container network; the zero value where there is none yet.
 	Network netip.Prefix
-	// Clusters, Hosts, Domains, Trusts and Workloads are in the order of the lab file.
+	// Clusters, Hosts, Domains, Trusts, Workloads and Registrations are in the order of
+	// the lab file.
 	Clusters  []*Cluster
 	Hosts     []*Host
 	Domains   []*Domain
@@ -30,6 +31,8 @@ type Graph struct {
 	Workloads []*Workload
 	// ACMEServer issues serving certificates; nil where nobody asks for any.
 	ACMEServer *ACMEServer
+	// Registrations are those besides what workloads have.
+	Registrations []*Registration
 
 	intent Topology
 }
@@ -382,6 +385,8 @@ type Member struct {
 	Downstream *Server
 	// Workloads run in the place and belong to the trust domain.
 	Workloads []*Workload
+	// Registrations have their resource in the place, or are entries of the server there.
+	Registrations []*Registration
 
 	// slot is that of the trust domain in the cluster.
 	slot int

@@ -273,6 +273,11 @@ func TestPointersGoBothWays(t *testing.T) {
 
 func TestResolveRefuses(t *testing.T) {
 	stranger := spiffeid.RequireTrustDomainFromString("stranger.test")
+	declare := func(t *Topology, change func(*RegistrationSpec)) {
+		r := RegistrationSpec{Name: "r", Kind: PlainEntry, TrustDomain: t.TrustDomains[1].Name, Cluster: "c1"}
+		change(&r)
+		t.Registrations = []RegistrationSpec{r}
+	}
 	for want, spoil := range map[string]func(*Topology){
 		`trust domain c1.test: lab lab has no cluster "moon"`:                                        func(t *Topology) { t.TrustDomains[1].Cluster = "moon" },
 		`relationship c0.test->stranger.test: lab lab has no trust domain "stranger.test"`:           func(t *Topology) { t.Relationships[0].Trusted = stranger },
@@ -293,6 +298,32 @@ func TestResolveRefuses(t *testing.T) {
 		`lab lab has two trust domains "c0.test"`:                                     func(t *Topology) { t.TrustDomains[1].Name = t.TrustDomains[0].Name },
 		`lab lab has two relationships c0.test->c2.test`:                              func(t *Topology) { t.Relationships[2] = t.Relationships[0] },
 		`lab lab has two workloads "wc0"`:                                             func(t *Topology) { t.Workloads[1].Name = "wc0" },
+		`registration r: lab lab has no trust domain "stranger.test"`: func(t *Topology) {
+			declare(t, func(r *RegistrationSpec) { r.TrustDomain = stranger })
+		},
+		`registration r: lab lab has no trust domain "strange.test"`: func(t *Topology) {
+			declare(t, func(r *RegistrationSpec) {
+				r.FederatesWith = []spiffeid.TrustDomain{spiffeid.RequireTrustDomainFromString("strange.test")}
+			})
+		},
+		`registration r: trust domain c1.test of lab lab is not in cluster "c2"`: func(t *Topology) {
+			declare(t, func(r *RegistrationSpec) { r.Cluster = "c2" })
+		},
+		`registration r: trust domain c1.test of lab lab is not in cluster ""`: func(t *Topology) {
+			declare(t, func(r *RegistrationSpec) { r.Cluster = "" })
+		},
+		`registration r: no server of trust domain c1.test of lab lab is in cluster c2`: func(t *Topology) {
+			t.TrustDomains[1].Members = []MemberSpec{{Cluster: "c2", Slot: 1}}
+			t.Workloads = nil
+			declare(t, func(r *RegistrationSpec) { r.Cluster = "c2" })
+		},
+		`lab lab has registration "wc0" and another registration or workload of that name`: func(t *Topology) {
+			declare(t, func(r *RegistrationSpec) { r.Name = "wc0" })
+		},
+		`lab lab has registration "r" and another registration or workload of that name`: func(t *Topology) {
+			declare(t, func(*RegistrationSpec) {})
+			t.Registrations = append(t.Registrations, t.Registrations[0])
+		},
 		`SPIFFE ID of workload wc0: template: x:1:11: executing "x" at <.PodMeta.Labels.none>: map has no entry for key "none"`: func(t *Topology) {
 			t.Workloads[0].App = App{Name: "x", IDTemplate: "{{ .PodMeta.Labels.none }}"}
 		},

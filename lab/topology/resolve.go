@@ -22,7 +22,7 @@ func Resolve(t Topology, network netip.Prefix) (*Graph, error) {
 		Graph:    &Graph{Name: t.Name, Network: network, intent: t},
 		clusters: map[string]*Cluster{}, hosts: map[string]*Host{}, domains: map[spiffeid.TrustDomain]*Domain{}, workloads: map[string]*Workload{},
 	}
-	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveACMEServer, r.resolveTrusts, r.resolveWorkloads, r.resolveCalls} {
+	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveACMEServer, r.resolveTrusts, r.resolveWorkloads, r.resolveRegistrations, r.resolveCalls} {
 		if err := resolve(); err != nil {
 			return nil, err
 		}
@@ -325,6 +325,37 @@ func (r *resolver) memberOn(spec WorkloadSpec) (*Member, error) {
 		return nil, fmt.Errorf("host %s of lab %s has no trust domain %q", h.Name, r.Name, spec.TrustDomain.Name())
 	}
 	return h.Member, nil
+}
+
+func (r *resolver) resolveRegistrations() error {
+	for _, spec := range r.intent.Registrations {
+		refused := func(err error) error { return fmt.Errorf("registration %s: %w", spec.Name, err) }
+		if r.workloads[spec.Name] != nil || slices.ContainsFunc(r.Registrations, func(other *Registration) bool { return other.Name == spec.Name }) {
+			return fmt.Errorf("lab %s has registration %q and another registration or workload of that name", r.Name, spec.Name)
+		}
+		d, err := r.domain(spec.TrustDomain)
+		if err != nil {
+			return refused(err)
+		}
+		for _, name := range spec.FederatesWith {
+			if _, err := r.domain(name); err != nil {
+				return refused(err)
+			}
+		}
+		i := slices.IndexFunc(d.Members, func(m *Member) bool {
+			return m.Downstream == nil && (spec.Cluster == "" && m.Host() != nil || m.Cluster() != nil && m.Cluster().Name == spec.Cluster)
+		})
+		if i < 0 {
+			return refused(fmt.Errorf("trust domain %s of lab %s is not in cluster %q", d, r.Name, spec.Cluster))
+		}
+		m := d.Members[i]
+		if spec.Kind != ClusterSPIFFEID && m != m.Server.Home() {
+			return refused(fmt.Errorf("no server of trust domain %s of lab %s is in %s", d, r.Name, m.Place.Where()))
+		}
+		registration := &Registration{RegistrationSpec: spec, Member: m}
+		m.Registrations, r.Registrations = append(m.Registrations, registration), append(r.Registrations, registration)
+	}
+	return nil
 }
 
 func (r *resolver) resolveCalls() error {

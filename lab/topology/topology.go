@@ -30,6 +30,8 @@ type Topology struct {
 	// ACMEServer issues the serving certificates of endpoints with ACME; nil where there are
 	// none.
 	ACMEServer *ACMEServerSpec `json:",omitempty"`
+	// Registrations are those besides what workloads have.
+	Registrations []RegistrationSpec `json:",omitempty"`
 }
 
 // ClusterSpec is what a Kubernetes cluster of the lab is meant to be.
@@ -106,6 +108,10 @@ type Settings struct {
 	OIDCDiscovery OIDCDiscovery `json:",omitzero"`
 	// LogLevel is SPIRE's: debug, info, warn or error.
 	LogLevel string
+	// EntryPrefix is what the IDs of the entries begin with, before a dot, that the
+	// controller manager next to the server makes. It answers for no others then. Empty is
+	// no prefix: it answers for all, and deletes those that it has not made.
+	EntryPrefix string `json:",omitempty"`
 	// Replicas is how many servers share the datastore; 0 is one.
 	Replicas int `json:",omitempty"`
 	// BundlePlugin is how the server writes its bundle into clusters that it does not

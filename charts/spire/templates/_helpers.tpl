@@ -37,7 +37,8 @@ nested server, and the chart's root.
 A manager without a prefix deletes each entry that it has not made
 (pkg/spireentry/reconciler.go). So where there are several each has a prefix of its own,
 and the server's own deletes those without any: what it made itself before there were
-several, and, as a manager that is alone does, what is made by hand.
+several, and, as a manager that is alone does, what is made by hand. Where the server's own
+is given a prefix, it deletes nothing of others.
 
 A manager that is there for a nested server makes its entry, so it must not ignore the
 namespaces of servers.
@@ -55,7 +56,10 @@ validatingWebhookConfigurationName: {{ include "spire.clusterName" (dict "name" 
 {{- with .class }}
 className: {{ . | quote }}
 {{- end }}
-{{- if .root.Values.members }}
+{{- $given := and (not .remote) .root.Values.entryIDPrefix }}
+{{- if $given }}
+entryIDPrefix: {{ $given | quote }}
+{{- else if .root.Values.members }}
 entryIDPrefix: {{ .cluster | quote }}
 {{- end }}
 {{- if .remote }}
@@ -70,7 +74,7 @@ reconcile:
   clusterFederatedTrustDomains: false
   clusterStaticEntries: true
 {{- end }}
-{{- if .root.Values.members }}
+{{- if and .root.Values.members (not $given) }}
 entryIDPrefixCleanup: ""
 {{- end }}
 {{- end }}

@@ -23,7 +23,8 @@ func (c *cmd) status() *cobra.Command {
 compares the bundle that the truster holds with the one that the trusted has
 (in sync, behind, differing, foreign, empty or missing) and looks at the bundle
 endpoint as the truster does. It names what does not work; 'fedlab explain NAME' says
-what each name means, and what to do. It lists, with a remark, the resources of the
+what each name means, and what to do. For each registration of the lab file it says who
+holds the identity. It lists, with a remark, the resources of the
 controller manager that have no effect, or more effect than the lab asks for. The
 exit code is 0 only when every part of the lab is well, and 3 otherwise.
 
@@ -89,6 +90,13 @@ func printStatus(out io.Writer, s lab.Status, now time.Time) error {
 	for _, x := range s.Workloads {
 		row("%s\t%s\t%s\t%s\t%s", x.Name, place(x.Cluster, x.Host), x.SPIFFEID, orDash(cmp.Or(x.URL, x.Address)), verdict(x.Health))
 	}
+	if len(s.Registrations) > 0 {
+		row("")
+		row("REGISTRATION\tKIND\tIN\tSPIFFE ID\tHELD BY\tHEALTH")
+	}
+	for _, x := range s.Registrations {
+		row("%s\t%s\t%s\t%s\t%s\t%s", x.Name, x.Kind, place(x.Cluster, x.Host), x.SPIFFEID, holders(x.HeldBy), verdict(x.Health))
+	}
 	if len(s.Resources) > 0 {
 		row("")
 		row("RESOURCE\tCLUSTER\tREMARK")
@@ -136,6 +144,18 @@ func inPart(where string, downstream bool) string {
 		return where + " (for its nested server)"
 	}
 	return where
+}
+
+// holders names some of those who hold an identity.
+func holders(all []string) string {
+	const most = 3
+	switch n := len(all); {
+	case n == 0:
+		return "nobody"
+	case n > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), n-most)
+	}
+	return strings.Join(all, ", ")
 }
 
 // place is where something runs: a cluster or a host.

@@ -205,3 +205,25 @@ func TestPrintStatusOfHosts(t *testing.T) {
 		t.Errorf("error %v, got\n%s", err, b.String())
 	}
 }
+
+func TestPrintStatusOfRegistrations(t *testing.T) {
+	s := lab.Status{Registrations: []lab.RegistrationStatus{
+		{Health: lab.Health{Well: true}, Name: "pods", Kind: "ClusterSPIFFEID", Cluster: "market", SPIFFEID: "spiffe://{{ .TrustDomain }}/x", HeldBy: []string{"pod a/1", "pod a/2", "pod a/3", "pod a/4", "pod a/5"}},
+		{Health: lab.Health{Problem: "its parent is nobody"}, Name: "plain", Kind: "entry", Host: "partner", SPIFFEID: "spiffe://partner.test/x", HeldBy: []string{}},
+		{Health: lab.Health{Well: true}, Name: "nodes", Kind: "entry", Cluster: "market", SPIFFEID: "spiffe://cluster1.com/nodes", HeldBy: []string{"node in market"}},
+	}}
+	const want = `
+REGISTRATION  KIND             IN            SPIFFE ID                      HELD BY                            HEALTH
+pods          ClusterSPIFFEID  market        spiffe://{{ .TrustDomain }}/x  pod a/1, pod a/2, pod a/3 and 2 more  well
+plain         entry            host partner  spiffe://partner.test/x        nobody                             NOT WELL: its parent is nobody
+nodes         entry            market        spiffe://cluster1.com/nodes    node in market                     well
+`
+	var b bytes.Buffer
+	if err := printStatus(&b, s, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	blanks := func(text string) string { return strings.Join(strings.Fields(text), " ") }
+	if !strings.Contains(blanks(b.String()), blanks(want)) {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
