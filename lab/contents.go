@@ -33,13 +33,7 @@ func (u *up) contents() (*plan.Plan, error) {
 	c := &contents{}
 	c.step(imagesStep(u.Name), "images and charts", u.ensureImages)
 	u.lookAtOwn(c)
-	for _, x := range u.Clusters {
-		u.makeCluster(c, x)
-	}
-	u.makeHosts(c)
-	for _, x := range u.Clusters {
-		u.installMetalLB(c, x)
-	}
+	u.makePlaces(c)
 	u.installACMEServer(c)
 	for _, s := range u.Servers() {
 		u.makeAuthorities(c, s)
@@ -165,6 +159,17 @@ func (u *up) lookAtOwn(c *contents) {
 		c.step(programsStep(u.Name), "programs of your own", u.ownPrograms)
 	}
 }
+// makePlaces makes clusters and hosts, and gives clusters their addresses.
+func (u *up) makePlaces(c *contents) {
+	for _, x := range u.Clusters {
+		u.makeCluster(c, x)
+	}
+	u.makeHosts(c)
+	for _, x := range u.Clusters {
+		u.installMetalLB(c, x)
+	}
+}
+
 func (u *up) makeCluster(c *contents, x *topology.Cluster) {
 	after := []plan.ID{imagesStep(u.Name)}
 	if len(u.certified()) > 0 {

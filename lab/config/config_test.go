@@ -304,7 +304,7 @@ func checkServingCert(tb testing.TB, td *topology.Domain) {
 	case topology.HTTPSWeb:
 		if acme := td.BundleEndpoint.ACME; acme != nil {
 			if cert != (topology.ServingCert{}) || td.BundleEndpoint.Host == "" || !strings.Contains(acme.Email, "@") || acme.TTL <= 30*24*time.Hour {
-				tb.Errorf("%s: certificate by ACME %+v at host %q, beside %+v", td.Name, *acme, td.BundleEndpoint.Host, cert)
+				tb.Errorf("%s: certificate by ACME %+v at host %q, next to %+v", td.Name, *acme, td.BundleEndpoint.Host, cert)
 			}
 		} else if own := cert.Own; own != nil {
 			if cert.TTL != 0 || td.BundleEndpoint.Host == "" || own.Secret == "" || !filepath.IsAbs(own.Certificate) || !filepath.IsAbs(own.Key) || !filepath.IsAbs(own.CA) {
