@@ -58,6 +58,7 @@ func layers() []layer {
 		},
 		{"apps/internal/streams", []string{"apps/internal", "lab/traffic", goSPIFFE}, "the record of calls is one type, for those who write it and those who read it"},
 		{"apps/probe", []string{"apps/internal", "lab/traffic", goSPIFFE, gRPC, sync}, "the record of calls is one type, for those who write it and those who read it"},
+		{"apps/plain-service", []string{"apps/internal/process", sync}, "it stands for programs that know nothing of SPIFFE"},
 		{"apps/synthetic", []string{"apps/internal", "lab/traffic", "lab/synthetic", goSPIFFE, sync}, "the synthetic trust domain is a library, so that tests have it in their process; the program only serves it"},
 
 		{"scenarios", library("lab/fault", "lab/traffic", "lab/synthetic", "lab/spire", goSPIFFE), "the catalogue is written in the words that another repository has, too: it knows neither the driver nor an adapter"},

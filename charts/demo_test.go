@@ -58,6 +58,9 @@ func demos() map[string]any {
 			"issuers":   target{"onprem.company.com": "https://oidc.onprem.company.com", "aws.company.com": "https://oidc.aws.company.com"}},
 		"service": target{"image": "example.com/service:1", "name": "auth-service", "allowed": allowed(nil), "service": service,
 			"calls": []target{call("health of edge-gateway", "https://10.192.1.4:8443/api/health", gatewayID, nil)}},
+		"plain-service": target{"image": "example.com/plain-service:1", "ghostunnel": "example.com/ghostunnel:1", "name": "stock", "allowed": target{"ids": []string{frontendID}}, "service": service,
+			"calls":   []target{call("health of edge-gateway", "http://127.0.0.1:9001/api/health", gatewayID, nil)},
+			"tunnels": []target{{"listen": "127.0.0.1:9001", "target": "10.192.1.4:8443", "server": gatewayID}}},
 		"probe":    target{"image": "example.com/probe:1", "allowedTrustDomains": []string{"cluster1.com", "synthetic.test"}, "service": service},
 		"postgres": target{"image": "example.com/postgres:15"},
 	}
@@ -183,7 +186,14 @@ func TestDemosRefuseValues(t *testing.T) {
 		"a field that does not exist": {"frontend", func(v target) {
 			v["calls"] = []target{call("gcp", "https://10.1.1.1:8443/", dataID, target{"id": "x"})}
 		}, "id"},
-		"a label that is none":     {"data-service", func(v target) { v["version"] = "v2/beta" }, "version"},
+		"a label that is none": {"data-service", func(v target) { v["version"] = "v2/beta" }, "version"},
+		"a tunnel for others": {"plain-service", func(v target) {
+			v["tunnels"] = []target{{"listen": "0.0.0.0:9001", "target": "10.1.1.1:8443", "server": dataID}}
+		}, "listen"},
+		"a tunnel to anybody": {"plain-service", func(v target) {
+			v["tunnels"] = []target{{"listen": "127.0.0.1:9001", "target": "10.1.1.1:8443", "server": "spiffe://gcp.company.com"}}
+		}, "server"},
+		"anybody may call":         {"plain-service", func(v target) { v["allowed"] = target{"ids": []string{}} }, "ids"},
 		"all trust domains":        {"probe", func(v target) { v["allowedTrustDomains"] = []string{"*"} }, "allowedTrustDomains"},
 		"no trust domain":          {"probe", func(v target) { v["allowedTrustDomains"] = []string{} }, "allowedTrustDomains"},
 		"a role that needs quotes": {"postgres", func(v target) { v["user"] = "data-service" }, "user"},

@@ -8,6 +8,6 @@ import "embed"
 // FS is all charts, each below a folder of its name.
 //
 //go:embed all:spire all:stock-quotes all:broker-webapp
-//go:embed all:frontend all:data-service all:legacy-bridge all:api-gateway all:service all:postgres
+//go:embed all:frontend all:data-service all:legacy-bridge all:api-gateway all:service all:plain-service all:postgres
 //go:embed all:probe all:oidc-discovery-provider all:acme
 var FS embed.FS

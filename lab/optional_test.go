@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -8,20 +9,64 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
-// The images of optional programs are made with all others, before a cluster is, and each
-// once.
-func TestUpAsksForOptionalPrograms(t *testing.T) {
-	asked := quotes(t)
-	for i := range asked.Workloads {
-		asked.Workloads[i].App.Optional = []string{topology.SPIFFEHelper, topology.Ghostunnel}
+// plain is a lab of services that know nothing of SPIFFE.
+func plain(t *testing.T) topology.Topology {
+	t.Helper()
+	data, err := os.ReadFile("../docs/guides/sidecars.yaml")
+	if err != nil {
+		t.Fatal(err)
 	}
+	return topologyOf(t, string(data))
+}
+
+// TestUpRunsOptionalPrograms: their images are made with all others, before a cluster is,
+// and each once; a node is given those that its workloads run.
+func TestUpRunsOptionalPrograms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		if err := w.up(t, w.driver(t), asked); err != nil {
+		if err := w.up(t, w.driver(t), plain(t)); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains(w.calls, "Images.Ensure node ghostunnel spiffe-helper") {
+		if !slices.Contains(w.calls, "Images.Ensure node ghostunnel") {
 			t.Errorf("calls %q", w.calls)
 		}
+		wantWell(t, w.driver(t), plain(t))
+		l, err := w.driver(t).Open(t.Context(), plain(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		stock, err := l.Graph.FindWorkload("stock")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.SVIDs(t.Context(), stock, ""); err == nil || err.Error() != "stock knows nothing of SPIFFE: ghostunnel has its identity, and cannot be asked for its SVIDs" {
+			t.Errorf("its SVIDs: error %v", err)
+		}
+	})
+}
+
+// TestUpRunsAChangedOptionalProgram: another ghostunnel is another release, in the nodes
+// that run.
+func TestUpRunsAChangedOptionalProgram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, plain(t)); err != nil {
+			t.Fatal(err)
+		}
+		w.edits[topology.Ghostunnel]++
+		w.calls = nil
+		if err := w.up(t, d, plain(t)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(w.calls, "Images.LoadDemo ghostunnel") || slices.Contains(w.calls, "Images.Ensure node ghostunnel") {
+			t.Errorf("calls %q", w.calls)
+		}
+		wantWell(t, d, plain(t))
 	})
 }

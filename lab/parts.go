@@ -305,9 +305,9 @@ type Kubeconfigs interface {
 
 // Programs knows the programs that workloads run.
 type Programs interface {
-	// Values returns what the chart of a workload's app is installed with, and with
-	// which image.
-	Values(w *topology.Workload, image string) (any, error)
+	// Values returns what the chart of a workload's app is installed with, where images are
+	// those of ImageSet.Demos.
+	Values(w *topology.Workload, images map[string]string) (any, error)
 	// OnHost returns the variables of the environment by which a workload runs on a host,
 	// and the port on which it answers /readyz, in plain HTTP.
 	OnHost(w *topology.Workload) (env map[string]string, health int, err error)

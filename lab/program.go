@@ -24,12 +24,17 @@ func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
 	if w.Host() != nil {
 		return u.deployOnHost(ctx, w)
 	}
-	loaded, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, w.App.Name)
-	if err != nil {
-		return err
+	loaded := false
+	for _, program := range append([]string{w.App.Name}, w.App.Optional...) {
+		did, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, program)
+		if err != nil {
+			return fmt.Errorf("image of %s: %w", program, err)
+		}
+		loaded = loaded || did
 	}
+	var err error
 	release := releaseOf(w)
-	if release.Values, err = u.Parts.Programs.Values(w, u.images.Demos[w.App.Name]); err != nil {
+	if release.Values, err = u.Parts.Programs.Values(w, u.images.Demos); err != nil {
 		return err
 	}
 	changed, err := u.in(w.Cluster()).Releases.Apply(ctx, release)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
@@ -101,6 +102,9 @@ type heldSVIDs struct {
 func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (held heldSVIDs, err error) {
 	if w.Own != nil {
 		return held, fmt.Errorf("%s is a program of your own: only fedlab's programs can be asked for their SVIDs", w.Name)
+	}
+	if slices.Contains(w.App.Optional, topology.Ghostunnel) {
+		return held, fmt.Errorf("%s knows nothing of SPIFFE: ghostunnel has its identity, and cannot be asked for its SVIDs", w.Name)
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()

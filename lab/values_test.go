@@ -23,7 +23,7 @@ func TestValues(t *testing.T) {
 	for name, top := range map[string]topology.Topology{
 		"quotes": quotes(t), "enterprise": enterprise(t), "alone": alone, "unfederated": unfederated,
 		"static": company(federated("shape: mesh, mode: static")).topology(t), "key-types": keyTypes(t), "spread": spread(t), "nested": nested(t), "hosts": hosted(t),
-		"company": presetOf(t, "company"), "tokens": tokens(t),
+		"company": presetOf(t, "company"), "tokens": tokens(t), "plain": plain(t),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -814,7 +814,7 @@ func (w images) Ensure(ctx context.Context, node bool, optional []string) (set l
 			SPIREServer:  "spire-server:1", SPIREAgent: "spire-agent:1", SPIREControllerManager: "spire-controller-manager:1",
 			MetalLBController: "metallb-controller:1", MetalLBSpeaker: "metallb-speaker:1",
 		}
-		for _, name := range programs() {
+		for _, name := range slices.Concat(programs(), optional) {
 			set.Demos[name] = w.demoImage(name)
 		}
 		set.Demos[topology.Pebble] = w.demoImage(topology.Pebble)

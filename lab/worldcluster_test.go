@@ -933,6 +933,9 @@ func needsOf(r *release) (all needs) {
 		all.images, all.secrets = append(all.images, images.Pebble, images.ServingCert), append(all.secrets, spire.ACMERootSecret)
 	case isDemo(r.Chart):
 		all.images = append(all.images, r.demo.Image)
+		if r.Chart == plainService {
+			all.images = append(all.images, r.demo.Ghostunnel)
+		}
 		all.database, _, _ = strings.Cut(r.demo.Database.Address, ":")
 	}
 	return all

@@ -53,10 +53,10 @@ func callsOne(a topology.App) bool  { return a.MaxCalls == 1 }
 func needsCall(a topology.App) bool { return a.MinCalls > 0 }
 func hasName(a topology.App) bool   { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
 
-// fitsHost reports whether an app can run outside Kubernetes: it has no database next to
+// fitsHost reports whether an app can run outside Kubernetes: it has nothing next to
 // it, and nothing of its registration is made of its pods.
 func fitsHost(a topology.App) bool {
-	return a.Database == "" && len(a.Labels) == 0 && !a.Regional && a.DNSNames == nil && a.Selectors == nil
+	return a.Database == "" && len(a.Optional) == 0 && len(a.Labels) == 0 && !a.Regional && a.DNSNames == nil && a.Selectors == nil
 }
 
 // trustDomainField is how the DNS names of an app have its trust domain.

@@ -14,7 +14,24 @@ import (
 
 // Apps returns the demo programs, in the order in which documents list them.
 func Apps() []topology.App {
-	return append(quotesApps(), companyApps()...)
+	return append(append(quotesApps(), companyApps()...), plainApps()...)
+}
+
+// plainApps are those of programs that know nothing of SPIFFE.
+func plainApps() []topology.App {
+	return []topology.App{
+		{
+			Name:           "plain-service",
+			IDTemplate:     "/plain/{{ .PodMeta.Labels.service }}",
+			Named:          true,
+			Namespace:      companyNamespace,
+			ServiceAccount: "plain-service",
+			Deployment:     "plain-service",
+			Port:           8443,
+			Calls:          []string{"plain-service", "service"},
+			Optional:       []string{topology.Ghostunnel},
+		},
+	}
 }
 
 // quotesApps are those of the stock-quote demo.
@@ -64,7 +81,7 @@ func companyApps() []topology.App {
 			ServiceAccount: "frontend-service",
 			Deployment:     "frontend",
 			Port:           8080,
-			Calls:          []string{"data-service", "legacy-bridge", "api-gateway", "service"},
+			Calls:          []string{"data-service", "legacy-bridge", "api-gateway", "service", "plain-service"},
 			MinCalls:       1,
 			Page:           "/federation",
 			Tells:          "/api/calls",
@@ -126,7 +143,7 @@ func companyApps() []topology.App {
 			ServiceAccount: "service",
 			Deployment:     "service",
 			Port:           8443,
-			Calls:          []string{"service", "api-gateway"},
+			Calls:          []string{"service", "api-gateway", "plain-service"},
 		},
 	}
 }

@@ -69,6 +69,16 @@ type (
 		Calls   []callValue  `json:"calls"`
 		Service serviceValue `json:"service"`
 	}
+	plainValues struct {
+		Image      string        `json:"image"`
+		Ghostunnel string        `json:"ghostunnel"`
+		SPIFFE     spiffeValue   `json:"spiffe"`
+		Name       string        `json:"name"`
+		Allowed    plainAllowed  `json:"allowed"`
+		Calls      []callValue   `json:"calls"`
+		Tunnels    []tunnelValue `json:"tunnels"`
+		Service    serviceValue  `json:"service"`
+	}
 	probeValues struct {
 		Image               string       `json:"image"`
 		SPIFFE              spiffeValue  `json:"spiffe"`
@@ -101,6 +111,15 @@ type (
 		IDs          []string `json:"ids"`
 		DatabaseIDs  []string `json:"databaseIDs,omitempty"`
 	}
+	plainAllowed struct {
+		IDs []string `json:"ids"`
+	}
+	// tunnelValue leads from an address of the pod's own to one server.
+	tunnelValue struct {
+		Listen string `json:"listen"`
+		Target string `json:"target"`
+		Server string `json:"server"`
+	}
 	databaseValue struct {
 		Address string `json:"address"`
 		Name    string `json:"name"`
@@ -121,12 +140,17 @@ type (
 // gateway is the app that takes JWT-SVIDs.
 const gateway = "api-gateway"
 
+// firstTunnel is the port at which a program that knows nothing of SPIFFE finds the first of
+// the servers that it calls; the others follow.
+const firstTunnel = 9001
+
 // notPermitted is the class, in the demo programs' words, of a call that the
 // server refuses to an identity that it knows.
 const notPermitted = "not-permitted"
 
 // Values implements lab.Programs.
-func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
+func (Catalogue) Values(w *topology.Workload, images map[string]string) (any, error) {
+	image := images[w.App.Name]
 	v := valuesOf{w}
 	labels := w.PodLabels()
 	switch w.App.Name {
@@ -176,6 +200,19 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 			named.Calls = append(append(named.Calls, v.health(to)), v.byToken(to)...)
 		}
 		return named, nil
+	case "plain-service":
+		plain := plainValues{
+			Image: images[w.App.Name], Ghostunnel: images[topology.Ghostunnel], SPIFFE: v.spiffe(), Name: w.Name, Allowed: plainAllowed{v.allowed().IDs},
+			Calls: []callValue{}, Tunnels: []tunnelValue{}, Service: v.service(),
+		}
+		for i, to := range w.Calls {
+			at := fmt.Sprintf("127.0.0.1:%d", firstTunnel+i)
+			call := v.health(to)
+			call.URL = "http://" + at + "/api/health"
+			plain.Calls = append(plain.Calls, call)
+			plain.Tunnels = append(plain.Tunnels, tunnelValue{at, to.Port().String(), to.ID.String()})
+		}
+		return plain, nil
 	case topology.Probe().Name:
 		// Scenarios let the synthetic trust domain call, and take that away again:
 		// who is not federated does not come as far as this list.
@@ -190,7 +227,7 @@ func (Catalogue) Values(w *topology.Workload, image string) (any, error) {
 // OnHost implements lab.Programs: the variables are those that the chart of the app gives
 // its container.
 func (c Catalogue) OnHost(w *topology.Workload) (env map[string]string, health int, err error) {
-	values, err := c.Values(w, "")
+	values, err := c.Values(w, nil)
 	if err != nil {
 		return nil, 0, err
 	}
