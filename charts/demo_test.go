@@ -196,6 +196,7 @@ func TestDemosRefuseValues(t *testing.T) {
 		"anybody may call":         {"plain-service", func(v target) { v["allowed"] = target{"ids": []string{}} }, "ids"},
 		"all trust domains":        {"probe", func(v target) { v["allowedTrustDomains"] = []string{"*"} }, "allowedTrustDomains"},
 		"no trust domain":          {"probe", func(v target) { v["allowedTrustDomains"] = []string{} }, "allowedTrustDomains"},
+		"TLS without a helper":     {"postgres", func(v target) { v["tls"] = target{"socketDir": "/run/spire/agent-sockets"} }, "helper"},
 		"a role that needs quotes": {"postgres", func(v target) { v["user"] = "data-service" }, "user"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -310,5 +311,24 @@ func TestPostgresHasNoPassword(t *testing.T) {
 	}
 	if !strings.Contains(manifests["statefulset.yaml"], "secretName: postgres-login\n") {
 		t.Errorf("the password is not taken from postgres-login:\n%s", manifests["statefulset.yaml"])
+	}
+}
+
+// TestPostgresWithTLS renders what only a database with an identity has.
+func TestPostgresWithTLS(t *testing.T) {
+	values := target{"image": "example.com/postgres:15", "tls": target{"helper": "example.com/spiffe-helper:1", "socketDir": "/run/spire/agent-sockets"}}
+	manifests, err := render("postgres", "demo", values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/postgres-tls.yaml", manifests)
+	plain, err := render("postgres", "demo", demos()["postgres"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range plain {
+		if strings.Contains(text, "svid") || strings.Contains(text, "shareProcessNamespace") {
+			t.Errorf("without TLS, %s has to do with it:\n%s", file, text)
+		}
 	}
 }

@@ -2,9 +2,12 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +20,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -37,7 +41,9 @@ var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecar
 	BeforeAll(func(ctx SpecContext) {
 		data, err := os.ReadFile(filepath.Join(root, "docs", "guides", "sidecars.yaml"))
 		Expect(err).NotTo(HaveOccurred())
-		text := strings.NewReplacer("{name: sidecars}", "{name: e2e-sidecars}", "127.0.0.1:8080", "127.0.0.1:8478").Replace(string(data))
+		// Short lives, so that a certificate is renewed while a spec looks.
+		short := fmt.Sprintf("  trustDomains:\n    - {name: depot.test, svid: {x509TTL: %s}}\n  federation:\n", databaseTTL)
+		text := strings.NewReplacer("{name: sidecars}", "{name: e2e-sidecars}", "127.0.0.1:8080", "127.0.0.1:8478", "  federation:\n", short).Replace(string(data))
 		file := filepath.Join(scratch(), "sidecars.yaml")
 		Expect(os.WriteFile(file, []byte(text), 0o644)).To(Succeed())
 		sidecars = raised(ctx, file, "a lab with sidecars")
@@ -93,12 +99,103 @@ var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecar
 		Expect(err).To(HaveOccurred())
 	}, SpecTimeout(2*time.Minute))
 
+	It("have a PostgreSQL that proves its name, and renews its certificate without the end of a connection", func(ctx SpecContext) {
+		w := workload("orders")
+		site := sidecars.site(ctx, w.Domain().Name)
+		bundle, err := site.API.Bundle(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		pod := w.Database().Release + "-0"
+		// psql runs PostgreSQL's own client where the server is, as somebody with the password.
+		psql := func(ctx context.Context, connection string, statements ...string) (string, error) {
+			command := `PGPASSWORD=$(cat /run/secrets/database/password) exec /usr/lib/postgresql/15/bin/psql "dbname=app user=app sslrootcert=/run/svid/bundle.pem ` + connection + `" -At`
+			for _, s := range statements {
+				command += " -c '" + s + "'"
+			}
+			out, err := site.Pods.Exec(ctx, w.Namespace, pod, "postgres", "sh", "-c", command)
+			return string(out), err
+		}
+		By("a client that verifies trust domain and name is let in")
+		const encrypted = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+		Expect(psql(ctx, "host=data-database sslmode=verify-full", encrypted)).To(Equal("t\n"))
+		By("the server is not believed under another name")
+		_, err = psql(ctx, "host=127.0.0.1 sslmode=verify-full", encrypted)
+		Expect(err).To(MatchError(ContainSubstring(`server certificate for "data-database"`)))
+		By("nobody is let in without TLS")
+		_, err = psql(ctx, "host=data-database sslmode=disable", encrypted)
+		Expect(err).To(MatchError(ContainSubstring("no encryption")))
+
+		By("a connection outlives the certificate that it was made with")
+		show := func(ctx context.Context) (*x509.Certificate, error) {
+			conn, err := site.Pods.Dial(ctx, w.Namespace, pod, 5432)
+			if err != nil {
+				return nil, err
+			}
+			return certificateOf(ctx, conn)
+		}
+		first, err := show(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		id, _, err := x509svid.Verify([]*x509.Certificate{first}, bundle)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(id).To(Equal(w.Database().ID))
+		Expect(first.DNSNames[0]).To(Equal("data-database"))
+		Expect(first.NotAfter.Sub(first.NotBefore)).To(BeNumerically("<", 2*databaseTTL))
+		type end struct {
+			said string
+			err  error
+		}
+		ended := make(chan end, 1)
+		held := databaseTTL + databaseTTL/4
+		go func() {
+			said, err := psql(ctx, "host=data-database sslmode=verify-full", fmt.Sprintf("select pg_sleep(%d)", int(held.Seconds())), "select count(*) > 0 from orders")
+			ended <- end{said, err}
+		}()
+		Eventually(func(ctx context.Context) error {
+			now, err := show(ctx)
+			if err == nil && now.SerialNumber.Cmp(first.SerialNumber) == 0 {
+				err = fmt.Errorf("the server still shows certificate %x", now.SerialNumber)
+			}
+			return err
+		}).WithContext(ctx).WithTimeout(databaseTTL + machine).WithPolling(time.Second).Should(Succeed())
+		var last end
+		Eventually(ctx, ended).WithTimeout(held + machine).Should(Receive(&last))
+		Expect(last.err).NotTo(HaveOccurred())
+		Expect(last.said).To(HaveSuffix("t\n"))
+		Expect(sidecars.well(ctx)).To(Succeed())
+	}, SpecTimeout(6*time.Minute))
+
 	It("cannot be asked for their SVIDs", func(ctx SpecContext) {
 		refused := sidecars.fedlab(ctx, "svid", "stock")
 		Expect(refused.Code).To(Equal(1))
 		Expect(refused.Stderr).To(ContainSubstring("stock knows nothing of SPIFFE"))
 	}, SpecTimeout(time.Minute))
 })
+
+// databaseTTL is the life of the certificate of the database: the shortest that leaves an
+// agent, and whoever else is busy, time to renew it.
+const databaseTTL = time.Minute
+
+// certificateOf asks a PostgreSQL for TLS (its protocol, SSLRequest) and returns the
+// certificate that it shows. It verifies nothing, and closes the connection.
+func certificateOf(ctx context.Context, conn net.Conn) (_ *x509.Certificate, err error) {
+	defer func() {
+		_ = conn.Close() // the server is in the middle of its start-up
+	}()
+	if _, err := conn.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
+		return nil, err
+	}
+	var answer [1]byte
+	if _, err := io.ReadFull(conn, answer[:]); err != nil {
+		return nil, err
+	}
+	if answer[0] != 'S' {
+		return nil, fmt.Errorf("the server answers %q to the wish for TLS, want S", answer)
+	}
+	secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // the certificate is what is looked at
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return secured.ConnectionState().PeerCertificates[0], nil
+}
 
 // reportedCall is a call as a frontend tells it.
 type reportedCall struct {

@@ -104,6 +104,9 @@ func registerStep(w *topology.Workload) plan.ID    { return plan.ID("register/" 
 func declareStep(r *topology.Registration) plan.ID { return plan.ID("registration/" + r.Name) }
 func deployStep(w *topology.Workload) plan.ID      { return plan.ID("deploy/" + w.Name) }
 func databaseStep(w *topology.Workload) plan.ID    { return plan.ID("database/" + w.Name) }
+func registerDatabaseStep(w *topology.Workload) plan.ID {
+	return plan.ID("register-database/" + w.Name)
+}
 func verifyStep(from, to *topology.Workload) plan.ID {
 	return plan.ID("verify/" + from.Name + "->" + to.Name)
 }
@@ -159,6 +162,7 @@ func (u *up) lookAtOwn(c *contents) {
 		c.step(programsStep(u.Name), "programs of your own", u.ownPrograms)
 	}
 }
+
 // makePlaces makes clusters and hosts, and gives clusters their addresses.
 func (u *up) makePlaces(c *contents) {
 	for _, x := range u.Clusters {
@@ -307,6 +311,10 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 			func(ctx context.Context) error { return u.database(ctx, databaseFor(w)) }, clusterStep(w.Cluster().Name))
 		after = append(after, databaseStep(w))
 	}
+	if id := w.Database().ID; !id.IsZero() {
+		c.step(registerDatabaseStep(w), "identity of the PostgreSQL of "+w.Name,
+			func(ctx context.Context) error { return u.registerDatabase(ctx, w) }, server)
+	}
 	c.step(deployStep(w), fmt.Sprintf("%s %s", w.Name, inPlace(w.Member.Place)), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)
 }
 
@@ -336,6 +344,9 @@ func (u *up) tidyUp(c *contents, s *topology.Server) {
 		}
 		for _, w := range m.Workloads {
 			after = append(after, registerStep(w))
+			if !w.Database().ID.IsZero() {
+				after = append(after, registerDatabaseStep(w))
+			}
 		}
 		if m.Downstream != nil {
 			after = append(after, nestedStep(m.Downstream))

@@ -17,24 +17,36 @@ type database struct {
 	in        *topology.Cluster
 	namespace string
 	topology.Database
+	// socketDir is where its agent's socket is, where it has TLS.
+	socketDir string
 }
 
 // databaseOf is what a server keeps its entries in.
 func databaseOf(s *topology.Server) database {
-	return database{s.Place.Cluster, s.Place.Namespace, topology.Database{Release: spire.DatabaseRelease, Name: spire.DatabaseName, User: spire.DatabaseUser}}
+	return database{in: s.Place.Cluster, namespace: s.Place.Namespace, Database: topology.Database{Release: spire.DatabaseRelease, Name: spire.DatabaseName, User: spire.DatabaseUser}}
 }
 
 // databaseFor is the one that runs next to a workload.
 func databaseFor(w *topology.Workload) database {
-	return database{w.Cluster(), w.Namespace, w.Database()}
+	d := database{in: w.Cluster(), namespace: w.Namespace, Database: w.Database()}
+	if !d.ID.IsZero() {
+		d.socketDir = spire.SocketDir(w.Member)
+	}
+	return d
 }
 
 // postgresValues are those of charts/postgres.
 type postgresValues struct {
-	Image    string `json:"image"`
-	Database string `json:"database"`
-	User     string `json:"user"`
-	Login    string `json:"login"`
+	Image    string       `json:"image"`
+	Database string       `json:"database"`
+	User     string       `json:"user"`
+	Login    string       `json:"login"`
+	TLS      *postgresTLS `json:"tls,omitempty"`
+}
+
+type postgresTLS struct {
+	Helper    string `json:"helper"`
+	SocketDir string `json:"socketDir"`
 }
 
 // database runs a PostgreSQL.
@@ -55,10 +67,16 @@ func (u *up) database(ctx context.Context, d database) error {
 	if err := volumes.bound(ctx); err != nil {
 		return err
 	}
-	changed, err := in.Releases.Apply(ctx, access.Release{
-		Name: d.Release, Namespace: d.namespace, Chart: postgres,
-		Values: postgresValues{Image: u.images.Demos[postgres], Database: d.Name, User: d.User, Login: login},
-	})
+	values := postgresValues{Image: u.images.Demos[postgres], Database: d.Name, User: d.User, Login: login}
+	if d.socketDir != "" {
+		helper, err := u.Parts.Images.LoadDemo(ctx, d.in.Lab, d.in.Name, topology.SPIFFEHelper)
+		if err != nil {
+			return err
+		}
+		loaded = loaded || helper
+		values.TLS = &postgresTLS{u.images.Demos[topology.SPIFFEHelper], d.socketDir}
+	}
+	changed, err := in.Releases.Apply(ctx, access.Release{Name: d.Release, Namespace: d.namespace, Chart: postgres, Values: values})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
+	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -27,7 +29,7 @@ func TestUpRunsOptionalPrograms(t *testing.T) {
 		if err := w.up(t, w.driver(t), plain(t)); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains(w.calls, "Images.Ensure node ghostunnel") {
+		if !slices.Contains(w.calls, "Images.Ensure node ghostunnel spiffe-helper") {
 			t.Errorf("calls %q", w.calls)
 		}
 		wantWell(t, w.driver(t), plain(t))
@@ -64,9 +66,45 @@ func TestUpRunsAChangedOptionalProgram(t *testing.T) {
 		if err := w.up(t, d, plain(t)); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains(w.calls, "Images.LoadDemo ghostunnel") || slices.Contains(w.calls, "Images.Ensure node ghostunnel") {
+		if !slices.Contains(w.calls, "Images.LoadDemo ghostunnel") || slices.Contains(w.calls, "Images.Ensure node ghostunnel spiffe-helper") {
 			t.Errorf("calls %q", w.calls)
 		}
 		wantWell(t, d, plain(t))
+	})
+}
+
+// TestUpGivesADatabaseAnIdentity: a database with TLS is registered, and no longer once the
+// file says so.
+func TestUpGivesADatabaseAnIdentity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		without := plain(t)
+		for i := range without.Workloads {
+			without.Workloads[i].DatabaseTLS = false
+		}
+		for _, top := range []topology.Topology{plain(t), without} {
+			if err := w.up(t, d, top); err != nil {
+				t.Fatal(err)
+			}
+			wantWell(t, d, top)
+			l, err := d.Open(t.Context(), top)
+			if err != nil {
+				t.Fatal(err)
+			}
+			depot, err := l.Graph.FindCluster("depot")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var found spire.Resource
+			there, err := l.Access(depot).Objects.Object(t.Context(), access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: "database.orders"}, &found)
+			want := top.Workloads[slices.IndexFunc(top.Workloads, func(w topology.WorkloadSpec) bool { return w.Name == "orders" })].DatabaseTLS
+			if err != nil || there != want {
+				t.Errorf("the registration is there: %t, error %v, want %t", there, err, want)
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 }

@@ -28,6 +28,11 @@ func (u *up) register(ctx context.Context, w *topology.Workload) error {
 	return u.takesIdentity(ctx, u.in(cluster).Objects, identity)
 }
 
+// registerDatabase lets the PostgreSQL next to a workload have its identity.
+func (u *up) registerDatabase(ctx context.Context, w *topology.Workload) error {
+	return u.takesIdentity(ctx, u.in(w.Cluster()).Objects, spire.DatabaseIdentity(w))
+}
+
 // takesIdentity makes a resource of which an entry comes in a cluster.
 func (u *up) takesIdentity(ctx context.Context, objects access.Objects, identity spire.Resource) error {
 	replaced := false

@@ -98,6 +98,9 @@ func (u *up) tidy(ctx context.Context, s *topology.Server) error {
 		identities := declaredIn(m, topology.ClusterSPIFFEID)
 		for _, w := range m.Workloads {
 			identities = append(identities, spire.IdentityName(w))
+			if !w.Database().ID.IsZero() {
+				identities = append(identities, spire.DatabaseIdentityName(w))
+			}
 		}
 		if m.Downstream != nil {
 			identities = append(identities, spire.NestedIdentityName(m.Downstream))

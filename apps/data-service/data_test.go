@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.store, err = openStore(w.settings, slog.New(slog.DiscardHandler)); err != nil {
+	if w.store, err = openStore(w.settings, nil, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	apptest.Run(t, w.store.Run)

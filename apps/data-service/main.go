@@ -55,12 +55,12 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 }
 
 func run(ctx context.Context, s settings, source *identity.Source, log *slog.Logger) error {
-	store, err := openStore(s, log)
+	store, err := openStore(s, source, log)
 	if err != nil {
 		return err
 	}
 	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.Rules.TrustDomains.String(), "allowed_ids", s.Rules.IDs.String(),
-		"raw_trust_domains", s.raw.String(), "database", s.database.Address, "workload_api", s.Socket)
+		"raw_trust_domains", s.raw.String(), "database", s.database.Address, "database_tls", s.database.TLS, "workload_api", s.Socket)
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/process-data", processData(store, s, source, time.Now))
 	mux.Handle("GET /api/health", service.Health("data-processing", source, store.Check))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/apps/internal/database"
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -19,7 +20,7 @@ var schema string
 type store struct{ *database.Database }
 
 // openStore returns the store of s, which fills an empty database with orders.
-func openStore(s settings, log *slog.Logger) (store, error) {
+func openStore(s settings, own identity.Holder, log *slog.Logger) (store, error) {
 	table := database.Table{Name: "orders", Schema: schema, Columns: columns, Rows: func() [][]any {
 		var rows [][]any
 		for _, o := range invent(s.orders, s.seed) {
@@ -27,7 +28,7 @@ func openStore(s settings, log *slog.Logger) (store, error) {
 		}
 		return rows
 	}}
-	db, err := database.Open(s.database, table.Make, log)
+	db, err := database.Open(s.database, table.Make, own, log)
 	return store{db}, err
 }
 

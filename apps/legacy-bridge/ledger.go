@@ -30,7 +30,7 @@ func openLedger(s database.Settings, log *slog.Logger) (ledger, error) {
 		Name: "ledger", Schema: schema,
 		Columns: []string{"entry", "account", "booked_on", "narrative", "amount_cents"}, Rows: invent,
 	}
-	db, err := database.Open(s, table.Make, log)
+	db, err := database.Open(s, table.Make, nil, log)
 	return ledger{db}, err
 }
 

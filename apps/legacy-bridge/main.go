@@ -60,6 +60,9 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	if s.verify <= 0 {
 		return s, process.Usagef("read flags: -verify-every is %s: want more than 0", s.verify)
 	}
+	if s.database.TLS {
+		return s, process.Usagef("read flags: -database-tls is set: the clients behind the bridge would have to speak TLS to a database that knows nothing of it")
+	}
 	return s, s.database.Complete()
 }
 

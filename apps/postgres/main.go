@@ -7,8 +7,8 @@
 // belongs to root alone, and runs on as another user. As "postgres await" it waits
 // until another PostgreSQL takes sessions.
 //
-// It refuses to know what is stored, and knows nothing of SPIFFE: that is what
-// the bridge in front of it is for.
+// It refuses to know what is stored, and knows nothing of SPIFFE: that is what the bridge
+// in front of it is for, or the program that keeps its certificate.
 package main
 
 import (
@@ -69,6 +69,7 @@ type settings struct {
 	database     string
 	user         string
 	passwordFile string
+	tls          string
 	runAs        int
 }
 
@@ -89,6 +90,7 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	flags.StringVar(&s.database, "database", "app", "name of the database")
 	flags.StringVar(&s.user, "user", "app", "role that owns the database")
 	flags.StringVar(&s.passwordFile, "password-file", "/run/secrets/database/password", "file with the role's password, which is set at each start")
+	flags.StringVar(&s.tls, "tls-dir", "", "folder in which somebody keeps "+certificateFile+" and "+keyFile+" for TLS, and finds in "+pidFile+" whom to send SIGHUP when they are new; clients without TLS are refused then; empty is no TLS")
 	flags.IntVar(&s.runAs, "run-as", 999, "number of the user, and of its group, that the server runs as where root starts it; the folder of the volume is given to that user")
 	if err := process.Parse(flags, "POSTGRES", nil, args, env); err != nil {
 		return s, err

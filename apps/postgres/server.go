@@ -84,6 +84,9 @@ func (s server) prepare(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
+	if err := s.access(s.cluster()); err != nil {
+		return err
+	}
 	if err := s.single(ctx, s.cluster(), "ALTER ROLE "+s.user+" PASSWORD '"+verifier+"'"); err != nil {
 		return fmt.Errorf("set the password of %s: %w", s.user, err)
 	}
@@ -103,15 +106,23 @@ func (s server) make(ctx context.Context, verifier string) error {
 	if err != nil {
 		return fmt.Errorf("initdb: %w", err)
 	}
-	// As initdb writes it, this file lets in nobody from other machines.
-	access := "host all " + superuser + " all reject\nhost all all all scram-sha-256\n"
-	if err := os.WriteFile(filepath.Join(next, "pg_hba.conf"), []byte(access), 0o600); err != nil {
+	if err := s.access(next); err != nil {
 		return err
 	}
 	if err := s.single(ctx, next, "CREATE ROLE "+s.user+" LOGIN PASSWORD '"+verifier+"'", "CREATE DATABASE "+s.database+" OWNER "+s.user); err != nil {
 		return fmt.Errorf("make database %s of role %s: %w", s.database, s.user, err)
 	}
 	return os.Rename(next, s.cluster())
+}
+
+// access says who is let in. As initdb writes this file, it is nobody from other machines.
+func (s server) access(cluster string) error {
+	kind := "host"
+	if s.tls != "" {
+		kind = "hostssl"
+	}
+	text := "host all " + superuser + " all reject\n" + kind + " all all all scram-sha-256\n"
+	return os.WriteFile(filepath.Join(cluster, "pg_hba.conf"), []byte(text), 0o600)
 }
 
 // verifier is what is stored of the password in the file.
@@ -148,12 +159,28 @@ func (s server) serve(ctx context.Context) error {
 	if err := clearPID(s.cluster()); err != nil {
 		return err
 	}
-	program := s.program(ctx, "postgres", "-D", s.cluster(),
-		"-c", "listen_addresses="+s.listen, "-c", "port="+strconv.Itoa(s.port), "-c", "unix_socket_directories=",
+	args := []string{"-D", s.cluster(),
+		"-c", "listen_addresses=" + s.listen, "-c", "port=" + strconv.Itoa(s.port), "-c", "unix_socket_directories=",
 		"-c", "max_connections=50", "-c", "shared_buffers=32MB", "-c", "max_wal_size=128MB", "-c", "min_wal_size=32MB",
-		"-c", noSync, "-c", "timezone=GMT", "-c", "log_timezone=GMT", "-c", "jit=off")
-	s.log.InfoContext(ctx, "starting the server", "listen", s.listen, "port", s.port, "database", s.database, "user", s.user)
-	return fmt.Errorf("run postgres until told to stop: %w", program.Run())
+		"-c", noSync, "-c", "timezone=GMT", "-c", "log_timezone=GMT", "-c", "jit=off"}
+	if s.tls != "" {
+		if err := s.awaitCertificate(ctx); err != nil {
+			return err
+		}
+		args = append(args, "-c", "ssl=on", "-c", "ssl_cert_file="+filepath.Join(s.tls, certificateFile), "-c", "ssl_key_file="+filepath.Join(s.tls, keyFile))
+	}
+	program := s.program(ctx, "postgres", args...)
+	s.log.InfoContext(ctx, "starting the server", "listen", s.listen, "port", s.port, "database", s.database, "user", s.user, "tls", s.tls != "")
+	if err := program.Start(); err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	// Who keeps the certificate learns whom to tell. When that fails nobody would be told,
+	// so the server ends.
+	told := s.tellPID(program.Process.Pid)
+	if told != nil {
+		told = errors.Join(told, program.Process.Signal(os.Interrupt))
+	}
+	return errors.Join(told, fmt.Errorf("run postgres until told to stop: %w", program.Wait()))
 }
 
 // program is one of PostgreSQL's. When ctx ends it is interrupted: a server

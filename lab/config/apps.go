@@ -48,10 +48,11 @@ func (a apps) that(is func(topology.App) bool) []string {
 	return names
 }
 
-func hasPage(a topology.App) bool   { return a.Page != "" }
-func callsOne(a topology.App) bool  { return a.MaxCalls == 1 }
-func needsCall(a topology.App) bool { return a.MinCalls > 0 }
-func hasName(a topology.App) bool   { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
+func hasPage(a topology.App) bool          { return a.Page != "" }
+func callsOne(a topology.App) bool         { return a.MaxCalls == 1 }
+func needsCall(a topology.App) bool        { return a.MinCalls > 0 }
+func verifiesDatabase(a topology.App) bool { return a.VerifiesDatabase }
+func hasName(a topology.App) bool          { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
 
 // fitsHost reports whether an app can run outside Kubernetes: it has nothing next to
 // it, and nothing of its registration is made of its pods.

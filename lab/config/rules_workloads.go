@@ -81,6 +81,27 @@ func (c *checker) workloadOnce() {
 	}
 }
 
+func (c *checker) databaseTLS() {
+	for i, w := range c.lab.Spec.Workloads {
+		if !w.DatabaseTLS {
+			continue
+		}
+		path, app, known := workloadPath(i, "databaseTLS"), topology.App{}, true
+		if !w.own() {
+			app, known = c.apps.of(w)
+		}
+		fit := "remove the field; it is for " + strings.Join(c.apps.that(verifiesDatabase), ", ")
+		switch {
+		case w.own():
+			c.report(path, "a program of your own brings its own database", fit)
+		case known && app.Database == "":
+			c.report(path, "app "+quote(w.App)+" has no database", fit)
+		case known && !app.VerifiesDatabase:
+			c.report(path, "app "+quote(w.App)+" has a database whose clients speak to it without TLS", fit)
+		}
+	}
+}
+
 func (c *checker) exposed() {
 	owner := map[string]string{}
 	for i, w := range c.lab.Spec.Workloads {

@@ -162,6 +162,7 @@ type Workload struct {
 	ReplicaOf   string         `json:"replicaOf,omitempty" yaml:"replicaOf,omitempty"`
 	Expose      string         `json:"expose,omitempty" yaml:"expose,omitempty"`
 	Calls       Names          `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
+	DatabaseTLS bool           `json:"databaseTLS,omitempty" yaml:"databaseTLS,omitempty"`
 	Chart       string         `json:"chart,omitempty" yaml:"chart,omitempty"`
 	Manifests   string         `json:"manifests,omitempty" yaml:"manifests,omitempty"`
 	Values      map[string]any `json:"values,omitempty" yaml:"values,omitempty"`

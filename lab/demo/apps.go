@@ -98,6 +98,8 @@ func companyApps() []topology.App {
 			Deployment:     "data-service",
 			Port:           8443,
 			Database:       "data-database",
+
+			VerifiesDatabase: true,
 		},
 		{
 			Name:       "legacy-bridge",

@@ -125,6 +125,7 @@ type (
 		Name    string `json:"name"`
 		User    string `json:"user"`
 		Secret  string `json:"secret"`
+		TLS     bool   `json:"tls,omitempty"`
 	}
 	callValue struct {
 		Name    string                   `json:"name"`
@@ -273,7 +274,7 @@ func (v valuesOf) page() servicePort {
 
 func (v valuesOf) database() databaseValue {
 	d := v.Database()
-	return databaseValue{Address: d.Release + ":5432", Name: d.Name, User: d.User, Secret: d.Secret()}
+	return databaseValue{Address: d.Release + ":5432", Name: d.Name, User: d.User, Secret: d.Secret(), TLS: !d.ID.IsZero()}
 }
 
 // allowed lets those in who call the workload; where nobody does, only itself.

@@ -194,6 +194,31 @@ func lifeOf(ttl time.Duration) string {
 	return ttl.String()
 }
 
+// DatabaseIdentity returns the ClusterSPIFFEID of the PostgreSQL next to a workload. Its
+// first DNS name is the common name of the certificate, by which old clients of PostgreSQL
+// go. It federates with nobody: only the trust domain's own clients are to believe it.
+func DatabaseIdentity(w *topology.Workload) Resource {
+	d := w.Database()
+	service := d.Release + "." + w.Namespace + ".svc"
+	return Resource{
+		APIVersion: ResourceAPIVersion,
+		Kind:       "ClusterSPIFFEID",
+		Metadata:   Metadata{Name: DatabaseIdentityName(w), Labels: Owned()},
+		Spec: WorkloadIdentitySpec{
+			SPIFFEIDTemplate:          "spiffe://{{ .TrustDomain }}" + d.ID.Path(),
+			NamespaceSelector:         LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": w.Namespace}},
+			PodSelector:               LabelSelector{MatchLabels: map[string]string{"app.kubernetes.io/instance": d.Release, "app.kubernetes.io/name": "postgres"}},
+			WorkloadSelectorTemplates: []string{"k8s:ns:" + w.Namespace, "k8s:pod-label:app.kubernetes.io/instance:" + d.Release},
+			DNSNameTemplates:          []string{d.Release, service, service + ".cluster.local"},
+			ClassName:                 w.Member.Class,
+		},
+	}
+}
+
+// DatabaseIdentityName returns the name of the ClusterSPIFFEID of a workload's database. No
+// workload has it: none has a dot in its name.
+func DatabaseIdentityName(w *topology.Workload) string { return "database." + w.Name }
+
 // NestedID returns the SPIFFE ID by which a nested server is known to its upstream. Paths
 // below /spire are SPIRE's own (pkg/common/idutil, IsReservedPath).
 func NestedID(s *topology.Server) spiffeid.ID {

@@ -37,6 +37,9 @@ type App struct {
 	Port int
 	// Database names the PostgreSQL that runs next to it; empty if it has none.
 	Database string
+	// VerifiesDatabase says that the program can ask that PostgreSQL for a certificate of
+	// the trust domain.
+	VerifiesDatabase bool `json:",omitempty"`
 	// Calls names the apps that this one calls; empty if none. It needs MinCalls
 	// workloads to call, and can call MaxCalls; zero is no limit.
 	Calls              []string
@@ -67,6 +70,9 @@ func (t Topology) OptionalPrograms() []string {
 	var all []string
 	for _, w := range t.Workloads {
 		all = append(all, w.App.Optional...)
+		if w.DatabaseTLS {
+			all = append(all, SPIFFEHelper)
+		}
 	}
 	if t.ACMEServer != nil {
 		all = append(all, Pebble)

@@ -521,6 +521,8 @@ type Database struct {
 	// Release is the Helm release, and the name of the Service.
 	Release    string
 	Name, User string
+	// ID is whom it proves to be in TLS; the zero value where it has no TLS.
+	ID spiffeid.ID
 }
 
 // Secret names the Secret with the owner's password, at the key "password".
@@ -532,7 +534,17 @@ func (w *Workload) Shows() bool { return w.App.Tells != "" || w.App.Port > 0 }
 
 // Database returns the one that runs next to the workload; its Release is empty where
 // none does.
-func (w *Workload) Database() Database { return Database{w.App.Database, "app", "app"} }
+func (w *Workload) Database() Database {
+	d := Database{Release: w.App.Database, Name: "app", User: "app"}
+	if w.spec.DatabaseTLS {
+		d.ID = spiffeid.RequireFromPath(w.Domain().Name, databasePath+w.Name)
+	}
+	return d
+}
+
+// databasePath begins the SPIFFE IDs of databases; the names of workloads, which are
+// unique, are valid in one.
+const databasePath = "/fedlab/database/"
 
 // Witness returns the workload that tells how the calls of w go: w itself, or one
 // that calls it; nil where there is none.

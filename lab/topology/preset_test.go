@@ -66,8 +66,8 @@ func TestIntentStaysReadable(t *testing.T) {
 		// The first one knew nothing of these.
 		for i := range intent.Workloads {
 			app := &intent.Workloads[i].App
-			app.Tells, app.OwnPaths = "", nil
-			app.Calls = slices.DeleteFunc(slices.Clone(app.Calls), func(called string) bool { return called == "service" })
+			app.Tells, app.OwnPaths, app.VerifiesDatabase = "", nil, false
+			app.Calls = slices.DeleteFunc(slices.Clone(app.Calls), func(called string) bool { return called == "service" || called == "plain-service" })
 		}
 		got, err := json.Marshal(intent)
 		if err != nil {

@@ -339,6 +339,8 @@ type WorkloadSpec struct {
 	Expose netip.AddrPort
 	// Calls names the workloads that this one calls.
 	Calls []string
+	// DatabaseTLS gives the PostgreSQL next to it an identity, and TLS with it.
+	DatabaseTLS bool `json:",omitempty"`
 }
 
 // Own is a program that fedlab does not bring along. Paths are absolute.

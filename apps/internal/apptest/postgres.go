@@ -5,7 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
+
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 // Postgres is a real PostgreSQL server, run by the program of apps/postgres.
@@ -14,7 +17,9 @@ type Postgres struct {
 	Address      string // host:port
 	Data         string // its volume
 	PasswordFile string
-	program      string
+	// TLS is the folder with its certificate; empty is no TLS.
+	TLS     string
+	program string
 }
 
 // The database of a Postgres, its role, and the role's password at first.
@@ -85,5 +90,53 @@ func (p *Postgres) Start(t *testing.T, log *Log) (stop, kill func() error) {
 		t.Fatal(err)
 	}
 	return Start(t, log, p.program, "-run-as="+strconv.Itoa(Nobody), "-bin="+p.Bin, "-data="+p.Data, "-listen="+host, "-port="+port,
-		"-database="+PostgresName, "-user="+PostgresUser, "-password-file="+p.PasswordFile)
+		"-database="+PostgresName, "-user="+PostgresUser, "-password-file="+p.PasswordFile, "-tls-dir="+p.TLS)
+}
+
+// NewTLS makes the folder for the server's certificate, as spiffe-helper keeps it.
+func (p *Postgres) NewTLS(t *testing.T) {
+	t.Helper()
+	p.TLS = filepath.Join(filepath.Dir(p.Data), "tls")
+	if err := os.Mkdir(p.TLS, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(p.TLS, 0o777); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Keep writes a certificate and its key to that folder, for the server's user alone.
+func (p *Postgres) Keep(t *testing.T, svid *x509svid.SVID) {
+	t.Helper()
+	certificates, key, err := svid.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{"svid.pem": certificates, "key.pem": key} {
+		file := filepath.Join(p.TLS, name)
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if os.Geteuid() == 0 {
+			if err := os.Chown(file, Nobody, Nobody); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Renewed tells the server that its certificate is new, as spiffe-helper does.
+func (p *Postgres) Renewed(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(p.TLS, "postgres.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -9,6 +9,8 @@ package database
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -34,13 +36,19 @@ const retryDelay = 500 * time.Millisecond
 var errNoAnswer = errors.New("the database does not answer")
 
 // Settings say which database, and who connects.
-type Settings struct{ Address, Name, User, PasswordFile string }
+type Settings struct {
+	Address, Name, User, PasswordFile string
+	// TLS asks for a server whose certificate is of our own trust domain, and for its host
+	// name, as PostgreSQL's sslmode=verify-full does.
+	TLS bool
+}
 
 // Flags defines the flags that fill s.
 func (s *Settings) Flags(flags *flag.FlagSet) {
 	flags.StringVar(&s.Address, "database-address", "", "host:port of the PostgreSQL server; required")
 	flags.StringVar(&s.Name, "database-name", "app", "name of the database")
 	flags.StringVar(&s.User, "database-user", "app", "role that connects")
+	flags.BoolVar(&s.TLS, "database-tls", false, "whether the server has to prove its host name with a certificate of our own trust domain")
 	flags.StringVar(&s.PasswordFile, "database-password-file", "/run/secrets/database/password", "file with the role's password")
 }
 
@@ -64,11 +72,12 @@ type Database struct {
 // Open returns the database of s; it connects to nothing yet. prepare makes
 // what the service needs in it, in one transaction that no other replica's
 // overlaps, and must do nothing where all is there. It is called on each new
-// connection: a database may have come back with an empty volume.
-func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Logger) (*Database, error) {
+// connection: a database may have come back with an empty volume. own is asked only where
+// s says TLS.
+func Open(s Settings, prepare func(context.Context, pgx.Tx) error, own identity.Holder, log *slog.Logger) (*Database, error) {
 	// Inside a cluster, next to its service: PostgreSQL knows of no SPIFFE, and
 	// a certificate that nobody verifies would only look like security. SCRAM
-	// does not send the password.
+	// does not send the password. BeforeConnect asks for TLS where s does.
 	where := url.URL{Scheme: "postgres", User: url.User(s.User), Host: s.Address, Path: s.Name, RawQuery: "sslmode=disable"}
 	config, err := pgxpool.ParseConfig(where.String())
 	if err != nil {
@@ -80,6 +89,9 @@ func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Log
 	config.BeforeConnect = func(_ context.Context, connect *pgx.ConnConfig) error {
 		password, err := os.ReadFile(s.PasswordFile)
 		connect.Password = string(bytes.TrimSpace(password))
+		if err == nil && s.TLS {
+			connect.TLSConfig, err = verified(connect.Host, own)
+		}
 		return err
 	}
 	config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
@@ -98,6 +110,25 @@ func Open(s Settings, prepare func(context.Context, pgx.Tx) error, log *slog.Log
 	d := &Database{Pool: pool, address: s.Address, log: log}
 	d.failed(errors.New("no try has ended yet"))
 	return d, nil
+}
+
+// verified lets in a server that proves a host name by an authority of our own trust domain,
+// as the bundle has them now. Those of federated trust domains do not count: PostgreSQL and
+// its clients look at names, and any of those authorities could sign any name.
+func verified(host string, own identity.Holder) (*tls.Config, error) {
+	svid, err := own.GetX509SVID()
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := own.GetX509BundleForTrustDomain(svid.ID.TrustDomain())
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	for _, authority := range bundle.X509Authorities() {
+		roots.AddCert(authority)
+	}
+	return &tls.Config{ServerName: host, RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }
 
 // Table is one that a service makes and fills.

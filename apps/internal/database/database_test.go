@@ -2,8 +2,11 @@ package database_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +17,9 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/database"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
 func settings(p *apptest.Postgres) database.Settings {
@@ -28,7 +34,7 @@ var numbers = database.Table{
 
 func open(t *testing.T, p *apptest.Postgres, log *apptest.Log) *database.Database {
 	t.Helper()
-	db, err := database.Open(settings(p), numbers.Make, slog.New(slog.NewTextHandler(log, nil)))
+	db, err := database.Open(settings(p), numbers.Make, nil, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,5 +145,89 @@ func TestAnAddressIsRequired(t *testing.T) {
 	var usage *process.UsageError
 	if !errors.As(err, &usage) || err.Error() != `read flags: -database-address is "postgres": want host:port, such as postgres:5432` {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestTLS: a client lets in the server that proves its host by its own trust domain, a new
+// certificate takes effect without the end of a connection, and nobody comes in without TLS.
+func TestTLS(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	p.NewTLS(t)
+	host, _, err := net.SplitHostPort(p.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, partner := apptest.NewCA(t, "depot.test"), apptest.NewCA(t, "shop.test")
+	issue := func(ca *apptest.CA, at string) *x509svid.SVID {
+		return ca.IssueSpoilt(t, "/database", func(leaf *x509.Certificate) { leaf.IPAddresses = []net.IP{net.ParseIP(at)} })
+	}
+	first, second := issue(mine, host), issue(mine, host)
+	var log apptest.Log
+	p.Start(t, &log)
+	log.Await(t, "waiting for a certificate")
+	p.Keep(t, first)
+
+	own := apptest.NewHolder(mine.Issue(t, "/service"), mine.Bundle(), partner.Bundle())
+	s := settings(p)
+	s.TLS = true
+	db, err := database.Open(s, numbers.Make, own, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apptest.Run(t, db.Run)
+	ready(t, db)
+	held, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	shown := func(c *pgx.Conn) string {
+		secured, ok := c.PgConn().Conn().(*tls.Conn)
+		if !ok {
+			t.Fatal("the connection has no TLS")
+		}
+		return secured.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	if got, want := shown(held.Conn()), first.Certificates[0].SerialNumber.String(); got != want {
+		t.Errorf("the server shows certificate %s, want %s", got, want)
+	}
+
+	p.Keep(t, second)
+	p.Renewed(t)
+	apptest.Await(t, "the new certificate", func() bool {
+		db.Reset() // closes what nobody holds
+		another, err := db.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer another.Release()
+		return shown(another.Conn()) == second.Certificates[0].SerialNumber.String()
+	})
+	var n int
+	if err := held.QueryRow(t.Context(), "select count(*) from numbers").Scan(&n); err != nil || n != 5 {
+		t.Errorf("the connection of before finds %d rows, error %v", n, err)
+	}
+
+	plain := db.Config().ConnConfig
+	plain.Password = apptest.PostgresPassword
+	var refused *pgconn.PgError
+	if _, err := pgx.ConnectConfig(t.Context(), plain); !errors.As(err, &refused) || !strings.Contains(refused.Message, "no encryption") {
+		t.Errorf("a client with the password and without TLS: error %v, want it refused", err)
+	}
+
+	for name, tt := range map[string]struct {
+		svid *x509svid.SVID
+		want string
+	}{
+		"of a federated trust domain": {issue(partner, host), "certificate signed by unknown authority"},
+		"for another host":            {issue(mine, "127.9.9.9"), "certificate is valid for 127.9.9.9, not " + host},
+	} {
+		p.Keep(t, tt.svid)
+		p.Renewed(t)
+		apptest.Await(t, "a certificate "+name+" to be refused", func() bool {
+			db.Reset()
+			_, err := db.Exec(t.Context(), "select 1")
+			return err != nil && strings.Contains(err.Error(), tt.want)
+		})
 	}
 }
