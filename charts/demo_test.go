@@ -50,7 +50,8 @@ func demos() map[string]any {
 			call("calls of the bridge", "https://10.192.1.3:8443/api/calls", bridgeID, target{"profile": "https_web", "report": true}),
 			call("health of the gateway with a JWT-SVID", "https://10.192.1.4:8443/api/health", gatewayID, target{"token": true}),
 		}},
-		"data-service": target{"image": "example.com/data-service:1", "allowed": allowed(nil), "service": service},
+		"data-service": target{"image": "example.com/data-service:1", "allowed": allowed(nil), "service": service, "database": target{"tls": true},
+			"legacy": target{"url": "postgres://app@10.192.1.3:5432/app", "bridge": bridgeID, "secret": "data-service-lent-login"}},
 		"legacy-bridge": target{"image": "example.com/legacy-bridge:1", "allowed": allowed(target{"databaseIDs": []string{dataID}}), "service": service,
 			"calls": []target{call("raw records", "https://10.192.1.2:8443/api/process-data", dataID, nil)}},
 		"api-gateway": target{"image": "example.com/api-gateway:1", "allowed": allowed(nil), "service": service,
@@ -193,9 +194,15 @@ func TestDemosRefuseValues(t *testing.T) {
 		"a tunnel to anybody": {"plain-service", func(v target) {
 			v["tunnels"] = []target{{"listen": "127.0.0.1:9001", "target": "10.1.1.1:8443", "server": "spiffe://gcp.company.com"}}
 		}, "server"},
-		"anybody may call":         {"plain-service", func(v target) { v["allowed"] = target{"ids": []string{}} }, "ids"},
-		"all trust domains":        {"probe", func(v target) { v["allowedTrustDomains"] = []string{"*"} }, "allowedTrustDomains"},
-		"no trust domain":          {"probe", func(v target) { v["allowedTrustDomains"] = []string{} }, "allowedTrustDomains"},
+		"anybody may call":  {"plain-service", func(v target) { v["allowed"] = target{"ids": []string{}} }, "ids"},
+		"all trust domains": {"probe", func(v target) { v["allowedTrustDomains"] = []string{"*"} }, "allowedTrustDomains"},
+		"no trust domain":   {"probe", func(v target) { v["allowedTrustDomains"] = []string{} }, "allowedTrustDomains"},
+		"the article's database": {"data-service", func(v target) {
+			v["legacy"] = target{"url": "https://database.onprem.company.com:5432", "bridge": bridgeID, "secret": "x"}
+		}, "url"},
+		"a bridge that is anybody": {"data-service", func(v target) {
+			v["legacy"] = target{"url": "postgres://app@10.192.1.3:5432/app", "bridge": "spiffe://onprem.company.com", "secret": "x"}
+		}, "bridge"},
 		"TLS without a helper":     {"postgres", func(v target) { v["tls"] = target{"socketDir": "/run/spire/agent-sockets"} }, "helper"},
 		"a role that needs quotes": {"postgres", func(v target) { v["user"] = "data-service" }, "user"},
 	} {

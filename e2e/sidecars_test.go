@@ -163,6 +163,39 @@ var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecar
 		Expect(sidecars.well(ctx)).To(Succeed())
 	}, SpecTimeout(6*time.Minute))
 
+	It("read a database of another trust domain through the port of a bridge, which lets nobody else in", func(ctx SpecContext) {
+		bridge := workload("mainframe")
+		Eventually(func(ctx context.Context) (string, error) {
+			calls, err := reportedCalls(ctx, workload("watch"))
+			i := slices.IndexFunc(calls, func(c reportedCall) bool { return c.Name == "ledger through orders" })
+			if err != nil || i < 0 {
+				return "", err
+			}
+			return calls[i].State, nil
+		}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Equal("answered"))
+		own, err := sidecars.site(ctx, bridge.Domain().Name).API.Bundle(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		// greeted comes with an identity to the port, and waits for the bridge's first word.
+		greeted := func(as spiffeid.ID) error {
+			svid, err := mint(ctx, sidecars.site(ctx, as.TrustDomain()), as)
+			if err != nil {
+				return err
+			}
+			conn, err := handshake(ctx, sidecars.dial(bridge, topology.DatabasePort), tlsconfig.MTLSClientConfig(svid, own, tlsconfig.AuthorizeID(bridge.ID)))
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close() }() // after a refusal nobody is there
+			if _, err := conn.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil {
+				return err
+			}
+			_, err = io.ReadFull(conn, make([]byte, 1))
+			return err
+		}
+		Expect(greeted(id("orders"))).To(Succeed())
+		Expect(greeted(id("till"))).To(MatchError("remote error: tls: bad certificate"))
+	}, SpecTimeout(2*time.Minute))
+
 	It("cannot be asked for their SVIDs", func(ctx SpecContext) {
 		refused := sidecars.fedlab(ctx, "svid", "stock")
 		Expect(refused.Code).To(Equal(1))
@@ -199,8 +232,8 @@ func certificateOf(ctx context.Context, conn net.Conn) (_ *x509.Certificate, err
 
 // reportedCall is a call as a frontend tells it.
 type reportedCall struct {
-	Caller, Server, State string
-	Reported              bool
+	Name, Caller, Server, State string
+	Reported                    bool
 }
 
 // reportedCalls asks a frontend for its calls, and for those that others report to it.

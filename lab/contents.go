@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/plan"
@@ -47,7 +48,7 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, r := range u.Relationships() {
 		u.makeTrust(c, r)
 	}
-	for _, w := range u.Workloads {
+	for _, w := range lendersFirst(u.Workloads) {
 		u.registerAndDeploy(c, w)
 	}
 	u.declareOthers(c)
@@ -104,6 +105,7 @@ func registerStep(w *topology.Workload) plan.ID    { return plan.ID("register/" 
 func declareStep(r *topology.Registration) plan.ID { return plan.ID("registration/" + r.Name) }
 func deployStep(w *topology.Workload) plan.ID      { return plan.ID("deploy/" + w.Name) }
 func databaseStep(w *topology.Workload) plan.ID    { return plan.ID("database/" + w.Name) }
+func lendStep(w *topology.Workload) plan.ID        { return plan.ID("lend/" + w.Name) }
 func registerDatabaseStep(w *topology.Workload) plan.ID {
 	return plan.ID("register-database/" + w.Name)
 }
@@ -291,6 +293,13 @@ func (u *up) makeTrust(c *contents, r topology.Relationship) {
 		func(ctx context.Context) error { return u.federate(ctx, r) }, after...)
 }
 
+// lendersFirst puts those behind whose steps follow the database of another.
+func lendersFirst(workloads []*topology.Workload) []*topology.Workload {
+	borrows := func(w *topology.Workload) bool { return w.Lender() != nil }
+	return append(slices.DeleteFunc(slices.Clone(workloads), borrows),
+		slices.DeleteFunc(slices.Clone(workloads), func(w *topology.Workload) bool { return !borrows(w) })...)
+}
+
 func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	server := serverStep(w.Member.Server)
 	after := withBundles(w.Member.Server)
@@ -314,6 +323,11 @@ func (u *up) registerAndDeploy(c *contents, w *topology.Workload) {
 	if id := w.Database().ID; !id.IsZero() {
 		c.step(registerDatabaseStep(w), "identity of the PostgreSQL of "+w.Name,
 			func(ctx context.Context) error { return u.registerDatabase(ctx, w) }, server)
+	}
+	if from := w.Lender(); from != nil {
+		c.step(lendStep(w), "password of the database of "+from.Name+" for "+w.Name,
+			func(ctx context.Context) error { return u.lend(ctx, w) }, databaseStep(from), clusterStep(w.Cluster().Name))
+		after = append(after, lendStep(w))
 	}
 	c.step(deployStep(w), fmt.Sprintf("%s %s", w.Name, inPlace(w.Member.Place)), func(ctx context.Context) error { return u.deploy(ctx, w) }, after...)
 }

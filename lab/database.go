@@ -86,28 +86,68 @@ func (u *up) database(ctx context.Context, d database) error {
 	return nil
 }
 
-// login makes the Secret with a database's password where there is none, and
-// returns what tells the password from another one. The Secret is no part of the
-// release: Helm keeps what its last revisions made, and with it each password. What
-// is told is no help to guess 260 random bits.
-func login(ctx context.Context, objects access.Objects, d database) (tells string, made bool, err error) {
+// lentKey is the Secret with the password of the database that is lent to a workload.
+func lentKey(w *topology.Workload) access.ObjectKey {
+	return access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: w.Namespace, Name: w.LentSecret()}
+}
+
+// lend gives a workload the password of the database that is lent to it.
+func (u *up) lend(ctx context.Context, w *topology.Workload) error {
+	from := w.Lender()
+	password, _, err := password(ctx, u.in(from.Cluster()).Objects, databaseFor(from))
+	if err != nil {
+		return err
+	}
+	made, err := u.in(w.Cluster()).Objects.Apply(ctx, namespace(w.Namespace), secretOf(lentKey(w), password))
+	if made {
+		plan.Did(ctx)
+	}
+	return err
+}
+
+// takeBack removes the password of a database that is not lent to a workload any more.
+func takeBack(ctx context.Context, objects access.Objects, w *topology.Workload) error {
+	there, err := objects.Object(ctx, lentKey(w), &struct{}{})
+	if err != nil || !there {
+		return err
+	}
+	plan.Did(ctx)
+	return objects.Delete(ctx, lentKey(w))
+}
+
+// secretOf is a Secret with a password.
+func secretOf(key access.ObjectKey, password []byte) any {
+	return map[string]any{
+		"apiVersion": key.APIVersion, "kind": key.Kind,
+		"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
+		"data":     map[string]any{"password": password},
+	}
+}
+
+// password reads a database's password; empty where there is none yet.
+func password(ctx context.Context, objects access.Objects, d database) ([]byte, access.ObjectKey, error) {
 	key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: d.namespace, Name: d.Secret()}
 	var secret struct {
 		Data struct {
 			Password []byte `json:"password"`
 		} `json:"data"`
 	}
-	if _, err := objects.Object(ctx, key, &secret); err != nil {
+	_, err := objects.Object(ctx, key, &secret)
+	return secret.Data.Password, key, err
+}
+
+// login makes the Secret with a database's password where there is none, and
+// returns what tells the password from another one. The Secret is no part of the
+// release: Helm keeps what its last revisions made, and with it each password. What
+// is told is no help to guess 260 random bits.
+func login(ctx context.Context, objects access.Objects, d database) (tells string, made bool, err error) {
+	password, key, err := password(ctx, objects, d)
+	if err != nil {
 		return "", false, err
 	}
-	password := secret.Data.Password
 	if made = len(password) == 0; made {
 		password = []byte(rand.Text() + rand.Text())
-		_, err = objects.Apply(ctx, namespace(d.namespace), map[string]any{
-			"apiVersion": key.APIVersion, "kind": key.Kind,
-			"metadata": map[string]any{"name": key.Name, "namespace": key.Namespace},
-			"data":     map[string]any{"password": password},
-		})
+		_, err = objects.Apply(ctx, namespace(d.namespace), secretOf(key, password))
 	}
 	sum := sha256.Sum256(password)
 	return hex.EncodeToString(sum[:8]), made, err

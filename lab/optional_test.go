@@ -73,15 +73,15 @@ func TestUpRunsAChangedOptionalProgram(t *testing.T) {
 	})
 }
 
-// TestUpGivesADatabaseAnIdentity: a database with TLS is registered, and no longer once the
-// file says so.
+// TestUpGivesADatabaseAnIdentity: a database with TLS is registered, and the password of one
+// that is lent is there; both go once the file says so.
 func TestUpGivesADatabaseAnIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		d := w.driver(t)
 		without := plain(t)
 		for i := range without.Workloads {
-			without.Workloads[i].DatabaseTLS = false
+			without.Workloads[i].DatabaseTLS, without.Workloads[i].LegacyDatabase = false, false
 		}
 		for _, top := range []topology.Topology{plain(t), without} {
 			if err := w.up(t, d, top); err != nil {
@@ -101,6 +101,25 @@ func TestUpGivesADatabaseAnIdentity(t *testing.T) {
 			want := top.Workloads[slices.IndexFunc(top.Workloads, func(w topology.WorkloadSpec) bool { return w.Name == "orders" })].DatabaseTLS
 			if err != nil || there != want {
 				t.Errorf("the registration is there: %t, error %v, want %t", there, err, want)
+			}
+			orders, err := l.Graph.FindWorkload("orders")
+			if err != nil {
+				t.Fatal(err)
+			}
+			password := func(cluster *topology.Cluster, name string) (secret struct{ Data struct{ Password []byte } }) {
+				key := access.ObjectKey{APIVersion: "v1", Kind: "Secret", Namespace: orders.Namespace, Name: name}
+				if _, err := l.Access(cluster).Objects.Object(t.Context(), key, &secret); err != nil {
+					t.Error(err)
+				}
+				return secret
+			}
+			mainframe, err := l.Graph.FindWorkload("mainframe")
+			if err != nil {
+				t.Fatal(err)
+			}
+			lent, own := password(depot, orders.LentSecret()), password(mainframe.Cluster(), mainframe.Database().Secret())
+			if is := len(lent.Data.Password) > 0; is != want || is && string(lent.Data.Password) != string(own.Data.Password) {
+				t.Errorf("the password is lent: %t, want %t, and it is that of the bridge's database: %t", is, want, string(lent.Data.Password) == string(own.Data.Password))
 			}
 			if err := l.Close(); err != nil {
 				t.Error(err)

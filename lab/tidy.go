@@ -80,6 +80,11 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 	}
 	for _, w := range c.Workloads() {
 		releases = append(releases, releaseOf(w), access.Release{Namespace: w.Namespace, Name: w.App.Database})
+		if w.App.BorrowsDatabase && w.Lender() == nil {
+			if err := takeBack(ctx, u.in(c).Objects, w); err != nil {
+				return err
+			}
+		}
 	}
 	return removeReleases(ctx, u.in(c), releases)
 }
@@ -255,7 +260,7 @@ func removeReleases(ctx context.Context, in access.Cluster, keep []access.Releas
 		}
 		plan.Did(ctx)
 		plan.Remark(ctx, r.Namespace+"/"+r.Name+" is not in the file: removes it")
-		secrets := []string{topology.Database{Release: r.Name}.Secret()}
+		secrets := []string{topology.Database{Release: r.Name}.Secret(), topology.LentSecret(r.Name)}
 		if r.Name == spireRelease {
 			secrets = []string{spire.WebCASecret, spire.EndpointCASecret, spire.UpstreamAuthoritySecret, spire.KubeconfigsSecret}
 			if err := removeCertificates(ctx, in.Objects, r.Namespace, ""); err != nil {

@@ -38,6 +38,7 @@ type demoValues struct {
 	Upstreams       []call
 	Ghostunnel      string
 	Tunnels         []struct{ Listen, Target, Server string }
+	Legacy          *struct{ URL, Bridge, Secret string }
 	Service         struct {
 		Address        string
 		Port, NodePort int
@@ -341,6 +342,18 @@ func (p party) calls(address, server string) (told []view, failed *problem) {
 		}
 		if at.RawQuery != "" && at.RawQuery != "type="+gets {
 			return nil, &problem{"not-permitted", "not permitted", domain + " gets " + gets + " data"}
+		}
+	case "data-service /api/legacy-data":
+		if to.release.demo.Legacy == nil {
+			return nil, none
+		}
+		where, err := url.Parse(to.release.demo.Legacy.URL)
+		if err != nil {
+			panic(err)
+		}
+		// The port of the bridge that leads to its database is next to its own.
+		if _, failed := to.connects(where.Hostname()+":8443", to.release.demo.Legacy.Bridge); failed != nil {
+			return nil, failed
 		}
 	case "data-service /api/health", "legacy-bridge /api/health", "api-gateway /api/health", "service /api/health", "plain-service /api/health", "legacy-bridge /api/legacy-data":
 	case "legacy-bridge /api/calls", "api-gateway /api/calls", "service /api/calls", "plain-service /api/calls":

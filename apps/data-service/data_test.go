@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/database"
+	"github.com/fedlab-dev/fedlab/apps/internal/identity"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -269,5 +272,89 @@ func TestRun(t *testing.T) {
 	stop()
 	if n := log.Count(apptest.PostgresPassword); n != 0 {
 		t.Errorf("the password is in %d lines of the log", n)
+	}
+}
+
+// TestLegacyDatabase: the database behind a bridge is reached as the identity of the service,
+// through the bridge that it wants and no other.
+func TestLegacyDatabase(t *testing.T) {
+	p := apptest.NewPostgres(t)
+	p.Start(t, &apptest.Log{})
+	gcp, onprem := apptest.NewCA(t, "gcp.company.com"), apptest.NewCA(t, "onprem.company.com")
+	own := apptest.NewHolder(gcp.Issue(t, "/data"), gcp.Bundle(), onprem.Bundle())
+	bridge := apptest.NewHolder(onprem.Issue(t, "/bridge"), onprem.Bundle(), gcp.Bundle())
+	listener := apptest.Listen(t)
+	var log apptest.Log
+	lines := slog.New(slog.NewTextHandler(&log, nil))
+	apptest.Run(t, process.TCP(listener, func(ctx context.Context, raw net.Conn) {
+		client, _, err := identity.Accept(ctx, raw, func(id spiffeid.ID) error {
+			if id.String() != "spiffe://gcp.company.com/data" {
+				return errors.New("you may not")
+			}
+			return nil
+		}, bridge, lines)
+		if err != nil {
+			return
+		}
+		server, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.Address)
+		if err != nil {
+			return // it is starting
+		}
+		go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
+		_, _ = io.Copy(client, server)
+		_ = client.Close()
+	}).Run)
+	behind, there, err := legacySettings{
+		url: "postgres://" + apptest.PostgresUser + "@" + listener.Addr().String() + "/" + apptest.PostgresName, bridge: spiffeid.RequireFromString("spiffe://onprem.company.com/bridge"), passwordFile: p.PasswordFile,
+	}.settings()
+	if err != nil || !there {
+		t.Fatalf("there is a database: %t, error %v", there, err)
+	}
+	open := func(s database.Settings, as identity.Holder) *database.Database {
+		legacy, err := openLegacy(s, as, lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(legacy.Close)
+		return legacy
+	}
+	legacy := open(behind, own)
+	apptest.Await(t, "the database behind the bridge", func() bool { return legacy.Ping(t.Context()) == nil })
+	if _, err := legacy.Exec(t.Context(), "create table ledger as select n from generate_series(1, 5) as n"); err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	legacyData(legacy, own)(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/legacy-data", nil))
+	if body := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(body, `"type":"ledger"`) || !strings.Contains(body, `"records":5`) {
+		t.Errorf("answer is %d %s", w.Code, body)
+	}
+
+	behind.Bridge = spiffeid.RequireFromString("spiffe://onprem.company.com/other")
+	if err := open(behind, own).Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "peer is spiffe://onprem.company.com/bridge, want spiffe://onprem.company.com/other") {
+		t.Errorf("through another bridge: %v", err)
+	}
+}
+
+func TestLegacySettings(t *testing.T) {
+	bridge := spiffeid.RequireFromString("spiffe://onprem.company.com/bridge")
+	for name, tt := range map[string]struct {
+		s    legacySettings
+		want string
+	}{
+		"as the article has it": {legacySettings{url: "https://database.onprem.company.com:5432", bridge: bridge}, "want postgres://user@host:port/name"},
+		"no user":               {legacySettings{url: "postgres://10.1.2.3:5432/app", bridge: bridge}, "want postgres://user@host:port/name"},
+		"no name":               {legacySettings{url: "postgres://app@10.1.2.3:5432/", bridge: bridge}, "want postgres://user@host:port/name"},
+		"no bridge":             {legacySettings{url: "postgres://app@10.1.2.3:5432/app"}, "-legacy-database-bridge is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := tt.s.settings()
+			var usage *process.UsageError
+			if !errors.As(err, &usage) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %s", err, tt.want)
+			}
+		})
+	}
+	if _, there, err := (legacySettings{}).settings(); there || err != nil {
+		t.Errorf("of none: there %t, error %v", there, err)
 	}
 }

@@ -27,6 +27,7 @@ type settings struct {
 	service.Settings
 	raw      identity.TrustDomains
 	database database.Settings
+	legacy   legacySettings
 	orders   int
 	seed     uint64
 	calls    calls.Targets
@@ -38,6 +39,13 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	named := s.Flags(flags)
 	named["raw-trust-domains"] = rawVariable
 	s.database.Flags(flags)
+	named["legacy-database-url"] = legacyVariable
+	flags.StringVar(&s.legacy.url, "legacy-database-url", "", "postgres://user@host:port/name of a database behind a bridge; empty if there is none")
+	flags.Func("legacy-database-bridge", "SPIFFE ID that the bridge must prove", func(text string) (err error) {
+		s.legacy.bridge, err = identity.ParseID(text)
+		return err
+	})
+	flags.StringVar(&s.legacy.passwordFile, "legacy-database-password-file", "/run/secrets/legacy/password", "file with the password for the database behind the bridge")
 	flags.Var(&s.raw, "raw-trust-domains", "those of the allowed trust domains that get raw records; all others get aggregates")
 	flags.IntVar(&s.orders, "orders", 1500, "how many orders an empty database is filled with")
 	flags.Uint64Var(&s.seed, "seed", 1, "seed of the orders: the same seed makes the same orders")
@@ -50,6 +58,9 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	}
 	if s.orders < 1 || s.orders > 100_000 {
 		return s, process.Usagef("read flags: -orders is %d: want 1 to 100000", s.orders)
+	}
+	if _, _, err := s.legacy.settings(); err != nil {
+		return s, err
 	}
 	return s, s.database.Complete()
 }
@@ -65,12 +76,26 @@ func run(ctx context.Context, s settings, source *identity.Source, log *slog.Log
 	mux.Handle("GET /api/process-data", processData(store, s, source, time.Now))
 	mux.Handle("GET /api/health", service.Health("data-processing", source, store.Check))
 	mux.Handle("GET /api/calls", calls.NewWatch(s.calls, source, time.Now, log))
+	tasks := []func(context.Context) error{store.Run}
+	behind, there, err := s.legacy.settings()
+	if err != nil {
+		return err
+	}
+	if there {
+		legacy, err := openLegacy(behind, source, log)
+		if err != nil {
+			return err
+		}
+		// That it is away is no reason to take this service away.
+		tasks = append(tasks, legacy.Run)
+		mux.Handle("GET /api/legacy-data", legacyData(legacy, source))
+	}
 	return service.Program{
 		Source: source,
 		Health: s.Health,
 		Ready:  store.Ready,
 		Ports:  []service.Port{s.Port(source, s.allow, mux, log)},
-		Tasks:  []func(context.Context) error{store.Run},
+		Tasks:  tasks,
 		Log:    log,
 	}.Run(ctx)
 }

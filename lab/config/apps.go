@@ -52,6 +52,8 @@ func hasPage(a topology.App) bool          { return a.Page != "" }
 func callsOne(a topology.App) bool         { return a.MaxCalls == 1 }
 func needsCall(a topology.App) bool        { return a.MinCalls > 0 }
 func verifiesDatabase(a topology.App) bool { return a.VerifiesDatabase }
+func lendsDatabase(a topology.App) bool    { return a.LendsDatabase }
+func borrowsDatabase(a topology.App) bool  { return a.BorrowsDatabase }
 func hasName(a topology.App) bool          { return slices.ContainsFunc(a.DNSNames, ofTrustDomain) }
 
 // fitsHost reports whether an app can run outside Kubernetes: it has nothing next to

@@ -187,7 +187,7 @@ func (a apps) workload(w Workload) (topology.WorkloadSpec, error) {
 	if !ok {
 		return topology.WorkloadSpec{}, fmt.Errorf("workload %s: there is no app %q", w.Name, w.App)
 	}
-	out := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Host: w.Host, Calls: w.Calls, DatabaseTLS: w.DatabaseTLS}
+	out := topology.WorkloadSpec{Name: w.Name, App: app, Cluster: w.Cluster, Host: w.Host, Calls: w.Calls, DatabaseTLS: w.DatabaseTLS, LegacyDatabase: w.LegacyDatabase}
 	if w.TrustDomain != "" {
 		td, err := spiffeid.TrustDomainFromString(w.TrustDomain)
 		if err != nil {

@@ -404,6 +404,8 @@ func workloadObject(a apps) *object {
 				says:    "The names of the workloads that this one calls. An app that needs nobody to call takes an empty list."},
 			{name: "databaseTLS", value: boolean(),
 				says: "Gives the PostgreSQL next to the workload an identity of its own and TLS with it, and lets nobody in without. spiffe-helper keeps the certificate. The workload verifies the name of the server by the bundle of its own trust domain, as `sslmode=verify-full` of PostgreSQL does."},
+			{name: "legacyDatabase", value: boolean(),
+				says: "Lets the workload read the database behind the bridge that calls it, through the bridge's port 5432, and gives it the password. With it the workload answers `/api/legacy-data`."},
 			{name: "chart", value: filePath("./charts/payments"), says: "The folder of a Helm chart of your own."},
 			{name: "manifests", value: filePath("./k8s"), says: "A folder of manifests of your own: all `.yaml`, `.yml` and `.json` files in it."},
 			{name: "values", value: free(), says: "The values of the chart. Write no secret here: the lab keeps its file in each cluster, in plain text."},

@@ -79,6 +79,7 @@ func (a apps) rules() []rule {
 		{"Within one trust domain no two workloads or registrations have the same SPIFFE ID, in one cluster or in two, unless the later one names the first one in `replicaOf`. In two trust domains the same path makes two IDs. Templates are compared where they do not depend on a pod.", (*checker).spiffeIDs},
 		{"`replicaOf` names a workload or registration that has the same SPIFFE ID and is no replica itself. A workload with `host` has none.", (*checker).replicas},
 		{"`databaseTLS` is for " + a.listed(verifiesDatabase) + ".", (*checker).databaseTLS},
+		{"`legacyDatabase` is for " + a.listed(borrowsDatabase) + ", where a workload of " + a.listed(lendsDatabase) + " calls it.", (*checker).legacyDatabase},
 		{"Only an app that has a page is exposed, and each at an address and port of its own.", (*checker).exposed},
 		{"`calls` names workloads of the apps that the workload's app calls, each once. Without it a workload calls all of them that it can; only " + a.listed(callsOne) + ", which calls one, has to say which where there are several. Each of " + a.listed(needsCall) + " needs somebody to call.", (*checker).calls},
 		{"Where a workload calls into another trust domain, both trust domains trust each other: with mutual TLS each side verifies the other.", (*checker).calledTrust},

@@ -102,6 +102,26 @@ func (c *checker) databaseTLS() {
 	}
 }
 
+func (c *checker) legacyDatabase() {
+	for i, w := range c.lab.Spec.Workloads {
+		if !w.LegacyDatabase {
+			continue
+		}
+		path := workloadPath(i, "legacyDatabase")
+		if app, known := c.apps.of(w); w.own() || known && !app.BorrowsDatabase {
+			c.report(path, "only "+either(c.apps.that(borrowsDatabase))+" reads the database behind a bridge", "remove the field")
+			continue
+		}
+		called := slices.ContainsFunc(c.lab.Spec.Workloads, func(by Workload) bool {
+			app, known := c.apps.of(by)
+			return known && app.LendsDatabase && slices.Contains(by.Calls, w.Name)
+		})
+		if !called && c.workloadsRead() {
+			c.report(path, "no bridge calls "+quote(w.Name), "add to spec.workloads an entry with "+either(c.apps.that(lendsDatabase))+" whose calls have "+quote(w.Name))
+		}
+	}
+}
+
 func (c *checker) exposed() {
 	owner := map[string]string{}
 	for i, w := range c.lab.Spec.Workloads {

@@ -154,22 +154,23 @@ type Federation struct {
 // Workload is one program in one cluster, or on one host: an app that fedlab brings along, or a
 // program of one's own, which a chart or manifests run.
 type Workload struct {
-	Name        string         `json:"name,omitempty" yaml:"name,omitempty"`
-	App         string         `json:"app,omitempty" yaml:"app,omitempty"`
-	Cluster     string         `json:"cluster,omitempty" yaml:"cluster,omitempty"`
-	Host        string         `json:"host,omitempty" yaml:"host,omitempty"`
-	TrustDomain string         `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
-	ReplicaOf   string         `json:"replicaOf,omitempty" yaml:"replicaOf,omitempty"`
-	Expose      string         `json:"expose,omitempty" yaml:"expose,omitempty"`
-	Calls       Names          `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
-	DatabaseTLS bool           `json:"databaseTLS,omitempty" yaml:"databaseTLS,omitempty"`
-	Chart       string         `json:"chart,omitempty" yaml:"chart,omitempty"`
-	Manifests   string         `json:"manifests,omitempty" yaml:"manifests,omitempty"`
-	Values      map[string]any `json:"values,omitempty" yaml:"values,omitempty"`
-	Images      []Image        `json:"images,omitempty" yaml:"images,omitempty"`
-	Identity    *Identity      `json:"identity,omitempty" yaml:"identity,omitempty"`
-	Port        int            `json:"port,omitempty" yaml:"port,omitempty"`
-	Check       *Check         `json:"check,omitempty" yaml:"check,omitempty"`
+	Name           string         `json:"name,omitempty" yaml:"name,omitempty"`
+	App            string         `json:"app,omitempty" yaml:"app,omitempty"`
+	Cluster        string         `json:"cluster,omitempty" yaml:"cluster,omitempty"`
+	Host           string         `json:"host,omitempty" yaml:"host,omitempty"`
+	TrustDomain    string         `json:"trustDomain,omitempty" yaml:"trustDomain,omitempty"`
+	ReplicaOf      string         `json:"replicaOf,omitempty" yaml:"replicaOf,omitempty"`
+	Expose         string         `json:"expose,omitempty" yaml:"expose,omitempty"`
+	Calls          Names          `json:"calls,omitzero" yaml:"calls,flow,omitempty"`
+	DatabaseTLS    bool           `json:"databaseTLS,omitempty" yaml:"databaseTLS,omitempty"`
+	LegacyDatabase bool           `json:"legacyDatabase,omitempty" yaml:"legacyDatabase,omitempty"`
+	Chart          string         `json:"chart,omitempty" yaml:"chart,omitempty"`
+	Manifests      string         `json:"manifests,omitempty" yaml:"manifests,omitempty"`
+	Values         map[string]any `json:"values,omitempty" yaml:"values,omitempty"`
+	Images         []Image        `json:"images,omitempty" yaml:"images,omitempty"`
+	Identity       *Identity      `json:"identity,omitempty" yaml:"identity,omitempty"`
+	Port           int            `json:"port,omitempty" yaml:"port,omitempty"`
+	Check          *Check         `json:"check,omitempty" yaml:"check,omitempty"`
 }
 
 // own reports whether the program is one's own.

@@ -100,6 +100,7 @@ func companyApps() []topology.App {
 			Database:       "data-database",
 
 			VerifiesDatabase: true,
+			BorrowsDatabase:  true,
 		},
 		{
 			Name:       "legacy-bridge",
@@ -115,6 +116,7 @@ func companyApps() []topology.App {
 			Deployment:     "legacy-bridge",
 			Port:           8443,
 			Database:       "legacy-database",
+			LendsDatabase:  true,
 			Calls:          []string{"data-service", "service"},
 		},
 		{

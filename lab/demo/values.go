@@ -3,6 +3,7 @@ package demo
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -38,6 +39,7 @@ type (
 		Allowed         allowedValue  `json:"allowed"`
 		RawTrustDomains []string      `json:"rawTrustDomains"`
 		Database        databaseValue `json:"database"`
+		Legacy          *legacyValue  `json:"legacy,omitempty"`
 		Service         serviceValue  `json:"service"`
 	}
 	bridgeValues struct {
@@ -127,6 +129,12 @@ type (
 		Secret  string `json:"secret"`
 		TLS     bool   `json:"tls,omitempty"`
 	}
+	// legacyValue is a database behind a bridge.
+	legacyValue struct {
+		URL    string `json:"url"`
+		Bridge string `json:"bridge"`
+		Secret string `json:"secret"`
+	}
 	callValue struct {
 		Name    string                   `json:"name"`
 		URL     string                   `json:"url"`
@@ -167,7 +175,7 @@ func (Catalogue) Values(w *topology.Workload, images map[string]string) (any, er
 		return frontendValues{Image: image, SPIFFE: v.spiffe(), Calls: v.frontendCalls(), Service: v.page()}, nil
 	case "data-service":
 		return dataValues{
-			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Service: v.service(),
+			Image: image, SPIFFE: v.spiffe(), Version: labels["version"], Allowed: v.allowed(), RawTrustDomains: raw(w), Database: v.database(), Legacy: v.legacy(), Service: v.service(),
 		}, nil
 	case "legacy-bridge":
 		bridge := bridgeValues{
@@ -277,6 +285,17 @@ func (v valuesOf) database() databaseValue {
 	return databaseValue{Address: d.Release + ":5432", Name: d.Name, User: d.User, Secret: d.Secret(), TLS: !d.ID.IsZero()}
 }
 
+// legacy is the database that is lent to the workload; nil for none.
+func (v valuesOf) legacy() *legacyValue {
+	from := v.Lender()
+	if from == nil {
+		return nil
+	}
+	d := from.Database()
+	at := netip.AddrPortFrom(from.Address, topology.DatabasePort)
+	return &legacyValue{URL: fmt.Sprintf("postgres://%s@%s/%s", d.User, at, d.Name), Bridge: from.ID.String(), Secret: v.LentSecret()}
+}
+
 // allowed lets those in who call the workload; where nobody does, only itself.
 func (v valuesOf) allowed() allowedValue {
 	callers := v.Callers
@@ -364,6 +383,9 @@ func (v valuesOf) frontendCalls() []callValue {
 		switch to.App.Name {
 		case "data-service":
 			calls = append(calls, v.call("orders of "+to.Name, to, "/api/process-data"), v.refusedCall(to))
+			if to.Lender() != nil {
+				calls = append(calls, v.call("ledger through "+to.Name, to, "/api/legacy-data"))
+			}
 		case "legacy-bridge":
 			calls = append(calls, v.call("ledger of "+to.Name, to, "/api/legacy-data"))
 		case "api-gateway":

@@ -182,3 +182,22 @@ func TestArchiveWithoutAnOptionalProgram(t *testing.T) {
 		})
 	}
 }
+
+// A person may run an optional program, also where labs have upstream's image of it.
+func TestOptionalProgramIsBuiltForItsPath(t *testing.T) {
+	s := newStand(t, newStore(t), nil, "", "")
+	s.optionals(t, "")
+	s.Source = Present
+	var missing *MissingError
+	if _, err := s.program(t.Context(), "tunnel"); !errors.As(err, &missing) {
+		t.Errorf("with source present: error %v, want that it is missing", err)
+	}
+	s.Source = Pull
+	path, err := s.program(t.Context(), "tunnel")
+	if text, read := os.ReadFile(path); err != nil || read != nil || string(text) != "bin/tunnel" {
+		t.Errorf("program %q has %q, error %v", path, text, errors.Join(err, read))
+	}
+	if did := s.did(); len(did) > 0 {
+		t.Errorf("did %q besides", did)
+	}
+}

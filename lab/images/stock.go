@@ -363,7 +363,11 @@ func (s stock) imageOn(p recipe.Program, below recipe.Artifact) (v1.Image, error
 func (s stock) program(ctx context.Context, name string) (string, error) {
 	if o, is := s.book.Optional(name); is && s.Source != Present && s.Source != Archive {
 		// Upstream's image has no program that runs by itself.
-		if err := s.run(ctx, s.book.Flavour(Build), Parts, []string{o.Name}); err != nil {
+		a, err := s.book.Artifact(o.From(Build))
+		if err != nil {
+			return "", err
+		}
+		if _, err := s.Store.Make(ctx, a.Name, a.Key, a.Fill); err != nil {
 			return "", err
 		}
 	}

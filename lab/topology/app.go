@@ -40,6 +40,9 @@ type App struct {
 	// VerifiesDatabase says that the program can ask that PostgreSQL for a certificate of
 	// the trust domain.
 	VerifiesDatabase bool `json:",omitempty"`
+	// LendsDatabase says that those whom it calls may reach that PostgreSQL through it, at
+	// DatabasePort, and BorrowsDatabase that the program can do so with another's.
+	LendsDatabase, BorrowsDatabase bool `json:",omitempty"`
 	// Calls names the apps that this one calls; empty if none. It needs MinCalls
 	// workloads to call, and can call MaxCalls; zero is no limit.
 	Calls              []string
@@ -55,6 +58,9 @@ type App struct {
 	// Optional names the optional programs that run in its pods besides its own.
 	Optional []string `json:",omitempty"`
 }
+
+// DatabasePort is where a workload that lends its database lets others through to it.
+const DatabasePort = 5432
 
 // The optional programs: those of others that only some labs run, and whose images are made
 // for these.

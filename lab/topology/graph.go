@@ -542,6 +542,27 @@ func (w *Workload) Database() Database {
 	return d
 }
 
+// Lender returns the workload whose database w may reach through it; nil for none. It calls
+// w, so that both sides know each other.
+func (w *Workload) Lender() *Workload {
+	if !w.spec.LegacyDatabase {
+		return nil
+	}
+	for _, by := range w.Callers {
+		if by.App.LendsDatabase {
+			return by
+		}
+	}
+	return nil
+}
+
+// LentSecret names the Secret, in the namespace of w, with the password of the database that
+// is lent to it. It goes with the release.
+func (w *Workload) LentSecret() string { return LentSecret(w.App.Name) }
+
+// LentSecret names the Secret of a release.
+func LentSecret(release string) string { return release + "-lent-login" }
+
 // databasePath begins the SPIFFE IDs of databases; the names of workloads, which are
 // unique, are valid in one.
 const databasePath = "/fedlab/database/"

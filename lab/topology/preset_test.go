@@ -66,7 +66,7 @@ func TestIntentStaysReadable(t *testing.T) {
 		// The first one knew nothing of these.
 		for i := range intent.Workloads {
 			app := &intent.Workloads[i].App
-			app.Tells, app.OwnPaths, app.VerifiesDatabase = "", nil, false
+			app.Tells, app.OwnPaths, app.VerifiesDatabase, app.LendsDatabase, app.BorrowsDatabase = "", nil, false, false, false
 			app.Calls = slices.DeleteFunc(slices.Clone(app.Calls), func(called string) bool { return called == "service" || called == "plain-service" })
 		}
 		got, err := json.Marshal(intent)

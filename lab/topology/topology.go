@@ -341,6 +341,9 @@ type WorkloadSpec struct {
 	Calls []string
 	// DatabaseTLS gives the PostgreSQL next to it an identity, and TLS with it.
 	DatabaseTLS bool `json:",omitempty"`
+	// LegacyDatabase gives it the login of the database of a workload that calls it and lends
+	// that.
+	LegacyDatabase bool `json:",omitempty"`
 }
 
 // Own is a program that fedlab does not bring along. Paths are absolute.

@@ -27,6 +27,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 )
 
@@ -41,6 +42,9 @@ type Settings struct {
 	// TLS asks for a server whose certificate is of our own trust domain, and for its host
 	// name, as PostgreSQL's sslmode=verify-full does.
 	TLS bool
+	// Bridge is whom a connection goes through: it proves to be that, and passes on what
+	// comes over mutual TLS. The zero value is nobody.
+	Bridge spiffeid.ID
 }
 
 // Flags defines the flags that fill s.
@@ -73,7 +77,7 @@ type Database struct {
 // what the service needs in it, in one transaction that no other replica's
 // overlaps, and must do nothing where all is there. It is called on each new
 // connection: a database may have come back with an empty volume. own is asked only where
-// s says TLS.
+// s says TLS or a bridge.
 func Open(s Settings, prepare func(context.Context, pgx.Tx) error, own identity.Holder, log *slog.Logger) (*Database, error) {
 	// Inside a cluster, next to its service: PostgreSQL knows of no SPIFFE, and
 	// a certificate that nobody verifies would only look like security. SCRAM
@@ -86,6 +90,11 @@ func Open(s Settings, prepare func(context.Context, pgx.Tx) error, own identity.
 	config.MaxConns = 4
 	config.ConnConfig.ConnectTimeout = identity.ConnectBound
 	config.ConnConfig.RuntimeParams["statement_timeout"] = fmt.Sprint(identity.ConnectBound.Milliseconds())
+	if !s.Bridge.IsZero() {
+		config.ConnConfig.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
+			return identity.Dial(ctx, address, s.Bridge, own, log)
+		}
+	}
 	config.BeforeConnect = func(_ context.Context, connect *pgx.ConnConfig) error {
 		password, err := os.ReadFile(s.PasswordFile)
 		connect.Password = string(bytes.TrimSpace(password))
