@@ -361,7 +361,11 @@ func (s stock) imageOn(p recipe.Program, below recipe.Artifact) (v1.Image, error
 }
 
 func (s stock) program(ctx context.Context, name string) (string, error) {
-	if o, is := s.book.Optional(name); is && s.Source != Present && s.Source != Archive {
+	o, is := s.book.Optional(name)
+	if is && o.Files != nil {
+		return "", fmt.Errorf("%s is of Debian's packages, and runs in its image alone: a machine has it from its own packages", name)
+	}
+	if is && s.Source != Present && s.Source != Archive {
 		// Upstream's image has no program that runs by itself.
 		a, err := s.book.Artifact(o.From(Build))
 		if err != nil {

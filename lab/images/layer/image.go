@@ -44,6 +44,12 @@ func Onto(below v1.Image, program, at string, beneath func(*Writer)) (_ v1.Image
 	if err != nil {
 		return nil, err
 	}
+	return Start(img, at)
+}
+
+// Start has an image start the program that it has at path at. Of what the image says of
+// how it is started nothing is left.
+func Start(img v1.Image, at string) (v1.Image, error) {
 	file, err := img.ConfigFile()
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func Components() []Component {
 		{"PostgreSQL", postgresVersion + " of Debian " + build.Suite},
 	}
 	for _, o := range Optionals() {
-		all = append(all, Component{o.Name, o.Module.Version + ", in labs that ask for it"})
+		all = append(all, Component{o.Name, o.version() + ", in labs that ask for it"})
 	}
 	return all
 }

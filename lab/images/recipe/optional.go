@@ -2,6 +2,7 @@ package recipe
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -21,6 +22,7 @@ const (
 	pebbleVersion       = "v2.10.3"
 	ghostunnelVersion   = "v1.11.2"
 	spiffeHelperVersion = "0.11.0"
+	haproxyVersion      = "2.6"
 )
 
 // Optional is a program of others that only some labs run. Its image is made when a lab
@@ -30,6 +32,16 @@ type Optional struct {
 	// where the image is always built.
 	Image
 	Module build.Module
+	// Files are set for a program of Debian, and take the place of Module.
+	Files *build.Packages
+}
+
+// version is the one that is built.
+func (o Optional) version() string {
+	if o.Files != nil {
+		return haproxyVersion + " of Debian " + build.Suite
+	}
+	return o.Module.Version
 }
 
 // Optionals lists the optional programs, in the order in which documents do.
@@ -38,6 +50,7 @@ func Optionals() []Optional {
 		pebble       = "pebble"
 		ghostunnel   = "ghostunnel"
 		spiffeHelper = "spiffe-helper"
+		haproxy      = "haproxy"
 		connectProxy = "connect-proxy-scheme"
 	)
 	provider := spireModule()
@@ -72,6 +85,26 @@ func Optionals() []Optional {
 		{
 			Image:  Image{Name: provider.Name, Reference: "ghcr.io/spiffe/oidc-discovery-provider:" + spireVersion, Path: "/opt/spire/bin/oidc-discovery-provider"},
 			Module: provider,
+		},
+		{
+			// Upstream's image has it elsewhere, and starts it with the same arguments.
+			Image: Image{Name: haproxy, Reference: "docker.io/library/haproxy:" + haproxyVersion + "-" + build.Suite, Path: "/usr/sbin/haproxy"},
+			Files: haproxyFiles(),
+		},
+	}
+}
+
+// haproxyFiles are HAProxy and what it is linked with.
+func haproxyFiles() *build.Packages {
+	return &build.Packages{
+		User: "haproxy:x:1000:1000:HAProxy:/nonexistent:/usr/sbin/nologin",
+		Names: []string{
+			"haproxy", "libc6", "libcap2", "libcrypt1", "libgcc-s1", "libgcrypt20", "libgpg-error0", "liblua5.3-0", "liblz4-1", "liblzma5",
+			"libopentracing-c-wrapper0", "libopentracing1", "libpcre2-8-0", "libssl3", "libstdc++6", "libsystemd0", "libzstd1",
+		},
+		Unread: []string{
+			"etc/default", "etc/init.d", "etc/logrotate.d", "usr/lib/*/gconv", "usr/lib/systemd",
+			"usr/share/doc", "usr/share/gcc", "usr/share/gdb", "usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/share/vim",
 		},
 	}
 }
@@ -112,10 +145,13 @@ func pebbleChanges() []build.Insert {
 // artifacts are what its image is made of: the program for source Build, upstream's image
 // for Pull. A program of which upstream has no image that does is there for both.
 func (o Optional) artifacts(p pull.Registries) ([]Artifact, error) {
-	key, err := o.Module.Key()
-	built := Artifact{
-		Name: o.Name, Title: o.Name + " " + o.Module.Version, Version: o.Module.Version, Kind: OptionalProgram, Key: key,
-		Typical: o.Module.Typical, Fill: o.Module.Fill, Optional: true,
+	built := Artifact{Name: o.Name, Title: o.Name + " " + o.version(), Version: o.version(), Kind: OptionalProgram, Optional: true}
+	var err error
+	if o.Files != nil {
+		built.Key, built.Typical, built.Fill = o.Files.Key(), 15*time.Second, o.Files.Fill
+	} else {
+		built.Key, err = o.Module.Key()
+		built.Typical, built.Fill = o.Module.Typical, o.Module.Fill
 	}
 	if o.Reference == "" {
 		return []Artifact{built}, err
@@ -138,6 +174,17 @@ func (o Optional) From(source Source) string {
 func (o Optional) Open(from Artifact, dir string) (v1.Image, error) {
 	if from.Only == Pull {
 		return tarball.ImageFromPath(filepath.Join(dir, pull.File), nil)
+	}
+	if o.Files != nil {
+		files, err := os.ReadFile(filepath.Join(dir, build.PackagesFile))
+		if err != nil {
+			return nil, err
+		}
+		img, err := layer.Append(empty.Image, files)
+		if err != nil {
+			return nil, err
+		}
+		return layer.Start(img, o.Path)
 	}
 	return layer.Onto(empty.Image, build.ProgramPath(dir, o.Name), o.Path, nil)
 }

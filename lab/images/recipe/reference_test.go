@@ -78,6 +78,10 @@ func reference() []byte {
 		if o.Reference == "" {
 			pulled = "the same, since upstream's does not do"
 		}
+		if o.Files != nil {
+			fmt.Fprintf(&b, "| %s | the files of Debian's %s, without documentation | %s | signatures of Debian's archive |\n", o.Name, strings.Join(o.Files.Names, ", "), pulled)
+			continue
+		}
 		fmt.Fprintf(&b, "| %s | %s | %s | `lab/images/upstream/%s.sum` |\n", o.Name, from, pulled, o.Module.Pinned())
 	}
 	b.WriteString("\n## What a built node image is made of besides\n\n| what | version | made from | checksums |\n|---|---|---|---|\n")
