@@ -110,6 +110,8 @@ func (td TrustDomain) settings() topology.Settings {
 			Profile:     topology.EndpointProfile(td.BundleEndpoint.Profile),
 			Host:        td.BundleEndpoint.Host,
 			Port:        td.BundleEndpoint.Port,
+			Route:       topology.Route(td.BundleEndpoint.Route),
+			Path:        td.BundleEndpoint.Path,
 			RefreshHint: time.Duration(td.BundleEndpoint.RefreshHint),
 			ServingCert: td.BundleEndpoint.servingCert(),
 			ACME:        td.BundleEndpoint.acme(),

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/topology"
@@ -258,7 +259,11 @@ func bundleEndpointObject() *object {
 				says: "How the endpoint proves who it is. `https_spiffe`: with an X509-SVID of its trust domain. `https_web`: with a serving certificate, as any web server does; peers have the root of its private CA from the lab. It cannot be changed once the lab is up."},
 			{name: "host", value: webName(), derived: "its address",
 				says: "The DNS name in the endpoint's URL. Each cluster and each host of the lab finds the endpoint's address by it; this machine does not."},
-			{name: "port", value: numberTo(65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address."},
+			{name: "route", value: route(), derived: "none: peers ask the endpoint itself",
+				says: "How a proxy in front of the endpoint passes on what peers ask. The proxy is a HAProxy next to the SPIRE server, at an address of its own, which `host` leads to; its port is " + strconv.Itoa(topology.ProxyPort) + ". `passthrough` goes by the name that a TLS client asks for, and leaves TLS alone. `reencrypt` ends TLS with a certificate of its own, from where the endpoint has its own, and begins TLS again to the endpoint. OpenShift has both."},
+			{name: "path", value: webPath(), derived: "none",
+				says: "What the endpoint's URL has after its host, with `reencrypt`: a path, and a query if it has one. The proxy answers there alone, and takes both away: a SPIRE server serves its bundle at the path / only."},
+			{name: "port", value: numberTo(65535), fallback: defaultPort, says: "The port of the endpoint on the SPIRE server's address. With `route`, peers do not see it."},
 			{name: "refreshHint", value: duration(Duration(time.Minute), Duration(time.Hour)), fallback: defaultRefreshHint,
 				says: "How often peers are asked to fetch the bundle; SPIRE polls four times as often. SPIRE's own default is 5m. The lab's is the shortest that SPIRE obeys, so that a new root reaches a peer while you watch."},
 			{name: "httpsWeb", value: nested(httpsWebObject()), derived: "required with `https_web`", says: "Where the certificate of an `https_web` endpoint comes from."},
@@ -266,8 +271,17 @@ func bundleEndpointObject() *object {
 		elsewhere: map[string]string{
 			"acme":        "write profile: https_web and " + withACME,
 			"servingCert": "write " + withServingCert, "url": writeHost, "bundleEndpointUrl": writeHost, "domainName": writeHost, "hostname": writeHost, "address": writeHost,
+			"managedRoute": writeRoute, "termination": writeRoute, "query": "write it in path, after a question mark",
 		},
 	}
+}
+
+const writeRoute = "write host, and route: passthrough or reencrypt"
+
+func route() value {
+	return oneOf("route", map[string]string{
+		"edge": "write reencrypt: the SPIRE server serves its bundle by TLS alone", "true": "write passthrough, or reencrypt", "false": "leave it out",
+	}, string(topology.Passthrough), string(topology.Reencrypt))
 }
 
 func httpsWebObject() *object {

@@ -84,15 +84,23 @@ func (c *checker) discoveryCount() {
 	}
 	for i, td := range c.lab.Spec.TrustDomains {
 		clusters := c.lab.Spec.clustersOf(td.Name)
-		if td.OIDCDiscovery == nil || len(clusters) == 0 {
+		if len(clusters) == 0 {
 			continue
 		}
 		in := clusters[0]
 		if td.ServerCluster != "" {
 			in = td.ServerCluster
 		}
-		if taken[in]++; taken[in] == topology.MaxServers+1 {
-			c.report(settingsPath(i, "oidcDiscovery"), fmt.Sprintf("cluster %s has %d trust domains and OIDC discovery providers", quote(in), taken[in]), fmt.Sprintf("at most %d in all: each has an address", topology.MaxServers))
+		take := func(path string) {
+			if taken[in]++; taken[in] == topology.MaxServers+1 {
+				c.report(path, fmt.Sprintf("cluster %s has %d trust domains, OIDC discovery providers and proxies", quote(in), taken[in]), fmt.Sprintf("at most %d in all: each has an address", topology.MaxServers))
+			}
+		}
+		if td.OIDCDiscovery != nil {
+			take(settingsPath(i, "oidcDiscovery"))
+		}
+		if td.BundleEndpoint.Route != "" {
+			take(settingsPath(i, "bundleEndpoint.route"))
 		}
 	}
 }

@@ -253,11 +253,52 @@ func (c *checker) acme() {
 			continue
 		}
 		other := c.lab.Spec.TrustDomains[first].BundleEndpoint
-		if td.BundleEndpoint.Port != other.Port && !c.bad[endpoint+".port"] {
+		routed := td.BundleEndpoint.Route != ""
+		switch {
+		case routed != (other.Route != "") && !c.bad[endpoint+".route"]:
+			with := "without"
+			if other.Route != "" {
+				with = "with"
+			}
+			c.report(endpoint+".route", fmt.Sprintf("the endpoint of %s has acme, too, %s a proxy at port %d: the lab's ACME server looks for all names at one port", quote(c.lab.Spec.TrustDomains[first].Name), with, topology.ProxyPort), "write route in both, or in none of them")
+		case !routed && td.BundleEndpoint.Port != other.Port && !c.bad[endpoint+".port"]:
 			c.report(endpoint+".port", fmt.Sprintf("the endpoint of %s has acme, too, and port %d: the lab's ACME server looks for all names at one port", quote(c.lab.Spec.TrustDomains[first].Name), other.Port), fmt.Sprintf("write %d in both", other.Port))
 		}
 		if acme.TTL != other.HTTPSWeb.ACME.TTL && !c.bad[path+".ttl"] {
 			c.report(path+".ttl", fmt.Sprintf("certificates of %s live for %s: the lab's ACME server issues for one life", quote(c.lab.Spec.TrustDomains[first].Name), other.HTTPSWeb.ACME.TTL), "write the same in both")
+		}
+	}
+}
+
+func (c *checker) routes() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		endpoint, e := settingsPath(i, "bundleEndpoint"), td.BundleEndpoint
+		if c.bad[endpoint] || c.misread(endpoint) {
+			continue
+		}
+		switch routed := e.Route != "" && !c.bad[endpoint+".route"]; {
+		case routed && c.lab.Spec.servedOnHost(td.Name):
+			c.report(endpoint+".route", "the SPIRE server of "+td.Name+" is on host "+quote(c.lab.Spec.hostsOf(td.Name)[0])+", where no proxy runs", "remove the field")
+		case routed && e.Host == "" && !c.bad[endpoint+".host"]:
+			c.report(endpoint+".host", "missing, and a proxy finds the endpoint by its name: route is "+e.Route, "add host, such as bundle."+td.Name)
+		}
+		if e.Path != "" && e.Route != string(topology.Reencrypt) && !c.bad[endpoint+".path"] && !c.bad[endpoint+".route"] {
+			c.report(endpoint+".path", "a SPIRE server serves its bundle at the path / only, and without reencrypt nothing takes away the path in the URL", "write route: reencrypt, or remove path")
+		}
+	}
+}
+
+func (c *checker) reencrypts() {
+	for i, td := range c.lab.Spec.TrustDomains {
+		endpoint, e := settingsPath(i, "bundleEndpoint"), td.BundleEndpoint
+		if e.Route != string(topology.Reencrypt) || c.bad[endpoint] || c.lab.Spec.servedOnHost(td.Name) {
+			continue
+		}
+		switch web := e.HTTPSWeb; {
+		case e.Profile == string(topology.HTTPSSPIFFE):
+			c.report(endpoint+".route", "with https_spiffe a peer has to see the X509-SVID of the SPIRE server, and a proxy that ends TLS shows its own certificate", "write passthrough, or profile: https_web and "+withServingCert)
+		case e.Profile == string(topology.HTTPSWeb) && web != nil && web.ACME != nil:
+			c.report(endpoint+".route", "with acme the SPIRE server proves by a TLS handshake (TLS-ALPN-01) that it has the name, and that handshake would end at the proxy", "write passthrough, or "+withServingCert)
 		}
 	}
 }

@@ -78,6 +78,8 @@ type TrustDomain struct {
 type BundleEndpoint struct {
 	Profile     string    `json:"profile,omitempty" yaml:"profile,omitempty"`
 	Host        string    `json:"host,omitempty" yaml:"host,omitempty"`
+	Route       string    `json:"route,omitempty" yaml:"route,omitempty"`
+	Path        string    `json:"path,omitempty" yaml:"path,omitempty"`
 	Port        int       `json:"port,omitempty" yaml:"port,omitempty"`
 	RefreshHint Duration  `json:"refreshHint,omitempty" yaml:"refreshHint,omitempty"`
 	HTTPSWeb    *HTTPSWeb `json:"httpsWeb,omitempty" yaml:"httpsWeb,omitempty"`

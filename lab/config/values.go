@@ -204,6 +204,13 @@ func webName() value {
 		"at least two labels of lower-case letters, digits and inner dashes", "spire-bundle.gcp.company.com")
 }
 
+// webPath takes what a URL has after its host: a path and maybe a query (RFC 3986, sections
+// 3.3 and 3.4), of characters that need no escape in any file.
+func webPath() value {
+	return matching("path of a URL", `^(/|(/\.?[A-Za-z0-9][A-Za-z0-9._~-]*)+/?)(\?[A-Za-z0-9._~=&-]+)?$`, 255,
+		"a slash, parts of letters, digits, dots, dashes, underscores and tildes with slashes between them, and a query after a question mark if it has one", "/federation?format=spiffe")
+}
+
 // template takes text for the controller manager to fill in.
 func template(kind, example string) value {
 	return matching(kind, `^[^\s].*$`, 1024, "text, or a template of a ClusterSPIFFEID", example)

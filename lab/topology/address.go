@@ -105,7 +105,7 @@ func (t Topology) domains() (all []slotted) {
 }
 
 // discoveries returns the web servers of the lab in each of their clusters: OIDC discovery
-// providers, and the ACME server.
+// providers, the ACME server, and proxies in front of bundle endpoints.
 func (t Topology) discoveries() (all []slotted) {
 	if t.ACMEServer != nil {
 		all = append(all, slotted{t.ACMEServer.Cluster, ACMEHost, &t.ACMEServer.Slot})
@@ -113,6 +113,11 @@ func (t Topology) discoveries() (all []slotted) {
 	for i := range t.TrustDomains {
 		if td := &t.TrustDomains[i]; td.OIDCDiscovery.PollInterval > 0 {
 			all = append(all, slotted{td.Cluster, td.Name.Name(), &td.DiscoverySlot})
+		}
+	}
+	for i := range t.TrustDomains {
+		if td := &t.TrustDomains[i]; td.BundleEndpoint.Route != "" {
+			all = append(all, slotted{td.Cluster, "proxy of " + td.Name.Name(), &td.ProxySlot})
 		}
 	}
 	return all
@@ -240,8 +245,8 @@ func Containers(network netip.Prefix) netip.Prefix {
 // Where the addresses of a cluster's, or a host's, pool begin for whom. The pool is a block of 256
 // without its first and its last address.
 //
-// The addresses of OIDC discovery providers are those of servers, counted from the last
-// one: a lab that has none keeps the addresses that it has.
+// The addresses of the lab's web servers (Topology.discoveries) are those of servers, counted
+// from the last one: a lab that has none keeps the addresses that it has.
 const (
 	firstServer   = 0
 	lastDiscovery = firstWorkload - 1
@@ -250,7 +255,7 @@ const (
 )
 
 // How many there can be in one cluster: each has an address of its own. Of the servers'
-// are those of OIDC discovery providers.
+// are those of the lab's web servers.
 const (
 	MaxServers   = firstWorkload - firstServer
 	MaxWorkloads = poolSize - firstWorkload

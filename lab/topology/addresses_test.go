@@ -3,6 +3,7 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -290,5 +291,53 @@ func TestNetworkCandidatesIn(t *testing.T) {
 		case err != nil || len(got) != tt.n || got[0].String() != tt.first || got[len(got)-1].String() != tt.last:
 			t.Errorf("%s: got %v, error %v", text, got, err)
 		}
+	}
+}
+
+// Proxies in front of bundle endpoints have addresses of their own next to those of OIDC
+// discovery providers, and keep them. Peers find a proxy by the name of the endpoint.
+func TestProxiesKeepTheirAddresses(t *testing.T) {
+	network := NetworkCandidates()[0]
+	domain := func(name string, route Route, issuer string) TrustDomainSpec {
+		td := TrustDomainSpec{Name: spiffeid.RequireTrustDomainFromString(name), Cluster: "c0"}
+		td.BundleEndpoint = BundleEndpoint{Host: "bundle." + name, Port: 8443, Route: route}
+		if td.JWTIssuer = issuer; issuer != "" {
+			td.OIDCDiscovery.PollInterval = time.Second
+		}
+		return td
+	}
+	before := lab(1)
+	before.Workloads = nil
+	before.TrustDomains = []TrustDomainSpec{domain("a.test", Passthrough, "https://a.test"), domain("b.test", "", ""), domain("c.test", Reencrypt, "")}
+	before = before.Placed(Topology{})
+	after := before
+	after.TrustDomains = []TrustDomainSpec{domain("new.test", Passthrough, ""), domain("c.test", Passthrough, ""), domain("b.test", Reencrypt, ""), domain("a.test", "", "https://a.test")}
+	after = after.Placed(before)
+	g := resolve(t, after, network)
+	names := map[string]netip.Addr{}
+	for _, name := range g.Names() {
+		names[name.Host] = name.Address
+	}
+	for name, want := range map[string]string{"new.test": "10.192.1.99", "c.test": "10.192.1.98", "b.test": "10.192.1.97", "a.test": "10.192.1.1"} {
+		d, err := g.FindDomain(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Server().PublicAddress(); got.String() != want || names["bundle."+name] != got {
+			t.Errorf("peers of %s ask %s, and its name comes to %s, want %s", name, got, names["bundle."+name], want)
+		}
+		if port := d.BundleEndpoint.PublicPort(); port == ProxyPort == (d.Proxy == nil) {
+			t.Errorf("peers of %s ask port %d", name, port)
+		}
+		if d.Proxy != nil && (d.Proxy.EndsTLS() != (name == "b.test") || d.Proxy.Place() != d.Server().Place) {
+			t.Errorf("the proxy of %s is %+v", name, d.Proxy)
+		}
+	}
+	if got := after.OptionalPrograms(); !slices.Contains(got, HAProxy) {
+		t.Errorf("optional programs %q, want %s among them", got, HAProxy)
+	}
+	after.TrustDomains[2].Slot = MaxServers - 2
+	if _, err := Resolve(after, network); err == nil || err.Error() != "cluster c0 of lab lab has no address left for the proxy of new.test" {
+		t.Errorf("error %v", err)
 	}
 }

@@ -69,6 +69,7 @@ const (
 	Ghostunnel   = "ghostunnel"
 	SPIFFEHelper = "spiffe-helper"
 	OIDCProvider = "oidc-discovery-provider"
+	HAProxy      = "haproxy"
 )
 
 // OptionalPrograms returns the optional programs that the lab runs, each once.
@@ -86,6 +87,9 @@ func (t Topology) OptionalPrograms() []string {
 	for _, td := range t.TrustDomains {
 		if td.OIDCDiscovery.PollInterval > 0 {
 			all = append(all, OIDCProvider)
+		}
+		if td.BundleEndpoint.Route != "" {
+			all = append(all, HAProxy)
 		}
 	}
 	slices.Sort(all)

@@ -134,6 +134,8 @@ type Domain struct {
 	Settings
 	// Discovery serves the documents of JWTIssuer; nil where nobody does.
 	Discovery *Discovery
+	// Proxy is in front of the bundle endpoint; nil where peers ask the endpoint itself.
+	Proxy *Proxy
 	// Servers are the SPIRE servers of the trust domain: the root first, whose bundle
 	// endpoint peers fetch from, and then those that are nested below it.
 	Servers []*Server
@@ -170,6 +172,31 @@ func (d *Discovery) Configuration() string {
 
 // Keys returns where the keys are.
 func (d *Discovery) Keys() string { return strings.TrimSuffix(d.Issuer, "/") + "/keys" }
+
+// Proxy is what peers ask in the place of the bundle endpoint of a trust domain. It runs in
+// the place of the root server, and passes on what it is asked.
+type Proxy struct {
+	Domain *Domain
+	// Address is what BundleEndpoint.Host comes to.
+	Address netip.Addr
+}
+
+// Place returns that of the proxy.
+func (p *Proxy) Place() Place { return p.Domain.Server().Place }
+
+// EndsTLS reports whether peers see what the proxy shows, and not what the endpoint does.
+func (p *Proxy) EndsTLS() bool { return p.Domain.BundleEndpoint.Route == Reencrypt }
+
+// Proxies returns those in front of the bundle endpoints of all trust domains.
+func (g *Graph) Proxies() []*Proxy {
+	var all []*Proxy
+	for _, d := range g.Domains {
+		if d.Proxy != nil {
+			all = append(all, d.Proxy)
+		}
+	}
+	return all
+}
 
 // String returns the name of the trust domain.
 func (d *Domain) String() string { return d.Name.Name() }
@@ -319,7 +346,7 @@ func (s *Server) OnHosts() []*Member {
 	return slices.DeleteFunc(slices.Clone(s.Members), func(m *Member) bool { return m.Host() == nil })
 }
 
-// Endpoint returns where the bundle endpoint is.
+// Endpoint returns where the bundle endpoint itself is, whatever is in front of it.
 func (s *Server) Endpoint() netip.AddrPort {
 	return netip.AddrPortFrom(s.Address, uint16(s.Domain.BundleEndpoint.Port))
 }
@@ -328,6 +355,15 @@ func (s *Server) Endpoint() netip.AddrPort {
 // address.
 func (s *Server) EndpointHost() string {
 	return cmp.Or(s.Domain.BundleEndpoint.Host, s.Address.String())
+}
+
+// PublicAddress returns what peers find by EndpointHost: the address of the proxy in front
+// of the bundle endpoint, or else that of the endpoint.
+func (s *Server) PublicAddress() netip.Addr {
+	if p := s.Domain.Proxy; p != nil {
+		return p.Address
+	}
+	return s.Address
 }
 
 // Name is a DNS name that each cluster and each host of a lab knows.
@@ -360,7 +396,7 @@ func (g *Graph) Names() []Name {
 	}
 	for _, d := range g.Domains {
 		if host := d.BundleEndpoint.Host; host != "" {
-			all = append(all, Name{host, d.Server().Address})
+			all = append(all, Name{host, d.Server().PublicAddress()})
 		}
 		if d.Discovery != nil {
 			all = append(all, Name{d.Discovery.Host, d.Discovery.Address})

@@ -22,7 +22,7 @@ func Resolve(t Topology, network netip.Prefix) (*Graph, error) {
 		Graph:    &Graph{Name: t.Name, Network: network, intent: t},
 		clusters: map[string]*Cluster{}, hosts: map[string]*Host{}, domains: map[spiffeid.TrustDomain]*Domain{}, workloads: map[string]*Workload{},
 	}
-	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveACMEServer, r.resolveTrusts, r.resolveWorkloads, r.resolveRegistrations, r.resolveCalls} {
+	for _, resolve := range []func() error{r.resolveClusters, r.resolveHosts, r.resolveDomains, r.resolveACMEServer, r.webServersApart, r.resolveTrusts, r.resolveWorkloads, r.resolveRegistrations, r.resolveCalls} {
 		if err := resolve(); err != nil {
 			return nil, err
 		}
@@ -80,6 +80,9 @@ func (r *resolver) resolveDomains() error {
 		if err := r.resolveDiscovery(d, spec); err != nil {
 			return s.refused(err)
 		}
+		if d.BundleEndpoint.Route != "" {
+			d.Proxy = &Proxy{Domain: d, Address: s.Place.pool().at(lastDiscovery - spec.ProxySlot)}
+		}
 		for _, member := range spec.Members {
 			resolve := r.resolveMember
 			if member.Nested {
@@ -90,9 +93,6 @@ func (r *resolver) resolveDomains() error {
 			}
 		}
 		r.Domains, r.domains[spec.Name] = append(r.Domains, d), d
-	}
-	if err := r.discoveriesApart(); err != nil {
-		return err
 	}
 	for _, s := range r.Servers() {
 		if s.Nested() {
@@ -134,22 +134,33 @@ func (r *resolver) resolveACMEServer() error {
 		return fmt.Errorf("lab %s has an ACME server in cluster %q, which is not there", r.Name, spec.Cluster)
 	}
 	r.ACMEServer = &ACMEServer{ACMEServerSpec: *spec, Cluster: c, Address: c.Pool.at(lastDiscovery - spec.Slot)}
-	for _, s := range c.Servers {
-		if s.Address.IsValid() && s.Address == r.ACMEServer.Address {
-			return fmt.Errorf("cluster %s of lab %s has no address left for the ACME server", c.Name, r.Name)
-		}
-	}
 	return nil
 }
 
-// discoveriesApart returns nil when no OIDC discovery provider has the address of a server:
-// the one are counted from the last address, the others from the first.
-func (r *resolver) discoveriesApart() error {
-	for _, d := range r.Discoveries() {
-		for _, s := range d.Place().Cluster.Servers {
-			if s.Address.IsValid() && s.Address == d.Address {
-				return fmt.Errorf("cluster %s of lab %s has no address left for the OIDC discovery provider of %s", d.Place().Cluster.Name, r.Name, d.Domain)
+// webServersApart returns nil when no web server of the lab has the address of a SPIRE
+// server: the one are counted from the last address, the others from the first.
+func (r *resolver) webServersApart() error {
+	apart := func(c *Cluster, address netip.Addr, what string) error {
+		for _, s := range c.Servers {
+			if s.Address.IsValid() && s.Address == address {
+				return fmt.Errorf("cluster %s of lab %s has no address left for %s", c.Name, r.Name, what)
 			}
+		}
+		return nil
+	}
+	if a := r.ACMEServer; a != nil {
+		if err := apart(a.Cluster, a.Address, "the ACME server"); err != nil {
+			return err
+		}
+	}
+	for _, d := range r.Discoveries() {
+		if err := apart(d.Place().Cluster, d.Address, "the OIDC discovery provider of "+d.Domain.String()); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.Proxies() {
+		if err := apart(p.Place().Cluster, p.Address, "the proxy of "+p.Domain.String()); err != nil {
+			return err
 		}
 	}
 	return nil

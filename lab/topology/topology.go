@@ -68,6 +68,9 @@ type TrustDomainSpec struct {
 	// DiscoverySlot is the place of the address of its OIDC discovery provider among those
 	// of that cluster; it has no meaning where there is none.
 	DiscoverySlot int `json:",omitempty"`
+	// ProxySlot is the place of the address of the proxy in front of its bundle endpoint, in
+	// the same way.
+	ProxySlot int `json:",omitempty"`
 	// Members are the further clusters and hosts of the trust domain: agents run there,
 	// and attest to the same server, or in a cluster to a nested one.
 	Members []MemberSpec `json:",omitempty"`
@@ -207,6 +210,12 @@ type BundleEndpoint struct {
 	// Host is the DNS name in its URL; empty is its address.
 	Host string `json:",omitempty"`
 	Port int
+	// Route is how the proxy in front of the endpoint passes on what it is asked. Peers ask
+	// the proxy then, at ProxyPort. Empty is no proxy.
+	Route Route `json:",omitempty"`
+	// Path is what the URL has after its host, with a query if it has one. It is set only
+	// where Route is Reencrypt: SPIRE's endpoint answers at / alone.
+	Path string `json:",omitempty"`
 	// RefreshHint is what the endpoint tells its readers about how often to
 	// come back. SPIRE polls four times as often, and treats less than one
 	// minute as one minute.
@@ -216,6 +225,31 @@ type BundleEndpoint struct {
 	// ACME is set where the server orders the certificate of the endpoint itself, which is
 	// for Host.
 	ACME *ACME `json:",omitempty"`
+}
+
+// Route is how a proxy passes on connections to a bundle endpoint. Both are what a route of
+// OpenShift calls its termination.
+type Route string
+
+const (
+	// Passthrough goes by the name that the TLS client asks for, and leaves TLS alone: peers
+	// see what the endpoint shows.
+	Passthrough Route = "passthrough"
+	// Reencrypt ends TLS, and begins it again towards the endpoint: peers see what the proxy
+	// shows.
+	Reencrypt Route = "reencrypt"
+)
+
+// ProxyPort is where a proxy in front of a bundle endpoint is asked, whichever port the
+// endpoint has.
+const ProxyPort = 443
+
+// PublicPort returns the port in the endpoint's URL.
+func (e BundleEndpoint) PublicPort() int {
+	if e.Route != "" {
+		return ProxyPort
+	}
+	return e.Port
 }
 
 // ACME is how a SPIRE server orders the certificate of its bundle endpoint from the lab's ACME
@@ -245,7 +279,7 @@ type ACMEServerSpec struct {
 func (t Topology) WithACMEServer() Topology {
 	for _, td := range t.TrustDomains {
 		if acme := td.BundleEndpoint.ACME; acme != nil && td.Cluster != "" {
-			t.ACMEServer = &ACMEServerSpec{Cluster: td.Cluster, TTL: acme.TTL, Port: td.BundleEndpoint.Port}
+			t.ACMEServer = &ACMEServerSpec{Cluster: td.Cluster, TTL: acme.TTL, Port: td.BundleEndpoint.PublicPort()}
 			return t
 		}
 	}
