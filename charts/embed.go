@@ -9,5 +9,5 @@ import "embed"
 //
 //go:embed all:spire all:stock-quotes all:broker-webapp
 //go:embed all:frontend all:data-service all:legacy-bridge all:api-gateway all:service all:plain-service all:postgres
-//go:embed all:probe all:oidc-discovery-provider all:acme
+//go:embed all:probe all:oidc-discovery-provider all:acme all:bundle-endpoint-proxy
 var FS embed.FS

@@ -62,7 +62,11 @@ type EndpointProfile struct {
 // BundleEndpointURL returns where peers fetch the bundle of a trust domain from its
 // server.
 func BundleEndpointURL(s *topology.Server) string {
-	return "https://" + net.JoinHostPort(s.EndpointHost(), strconv.Itoa(s.Domain.BundleEndpoint.Port))
+	endpoint := s.Domain.BundleEndpoint
+	if endpoint.Route != "" {
+		return "https://" + endpoint.Host + endpoint.Path // at the port of https
+	}
+	return "https://" + net.JoinHostPort(s.EndpointHost(), strconv.Itoa(endpoint.Port))
 }
 
 // AddressURL is BundleEndpointURL for an endpoint without a DNS name.
