@@ -42,9 +42,14 @@ type addressed struct {
 	address netip.Addr
 }
 
-// endpointAt is the bundle endpoint of a server.
+// endpointAt is what peers ask for the bundle of a server: its bundle endpoint, or the proxy in
+// front of that.
 func endpointAt(s *topology.Server) addressed {
-	return addressed{s.Place.Cluster, access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: s.Place.Namespace, Name: spire.BundleEndpointService}, s.Address}
+	name := spire.BundleEndpointService
+	if s.Domain.Proxy != nil {
+		name = spire.ProxyName
+	}
+	return addressed{s.Place.Cluster, access.ObjectKey{APIVersion: "v1", Kind: "Service", Namespace: s.Place.Namespace, Name: name}, s.PublicAddress()}
 }
 
 // workloadAt is a workload that others call.

@@ -45,6 +45,9 @@ func (u *up) contents() (*plan.Plan, error) {
 	for _, s := range u.Servers() {
 		u.installSPIRE(c, s)
 	}
+	for _, p := range u.Proxies() {
+		u.installProxy(c, p)
+	}
 	for _, r := range u.Relationships() {
 		u.makeTrust(c, r)
 	}
@@ -92,6 +95,7 @@ func metallbStep(c *topology.Cluster) plan.ID      { return plan.ID("metallb/" +
 func serverStep(s *topology.Server) plan.ID        { return plan.ID("server/" + s.String()) }
 func authoritiesStep(s *topology.Server) plan.ID   { return plan.ID("authorities/" + s.String()) }
 func acmeStep(a *topology.ACMEServer) plan.ID      { return plan.ID("acme/" + a.Cluster.Name) }
+func proxyStep(p *topology.Proxy) plan.ID          { return plan.ID("proxy/" + p.Domain.String()) }
 func datastoreStep(s *topology.Server) plan.ID     { return plan.ID("datastore/" + s.String()) }
 func discoveryStep(d *topology.Discovery) plan.ID  { return plan.ID("oidc/" + d.Domain.String()) }
 func issuerStep(d *topology.Discovery) plan.ID     { return plan.ID("issuer/" + d.Domain.String()) }
@@ -279,12 +283,25 @@ func (u *up) serveIssuer(c *contents, d *topology.Discovery) {
 		append([]plan.ID{discoveryStep(d), agentsStep(d.Member)}, reachedStep(d.Place())...)...)
 }
 
+func (u *up) installProxy(c *contents, p *topology.Proxy) {
+	// It looks for nobody when it starts, and so waits for no server.
+	after := []plan.ID{clusterStep(p.Place().Cluster.Name)}
+	if s := p.Domain.Server(); needsAuthorities(s) {
+		after = append(after, authoritiesStep(s))
+	}
+	c.step(proxyStep(p), fmt.Sprintf("proxy of %s %s (%s)", p.Domain, inPlace(p.Place()), p.Domain.BundleEndpoint.Route),
+		func(ctx context.Context) error { return u.proxy(ctx, p) }, after...)
+}
+
 func (u *up) makeTrust(c *contents, r topology.Relationship) {
 	trusted := r.Trusted.Server()
 	after := append([]plan.ID{serverStep(r.By), serverStep(trusted)}, reachedStep(trusted.Place)...)
 	if orders(trusted) {
 		// The first handshake orders the certificate.
 		after = append(after, acmeStep(u.ACMEServer), metallbStep(u.ACMEServer.Cluster))
+	}
+	if proxy := r.Trusted.Proxy; proxy != nil {
+		after = append(after, proxyStep(proxy))
 	}
 	if r.By.Place.Host != nil {
 		after = append(after, u.askerStep(r.By.Place))

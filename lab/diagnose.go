@@ -39,6 +39,9 @@ const (
 	// ACMEUnready: the lab's ACME server does not run, from which a server orders its
 	// serving certificate. The next up installs it.
 	ACMEUnready Cause = "ACME server not ready"
+	// ProxyUnready: the proxy does not run that peers ask in the place of a bundle endpoint.
+	// The next up installs it.
+	ProxyUnready Cause = "proxy not ready"
 	// MissingBundle and DifferingBundle are about what the truster holds.
 	MissingBundle   Cause = "missing bundle"
 	DifferingBundle Cause = "differing bundle"
@@ -144,7 +147,7 @@ func (v *visit) related(ctx context.Context, r topology.Relationship) error {
 	if err != nil {
 		return err
 	}
-	err = v.outlook(r.By).accepts(ctx, is)
+	err = routed(r.Trusted, v.outlook(r.By).accepts(ctx, is))
 	if causeOf(err) != EndpointUnreachable {
 		return err
 	}

@@ -258,7 +258,7 @@ func (v *visit) fetched(ctx context.Context, of *Site, own *spiffebundle.Bundle)
 	// What is served is asked in its own cluster. Whether a truster gets there is
 	// another question, for the truster's node.
 	c := v.asker(of.Place)
-	answer, err := v.Parts.Peers.Get(ctx, c.Lab, c.Name, endpoint, of.Address)
+	answer, err := v.Parts.Peers.Get(ctx, c.Lab, c.Name, endpoint, of.PublicAddress())
 	s.chain = answer.Chain
 	if hanging := (*HangingError)(nil); err == nil || errors.As(err, &hanging) {
 		// Who it is comes before what it says.

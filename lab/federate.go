@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -213,7 +214,7 @@ func (f federating) seen(ctx context.Context, is spire.Relationship) (why, err e
 		return nil, err
 	}
 	err = wait(ctx, apiBound, check.Check{Name: "it can be told whether " + is.URL + " serves a bundle", Probe: func(ctx context.Context) error {
-		why = o.accepts(ctx, is)
+		why = routed(f.Trusted, o.accepts(ctx, is))
 		if known := (*causeError)(nil); errors.As(why, &known) {
 			return nil
 		}
@@ -235,7 +236,10 @@ func (f federating) reachable(ctx context.Context) error {
 					return err
 				}
 			}
-			_, err := f.Parts.Peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(to), to.Address)
+			answer, err := f.Parts.Peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(to), to.PublicAddress())
+			if err == nil && answer.Status >= http.StatusInternalServerError {
+				err = fmt.Errorf("%s answers %d %s", spire.BundleEndpointURL(to), answer.Status, http.StatusText(answer.Status))
+			}
 			return endpointAt(to).elsewhere(ctx, f.trusted.Objects, err)
 		},
 	})

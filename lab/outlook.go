@@ -58,8 +58,11 @@ func (o outlook) accepts(ctx context.Context, r spire.Relationship) error {
 // mayBeBundle returns nil for an answer that may be a bundle. SPIRE follows
 // redirects.
 func mayBeBundle(r spire.Relationship, answer Answer) error {
-	if answer.Status < http.StatusBadRequest {
+	switch {
+	case answer.Status < http.StatusBadRequest:
 		return nil
+	case answer.Status >= http.StatusInternalServerError:
+		return because(NotServed, "%s answers %d %s", r.URL, answer.Status, http.StatusText(answer.Status))
 	}
 	return because(NotServed, "%s answers %d %s: a SPIRE server serves its bundle at the path / only",
 		r.URL, answer.Status, http.StatusText(answer.Status))

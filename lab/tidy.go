@@ -74,6 +74,9 @@ func (u *up) programs(ctx context.Context, c *topology.Cluster) error {
 		if s.Domain.Discovery != nil && !s.Nested() {
 			releases = append(releases, access.Release{Namespace: s.Place.Namespace, Name: spire.DiscoveryName})
 		}
+		if s.Domain.Proxy != nil && !s.Nested() {
+			releases = append(releases, access.Release{Namespace: s.Place.Namespace, Name: spire.ProxyName})
+		}
 	}
 	for _, m := range c.Members {
 		releases = append(releases, access.Release{Namespace: m.Place.Namespace, Name: spireRelease})

@@ -311,7 +311,7 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 		}
 	}
 	if a.silent == nil {
-		err = errors.Join(err, v.acmeProblem(ctx, server))
+		err = errors.Join(err, v.acmeProblem(ctx, server), v.proxyProblem(ctx, server))
 	}
 	if discovery := d.Discovery; discovery != nil && !server.Nested() && a.silent == nil {
 		found, wrong := v.discovery(ctx, discovery, a)

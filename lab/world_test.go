@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -613,7 +612,7 @@ func (w peers) Get(ctx context.Context, name, cluster, address string, at netip.
 		if err != nil {
 			return err
 		}
-		s := w.at("https://" + net.JoinHostPort(at.String(), u.Port()))
+		s, proxy := w.behind(u, at)
 		if s == nil {
 			there := false
 			if answer, there, err = w.discovery(u, at); !there {
@@ -621,13 +620,13 @@ func (w peers) Get(ctx context.Context, name, cluster, address string, at netip.
 			}
 			return err
 		}
-		if answer.Chain, err = s.shows(); err != nil {
+		if answer.Chain, err = proxy.shows(s); err != nil {
 			return err
 		}
 		if s.hangs {
 			return &lab.HangingError{URL: address, Within: time.Second}
 		}
-		if answer.Status = http.StatusOK; !root(u) {
+		if answer.Status = http.StatusOK; !proxy.answers(u) {
 			answer.Status = http.StatusNotFound
 			return nil
 		}
@@ -818,6 +817,7 @@ func (w images) Ensure(ctx context.Context, node bool, optional []string) (set l
 			set.Demos[name] = w.demoImage(name)
 		}
 		set.Demos[topology.Pebble] = w.demoImage(topology.Pebble)
+		set.Demos[topology.HAProxy] = w.demoImage(topology.HAProxy)
 		set.Demos[topology.OIDCProvider] = w.demoImage(topology.OIDCProvider) // and in no node
 		if node {
 			set.Node = "node:1"

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -44,7 +45,8 @@ func (s *spireServer) order() ([]*x509.Certificate, error) {
 			}
 			// It looks for whoever has the name.
 			address, known := n.knows(acme.DomainName)
-			if !known || address.String() != s.values.BundleEndpoint.Address || strconv.Itoa(values.TLSPort) != strconv.Itoa(s.values.BundleEndpoint.Port) {
+			at := &url.URL{Scheme: "https", Host: net.JoinHostPort(acme.DomainName, strconv.Itoa(values.TLSPort))}
+			if found, _ := n.behind(at, address); !known || found != s {
 				return refused("urn:ietf:params:acme:error:unauthorized: %s at %s", acme.DomainName, address)
 			}
 			ca, err := pki.ParseAuthority(root[spire.SecretCertificate], root[spire.SecretKey])

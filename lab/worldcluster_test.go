@@ -740,6 +740,8 @@ func manifest(r access.Release) []any {
 		return []any{controller("Deployment", appOf(r.Chart).Deployment)}
 	case r.Chart == spire.DiscoveryChart:
 		return []any{controller("Deployment", spire.DiscoveryName)}
+	case r.Chart == spire.ProxyChart:
+		return []any{controller("Deployment", spire.ProxyName)}
 	case r.Chart == spire.ACMERelease:
 		return []any{controller("Deployment", spire.ACMERelease)}
 	}
@@ -928,6 +930,16 @@ func needsOf(r *release) (all needs) {
 	case r.Chart == spire.DiscoveryChart:
 		images := decode[struct{ Values spire.DiscoveryValues }](r.text).Values.Images
 		all.images, all.secrets = append(all.images, images.Provider, images.ServingCert), append(all.secrets, spire.WebCASecret)
+	case r.Chart == spire.ProxyChart:
+		values := decode[struct{ Values spire.ProxyValues }](r.text).Values
+		all.images = append(all.images, values.Images.HAProxy)
+		switch {
+		case values.Route != topology.Reencrypt:
+		case values.Certificate.Secret != "":
+			all.secrets = append(all.secrets, values.Certificate.Secret, spire.EndpointCASecret)
+		default:
+			all.images, all.secrets = append(all.images, values.Images.ServingCert), append(all.secrets, spire.WebCASecret)
+		}
 	case r.Chart == spire.ACMERelease:
 		images := decode[struct{ Values spire.ACMEServerValues }](r.text).Values.Images
 		all.images, all.secrets = append(all.images, images.Pebble, images.ServingCert), append(all.secrets, spire.ACMERootSecret)

@@ -422,16 +422,22 @@ func (s *spireServer) bundle() *spiffebundle.Bundle {
 	return b
 }
 
-// finds is at for a server that has to know the host of the URL.
-func (n *node) finds(endpoint string) *spireServer {
+// finds is behind for a server that has to know the host of the URL.
+func (n *node) finds(endpoint string) (*spireServer, *front) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
-	if address, known := n.knows(u.Hostname()); known {
-		u.Host = net.JoinHostPort(address.String(), u.Port())
+	at, known := n.knows(u.Hostname())
+	if !known {
+		if at, err = netip.ParseAddr(u.Hostname()); err != nil {
+			return nil, nil
+		}
 	}
-	return n.at(u.String())
+	if s, proxy := n.behind(u, at); s != nil && proxy.answers(u) {
+		return s, proxy
+	}
+	return nil, nil
 }
 
 // at returns the server whose bundle endpoint has a URL, if it answers.
@@ -625,11 +631,11 @@ func (s *spireServer) interval(td spiffeid.TrustDomain) time.Duration {
 // fetch fetches a bundle from its endpoint, which has to prove who it is.
 func (s *spireServer) fetch(td spiffeid.TrustDomain) error {
 	r := s.relationship(td)
-	peer := s.node.finds(r.url)
+	peer, proxy := s.node.finds(r.url)
 	if peer == nil {
 		return errors.New("connection refused")
 	}
-	chain, err := peer.shows()
+	chain, err := proxy.shows(peer)
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (c endpointCut) and(first check.Check, peer string, is func(through error) 
 		if err := first.Probe(ctx); err != nil {
 			return err
 		}
-		_, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.Address)
+		_, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.PublicAddress())
 		return is(err)
 	}}
 }
