@@ -29,7 +29,7 @@
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
 // evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,
-// registration. Those with "picture" also make the pictures of the documents, with the flag
+// registration, endpoints. Those with "picture" also make the pictures of the documents, with the flag
 // -update.
 // "own" is above; "slow" takes more than half a minute, of scenarios more than two.
 package e2e

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 	"github.com/fedlab-dev/fedlab/lab/images/internal/imagestest"
 	"github.com/fedlab-dev/fedlab/lab/images/pull"
 	"github.com/fedlab-dev/fedlab/lab/images/recipe"
@@ -199,5 +200,19 @@ func TestOptionalProgramIsBuiltForItsPath(t *testing.T) {
 	}
 	if did := s.did(); len(did) > 0 {
 		t.Errorf("did %q besides", did)
+	}
+}
+
+// A program of Debian is files in an image, and none that a machine could run by itself.
+func TestProgramOfDebianHasNoPath(t *testing.T) {
+	var e fakeEngine
+	s := newStand(t, newStore(t), e.connect(t), "", "")
+	s.optionals(t, "")
+	s.book.Optionals = append(s.book.Optionals, recipe.Optional{Image: Image{Name: "proxy", Path: "/usr/sbin/proxy"}, Files: &build.Packages{Names: []string{"proxy"}}})
+	if _, err := s.program(t.Context(), "proxy"); imagestest.ErrorText(err) != "proxy is of Debian's packages, and runs in its image alone: a machine has it from its own packages" {
+		t.Errorf("error %v", err)
+	}
+	if did := s.did(); len(did) > 0 {
+		t.Errorf("did %q, want nothing", did)
 	}
 }

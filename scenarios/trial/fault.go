@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"time"
@@ -129,7 +130,10 @@ func (c endpointCut) and(first check.Check, peer string, is func(through error) 
 		if err := first.Probe(ctx); err != nil {
 			return err
 		}
-		_, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.PublicAddress())
+		answer, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.PublicAddress())
+		if err == nil && answer.Status >= http.StatusInternalServerError {
+			err = fmt.Errorf("a proxy answers %d %s", answer.Status, http.StatusText(answer.Status))
+		}
 		return is(err)
 	}}
 }

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 
 	"github.com/fedlab-dev/fedlab"
+	"github.com/fedlab-dev/fedlab/lab/images/build"
 )
 
 // required returns the version of a module that a go.mod requires, and whether
@@ -167,5 +168,34 @@ func TestCatalogueIsWhole(t *testing.T) {
 		if img.Kubernetes == names[PulledName(img)] {
 			t.Errorf("image %s: in kind's node image: %t, pulled: %t, want one of them", img.Name, img.Kubernetes, names[PulledName(img)])
 		}
+	}
+}
+
+// The image of HAProxy has the files of its packages, and starts the program where Debian's
+// package has it. Upstream's image is of the version that Debian has.
+func TestHAProxyStartsWhereDebianHasIt(t *testing.T) {
+	all := Optionals()
+	o := all[slices.IndexFunc(all, func(o Optional) bool { return o.Name == "haproxy" })]
+	if !slices.Contains(o.Files.Names, "haproxy") || o.Reference != "docker.io/library/haproxy:2.6-bookworm" || !strings.HasPrefix(o.version(), "2.6 ") {
+		t.Errorf("%+v, version %s", o, o.version())
+	}
+	dir := t.TempDir()
+	if _, err := o.Open(Artifact{Only: Build}, dir); err == nil {
+		t.Error("an image of no files")
+	}
+	if err := os.WriteFile(filepath.Join(dir, build.PackagesFile), make([]byte, 1024), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	img, err := o.Open(Artifact{Only: Build}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layers, err := img.Layers()
+	if err != nil || len(layers) != 1 || !slices.Equal(config.Config.Entrypoint, []string{"/usr/sbin/haproxy"}) || config.OS != "linux" {
+		t.Errorf("%d layers, error %v, %+v", len(layers), err, config.Config)
 	}
 }
