@@ -130,7 +130,7 @@ var _ = Describe("Bundle endpoints", Ordered, Label("endpoints"), func() {
 		issue()
 		Expect(l.fedlab(ctx, "up")).To(endWell())
 		Eventually(func() string { return shown(ctx, "own.example.com").SerialNumber.String() }).WithContext(ctx).
-			WithTimeout(kubeletSync).WithPolling(poll).ShouldNot(Equal(first.SerialNumber.String()))
+			WithTimeout(kubeletSync).WithPolling(time.Second).ShouldNot(Equal(first.SerialNumber.String()))
 		Expect(shown(ctx, "own.example.com").CheckSignatureFrom(ca.Certificate)).To(Succeed())
 		Expect(l.well(ctx)).To(Succeed())
 	}, SpecTimeout(5*time.Minute))
@@ -159,7 +159,7 @@ var _ = Describe("Bundle endpoints", Ordered, Label("endpoints"), func() {
 		first := serial()
 		// SPIRE renews 30 days before the end, which is two minutes after the start, or up to an
 		// hour earlier by chance.
-		Eventually(serial).WithContext(ctx).WithTimeout(2*time.Minute + machine).WithPolling(poll).ShouldNot(Equal(first))
+		Eventually(serial).WithContext(ctx).WithTimeout(2*time.Minute + machine).WithPolling(time.Second).ShouldNot(Equal(first))
 		Expect(l.well(ctx)).To(Succeed())
 	}, SpecTimeout(5*time.Minute))
 
