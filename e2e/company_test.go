@@ -137,23 +137,59 @@ func (d door) client(svid *x509svid.SVID) *tls.Config {
 
 // get asks for a path on a connection of its own.
 func (d door) get(ctx context.Context, config *tls.Config, path string) (code int, body []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, callBound)
 	defer cancel()
+	transport := d.transport(config)
+	transport.DisableKeepAlives = true
+	return d.ask(ctx, transport, path)
+}
+
+// callBound is how long one call may take.
+const callBound = 10 * time.Second
+
+// transport connects to the workload, wherever it is told to.
+func (d door) transport(config *tls.Config) *http.Transport {
+	dial := d.dial(d.workload.App.Port)
+	return &http.Transport{TLSClientConfig: config, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
+}
+
+func (d door) ask(ctx context.Context, by http.RoundTripper, path string) (code int, body []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+d.workload.Port().String()+path, nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	dial := d.dial(d.workload.App.Port)
-	response, err := (&http.Transport{
-		TLSClientConfig: config, DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-	}).RoundTrip(request)
+	response, err := by.RoundTrip(request)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	body, err = io.ReadAll(response.Body)
 	return response.StatusCode, body, err
+}
+
+// kept is a connection to a service that stays open, with its one handshake.
+type kept struct {
+	door door
+	conn *http.ClientConn
+}
+
+// keep connects to the service. The spec's end closes the connection.
+func (d door) keep(ctx context.Context, config *tls.Config) *kept {
+	GinkgoHelper()
+	ctx, cancel := context.WithTimeout(ctx, callBound)
+	defer cancel()
+	conn, err := d.transport(config).NewClientConn(ctx, "https", d.workload.Port().String())
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { _ = conn.Close() }) // it may have been lost, which its calls have told
+	return &kept{d, conn}
+}
+
+// get asks for a path on the connection. It makes no other one: the call fails when the
+// connection is lost.
+func (k *kept) get(ctx context.Context, path string) (code int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callBound)
+	defer cancel()
+	return k.door.ask(ctx, k.conn, path)
 }
 
 // refusal is the body of an answer that is none.
@@ -229,14 +265,19 @@ type traffic struct {
 
 // flow calls a service again and again, each time on a connection of its own.
 func flow(d door, config *tls.Config, path string) *traffic {
+	return again(200*time.Millisecond, func(ctx context.Context) (int, []byte, error) { return d.get(ctx, config, path) })
+}
+
+// again makes a call at this pace, until end.
+func again(pace time.Duration, call func(context.Context) (code int, body []byte, err error)) *traffic {
 	ctx, stop := context.WithCancel(context.Background())
 	t := &traffic{stop: stop}
 	t.done.Go(func() {
-		pace := time.NewTicker(200 * time.Millisecond)
+		pace := time.NewTicker(pace)
 		defer pace.Stop()
 		for ctx.Err() == nil {
 			began := time.Now()
-			code, body, err := d.get(ctx, config, path)
+			code, body, err := call(ctx)
 			if err == nil && code != http.StatusOK {
 				err = fmt.Errorf("%d: %s", code, body)
 			}
