@@ -130,7 +130,7 @@ var _ = Describe("A client", Label("auth"), func() {
 // is in memory only.
 func mint(ctx context.Context, issuer *lab.Site, id spiffeid.ID) (*x509svid.SVID, error) {
 	out, err := issuer.Pods.Exec(ctx, issuer.Place.Namespace, spire.ServerPod, spire.ServerContainer,
-		spire.ServerProgram, "x509", "mint", "-spiffeID", id.String(), "-ttl", "5m", "-output", "json")
+		spire.ServerProgram, "x509", "mint", "-spiffeID", id.String(), "-ttl", "15m", "-output", "json")
 	if err != nil {
 		return nil, err
 	}
