@@ -250,7 +250,7 @@ func browser(ctx context.Context, origin string) (context.Context, *complaints) 
 // update makes the pictures of the documents again, of the lab that runs:
 //
 //	FEDLAB_E2E_LAB=quotes go tool ginkgo run --label-filter=picture ./e2e -- -update
-var update = flag.Bool("update", false, "rewrite the pictures of the pages in docs/img")
+var update = flag.Bool("update", false, "rewrite the pictures in docs/img, and the table of docs/federation-matrix.md")
 
 // pictureLimit is the most that a picture of the README may have, in bytes.
 const pictureLimit = 300 << 10

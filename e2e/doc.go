@@ -23,13 +23,14 @@
 //
 // "night" is for what takes long, and runs in make e2e-all alone: what has a lab of its
 // own for one shape of a trust domain (keys, spread, nested, hosts, and the longest of
-// replicas; "company" has most shapes in one lab, on each submission), most guides, a lab of
-// an earlier fedlab, and "newcomer": what an ordinary user does on this machine, who is made
-// and removed by the spec, with a registry full of images.
+// replicas; "company" has most shapes in one lab, on each submission), all endpoints in all
+// modes ("matrix"), an article's examples, most guides, a lab of an earlier fedlab, and
+// "newcomer": what an ordinary user does on this machine, who is made and removed by the
+// spec, with a registry full of images.
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
 // evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,
-// registration, endpoints. Those with "picture" also make the pictures of the documents, with the flag
-// -update.
+// registration, endpoints, matrix. Those with "picture" also make the pictures of the documents, and
+// "matrix" its table, with the flag -update.
 // "own" is above; "slow" takes more than half a minute, of scenarios more than two.
 package e2e
