@@ -185,9 +185,10 @@ func (d door) keep(ctx context.Context, config *tls.Config) *kept {
 }
 
 // get asks for a path on the connection. It makes no other one: the call fails when the
-// connection is lost.
+// connection is lost. A call that has begun is not given up, since the connection would go
+// with it (net/http, Transport, of HTTP/1.1).
 func (k *kept) get(ctx context.Context, path string) (code int, body []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callBound)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callBound)
 	defer cancel()
 	return k.door.ask(ctx, k.conn, path)
 }

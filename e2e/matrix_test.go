@@ -130,8 +130,8 @@ var _ = Describe("The matrix of endpoints and modes", Ordered, Label("matrix", "
 		}
 		return all
 	}
-	// remain takes the rows of the other group away, or brings them back, and has no call of
-	// these rows be lost by it, neither on connections of their own nor on one that stays open.
+	// remain has no call of these rows be lost while something changes, neither on connections
+	// of their own nor on one that stays open.
 	remain := func(ctx context.Context, rows []matrix.Row, by map[string]*x509svid.SVID, change func()) {
 		GinkgoHelper()
 		calls := goOn(ctx, rows, by)
