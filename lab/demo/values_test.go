@@ -34,7 +34,7 @@ func TestValuesOfReplicas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values, err := demo.Catalogue{}.Values(g.Workloads[2], "image")
+	values, err := demo.Catalogue{}.Values(g.Workloads[2], nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -157,9 +157,9 @@ const (
 	All = Node | Foundations | Hosts
 )
 
-// Ensure makes what is missing, side by side where it can, and returns the set. Of
-// the optional programs it makes those that are named. Killed at any moment, the next Ensure takes up what was finished, and of what
-// was being compiled, what the Go build cache has.
+// Ensure makes what is missing, side by side where it can, and returns the set. Of the
+// optional programs it makes those that are named. Killed at any moment, the next Ensure
+// takes up what was finished, and of what was being compiled, what the Go build cache has.
 //
 // The error wraps a [*MissingError] when the source is Present and something is
 // not there, and a [*SourceError] when the archive or the registry that was

@@ -60,7 +60,7 @@ func TestProgramsAreAllThatThereAre(t *testing.T) {
 
 // What topology asks for is what there is.
 func TestOptionalProgramsAreThoseOfTheImages(t *testing.T) {
-	asked := []string{topology.Pebble, topology.Ghostunnel, topology.SPIFFEHelper, topology.OIDCProvider}
+	asked := []string{topology.Pebble, topology.Ghostunnel, topology.SPIFFEHelper, topology.OIDCProvider, topology.HAProxy}
 	if got := images.Optional(); !slices.Equal(got, asked) {
 		t.Errorf("images of %q can be made, a topology may ask for %q", got, asked)
 	}
