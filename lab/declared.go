@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -43,12 +42,13 @@ func (u *up) declared(ctx context.Context, r *topology.Registration) error {
 	if err := u.takesIdentity(ctx, objects, spire.DeclaredResource(r)); err != nil || r.Kind == topology.ClusterSPIFFEID {
 		return err
 	}
+	var outranked outranking
 	return wait(ctx, apiBound, check.Check{Name: "the SPIRE server has the entry of " + r.Name, Probe: func(ctx context.Context) error {
 		all, err := readRegistry(ctx, u.site(r.Server()), objects, r.Member)
 		if err != nil {
 			return err
 		}
-		return all.made(r)
+		return outranked.judge(all.made(r))
 	}})
 }
 
@@ -62,21 +62,14 @@ func (u *up) takesEntry(ctx context.Context, r *topology.Registration) error {
 			return err
 		}
 	}
-	var outranked time.Time
+	var outranked outranking
 	return wait(ctx, apiBound, check.Check{Name: "the SPIRE server takes the registration", Probe: func(ctx context.Context) error {
 		entries, err := site.API.Entries(ctx)
 		if err != nil {
 			return err
 		}
 		if rival := rivalOf(want, entries); rival != nil && !surplus(site.Server, *rival) {
-			if outranked.IsZero() {
-				outranked = time.Now()
-			}
-			err := &rivalError{r.Server(), rival.ID}
-			if time.Since(outranked) > registrationBound() {
-				return check.Never(err)
-			}
-			return err
+			return outranked.judge(&rivalError{r.Server(), rival.ID})
 		}
 		for _, e := range entries {
 			switch {
@@ -175,7 +168,13 @@ func asDeclared(ctx context.Context, objects access.Objects, r *topology.Registr
 func (r registry) made(d *topology.Registration) error {
 	if d.Kind != topology.PlainEntry {
 		for _, x := range r.resources {
-			if failure := r.failure(x); x.Kind == string(d.Kind) && x.Metadata.Name == d.Name && failure != "" {
+			if x.Kind != string(d.Kind) || x.Metadata.Name != d.Name {
+				continue
+			}
+			if x.Kind == clusterStaticEntry && x.Status != nil && x.Status.Masked {
+				return &outrankedError{r.elder(d)}
+			}
+			if failure := r.failure(x); failure != "" {
 				return errors.New(failure)
 			}
 		}
@@ -198,6 +197,17 @@ func (r registry) made(d *topology.Registration) error {
 		return errors.New("the controller manager has not brought its entry up to date yet")
 	}
 	return nil
+}
+
+// elder names what asks for the entry of a registration besides its ClusterStaticEntry.
+func (r registry) elder(d *topology.Registration) string {
+	want := spire.DeclaredEntry(d)
+	for _, x := range r.resources {
+		if x.Metadata.Name != d.Name && x.madeStatic(want) {
+			return x.String()
+		}
+	}
+	return "another resource"
 }
 
 // entryOf returns the entry that a registration asks for, however it has changed; nil where

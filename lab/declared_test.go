@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 
@@ -245,6 +246,36 @@ func TestRegistrationRefusesARival(t *testing.T) {
 		}
 		if _, s := registrationsOf(t, d, registering(t, nodesEntry)); !slices.Contains(s.Problems(), "registration nodes: "+want) {
 			t.Errorf("problems %q", s.Problems())
+		}
+	})
+}
+
+// TestUpEndsWhereAStaticEntryIsOutranked: an older resource that asks for the same entry is
+// somebody else's, and stays. Waiting for it to go does not help.
+func TestUpEndsWhereAStaticEntryIsOutranked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		top := registering(t, staticEntry1)
+		if err := w.up(t, d, top); err != nil {
+			t.Fatal(err)
+		}
+		n := w.nodes[nodeName{"quotes", "market"}]
+		key := access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterStaticEntry", Name: "static"}
+		object := decode[map[string]any](n.objects[key])
+		object["status"] = map[string]any{"rendered": true, "masked": true}
+		n.objects[key] = string(encode(object))
+		n.add("ClusterStaticEntry", "elder", object["spec"], map[string]any{"rendered": true})
+		const want = "ClusterStaticEntry elder asks for the same entry and is older, so that the controller manager passes over the one of the lab; delete it"
+		if _, s := registrationsOf(t, d, top); !slices.Contains(s.Problems(), "registration static: "+want) {
+			t.Errorf("problems %q", s.Problems())
+		}
+		began := time.Now()
+		if err := w.up(t, d, top); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one that says %s", err, want)
+		}
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("it waited %s", took)
 		}
 	})
 }

@@ -90,15 +90,34 @@ type awaited struct {
 	// site is its server, in its cluster.
 	site *Site
 	in   access.Cluster
-	// began is when it was first looked at, and outranked since when something
-	// outranks its registration; zero while nothing does.
-	began, outranked time.Time
+	// began is when it was first looked at.
+	began time.Time
+	// outranked is about its registration.
+	outranked outranking
+}
+
+// outranking is since when something of somebody else keeps away what a wait is for; the
+// zero value while nothing does.
+type outranking struct{ since time.Time }
+
+// judge returns what a look of the wait has seen. Once something has outranked what is
+// waited for longer than a change needs to take effect, waiting does not help.
+func (o *outranking) judge(err error) error {
+	elder, rival := (*outrankedError)(nil), (*rivalError)(nil)
+	switch {
+	case !errors.As(err, &elder) && !errors.As(err, &rival):
+		o.since = time.Time{}
+	case o.since.IsZero():
+		o.since = time.Now()
+	case time.Since(o.since) > registrationBound():
+		return check.Never(err)
+	}
+	return err
 }
 
 // registered returns nil when the workload gets its identity and the bundles that it
 // needs. Where seen is an error, that is what the wait sees, and it is returned with
-// what is wrong with the registration. Once something has outranked that for longer
-// than a change needs to take effect, waiting does not help.
+// what is wrong with the registration.
 func (a *awaited) registered(ctx context.Context, seen error) error {
 	all, err := readRegistry(ctx, a.site, a.in.Objects, a.Member)
 	if err != nil {
@@ -115,17 +134,7 @@ func (a *awaited) registered(ctx context.Context, seen error) error {
 	case seen != nil:
 		err = all.because(is, seen)
 	}
-	if by := (*outrankedError)(nil); !errors.As(err, &by) {
-		a.outranked = time.Time{}
-		return err
-	}
-	if a.outranked.IsZero() {
-		a.outranked = time.Now()
-	}
-	if time.Since(a.outranked) > registrationBound() {
-		return check.Never(err)
-	}
-	return err
+	return a.outranked.judge(err)
 }
 
 // runs waits until a workload runs, which it does once it has its identity. Why it has
