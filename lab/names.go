@@ -74,12 +74,12 @@ func (u *up) names(ctx context.Context, c *topology.Cluster) error {
 // fedlab's. What somebody else has written stays.
 func withNames(file string, names []topology.Name) (string, error) {
 	var lines []string
-	ours, at := false, -1
+	ours, was, at := false, false, -1
 	for line := range strings.Lines(file) {
 		line = strings.TrimSuffix(line, "\n")
 		switch {
 		case line == namesBegin:
-			ours = true
+			ours, was = true, true
 		case line == namesEnd:
 			ours = false
 		case !ours:
@@ -91,7 +91,10 @@ func withNames(file string, names []topology.Name) (string, error) {
 	if ours {
 		return "", fmt.Errorf("the configuration %s has the line %q and not %q: put that back, or delete both and what is between them", dnsFile, strings.TrimSpace(namesBegin), strings.TrimSpace(namesEnd))
 	}
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0 && !was:
+		return file, nil
+	case len(names) == 0:
 		return joined(lines), nil
 	}
 	if at < 0 {

@@ -121,6 +121,21 @@ func TestDNSOfOthers(t *testing.T) {
 	}
 }
 
+// TestDNSWithoutNames: a lab without names leaves the configuration of the DNS as it is.
+func TestDNSWithoutNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, quotes(t)); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range w.nodes {
+			n.objects[dnsKey] = dnsWith("example.com:53 {\n    forward . /etc/resolv.conf\n}") // no line end
+		}
+		w.wantNoop(t, d, quotes(t))
+	})
+}
+
 func TestNames(t *testing.T) {
 	g, err := topology.Resolve(byName().topology(t), topology.NetworkCandidates()[0])
 	if err != nil {
