@@ -40,10 +40,11 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 	@$(E2E) --timeout=60m --label-filter='(!scenario || ci) && !night' ./e2e
 
 .PHONY: e2e-all
-e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes and guides
+e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes, guides and ways to federate
 	@$(E2E) --timeout=100m --label-filter='scenario && !kills && !night' ./e2e
 	@$(E2E) --timeout=100m --label-filter='kills || newcomer || dist || earlier' ./e2e
-	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier' ./e2e
+	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier && !matrix && !endpoints' ./e2e
+	@$(E2E) --timeout=100m --label-filter='night && (matrix || endpoints)' ./e2e
 
 .PHONY: dist
 dist: ## Build the command for linux and darwin into dist/, with SHA256SUMS

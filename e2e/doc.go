@@ -30,7 +30,7 @@
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
 // evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,
-// registration, endpoints, matrix. Those with "picture" also make the pictures of the documents, and
-// "matrix" its table, with the flag -update.
+// tree, registration, endpoints, tokens, sidecars, matrix. Those with "picture" also make the
+// pictures of the documents, and "matrix" its table, with the flag -update.
 // "own" is above; "slow" takes more than half a minute, of scenarios more than two.
 package e2e

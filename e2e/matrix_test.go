@@ -211,8 +211,13 @@ var _ = Describe("The matrix of endpoints and modes", Ordered, Label("matrix", "
 		by := callers(ctx)
 		refused := func(way matrix.Way) string {
 			GinkgoHelper()
-			why, err := call(way, by).refused(ctx)
-			Expect(err).NotTo(HaveOccurred(), "%s calls %s", way.Caller, way.Server)
+			var why string
+			Eventually(func(ctx context.Context) (err error) {
+				if why, err = call(way, by).refused(ctx); errors.Is(err, errLetIn) {
+					return StopTrying(err.Error())
+				}
+				return err
+			}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed(), "%s calls %s", way.Caller, way.Server)
 			return "refused: " + why
 		}
 		for _, r := range matrix.Rows() {
@@ -277,14 +282,17 @@ func (a asked) answered(ctx context.Context) error {
 	return a.answers(a.door.get(ctx, a.door.client(a.caller), "/"))
 }
 
+// errLetIn is about a caller whom a desk does not refuse.
+var errLetIn = errors.New("is let in")
+
 // refused returns by which alert (RFC 8446, section 6.2) the desk refuses a handshake. The
-// error says what happens instead.
+// error says what happens instead: errLetIn, or that the connection is lost without one.
 func (a asked) refused(ctx context.Context) (alert string, err error) {
 	code, body, err := a.door.get(ctx, a.door.client(a.caller), "/")
 	remote := &net.OpError{}
 	switch {
 	case err == nil:
-		return "", fmt.Errorf("%s is let in: %d: %s", a.caller.ID, code, body)
+		return "", fmt.Errorf("%s %w: %d: %s", a.caller.ID, errLetIn, code, body)
 	case errors.As(err, &remote) && remote.Op == "remote error": // crypto/tls, Conn.readRecordOrCCS
 		return strings.TrimPrefix(remote.Err.Error(), "tls: "), nil
 	}
