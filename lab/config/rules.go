@@ -47,7 +47,7 @@ func (a apps) rules() []rule {
 		{"`fileSyncInterval` is 1h to 2160h (3600 to 7776000 seconds), or shorter where `shortIntervals: true` says so.", (*checker).shortIntervals},
 		{"`fileSyncInterval` is shorter than a third of `servingCert.ttl`: the certificate is renewed when a third of its life remains, and the SPIRE server has to read the new one before the old one ends.", (*checker).servingCertLife},
 		{"`oidcDiscovery` is there only with `jwtIssuer`, whose host is then a DNS name of small letters with a dot in it, no address and no name of Kubernetes, whose port, if written, is 1 to 65535, and whose path has no empty parts and no dots alone.", (*checker).discoveryIssuers},
-		{"No two trust domains with `oidcDiscovery` have the same host in `jwtIssuer`, and no such host is a `bundleEndpoint.host`.", (*checker).discoveryHosts},
+		{"No two trust domains with `oidcDiscovery` have the same host in `jwtIssuer`, and no such host is a `bundleEndpoint.host` or `" + topology.ACMEHost + "`, the name of the lab's ACME server.", (*checker).discoveryHosts},
 		{"In one cluster are at most " + strconv.Itoa(topology.MaxServers) + " trust domains, `oidcDiscovery` and `route` together: each has an address.", (*checker).discoveryCount},
 		{"A relationship is between two different trust domains, and a cluster or a host names each of them.", (*checker).relationshipEnds},
 		{"A shape is of at least two trust domains, each named once, and `pairs` of an even number. `of` is there with `shape` only.", (*checker).shapes},

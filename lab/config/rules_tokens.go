@@ -65,6 +65,10 @@ func (c *checker) discoveryHosts() {
 	}
 	c.discovered(func(i int, td TrustDomain, issuer *url.URL) {
 		host := issuer.Hostname()
+		if host == topology.ACMEHost {
+			c.report(settingsPath(i, "jwtIssuer"), quote(host)+" is the name of the lab's ACME server", "write another, such as https://oidc."+td.Name)
+			return
+		}
 		at, twice := first[host]
 		if !twice {
 			first[host] = settingsPath(i, "jwtIssuer")
