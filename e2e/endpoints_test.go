@@ -122,7 +122,7 @@ var _ = Describe("Bundle endpoints", Ordered, Label("endpoints"), func() {
 		}
 		Expect(l.well(ctx)).To(Succeed())
 		Expect(l.fedlab(ctx, "drift")).To(endWell())
-	}, SpecTimeout(2*time.Minute))
+	}, NodeTimeout(2*time.Minute))
 
 	It("show a certificate of one's own, and the next one after it was replaced in the files", func(ctx SpecContext) {
 		first := shown(ctx, "own.example.com")

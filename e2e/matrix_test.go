@@ -205,7 +205,7 @@ var _ = Describe("The matrix of endpoints and modes", Ordered, Label("matrix", "
 		Expect(c.fedlab(ctx, "drift")).To(endWell())
 		trusts(ctx, matrix.Rows())
 		c.unchanged(ctx)
-	}, SpecTimeout(4*time.Minute))
+	}, NodeTimeout(4*time.Minute))
 
 	It("lets the calls of each row through, and refuses a third trust domain", func(ctx SpecContext) {
 		by := callers(ctx)

@@ -227,7 +227,7 @@ var _ = Describe("Registrations of the lab file", Ordered, Label("registration")
 		want := held{hint: {ID: "spiffe://cluster1.com" + path, DNSNames: dnsNames, TTL: ttl, Bundles: []string{"cluster1.com", "cluster2.com"}}}
 		Eventually(has).WithContext(ctx).WithArguments(name, "production").WithTimeout(bound).WithPolling(poll).Should(Equal(want))
 	},
-		Entry("the article's ClusterSPIFFEID of the frontend", "web", "frontend", "/ns/production/service/web", time.Hour, "web.production.svc.cluster.local", "frontend.aws.company.com", SpecTimeout(3*time.Minute)),
+		Entry("the article's ClusterSPIFFEID of the frontend", "web", "frontend", "/ns/production/service/web", time.Hour, "web.production.svc.cluster.local", "frontend.aws.company.com", NodeTimeout(3*time.Minute)),
 		Entry("that of the data service", "data", "data", "/ns/production/service/data/version/v2", 61*time.Minute, "data.production.svc.cluster.local", "data.gcp.company.com", SpecTimeout(3*time.Minute)),
 		Entry("that of the legacy bridge", "bridge", "legacy", "/datacenter/dc1/system/erp", 2*time.Hour, "erp.production.svc.cluster.local", "legacy.onprem.company.com", SpecTimeout(3*time.Minute)),
 		Entry("that of the gateway", "gateway", "gateway", "/gateway/edge/market", 62*time.Minute, "api-gateway.production.svc.cluster.local", "api.cluster1.com", SpecTimeout(3*time.Minute)),

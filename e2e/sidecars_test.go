@@ -71,7 +71,7 @@ var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecar
 			}
 			return errors.Join(errs...)
 		}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
-	}, SpecTimeout(3*time.Minute))
+	}, NodeTimeout(3*time.Minute))
 
 	It("are asked by those alone who may", func(ctx SpecContext) {
 		stock := workload("stock")

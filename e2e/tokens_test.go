@@ -136,7 +136,7 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens"), func() {
 			status, rule, err := asked(ctx, expires)
 			return fmt.Sprint(status, " ", rule), err
 		}).WithContext(ctx).WithTimeout(time.Minute + machine).WithPolling(time.Second).Should(HavePrefix("401 a JWT-SVID must not have expired"))
-	}, SpecTimeout(4*time.Minute))
+	}, NodeTimeout(4*time.Minute))
 
 	It("are what a call on the page is made with", func(ctx SpecContext) {
 		Eventually(func(ctx context.Context) error {
