@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -33,12 +32,10 @@ func ServerCredentials(holder Holder, log *slog.Logger) credentials.TransportCre
 
 // mutual is TLS in which both sides present an X509-SVID.
 type mutual struct {
-	holder    Holder
-	log       *slog.Logger
-	server    spiffeid.ID            // the only one a client accepts; unused by servers
-	anonymous bool                   // the client presents no X509-SVID
-	sessions  tls.ClientSessionCache // those that a client offers; nil if none
-	ended     func(error)            // told how each client handshake ended
+	holder Holder
+	log    *slog.Logger
+	server spiffeid.ID // the only one a client accepts; unused by servers
+	ended  func(error) // told how each client handshake ended
 }
 
 func (m *mutual) Info() credentials.ProtocolInfo {
@@ -71,14 +68,7 @@ func (m *mutual) ClientHandshake(ctx context.Context, authority string, raw net.
 
 func (m *mutual) clientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	var peer Peer
-	config := clientConfig(m.holder, m.server, &peer)
-	if m.anonymous {
-		config = withoutCertificate(m.holder, m.server, &peer)
-	}
-	if m.sessions != nil {
-		resuming(config, m.sessions)
-	}
-	conn, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
+	conn, info, err := credentials.NewTLS(clientConfig(m.holder, m.server, &peer)).ClientHandshake(ctx, authority, raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("authenticate server: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -75,43 +76,68 @@ func (c Client) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // Connect connects to address (host:port), and returns when the server is
-// authenticated and has accepted this client. The error is a *NotAcceptedError
-// when it came to the first and not to the second.
+// authenticated and, where it speaks HTTP/2, has accepted this client. The error is a
+// *NotAcceptedError when it came to the first and not to the second. A server without
+// HTTP/2, such as a proxy that takes TLS off, refuses with the first answer: a
+// *NotAcceptedError of RoundTrip.
 func (c Client) Connect(ctx context.Context, address string) (*HTTPConn, error) {
-	// The connection is HTTP/2 over TLS already when the transport gets it. One
-	// that shook hands itself would send the request before it heard whether the
-	// server accepts this client.
 	conn := &HTTPConn{}
-	var protocols http.Protocols
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{
-		Protocols:   &protocols,
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) { return c.connect(ctx, address, conn) },
-	}
-	var err error
-	conn.calls, err = transport.NewClientConn(ctx, "http", address)
+	ready, err := c.connect(ctx, address, conn)
 	if err != nil {
 		return nil, err
+	}
+	// The connection is over TLS already when the transport gets it. One that shook hands
+	// itself would send the request before it heard whether the server accepts this client.
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(!conn.silent)
+	protocols.SetHTTP1(conn.silent)
+	transport := &http.Transport{
+		Protocols:   &protocols,
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return ready, nil },
+	}
+	if conn.calls, err = transport.NewClientConn(ctx, "http", address); err != nil {
+		return nil, errors.Join(err, ready.Close())
 	}
 	return conn, nil
 }
 
-func (c Client) connect(ctx context.Context, address string, known *HTTPConn) (net.Conn, error) {
+// connect shakes hands with the server, and notes in known who it is.
+func (c Client) connect(ctx context.Context, address string, known *HTTPConn) (_ net.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ConnectBound)
 	defer cancel()
 	raw, err := connect(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	m := &mutual{holder: c.Holder, log: c.Log, server: c.Server, anonymous: c.Anonymous, sessions: c.Sessions, ended: func(error) {}}
-	conn, info, err := m.ClientHandshake(ctx, address, raw) // closes raw when it fails
-	if err != nil {
-		return nil, err
+	config := clientConfig(c.Holder, c.Server, &known.Peer)
+	if c.Anonymous {
+		config = withoutCertificate(c.Holder, c.Server, &known.Peer)
 	}
-	authenticated, _ := info.(authInfo)
-	known.Peer, known.Resumed = authenticated.peer, authenticated.State.DidResume
-	return conn, nil
+	if c.Sessions != nil {
+		resuming(config, c.Sessions)
+	}
+	config.NextProtos = []string{http2, "http/1.1"}
+	if config.ServerName, _, err = net.SplitHostPort(address); err != nil {
+		return nil, errors.Join(err, raw.Close())
+	}
+	conn := tls.Client(raw, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("authenticate server: %w", err), raw.Close())
+	}
+	state := conn.ConnectionState()
+	known.Resumed, known.silent = state.DidResume, state.NegotiatedProtocol != http2
+	ready := net.Conn(conn)
+	if !known.silent {
+		if ready, err = awaitFirstByte(ctx, conn); err != nil {
+			return nil, errors.Join(&NotAcceptedError{Peer: known.Peer, Cause: err}, conn.Close())
+		}
+	}
+	c.Log.LogAttrs(ctx, slog.LevelInfo, "server authenticated", known.Peer.attrs()...)
+	return ready, nil
 }
+
+// http2 is the ALPN identifier of HTTP/2 over TLS (RFC 9113, section 3.1).
+const http2 = "h2"
 
 // HTTPConn is a connection to a server on which calls travel until it is closed
 // or lost.
@@ -122,10 +148,19 @@ type HTTPConn struct {
 	Resumed bool
 
 	calls *http.ClientConn
+	// silent says that the server says nothing before it is asked.
+	silent bool
 }
 
 // RoundTrip sends r and returns the answer. The caller closes the body.
-func (c *HTTPConn) RoundTrip(r *http.Request) (*http.Response, error) { return c.calls.RoundTrip(r) }
+func (c *HTTPConn) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := c.calls.RoundTrip(r)
+	var alert *net.OpError
+	if c.silent && errors.As(err, &alert) && alert.Op == "remote error" { // crypto/tls, Conn.readRecordOrCCS
+		err = &NotAcceptedError{Peer: c.Peer, Cause: err}
+	}
+	return response, err
+}
 
 // Lost tells whether the connection can take no further call.
 func (c *HTTPConn) Lost() bool { return c.calls.Err() != nil || c.calls.Available() == 0 }

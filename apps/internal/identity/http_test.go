@@ -2,10 +2,11 @@ package identity_test
 
 import (
 	"context"
-
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -81,6 +82,29 @@ func TestHTTPSRefusalsKeepTheirType(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAServerWithoutHTTP2: a proxy that takes TLS off chooses no protocol by ALPN, and says
+// nothing before it is asked.
+func TestAServerWithoutHTTP2(t *testing.T) {
+	data, web := apptest.NewCA(t, "gcp.test"), apptest.NewCA(t, "aws.test")
+	holder := apptest.NewHolder(data.Issue(t, "/server"), data.Bundle(), web.Bundle())
+	listener := apptest.Listen(t)
+	server := http.Server{ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Proto)
+	})}
+	t.Cleanup(func() { _ = server.Close() })
+	go func() { _ = server.Serve(tls.NewListener(listener, identity.HTTPSConfig(holder))) }()
+	address := listener.Addr().String()
+	status, body, peer, err := send(t, address, data, apptest.NewHolder(web.Issue(t, "/client"), data.Bundle()))
+	if err != nil || status != http.StatusOK || body != "HTTP/1.1" {
+		t.Fatalf("answer is %d %q, error %v", status, body, err)
+	}
+	checkPeer(t, "server as the client sees it", peer, holder, data)
+	stranger := apptest.NewHolder(apptest.NewCA(t, "aws.test").Issue(t, "/client"), data.Bundle())
+	if _, _, peer, err := send(t, address, data, stranger); err == nil || peer.ID.TrustDomain().Name() != data.TrustDomain.Name() {
+		t.Errorf("a client of an unknown authority meets %v, error %v", peer.ID, err)
 	}
 }
 
