@@ -245,6 +245,9 @@ func (c *checker) acme() {
 		if acme.TOSAccepted != nil && !*acme.TOSAccepted {
 			c.report(path+".tosAccepted", "the terms of service are not accepted, and SPIRE orders nothing", "write true, or use servingCert")
 		}
+		if replicas := settingsPath(i, "serverReplicas"); td.ServerReplicas > 1 && !c.bad[replicas] {
+			c.report(replicas, "the bundle endpoint has acme, and the ACME server may look for a proof at the server that has not ordered", "write 1, or use servingCert")
+		}
 		if acme.DomainName != "" && td.BundleEndpoint.Host != acme.DomainName && !c.bad[path+".domainName"] {
 			c.report(endpoint+".host", fmt.Sprintf("the certificate is for %s, and peers ask for %s", quote(acme.DomainName), quote(td.BundleEndpoint.Host)), "write the same name in both, or leave out host")
 		}
