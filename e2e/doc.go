@@ -22,11 +22,12 @@
 // those in which one thing is wrong on purpose. "again" is for their second pass.
 //
 // "night" is for what takes long, and runs in make e2e-all alone: what has a lab of its
-// own for one shape of a trust domain (keys, spread, nested, hosts, and the longest of
-// replicas; "company" has most shapes in one lab, on each submission), all endpoints in all
-// modes ("matrix"), an article's examples, most guides, a lab of an earlier fedlab, and
-// "newcomer": what an ordinary user does on this machine, who is made and removed by the
-// spec, with a registry full of images.
+// own for one shape of a trust domain (keys, spread, nested, replicas, hosts; "company" has
+// most shapes in one lab, on each submission) or for one way to use identities
+// (registration, tokens, sidecars, endpoints), all endpoints in all modes ("matrix"), an
+// article's examples, most guides, a lab of an earlier fedlab, and "newcomer": what an
+// ordinary user does on this machine, who is made and removed by the spec, with a registry
+// full of images.
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
 // evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,

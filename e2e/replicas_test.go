@@ -18,7 +18,7 @@ import (
 )
 
 // The quotes come from a trust domain with two servers.
-var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas"), func() {
+var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas", "night"), func() {
 	const one, other = "one.test", "other.test"
 	var (
 		lab    *subject
@@ -78,7 +78,7 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 		lab.unchanged(ctx)
 	}, SpecTimeout(2*time.Minute))
 
-	It("come back with the next up where a scenario was killed that had one away", Label("night"), func(ctx SpecContext) {
+	It("come back with the next up where a scenario was killed that had one away", func(ctx SpecContext) {
 		d := lab.running(ctx, lab.graph.Domains[0].Name)
 		for start := range topology.MaxReplicas {
 			patched, err := lab.run(ctx, "kubectl", "--lab", lab.file, "a", "patch", "statefulset", spire.ServerStatefulSet, "-n", topology.ServerNamespace,
