@@ -106,8 +106,9 @@ var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecar
 		Expect(err).NotTo(HaveOccurred())
 		pod := w.Database().Release + "-0"
 		// psql runs PostgreSQL's own client where the server is, as somebody with the password.
+		// The image has a shell, and no programs like cat.
 		psql := func(ctx context.Context, connection string, statements ...string) (string, error) {
-			command := `PGPASSWORD=$(cat /run/secrets/database/password) exec /usr/lib/postgresql/15/bin/psql "dbname=app user=app sslrootcert=/run/svid/bundle.pem ` + connection + `" -At`
+			command := `read -r PGPASSWORD </run/secrets/database/password; export PGPASSWORD; exec /usr/lib/postgresql/15/bin/psql "dbname=app user=app sslrootcert=/run/svid/bundle.pem ` + connection + `" -At`
 			for _, s := range statements {
 				command += " -c '" + s + "'"
 			}
