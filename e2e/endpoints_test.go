@@ -187,7 +187,7 @@ var _ = Describe("Bundle endpoints", Ordered, Label("endpoints", "night"), func(
 	It("are refused by https_spiffe behind reencrypt, and status names the route", func(ctx SpecContext) {
 		site := l.site(ctx, spiffeid.RequireTrustDomainFromString(reader))
 		name := ""
-		for _, r := range site.Server.Relationships() {
+		for _, r := range site.Relationships() {
 			if r.Trusted.String() == "ended.example.com" {
 				name = spire.ResourceName(r)
 			}

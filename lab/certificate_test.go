@@ -106,36 +106,36 @@ func TestOwnServingCertificate(t *testing.T) {
 // made, with the field, the file and what would be right.
 func TestOwnServingCertificateThatIsWrong(t *testing.T) {
 	for name, tt := range map[string]struct {
-		spoil func(t *testing.T, dir string)
+		spoil func(f certificateFiles)
 		want  string
 	}{
-		"no file": {func(t *testing.T, dir string) {
-			if err := os.Remove(filepath.Join(dir, "tls.key")); err != nil {
-				t.Fatal(err)
+		"no file": {func(f certificateFiles) {
+			if err := os.Remove(filepath.Join(f.dir, "tls.key")); err != nil {
+				f.Fatal(err)
 			}
 		}, "key: open "},
-		"no certificate": {func(t *testing.T, dir string) { write(t, dir, "tls.crt", "not PEM") }, "want certificates in PEM, that of the endpoint first"},
-		"no CA":          {func(t *testing.T, dir string) { write(t, dir, "ca.crt", "") }, "want the certificate of the CA, in PEM"},
-		"too large":      {func(t *testing.T, dir string) { write(t, dir, "ca.crt", strings.Repeat("#", 2<<20)) }, "has more than 1048576 bytes"},
-		"another name":   {func(t *testing.T, dir string) { issue(t, dir, "another.company.com", time.Hour) }, "want one for the name in bundleEndpoint.host"},
-		"it has expired": {func(t *testing.T, dir string) { issue(t, dir, ownHost, time.Minute); time.Sleep(time.Hour) }, "want one that is valid"},
-		"of another CA": {func(t *testing.T, dir string) {
-			keep(t, dir, "ca.crt")
-			issue(t, dir, ownHost, time.Hour)
-			restore(t, dir, "ca.crt")
+		"no certificate": {func(f certificateFiles) { write(f.T, f.dir, "tls.crt", "not PEM") }, "want certificates in PEM, that of the endpoint first"},
+		"no CA":          {func(f certificateFiles) { write(f.T, f.dir, "ca.crt", "") }, "want the certificate of the CA, in PEM"},
+		"too large":      {func(f certificateFiles) { write(f.T, f.dir, "ca.crt", strings.Repeat("#", 2<<20)) }, "has more than 1048576 bytes"},
+		"another name":   {func(f certificateFiles) { issue(f.T, f.dir, "another.company.com", time.Hour) }, "want one for the name in bundleEndpoint.host"},
+		"it has expired": {func(f certificateFiles) { issue(f.T, f.dir, ownHost, time.Minute); <-time.After(time.Hour) }, "want one that is valid"},
+		"of another CA": {func(f certificateFiles) {
+			keep(f.T, f.dir, "ca.crt")
+			issue(f.T, f.dir, ownHost, time.Hour)
+			restore(f.T, f.dir, "ca.crt")
 		}, "does not verify it"},
-		"of another key": {func(t *testing.T, dir string) {
-			keep(t, dir, "tls.key")
-			issue(t, dir, ownHost, time.Hour)
-			restore(t, dir, "tls.key")
+		"of another key": {func(f certificateFiles) {
+			keep(f.T, f.dir, "tls.key")
+			issue(f.T, f.dir, ownHost, time.Hour)
+			restore(f.T, f.dir, "tls.key")
 		}, "want the private key of the certificate in"},
-		"a folder": {func(t *testing.T, dir string) { remake(t, dir, "tls.crt") }, "is a directory"},
+		"a folder": {func(f certificateFiles) { remake(f.T, f.dir, "tls.crt") }, "is a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				issue(t, dir, ownHost, 24*time.Hour)
-				tt.spoil(t, dir)
+				tt.spoil(certificateFiles{t, dir})
 				w := newWorld(t)
 				err := w.up(t, w.driver(t), certified(dir).topology(t))
 				if err == nil || !strings.Contains(err.Error(), "serving certificate of onprem.company.com: ") || !strings.Contains(err.Error(), tt.want) {
@@ -147,6 +147,12 @@ func TestOwnServingCertificateThatIsWrong(t *testing.T) {
 			})
 		})
 	}
+}
+
+// certificateFiles is a folder with the files of a serving certificate, in a test.
+type certificateFiles struct {
+	*testing.T
+	dir string
 }
 
 func write(t *testing.T, dir, name, text string) {

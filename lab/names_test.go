@@ -15,9 +15,7 @@ const (
 )
 
 // byName is a company whose endpoints have names, in all modes.
-func byName(changes ...func(*labFile)) labFile {
-	return company(append([]func(*labFile){with("gcp", namedGCP), with("onprem", namedOnprem)}, changes...)...)
-}
+func byName() labFile { return company(with("gcp", namedGCP), with("onprem", namedOnprem)) }
 
 // TestEndpointsByName: peers fetch by names that the DNS of each cluster knows, and what the
 // DNS knew before stays.
