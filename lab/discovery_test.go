@@ -225,28 +225,10 @@ func TestTokensDisturbed(t *testing.T) {
 		found[tt.call] = tt.found
 		names = append(names, tt.call+"/fails once", tt.call+"/killed before", tt.call+"/killed after")
 	}
-	for _, name := range sample(t, names, 40) {
-		at := strings.LastIndex(name, "/")
-		call, what := name[:at], name[at+1:]
-		t.Run(found[call]+"/"+name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				d := w.driver(t)
-				starts[found[call]](t, w, d)
-				w.fault = map[string]func(string) verdict{
-					"fails once": once(call, fail), "killed before": once(call, killBefore), "killed after": once(call, killAfter),
-				}[what]
-				if err := w.up(t, d, tokens(t)); err == nil && what != "fails once" {
-					t.Error("it ended well")
-				}
-				if err := w.up(t, d, tokens(t)); err != nil {
-					t.Fatal(err)
-				}
-				w.want(t, want)
-			})
-		})
-	}
+	disturbed(t, tokens, starts, found, sample(t, names, 40), func(t *testing.T, w *world) {
+		t.Helper()
+		w.want(t, want)
+	})
 }
 
 // TestStepsOfAnIssuer: nobody waits for what it does not need.

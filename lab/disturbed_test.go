@@ -142,6 +142,37 @@ func once(call string, v verdict) func(string) verdict {
 	}
 }
 
+// disturbed has ups of which a call fails once, or is the last one, each from the start in
+// which the call was found; another up goes on from there, and then the world is judged. A
+// name is a call, a slash, and "fails once", "killed before" or "killed after".
+func disturbed(t *testing.T, of func(*testing.T) topology.Topology, starts map[string]func(*testing.T, *world, *lab.Driver),
+	found map[string]string, names []string, judge func(*testing.T, *world),
+) {
+	t.Helper()
+	for _, name := range names {
+		at := strings.LastIndex(name, "/")
+		call, what := name[:at], name[at+1:]
+		t.Run(found[call]+"/"+name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				d := w.driver(t)
+				starts[found[call]](t, w, d)
+				w.fault = map[string]func(string) verdict{
+					"fails once": once(call, fail), "killed before": once(call, killBefore), "killed after": once(call, killAfter),
+				}[what]
+				if err := w.up(t, d, of(t)); err == nil && what != "fails once" {
+					t.Error("it ended well")
+				}
+				if err := w.up(t, d, of(t)); err != nil {
+					t.Fatal(err)
+				}
+				judge(t, w)
+			})
+		})
+	}
+}
+
 // TestUpKilled kills an up just before and just after each call has its effect;
 // the next up goes on from there.
 func TestUpKilled(t *testing.T) {

@@ -110,28 +110,10 @@ func TestSpreadDisturbed(t *testing.T) {
 			rest = append(rest, names...)
 		}
 	}
-	for _, name := range slices.Concat(sample(t, own, 60), sample(t, rest, 15)) {
-		at := strings.LastIndex(name, "/")
-		call, what := name[:at], name[at+1:]
-		t.Run(found[call]+"/"+name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				d := w.driver(t)
-				spreadStarts("a", "b")[found[call]](t, w, d)
-				w.fault = map[string]func(string) verdict{
-					"fails once": once(call, fail), "killed before": once(call, killBefore), "killed after": once(call, killAfter),
-				}[what]
-				if err := w.up(t, d, spread(t)); err == nil && what != "fails once" {
-					t.Error("it ended well")
-				}
-				if err := w.up(t, d, spread(t)); err != nil {
-					t.Fatal(err)
-				}
-				w.want(t, want)
-			})
-		})
-	}
+	disturbed(t, spread, spreadStarts("a", "b"), found, slices.Concat(sample(t, own, 60), sample(t, rest, 15)), func(t *testing.T, w *world) {
+		t.Helper()
+		w.want(t, want)
+	})
 }
 
 // edit changes a field of the data of an object.
