@@ -181,7 +181,11 @@ func TestStatusOfAnIssuer(t *testing.T) {
 					t.Errorf("cause %q, problems:\n%s\nwant cause %q and\n%s", s.TrustDomains[0].Cause, strings.Join(got, "\n"), tt.cause, at+tt.says)
 				}
 				if !tt.repaired {
-					time.AfterFunc(30*time.Second, func() { *p = provider{} })
+					time.AfterFunc(30*time.Second, func() {
+						w.mu.Lock()
+						defer w.mu.Unlock()
+						*p = provider{}
+					})
 				}
 				if err := w.up(t, d, tokens(t)); err != nil {
 					t.Fatal(err)

@@ -271,7 +271,8 @@ func (m *fakeMachine) run(command Command) ([]byte, error) {
 
 func (m *fakeMachine) install(packages []string) {
 	brings := map[string][]string{"docker.io": {"docker", "dockerd"}, "iptables": {"iptables"}, "docker-cli": {"docker"},
-		"gcc": {"gcc"}, "libc6-dev": {"libc6-dev"}, "debootstrap": {"debootstrap"}, "gpgv": {"gpgv"}, "chromium": {"chromium"}}
+		"gcc": {"gcc"}, "libc6-dev": {"libc6-dev"}, "debootstrap": {"debootstrap"}, "gpgv": {"gpgv"}, "chromium": {"chromium"},
+		"postgresql": {postgres}, haproxy: {haproxy}}
 	for _, name := range packages {
 		for _, program := range brings[name] {
 			m.programs[program] = "/usr/bin/" + program

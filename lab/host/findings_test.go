@@ -213,7 +213,7 @@ func TestFindingsAskForGoAloneToCompile(t *testing.T) {
 func TestFindingsAskForABrowserOnlyToTestPages(t *testing.T) {
 	const subject = "browser"
 	m := readyMachine()
-	testing := Needs{Clusters: 2, Browser: true}
+	testing := Needs{Clusters: 2, Tests: true}
 	if got := find(t, m, Needs{Clusters: 2}, subject); got.Subject != "" {
 		t.Errorf("without such tests: %+v", got)
 	}
@@ -360,20 +360,22 @@ func TestSurveyWithABrokenContext(t *testing.T) {
 	}
 }
 
-func TestFindingsAskForPostgreSQLOnlyToTestWhatUsesIt(t *testing.T) {
+func TestFindingsAskForServersOnlyToTestWhatUsesThem(t *testing.T) {
 	m := Machine{Linux: true, Root: true, Debian: true, Programs: map[string]string{}}
-	for _, needs := range []Needs{{Clusters: 2}, {Clusters: 2, Postgres: true}} {
-		var got *Finding
-		for _, f := range m.Findings(needs) {
-			if f.Subject == "PostgreSQL" {
-				got = &f
+	for subject, name := range map[string]string{"PostgreSQL": "postgresql", "HAProxy": "haproxy"} {
+		for _, needs := range []Needs{{Clusters: 2}, {Clusters: 2, Tests: true}} {
+			var got *Finding
+			for _, f := range m.Findings(needs) {
+				if f.Subject == subject {
+					got = &f
+				}
 			}
-		}
-		if asked := got != nil; asked != needs.Postgres {
-			t.Fatalf("asked for PostgreSQL: %t, want %t", asked, needs.Postgres)
-		}
-		if got != nil && (got.Level != Missing || got.Cure != "as root: apt-get install --no-install-recommends postgresql") {
-			t.Errorf("finding %+v", *got)
+			if asked := got != nil; asked != needs.Tests {
+				t.Fatalf("asked for %s: %t, want %t", subject, asked, needs.Tests)
+			}
+			if got != nil && (got.Level != Missing || got.Cure != "as root: apt-get install --no-install-recommends "+name) {
+				t.Errorf("finding %+v", *got)
+			}
 		}
 	}
 }

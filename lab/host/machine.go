@@ -94,16 +94,20 @@ const (
 // package first.
 var browsers = []string{"chromium", "chromium-browser", "google-chrome"}
 
-// postgres is the program by which Debian's PostgreSQL is known: the server
-// itself is not in PATH.
-const postgres = "pg_ctlcluster"
+// What only fedlab's own tests need.
+const (
+	// postgres is the program by which Debian's PostgreSQL is known: the server itself is
+	// not in PATH.
+	postgres = "pg_ctlcluster"
+	haproxy  = "haproxy"
+)
 
 // Survey looks at the machine and changes nothing. cache is the folder that
 // builds are kept in; it need not exist. What a machine does not have is a
 // fact, not an error; what cannot be read is an error.
 func Survey(ctx context.Context, sys System, cache string) (Machine, error) {
 	m := Machine{Root: sys.UID == 0, Kernel: map[string]int{}, Programs: map[string]string{}}
-	for _, name := range slices.Concat([]string{"docker", "dockerd", "iptables", "go", "gcc", "debootstrap", "gpgv", postgres}, browsers) {
+	for _, name := range slices.Concat([]string{"docker", "dockerd", "iptables", "go", "gcc", "debootstrap", "gpgv", postgres, haproxy}, browsers) {
 		if path, err := sys.Programs.Look(name); err == nil {
 			m.Programs[name] = path
 		}

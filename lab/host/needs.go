@@ -14,10 +14,8 @@ type Needs struct {
 	// BuildImages says that the node image is built here, neither pulled nor
 	// loaded.
 	BuildImages bool
-	// Browser says that the tests of the demo's page run here.
-	Browser bool
-	// Postgres says that the tests of what uses PostgreSQL run here.
-	Postgres bool
+	// Tests says that fedlab's own tests run here.
+	Tests bool
 }
 
 const (
@@ -65,11 +63,11 @@ func (m Machine) Findings(needs Needs) []Finding {
 	if needs.BuildImages {
 		findings = append(findings, m.build()...)
 	}
-	if needs.Browser {
-		findings = append(findings, m.tool("browser", m.browser(), "Chromium, to test pages with", "chromium"))
-	}
-	if needs.Postgres {
-		findings = append(findings, m.tool("PostgreSQL", m.Programs[postgres], "PostgreSQL, to test what uses it", "postgresql"))
+	if needs.Tests {
+		findings = append(findings,
+			m.tool("browser", m.browser(), "Chromium, to test pages with", "chromium"),
+			m.tool("PostgreSQL", m.Programs[postgres], "PostgreSQL, to test what uses it", "postgresql"),
+			m.tool("HAProxy", m.Programs[haproxy], "HAProxy, to test its configuration", haproxy))
 	}
 	return findings
 }

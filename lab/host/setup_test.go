@@ -104,12 +104,12 @@ func TestSetupRepairsABareMachine(t *testing.T) {
 	}
 }
 
-func TestSetupInstallsABrowser(t *testing.T) {
+func TestSetupInstallsWhatTestsNeed(t *testing.T) {
 	m, r := readyMachine(), &recorder{}
-	if err := setUp(t, m, Needs{Clusters: 2, Browser: true}, r); err != nil {
+	if err := setUp(t, m, Needs{Clusters: 2, Tests: true}, r); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"install chromium with apt-get"}; !slices.Equal(r.applied, want) {
+	if want := []string{"install chromium, postgresql and haproxy with apt-get"}; !slices.Equal(r.applied, want) {
 		t.Errorf("applied %q, want %q", r.applied, want)
 	}
 }

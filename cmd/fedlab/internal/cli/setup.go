@@ -49,7 +49,7 @@ Docker daemon that setup has started.`,
 				return err
 			}
 			s := &setupReport{cmd: c, look: look, findings: []host.Finding{}, changes: []string{}}
-			needs := host.Needs{Clusters: len(t.Clusters), Compile: work.Compile, BuildImages: work.Build, Browser: forTests, Postgres: forTests}
+			needs := host.Needs{Clusters: len(t.Clusters), Compile: work.Compile, BuildImages: work.Build, Tests: forTests}
 			cache, err := local.Cache()
 			if err != nil {
 				return err
@@ -64,7 +64,7 @@ Docker daemon that setup has started.`,
 		},
 	}
 	command.Flags().BoolVar(&look, "check", false, "look only, change nothing")
-	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser and PostgreSQL")
+	command.Flags().BoolVar(&forTests, "for-tests", false, "also what fedlab's own tests need: a browser, PostgreSQL and HAProxy")
 	command.Flags().BoolVar(&undo, "undo", false, "put back what setup has changed; with --check, say what that is")
 	return c.sourceFlags(command)
 }
