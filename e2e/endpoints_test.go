@@ -51,7 +51,7 @@ spec:
 // syncFrequency of a minute, and the life of its cache on top), with the server's interval.
 const kubeletSync = 2*time.Minute + 10*time.Second
 
-var _ = Describe("Bundle endpoints", Ordered, Label("endpoints", "night"), func() {
+var _ = Describe("Bundle endpoints", Ordered, Label("endpoints"), func() {
 	var (
 		l  *subject
 		ca pki.Authority

@@ -136,7 +136,7 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 	}, SpecTimeout(8*time.Minute))
 
 	// Its workloads are in two clusters and on a host; the one that is called has one place.
-	It("has a pair of trust domains that scenarios run on", Label("night"), func(ctx SpecContext) {
+	It("has a pair of trust domains that scenarios run on", func(ctx SpecContext) {
 		runner := &trial.Runner{Driver: &c.driver.Driver, Topology: c.graph.Intent(), Observe: told}
 		session, err := runner.Open(ctx)
 		Expect(err).NotTo(HaveOccurred())

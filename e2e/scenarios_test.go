@@ -132,7 +132,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 	}
 	seed := uint64(GinkgoRandomSeed())
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed) {
-		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) { holds(ctx, s, "scenarios") }, SpecTimeout(scenarioTimeout))
+		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) { holds(ctx, s, "scenarios") }, NodeTimeout(scenarioTimeout))
 	}
 	for _, m := range mutants() {
 		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
@@ -143,11 +143,11 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 			if m.mutation == mutant.AcceptAny || m.mutation == mutant.RecordNothing {
 				Expect(record.Error).To(BeEmpty(), "the course is as ever, and what is recorded is wrong")
 			}
-		}, SpecTimeout(scenarioTimeout))
+		}, NodeTimeout(scenarioTimeout))
 	}
 	// Each has put the lab back, the mutated ones, too.
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed+1) {
-		It(s.Name+" holds again, in another order", Label("again"), func(ctx SpecContext) { holds(ctx, s, "scenarios-again") }, SpecTimeout(scenarioTimeout))
+		It(s.Name+" holds again, in another order", Label("again"), func(ctx SpecContext) { holds(ctx, s, "scenarios-again") }, NodeTimeout(scenarioTimeout))
 	}
 })
 

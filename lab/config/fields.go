@@ -308,7 +308,7 @@ func acmeObject() *object {
 			{name: "email", value: matching("mail address", `^[^@\s]+@[^@\s]+$`, 255, "a name, an at sign and a host", "admin@cluster1.com"), required: true, says: "The contact of the account. Nobody writes there."},
 			{name: "tosAccepted", value: boolean(), required: true, says: "That the terms of service of the ACME server are accepted, without which SPIRE orders nothing. The only value is `true`."},
 			{name: "ttl", value: duration(minACMETTL, maxServingCertTTL), fallback: defaultServingCertTTL,
-				says: "The life of a certificate. SPIRE orders the next one 30 days before the end, or up to an hour earlier, by chance. So `720h2m` shows a renewal within two minutes. It is the same for all endpoints of the lab with `acme`."},
+				says: "The life of a certificate. SPIRE orders the next one 30 days before the end, or up to an hour earlier, by chance. With `720h2m` a renewal comes within two minutes, and most of the next ones come at once, one after another; from `721h` on there is time between them. It is the same for all endpoints of the lab with `acme`."},
 		},
 		elsewhere: map[string]string{"directoryUrl": own, "directoryURL": own, "directory_url": own, "domain_name": "write domainName", "tos_accepted": "write tosAccepted: true"},
 	}
