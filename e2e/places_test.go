@@ -145,7 +145,7 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		Expect(err).NotTo(HaveOccurred())
 		record, err := session.Run(ctx, s)
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
-		Expect(record.Holds).To(BeTrue(), summary(record))
+		Expect(record.Result.Held()).To(BeTrue(), summary(record))
 	}, SpecTimeout(scenarioTimeout))
 
 	It("is unchanged by a second up", func(ctx SpecContext) { c.unchanged(ctx) }, SpecTimeout(6*time.Minute))

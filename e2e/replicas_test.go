@@ -106,7 +106,7 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 		Expect(err).NotTo(HaveOccurred())
 		record, err := session.Run(ctx, s)
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
-		Expect(record.Holds).To(BeTrue(), summary(record))
+		Expect(record.Result.Held()).To(BeTrue(), summary(record))
 	}, SpecTimeout(scenarioTimeout))
 
 	It("leave nothing", func(ctx SpecContext) { lab.cleared(ctx, before) }, SpecTimeout(3*time.Minute))

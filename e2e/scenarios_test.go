@@ -69,7 +69,7 @@ func objections(r trial.Record) []string {
 		}
 	}
 	for _, v := range r.Verdicts {
-		if !v.Holds {
+		if !v.Result.Held() {
 			against = append(against, v.Says)
 		}
 	}
@@ -128,7 +128,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 				AddReportEntry(m.What, m.Took.Round(100*time.Millisecond).String()+" of "+m.Bound.String(), ReportEntryVisibilityAlways)
 			}
 		}
-		Expect(record.Holds).To(BeTrue(), summary(record))
+		Expect(record.Result.Held()).To(BeTrue(), summary(record))
 	}
 	seed := uint64(GinkgoRandomSeed())
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed) {
@@ -138,7 +138,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
 			record := run(ctx, m.scenario, m.mutation, "")
 			Expect(record.Mutation).To(Equal(string(m.mutation)))
-			Expect(record.Holds).To(BeFalse(), summary(record))
+			Expect(record.Result).To(Equal(trial.DoesNotHold), summary(record))
 			Expect(objections(record)).To(ContainElement(m.caught), summary(record))
 			if m.mutation == mutant.AcceptAny || m.mutation == mutant.RecordNothing {
 				Expect(record.Error).To(BeEmpty(), "the course is as ever, and what is recorded is wrong")

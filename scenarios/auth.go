@@ -191,21 +191,21 @@ var expiredSVID = trial.Scenario{
 			return nil
 		})
 		t.Step(ctx, "wait until it has expired, and see who answers", func(ctx context.Context) error {
-			if err := t.Await(ctx, expires, trial.Immediate(), fresh.Ends(traffic.RefusedByServer), careful.Ends(traffic.NotPermitted)); err != nil {
+			if err := t.Await(ctx, expires, trial.NextCalls(), fresh.Ends(traffic.RefusedByServer), careful.Ends(traffic.NotPermitted)); err != nil {
 				return err
 			}
 			return t.Stays(ctx, trial.Calls(10), careless.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "give it a new one", func(ctx context.Context) error {
 			renewed := time.Now()
-			fresh.RefusedBy("no handshake succeeds with an SVID that has expired", expires, trial.Immediate(), renewed, traffic.RefusedByServer)
-			fresh.AnsweredBy("and each does with a new one", renewed, trial.Immediate())
-			careful.RefusedBy("a server that looks at each call refuses it by the old connection too", expires, trial.Immediate(), time.Time{}, traffic.NotPermitted)
+			fresh.RefusedBy("no handshake succeeds with an SVID that has expired", expires, trial.NextCall(), renewed, traffic.RefusedByServer)
+			fresh.AnsweredBy("and each does with a new one", renewed, trial.NextCall())
+			careful.RefusedBy("a server that looks at each call refuses it by the old connection too", expires, trial.NextCall(), time.Time{}, traffic.NotPermitted)
 			careless.AllAnswered("one that looks in the handshake alone never stops to answer")
 			if err := s.Client.Present(ctx, synthetic.X509Request{ID: s.ID()}); err != nil {
 				return err
 			}
-			return t.Await(ctx, renewed, trial.Immediate(), fresh.Ends(traffic.Answered))
+			return t.Await(ctx, renewed, trial.NextCalls(), fresh.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},

@@ -208,7 +208,7 @@ var clustersParted = trial.Scenario{
 			if err := one.Recover(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, one.Window().Recovered, trial.Immediate(), there.Ends(traffic.Answered))
+			return t.Await(ctx, one.Window().Recovered, trial.NextCalls(), there.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "part them in both directions, and publish another authority", func(ctx context.Context) (err error) {
 			back.AnsweredBetween("calls of the other direction go on while one is parted", time.Time{}, time.Now())
@@ -229,9 +229,9 @@ var clustersParted = trial.Scenario{
 			}
 			joined := both.Window().Recovered
 			for _, s := range []*trial.Traffic{there, back} {
-				s.AnsweredBy("calls are answered again once both directions are joined", joined, trial.Immediate())
+				s.AnsweredBy("calls are answered again once both directions are joined", joined, trial.NextCall())
 			}
-			if err := t.Await(ctx, joined, trial.Immediate(), there.Ends(traffic.Answered), back.Ends(traffic.Answered)); err != nil {
+			if err := t.Await(ctx, joined, trial.NextCalls(), there.Ends(traffic.Answered), back.Ends(traffic.Answered)); err != nil {
 				return err
 			}
 			b := trial.Bound{Within: federation.CaughtBound(), Formula: "a fetch that the partition has caught"}.Plus(caller.ToWorkloads(called))

@@ -131,7 +131,7 @@ func (p *probe) stop(t *testing.T, name string) traffic.Stream {
 func judge(t *testing.T, s traffic.Stream, v traffic.Verdict) {
 	t.Helper()
 	v.Stream = s.Order.Name
-	if err := v.Judge([]traffic.Stream{s}); err != nil {
+	if _, err := v.Judge([]traffic.Stream{s}); err != nil {
 		t.Errorf("%s: %v", v.Rule, err)
 	}
 }

@@ -33,7 +33,7 @@ func (b *bench) propagation(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		if !record.Holds {
+		if !record.Result.Held() {
 			return fmt.Errorf("scenario %s does not hold: %s", name, record.Error)
 		}
 		for _, m := range record.Measures {

@@ -44,29 +44,32 @@ type Verdict struct {
 	// them. A zero Until is the end of the stream.
 	From  time.Time `json:"from"`
 	Until time.Time `json:"until,omitzero"`
-	// Within, Outcomes and Authority are parameters of some rules.
+	// Within, Outcomes and Authority are parameters of some rules. Slack is how much later
+	// than Within the machine may have made it.
 	Within    time.Duration `json:"within,omitempty"`
+	Slack     time.Duration `json:"slack,omitempty"`
 	Outcomes  []Outcome     `json:"outcomes,omitempty"`
 	Authority string        `json:"authority,omitempty"`
 }
 
-// Judge returns nil when v holds on the stream that it is about, and otherwise
-// what in the record speaks against it. A verdict does not hold for lack of
-// evidence: calls must have gone on all the time that it is about.
-func (v Verdict) Judge(streams []Stream) error {
+// Judge returns no error when v holds on the stream that it is about, and otherwise
+// what in the record speaks against it. What came after Within, and not by more than Slack,
+// holds, and late is by how much. A verdict does not hold for lack of evidence: calls must
+// have gone on all the time that it is about.
+func (v Verdict) Judge(streams []Stream) (late time.Duration, err error) {
 	s, err := v.find(streams)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, err := range []error{v.check(), s.check()} {
 		if err != nil {
-			return fmt.Errorf("stream %q: %w", v.Stream, err)
+			return 0, fmt.Errorf("stream %q: %w", v.Stream, err)
 		}
 	}
-	if err := v.against(s); err != nil {
-		return fmt.Errorf("stream %q: %w", v.Stream, err)
+	if late, err = v.against(s); err != nil {
+		return 0, fmt.Errorf("stream %q: %w", v.Stream, err)
 	}
-	return nil
+	return late, nil
 }
 
 // First returns the first call that began at since or later and is so.
@@ -98,6 +101,8 @@ func (v Verdict) check() error {
 		problem = fmt.Sprintf("until is %s, before from, which is %s", clock(v.Until), clock(v.From))
 	case v.Within < 0:
 		problem = fmt.Sprintf("within is %s", v.Within)
+	case v.Slack < 0:
+		problem = fmt.Sprintf("slack is %s", v.Slack)
 	case v.Rule == AnsweredOutside && v.Until.IsZero():
 		problem = "until is not set"
 	case v.Rule == RefusedBy && (len(v.Outcomes) == 0 || slices.ContainsFunc(v.Outcomes, func(o Outcome) bool { return o == Answered || !known(o) })):
@@ -135,36 +140,36 @@ func (s Stream) end() time.Time {
 	return s.Ended
 }
 
-func (v Verdict) against(s Stream) error {
+func (v Verdict) against(s Stream) (late time.Duration, err error) {
 	until := v.Until
 	if until.IsZero() {
 		if len(s.Calls) >= MaxCalls {
-			return fmt.Errorf("the record is full: nothing was recorded after %s", clock(s.end()))
+			return 0, fmt.Errorf("the record is full: nothing was recorded after %s", clock(s.end()))
 		}
 		until = s.end()
 	}
 	if v.Rule == AnsweredOutside {
-		return v.outside(s)
+		return 0, v.outside(s)
 	}
 	calls := which(s.Calls, func(c Call) bool { return !c.At.Before(v.From) && !c.over().After(until) })
 	if err := s.covers(calls, v.From, until); err != nil {
-		return err
+		return 0, err
 	}
 	switch v.Rule {
 	case AllAnswered:
-		return failed("not answered", calls, unanswered)
+		return 0, failed("not answered", calls, unanswered)
 	case NoneAnswered:
-		return failed("answered", calls, func(c Call) bool { return c.Outcome == Answered })
+		return 0, failed("answered", calls, func(c Call) bool { return c.Outcome == Answered })
 	case ResumedSome:
 		if len(which(calls, resumed)) == 0 {
-			return fmt.Errorf("no session resumed: %d calls, the last is %s", len(calls), calls[len(calls)-1].words())
+			return 0, fmt.Errorf("no session resumed: %d calls, the last is %s", len(calls), calls[len(calls)-1].words())
 		}
-		return nil
+		return 0, nil
 	case ResumedNone:
 		if err := s.offers(calls); err != nil {
-			return err
+			return 0, err
 		}
-		return failed("session resumed", calls, resumed)
+		return 0, failed("session resumed", calls, resumed)
 	case AnsweredBy:
 		return v.settles("not answered", calls, unanswered)
 	case RefusedBy:
@@ -174,20 +179,20 @@ func (v Verdict) against(s Stream) error {
 			return unanswered(c) || c.Server == nil || c.Server.Authority != v.Authority
 		})
 	}
-	return fmt.Errorf("rule %q is not known", v.Rule)
+	return 0, fmt.Errorf("rule %q is not known", v.Rule)
 }
 
-// settles returns nil when calls become what they should be in time, and then stay
-// so.
-func (v Verdict) settles(what string, calls []Call, wrong func(Call) bool) error {
+// settles returns no error when calls become what they should be in time, and then stay so.
+func (v Verdict) settles(what string, calls []Call, wrong func(Call) bool) (late time.Duration, err error) {
 	first := slices.IndexFunc(calls, func(c Call) bool { return !wrong(c) })
 	if first < 0 {
-		return failed(what, calls, wrong)
+		return 0, failed(what, calls, wrong)
 	}
-	if late := v.From.Add(v.Within); calls[first].At.After(late) {
-		return fmt.Errorf("%s until call %d at %s, want by %s", what, calls[first].Number, clock(calls[first].At), clock(late))
+	by := v.From.Add(v.Within)
+	if late = max(0, calls[first].At.Sub(by)); late > v.Slack {
+		return 0, fmt.Errorf("%s until call %d at %s, want by %s", what, calls[first].Number, clock(calls[first].At), clock(by))
 	}
-	return failed(what, calls[first:], wrong)
+	return late, failed(what, calls[first:], wrong)
 }
 
 // outside judges the calls before and after the time in which they may fail.

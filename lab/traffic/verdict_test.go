@@ -123,7 +123,7 @@ func TestVerdictsOnStoredRecords(t *testing.T) {
 				t.Errorf("%s: what is to come of %q is not said", name, v.Says)
 			}
 			got := ""
-			if err := v.Judge(record.Streams); err != nil {
+			if _, err := v.Judge(record.Streams); err != nil {
 				got = err.Error()
 			}
 			if got != said {
@@ -160,7 +160,7 @@ func TestVerdictsThatCannotBeJudged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := traffic.Verdict{Rule: traffic.AllAnswered, Stream: "orders", From: moment(1)}
 			test.change(&v)
-			if err := v.Judge(streams); err == nil || err.Error() != `stream "orders": `+test.want {
+			if _, err := v.Judge(streams); err == nil || err.Error() != `stream "orders": `+test.want {
 				t.Errorf("error is %v\nwant %s", err, test.want)
 			}
 		})
@@ -176,11 +176,11 @@ func TestAFullRecordEnds(t *testing.T) {
 	s.Ended = moment(traffic.MaxCalls - 1)
 	v := traffic.Verdict{Rule: traffic.AllAnswered, Stream: "orders", From: moment(1)}
 	const want = `stream "orders": the record is full: nothing was recorded after 14:33:19.000 UTC`
-	if err := v.Judge([]traffic.Stream{s}); err == nil || err.Error() != want {
+	if _, err := v.Judge([]traffic.Stream{s}); err == nil || err.Error() != want {
 		t.Errorf("error is %v\nwant %s", err, want)
 	}
 	v.Until = moment(100)
-	if err := v.Judge([]traffic.Stream{s}); err != nil {
+	if _, err := v.Judge([]traffic.Stream{s}); err != nil {
 		t.Errorf("what was recorded does not count: %v", err)
 	}
 }

@@ -30,16 +30,16 @@ func refused() trial.Record {
 }
 
 func TestRecordIsMadeWrongAndJudgedAgain(t *testing.T) {
-	if r := refused(); !r.Holds {
+	if r := refused(); r.Result != trial.Holds {
 		t.Fatalf("the record itself does not hold: %+v", r.Verdicts)
 	}
 	for _, m := range append(Mutations(), "") {
 		r := refused()
 		got := m.record(r)
-		if want := m != AcceptAny && m != RecordNothing; got.Holds != want || got.Mutation != string(m) {
-			t.Errorf("mutation %q: holds %t, says that it is of %q, verdicts %+v", m, got.Holds, got.Mutation, got.Verdicts)
+		if want := m != AcceptAny && m != RecordNothing; (got.Result == trial.Holds) != want || got.Mutation != string(m) {
+			t.Errorf("mutation %q: result %q, says that it is of %q, verdicts %+v", m, got.Result, got.Mutation, got.Verdicts)
 		}
-		if !r.Holds || r.Streams[0].Calls[0].Outcome != traffic.RefusedByServer {
+		if r.Result != trial.Holds || r.Streams[0].Calls[0].Outcome != traffic.RefusedByServer {
 			t.Errorf("mutation %q changes the record that it was given", m)
 		}
 	}

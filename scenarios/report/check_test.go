@@ -149,7 +149,7 @@ func worst() map[string]trial.Record {
 			text = long
 		}
 		marks.Marks = append(marks.Marks, trial.Mark{At: noon, What: text})
-		measures.Measures = append(measures.Measures, trial.Measure{At: at, Took: longest, Bound: longest, Allowed: longest, What: text})
+		measures.Measures = append(measures.Measures, trial.Measure{At: at, Took: longest, Bound: longest, Slack: longest, What: text})
 		steps.Steps = append(steps.Steps, trial.Step{Name: text, Began: at, Took: longest})
 		steps.Windows = append(steps.Windows, trial.Window{Name: "x", Injected: noon, Felt: noon, Recovered: noon, Healed: at})
 	}

@@ -12,12 +12,12 @@ import (
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-// The first words of lines that tell how something went, and what they are
-// painted with. Each is told by its word as well.
+// fails is what a line begins with that reports what does not hold; the words of
+// other results are their own. What they are painted with, each tells by its word as well.
 const (
-	holds  = "holds"
 	fails  = "FAILS"
 	good   = "\x1b[32m"
+	fair   = "\x1b[33m"
 	bad    = "\x1b[1;31m"
 	normal = "\x1b[0m"
 )
@@ -34,25 +34,26 @@ func Console(w io.Writer, r trial.Record, colour bool) error {
 		}
 		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
-	row(outcome(r.Holds) + " " + r.Scenario + ", in " + seconds(lasted(r)) + ": " + r.Claim)
+	row(outcome(r.Result) + " " + r.Scenario + ", in " + seconds(lasted(r)) + ": " + r.Claim)
 	if r.Mutation != "" {
 		row("made wrong on purpose: " + r.Mutation)
 	}
 	for _, why := range broken(r) {
 		row(why)
 	}
+	row("slack of the machine: " + r.Slack.String())
 	if len(r.Verdicts) > 0 {
 		row("")
-		row("VERDICT", "CLAIM", "AGAINST IT")
+		row("VERDICT", "CLAIM", "WHY")
 		for _, v := range r.Verdicts {
-			row(outcome(v.Holds), v.Says, orDash(v.Why))
+			row(outcome(v.Result), v.Says, orDash(v.Why))
 		}
 	}
 	if len(r.Measures) > 0 {
 		row("")
-		row("TOOK", "BOUND", "ALLOWED", "RATIO", "FOR", "BOUND IS")
+		row("RESULT", "TOOK", "BOUND", "RATIO", "FOR", "BOUND IS")
 		for _, m := range r.Measures {
-			row(seconds(m.Took), seconds(m.Bound), seconds(m.Allowed), ratio(m), m.What, orDash(m.Formula))
+			row(outcome(m.Result), seconds(m.Took), seconds(m.Bound), ratio(m), m.What, orDash(m.Formula))
 		}
 	}
 	err := table.Flush()
@@ -71,7 +72,7 @@ func Console(w io.Writer, r trial.Record, colour bool) error {
 func painted(text string) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
-		for word, with := range map[string]string{holds: good, fails: bad} {
+		for word, with := range map[string]string{string(trial.Holds): good, string(trial.Late): fair, fails: bad, string(trial.NotJudged): fair} {
 			if rest, ok := strings.CutPrefix(line, word+" "); ok {
 				line = with + word + normal + " " + rest
 			}
@@ -96,9 +97,10 @@ func visible(r rune) rune {
 	return unicode.ReplacementChar
 }
 
-func outcome(held bool) string {
-	if held {
-		return holds
+func outcome(r trial.Result) string {
+	switch r {
+	case trial.Holds, trial.Late, trial.NotJudged:
+		return string(r)
 	}
 	return fails
 }

@@ -145,8 +145,11 @@ func (d *drawing) waits(measures []trial.Measure) {
 		d.gutter(seconds(m.Took))
 		from, until, bound := d.axis.x(m.At), d.axis.x(m.At.Add(m.Took)), d.axis.x(m.At.Add(m.Bound))
 		class := "wait"
-		if m.Took > m.Allowed {
+		switch m.Result {
+		case trial.DoesNotHold:
 			class += " failed"
+		case trial.Late:
+			class += " late"
 		}
 		d.path("track", line(from, d.y+row/2, bound, d.y+row/2), "")
 		d.path(class, rect(from, d.y+5, max(thin, until-from), bar), m.What+": "+seconds(m.Took))

@@ -21,7 +21,6 @@ var pageText string
 // run is what the page shows.
 type run struct {
 	Records []view
-	Held    int
 	Labs    []string
 	Began   time.Time
 	Took    time.Duration
@@ -42,9 +41,6 @@ func HTML(w io.Writer, records []trial.Record) error {
 	var last time.Time
 	for i, r := range records {
 		all.Records = append(all.Records, view{r, i + 1, broken(r), draw(r)})
-		if r.Holds {
-			all.Held++
-		}
 		if !slices.Contains(all.Labs, r.Lab) {
 			all.Labs = append(all.Labs, r.Lab)
 		}
@@ -89,7 +85,15 @@ func (r run) Title() string {
 	if r.Single() {
 		return r.Records[0].Scenario
 	}
-	return fmt.Sprintf("%d of %d scenarios hold", r.Held, len(r.Records))
+	return "scenarios: " + trial.Counted(r.records())
+}
+
+func (r run) records() []trial.Record {
+	all := make([]trial.Record, len(r.Records))
+	for i, v := range r.Records {
+		all[i] = v.Record
+	}
+	return all
 }
 
 // Single is set when there is nothing to choose from.
@@ -107,11 +111,11 @@ func (v view) After(t time.Time) string {
 	return seconds(t.Sub(v.Began))
 }
 
-// Kept is how many verdicts hold.
+// Kept is how many verdicts hold, late or not.
 func (v view) Kept() int {
 	kept := 0
 	for _, x := range v.Verdicts {
-		if x.Holds {
+		if x.Result.Held() {
 			kept++
 		}
 	}
@@ -175,16 +179,16 @@ func sourceOf(s string) source {
 	return source{first, rest}
 }
 
-// meter is a wait as a bar of 160 with what it was allowed.
-type meter struct{ Took, Allowance, Bound string }
+// meter is a wait as a bar of 160 with its bound, and the slack after it.
+type meter struct{ Took, Slack, Bound string }
 
 func meterOf(m trial.Measure) meter {
 	const full = 158.0
-	longest := max(m.Took, m.Allowed, m.Bound, time.Millisecond)
+	longest := max(m.Took, m.Bound+m.Slack, time.Millisecond)
 	at := func(d time.Duration) float64 { return 1 + full*float64(d)/float64(longest) }
 	return meter{
 		Took:      rect(1, 6, at(m.Took)-1, 10),
-		Allowance: rect(1, 2, at(m.Allowed)-1, 18),
+		Slack: rect(1, 2, at(m.Bound+m.Slack)-1, 18),
 		Bound:     line(at(m.Bound), 0, at(m.Bound), 22),
 	}
 }

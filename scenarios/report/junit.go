@@ -40,6 +40,7 @@ type (
 		Time       string      `xml:"time,attr"`
 		Properties *properties `xml:"properties"`
 		Failure    *failure    `xml:"failure"`
+		Skipped    *skipped    `xml:"skipped"`
 	}
 	properties struct {
 		All []property `xml:"property"`
@@ -47,6 +48,9 @@ type (
 	property struct {
 		Name  string `xml:"name,attr"`
 		Value string `xml:"value,attr"`
+	}
+	skipped struct {
+		Message string `xml:"message,attr"`
 	}
 	failure struct {
 		Message string `xml:"message,attr"`
@@ -71,7 +75,12 @@ func JUnit(w io.Writer, records []trial.Record) error {
 			all.Suites = append(all.Suites, suite)
 		}
 		c := testCase{Name: r.Scenario, ClassName: group, Time: inSeconds(lasted(r)), Properties: propertiesOf(r)}
-		if !r.Holds {
+		switch r.Result {
+		case trial.Holds, trial.Late:
+		case trial.NotJudged:
+			c.Skipped = &skipped{Message: against(r)[0]}
+			suite.Skipped++
+		default:
 			c.Failure = failureOf(r)
 			suite.Failures++
 			all.Failures++
@@ -102,11 +111,21 @@ func failureOf(r trial.Record) *failure {
 	return &failure{Message: why[0], Type: "does-not-hold", Text: strings.Join(why, "\n")}
 }
 
-// against is what speaks against a record that does not hold, a line each.
+// against is what speaks against a record that does not hold, or against judging it, a line
+// each.
 func against(r trial.Record) []string {
-	why := broken(r)
+	var why []string
+	if r.Result == trial.NotJudged {
+		why = append(why, fmt.Sprintf("not judged: the machine was late by %s, and what is late by more than %s could be anything", r.Slack, trial.MaxSlack))
+	}
+	why = append(why, broken(r)...)
+	for _, m := range r.Measures {
+		if !m.Result.Held() {
+			why = append(why, fmt.Sprintf("%s: after %s, want by %s", m.What, seconds(m.Took), seconds(m.Bound)))
+		}
+	}
 	for _, v := range r.Verdicts {
-		if !v.Holds {
+		if !v.Result.Held() {
 			why = append(why, v.Says+": "+v.Why)
 		}
 	}
@@ -136,13 +155,15 @@ func propertiesOf(r trial.Record) *properties {
 	add := func(name, value string) { p.All = append(p.All, property{name, value}) }
 	add("claim", r.Claim)
 	add("lab", r.Lab)
+	add("result", string(r.Result))
+	add("slack", inSeconds(r.Slack.Total()))
 	if r.Mutation != "" {
 		add("mutation", r.Mutation)
 	}
 	for _, m := range r.Measures {
 		add(m.What+": took", inSeconds(m.Took))
 		add(m.What+": bound", inSeconds(m.Bound))
-		add(m.What+": allowed", inSeconds(m.Allowed))
+		add(m.What+": result", string(m.Result))
 	}
 	return p
 }

@@ -14,7 +14,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -78,13 +80,43 @@ func read(file string) (r trial.Record, err error) {
 	if head.Kind != recordKind {
 		return r, fmt.Errorf("this is no %s: its kind is %q", recordKind, head.Kind)
 	}
-	if head.APIVersion != trial.RecordVersion {
-		return r, fmt.Errorf("its version is %q, and this fedlab reads %s", head.APIVersion, trial.RecordVersion)
+	if !slices.Contains([]string{trial.RecordVersion, allowing}, head.APIVersion) {
+		return r, fmt.Errorf("its version is %q, and this fedlab reads %s and %s", head.APIVersion, allowing, trial.RecordVersion)
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return r, err
 	}
+	if head.APIVersion == allowing {
+		if r, err = migrated(r, data); err != nil {
+			return r, err
+		}
+	}
 	return r, check(r)
+}
+
+// allowing is the version of records that have, in the place of a slack that was measured, what
+// each wait was allowed; the bounds of their verdicts have it in them.
+const allowing = "fedlab.dev/v1alpha1"
+
+// migrated returns a record of that version as one of today's. What it allowed counts as slack,
+// so that nothing holds that did not hold then, and what held then holds or is late.
+func migrated(r trial.Record, data []byte) (trial.Record, error) {
+	var old struct {
+		Measures []struct {
+			Allowed time.Duration `json:"allowed"`
+		} `json:"measures"`
+	}
+	if err := json.Unmarshal(data, &old); err != nil {
+		return r, err
+	}
+	for i, m := range old.Measures {
+		r.Measures[i].Slack = m.Allowed - r.Measures[i].Bound
+	}
+	r.APIVersion = trial.RecordVersion
+	if err := check(r); err != nil {
+		return r, err
+	}
+	return trial.Judge(r), nil
 }
 
 // readFile reads a file that is not longer than fileLimit, whatever its folder

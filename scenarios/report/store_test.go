@@ -57,8 +57,8 @@ func TestReadRefuses(t *testing.T) {
 		"half a file":     {`{"apiVersion":"fedlab.dev/v1alpha1","kind":"Sc`, "read record FILE: this is no ScenarioRecord: unexpected end of JSON input"},
 		"another kind":    {`{"apiVersion":"fedlab.dev/v1alpha1","kind":"Status"}`, `read record FILE: this is no ScenarioRecord: its kind is "Status"`},
 		"no kind":         {`{}`, `read record FILE: this is no ScenarioRecord: its kind is ""`},
-		"another version": {`{"apiVersion":"fedlab.dev/v2","kind":"ScenarioRecord","steps":"many"}`, `read record FILE: its version is "fedlab.dev/v2", and this fedlab reads fedlab.dev/v1alpha1`},
-		"a wrong field":   {`{"apiVersion":"fedlab.dev/v1alpha1","kind":"ScenarioRecord","holds":"yes"}`, "read record FILE: json: cannot unmarshal string into Go struct field Record.holds of type bool"},
+		"another version": {`{"apiVersion":"fedlab.dev/v2","kind":"ScenarioRecord","steps":"many"}`, `read record FILE: its version is "fedlab.dev/v2", and this fedlab reads fedlab.dev/v1alpha1 and fedlab.dev/v1alpha2`},
+		"a wrong field":   {`{"apiVersion":"fedlab.dev/v1alpha1","kind":"ScenarioRecord","result":1}`, "read record FILE: json: cannot unmarshal number into Go struct field Record.result of type trial.Result"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -91,6 +91,38 @@ func TestReadRefuses(t *testing.T) {
 	} {
 		if _, err := Read(path); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// A record of the version before says what it allowed, and its claims are as strict as they
+// were then.
+func TestReadTakesARecordThatAllows(t *testing.T) {
+	const old = `{"apiVersion":"fedlab.dev/v1alpha1","kind":"ScenarioRecord","scenario":"a/b","began":"2026-03-14T12:00:00Z","ended":"2026-03-14T12:01:00Z","holds":true,
+		"measures":[{"what":"soon","at":"2026-03-14T12:00:00Z","took":3,"bound":4,"allowed":49},{"what":"later","at":"2026-03-14T12:00:00Z","took":49,"bound":4,"allowed":49}],
+		"streams":[{"order":{"name":"calls","every":1000000000,"within":1000000000},"began":"2026-03-14T12:00:00Z","ended":"2026-03-14T12:00:01Z","calls":[{"number":1,"at":"2026-03-14T12:00:00Z","outcome":"answered"}]}],
+		"verdicts":[{"says":"no call failed","rule":"all-answered","stream":"calls","from":"2026-03-14T12:00:00Z","holds":true}]}`
+	file := filepath.Join(t.TempDir(), "a-b.json")
+	for edit, want := range map[string][]trial.Result{
+		"":            {trial.Late, trial.Holds, trial.Late, trial.Holds},
+		`"took":49,`:  {trial.DoesNotHold, trial.Holds, trial.DoesNotHold, trial.Holds},
+		`"answered"}`: {trial.DoesNotHold, trial.Holds, trial.Late, trial.DoesNotHold},
+	} {
+		text := old
+		if edit != "" {
+			text = strings.ReplaceAll(old, edit, map[string]string{`"took":49,`: `"took":50,`, `"answered"}`: `"no-answer"}`}[edit])
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		all, err := Read(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := all[0]
+		got := []trial.Result{r.Result, r.Measures[0].Result, r.Measures[1].Result, r.Verdicts[0].Result}
+		if !slices.Equal(got, want) || r.APIVersion != trial.RecordVersion {
+			t.Errorf("%q: results %q of version %s, want %q of %s", edit, got, r.APIVersion, want, trial.RecordVersion)
 		}
 	}
 }

@@ -103,12 +103,12 @@ func rotation() trial.Record {
 		{At: after(56.1), What: "cluster1.com revokes 3f9a01bc"},
 	}
 	r.Measures = []trial.Measure{
-		{What: "the probe of cluster2.com has c41d80e2 of cluster1.com", At: after(3.6), Took: span(16.8), Bound: span(20.2), Allowed: span(65.2),
-			Formula: "endpoint cache + one poll (15s) + entry cache + agent synchronisation", Propagation: true},
-		{What: "workloads of cluster1.com present SVIDs of c41d80e2", At: after(22.1), Took: span(12.4), Bound: span(4.4), Allowed: span(49.4),
-			Formula: "two agent synchronisations"},
-		{What: "cluster2.com has dropped 3f9a01bc of cluster1.com", At: after(56.1), Took: span(17.3), Bound: span(16), Allowed: span(61),
-			Formula: "endpoint cache + one poll (15s)"},
+		{What: "the probe of cluster2.com has c41d80e2 of cluster1.com", At: after(3.6), Took: span(16.8), Bound: span(20.2), Slack: span(1.5),
+			Formula: "endpoint cache + one poll (15s) + entry cache + agent synchronisation", Propagation: true, Result: trial.Holds},
+		{What: "workloads of cluster1.com present SVIDs of c41d80e2", At: after(22.1), Took: span(4.1), Bound: span(4.4), Slack: span(1.5),
+			Formula: "two agent synchronisations", Result: trial.Holds},
+		{What: "cluster2.com has dropped 3f9a01bc of cluster1.com", At: after(56.1), Took: span(17.3), Bound: span(16), Slack: span(1.5),
+			Formula: "endpoint cache + one poll (15s)", Result: trial.Late},
 	}
 	r.Holdings = looks(120,
 		func(at float64) (x509, jwt []string, _ federation.State) {
@@ -142,11 +142,12 @@ func rotation() trial.Record {
 		}
 	})}
 	r.Verdicts = []trial.Verdict{
-		{Verdict: traffic.Verdict{Says: "every call is answered, from the first to the last", Rule: traffic.AllAnswered, Stream: "quotes", From: after(.4)}, Holds: true},
+		{Verdict: traffic.Verdict{Says: "every call is answered, from the first to the last", Rule: traffic.AllAnswered, Stream: "quotes", From: after(.4)}, Result: trial.Holds},
 		{Verdict: traffic.Verdict{Says: "two agent synchronisations after the taint, each server shows an SVID of c41d80e2", Rule: traffic.AuthorityBy, Stream: "quotes",
-			From: after(22.1), Within: span(49.4), Authority: newX509}, Holds: true},
+			From: after(22.1), Within: span(4.4), Slack: span(1.5), Authority: newX509}, Result: trial.Holds},
 	}
-	r.Holds = true
+	r.Slack = trial.Slack{Timer: span(.4), Call: span(1.1)}
+	r.Result = trial.Late
 	return r
 }
 
@@ -172,7 +173,8 @@ func failed() trial.Record {
 		{At: after(81), What: "the run is over"},
 	}
 	r.Measures = []trial.Measure{{What: "the probe of cluster2.com has c41d80e2 of cluster1.com", At: after(5.4), Took: span(65.2),
-		Bound: span(20.2), Allowed: span(65.1), Formula: "endpoint cache + one poll (15s) + entry cache + agent synchronisation", Propagation: true}}
+		Bound: span(20.2), Slack: span(.3), Formula: "endpoint cache + one poll (15s) + entry cache + agent synchronisation", Propagation: true, Result: trial.DoesNotHold}}
+	r.Slack, r.Result = trial.Slack{Timer: span(.3)}, trial.DoesNotHold
 	r.Holdings = looks(82,
 		func(at float64) (x509, jwt []string, _ federation.State) {
 			if at > 3.1 {
@@ -199,8 +201,8 @@ func failed() trial.Record {
 	})}
 	r.Verdicts = []trial.Verdict{
 		{Verdict: traffic.Verdict{Says: "calls are refused for no longer than one poll", Rule: traffic.AnsweredBy, Stream: "quotes", From: after(3.9), Within: span(65.2)},
-			Why: "call 347 at 69.6 s is the first of 54 that were not answered: unknown-authority"},
-		{Verdict: traffic.Verdict{Says: "calls before the rotation are answered", Rule: traffic.AllAnswered, Stream: "quotes", From: after(.4), Until: after(3.9)}, Holds: true},
+			Result: trial.DoesNotHold, Why: "call 347 at 69.6 s is the first of 54 that were not answered: unknown-authority"},
+		{Verdict: traffic.Verdict{Says: "calls before the rotation are answered", Rule: traffic.AllAnswered, Stream: "quotes", From: after(.4), Until: after(3.9)}, Result: trial.Holds},
 	}
 	return r
 }
@@ -243,10 +245,10 @@ func partition() trial.Record {
 	}
 	r.Streams = []traffic.Stream{stream(.4, 94, traffic.Fresh, cut), dense, inside}
 	r.Verdicts = []trial.Verdict{
-		{Verdict: traffic.Verdict{Says: "no call passes while the network is cut", Rule: traffic.NoneAnswered, Stream: "quotes", From: after(20.7), Until: after(52)}, Holds: true},
-		{Verdict: traffic.Verdict{Says: "calls inside of cluster1.com are answered throughout", Rule: traffic.AllAnswered, Stream: "inside", From: after(.4)}, Holds: true},
+		{Verdict: traffic.Verdict{Says: "no call passes while the network is cut", Rule: traffic.NoneAnswered, Stream: "quotes", From: after(20.7), Until: after(52)}, Result: trial.Holds},
+		{Verdict: traffic.Verdict{Says: "calls inside of cluster1.com are answered throughout", Rule: traffic.AllAnswered, Stream: "inside", From: after(.4)}, Result: trial.Holds},
 		{Verdict: traffic.Verdict{Says: "calls are answered again after the network is repaired", Rule: traffic.AnsweredBy, Stream: "quotes", From: after(58.4)},
-			Why: "call 439 at 88.0 s was not answered: server-failed: status 503"},
+			Result: trial.DoesNotHold, Why: "call 439 at 88.0 s was not answered: server-failed: status 503"},
 	}
 	return r
 }
@@ -273,7 +275,7 @@ func filled(text string) trial.Record {
 	r.Steps = append(r.Steps, trial.Step{Name: text, Look: text, Began: after(60), Took: span(2), Seen: []string{text}, Error: text})
 	r.Windows = append(r.Windows, trial.Window{Name: text, Injected: after(70)})
 	r.Marks = append(r.Marks, trial.Mark{At: after(71), What: text})
-	r.Measures = append(r.Measures, trial.Measure{What: text, At: after(1), Took: span(3), Bound: span(2), Allowed: span(2), Formula: text})
+	r.Measures = append(r.Measures, trial.Measure{What: text, At: after(1), Took: span(3), Bound: span(2), Formula: text, Result: trial.Result(text)})
 	r.Holdings = append(r.Holdings, trial.Holding{At: after(3), Holder: text, Of: text, State: federation.State(text), X509: []string{text}, JWT: []string{text}})
 	r.Streams = append(r.Streams, stream(1, 3, traffic.Connection(text), func(_ float64, c *traffic.Call) {
 		c.Outcome, c.Detail = traffic.Outcome(text), text
@@ -281,7 +283,7 @@ func filled(text string) trial.Record {
 	last := &r.Streams[len(r.Streams)-1]
 	last.From, last.Order.Name, last.Order.Server = text, text, text
 	last.Calls[0].Outcome, last.Calls[0].Server = traffic.Answered, &traffic.Party{ID: text, Authority: text}
-	r.Verdicts = append(r.Verdicts, trial.Verdict{Verdict: traffic.Verdict{Says: text, Rule: traffic.Rule(text), Stream: text}, Why: text})
+	r.Verdicts = append(r.Verdicts, trial.Verdict{Verdict: traffic.Verdict{Says: text, Rule: traffic.Rule(text), Stream: text}, Result: trial.Result(text), Why: text})
 	return r
 }
 

@@ -7,14 +7,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/federation"
 )
 
-// Machine is what the work itself may take on a machine with two cores that has
-// more to do, on top of a bound that follows from SPIRE's intervals.
-const Machine = 45 * time.Second
-
-// machinePoll is that for what travels by a poll: less than the shortest one, so
-// that a poll that came to nothing is seen.
-const machinePoll = 10 * time.Second
-
 // Bound is how long something may take by SPIRE's arithmetic, and the formula
 // that says so.
 type Bound struct {
@@ -24,21 +16,17 @@ type Bound struct {
 	Propagation bool
 }
 
-// allowed is the bound with what the machine needs.
-func (b Bound) allowed() time.Duration {
-	if b.Propagation {
-		return b.Within + machinePoll
-	}
-	return b.Within + Machine
-}
-
 // Plus bounds what comes after something else. It is no propagation any more.
 func (b Bound) Plus(next Bound) Bound {
 	return Bound{Within: b.Within + next.Within, Formula: b.Formula + " + " + next.Formula}
 }
 
-// Immediate is for what no interval of SPIRE's stands before.
-func Immediate() Bound { return Bound{Formula: "no interval: the machine alone"} }
+// NextCall bounds when the first call begins of which something is claimed that no interval
+// of SPIRE's stands before: one that is under way may end without an answer.
+func NextCall() Bound { return CallsInVain(1) }
+
+// NextCalls bounds when so many calls have shown that.
+func NextCalls() Bound { return NextCall().Plus(Calls(settled)) }
 
 // MachineAlone is for what Kubernetes and the machine decide, and SPIRE does not.
 func MachineAlone() Bound { return Bound{Within: faultBound} }

@@ -1,7 +1,6 @@
 package trial
 
 import (
-	"slices"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
@@ -9,7 +8,7 @@ import (
 )
 
 // RecordVersion is the version of the JSON that a Record is written as.
-const RecordVersion = "fedlab.dev/v1alpha1"
+const RecordVersion = "fedlab.dev/v1alpha2"
 
 // Record is all that a run of a scenario has seen. Verdicts are computed from it
 // and from nothing else.
@@ -42,8 +41,10 @@ type Record struct {
 	Holdings []Holding        `json:"holdings"`
 	Streams  []traffic.Stream `json:"streams"`
 	Verdicts []Verdict        `json:"verdicts"`
-	// Holds is true when no step failed and each verdict holds.
-	Holds bool `json:"holds"`
+	// Slack is what the machine needed for itself.
+	Slack Slack `json:"slack"`
+	// Result is the worst of those of measures and verdicts; a step that failed does not hold.
+	Result Result `json:"result"`
 	// Error says why the run ended early or did not put the lab back; empty
 	// otherwise.
 	Error string `json:"error,omitempty"`
@@ -85,15 +86,15 @@ type Measure struct {
 	// Took is what was measured, from At.
 	At   time.Time     `json:"at"`
 	Took time.Duration `json:"took"`
-	// Bound is what SPIRE's arithmetic allows; Allowed has what the machine needs
-	// for the work itself on top, and Took may not be longer.
-	Bound   time.Duration `json:"bound"`
-	Allowed time.Duration `json:"allowed"`
+	// Bound is what SPIRE's arithmetic allows, Slack what the machine needed on top.
+	Bound time.Duration `json:"bound"`
+	Slack time.Duration `json:"slack"`
 	// Formula says what Bound is made of.
 	Formula string `json:"formula"`
 	// Propagation is set where this is the way of a bundle from one trust domain
 	// to another, which bench compares with Bound.
-	Propagation bool `json:"propagation,omitempty"`
+	Propagation bool   `json:"propagation,omitempty"`
+	Result      Result `json:"result"`
 }
 
 // Holding is which authorities a server has of a trust domain at a time.
@@ -112,21 +113,7 @@ type Holding struct {
 // Verdict is a claim on the traffic and how it was judged.
 type Verdict struct {
 	traffic.Verdict
-	Holds bool `json:"holds"`
-	// Why says what in the record speaks against it; empty when it holds.
+	Result Result `json:"result"`
+	// Why says what in the record speaks against it, or how late it is; empty when it holds.
 	Why string `json:"why,omitempty"`
-}
-
-// Judge computes the verdicts of a record again, from what it has seen.
-func Judge(r Record) Record {
-	r.Verdicts = slices.Clone(r.Verdicts)
-	r.Holds = r.Error == "" && len(r.Verdicts) > 0
-	for i := range r.Verdicts {
-		v := &r.Verdicts[i]
-		v.Holds, v.Why = true, ""
-		if err := v.Judge(r.Streams); err != nil {
-			v.Holds, v.Why, r.Holds = false, err.Error(), false
-		}
-	}
-	return r
 }

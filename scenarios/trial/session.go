@@ -50,6 +50,8 @@ type Session struct {
 	lab            *lab.Lab
 	sites          map[*topology.Domain]*lab.Site
 	called, caller *topology.Domain
+	// late is by how much the control came after its bound.
+	late time.Duration
 }
 
 // Open gets a lab ready: it must be up and well, nobody else may be changing it,
@@ -84,6 +86,10 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	return s, nil
 }
 
+// podGone is how long a pod may take to go: one that does not end when it is asked to is
+// killed after 30 seconds, Kubernetes' terminationGracePeriodSeconds.
+const podGone = 45 * time.Second
+
 // sweep takes away what a run that was killed has left of servers and in their
 // clusters: its faults, and its newcomers, whose names the next ones have.
 func sweep(ctx context.Context, parts lab.Parts, servers []*topology.Server, in func(*topology.Cluster) access.Cluster) error {
@@ -97,7 +103,7 @@ func sweep(ctx context.Context, parts lab.Parts, servers []*topology.Server, in 
 		objects := in(c).Objects
 		err := objects.Delete(ctx, newcomerPod(s.Domain))
 		if err == nil {
-			err = check.Until(ctx, check.Bound{Within: Machine, Every: pace}, newcomerGone(objects, s.Domain))
+			err = check.Until(ctx, check.Bound{Within: podGone, Every: pace}, newcomerGone(objects, s.Domain))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("remove newcomer from cluster %s: %w", c.Name, err))
@@ -137,6 +143,9 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if s.late, err = s.control(ctx); err != nil {
+		return fmt.Errorf("a newcomer gets no identity while all is well: %w", err)
+	}
 	return nil
 }
 
@@ -161,10 +170,12 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	t := &Trial{session: s, operator: honest{}, record: Record{
 		APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.lab.Graph.Name,
 		Labels: scenario.AllLabels(), Sources: scenario.Sources, Began: time.Now(),
+		Slack: Slack{Control: s.late},
 	}}
 	sampling, stop := context.WithCancel(ctx)
 	var sampler sync.WaitGroup
 	sampler.Go(func() { t.sample(sampling) })
+	sampler.Go(func() { t.measureSlack(sampling) })
 	t.Restore("see that each holds the bundles of those whom it trusts", func(ctx context.Context) error {
 		errs := []error{t.handoverBehind(ctx, trusts)}
 		for _, d := range t.late {
@@ -195,8 +206,8 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 	sampler.Wait()
 	restored := t.proveRestored(context.WithoutCancel(ctx))
 	if restored != nil {
-		t.record.Holds = false
 		t.record.Error = strings.TrimPrefix(t.record.Error+"\n"+restored.Error(), "\n")
+		t.record = Judge(t.record)
 	}
 	return t.record, errors.Join(restored, context.Cause(ctx))
 }
@@ -233,7 +244,7 @@ func (t *Trial) proveRestored(ctx context.Context) error {
 	for _, d := range g.Domains {
 		longest = max(longest, federation.PollInterval(d.BundleEndpoint.RefreshHint, d.CATTL))
 	}
-	err := check.Until(ctx, check.Bound{Within: longest + Reconciled().allowed(), Every: time.Second}, check.Check{
+	err := check.Until(ctx, check.Bound{Within: longest + Reconciled().Within + faultBound, Every: time.Second}, check.Check{
 		Name: "lab " + g.Name + " is well again", Probe: func(ctx context.Context) error {
 			err := t.session.runner.well(ctx, g.Intent())
 			for _, r := range g.Trusts {

@@ -141,8 +141,8 @@ func TestSweepWaitsForTheNewcomerToGo(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "remove newcomer from cluster a: wait until the newcomer is gone: ") {
 			t.Errorf("error is %v", err)
 		}
-		if took := time.Since(began); took != 2*Machine {
-			t.Errorf("it took %s, want %s for each cluster", took, Machine)
+		if took := time.Since(began); took != 2*podGone {
+			t.Errorf("it took %s, want %s for each cluster", took, podGone)
 		}
 	})
 }

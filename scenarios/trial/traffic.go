@@ -21,6 +21,9 @@ const (
 	callWithin = 3 * time.Second
 )
 
+// takeBound is how long it may take to end calls and to take their record.
+const takeBound = 45 * time.Second
+
 // carelessPort is the probe's port that resumes sessions and verifies nobody
 // again.
 const carelessPort = 8444
@@ -123,7 +126,7 @@ func (s *Traffic) End(ctx context.Context) error {
 	if !s.record.Ended.IsZero() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, Machine)
+	ctx, cancel := context.WithTimeout(ctx, takeBound)
 	defer cancel()
 	record, err := s.probe.Stop(ctx, s.order.Name)
 	record.From = s.from
@@ -216,7 +219,7 @@ func (s *Traffic) FailsOnlyBetween(says string, since, until time.Time) {
 // RefusedBy claims that calls end in one of these ways soon after a moment, and
 // then until another; the zero moment is that of the last call.
 func (s *Traffic) RefusedBy(says string, since time.Time, bound Bound, until time.Time, outcomes ...traffic.Outcome) {
-	s.claim(traffic.Verdict{Says: says, Rule: traffic.RefusedBy, From: since, Within: bound.allowed(), Until: until, Outcomes: outcomes})
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.RefusedBy, From: since, Within: bound.Within, Until: until, Outcomes: outcomes})
 }
 
 // NoneAnswered claims that no call that began between two moments was answered;
@@ -228,13 +231,13 @@ func (s *Traffic) NoneAnswered(says string, since, until time.Time) {
 // AnsweredBy claims that calls are answered soon after a moment, and from then
 // on.
 func (s *Traffic) AnsweredBy(says string, since time.Time, bound Bound) {
-	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.allowed()})
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.Within})
 }
 
 // MeetsBy claims that soon after a moment, and from then on, an authority has
 // signed what the server presents.
 func (s *Traffic) MeetsBy(says string, since time.Time, bound Bound, authority string) {
-	s.claim(traffic.Verdict{Says: says, Rule: traffic.AuthorityBy, From: since, Within: bound.allowed(), Authority: authority})
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AuthorityBy, From: since, Within: bound.Within, Authority: authority})
 }
 
 // Resumes claims that some call between two moments resumed a session, or that

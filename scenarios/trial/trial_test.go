@@ -129,8 +129,8 @@ func TestNothingRunsAfterAStepThatFails(t *testing.T) {
 	if got, want := strings.Join(did, ", "), "1, 2, undo 2, undo 1"; got != want {
 		t.Errorf("it did %s, want %s", got, want)
 	}
-	if want := "do another: no such thing\nput the lab back: undo the first: it stays"; r.Error != want || r.Holds {
-		t.Errorf("error is %q, holds %t; want %q", r.Error, r.Holds, want)
+	if want := "do another: no such thing\nput the lab back: undo the first: it stays"; r.Error != want || r.Result != DoesNotHold {
+		t.Errorf("error is %q, result %q; want %q", r.Error, r.Result, want)
 	}
 	var steps []string
 	for _, s := range r.Steps {
@@ -166,8 +166,8 @@ func TestWhoClaimsNothingDoesNotHold(t *testing.T) {
 		trial.Step(ctx, "look", func(context.Context) error { return nil })
 		return trial.Err()
 	})
-	if r.Holds || r.Error != "the scenario claims nothing" {
-		t.Errorf("holds %t, error %q", r.Holds, r.Error)
+	if r.Result != DoesNotHold || r.Error != "the scenario claims nothing" {
+		t.Errorf("result %q, error %q", r.Result, r.Error)
 	}
 }
 
@@ -196,7 +196,7 @@ func (a answering) Stop(ctx context.Context, name string) (traffic.Stream, error
 }
 
 func TestVerdictsComeFromTheRecord(t *testing.T) {
-	for loses, want := range map[bool]bool{false: true, true: false} {
+	for loses, want := range map[bool]Result{false: Holds, true: DoesNotHold} {
 		began := time.Now()
 		r := run(t, func(_ context.Context, trial *Trial) error {
 			s := &Traffic{trial: trial, probe: answering{began, loses}, order: traffic.Order{Name: "calls"}, since: began}
@@ -204,14 +204,14 @@ func TestVerdictsComeFromTheRecord(t *testing.T) {
 			s.AllAnswered("no call failed")
 			return nil
 		})
-		if r.Holds != want || len(r.Verdicts) != 1 || r.Verdicts[0].Holds != want || (r.Verdicts[0].Why == "") != want {
-			t.Errorf("the record is lost %t: holds %t, verdicts %+v", loses, r.Holds, r.Verdicts)
+		if r.Result != want || len(r.Verdicts) != 1 || r.Verdicts[0].Result != want || (r.Verdicts[0].Why == "") != (want == Holds) {
+			t.Errorf("the record is lost %t: result %q, verdicts %+v", loses, r.Result, r.Verdicts)
 		}
 		// Judged again, the record says the same, also when somebody has edited the
 		// verdict.
-		r.Holds, r.Verdicts[0].Holds, r.Verdicts[0].Why = !want, !want, "edited"
-		if again := Judge(r); again.Holds != want || again.Verdicts[0].Holds != want || r.Verdicts[0].Why != "edited" {
-			t.Errorf("the record is lost %t, judged again: holds %t, verdicts %+v", loses, again.Holds, again.Verdicts)
+		r.Result, r.Verdicts[0].Result, r.Verdicts[0].Why = NotJudged, NotJudged, "edited"
+		if again := Judge(r); again.Result != want || again.Verdicts[0].Result != want || r.Verdicts[0].Why != "edited" {
+			t.Errorf("the record is lost %t, judged again: result %q, verdicts %+v", loses, again.Result, again.Verdicts)
 		}
 	}
 }
@@ -225,7 +225,7 @@ func TestAwaitMeasuresFromSince(t *testing.T) {
 		})
 		return trial.Err()
 	})
-	if len(r.Measures) != 1 || r.Measures[0].Took < time.Minute || r.Measures[0].Bound != time.Hour || !r.Measures[0].Propagation || r.Measures[0].Allowed != time.Hour+machinePoll {
+	if len(r.Measures) != 1 || r.Measures[0].Took < time.Minute || r.Measures[0].Bound != time.Hour || !r.Measures[0].Propagation || r.Measures[0].Result != Holds {
 		t.Errorf("measures are %+v", r.Measures)
 	}
 	r = run(t, func(ctx context.Context, trial *Trial) error {

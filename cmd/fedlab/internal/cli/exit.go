@@ -214,7 +214,7 @@ func ExitCode(err error) int {
 		return WrongUsage
 	case is[*host.MissingError](err), is[*docker.UnreachableError](err), is[*docker.OutOfReachError](err), is[*images.MissingError](err):
 		return Missing
-	case is[*check.TimeoutError](err), errors.Is(err, context.DeadlineExceeded):
+	case is[*check.TimeoutError](err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errNotJudged):
 		return TimeLimit
 	}
 	return Failed
@@ -314,7 +314,8 @@ func exitCodesTopic() *cobra.Command {
        or has a problem
   3    a check or a claim does not hold: part of the lab is not well
   4    something is missing on this machine
-  5    a time limit was reached
+  5    a time limit was reached, or the machine was too slow for a scenario to be
+       judged
   130  interrupted
 
 The commands spire and kubectl end with the exit code of the program that they run.`,

@@ -19,6 +19,9 @@ import (
 // errClaim says that a claim does not hold. Which has been shown already.
 var errClaim = errors.New("not every claim holds")
 
+// errNotJudged says that the machine was too slow for a run to be judged.
+var errNotJudged = fmt.Errorf("not every run was judged: the machine was late by more than %s", trial.MaxSlack)
+
 // vacant refuses a folder for records that holds something: a run is not to change
 // a lab and then find no place for what it saw.
 func vacant(dir string) error {
@@ -131,8 +134,8 @@ func (c *cmd) scenarioReport() *cobra.Command {
 		Use:   "report PATH",
 		Short: "Judge stored records again, and write reports",
 		Long: `report reads the records of a run, a folder or one file, computes each verdict again
-from the record, and shows them. It needs no lab. The exit code is 0
-only when every claim holds, and 3 otherwise.`,
+from the record, and shows them. It needs no lab. The exit codes are those of
+'fedlab scenario run'.`,
 		Args: oneArg("a folder with records, or one record"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, path := range []string{html, junit} {
@@ -144,12 +147,8 @@ only when every claim holds, and 3 otherwise.`,
 			if err != nil {
 				return err
 			}
-			held := 0
 			for i, r := range records {
 				records[i] = trial.Judge(r)
-				if records[i].Holds {
-					held++
-				}
 				if c.output == "text" {
 					if err := c.summary(records[i]); err != nil {
 						return err
@@ -157,17 +156,16 @@ only when every claim holds, and 3 otherwise.`,
 				}
 			}
 			if c.output == "json" {
-				if err := c.json("ScenarioRecords", map[string]any{"records": records, "held": held}); err != nil {
+				result := tally(records)
+				result["records"] = records
+				if err := c.json("ScenarioRecords", result); err != nil {
 					return err
 				}
 			}
 			if err := writeReports(html, junit, records); err != nil {
 				return err
 			}
-			if held < len(records) {
-				return errClaim
-			}
-			return nil
+			return judgement(records)
 		},
 	}
 	cmd.Flags().StringVar(&html, "html", "", "write the report as one HTML file")
