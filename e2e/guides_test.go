@@ -41,6 +41,7 @@ var _ = Describe("The guide", Label("guide", "slow"), func() {
 		}
 
 		It(name+" does what it shows", labels, func(ctx SpecContext) {
+			under.rests(ctx)
 			source, err := os.ReadFile(path)
 			Expect(err).NotTo(HaveOccurred())
 			checkout := filepath.Join(under.scratch, "guide-"+name)

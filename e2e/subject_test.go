@@ -46,8 +46,9 @@ type subject struct {
 	// graph is what the file asks for, in no network.
 	graph  *topology.Graph
 	driver *local.Driver
-	// own is true for a lab that the suite has made and takes down.
-	own bool
+	// own is true for a lab that the suite has made and takes down, resting while its nodes
+	// are frozen.
+	own, resting bool
 	// kills are the bring-ups that were killed, and up the one that was not.
 	kills []killed
 	up    []event
@@ -81,6 +82,7 @@ var raisedNow []*subject
 // raised brings up the lab of a file, and takes it down when the container ends.
 func raised(ctx context.Context, file, what string) *subject {
 	GinkgoHelper()
+	under.rests(ctx)
 	s, err := existing(under.command, file)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(s.close)
@@ -94,6 +96,31 @@ func raised(ctx context.Context, file, what string) *subject {
 	Expect(s.fedlab(ctx, "up")).To(endWell())
 	measured(what+" up in", began)
 	return s
+}
+
+// rests freezes the nodes of the suite's own lab until the container ends: two cores are few
+// for another lab besides. Whoever has brought a lab along keeps it as it is.
+func (s *subject) rests(ctx context.Context) {
+	GinkgoHelper()
+	if !s.own || s.resting {
+		return
+	}
+	nodes, err := docker(ctx, "ps", "--quiet", "--filter", "network=fedlab-"+s.graph.Name)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(nodes).NotTo(BeEmpty())
+	_, err = docker(ctx, append([]string{"pause"}, nodes...)...)
+	Expect(err).NotTo(HaveOccurred())
+	s.resting = true
+	DeferCleanup(func(ctx SpecContext) {
+		_, err := docker(ctx, append([]string{"unpause"}, nodes...)...)
+		Expect(err).NotTo(HaveOccurred())
+		s.resting = false
+		Eventually(s.well).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed(), "after its rest")
+		// Who leads, and could not say so meanwhile, starts again.
+		for _, c := range s.graph.Clusters {
+			Expect(s.explain(ctx, c.Name)).To(Succeed())
+		}
+	}, NodeTimeout(5*time.Minute))
 }
 
 func (s *subject) close() error { return s.driver.Close() }

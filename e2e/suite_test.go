@@ -99,6 +99,9 @@ func bringUp(ctx context.Context) {
 var _ = AfterEach(func(ctx SpecContext) {
 	if CurrentSpecReport().Failed() {
 		for _, lab := range append([]*subject{under}, raisedNow...) {
+			if lab.resting {
+				continue
+			}
 			lab.gather(ctx, CurrentSpecReport().FullText())
 		}
 	}
