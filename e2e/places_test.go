@@ -143,7 +143,7 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		DeferCleanup(func(ctx SpecContext) { Expect(session.Close(ctx)).To(Succeed()) }, NodeTimeout(5*time.Minute))
 		s, err := scenarios.Find("rotation/x509-authority")
 		Expect(err).NotTo(HaveOccurred())
-		record, err := session.Run(ctx, s)
+		record, err := session.Run(ctx, s, trial.On{})
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
 		Expect(record.Result.Held()).To(BeTrue(), summary(record))
 	}, SpecTimeout(scenarioTimeout))

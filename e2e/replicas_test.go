@@ -104,7 +104,7 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 		DeferCleanup(func(ctx SpecContext) { Expect(session.Close(ctx)).To(Succeed()) }, NodeTimeout(5*time.Minute))
 		s, err := scenarios.Find("outage/replica")
 		Expect(err).NotTo(HaveOccurred())
-		record, err := session.Run(ctx, s)
+		record, err := session.Run(ctx, s, trial.On{})
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
 		Expect(record.Result.Held()).To(BeTrue(), summary(record))
 	}, SpecTimeout(scenarioTimeout))

@@ -101,7 +101,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		GinkgoHelper()
 		s, err := scenarios.Find(name)
 		Expect(err).NotTo(HaveOccurred())
-		record, err := mutation.Run(ctx, session, s)
+		record, err := mutation.Run(ctx, session, s, trial.On{})
 		Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
 		if folder != "" {
 			records[folder] = append(records[folder], record)
@@ -119,7 +119,7 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 
 	holds := func(ctx SpecContext, s trial.Scenario, folder string) {
 		GinkgoHelper()
-		if err := s.RunsOn(under.graph); err != nil {
+		if _, err := s.RunsOn(under.graph); err != nil {
 			Skip(err.Error()) // the enterprise lab has what it needs
 		}
 		record := run(ctx, s.Name, "", folder)

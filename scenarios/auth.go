@@ -215,6 +215,7 @@ var resumedSession = trial.Scenario{
 	Name:   "auth/resumed-session-after-removal",
 	Claim:  "A server that resumes TLS sessions lets in a peer that was removed meanwhile; a server that hands out no sessions, as ours do, refuses it.",
 	Labels: []string{CI},
+	Needs:  []trial.Need{byResource},
 	Sources: []string{
 		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which a resumed handshake does not call",
 		"docs/decisions/0018-no-session-resumption.md",

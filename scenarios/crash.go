@@ -38,6 +38,7 @@ func crashed(ctx context.Context, t *trial.Trial, what string, f func(fault.Clus
 var serverKilled = trial.Scenario{
 	Name:    "outage/server-killed",
 	Claim:   "A SPIRE server that is killed comes back by itself with its keys and its peers, and no workload with an identity notices.",
+	Needs:   []trial.Need{fetched},
 	Sources: []string{"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process"},
 	Run:     func(ctx context.Context, t *trial.Trial) error { return crashed(ctx, t, "server", fault.ServerKilled) },
 }
@@ -45,6 +46,7 @@ var serverKilled = trial.Scenario{
 var agentKilled = trial.Scenario{
 	Name:    "outage/agent-killed",
 	Claim:   "A SPIRE agent that is killed attests again by itself, and none of its workloads notices.",
+	Needs:   []trial.Need{fetched},
 	Sources: []string{"SPIRE doc/plugin_agent_nodeattestor_k8s_psat.md: a node may attest again"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, _ := t.Pair()
@@ -64,6 +66,7 @@ var serverDataLost = trial.Scenario{
 	Name:   "outage/server-data-lost",
 	Claim:  "A SPIRE server that lost its data is a stranger under its old name: its own agents accept it by themselves, and its peers refuse it until they get its new bundle.",
 	Labels: []string{Slow},
+	Needs:  dynamic(),
 	Sources: []string{
 		"SPIRE doc/spire_agent.md: rebootstrap_mode auto, after rebootstrap_delay",
 		"https://github.com/spiffe/spire/issues/4624",

@@ -73,6 +73,7 @@ func bundleLost(ctx context.Context, t *trial.Trial, verb, event string, state f
 var bundleDeleted = trial.Scenario{
 	Name:  "drift/deleted",
 	Claim: "Deleting a held bundle stops every call, and no poll brings the bundle back, because it authenticated the endpoint; handing the bundle over repairs it.",
+	Needs: []trial.Need{bySPIFFE, byResource},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: \"local copy of bundle not found\"",
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (bundle delete -mode)",
@@ -87,6 +88,7 @@ var bundleDeleted = trial.Scenario{
 var bundleEmptied = trial.Scenario{
 	Name:  "drift/emptied",
 	Claim: "A held bundle without any authority stops every call, and no poll fills it, because an empty bundle authenticates no endpoint; handing the bundle over repairs it.",
+	Needs: []trial.Need{bySPIFFE, byResource},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: an empty bundle replaces a good one",
 	},
@@ -103,6 +105,7 @@ var bundleTampered = trial.Scenario{
 	Name:   "drift/tampered",
 	Claim:  "Anyone who slips a root into a held bundle can pose as any workload of that trust domain until the next poll, and no legitimate call fails.",
 	Labels: []string{CI},
+	Needs:  dynamic(),
 	Sources: []string{
 		"SPIFFE Trust Domain and Bundle, section 4: the document does not say whose it is",
 		"SPIRE pkg/server/bundle/client/updater.go: what is fetched replaces what is held",
@@ -179,6 +182,7 @@ var bundleTampered = trial.Scenario{
 var bundleRolledBack = trial.Scenario{
 	Name:  "drift/rolled-back",
 	Claim: "If an older bundle replaces a newer one, nothing reports it and every call stops; if the endpoint presents an SVID of the newer authority, no poll repairs it, and handing the bundle over does.",
+	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: spiffe_sequence is never compared",
 		"SPIFFE Trust Domain and Bundle, section 4.1.1: the sequence tells whether a bundle has changed",
@@ -219,6 +223,7 @@ var bundleRolledBack = trial.Scenario{
 var pinnedBundleEdited = trial.Scenario{
 	Name:  "drift/crd-edit-is-ignored",
 	Claim: "Changing trustDomainBundle in a ClusterFederatedTrustDomain has no effect: the field counts only when the relationship is made.",
+	Needs: dynamic(),
 	Sources: []string{
 		"https://github.com/spiffe/spire-controller-manager/issues/171",
 		"SPIRE Controller Manager pkg/spireapi: FederationRelationship.Equal leaves the bundle out",
@@ -248,6 +253,7 @@ var pinnedBundleEdited = trial.Scenario{
 var otherFieldEdited = trial.Scenario{
 	Name:  "drift/crd-edit-rolls-back",
 	Claim: "Changing any other field of a ClusterFederatedTrustDomain sets its trustDomainBundle again: if an authority was replaced since, the edit cuts the peer off, and no poll repairs it.",
+	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE Controller Manager pkg/spireapi: an update of a relationship sends its bundle as well",
 		"SPIRE pkg/server/datastore/sqlstore/sqlstore.go, updateFederationRelationship: an update sets the bundle that it is sent",
@@ -291,6 +297,7 @@ var otherFieldEdited = trial.Scenario{
 var relationshipRemoved = trial.Scenario{
 	Name:  "drift/removal-keeps-bundle",
 	Claim: "Removing a relationship does not end trust: the bundle stays, and new handshakes succeed until somebody deletes the bundle too.",
+	Needs: dynamic(),
 	Sources: []string{
 		"https://github.com/spiffe/spire/issues/2507", "https://github.com/spiffe/spire/pull/2533",
 	},
@@ -328,6 +335,7 @@ var relationshipRemoved = trial.Scenario{
 var endpointDeadlock = trial.Scenario{
 	Name:  "drift/stale-bootstrap-deadlock",
 	Claim: "A peer that was cut off while an authority was replaced can never fetch by https_spiffe again, because the bundle that it holds no longer authenticates the endpoint; handing the bundle over repairs it.",
+	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the stored bundle is what verifies the endpoint",
 		"https://github.com/spiffe/spire/issues/4128",

@@ -19,6 +19,7 @@ import (
 var endpointAway = trial.Scenario{
 	Name:  "outage/bundle-endpoint",
 	Claim: "While a bundle endpoint is away, no call fails and its peers fall behind unnoticed; they catch up within one poll once it is back.",
+	Needs: []trial.Need{fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/manager.go: no back-off after a failed fetch",
 		"https://github.com/spiffe/spire/issues/1675 (failed fetches are hard to see)",
@@ -55,6 +56,7 @@ var endpointAway = trial.Scenario{
 var endpointHangs = trial.Scenario{
 	Name:  "outage/hung-endpoint-freezes-configuration",
 	Claim: "If a bundle endpoint takes a request and never answers, and the relationship is then removed, its peer cannot be made to refresh any bundle until the endpoint answers; no call fails.",
+	Needs: []trial.Need{byResource},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: no time limit for an answer",
 		"SPIRE pkg/server/bundle/client/manager.go: a relationship that goes waits for its fetch, under the lock of all",
@@ -137,6 +139,7 @@ func refresh(ctx context.Context, by, of trial.Domain) error {
 var wrongEndpointID = trial.Scenario{
 	Name:  "auth/wrong-endpoint-id",
 	Claim: "A relationship that expects another SPIFFE ID than the endpoint presents fetches nothing: no call fails at first, and the peer falls behind at the next rotation.",
+	Needs: dynamic(),
 	Sources: []string{
 		"SPIFFE Federation, section 5.2.2: the client must verify the SPIFFE ID of the endpoint",
 	},

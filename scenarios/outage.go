@@ -8,7 +8,6 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
-	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -68,17 +67,10 @@ var serverAway = trial.Scenario{
 	},
 }
 
-// postgresDatastore is the need of who breaks a datastore: sqlite is a file of the
-// server's own.
-var postgresDatastore = &trial.Need{
-	What: "a SPIRE server with a PostgreSQL, that of the called trust domain; 'datastore: postgres' in the lab file gives it one",
-	Met:  func(called, _ *topology.Domain) bool { return called.Datastore == topology.Postgres },
-}
-
 var datastoreAway = trial.Scenario{
 	Name:  "outage/datastore",
 	Claim: "While the datastore of a SPIRE server is away, workloads with an identity keep calling across the federation; new workloads and peers wait, because the server takes no entry and does not serve its bundle.",
-	Needs: postgresDatastore,
+	Needs: []trial.Need{postgresDatastore, fetched},
 	Sources: []string{
 		"SPIRE pkg/server/endpoints/bundle/server.go: 500 where the bundle cannot be read",
 		"SPIRE pkg/server/server.go, CheckHealth: a server is well when it can read its bundle",
@@ -134,19 +126,11 @@ var controllerManagerHangs = trial.Scenario{
 // unreached is how calls end that go to a cluster that is not there.
 var unreached = []traffic.Outcome{traffic.Unreachable, traffic.NoAnswer}
 
-// apart is for what is done to one cluster and seen from another.
-var apart = &trial.Need{
-	What: "two trust domains in clusters of their own; 'trustDomain' in the lab file gives a cluster one alone",
-	Met: func(called, caller *topology.Domain) bool {
-		return called.Server().Place.Cluster != caller.Server().Place.Cluster
-	},
-}
-
 var clusterOff = trial.Scenario{
 	Name:   "outage/cluster",
 	Claim:  "When a whole cluster stops, only calls to it fail; when it is back, they are answered again, and nobody has to do anything.",
 	Labels: []string{Slow},
-	Needs:  apart,
+	Needs:  []trial.Need{apart},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		var broken *trial.Breakage
@@ -179,7 +163,7 @@ var clusterOff = trial.Scenario{
 var clustersParted = trial.Scenario{
 	Name:  "outage/partition",
 	Claim: "A partition in one direction stops only the calls of that direction, and a partition in both directions stops both; what was published meanwhile arrives within one poll of its end, or of the end of a fetch that it caught, which SPIRE gives up after 30 seconds.",
-	Needs: apart,
+	Needs: []trial.Need{apart, fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the transport is net/http's own, which has 30 seconds for a connection",
 	},

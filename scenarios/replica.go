@@ -24,13 +24,13 @@ var replicaAway = trial.Scenario{
 	Name:   "outage/replica",
 	Claim:  "Where two SPIRE servers share a PostgreSQL, either may be killed and stay away for two lives of an X509-SVID: no call fails, a new workload gets its identity, a peer fetches the bundle, and the server comes back with its own keys.",
 	Labels: []string{Slow},
-	Needs: &trial.Need{
+	Needs: []trial.Need{{
 		What: "two SPIRE servers of the called trust domain whose X509-SVIDs live for at most " + longestLife.String() +
 			"; 'serverReplicas: 2', 'datastore: postgres' and 'svid: {x509TTL: 1m}' in the lab file give that",
-		Met: func(called, _ *topology.Domain) bool {
-			return called.Replicas == 2 && called.X509SVIDTTL <= longestLife
+		Met: func(r *topology.Trust) bool {
+			return r.Trusted.Replicas == 2 && r.Trusted.X509SVIDTTL <= longestLife
 		},
-	},
+	}, fetched},
 	Sources: []string{
 		"SPIRE doc/scaling_spire.md: servers that share a datastore, each with a CA of its own",
 		"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process",

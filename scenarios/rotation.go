@@ -23,6 +23,7 @@ var authorityReplaced = trial.Scenario{
 	Name:   "rotation/x509-authority",
 	Claim:  "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer no longer trusts the old authority.",
 	Labels: []string{CI},
+	Needs:  []trial.Need{fetched, rotates},
 	Sources: []string{
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509)",
 		"SPIRE pkg/common/bundleutil/marshal.go: the served bundle does not say which authority is tainted",
@@ -67,6 +68,7 @@ var authorityReplaced = trial.Scenario{
 var revokedTooEarly = trial.Scenario{
 	Name:  "rotation/revoked-too-early",
 	Claim: "If an authority is revoked before agents learn that it is tainted, the SVIDs that it signed stay in use, and peers reject them once they have fetched; restarting the agents repairs it.",
+	Needs: []trial.Need{fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/agent/manager/sync.go, processTaintedAuthorities: a taint has SVIDs replaced, and what is revoked is tainted no longer",
 		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority x509 revoke)",
@@ -172,6 +174,7 @@ func replaceRevoked(ctx context.Context, t *trial.Trial, d trial.Domain) error {
 var jwtAuthorityReplaced = trial.Scenario{
 	Name:    "rotation/jwt-authority",
 	Claim:   "A JWT-SVID stays valid at a federated peer until its authority is revoked and the peer has fetched again; a JWT-SVID of the new authority is valid as soon as it is signed.",
+	Needs:   []trial.Need{fetched, rotates},
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
@@ -289,6 +292,7 @@ var threeGenerations = trial.Scenario{
 	Name:   "rotation/natural",
 	Claim:  "Through three generations of short-lived authorities that SPIRE rotates by itself, no call from a federated peer fails.",
 	Labels: []string{Slow},
+	Needs:  dynamic(),
 	Sources: []string{
 		"SPIRE pkg/server/ca/manager/manager.go: prepare at half of the life, activate when a sixth remains",
 		"https://github.com/spiffe/helm-charts-hardened/pull/343 (the life of a CA must be several refresh hints)",
@@ -348,6 +352,7 @@ const longHint = 10 * time.Minute
 var signedBeforePoll = trial.Scenario{
 	Name:  "rotation/faster-than-refresh",
 	Claim: "If an authority signs before the peer's next poll, every call from that peer fails until the poll; a forced refresh repairs it, as long as the endpoint still presents an SVID of the old authority.",
+	Needs: dynamic(),
 	Sources: []string{
 		"SPIFFE Federation, section 5.1.1: keys are to be published three to five refresh hints before they are used",
 		"https://github.com/spiffe/helm-charts-hardened/issues/335", "https://github.com/spiffe/spire/issues/2256",

@@ -29,7 +29,7 @@ func (b *bench) propagation(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		record, err := session.Run(ctx, s)
+		record, err := session.Run(ctx, s, trial.On{})
 		if err != nil {
 			return err
 		}

@@ -41,9 +41,9 @@ func Mutations() []Mutation {
 	return []Mutation{SkipTaint, KeepOldBundle, AcceptAny, NeverRefresh, RecordNothing, RecoverEarly}
 }
 
-// Run runs a scenario with a mutation, or as it is where that is empty, and returns
-// its record and error as Session.Run does.
-func (m Mutation) Run(ctx context.Context, in *trial.Session, s trial.Scenario) (trial.Record, error) {
+// Run runs a scenario on a relationship with a mutation, or as it is where that is empty, and
+// returns its record and error as Session.Run does.
+func (m Mutation) Run(ctx context.Context, in *trial.Session, s trial.Scenario, on trial.On) (trial.Record, error) {
 	run := s.Run
 	s.Run = func(ctx context.Context, t *trial.Trial) error {
 		t.Employ(func(careful trial.Operator) trial.Operator { return operator{careful, m} })
@@ -55,7 +55,7 @@ func (m Mutation) Run(ctx context.Context, in *trial.Session, s trial.Scenario) 
 		}
 		return run(ctx, t)
 	}
-	record, err := in.Run(ctx, s)
+	record, err := in.Run(ctx, s, on)
 	return m.record(record), err
 }
 

@@ -34,7 +34,7 @@ func Console(w io.Writer, r trial.Record, colour bool) error {
 		}
 		_, _ = fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
-	row(outcome(r.Result) + " " + r.Scenario + ", in " + seconds(lasted(r)) + ": " + r.Claim)
+	row(outcome(r.Result) + " " + named(r) + ", in " + seconds(lasted(r)) + ": " + r.Claim)
 	if r.Mutation != "" {
 		row("made wrong on purpose: " + r.Mutation)
 	}
@@ -67,6 +67,15 @@ func Console(w io.Writer, r trial.Record, colour bool) error {
 		return fmt.Errorf("write summary: %w", err)
 	}
 	return nil
+}
+
+// named is a scenario with the relationship that it ran on; records of an earlier fedlab name
+// none.
+func named(r trial.Record) string {
+	if r.On == (trial.On{}) {
+		return r.Scenario
+	}
+	return r.Scenario + " on " + r.On.String()
 }
 
 func painted(text string) string {

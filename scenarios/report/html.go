@@ -187,8 +187,8 @@ func meterOf(m trial.Measure) meter {
 	longest := max(m.Took, m.Bound+m.Slack, time.Millisecond)
 	at := func(d time.Duration) float64 { return 1 + full*float64(d)/float64(longest) }
 	return meter{
-		Took:      rect(1, 6, at(m.Took)-1, 10),
+		Took:  rect(1, 6, at(m.Took)-1, 10),
 		Slack: rect(1, 2, at(m.Bound+m.Slack)-1, 18),
-		Bound:     line(at(m.Bound), 0, at(m.Bound), 22),
+		Bound: line(at(m.Bound), 0, at(m.Bound), 22),
 	}
 }

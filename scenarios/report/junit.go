@@ -74,7 +74,7 @@ func JUnit(w io.Writer, records []trial.Record) error {
 			suites[group] = suite
 			all.Suites = append(all.Suites, suite)
 		}
-		c := testCase{Name: r.Scenario, ClassName: group, Time: inSeconds(lasted(r)), Properties: propertiesOf(r)}
+		c := testCase{Name: named(r), ClassName: group, Time: inSeconds(lasted(r)), Properties: propertiesOf(r)}
 		switch r.Result {
 		case trial.Holds, trial.Late:
 		case trial.NotJudged:
@@ -155,6 +155,10 @@ func propertiesOf(r trial.Record) *properties {
 	add := func(name, value string) { p.All = append(p.All, property{name, value}) }
 	add("claim", r.Claim)
 	add("lab", r.Lab)
+	if r.On != (trial.On{}) {
+		add("profile", string(r.On.Profile))
+		add("mode", string(r.On.Mode))
+	}
 	add("result", string(r.Result))
 	add("slack", inSeconds(r.Slack.Total()))
 	if r.Mutation != "" {

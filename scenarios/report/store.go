@@ -135,7 +135,7 @@ func readFile(name string) (data []byte, err error) {
 }
 
 // Write writes each record into a file of its own in dir, which it makes where
-// it is missing: the scenario's name with dashes for slashes, and .json. A file
+// it is missing: the scenario's name with dashes for slashes, the relationship, and .json. A file
 // of that name is replaced, and never half written. It writes nothing when two
 // records would have the same file.
 func Write(dir string, records ...trial.Record) error {
@@ -163,7 +163,11 @@ func Write(dir string, records ...trial.Record) error {
 }
 
 func fileOf(r trial.Record) string {
-	return strings.ReplaceAll(r.Scenario, "/", "-") + ".json"
+	name := strings.ReplaceAll(r.Scenario, "/", "-")
+	if r.On != (trial.On{}) {
+		name += "." + strings.NewReplacer("->", "-trusts-", "/", "-").Replace(r.On.String())
+	}
+	return name + ".json"
 }
 
 // replace writes data next to name and renames it into place, so that a reader

@@ -30,7 +30,8 @@ func TestReadReturnsWhatWriteWrote(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	want := []string{"drift-unmanaged-relationship.json", "outage-partition.json", "rotation-faster-than-refresh.json", "rotation-x509-authority.json"}
+	const on = ".cluster2.com-trusts-cluster1.com.json"
+	want := []string{"drift-unmanaged-relationship" + on, "outage-partition" + on, "rotation-faster-than-refresh" + on, "rotation-x509-authority" + on}
 	if !slices.Equal(names, want) {
 		t.Errorf("the folder has %q, want %q", names, want)
 	}
@@ -42,7 +43,7 @@ func TestReadReturnsWhatWriteWrote(t *testing.T) {
 	if want := []trial.Record{changed, partition(), failed(), rotation()}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the records of the folder differ from those that were written")
 	}
-	got, err = Read(filepath.Join(dir, "outage-partition.json"))
+	got, err = Read(filepath.Join(dir, "outage-partition"+on))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestReadTakesARecordThatAllows(t *testing.T) {
 func TestWriteRefusesTwoRecordsOfOneFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "records")
 	err := Write(dir, record("a/b-c", "", 1), record("a-b/c", "", 1))
-	if want := `write records: "a/b-c" and "a-b/c" would both be a-b-c.json`; err == nil || err.Error() != want {
+	if want := `write records: "a/b-c" and "a-b/c" would both be a-b-c.cluster2.com-trusts-cluster1.com.json`; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 	if _, err := os.Stat(dir); !os.IsNotExist(err) {
@@ -140,10 +141,18 @@ func TestWriteRefusesTwoRecordsOfOneFile(t *testing.T) {
 
 func TestWriteStaysInItsFolder(t *testing.T) {
 	dir := t.TempDir()
-	if err := Write(dir, record("../../evil", "", 1)); err != nil {
+	strange := record("../../evil", "", 1)
+	if err := Write(dir, strange); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "..-..-evil.json")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "..-..-evil.cluster2.com-trusts-cluster1.com.json")); err != nil {
+		t.Error(err)
+	}
+	strange.On.Truster = "../../worse"
+	if err := Write(dir, strange); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "..-..-evil...-..-worse-trusts-cluster1.com.json")); err != nil {
 		t.Error(err)
 	}
 }

@@ -31,6 +31,7 @@ func span(s float64) time.Duration { return time.Duration(s * float64(time.Secon
 func record(name, claim string, took float64) trial.Record {
 	return trial.Record{
 		APIVersion: trial.RecordVersion, Kind: "ScenarioRecord", Scenario: name, Claim: claim, Lab: "quotes",
+		On:     trial.On{Truster: broker, Trusted: market, Profile: "https_spiffe", Mode: "crd"},
 		Labels: []string{"ci"}, Began: noon, Ended: after(took),
 		Steps: []trial.Step{}, Windows: []trial.Window{}, Marks: []trial.Mark{}, Measures: []trial.Measure{},
 		Holdings: []trial.Holding{}, Streams: []traffic.Stream{}, Verdicts: []trial.Verdict{},

@@ -31,11 +31,11 @@ type Domain struct {
 // Domain returns a trust domain of the lab as scenarios know it.
 func (t *Trial) Domain(d *topology.Domain) Domain { return Domain{d, t.session.sites[d], t} }
 
-// Pair returns two trust domains that trust each other: called is the one whose
-// bundle, server and cluster are mostly broken, caller the one from which that is
-// seen.
+// Pair returns the two trust domains of the relationship that the scenario runs on: called is
+// the trusted one, whose bundle, server and cluster are mostly broken, caller the truster, from
+// which that is seen.
 func (t *Trial) Pair() (called, caller Domain) {
-	return t.Domain(t.session.called), t.Domain(t.session.caller)
+	return t.Domain(t.pair.Trusted), t.Domain(t.pair.Truster)
 }
 
 // Server returns the connection to the SPIRE server.

@@ -21,10 +21,10 @@ var serverStops = trial.Scenario{
 	Name:    "mine/server-stops",
 	Claim:   "While the SPIRE server of a trust domain is stopped, its workloads are called as before, and their authority does not change.",
 	Sources: []string{"SPIRE doc/spire_agent.md: an agent hands out what it has cached"},
-	Needs: &trial.Need{
+	Needs: []trial.Need{{
 		What: "a called trust domain whose authority outlives the trial; 'ca: {ttl: 1h}' in the lab file makes it do so",
-		Met:  func(called, _ *topology.Domain) bool { return called.CATTL >= time.Hour },
-	},
+		Met:  func(r *topology.Trust) bool { return r.Trusted.CATTL >= time.Hour },
+	}},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
 		var stopped *trial.Breakage
@@ -65,7 +65,7 @@ func run(ctx context.Context, driver *lab.Driver, in topology.Topology) (_ trial
 		return trial.Record{}, err
 	}
 	defer func() { err = errors.Join(err, session.Close(context.WithoutCancel(ctx))) }()
-	return session.Run(ctx, serverStops)
+	return session.Run(ctx, serverStops, trial.On{})
 }
 
 // A scenario is a value: this one asks whether the lab of a file has what it needs.
@@ -81,7 +81,8 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(serverStops.Group(), serverStops.RunsOn(graph))
+	on, err := serverStops.RunsOn(graph)
+	fmt.Println(serverStops.Group(), on[0], err)
 	_ = run
-	// Output: mine <nil>
+	// Output: mine cluster2.com->cluster1.com <nil>
 }

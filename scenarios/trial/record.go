@@ -18,6 +18,8 @@ type Record struct {
 	Scenario   string `json:"scenario"`
 	Claim      string `json:"claim"`
 	Lab        string `json:"lab"`
+	// On is the relationship that it ran on.
+	On On `json:"on"`
 	// Labels are those of the scenario; Sources are where the rules come from that
 	// it rests on.
 	Labels  []string `json:"labels"`

@@ -47,9 +47,10 @@ type Session struct {
 	runner *Runner
 	hold   *lab.Hold
 	// lab is with probes; nil as long as these are not there.
-	lab            *lab.Lab
-	sites          map[*topology.Domain]*lab.Site
-	called, caller *topology.Domain
+	lab   *lab.Lab
+	sites map[*topology.Domain]*lab.Site
+	// pairs are the relationships that scenarios can run on.
+	pairs []*topology.Trust
 	// late is by how much the control came after its bound.
 	late time.Duration
 }
@@ -63,7 +64,7 @@ func (r *Runner) Open(ctx context.Context) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := pairOf(asked); err != nil {
+	if _, err := callable(asked); err != nil {
 		return nil, err
 	}
 	l, err := r.Driver.Open(ctx, r.Topology)
@@ -134,7 +135,7 @@ func (s *Session) prepare(ctx context.Context) (err error) {
 	if s.lab, err = s.runner.Driver.Open(ctx, with); err != nil {
 		return err
 	}
-	if s.called, s.caller, err = pairOf(s.lab.Graph); err != nil {
+	if s.pairs, err = callable(s.lab.Graph); err != nil {
 		return err
 	}
 	s.sites = map[*topology.Domain]*lab.Site{}
@@ -162,13 +163,22 @@ func (s *Session) Close(ctx context.Context) error {
 	return errors.Join(append(errs, s.hold.Release())...)
 }
 
-// Run runs a scenario and returns its record. What it saw that does not hold is
-// in the record; an error means that the lab could not be put back, and nothing
-// that runs on it afterwards would mean anything.
-func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
+// Run runs a scenario on a relationship of the lab, or on the first that fits where that is
+// the zero value, and returns its record. What it saw that does not hold is in the record; an
+// error means that the lab could not be put back, and nothing that runs on it afterwards would
+// mean anything, or is a *NeedsError, and then nothing was done.
+func (s *Session) Run(ctx context.Context, scenario Scenario, asked On) (Record, error) {
+	name := ""
+	if asked != (On{}) {
+		name = asked.String()
+	}
+	pair, err := scenario.pick(s.lab.Graph.Name, s.pairs, name)
+	if err != nil {
+		return Record{}, err
+	}
 	trusts := s.lab.Graph.Trusts
-	t := &Trial{session: s, operator: honest{}, record: Record{
-		APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.lab.Graph.Name,
+	t := &Trial{session: s, pair: pair, operator: honest{}, record: Record{
+		APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.lab.Graph.Name, On: on(pair),
 		Labels: scenario.AllLabels(), Sources: scenario.Sources, Began: time.Now(),
 		Slack: Slack{Control: s.late},
 	}}
@@ -183,7 +193,7 @@ func (s *Session) Run(ctx context.Context, scenario Scenario) (Record, error) {
 		}
 		return errors.Join(errs...)
 	})
-	err := t.takeUp(ctx)
+	err = t.takeUp(ctx)
 	if err == nil && len(t.record.Steps) > 0 {
 		// Those who trust the trust domain have yet to hear that it is over.
 		t.Step(ctx, "see that the lab is well again", func(ctx context.Context) error {

@@ -84,7 +84,7 @@ func (t *Trial) slow(note func(*Slack)) {
 // control has a newcomer come and be registered while all is well, and returns by how much
 // later than its bound its identity came.
 func (s *Session) control(ctx context.Context) (late time.Duration, err error) {
-	t := &Trial{session: s, operator: honest{}, record: Record{Scenario: "control"}}
+	t := &Trial{session: s, pair: s.pairs[0], operator: honest{}, record: Record{Scenario: "control"}}
 	called, _ := t.Pair()
 	guest, err := called.Newcomer(ctx)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
@@ -26,7 +27,9 @@ const pace = 250 * time.Millisecond
 // Trial is one run of a scenario on a lab. Its methods write the record. Only one
 // goroutine uses it.
 type Trial struct {
-	session  *Session
+	session *Session
+	// pair is the relationship that it runs on.
+	pair     *topology.Trust
 	operator Operator
 
 	mu      sync.Mutex // guards record, which the sampler writes, too
@@ -42,6 +45,8 @@ type Trial struct {
 // Event is what an observer is told about a run, as it happens.
 type Event struct {
 	Scenario string `json:"scenario"`
+	// On is the relationship, as "truster->trusted"; empty before the first scenario runs.
+	On string `json:"on,omitempty"`
 	// Step is set when one begins (Ended is false) or has ended.
 	Step  *Step `json:"step,omitempty"`
 	Ended bool  `json:"ended,omitempty"`
@@ -98,6 +103,9 @@ func (t *Trial) run(ctx context.Context, s Step, do func(ctx context.Context) er
 
 func (t *Trial) tell(e Event) {
 	e.Scenario = t.record.Scenario
+	if t.pair != nil {
+		e.On = on(t.pair).String()
+	}
 	if observe := t.session.runner.Observe; observe != nil {
 		observe(e)
 	}

@@ -27,75 +27,94 @@ func resolved(t *testing.T, top topology.Topology) *topology.Graph {
 	return g
 }
 
-func TestPairOf(t *testing.T) {
+// names are relationships as --on has them.
+func names(all []On) string {
+	var text []string
+	for _, o := range all {
+		text = append(text, o.String())
+	}
+	return strings.Join(text, " ")
+}
+
+// opened returns a preset that a test may change.
+func opened(t *testing.T, preset string) topology.Topology {
+	t.Helper()
+	f, err := config.For(demo.Apps()).Open(preset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Topology
+}
+
+func TestRunsOnWhatCanCallEachOther(t *testing.T) {
 	for preset, want := range map[string]string{
-		"quotes":     "cluster1.com cluster2.com",
-		"enterprise": "aws.company.com gcp.company.com",
-		"company":    "gcp.company.com onprem.company.com",
+		"quotes":     "cluster2.com->cluster1.com cluster1.com->cluster2.com",
+		"enterprise": "gcp.company.com->aws.company.com aws.company.com->gcp.company.com onprem.company.com->aws.company.com aws.company.com->onprem.company.com onprem.company.com->gcp.company.com gcp.company.com->onprem.company.com",
+		"company":    "",
 	} {
-		f, err := config.For(demo.Apps()).Open(preset)
-		if err != nil {
-			t.Fatal(err)
-		}
-		called, caller, err := pairOf(resolved(t, f.Topology))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := called.Name.Name() + " " + caller.Name.Name(); got != want {
-			t.Errorf("%s: pair is %s, want %s", preset, got, want)
-		}
+		got, err := (Scenario{}).RunsOn(resolved(t, opened(t, preset)))
 		if preset == "company" {
-			continue // it has hosts
-		}
-		f.Topology.Hosts = []topology.HostSpec{{Name: "partner"}}
-		f.Topology.TrustDomains[0].Members = []topology.MemberSpec{{Host: "partner"}}
-		if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, new(*NeedsError)) || !strings.Contains(err.Error(), "with no host among its members") {
-			t.Errorf("%s with a host: error is %v", preset, err)
-		}
-		f.Topology.Hosts, f.Topology.TrustDomains[0].Members = nil, nil
-		needs := (*NeedsError)(nil)
-		if preset == "quotes" {
-			f.Topology.Clusters = append(f.Topology.Clusters, topology.NewCluster("branch", len(f.Topology.Clusters)))
-			f.Topology.TrustDomains[0].Members = []topology.MemberSpec{{Cluster: "branch", Nested: true}}
-			if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, &needs) || !strings.Contains(err.Error(), "without nested servers") {
-				t.Errorf("with a nested server: error is %v", err)
+			// The partner's server is on a host.
+			if err != nil || len(got) == 0 || strings.Contains(names(got), "partner") {
+				t.Errorf("%s: it runs on %s, error %v", preset, names(got), err)
 			}
-			f.Topology.TrustDomains[0].Members = nil
+			continue
 		}
-		f.Topology.Relationships = f.Topology.Relationships[:1]
-		if _, _, err := pairOf(resolved(t, f.Topology)); !errors.As(err, &needs) || needs.Lab != f.Topology.Name {
-			t.Errorf("%s with one direction: error is %v, want a NeedsError", preset, err)
+		if err != nil || names(got) != want {
+			t.Errorf("%s: it runs on %s, error %v; want %s", preset, names(got), err, want)
 		}
 	}
 }
 
-func TestRunsOn(t *testing.T) {
-	s := Scenario{Name: "outage/datastore", Needs: &Need{
-		What: "a PostgreSQL", Met: func(called, _ *topology.Domain) bool { return called.Datastore == topology.Postgres },
-	}}
-	for lab, want := range map[string]string{
-		"enterprise": "",
-		"quotes":     "lab quotes is not one that outage/datastore can run on: it needs a PostgreSQL",
+// What has no server of its own in a cluster, or a nested one, is nothing to run on.
+func TestRunsOnNoHostAndNothingNested(t *testing.T) {
+	for name, change := range map[string]func(*topology.Topology){
+		"one direction": func(top *topology.Topology) { top.Relationships = top.Relationships[:1] },
+		"a nested server": func(top *topology.Topology) {
+			top.Clusters = append(top.Clusters, topology.NewCluster("branch", len(top.Clusters)))
+			top.TrustDomains[0].Members = []topology.MemberSpec{{Cluster: "branch", Nested: true}}
+		},
 	} {
-		f, err := config.For(demo.Apps()).Open(lab)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := ""
-		if err := s.RunsOn(resolved(t, f.Topology)); err != nil {
-			got = err.Error()
-		}
-		if got != want {
-			t.Errorf("error is %q\nwant     %q", got, want)
-		}
-		if err := (Scenario{}).RunsOn(resolved(t, f.Topology)); err != nil {
-			t.Errorf("a scenario without needs: %v", err)
-		}
-		f.Topology.Relationships = nil
+		top := opened(t, "quotes")
+		change(&top)
 		needs := (*NeedsError)(nil)
-		if err := s.RunsOn(resolved(t, f.Topology)); !errors.As(err, &needs) || needs.Scenario != "" {
-			t.Errorf("on a lab for no scenario: error is %v", err)
+		if _, err := (Scenario{Name: "a/b"}).RunsOn(resolved(t, top)); !errors.As(err, &needs) || needs.Lab != "quotes" || needs.Scenario != "" {
+			t.Errorf("%s: error is %v", name, err)
 		}
+	}
+}
+
+func TestRunsOnWhatHasWhatItNeeds(t *testing.T) {
+	postgres := Need{"a PostgreSQL", func(r *topology.Trust) bool { return r.Trusted.Datastore == topology.Postgres }}
+	never := Need{"the moon", func(*topology.Trust) bool { return false }}
+	g := resolved(t, opened(t, "enterprise"))
+	for _, tt := range []struct {
+		needs []Need
+		on    string // asked for alone
+		want  string
+		fails string
+	}{
+		{[]Need{postgres}, "", "gcp.company.com->aws.company.com onprem.company.com->aws.company.com", ""},
+		{[]Need{postgres}, "onprem.company.com->aws.company.com", "onprem.company.com->aws.company.com", ""},
+		{[]Need{postgres}, "aws.company.com->gcp.company.com", "", "a/b cannot run on aws.company.com->gcp.company.com: it needs a PostgreSQL"},
+		{[]Need{postgres, never}, "", "", "lab enterprise is not one that a/b can run on: it needs the moon"},
+		{nil, "gcp.company.com->gcp.company.com", "", "a/b cannot run on gcp.company.com->gcp.company.com: it needs two trust domains that trust each other, with servers in clusters and none of them nested"},
+	} {
+		s := Scenario{Name: "a/b", Needs: tt.needs}
+		got, err := s.RunsOn(g)
+		if tt.on != "" {
+			got, err = s.RunsOnOne(g, tt.on)
+		}
+		failed := ""
+		if err != nil {
+			failed = err.Error()
+		}
+		if names(got) != tt.want || failed != tt.fails {
+			t.Errorf("on %q: %s, error %q; want %s, %q", tt.on, names(got), failed, tt.want, tt.fails)
+		}
+	}
+	if _, err := (Scenario{Name: "a/b", Needs: []Need{postgres}}).RunsOn(resolved(t, opened(t, "quotes"))); err == nil || err.Error() != "lab quotes is not one that a/b can run on: it needs a PostgreSQL" {
+		t.Errorf("on quotes: error is %v", err)
 	}
 }
 

@@ -40,14 +40,14 @@ type listed struct {
 	Name    string   `json:"name"`
 	Claim   string   `json:"claim"`
 	Labels  []string `json:"labels"`
-	Needs   string   `json:"needs,omitempty"`
+	Needs   []string `json:"needs,omitempty"`
 	Sources []string `json:"sources,omitempty"`
 }
 
 func asListed(s trial.Scenario) listed {
 	l := listed{Name: s.Name, Claim: s.Claim, Labels: s.AllLabels(), Sources: s.Sources}
-	if s.Needs != nil {
-		l.Needs = s.Needs.What
+	for _, n := range s.Needs {
+		l.Needs = append(l.Needs, n.What)
 	}
 	return l
 }
@@ -107,8 +107,8 @@ func (c *cmd) scenarioShow() *cobra.Command {
 				return c.json("Scenario", asListed(s))
 			}
 			lines := []string{s.Name, "", "  " + s.Claim, "", "labels: " + strings.Join(s.AllLabels(), ", ")}
-			if s.Needs != nil {
-				lines = append(lines, "needs:  "+s.Needs.What)
+			for _, n := range s.Needs {
+				lines = append(lines, "needs:  "+n.What)
 			}
 			for _, source := range s.Sources {
 				lines = append(lines, "source: "+source)
@@ -147,6 +147,7 @@ func (c *cmd) unknown(cmd *cobra.Command, err error) error {
 // scenarioRun is what 'fedlab scenario run' was told.
 type scenarioRun struct {
 	labels   []string
+	on       string
 	all      bool
 	seed     uint64
 	pause    bool
@@ -160,7 +161,8 @@ func (c *cmd) scenarioRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run NAME... | --label LABEL | --all",
 		Short: "Run scenarios on a running lab",
-		Long: `run needs a lab that is up and well. It starts a probe in each cluster, the program
+		Long: `run needs a lab that is up and well. Each scenario runs on each relationship of
+the lab that has what the scenario needs, or on the one that --on names. It starts a probe in each cluster, the program
 that makes the calls, and removes the probes afterwards. Several scenarios run one
 after the other, in an order that --seed decides. run prints the seed, and the same
 seed makes the same order. It skips a scenario if the lab lacks what the scenario
@@ -171,7 +173,7 @@ report.html, which is one file and needs nothing else. The exit code is 0 only
 when every claim holds, or is late by no more than the machine was; 3 when one does
 not hold, and 5 when the machine was too slow to tell.`,
 		Example: `  fedlab scenario run rotation/x509-authority --pause
-  fedlab scenario run --label drift
+  fedlab scenario run --label drift --on 'cluster2.com->cluster1.com'
   fedlab scenario run --all --seed 7`,
 		ValidArgsFunction: scenarioNames,
 		Args:              cobra.ArbitraryArgs,
@@ -194,16 +196,20 @@ not hold, and 5 when the machine was too slow to tell.`,
 				if err != nil {
 					return err
 				}
-				chosen, err := c.runnable(g, chosen, args)
+				if err := known(g, r.on); err != nil {
+					return usage(cmd, err)
+				}
+				runs, err := c.runnable(g, scenarios.Shuffled(chosen, r.seed), args, r.on)
 				if err != nil {
 					return err
 				}
-				return c.runScenarios(cmd.Context(), d, t, r, scenarios.Shuffled(chosen, r.seed))
+				return c.runScenarios(cmd.Context(), d, t, r, runs)
 			})
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&r.labels, "label", nil, "those with this label: a group, such as rotation, or slow, or ci; may be repeated")
+	flags.StringVar(&r.on, "on", "", "one relationship, as 'truster->trusted'; each that fits where it is not given")
 	flags.BoolVar(&r.all, "all", false, "all scenarios")
 	flags.Uint64Var(&r.seed, "seed", 0, "decides the order; a new one each time where it is not given")
 	flags.BoolVar(&r.pause, "pause", false, "wait for Enter before each step, and say what comes and where to look")
@@ -247,17 +253,44 @@ func (c *cmd) chosen(cmd *cobra.Command, r scenarioRun, names []string) ([]trial
 	}), nil
 }
 
-// runnable leaves out the scenarios for which a lab lacks something, and names
-// them; whoever names one wants it to run.
-func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []string) ([]trial.Scenario, error) {
-	var able []trial.Scenario
+// trialRun is a scenario on a relationship.
+type trialRun struct {
+	scenario trial.Scenario
+	on       trial.On
+}
+
+// known returns an error where a lab has no relationship that --on names.
+func known(g *topology.Graph, on string) error {
+	if on == "" {
+		return nil
+	}
+	var all []string
+	for _, r := range g.Trusts {
+		all = append(all, r.Truster.String()+"->"+r.Trusted.String())
+	}
+	if slices.Contains(all, on) {
+		return nil
+	}
+	return fmt.Errorf("the lab has no relationship %q%s", on, oneOf(on, all))
+}
+
+// runnable returns on which relationships scenarios can run, on one alone where that is named.
+// It leaves out the scenarios for which a lab lacks something, and names them; whoever names
+// one wants it to run.
+func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []string, on string) ([]trialRun, error) {
+	var runs []trialRun
 	var lacks error
 	for _, s := range chosen {
-		err := s.RunsOn(g)
+		fits, err := s.RunsOn(g)
+		if on != "" && err == nil {
+			fits, err = s.RunsOnOne(g, on)
+		}
 		needs := (*trial.NeedsError)(nil)
 		switch {
 		case err == nil:
-			able = append(able, s)
+			for _, o := range fits {
+				runs = append(runs, trialRun{s, o})
+			}
 		case errors.As(err, &needs) && needs.Scenario != "" && !slices.Contains(names, s.Name):
 			lacks = err
 			c.printf("%s is left out: it needs %s\n", s.Name, needs.What)
@@ -265,13 +298,13 @@ func (c *cmd) runnable(g *topology.Graph, chosen []trial.Scenario, names []strin
 			return nil, err
 		}
 	}
-	if able == nil {
+	if runs == nil {
 		return nil, lacks
 	}
-	return able, nil
+	return runs, nil
 }
 
-func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, chosen []trial.Scenario) (err error) {
+func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topology, r scenarioRun, runs []trialRun) (err error) {
 	c.events = c.output == "json"
 	runner := &trial.Runner{Driver: &d.Driver, Topology: t, Observe: c.told, Keep: r.keep}
 	if r.pause {
@@ -287,12 +320,12 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 	if err != nil {
 		return err
 	}
-	if len(chosen) > 1 {
-		c.printf("%s, in the order of --seed %d\n", count(len(chosen), "scenario"), r.seed)
+	if len(runs) > 1 {
+		c.printf("%s, in the order of --seed %d\n", count(len(runs), "run"), r.seed)
 	}
 	var records []trial.Record
-	for _, s := range chosen {
-		record, err := mutant.Mutation(r.mutation).Run(ctx, session, s)
+	for _, run := range runs {
+		record, err := mutant.Mutation(r.mutation).Run(ctx, session, run.scenario, run.on)
 		records = append(records, record)
 		// At once: what comes next may be killed.
 		if err := errors.Join(err, c.keepRecords(dir, records)); err != nil {

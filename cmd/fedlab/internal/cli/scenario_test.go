@@ -37,19 +37,34 @@ func TestRunnable(t *testing.T) {
 	var told bytes.Buffer
 	c := &cmd{Streams: Streams{Err: &told}}
 
-	able, err := c.runnable(resolved(t, f.Topology), all, []string{"outage/server"})
-	if err != nil || slices.ContainsFunc(able, func(s trial.Scenario) bool { return s.Name == needy }) {
+	runs, err := c.runnable(resolved(t, f.Topology), all, []string{"outage/server"}, "")
+	able := map[string][]string{} // by the name of the scenario
+	for _, r := range runs {
+		able[r.scenario.Name] = append(able[r.scenario.Name], r.on.String())
+	}
+	if err != nil || able[needy] != nil {
 		t.Errorf("of %d it runs %d, error %v", len(all), len(able), err)
 	}
-	left := ""
-	for _, s := range all {
-		if slices.ContainsFunc(able, func(other trial.Scenario) bool { return other.Name == s.Name }) {
-			continue
-		}
-		left += s.Name + " is left out: it needs " + s.Needs.What + "\n"
+	if got, want := strings.Join(able["outage/server"], " "), "cluster2.com->cluster1.com cluster1.com->cluster2.com"; got != want {
+		t.Errorf("outage/server runs on %s, want %s", got, want)
 	}
-	if got := told.String(); got != left || !strings.Contains(left, needy+" is left out") {
-		t.Errorf("it tells %q, want %q", got, left)
+	var left []string
+	for _, s := range all {
+		if able[s.Name] == nil {
+			left = append(left, s.Name)
+		}
+	}
+	for _, name := range left {
+		if !strings.Contains(told.String(), name+" is left out: it needs ") {
+			t.Errorf("it tells %q, not that %s is left out", told.String(), name)
+		}
+	}
+	if got := strings.Count(told.String(), "\n"); got != len(left) || !slices.Contains(left, needy) {
+		t.Errorf("%d are left out, and it names %d:\n%s", len(left), got, told.String())
+	}
+	const one = "cluster1.com->cluster2.com"
+	if runs, err := c.runnable(resolved(t, f.Topology), all, nil, one); err != nil || len(runs) != len(able) || slices.ContainsFunc(runs, func(r trialRun) bool { return r.on.String() != one }) {
+		t.Errorf("on %s it runs %d of %d, error %v", one, len(runs), len(able), err)
 	}
 	s, err := scenarios.Find(needy)
 	if err != nil {
@@ -59,13 +74,34 @@ func TestRunnable(t *testing.T) {
 	told.Reset()
 	for name, names := range map[string][]string{"one that is named": {needy}, "nothing is left": nil} {
 		needs := (*trial.NeedsError)(nil)
-		if able, err := c.runnable(resolved(t, f.Topology), []trial.Scenario{s}, names); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
+		if able, err := c.runnable(resolved(t, f.Topology), []trial.Scenario{s}, names, ""); !errors.As(err, &needs) || needs.Scenario != needy || able != nil {
 			t.Errorf("%s: it runs %d, error %v", name, len(able), err)
 		}
 	}
 	f.Topology.Relationships, told = nil, bytes.Buffer{}
 	needs := (*trial.NeedsError)(nil)
-	if _, err := c.runnable(resolved(t, f.Topology), all, nil); !errors.As(err, &needs) || needs.Scenario != "" || told.Len() > 0 {
+	if _, err := c.runnable(resolved(t, f.Topology), all, nil, ""); !errors.As(err, &needs) || needs.Scenario != "" || told.Len() > 0 {
 		t.Errorf("a lab for no scenario: error %v, it tells %q", err, told.String())
+	}
+}
+
+func TestKnownRelationship(t *testing.T) {
+	f, err := config.For(demo.Apps()).Open("quotes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := resolved(t, f.Topology)
+	for on, want := range map[string]string{
+		"": "", "cluster1.com->cluster2.com": "",
+		"cluster1.com-cluster2.com": `the lab has no relationship "cluster1.com-cluster2.com": did you mean "cluster1.com->cluster2.com"?`,
+		"market":                    `the lab has no relationship "market": want one of cluster1.com->cluster2.com, cluster2.com->cluster1.com`,
+	} {
+		got := ""
+		if err := known(g, on); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", on, got, want)
+		}
 	}
 }

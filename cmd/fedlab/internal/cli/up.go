@@ -99,7 +99,10 @@ func (c *cmd) next(t topology.Topology) []string {
 	breaks := "drift"
 	g, err := topology.Resolve(t, netip.Prefix{})
 	for _, s := range scenarios.Catalogue() {
-		if err == nil && s.Name == firstScenario && s.RunsOn(g) == nil {
+		if err != nil || s.Name != firstScenario {
+			continue
+		}
+		if _, lacks := s.RunsOn(g); lacks == nil {
 			breaks = "scenario run " + s.Name + " --pause"
 		}
 	}
