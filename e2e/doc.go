@@ -21,13 +21,13 @@
 // its own labels; "ci" is for those that each submission runs, and "mutation" for
 // those in which one thing is wrong on purpose. "again" is for their second pass.
 //
-// "night" is for what takes long, and runs in make e2e-all alone: what has a lab of its
-// own for one shape of a trust domain (keys, spread, nested, replicas, hosts; "company" has
-// most shapes in one lab, on each submission) or for one way to use identities
-// (registration, tokens, sidecars, endpoints), all endpoints in all modes ("matrix"), an
-// article's examples, most guides, a lab of an earlier fedlab, and "newcomer": what an
-// ordinary user does on this machine, who is made and removed by the spec, with a registry
-// full of images.
+// "night" is for what takes long, and runs in make e2e-all alone: a trust domain with other keys,
+// over two clusters or with nested servers (keys, spread, nested), all endpoints in all modes
+// ("matrix"), an article's examples, most guides, a lab of an earlier fedlab, and "newcomer":
+// what an ordinary user does on this machine, who is made and removed by the spec, with a
+// registry full of images. "company" has most shapes in one lab, on each submission.
+//
+// While a spec has a lab of its own, the nodes of the suite's lab are frozen.
 //
 // Other labels say what a spec is about: quotes, page, browser, auth, status, up,
 // evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,
