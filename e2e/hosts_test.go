@@ -27,7 +27,7 @@ import (
 
 // A partner without Kubernetes, and a machine of the company that is in no cluster. The
 // company's bundle endpoint is https_web, the partner's https_spiffe.
-var _ = Describe("A host outside Kubernetes", Ordered, Label("hosts"), func() {
+var _ = Describe("A host outside Kubernetes", Ordered, Label("hosts", "night"), func() {
 	const company, partner = "company.test", "partner.test"
 	var (
 		lab    *subject

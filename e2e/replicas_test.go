@@ -18,7 +18,7 @@ import (
 )
 
 // The quotes come from a trust domain with two servers.
-var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas"), func() {
+var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas", "night"), func() {
 	const one, other = "one.test", "other.test"
 	var (
 		lab    *subject
