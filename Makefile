@@ -37,7 +37,7 @@ E2E = FEDLAB=$(FEDLAB) go tool ginkgo run $(if $(SEED),--seed=$(SEED)) --randomi
 
 .PHONY: e2e
 e2e: build ## Run the end-to-end suite on a lab of its own
-	@$(E2E) --timeout=60m --label-filter='(!scenario || ci) && !night' ./e2e
+	@$(E2E) --timeout=65m --label-filter='(!scenario || ci) && !night' ./e2e
 
 .PHONY: e2e-all
 e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes, guides and ways to federate

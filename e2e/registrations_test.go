@@ -142,7 +142,7 @@ type heldSVID struct {
 	Bundles  []string
 }
 
-var _ = Describe("Registrations of the lab file", Ordered, Label("registration"), func() {
+var _ = Describe("Registrations of the lab file", Ordered, Label("registration", "night"), func() {
 	var (
 		named   *subject
 		cluster *kube.Cluster

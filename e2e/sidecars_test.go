@@ -26,7 +26,7 @@ import (
 )
 
 // The lab is that of docs/guides/sidecars.md, under a name and a port of its own.
-var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecars"), func() {
+var _ = Describe("Services that know nothing of SPIFFE", Ordered, Label("sidecars", "night"), func() {
 	var sidecars *subject
 	workload := func(name string) *topology.Workload {
 		GinkgoHelper()
