@@ -23,7 +23,7 @@
 //
 // "night" is for what takes long, and runs in make e2e-all alone: a trust domain with other keys,
 // over two clusters, with nested servers or with two, hosts (keys, spread, nested, replicas,
-// hosts), registrations, programs that know nothing of SPIFFE ("sidecars"), all endpoints in all
+// hosts), registrations, tokens, programs that know nothing of SPIFFE ("sidecars"), all endpoints in all
 // modes ("matrix"), an article's examples, most guides, a lab of an earlier fedlab, and "newcomer":
 // what an ordinary user does on this machine, who is made and removed by the spec, with a
 // registry full of images. "company" has most shapes in one lab, on each submission.

@@ -221,7 +221,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Expect(err).To(HaveOccurred())
 	}, NodeTimeout(time.Minute))
 
-	It("renews the serving certificate of an https_web endpoint while it runs", Label("profile", "slow"), func(ctx SpecContext) {
+	It("renews the serving certificate of an https_web endpoint while it runs", Label("profile", "slow", "night"), func(ctx SpecContext) {
 		// The sidecar renews when a third of the life remains: too late for a
 		// spec. What makes it issue again at once is a life that has changed.
 		endpoint := c.running(ctx, onprem).Server()
@@ -248,7 +248,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Expect(c.well(ctx)).To(Succeed())
 	}, NodeTimeout(5*time.Minute))
 
-	It("runs the scenarios that another lab has not what they need for", Label("scenario", "slow"), func(ctx SpecContext) {
+	It("runs the scenarios that another lab has not what they need for", Label("scenario", "slow", "night"), func(ctx SpecContext) {
 		runs := func(s trial.Scenario, on *topology.Graph) bool {
 			_, err := s.RunsOn(on)
 			return err == nil
@@ -264,15 +264,23 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 	}, NodeTimeout(scenarioTimeout))
 
 	Describe("Status", Label("status"), func() {
-		broken := func(ctx context.Context, truster, trusted, cause string) {
+		// named waits until status names what is wrong with a relationship. What may heal by
+		// itself before a look has ended is broken again before each.
+		named := func(ctx context.Context, truster, trusted, cause string, again func(context.Context) error) {
 			GinkgoHelper()
 			Eventually(func(g Gomega, ctx context.Context) {
+				g.Expect(again(ctx)).To(Succeed())
 				found, code, err := c.status(ctx)
 				g.Expect(err).NotTo(HaveOccurred())
 				r := relationshipOf(found, truster, trusted)
 				g.Expect(string(r.Cause)).To(Equal(cause), r.Problem)
 				g.Expect(code).To(Equal(3))
 			}).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
+		}
+		// broken waits until status names what is wrong with a relationship.
+		broken := func(ctx context.Context, truster, trusted, cause string) {
+			GinkgoHelper()
+			named(ctx, truster, trusted, cause, func(context.Context) error { return nil })
 		}
 		// edited changes the resource by which aws trusts another, and puts it back.
 		edited := func(ctx context.Context, trusted spiffeid.TrustDomain, change func(*spire.FederatedTrustDomainSpec)) {
@@ -352,8 +360,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			Expect(err).NotTo(HaveOccurred())
 			drifted := held.Clone()
 			drifted.AddX509Authority(foreign.Certificate)
-			Expect(holder.SetBundle(ctx, drifted)).To(Succeed())
-			broken(ctx, "aws.company.com", "gcp.company.com", "differing bundle")
+			named(ctx, "aws.company.com", "gcp.company.com", "differing bundle", func(ctx context.Context) error { return holder.SetBundle(ctx, drifted) })
 		}, NodeTimeout(4*time.Minute))
 
 		It("names an entry that does not ask for the bundle", func(ctx SpecContext) {
@@ -393,7 +400,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 			broken(ctx, "aws.company.com", "onprem.company.com", "misnamed certificate")
 		}, NodeTimeout(3*time.Minute))
 
-		It("names an unknown root, and an expired certificate", Label("slow"), func(ctx SpecContext) {
+		It("names an unknown root, and an expired certificate", Label("slow", "night"), func(ctx SpecContext) {
 			cluster, err := c.cluster("onprem")
 			Expect(err).NotTo(HaveOccurred())
 			object, found, err := cluster.Object(ctx, "v1", "Secret", topology.ServerNamespace, spire.WebCASecret)
@@ -426,7 +433,7 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		}, NodeTimeout(6*time.Minute))
 	})
 
-	Describe("A change of the file", Label("up", "slow"), func() {
+	Describe("A change of the file", Label("up", "slow", "night"), func() {
 		BeforeEach(func() {
 			DeferCleanup(func(ctx SpecContext) { Expect(c.become(ctx, func(*config.Lab) {})).To(endWell()) }, NodeTimeout(5*time.Minute))
 		})

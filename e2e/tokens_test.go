@@ -38,7 +38,7 @@ import (
 
 // The lab of the guide: a gateway in aws takes JWT-SVIDs of gcp, and the issuer of aws has
 // its documents served.
-var _ = Describe("JWT-SVIDs", Ordered, Label("tokens"), func() {
+var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 	var (
 		l        *subject
 		aws, gcp spiffeid.TrustDomain
