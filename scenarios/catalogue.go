@@ -24,13 +24,13 @@ const (
 // Catalogue returns all scenarios, in the order in which documents list them.
 func Catalogue() []trial.Scenario {
 	return []trial.Scenario{
-		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll,
+		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll, belowUpstream,
 
 		serverAway, replicaAway, serverKilled, serverDataLost, datastoreAway, agentAway, agentKilled, controllerManagerHangs,
 		endpointAway, clusterOff, clustersParted, bundleNeverCame, endpointHangs,
 
 		bundleDeleted, bundleTampered, bundleRolledBack, bundleEmptied,
-		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock,
+		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
 
 		strangerCalls, entryWithoutFederatesWith, selectorTooNarrow, wrongEndpointID,
 		impersonation, noIdentity, expiredSVID, resumedSession,

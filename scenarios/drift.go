@@ -342,29 +342,10 @@ var endpointDeadlock = trial.Scenario{
 	},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var cut *trial.Breakage
-		var r *trial.Rotation
-		var broken time.Time
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) (err error) {
-			cut, err = t.CutEndpoint(ctx, called, caller)
-			return err
-		})
-		t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {
-			if r, err = called.Prepare(ctx, trial.X509); err != nil {
-				return err
-			}
-			broken = time.Now()
-			if err := errors.Join(r.Activate(ctx), r.Taint(ctx)); err != nil {
-				return err
-			}
-			if err := t.Await(ctx, broken, trial.Replaced(), r.Replaced()); err != nil {
-				return err
-			}
-			return r.Revoke(ctx)
-		})
+		missed := replacedUnseen(ctx, t)
 		t.StepWith(ctx, "give the endpoint back: it does not help", "'fedlab status' says \"unknown root\"", func(ctx context.Context) error {
-			if err := cut.Recover(ctx); err != nil {
+			if err := missed.cut.Recover(ctx); err != nil {
 				return err
 			}
 			return staysBroken(ctx, t, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
@@ -376,8 +357,8 @@ var endpointDeadlock = trial.Scenario{
 			}})
 		})
 		t.Step(ctx, "hand the bundle over, and see that it fetches again by itself", func(ctx context.Context) error {
-			from := trial.Refusal{Says: "each call fails from soon after the replacement until the bundle is handed over", Since: broken, Bound: trial.Tainted(), Ends: unknownAuthority}
-			if err := handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID)); err != nil {
+			from := trial.Refusal{Says: "each call fails from soon after the replacement until the bundle is handed over", Since: missed.broken, Bound: trial.Tainted(), Ends: unknownAuthority}
+			if err := handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(missed.rotation.Next.ID)); err != nil {
 				return err
 			}
 			return caller.Refresh(ctx, called)

@@ -22,6 +22,21 @@ var (
 		What: "a truster that fetches the bundle; any mode but 'manual' in the lab file gives it",
 		Met:  func(r *topology.Trust) bool { return r.Mode != topology.Manual },
 	}
+	// byWeb is for what a web CA authenticates.
+	byWeb = trial.Need{
+		What: "a bundle endpoint of the called trust domain with profile https_web; 'bundleEndpoint: {profile: https_web}' in the lab file gives it",
+		Met:  func(r *topology.Trust) bool { return r.Profile == topology.HTTPSWeb },
+	}
+	// byHand is for bundles that nobody fetches.
+	byHand = trial.Need{
+		What: "a truster that is handed the bundle; 'mode: manual' in the lab file gives it",
+		Met:  func(r *topology.Trust) bool { return r.Mode == topology.Manual },
+	}
+	// belowRoot is for authorities that are not in any bundle.
+	belowRoot = trial.Need{
+		What: "a called trust domain below an upstream root; 'upstreamAuthority: disk' in the lab file gives it",
+		Met:  func(r *topology.Trust) bool { return r.Trusted.UpstreamAuthority != topology.SelfSigned },
+	}
 	// bySPIFFE is for what becomes of a peer whose only way to verify an endpoint is the bundle
 	// that it holds.
 	bySPIFFE = trial.Need{

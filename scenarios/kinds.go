@@ -1,0 +1,167 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+
+	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
+	"github.com/fedlab-dev/fedlab/scenarios/trial"
+)
+
+// What the profile, the mode and the authority above a trust domain change.
+
+var staleByWeb = trial.Scenario{
+	Name:  "drift/stale-by-web-certificate",
+	Claim: "A peer that was cut off while an authority was replaced fetches again by itself by https_web, because a web CA authenticates the endpoint there, and not the bundle that the peer holds; until then every call fails.",
+	Needs: []trial.Need{byWeb, fetched, rotates},
+	Sources: []string{
+		"SPIFFE Federation, section 5.2.1: the endpoint is authenticated by Web PKI",
+		"SPIRE pkg/server/bundle/client/client.go: with https_web no bundle is read before the fetch",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		calls := t.CallsThroughout(ctx, caller, called)
+		missed := replacedUnseen(ctx, t)
+		t.Step(ctx, "give the endpoint back, and see the peer fetch by itself", func(ctx context.Context) error {
+			if err := missed.cut.Recover(ctx); err != nil {
+				return err
+			}
+			back := missed.cut.Window().Healed
+			calls.RefusedBy("each call fails from soon after the replacement until the endpoint is back", missed.broken, trial.Tainted(), missed.cut.Window().Recovered, unknownAuthority...)
+			calls.AnsweredBy("and calls are answered again within a poll", back, caller.ToWorkloads(called))
+			return t.Await(ctx, back, caller.ToWorkloads(called), calls.Meets(missed.rotation.Next.ID))
+		})
+		return t.Err()
+	},
+}
+
+// unseen is an authority that is replaced while a peer cannot fetch.
+type unseen struct {
+	cut      *trial.Breakage
+	rotation *trial.Rotation
+	// broken is when the next authority begins to sign.
+	broken time.Time
+}
+
+// replacedUnseen cuts the bundle endpoint of the called trust domain off and replaces its
+// authority meanwhile.
+func replacedUnseen(ctx context.Context, t *trial.Trial) *unseen {
+	called, caller := t.Pair()
+	u := &unseen{}
+	t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) (err error) {
+		u.cut, err = t.CutEndpoint(ctx, called, caller)
+		return err
+	})
+	t.Step(ctx, "replace the authority meanwhile, to the end", func(ctx context.Context) (err error) {
+		if u.rotation, err = called.Prepare(ctx, trial.X509); err != nil {
+			return err
+		}
+		u.broken = time.Now()
+		if err := errors.Join(u.rotation.Activate(ctx), u.rotation.Taint(ctx)); err != nil {
+			return err
+		}
+		if err := t.Await(ctx, u.broken, trial.Replaced(), u.rotation.Replaced()); err != nil {
+			return err
+		}
+		return u.rotation.Revoke(ctx)
+	})
+	return u
+}
+
+var staleByHand = trial.Scenario{
+	Name:  "drift/stale-by-hand",
+	Claim: "Where bundles travel by hand, a peer never learns of a new authority by itself: once that authority signs, every call fails until somebody hands the bundle over.",
+	Needs: []trial.Need{byHand, rotates},
+	Sources: []string{
+		"SPIRE doc/spire_server.md (bundle set): a bundle without a federation relationship is not refreshed",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var r *trial.Rotation
+		var broken time.Time
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.StepWith(ctx, "publish another authority: it does not arrive", "'fedlab drift' says by which authority the peer is behind", func(ctx context.Context) (err error) {
+			if r, err = called.Prepare(ctx, trial.X509); err != nil {
+				return err
+			}
+			behind := caller.InState(called, federation.Behind)
+			if err := t.Soon(ctx, behind); err != nil {
+				return err
+			}
+			return t.Stays(ctx, caller.ToServer(called), behind)
+		})
+		t.Step(ctx, "sign with it", func(ctx context.Context) error {
+			calls.AnsweredBetween("no call fails until then", time.Time{}, time.Now())
+			broken = time.Now()
+			if err := errors.Join(r.Activate(ctx), r.Taint(ctx)); err != nil {
+				return err
+			}
+			return t.Await(ctx, broken, trial.Tainted(), calls.Ends(unknownAuthority...))
+		})
+		t.StepWith(ctx, "hand the bundle over", "'fedlab drift --repair' does the same", func(ctx context.Context) error {
+			from := trial.Refusal{Says: "each call fails from soon after until the bundle is handed over", Since: broken, Bound: trial.Tainted(), Ends: unknownAuthority}
+			return handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID))
+		})
+		return t.Err()
+	},
+}
+
+var belowUpstream = trial.Scenario{
+	Name:  "rotation/below-upstream-root",
+	Claim: "Below an upstream root, a SPIRE server replaces its X.509 authority and no peer notices: no bundle changes, no call fails, and a peer accepts what the new authority signs at once.",
+	Needs: []trial.Need{belowRoot},
+	Sources: []string{
+		"SPIRE doc/plugin_server_upstreamauthority_disk.md: the root of the bundle is the upstream one",
+		"SPIRE pkg/server/ca/manager/manager.go: an authority below an upstream one is an intermediate",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var before *spiffebundle.Bundle
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "replace the authority, with no time left for peers", func(ctx context.Context) (err error) {
+			if before, err = caller.Server().HeldBundle(ctx, called.Name); err != nil {
+				return err
+			}
+			r, err := called.Prepare(ctx, trial.X509)
+			if err != nil {
+				return err
+			}
+			return r.Activate(ctx)
+		})
+		t.Step(ctx, "let a newcomer come, which the new authority has signed for: the peer answers it", func(ctx context.Context) error {
+			guest, err := called.Welcome(ctx, caller.Name)
+			if err != nil {
+				return err
+			}
+			came := time.Now()
+			theirs, err := guest.Calls(ctx, caller)
+			if err != nil {
+				return err
+			}
+			theirs.AnsweredBy("the peer answers whoever the new authority has signed for", came, trial.NextCalls())
+			if err := t.Await(ctx, came, trial.NextCalls(), theirs.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			return errors.Join(theirs.End(ctx), guest.Leave(ctx))
+		})
+		t.Step(ctx, "see that what the peer holds stays what it was", func(ctx context.Context) error {
+			return t.Stays(ctx, caller.ToServer(called), check.Check{Name: caller.String() + " holds the authorities that it held", Probe: func(ctx context.Context) error {
+				now, err := caller.Server().HeldBundle(ctx, called.Name)
+				if err != nil {
+					return err
+				}
+				if now == nil {
+					return errors.New("it holds no bundle")
+				}
+				return sameAuthorities(now, before)
+			}})
+		})
+		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
+		return t.Err()
+	},
+}
