@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -16,13 +17,14 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/local"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
-// The preset with servers and agents in every sort of place. What takes longer has specs
-// of its own: spread, nested, replicas, hosts. With the lab of the suite these are six nodes
-// on whatever the machine has: a look at all of them has taken a minute on two slow cores.
+// The preset with servers and agents in every sort of place, and two servers of one of its
+// trust domains. What takes longer has specs of its own: spread, nested, replicas, hosts,
+// tokens, sidecars.
 var _ = Describe("The company lab", Ordered, Label("company"), func() {
 	var (
 		c      *company
@@ -68,7 +70,11 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		c.port, err = freePort(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		file := filepath.Join(scratch(), "company.yaml")
-		Expect(c.write(file, func(*config.Lab) {})).To(Succeed())
+		Expect(c.write(file, func(l *config.Lab) {
+			l.Spec.TrustDomains = append(l.Spec.TrustDomains, config.TrustDomain{
+				Name: edge, ServerReplicas: topology.MaxReplicas, Datastore: string(topology.Postgres),
+			})
+		})).To(Succeed())
 		c.subject, before = raisedAlone(ctx, file, "company")
 	}, NodeTimeout(15*time.Minute))
 
@@ -92,6 +98,8 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		for _, call := range [][2]string{
 			{"frontend", "data-service"}, {"ml-pipeline", "edge-gateway"}, {"legacy-bridge", "auth-service"},
 			{"aws-gateway", "partner-orders"}, {"partner-orders", "aws-gateway"}, {"edge-node", "edge-gateway"}, {"mainframe", "auth-service"},
+			// Between ghostunnels, both ways.
+			{"frontend", "billing"}, {"billing", "auth-service"},
 		} {
 			Eventually(crossed(call[0], call[1])).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed(), "%s calls %s", call[0], call[1])
 		}
@@ -134,6 +142,28 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 		Expect(known()).To(Equal(was))
 		Eventually(crossed("partner-orders", "aws-gateway")).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())
 	}, SpecTimeout(8*time.Minute))
+
+	It("has two SPIRE servers of one trust domain, each with keys of its own, and one of them is killed", func(ctx SpecContext) {
+		d := c.running(ctx, spiffeid.RequireTrustDomainFromString(edge))
+		signs := c.signers(ctx, d)
+		for _, pod := range slices.Sorted(maps.Keys(signs))[:1] {
+			killed, err := c.run(ctx, "kubectl", "--lab", c.file, "branch", "delete", "pod", pod, "-n", d.Server().Place.Namespace, "--grace-period=0", "--force")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(killed).To(endWell())
+		}
+		// The other one answers for both.
+		Expect(c.fedlab(ctx, "svid", "edge-node")).To(endWell())
+		Eventually(c.well).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed(), "without an up")
+		Expect(c.signers(ctx, d)).To(Equal(signs))
+	}, SpecTimeout(8*time.Minute))
+
+	It("has an issuer whose tokens a client verifies that knows OIDC alone", func(ctx SpecContext) {
+		d := c.running(ctx, aws)
+		client := onlyOIDC(ctx, c.subject, d)
+		const audience = "https://api.example.com"
+		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, audience, c.token(ctx, "auth-service", audience))).To(Equal(id("auth-service")))
+		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, audience, c.token(ctx, "ml-pipeline", audience))).Error().To(MatchError(ContainSubstring("failed to verify signature")))
+	}, SpecTimeout(3*time.Minute))
 
 	// Its workloads are in two clusters and on a host; the one that is called has one place.
 	It("has a pair of trust domains that scenarios run on", func(ctx SpecContext) {

@@ -1,13 +1,17 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
@@ -49,29 +53,7 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 	It("sign with keys of their own, and the peer verifies tokens of both", func(ctx SpecContext) {
 		Expect(lab.well(ctx)).To(Succeed())
 		Expect(lab.fedlab(ctx, "drift")).To(endWell())
-		d := lab.running(ctx, lab.graph.Domains[0].Name)
-		held, err := lab.site(ctx, d.TrustedBy[0].Truster.Name).API.HeldBundle(ctx, d.Name)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(held).NotTo(BeNil())
-		sites, err := lab.driver.Replicas(ctx, d.Server())
-		Expect(err).NotTo(HaveOccurred())
-		Expect(sites).To(HaveLen(topology.MaxReplicas))
-		signers := map[string]bool{}
-		for _, site := range sites {
-			DeferCleanup(site.Close)
-			jwt, err := site.API.JWTAuthorities(ctx)
-			Expect(err).NotTo(HaveOccurred())
-			Expect(jwt.Active).NotTo(BeNil(), site.Pod)
-			signers[jwt.Active.ID] = true
-			token, err := site.Pods.Exec(ctx, site.Place.Namespace, site.Pod, spire.ServerContainer,
-				spire.ServerProgram, "jwt", "mint", "-spiffeID", "spiffe://"+one+"/e2e", "-audience", "e2e")
-			Expect(err).NotTo(HaveOccurred())
-			svid, err := jwtsvid.ParseAndValidate(string(token), held, []string{"e2e"})
-			Expect(err).NotTo(HaveOccurred(), site.Pod)
-			Expect(svid.ID.TrustDomain()).To(Equal(d.Name))
-		}
-		Expect(signers).To(HaveLen(len(sites)), "each has its own authority")
-		Expect(held.X509Authorities()).To(HaveLen(len(sites)))
+		lab.signers(ctx, lab.running(ctx, lab.graph.Domains[0].Name))
 	}, NodeTimeout(2*time.Minute))
 
 	It("are unchanged by a second up", func(ctx SpecContext) {
@@ -111,3 +93,32 @@ var _ = Describe("Two SPIRE servers on one PostgreSQL", Ordered, Label("replicas
 
 	It("leave nothing", func(ctx SpecContext) { lab.cleared(ctx, before) }, SpecTimeout(3*time.Minute))
 })
+
+// signers returns the JWT authority with which each of the servers of a trust domain signs, by
+// its pod: no two sign with the same one, and the first peer verifies the tokens of all.
+func (s *subject) signers(ctx context.Context, d *topology.Domain) map[string]string {
+	GinkgoHelper()
+	held, err := s.site(ctx, d.TrustedBy[0].Truster.Name).API.HeldBundle(ctx, d.Name)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(held).NotTo(BeNil())
+	sites, err := s.driver.Replicas(ctx, d.Server())
+	Expect(err).NotTo(HaveOccurred())
+	Expect(sites).To(HaveLen(topology.MaxReplicas))
+	signs := map[string]string{}
+	for _, site := range sites {
+		DeferCleanup(site.Close)
+		jwt, err := site.API.JWTAuthorities(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(jwt.Active).NotTo(BeNil(), site.Pod)
+		Expect(slices.Collect(maps.Values(signs))).NotTo(ContainElement(jwt.Active.ID), "each has its own authority")
+		signs[site.Pod] = jwt.Active.ID
+		token, err := site.Pods.Exec(ctx, site.Place.Namespace, site.Pod, spire.ServerContainer,
+			spire.ServerProgram, "jwt", "mint", "-spiffeID", spiffeid.RequireFromPath(d.Name, "/e2e").String(), "-audience", "e2e")
+		Expect(err).NotTo(HaveOccurred())
+		svid, err := jwtsvid.ParseAndValidate(string(token), held, []string{"e2e"})
+		Expect(err).NotTo(HaveOccurred(), site.Pod)
+		Expect(svid.ID.TrustDomain()).To(Equal(d.Name))
+	}
+	Expect(held.X509Authorities()).To(HaveLen(len(sites)))
+	return signs
+}

@@ -96,14 +96,6 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 		Expect(err).NotTo(HaveOccurred())
 		return strings.TrimSpace(string(out))
 	}
-	// given is the JWT-SVID that the agent of a workload gives to it.
-	given := func(ctx context.Context, name, audience string) string {
-		GinkgoHelper()
-		e, err := l.run(ctx, "svid", name, "--audience", audience, "--token", "--lab", l.file)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(e).To(endWell())
-		return strings.TrimSpace(e.Stdout)
-	}
 	refuses := func(ctx context.Context, token string, status int, rule string) {
 		GinkgoHelper()
 		got, said, err := asked(ctx, token)
@@ -115,13 +107,13 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 	It("are taken by a gateway of another trust domain, or refused with the rule", func(ctx SpecContext) {
 		// It is refused only when a minute more is over, so it is made first.
 		expires := minted(ctx, frontend.ID.Path(), gateway.ID.String(), "1s")
-		good := given(ctx, "frontend", gateway.ID.String())
+		good := l.token(ctx, "frontend", gateway.ID.String())
 		status, rule, err := asked(ctx, good)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(status).To(Equal(http.StatusOK), rule)
 
 		refuses(ctx, "", http.StatusUnauthorized, "must present an X509-SVID in the TLS handshake, or a JWT-SVID as a bearer token")
-		refuses(ctx, given(ctx, "frontend", "spiffe://aws.company.com/other"), http.StatusUnauthorized, "the audience of a JWT-SVID must be "+gateway.ID.String())
+		refuses(ctx, l.token(ctx, "frontend", "spiffe://aws.company.com/other"), http.StatusUnauthorized, "the audience of a JWT-SVID must be "+gateway.ID.String())
 		refuses(ctx, minted(ctx, "/stranger", gateway.ID.String(), "1m"), http.StatusForbidden, "spiffe://gcp.company.com/stranger is not in ALLOWED_CLIENT_IDS")
 		refuses(ctx, made(spiffeid.RequireFromString("spiffe://partner.test/frontend"), gateway.ID, "one"), http.StatusUnauthorized,
 			"no bundle held for trust domain partner.test")
@@ -170,9 +162,9 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 		d := l.running(ctx, aws)
 		client := onlyOIDC(ctx, l, d)
 		const audience = "https://api.example.com"
-		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, audience, given(ctx, "orders", audience))).To(Equal("spiffe://aws.company.com/service/orders"))
-		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, "https://other.example.com", given(ctx, "orders", audience))).Error().To(MatchError(ContainSubstring("audience")))
-		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, audience, given(ctx, "frontend", audience))).Error().To(MatchError(ContainSubstring("failed to verify signature")))
+		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, audience, l.token(ctx, "orders", audience))).To(Equal("spiffe://aws.company.com/service/orders"))
+		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, "https://other.example.com", l.token(ctx, "orders", audience))).Error().To(MatchError(ContainSubstring("audience")))
+		Expect(verifiedByOIDC(ctx, client, d.JWTIssuer, audience, l.token(ctx, "frontend", audience))).Error().To(MatchError(ContainSubstring("failed to verify signature")))
 
 		By("its keys are those of its own trust domain, and no others")
 		own, err := l.site(ctx, aws).API.Bundle(ctx)
@@ -186,9 +178,9 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 		of := l.running(ctx, aws)
 		client := onlyOIDC(ctx, l, of)
 		const audience = "https://api.example.com"
-		toGateway, toOIDC := given(ctx, "frontend", gateway.ID.String()), given(ctx, "orders", audience)
-		revokeJWT(ctx, l.site(ctx, aws), func(ctx context.Context) bool { return given(ctx, "orders", audience) != toOIDC })
-		revokeJWT(ctx, l.site(ctx, gcp), func(ctx context.Context) bool { return given(ctx, "frontend", gateway.ID.String()) != toGateway })
+		toGateway, toOIDC := l.token(ctx, "frontend", gateway.ID.String()), l.token(ctx, "orders", audience)
+		revokeJWT(ctx, l.site(ctx, aws), func(ctx context.Context) bool { return l.token(ctx, "orders", audience) != toOIDC })
+		revokeJWT(ctx, l.site(ctx, gcp), func(ctx context.Context) bool { return l.token(ctx, "frontend", gateway.ID.String()) != toGateway })
 		Eventually(func(ctx context.Context) (string, error) {
 			status, rule, err := asked(ctx, toGateway)
 			return fmt.Sprint(status, " ", rule), err
@@ -202,11 +194,11 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 
 		By("and those of the next one are taken")
 		Eventually(func(ctx context.Context) (int, error) {
-			status, _, err := asked(ctx, given(ctx, "frontend", gateway.ID.String()))
+			status, _, err := asked(ctx, l.token(ctx, "frontend", gateway.ID.String()))
 			return status, err
 		}).WithContext(ctx).WithTimeout(bound).WithPolling(time.Second).Should(Equal(http.StatusOK))
 		Eventually(func(ctx context.Context) (string, error) {
-			return verifiedByOIDC(ctx, client, of.JWTIssuer, audience, given(ctx, "orders", audience))
+			return verifiedByOIDC(ctx, client, of.JWTIssuer, audience, l.token(ctx, "orders", audience))
 		}).WithContext(ctx).WithTimeout(bound).WithPolling(time.Second).Should(Equal("spiffe://aws.company.com/service/orders"))
 		Eventually(l.well).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).Should(Succeed())
 	}, SpecTimeout(5*time.Minute))
@@ -225,6 +217,15 @@ var _ = Describe("JWT-SVIDs", Ordered, Label("tokens", "night"), func() {
 		l.unchanged(ctx)
 	}, SpecTimeout(4*time.Minute))
 })
+
+// token is the JWT-SVID that the agent of a workload gives to it.
+func (s *subject) token(ctx context.Context, name, audience string) string {
+	GinkgoHelper()
+	e, err := s.run(ctx, "svid", name, "--audience", audience, "--token", "--lab", s.file)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(e).To(endWell())
+	return strings.TrimSpace(e.Stdout)
+}
 
 // made is a JWT-SVID that a key of this process signs, which nobody trusts.
 func made(id, audience spiffeid.ID, keyID string) string {
