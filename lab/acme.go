@@ -40,13 +40,9 @@ func (u *up) acmeServer(ctx context.Context) error {
 	u.mu.Lock()
 	u.acmeRoot = root[spire.SecretCertificate]
 	u.mu.Unlock()
-	loaded := false
-	for _, image := range []string{servingCert, topology.Pebble} {
-		did, err := u.Parts.Images.LoadDemo(ctx, a.Cluster.Lab, a.Cluster.Name, image)
-		if err != nil {
-			return err
-		}
-		loaded = loaded || did
+	loaded, err := u.load(ctx, a.Cluster, servingCert, topology.Pebble)
+	if err != nil {
+		return err
 	}
 	changed, err := in.Releases.Apply(ctx, access.Release{
 		Name: spire.ACMERelease, Namespace: spire.ACMENamespace, Chart: spire.ACMERelease,

@@ -45,13 +45,9 @@ func (u *up) discovery(ctx context.Context, d *topology.Discovery) error {
 			return err
 		}
 	}
-	loaded := false
-	for _, image := range []string{servingCert, topology.OIDCProvider} {
-		did, err := u.Parts.Images.LoadDemo(ctx, cluster.Lab, cluster.Name, image)
-		if err != nil {
-			return err
-		}
-		loaded = loaded || did
+	loaded, err := u.load(ctx, cluster, servingCert, topology.OIDCProvider)
+	if err != nil {
+		return err
 	}
 	images := spire.DiscoveryImages{Provider: u.images.Demos[topology.OIDCProvider], ServingCert: u.images.Demos[servingCert]}
 	changed, err := in.Releases.Apply(ctx, access.Release{

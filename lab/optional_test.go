@@ -3,6 +3,7 @@ package lab_test
 import (
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -48,6 +49,56 @@ func TestUpRunsOptionalPrograms(t *testing.T) {
 		}
 		if _, err := l.SVIDs(t.Context(), stock, ""); err == nil || err.Error() != "stock knows nothing of SPIFFE: ghostunnel has its identity, and cannot be asked for its SVIDs" {
 			t.Errorf("its SVIDs: error %v", err)
+		}
+	})
+}
+
+// versioned is a lab whose first trust domain has a version of SPIRE.
+func versioned(t *testing.T, version string) topology.Topology {
+	t.Helper()
+	return topologyOf(t, `apiVersion: fedlab.dev/v1alpha1
+kind: Lab
+metadata: {name: versioned}
+spec:
+  clusters: [{name: a, trustDomain: a.test}, {name: b, trustDomain: b.test}]
+  trustDomains: [{name: a.test, spire: {version: `+version+`}}]
+`)
+}
+
+// TestUpReplacesServersBeforeAgents: agents of a new version come once their server has it,
+// as SPIRE asks for. A lab that has skipped a minor version is refused.
+func TestUpReplacesServersBeforeAgents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		d := w.driver(t)
+		if err := w.up(t, d, versioned(t, "1.14.5")); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(w.calls, "Images.Ensure node spire-agent-1.14.5 spire-server-1.14.5") {
+			t.Errorf("calls %q", w.calls)
+		}
+		wantWell(t, d, versioned(t, "1.14.5"))
+		// images are those of server and agents before and during the second up.
+		var images []string
+		look := func(string) verdict {
+			values, _ := w.nodes[nodeName{"versioned", "a"}].server().Values.(spire.Values)
+			images = append(images, values.Images.Server+" "+values.Images.Agent)
+			return pass
+		}
+		look("")
+		w.fault = look
+		if err := w.up(t, d, versioned(t, topology.SPIREVersion)); err != nil {
+			t.Fatal(err)
+		}
+		look("")
+		want := []string{"spire-server-1.14.5:0 spire-agent-1.14.5:0", "spire-server:1 spire-agent-1.14.5:0", "spire-server:1 spire-agent:1"}
+		if got := slices.Compact(images); !slices.Equal(got, want) {
+			t.Errorf("images of server and agents, one after the other: %q, want %q", got, want)
+		}
+		wantWell(t, d, versioned(t, topology.SPIREVersion))
+		const skipped = "the SPIRE server of cluster a has version 1.15.3, and the file asks for 1.13.3: SPIRE supports a change by one minor version alone"
+		if err := w.up(t, d, versioned(t, "1.13.3")); err == nil || !strings.Contains(err.Error(), skipped) {
+			t.Errorf("error %v, want %q", err, skipped)
 		}
 	})
 }

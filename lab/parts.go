@@ -80,6 +80,15 @@ type ImageSet struct {
 	SPIREServer, SPIREAgent, SPIREControllerManager string
 }
 
+// of returns the reference of an optional program's image, or what is in each node where no
+// program is named.
+func (s ImageSet) of(optional, usual string) string {
+	if optional == "" {
+		return usual
+	}
+	return s.Demos[optional]
+}
+
 // Images provides what a lab runs on.
 type Images interface {
 	// Ensure makes what is missing; node asks for the node image, too, and optional names

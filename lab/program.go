@@ -24,15 +24,10 @@ func (u *up) deploy(ctx context.Context, w *topology.Workload) error {
 	if w.Host() != nil {
 		return u.deployOnHost(ctx, w)
 	}
-	loaded := false
-	for _, program := range append([]string{w.App.Name}, w.App.Optional...) {
-		did, err := u.Parts.Images.LoadDemo(ctx, w.Cluster().Lab, w.Cluster().Name, program)
-		if err != nil {
-			return fmt.Errorf("image of %s: %w", program, err)
-		}
-		loaded = loaded || did
+	loaded, err := u.load(ctx, w.Cluster(), append([]string{w.App.Name}, w.App.Optional...)...)
+	if err != nil {
+		return err
 	}
-	var err error
 	release := releaseOf(w)
 	if release.Values, err = u.Parts.Programs.Values(w, u.images.Demos); err != nil {
 		return err

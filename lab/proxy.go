@@ -32,13 +32,9 @@ func (u *up) proxy(ctx context.Context, p *topology.Proxy) error {
 	if values.Images.ServingCert != "" {
 		programs = append(programs, servingCert)
 	}
-	loaded := false
-	for _, program := range programs {
-		did, err := u.Parts.Images.LoadDemo(ctx, cluster.Lab, cluster.Name, program)
-		if err != nil {
-			return err
-		}
-		loaded = loaded || did
+	loaded, err := u.load(ctx, cluster, programs...)
+	if err != nil {
+		return err
 	}
 	changed, err := in.Releases.Apply(ctx, access.Release{Name: spire.ProxyName, Namespace: p.Place().Namespace, Chart: spire.ProxyChart, Values: values})
 	if err != nil {

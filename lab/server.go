@@ -52,11 +52,13 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	if err != nil {
 		return err
 	}
-	loaded := false
+	optional := []string{s.Domain.OtherServer(), s.Domain.OtherAgent()}
 	if s.Domain.BundleEndpoint.Profile == topology.HTTPSWeb && !s.Nested() && !issuedElsewhere(s) {
-		if loaded, err = u.Parts.Images.LoadDemo(ctx, s.Place.Cluster.Lab, s.Place.Cluster.Name, servingCert); err != nil {
-			return err
-		}
+		optional = append(optional, servingCert)
+	}
+	loaded, err := u.load(ctx, s.Place.Cluster, optional...)
+	if err != nil {
+		return err
 	}
 	values := spire.NewValues(u.serverSettings(s))
 	install := func() (bool, error) {
@@ -73,6 +75,11 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 		if values.WithoutAgents, err = lacksAgents(ctx, in.Objects, s.Home()); err != nil {
 			return err
 		}
+	}
+	// Agents are never newer than their server (SPIRE doc/upgrading.md).
+	newAgents := values.Images.Agent
+	if values.Images.Agent, err = agentsUntilThen(ctx, in.Objects, s, values.Images); err != nil {
+		return err
 	}
 	if err := volumes.bound(ctx); err != nil {
 		return err
@@ -100,8 +107,8 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 	if err := u.publish(ctx, s.Home()); err != nil {
 		return err
 	}
-	if values.WithoutAgents {
-		values.WithoutAgents = false
+	if values.WithoutAgents || values.Images.Agent != newAgents {
+		values.WithoutAgents, values.Images.Agent = false, newAgents
 		if _, err := install(); err != nil {
 			return err
 		}
@@ -128,6 +135,32 @@ func (u *up) spireServer(ctx context.Context, s *topology.Server) error {
 func lacksAgents(ctx context.Context, in access.Objects, m *topology.Member) (bool, error) {
 	there, err := in.Object(ctx, AgentKey(m.Place), new(struct{}))
 	return !there, err
+}
+
+// agentsUntilThen returns the image of the agents of a server until that runs: the one that
+// they have, where the server is to have another one as well.
+func agentsUntilThen(ctx context.Context, in access.Objects, s *topology.Server, images spire.Images) (string, error) {
+	var server, agent struct {
+		Spec struct {
+			Template struct {
+				Spec struct {
+					Containers []struct{ Name, Image string } `json:"containers"`
+				} `json:"spec"`
+			} `json:"template"`
+		} `json:"spec"`
+	}
+	_, ofServer := in.Object(ctx, ServerKey(s.Place), &server)
+	_, ofAgent := in.Object(ctx, AgentKey(s.Place), &agent)
+	changes := false
+	for _, c := range server.Spec.Template.Spec.Containers {
+		changes = changes || c.Name == spire.ServerContainer && c.Image != images.Server
+	}
+	for _, c := range agent.Spec.Template.Spec.Containers {
+		if c.Name == spire.AgentContainer && changes {
+			return c.Image, errors.Join(ofServer, ofAgent)
+		}
+	}
+	return images.Agent, errors.Join(ofServer, ofAgent)
 }
 
 // statefulSet is what Kubernetes says of that of a server.
@@ -236,12 +269,29 @@ func (u *up) connect(ctx context.Context, s *topology.Server) error {
 	return nil
 }
 
+// load gives a node the images that it lacks, and reports whether it lacked one. Empty names
+// are none.
+func (u *up) load(ctx context.Context, c *topology.Cluster, images ...string) (loaded bool, err error) {
+	for _, name := range images {
+		if name == "" {
+			continue
+		}
+		did, err := u.Parts.Images.LoadDemo(ctx, c.Lab, c.Name, name)
+		if err != nil {
+			return loaded, fmt.Errorf("image of %s: %w", name, err)
+		}
+		loaded = loaded || did
+	}
+	return loaded, nil
+}
+
 // serverSettings gathers what a server is installed with: what its trust domain
 // asks for, and what its relationships need in its configuration.
 func (u *up) serverSettings(s *topology.Server) spire.Settings {
 	settings := spire.Settings{Server: s, Images: spire.Images{
-		Server: u.images.SPIREServer, Agent: u.images.SPIREAgent, ControllerManager: u.images.SPIREControllerManager,
-		ServingCert: u.images.Demos[servingCert], Postgres: u.images.Demos[postgres],
+		Server: u.images.of(s.Domain.OtherServer(), u.images.SPIREServer), Agent: u.images.of(s.Domain.OtherAgent(), u.images.SPIREAgent),
+		ControllerManager: u.images.SPIREControllerManager,
+		ServingCert:       u.images.Demos[servingCert], Postgres: u.images.Demos[postgres],
 	}, Kubeconfigs: u.kubeconfigsFor(s)}
 	if orders(s) {
 		// By it the server verifies the directory.

@@ -338,6 +338,10 @@ func immutable(before topology.Topology, asked *topology.Graph) (differences []s
 			is := is.Domain.Settings
 			setting("bundleEndpoint.profile", was.Cluster, string(was.BundleEndpoint.Profile), string(is.BundleEndpoint.Profile), "peers authenticate the endpoint by it, and none would get through any more")
 			setting("entryPrefix", was.Cluster, cmp.Or(was.EntryPrefix, "none"), cmp.Or(is.EntryPrefix, "none"), "the controller manager would keep no entry of before up to date, and refuse to make the same one again")
+			if from, to := cmp.Or(was.SPIREVersion, topology.SPIREVersion), cmp.Or(is.SPIREVersion, topology.SPIREVersion); !topology.Successive(from, to) {
+				differences = append(differences, fmt.Sprintf("the SPIRE server of cluster %s has version %s, and the file asks for %s: SPIRE supports a change by one minor version alone; write the one between them first",
+					was.Cluster, from, to))
+			}
 			setting("datastore", was.Cluster, string(was.Datastore), string(is.Datastore), "entries and bundles would stay behind in the old one")
 			setting("upstreamAuthority", was.Cluster, string(was.UpstreamAuthority), string(is.UpstreamAuthority), "the authorities that peers hold would end at once")
 		}

@@ -709,10 +709,10 @@ func restarts(old, values any) bool {
 
 // manifest returns the objects of a release, as far as anybody asks for them.
 func manifest(r access.Release) []any {
-	controller := func(kind, name string) any {
+	controller := func(kind, name string, containers ...any) any {
 		return map[string]any{
 			"apiVersion": "apps/v1", "kind": kind, "metadata": map[string]any{"name": name, "namespace": r.Namespace},
-			"spec": map[string]any{"replicas": 1},
+			"spec": map[string]any{"replicas": 1, "template": map[string]any{"spec": map[string]any{"containers": containers}}},
 		}
 	}
 	if agents, is := r.Values.(spire.AgentValues); is {
@@ -723,9 +723,10 @@ func manifest(r access.Release) []any {
 	}
 	switch values, _ := r.Values.(spire.Values); {
 	case r.Chart == "spire":
-		all := []any{controller("StatefulSet", spire.ServerStatefulSet)}
+		container := func(name, image string) any { return map[string]any{"name": name, "image": image} }
+		all := []any{controller("StatefulSet", spire.ServerStatefulSet, container(spire.ServerContainer, values.Images.Server))}
 		if !values.WithoutAgents {
-			all = append(all, controller("DaemonSet", spire.AgentDaemonSet))
+			all = append(all, controller("DaemonSet", spire.AgentDaemonSet, container(spire.AgentContainer, values.Images.Agent)))
 		}
 		if len(values.WebRoots) > 0 {
 			all = append(all, map[string]any{

@@ -128,6 +128,8 @@ func (td TrustDomain) settings() topology.Settings {
 		JWTKeyType:        keyTypeIn(td.CA.JWTKeyType, td.CA.KeyType),
 		JWTIssuer:         td.JWTIssuer,
 		OIDCDiscovery:     td.OIDCDiscovery.settings(),
+		SPIREVersion:      versionIn(td.SPIRE.Version),
+		AgentVersion:      versionIn(cmp.Or(td.SPIRE.AgentVersion, td.SPIRE.Version)),
 		LogLevel:          td.LogLevel,
 		EntryPrefix:       td.EntryPrefix,
 		Replicas:          replicasIn(td.ServerReplicas),
@@ -144,6 +146,14 @@ func (d *OIDCDiscovery) settings() topology.OIDCDiscovery {
 		return topology.OIDCDiscovery{}
 	}
 	return topology.OIDCDiscovery{PollInterval: time.Duration(d.PollInterval)}
+}
+
+// versionIn returns a version of SPIRE as a topology has it.
+func versionIn(written string) string {
+	if written == topology.SPIREVersion {
+		return ""
+	}
+	return written
 }
 
 // replicasIn returns a number of replicas as a topology has it.

@@ -184,7 +184,7 @@ func trustDomainObject() *object {
 	)
 	return &object{says: "Settings of one trust domain, that is, of its SPIRE server.", elsewhere: map[string]string{
 		"cluster": server, "server": server, "clusters": "name the trust domain in each of its clusters, in clusters",
-		"keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "entryIDPrefix": "write entryPrefix", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
+		"version": "write spire: {version: …}", "spireVersion": "write spire: {version: …}", "keyType": inCA, "jwtKeyType": inCA, "replicas": "write serverReplicas", "entryIDPrefix": "write entryPrefix", "notifier": plugin, "bundlePublisher": plugin, "nested": nestedServers, "nestedClusters": nestedServers,
 		"oidc": discovery, "oidcProvider": discovery, "oidcDiscoveryProvider": discovery, "discovery": discovery,
 	}, fields: []field{
 		{name: "name", value: trustDomain(), required: true, says: "A trust domain that a cluster or a host names."},
@@ -206,6 +206,7 @@ func trustDomainObject() *object {
 			says: "The `iss` claim of JWT-SVIDs; they have none without it."},
 		{name: "oidcDiscovery", value: nested(oidcDiscoveryObject()), derived: "nobody serves them",
 			says: "SPIRE's OIDC discovery provider, which serves the documents of `jwtIssuer` at that name: a program that knows OIDC and nothing of SPIFFE verifies JWT-SVIDs with them. `oidcDiscovery: {}` is enough. It runs next to the SPIRE server, at an address of its own, with a certificate of the private CA of the trust domain."},
+		{name: "spire", value: nested(spireObject()), derived: "its fields' defaults", says: "Which versions of SPIRE it runs."},
 		{name: "logLevel", value: oneOf("log level", nil, "debug", "info", "warn", "error"), fallback: defaultLogLevel,
 			says: "How much the SPIRE server and agent log."},
 		{name: "datastore", value: oneOf("datastore", nil, defaultDatastore, string(topology.Postgres)), fallback: defaultDatastore,
@@ -213,6 +214,20 @@ func trustDomainObject() *object {
 		{name: "upstreamAuthority", value: upstreamAuthority(), fallback: defaultUpstream,
 			says: "Who signs its X.509 authorities. `none`: each is a root. `disk`: an intermediate that the server reads from files; the bundle then holds the root above it, and stays as it is when an authority is replaced."},
 	}}
+}
+
+func spireObject() *object {
+	version := oneOf("version of SPIRE", nil, topology.SPIREVersions()...)
+	return &object{
+		says: "Versions of SPIRE. Another one than that of the nodes is made for a lab that asks for it, which takes some minutes once.",
+		fields: []field{
+			{name: "version", value: version, derived: "`" + topology.SPIREVersion + "`, which is in every node",
+				says: "That of its SPIRE servers. It can be changed to the minor version before or after, as SPIRE supports it: the servers are replaced, and keep their data."},
+			{name: "agentVersion", value: version, derived: "`version`",
+				says: "That of its SPIRE agents in clusters. It is of the same minor version, or of the one before. Where both change, agents follow when the servers are up."},
+		},
+		elsewhere: map[string]string{"serverVersion": "write version"},
+	}
 }
 
 func oidcDiscoveryObject() *object {

@@ -69,9 +69,16 @@ type TrustDomain struct {
 	SVID              SVID           `json:"svid,omitzero" yaml:"svid,omitempty"`
 	JWTIssuer         string         `json:"jwtIssuer,omitempty" yaml:"jwtIssuer,omitempty"`
 	OIDCDiscovery     *OIDCDiscovery `json:"oidcDiscovery,omitempty" yaml:"oidcDiscovery,omitempty"`
+	SPIRE             SPIRE          `json:"spire,omitzero" yaml:"spire,omitempty"`
 	LogLevel          string         `json:"logLevel,omitempty" yaml:"logLevel,omitempty"`
 	Datastore         string         `json:"datastore,omitempty" yaml:"datastore,omitempty"`
 	UpstreamAuthority string         `json:"upstreamAuthority,omitempty" yaml:"upstreamAuthority,omitempty"`
+}
+
+// SPIRE is the versions of SPIRE's programs.
+type SPIRE struct {
+	Version      string `json:"version,omitempty" yaml:"version,omitempty"`
+	AgentVersion string `json:"agentVersion,omitempty" yaml:"agentVersion,omitempty"`
 }
 
 // BundleEndpoint is where and how a trust domain publishes its bundle.

@@ -61,6 +61,10 @@ func TestProgramsAreAllThatThereAre(t *testing.T) {
 // What topology asks for is what there is.
 func TestOptionalProgramsAreThoseOfTheImages(t *testing.T) {
 	asked := []string{topology.Pebble, topology.Ghostunnel, topology.SPIFFEHelper, topology.OIDCProvider, topology.HAProxy}
+	for _, version := range topology.SPIREVersions()[1:] {
+		of := topology.Settings{SPIREVersion: version, AgentVersion: version}
+		asked = append(asked, of.OtherServer(), of.OtherAgent())
+	}
 	if got := images.Optional(); !slices.Equal(got, asked) {
 		t.Errorf("images of %q can be made, a topology may ask for %q", got, asked)
 	}

@@ -37,6 +37,8 @@ const (
 	// BundlePort is the port of ServerPod on which the bundle endpoint is, whichever
 	// port peers know it by.
 	BundlePort = 8443
+	// AgentContainer is the container of AgentDaemonSet's pods.
+	AgentContainer = "spire-agent"
 	// AgentDaemonSet is what puts an agent on each node.
 	AgentDaemonSet = "spire-agent"
 	// serverServiceAccount is that of ServerPod.

@@ -91,6 +91,11 @@ func (t Topology) OptionalPrograms() []string {
 		if td.BundleEndpoint.Route != "" {
 			all = append(all, HAProxy)
 		}
+		for _, other := range []string{td.OtherServer(), td.OtherAgent()} {
+			if other != "" {
+				all = append(all, other)
+			}
+		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

@@ -109,6 +109,11 @@ type Settings struct {
 	JWTIssuer string
 	// OIDCDiscovery is the zero value where nobody serves the documents of JWTIssuer.
 	OIDCDiscovery OIDCDiscovery `json:",omitzero"`
+	// SPIREVersion is that of the SPIRE server, AgentVersion that of the agents in clusters;
+	// each is empty where it is SPIREVersion of this package. A lab of an earlier fedlab says
+	// nothing of them.
+	SPIREVersion string `json:",omitempty"`
+	AgentVersion string `json:",omitempty"`
 	// LogLevel is SPIRE's: debug, info, warn or error.
 	LogLevel string
 	// EntryPrefix is what the IDs of the entries begin with, before a dot, that the

@@ -176,21 +176,23 @@ func kubernetesModule() build.Module {
 	}
 }
 
-func spireModule() build.Module {
+func spireModule() build.Module { return spireModuleOf(spireVersion) }
+
+func spireModuleOf(version string) build.Module {
 	return build.Module{
-		Pins: upstream.Pins, Name: "spire", Path: "github.com/spiffe/spire", Version: "v" + spireVersion,
+		Pins: upstream.Pins, Name: "spire", Path: "github.com/spiffe/spire", Version: "v" + version,
 		// The sqlite datastore needs cgo; static, so that the image holds
 		// nothing but the program.
 		Cgo:     true,
 		Tags:    "netgo osusergo sqlite_omit_load_extension",
-		LDFlags: append([]string{"-linkmode", "external", "-extldflags", "-static"}, spireStamp()...),
+		LDFlags: append([]string{"-linkmode", "external", "-extldflags", "-static"}, spireStamp(version)...),
 		Typical: 7 * time.Minute,
 	}
 }
 
 // spireStamp has a program of SPIRE say its version.
-func spireStamp() []string {
-	return []string{"-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + spireVersion}
+func spireStamp(version string) []string {
+	return []string{"-X", "github.com/spiffe/spire/pkg/common/version.gittag=" + version}
 }
 
 func controllerManagerModule() build.Module {

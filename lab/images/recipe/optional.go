@@ -57,9 +57,9 @@ func Optionals() []Optional {
 	provider.Name, provider.PinsOf = "oidc-discovery-provider", provider.Name
 	provider.Packages = []string{provider.Path + "/support/oidc-discovery-provider"}
 	// It keeps nothing, and so needs no C compiler.
-	provider.Cgo, provider.LDFlags = false, spireStamp()
+	provider.Cgo, provider.LDFlags = false, spireStamp(spireVersion)
 	provider.Typical = 20 * time.Second
-	return []Optional{
+	return append([]Optional{
 		{
 			Image: Image{Name: pebble, Path: "/pebble"},
 			Module: build.Module{
@@ -91,7 +91,24 @@ func Optionals() []Optional {
 			Image: Image{Name: haproxy, Reference: "docker.io/library/haproxy:" + haproxyVersion + "-" + build.Suite, Path: "/usr/sbin/haproxy"},
 			Files: haproxyFiles(),
 		},
+	}, otherSPIREs()...)
+}
+
+// otherSPIREs are the servers and agents of other versions of SPIRE than the one that is in
+// every node.
+func otherSPIREs() (all []Optional) {
+	for _, version := range []string{"1.14.5", "1.13.3"} {
+		for _, program := range []string{"spire-server", "spire-agent"} {
+			m := spireModuleOf(version)
+			m.PinsOf, m.Name = m.Name+"-"+version, program+"-"+version
+			m.Packages, m.Rename = []string{m.Path + "/cmd/" + program}, map[string]string{program: m.Name}
+			all = append(all, Optional{
+				Image:  Image{Name: m.Name, Reference: "ghcr.io/spiffe/" + program + ":" + version, Path: "/opt/spire/bin/" + program},
+				Module: m,
+			})
+		}
 	}
+	return all
 }
 
 // haproxyFiles are HAProxy and what it is linked with.
