@@ -40,11 +40,16 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 	@$(E2E) --timeout=65m --label-filter='(!scenario || ci) && !night' ./e2e
 
 .PHONY: e2e-all
-e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes, guides and ways to federate
+e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes, guides, ways to federate and versions of SPIRE
 	@$(E2E) --timeout=100m --label-filter='scenario && !kills && !night' ./e2e
 	@$(E2E) --timeout=100m --label-filter='kills || newcomer || dist || earlier' ./e2e
-	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier && !matrix && !endpoints' ./e2e
+	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier && !matrix && !endpoints && !skew' ./e2e
 	@$(E2E) --timeout=100m --label-filter='night && (matrix || endpoints)' ./e2e
+	@$(MAKE) --no-print-directory skew
+
+.PHONY: skew
+skew: build ## Run scenarios across a federation of three versions of SPIRE
+	@$(E2E) --timeout=100m --label-filter=skew ./e2e
 
 .PHONY: dist
 dist: ## Build the command for linux and darwin into dist/, with SHA256SUMS

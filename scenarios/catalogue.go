@@ -29,6 +29,8 @@ func Catalogue() []trial.Scenario {
 		serverAway, replicaAway, serverKilled, serverDataLost, datastoreAway, agentAway, agentKilled, controllerManagerHangs,
 		endpointAway, clusterOff, clustersParted, bundleNeverCame, endpointHangs,
 
+		serverUpgraded, agentUpgraded,
+
 		bundleDeleted, bundleTampered, bundleRolledBack, bundleEmptied,
 		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
 

@@ -20,6 +20,15 @@ func Successive(from, to string) bool {
 	return slices.Contains([]int{-1, 0, 1}, minor(from)-minor(to))
 }
 
+// NextSPIRE returns the version that comes after one of SPIREVersions, as Settings have it.
+func NextSPIRE(version string) string {
+	all := SPIREVersions()
+	if i := slices.Index(all, version); i > 1 {
+		return all[i-1]
+	}
+	return ""
+}
+
 // OldEnough reports whether agents of a version may have servers of another: of their own
 // minor version, or of the one after.
 func OldEnough(agent, server string) bool {
