@@ -162,11 +162,12 @@ func (c *cmd) scenarioRun() *cobra.Command {
 		Use:   "run NAME... | --label LABEL | --all",
 		Short: "Run scenarios on a running lab",
 		Long: `run needs a lab that is up and well. Each scenario runs on each relationship of
-the lab that has what the scenario needs, or on the one that --on names. It starts a probe in each cluster, the program
-that makes the calls, and removes the probes afterwards. Several scenarios run one
-after the other, in an order that --seed decides. run prints the seed, and the same
-seed makes the same order. It skips a scenario if the lab lacks what the scenario
-needs, and refuses it if the scenario is named.
+the lab that has what the scenario needs, or on the one that --on names. run starts
+a probe in each cluster, the program that makes the calls, and removes the probes
+afterwards. Several scenarios run one after the other, in an order that --seed
+decides. run prints the seed, and the same seed makes the same order. It skips a
+scenario if the lab lacks what the scenario needs, and refuses it if the scenario
+is named.
 
 Each run leaves a folder with a record of each scenario (JSON), junit.xml, and
 report.html, which is one file and needs nothing else. The exit code is 0 only
