@@ -85,7 +85,8 @@ type Mark struct {
 // Measure is a wait and the bound that was derived for it.
 type Measure struct {
 	What string `json:"what"`
-	// Took is what was measured, from At.
+	// Took is what was measured, from At. What calls show took until the last one began that
+	// showed otherwise.
 	At   time.Time     `json:"at"`
 	Took time.Duration `json:"took"`
 	// Bound is what SPIRE's arithmetic allows, Slack what the machine needed on top.

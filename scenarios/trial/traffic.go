@@ -179,6 +179,13 @@ func (s *Traffic) ends(name string, is func(traffic.Call) error) check.Check {
 				return err
 			}
 		}
+		s.trial.otherwise = &time.Time{}
+		for _, c := range slices.Backward(calls) {
+			if is(c) != nil {
+				s.trial.otherwise = &c.At
+				break
+			}
+		}
 		return nil
 	}}
 }

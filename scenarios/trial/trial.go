@@ -40,6 +40,9 @@ type Trial struct {
 	late    []Domain
 	streams []*Traffic
 	claims  []traffic.Verdict
+	// otherwise is when the last call began that did not end as a check of calls wants it;
+	// nil where the check was of something else.
+	otherwise *time.Time
 }
 
 // Event is what an observer is told about a run, as it happens.
@@ -136,13 +139,19 @@ func (t *Trial) Restore(name string, do func(ctx context.Context) error) {
 
 // Await waits until checks hold, one after the other, for at most bound and MaxSlack, and
 // measures them from since. What took longer than the bound is judged by the slack of the run.
+// Calls are looked at two at a time, and are not the machine's: what they show took until the
+// last one began that showed otherwise.
 func (t *Trial) Await(ctx context.Context, since time.Time, bound Bound, checks ...check.Check) error {
 	for _, c := range checks {
+		t.otherwise = nil
 		err := check.Until(ctx, check.Bound{Within: max(bound.Within+MaxSlack-time.Since(since), 0), Every: pace, Seen: t.waiting(c.Name)}, c)
 		if err != nil {
 			return err
 		}
 		took := time.Since(since)
+		if t.otherwise != nil {
+			took = max(0, t.otherwise.Sub(since))
+		}
 		t.mu.Lock()
 		t.record.Measures = append(t.record.Measures, Measure{
 			What: c.Name, At: since, Took: took, Bound: bound.Within, Formula: bound.Formula, Propagation: bound.Propagation,

@@ -260,6 +260,43 @@ func TestAwaitMeasuresFromSince(t *testing.T) {
 	}
 }
 
+// recorded is a caller with a record.
+type recorded struct {
+	Caller
+	calls []traffic.Call
+}
+
+func (r recorded) Stream(context.Context, string) (traffic.Stream, error) {
+	return traffic.Stream{Calls: r.calls}, nil
+}
+
+// TestAwaitMeasuresCallsByTheirRecord: what calls show took until the last one that showed
+// otherwise, however late somebody looks.
+func TestAwaitMeasuresCallsByTheirRecord(t *testing.T) {
+	since := time.Now().Add(-time.Minute)
+	call := func(after time.Duration, ended traffic.Outcome) traffic.Call {
+		return traffic.Call{At: since.Add(after), Outcome: ended}
+	}
+	r := run(t, func(ctx context.Context, trial *Trial) error {
+		stream := func(calls ...traffic.Call) *Traffic { return &Traffic{trial: trial, probe: recorded{calls: calls}} }
+		trial.Step(ctx, "wait", func(ctx context.Context) error {
+			return trial.Await(ctx, since, Bound{Within: 2 * time.Second},
+				stream(call(-time.Second, traffic.Expired), call(time.Second, traffic.Answered), call(1900*time.Millisecond, traffic.Expired),
+					call(2300*time.Millisecond, traffic.Answered), call(2700*time.Millisecond, traffic.Answered)).Ends(traffic.Answered),
+				stream(call(-time.Second, traffic.Expired), call(time.Second, traffic.Answered), call(2*time.Second, traffic.Answered)).Ends(traffic.Answered),
+				check.Check{Name: "something else", Probe: func(context.Context) error { return nil }})
+		})
+		return trial.Err()
+	})
+	var took []time.Duration
+	for _, m := range r.Measures {
+		took = append(took, m.Took)
+	}
+	if len(took) != 3 || took[0] != 1900*time.Millisecond || took[1] != 0 || took[2] < time.Minute {
+		t.Errorf("waits took %v, want 1.9s, 0s and above a minute", took)
+	}
+}
+
 func TestStaysEndsWithWhatItSees(t *testing.T) {
 	looks := 0
 	r := run(t, func(ctx context.Context, trial *Trial) error {
