@@ -57,7 +57,7 @@ func mutants() []mutated {
 		{"drift/tampered", mutant.AcceptAny, "until then the attacker is refused"},
 		{"drift/removal-keeps-bundle", mutant.RecordNothing, "no call fails while only the relationship is gone"},
 		{"auth/impersonation-across-domains", mutant.AcceptAny, "none of its calls under another's name is answered"},
-		{"auth/not-federated", mutant.RecordNothing, "and it is refused again afterwards"},
+		{"auth/not-federated", mutant.RecordNothing, "it is refused where its bundle is not held"},
 	}
 }
 

@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -21,38 +20,33 @@ var strangerCalls = trial.Scenario{
 		_, caller := t.Pair()
 		var s *trial.Synthetic
 		var stranger *trial.Traffic
-		var federated, removed time.Time
-		t.Step(ctx, "let a workload of a trust domain call with which nobody federates", func(ctx context.Context) (err error) {
-			if s, err = t.Synthetic(ctx); err != nil {
-				return err
-			}
-			if stranger, err = s.Calls(ctx, s.ID(), caller); err != nil {
-				return err
-			}
-			return t.Soon(ctx, stranger.Ends(traffic.RefusedByServer))
+		t.Step(ctx, "federate with a third trust domain, and see a workload from there let in", func(ctx context.Context) (err error) {
+			s, stranger, err = letIn(ctx, t)
+			return err
 		})
-		t.Step(ctx, "hold its bundle, and let the called one federate with it", func(ctx context.Context) error {
-			federated = time.Now()
-			stranger.NoneAnswered("it is refused until then", time.Time{}, federated)
-			if err := caller.Federate(ctx, s); err != nil {
-				return err
-			}
-			return t.Await(ctx, federated, trial.Reconciled(), stranger.Ends(traffic.Answered))
-		})
-		t.Step(ctx, "take the federation away again", func(ctx context.Context) error {
-			removed = time.Now()
-			if err := errors.Join(caller.RestoreRegistration(ctx), caller.Forget(ctx, s.Domain)); err != nil {
-				return err
-			}
-			return t.Await(ctx, removed, trial.Registered(), stranger.Ends(traffic.RefusedByServer))
-		})
-		t.Step(ctx, "see that it stays out", func(ctx context.Context) error {
-			if err := t.Stays(ctx, trial.Calls(5), stranger.Ends(traffic.RefusedByServer)); err != nil {
-				return err
-			}
-			stranger.RefusedBy("and it is refused again afterwards", removed, trial.Registered(), time.Now(), traffic.RefusedByServer)
-			return nil
-		})
+		for _, lacks := range []struct {
+			what string
+			take func(context.Context) error
+		}{
+			{"the entry of the called workload does not federate with it", caller.RestoreRegistration},
+			{"its bundle is not held", func(ctx context.Context) error { return caller.Forget(ctx, s.Domain) }},
+		} {
+			var removed time.Time
+			t.Step(ctx, "see it refused where "+lacks.what, func(ctx context.Context) error {
+				removed = time.Now()
+				if err := lacks.take(ctx); err != nil {
+					return err
+				}
+				if err := t.Await(ctx, removed, trial.Registered(), stranger.Ends(traffic.RefusedByServer)); err != nil {
+					return err
+				}
+				return t.Stays(ctx, trial.Calls(5), stranger.Ends(traffic.RefusedByServer))
+			})
+			t.Step(ctx, "federate with it again", func(ctx context.Context) error {
+				from := trial.Refusal{Says: "it is refused where " + lacks.what, Since: removed, Bound: trial.Registered(), Ends: []traffic.Outcome{traffic.RefusedByServer}}
+				return stranger.Cure(ctx, from, func(ctx context.Context) error { return caller.Federate(ctx, s) }, trial.Reconciled(), stranger.Ends(traffic.Answered))
+			})
+		}
 		return t.Err()
 	},
 }
@@ -81,22 +75,28 @@ var entryWithoutFederatesWith = trial.Scenario{
 	},
 }
 
-// letIn has the caller federate with a third trust domain, and waits until a call
-// from there was answered.
-func letIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, error) {
+// letIn has the caller federate with a third trust domain, and waits until calls from
+// there are answered.
+func letIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, *trial.Traffic, error) {
 	_, caller := t.Pair()
 	s, err := t.Synthetic(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := caller.Federate(ctx, s); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	honest, err := s.Calls(ctx, s.ID(), caller)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := t.Await(ctx, time.Now(), trial.Reconciled(), honest.Ends(traffic.Answered)); err != nil {
+	return s, honest, t.Await(ctx, time.Now(), trial.Reconciled(), honest.Ends(traffic.Answered))
+}
+
+// wasLetIn is letIn for what calls otherwise afterwards: the control of its refusal.
+func wasLetIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, error) {
+	s, honest, err := letIn(ctx, t)
+	if err != nil {
 		return nil, err
 	}
 	return s, honest.End(ctx)
@@ -115,7 +115,7 @@ var impersonation = trial.Scenario{
 		var lie *trial.Traffic
 		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "federate with a third trust domain, and see it let in under its own name", func(ctx context.Context) (err error) {
-			s, err = letIn(ctx, t)
+			s, err = wasLetIn(ctx, t)
 			return err
 		})
 		t.Step(ctx, "let it call under the name of "+called.ID().String(), func(ctx context.Context) (err error) {
@@ -160,7 +160,7 @@ var expiredSVID = trial.Scenario{
 		var fresh, careful, careless *trial.Traffic
 		var expires time.Time
 		t.Step(ctx, "federate with a third trust domain, and see it let in", func(ctx context.Context) (err error) {
-			s, err = letIn(ctx, t)
+			s, err = wasLetIn(ctx, t)
 			return err
 		})
 		t.Step(ctx, fmt.Sprintf("give it an SVID that expires in %s, and call with a handshake each time and by connections that are kept", shortLife), func(ctx context.Context) error {

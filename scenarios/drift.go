@@ -118,10 +118,11 @@ var bundleTampered = trial.Scenario{
 		var cut, damage *trial.Breakage
 		var tamperedAt time.Time
 		calls := t.CallsThroughout(ctx, called, caller)
-		t.Step(ctx, "let an attacker try, under the name of "+called.ID().String()+" and with a root of its own", func(ctx context.Context) (err error) {
-			if s, err = t.Synthetic(ctx); err != nil {
-				return err
-			}
+		t.Step(ctx, "let an attacker in under its own name, with a root of its own", func(ctx context.Context) (err error) {
+			s, err = wasLetIn(ctx, t)
+			return err
+		})
+		t.Step(ctx, "let it try under the name of "+called.ID().String(), func(ctx context.Context) (err error) {
 			if attack, err = s.Calls(ctx, called.ID(), caller); err != nil {
 				return err
 			}

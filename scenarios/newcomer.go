@@ -35,6 +35,24 @@ func comesInVain(ctx context.Context, t *trial.Trial, federatesWith []spiffeid.T
 	return guest, calls, failures, err
 }
 
+// comesAndCalls lets a newcomer come whose registration fits, and go once it was answered: the
+// control of what one can do whose registration does not.
+func comesAndCalls(ctx context.Context, t *trial.Trial) error {
+	called, caller := t.Pair()
+	guest, err := caller.Welcome(ctx, called.Name)
+	if err != nil {
+		return err
+	}
+	calls, err := guest.Calls(ctx, called)
+	if err != nil {
+		return err
+	}
+	if err := t.Soon(ctx, calls.Ends(traffic.Answered)); err != nil {
+		return err
+	}
+	return errors.Join(calls.End(ctx), guest.Leave(ctx))
+}
+
 // absent is a trust domain that never publishes anything.
 var absent = spiffeid.RequireTrustDomainFromString("absent.test")
 
@@ -51,12 +69,7 @@ var bundleNeverCame = trial.Scenario{
 		var guests *trial.Traffic
 		var guest trial.Newcomer
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.Step(ctx, "see that a newcomer that federates with partners who are there gets its identity", func(ctx context.Context) (err error) {
-			if guest, err = caller.Welcome(ctx, called.Name); err != nil {
-				return err
-			}
-			return guest.Leave(ctx)
-		})
+		t.Step(ctx, "see that a newcomer that federates with partners who are there can call them", func(ctx context.Context) error { return comesAndCalls(ctx, t) })
 		t.StepWith(ctx, "let one come that federates with "+absent.Name()+" as well", "kubectl get clusterspiffeid fedlab-newcomer -o yaml: entryFailures is the only sign", func(ctx context.Context) (err error) {
 			var failures int
 			guest, guests, failures, err = comesInVain(ctx, t, []spiffeid.TrustDomain{called.Name, absent})
@@ -107,12 +120,7 @@ var selectorTooNarrow = trial.Scenario{
 		var guest trial.Newcomer
 		var guests *trial.Traffic
 		partner := []spiffeid.TrustDomain{called.Name}
-		t.Step(ctx, "let a newcomer come whose entry fits, and see it get its identity", func(ctx context.Context) (err error) {
-			if guest, err = caller.Welcome(ctx, called.Name); err != nil {
-				return err
-			}
-			return guest.Leave(ctx)
-		})
+		t.Step(ctx, "let a newcomer come whose entry fits, and see it answered", func(ctx context.Context) error { return comesAndCalls(ctx, t) })
 		t.Step(ctx, "let another one come whose entry wants one label more than it has", func(ctx context.Context) (err error) {
 			var failures int
 			guest, guests, failures, err = comesInVain(ctx, t, partner, tooNarrow)
@@ -142,7 +150,8 @@ var noIdentity = trial.Scenario{
 		var guest trial.Newcomer
 		var guests *trial.Traffic
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.Step(ctx, "let a newcomer call that nobody has registered", func(ctx context.Context) (err error) {
+		t.Step(ctx, "let a newcomer come that is registered, and see it answered", func(ctx context.Context) error { return comesAndCalls(ctx, t) })
+		t.Step(ctx, "let another one call that nobody has registered", func(ctx context.Context) (err error) {
 			calls.AllAnswered("those who are registered are answered throughout")
 			if guest, err = caller.Newcomer(ctx); err != nil {
 				return err

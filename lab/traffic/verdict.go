@@ -50,7 +50,14 @@ type Verdict struct {
 	Slack     time.Duration `json:"slack,omitempty"`
 	Outcomes  []Outcome     `json:"outcomes,omitempty"`
 	Authority string        `json:"authority,omitempty"`
+	// Control says that the verdict needs one: a call of the same caller to the same address
+	// that was answered before From. Records of earlier versions have none.
+	Control bool `json:"control,omitempty"`
 }
+
+// Negative tells whether a rule says that calls are not answered. It says nothing of a caller
+// who never was.
+func (r Rule) Negative() bool { return r == NoneAnswered || r == RefusedBy }
 
 // Judge returns no error when v holds on the stream that it is about, and otherwise
 // what in the record speaks against it. What came after Within, and not by more than Slack,
@@ -66,10 +73,27 @@ func (v Verdict) Judge(streams []Stream) (late time.Duration, err error) {
 			return 0, fmt.Errorf("stream %q: %w", v.Stream, err)
 		}
 	}
-	if late, err = v.against(s); err != nil {
+	late, err = v.against(s)
+	if err == nil && v.Control {
+		err = v.controlled(s, streams)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("stream %q: %w", v.Stream, err)
 	}
 	return late, nil
+}
+
+// controlled returns nil when the caller of s, in s or in another stream, was answered at the
+// same address before v begins.
+func (v Verdict) controlled(s Stream, streams []Stream) error {
+	before := func(c Call) bool { return c.Outcome == Answered && !c.over().After(v.From) }
+	for _, other := range streams {
+		same := other.From == s.From && other.Order.Address == s.Order.Address
+		if same && other.check() == nil && slices.ContainsFunc(other.Calls, before) {
+			return nil
+		}
+	}
+	return fmt.Errorf("the control is missing: no call from %s to %s was answered before %s", s.From, s.Order.Address, clock(v.From))
 }
 
 // First returns the first call that began at since or later and is so.

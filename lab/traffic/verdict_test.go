@@ -185,6 +185,58 @@ func TestAFullRecordEnds(t *testing.T) {
 	}
 }
 
+// TestARefusalNeedsAControl: of a caller who was never answered, a refusal says nothing.
+func TestARefusalNeedsAControl(t *testing.T) {
+	const missing = `stream "liar": the control is missing: no call from attacker.test to 172.18.200.10:8443 was answered before 09:00:10.000 UTC`
+	stream := func(name, from, address string, began float64, ends traffic.Outcome) traffic.Stream {
+		s := traffic.Stream{
+			Order: traffic.Order{Name: name, Address: address, Every: time.Second, Within: time.Second},
+			From:  from, Began: moment(began), Ended: moment(began + 4),
+		}
+		for i := range 4 {
+			s.Calls = append(s.Calls, traffic.Call{Number: i + 1, At: moment(began + float64(i)), Took: 10 * time.Millisecond, Outcome: ends})
+		}
+		return s
+	}
+	const here, other = "172.18.200.10:8443", "172.18.200.20:8443"
+	liar := stream("liar", "attacker.test", here, 10, traffic.RefusedByServer)
+	turned := stream("liar", "attacker.test", here, 8, traffic.RefusedByServer)
+	turned.Calls[0].Outcome = traffic.Answered
+	broken := stream("honest", "attacker.test", here, 2, traffic.Answered)
+	broken.Calls[0].Number = 7
+	for name, test := range map[string]struct {
+		streams []traffic.Stream
+		want    string
+	}{
+		"nobody was answered":           {[]traffic.Stream{liar}, missing},
+		"the same stream was":           {[]traffic.Stream{turned}, ""},
+		"the same caller was":           {[]traffic.Stream{liar, stream("honest", "attacker.test", here, 2, traffic.Answered)}, ""},
+		"it was while it is refused":    {[]traffic.Stream{liar, stream("honest", "attacker.test", here, 10, traffic.Answered)}, missing},
+		"it was refused before, too":    {[]traffic.Stream{liar, stream("honest", "attacker.test", here, 2, traffic.RefusedByServer)}, missing},
+		"somebody else was":             {[]traffic.Stream{liar, stream("honest", "cluster1.com", here, 2, traffic.Answered)}, missing},
+		"it was by somebody else":       {[]traffic.Stream{liar, stream("honest", "attacker.test", other, 2, traffic.Answered)}, missing},
+		"a record that is not whole is": {[]traffic.Stream{liar, broken}, missing},
+	} {
+		for _, rule := range []traffic.Rule{traffic.NoneAnswered, traffic.RefusedBy} {
+			v := traffic.Verdict{Rule: rule, Stream: "liar", From: moment(10), Control: rule.Negative()}
+			if rule == traffic.RefusedBy {
+				v.Outcomes = []traffic.Outcome{traffic.RefusedByServer}
+			}
+			got := ""
+			if _, err := v.Judge(test.streams); err != nil {
+				got = err.Error()
+			}
+			if got != test.want {
+				t.Errorf("%s, %s:\n got %s\nwant %s", name, rule, got, test.want)
+			}
+			v.Control = false // as in records of before
+			if _, err := v.Judge(test.streams); err != nil {
+				t.Errorf("%s, %s, with no control asked for: %v", name, rule, err)
+			}
+		}
+	}
+}
+
 func TestFirst(t *testing.T) {
 	s := load(t, "testdata/fault.json").Streams[0]
 	answered := func(c traffic.Call) bool { return c.Outcome == traffic.Answered }

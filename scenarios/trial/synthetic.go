@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -83,15 +82,6 @@ func (s *Synthetic) Calls(ctx context.Context, as spiffeid.ID, to Domain) (*Traf
 	name := fmt.Sprintf("%s calls %s", s.Domain, to)
 	if as.TrustDomain() != s.Domain {
 		name = fmt.Sprintf("%s calls %s as one of %s", s.Domain, to, as.TrustDomain().Name())
-	}
-	again := 0
-	for _, other := range s.trial.streams {
-		if strings.HasPrefix(other.order.Name, name) {
-			again++
-		}
-	}
-	if again > 0 {
-		name = fmt.Sprintf("%s, again (%d)", name, again)
 	}
 	return s.trial.Attempt(ctx, s.Domain.Name(), s.Client, to, Call{Name: name})
 }

@@ -1,6 +1,7 @@
 package trial
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,10 +99,7 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 	if call.Connection == "" {
 		call.Connection = traffic.Fresh
 	}
-	name := call.Name
-	if name == "" {
-		name = fmt.Sprintf("%s calls %s", from, to)
-	}
+	name := t.streamName(cmp.Or(call.Name, fmt.Sprintf("%s calls %s", from, to)))
 	s := &Traffic{trial: t, probe: probe, from: from, order: traffic.Order{
 		Name: name, Address: net.JoinHostPort(w.Address.String(), strconv.Itoa(port)), Server: to.ID().String(),
 		Every: callEvery, Within: callWithin, Connection: call.Connection,
@@ -118,6 +116,20 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 	}
 	t.streams = append(t.streams, s)
 	return s, nil
+}
+
+// streamName returns a name that no other stream of the trial has.
+func (t *Trial) streamName(name string) string {
+	again := 0
+	for _, s := range t.streams {
+		if s.order.Name == name || strings.HasPrefix(s.order.Name, name+", again") {
+			again++
+		}
+	}
+	if again == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s, again (%d)", name, again)
 }
 
 // End ends the calls, before the trial is over where a scenario asks for it, and
@@ -198,9 +210,10 @@ func words(outcomes []traffic.Outcome) string {
 	return strings.Join(text, " or ")
 }
 
-// claim has a verdict on the stream computed when the trial is over.
+// claim has a verdict on the stream computed when the trial is over. One that says that calls
+// are refused does not hold without a control.
 func (s *Traffic) claim(v traffic.Verdict) {
-	v.Stream = s.order.Name
+	v.Stream, v.Control = s.order.Name, v.Rule.Negative()
 	if v.From.Before(s.since) {
 		v.From = s.since
 	}

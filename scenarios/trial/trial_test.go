@@ -190,11 +190,12 @@ func TestWhoClaimsNothingDoesNotHold(t *testing.T) {
 	}
 }
 
-// answering is a caller whose calls were all answered, ten of them. It may lose its
-// record.
+// answering is a caller whose calls were all answered, ten of them, or refused. It may lose
+// its record.
 type answering struct {
-	began time.Time
-	loses bool
+	began   time.Time
+	loses   bool
+	refused bool
 }
 
 func (answering) Start(context.Context, traffic.Order) error { return nil }
@@ -205,7 +206,11 @@ func (a answering) Stream(_ context.Context, name string) (traffic.Stream, error
 		if a.loses {
 			break
 		}
-		s.Calls = append(s.Calls, traffic.Call{Number: i + 1, At: a.began.Add(time.Duration(i) * time.Second), Outcome: traffic.Answered})
+		c := traffic.Call{Number: i + 1, At: a.began.Add(time.Duration(i) * time.Second), Outcome: traffic.Answered}
+		if a.refused {
+			c.Outcome = traffic.RefusedByServer
+		}
+		s.Calls = append(s.Calls, c)
 	}
 	return s, nil
 }
@@ -218,7 +223,7 @@ func TestVerdictsComeFromTheRecord(t *testing.T) {
 	for loses, want := range map[bool]Result{false: Holds, true: DoesNotHold} {
 		began := time.Now()
 		r := run(t, func(_ context.Context, trial *Trial) error {
-			s := &Traffic{trial: trial, probe: answering{began, loses}, order: traffic.Order{Name: "calls"}, since: began}
+			s := &Traffic{trial: trial, probe: answering{began: began, loses: loses}, order: traffic.Order{Name: "calls"}, since: began}
 			trial.streams = append(trial.streams, s)
 			s.AllAnswered("no call failed")
 			return nil
@@ -231,6 +236,43 @@ func TestVerdictsComeFromTheRecord(t *testing.T) {
 		r.Result, r.Verdicts[0].Result, r.Verdicts[0].Why = NotJudged, NotJudged, "edited"
 		if again := Judge(r); again.Result != want || again.Verdicts[0].Result != want || r.Verdicts[0].Why != "edited" {
 			t.Errorf("the record is lost %t, judged again: result %q, verdicts %+v", loses, again.Result, again.Verdicts)
+		}
+	}
+}
+
+// TestARefusalDoesNotHoldWithoutControl: whatever a scenario claims of calls that are refused,
+// the engine asks for a call of that caller which was answered before.
+func TestARefusalDoesNotHoldWithoutControl(t *testing.T) {
+	refused := []traffic.Outcome{traffic.RefusedByServer}
+	for what, claim := range map[string]func(ctx context.Context, s *Traffic) error{
+		"none is answered": func(_ context.Context, s *Traffic) error {
+			s.NoneAnswered("none", s.since, s.since.Add(8*time.Second))
+			return nil
+		},
+		"refused by": func(_ context.Context, s *Traffic) error {
+			s.RefusedBy("refused", s.since, NextCall(), s.since.Add(8*time.Second), refused...)
+			return nil
+		},
+		"a cure": func(ctx context.Context, s *Traffic) error {
+			nothing := func(context.Context) error { return nil }
+			return s.Cure(ctx, Refusal{Says: "refused", Since: s.since, Bound: NextCall(), Ends: refused}, nothing, NextCall(), check.Check{Name: "so", Probe: nothing})
+		},
+	} {
+		for _, control := range []bool{false, true} {
+			began := time.Now().Add(-9 * time.Second)
+			r := run(t, func(ctx context.Context, trial *Trial) error {
+				if control {
+					honest := began.Add(-20 * time.Second)
+					trial.streams = append(trial.streams, &Traffic{trial: trial, probe: answering{began: honest}, order: traffic.Order{Name: "honest"}, since: honest})
+				}
+				s := &Traffic{trial: trial, probe: answering{began: began, refused: true}, order: traffic.Order{Name: "calls"}, since: began}
+				trial.streams = append(trial.streams, s)
+				return claim(ctx, s)
+			})
+			v := r.Verdicts[0]
+			if r.Error != "" || (v.Result == Holds) != control || strings.Contains(v.Why, "the control is missing") == control {
+				t.Errorf("%s, with a control %t: %s, because %q, error %q", what, control, v.Result, v.Why, r.Error)
+			}
 		}
 	}
 }
