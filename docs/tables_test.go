@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/e2e/mutants"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/host"
 	"github.com/fedlab-dev/fedlab/scenarios"
@@ -28,6 +29,18 @@ func TestTiming(t *testing.T) { made(t, "docs/concepts.md", "timing", timing()) 
 // TestCatalogue says when the table of docs/scenarios.md is not that of the code;
 // -update writes it.
 func TestCatalogue(t *testing.T) { made(t, "docs/scenarios.md", "catalogue", catalogue()) }
+
+// TestMutants says when the table of mutants in docs/scenarios.md is not that of the suite;
+// -update writes it.
+func TestMutants(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("\n| scenario | mutation | what catches it |\n|---|---|---|\n")
+	for _, m := range mutants.All() {
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s |\n", m.Scenario, m.Mutation, m.Caught)
+	}
+	b.WriteString("\n")
+	made(t, "docs/scenarios.md", "mutants", b.String())
+}
 
 // made compares what stands between two marks of a document with what the code
 // makes of it.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
+	"github.com/fedlab-dev/fedlab/e2e/mutants"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -29,46 +30,13 @@ import (
 // longest waits for three generations of authorities.
 const scenarioTimeout = 20 * time.Minute
 
-// mutated is a scenario in which one thing is wrong on purpose.
-type mutated struct {
-	scenario string
-	mutation mutant.Mutation
-	// caught is the step that must fail, or the verdict that must not hold: what
-	// fails for another reason proves nothing.
-	caught string
-}
-
-// mutants has, for each group, mutations that must be caught.
-func mutants() []mutated {
-	return []mutated{
-		{"rotation/x509-authority", mutant.SkipTaint, "taint the old one, so that all it has signed is replaced"},
-		{"rotation/x509-authority", mutant.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
-		{"rotation/x509-authority", mutant.NeverRefresh, "publish the next authority before anything is signed with it"},
-		{"rotation/revoked-too-early", mutant.KeepOldBundle, "taint the old one, and revoke it in the same breath"},
-		{"rotation/jwt-authority", mutant.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
-		{"rotation/faster-than-refresh", mutant.NeverRefresh, "force a refresh"},
-		{"rotation/faster-than-refresh", mutant.AcceptAny, "each call fails from soon after until the forced refresh"},
-		{"outage/server", mutant.RecoverEarly, "let a newcomer come: it waits"},
-		{"outage/server", mutant.RecordNothing, "no call failed while the server was away, though each made a new handshake"},
-		{"outage/bundle-endpoint", mutant.RecoverEarly, "publish another authority, which nobody can fetch"},
-		{"upgrade/server", mutant.RecordNothing, "no call failed"},
-		{"upgrade/agent", mutant.RecordNothing, "no call failed"},
-		{"drift/deleted", mutant.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
-		{"drift/tampered", mutant.AcceptAny, "until then the attacker is refused"},
-		{"drift/removal-keeps-bundle", mutant.RecordNothing, "no call fails while only the relationship is gone"},
-		{"auth/impersonation-across-domains", mutant.AcceptAny, "none of its calls under another's name is answered"},
-		{"auth/not-federated", mutant.RecordNothing, "it is refused where its bundle is not held"},
-	}
-}
-
-// isCaught expects that a scenario with the mutation did not hold, for the reason that is
-// meant.
-func (m mutated) isCaught(record trial.Record) {
+// isCaught expects that a mutant did not hold, for the reason that is meant.
+func isCaught(m mutants.Mutant, record trial.Record) {
 	GinkgoHelper()
-	Expect(record.Mutation).To(Equal(string(m.mutation)))
+	Expect(record.Mutation).To(Equal(string(m.Mutation)))
 	Expect(record.Result).To(Equal(trial.DoesNotHold), summary(record))
-	Expect(objections(record)).To(ContainElement(m.caught), summary(record))
-	if m.mutation == mutant.AcceptAny || m.mutation == mutant.RecordNothing {
+	Expect(objections(record)).To(ContainElement(m.Caught), summary(record))
+	if m.Mutation.OfRecord() {
 		Expect(record.Error).To(BeEmpty(), "the course is as ever, and what is recorded is wrong")
 	}
 }
@@ -131,11 +99,19 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 		return record
 	}
 
+	// can skips what the lab lacks something for: the enterprise lab has what it needs.
+	can := func(name string) {
+		GinkgoHelper()
+		s, err := scenarios.Find(name)
+		Expect(err).NotTo(HaveOccurred())
+		if _, err := s.RunsOn(under.graph); err != nil {
+			Skip(err.Error())
+		}
+	}
+
 	holds := func(ctx SpecContext, s trial.Scenario, folder string) {
 		GinkgoHelper()
-		if _, err := s.RunsOn(under.graph); err != nil {
-			Skip(err.Error()) // the enterprise lab has what it needs
-		}
+		can(s.Name)
 		record := run(ctx, s.Name, "", folder)
 		for _, m := range record.Measures {
 			if m.Propagation {
@@ -148,38 +124,16 @@ var _ = Describe("Scenario", Ordered, ContinueOnFailure, Label("scenario"), func
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed) {
 		It(s.Name+" holds", Label(s.AllLabels()...), func(ctx SpecContext) { holds(ctx, s, "scenarios") }, NodeTimeout(scenarioTimeout))
 	}
-	for _, m := range mutants() {
-		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
-			s, err := scenarios.Find(m.scenario)
-			Expect(err).NotTo(HaveOccurred())
-			if _, err := s.RunsOn(under.graph); err != nil {
-				Skip(err.Error()) // the lab of the versions has what it needs
-			}
-			m.isCaught(run(ctx, m.scenario, m.mutation, ""))
+	for _, m := range mutants.All() {
+		It(m.Scenario+" does not hold with "+string(m.Mutation), Label("mutation"), func(ctx SpecContext) {
+			can(m.Scenario)
+			isCaught(m, run(ctx, m.Scenario, m.Mutation, ""))
 		}, NodeTimeout(scenarioTimeout))
 	}
 	// Each has put the lab back, the mutated ones, too.
 	for _, s := range scenarios.Shuffled(scenarios.Catalogue(), seed+1) {
 		It(s.Name+" holds again, in another order", Label("again"), func(ctx SpecContext) { holds(ctx, s, "scenarios-again") }, NodeTimeout(scenarioTimeout))
 	}
-})
-
-var _ = Describe("The scenarios' mutations", Label("scenario"), func() {
-	It("are tried in each group, and all of them", func() {
-		var groups []string
-		var tried []mutant.Mutation
-		for _, m := range mutants() {
-			s, err := scenarios.Find(m.scenario)
-			Expect(err).NotTo(HaveOccurred())
-			groups, tried = append(groups, s.Group()), append(tried, m.mutation)
-		}
-		for _, s := range scenarios.Catalogue() {
-			Expect(groups).To(ContainElement(s.Group()))
-		}
-		for _, m := range mutant.Mutations() {
-			Expect(slices.Contains(tried, m)).To(BeTrue(), string(m))
-		}
-	})
 })
 
 var _ = Describe("A rotation that somebody has begun", Label("scenario", "rotation"), func() {

@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/fedlab-dev/fedlab/e2e/mutants"
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios"
@@ -103,18 +103,18 @@ var _ = Describe("Versions of SPIRE against each other", Ordered, ContinueOnFail
 		}
 	}
 
-	for _, m := range mutants() {
-		if !slices.Contains(skewed(), m.scenario) || !strings.HasPrefix(m.scenario, "upgrade/") {
-			continue // of those that run on the suite's own lab it is tried there
+	for _, m := range mutants.All() {
+		if !strings.HasPrefix(m.Scenario, "upgrade/") {
+			continue // it is tried on the suite's own lab
 		}
-		It(m.scenario+" does not hold with "+string(m.mutation), Label("mutation"), func(ctx SpecContext) {
-			s, err := scenarios.Find(m.scenario)
+		It(m.Scenario+" does not hold with "+string(m.Mutation), Label("mutation"), func(ctx SpecContext) {
+			s, err := scenarios.Find(m.Scenario)
 			Expect(err).NotTo(HaveOccurred())
 			fits, err := s.RunsOn(lab.graph)
 			Expect(err).NotTo(HaveOccurred())
-			record, err := m.mutation.Run(ctx, session, s, fits[0])
+			record, err := m.Mutation.Run(ctx, session, s, fits[0])
 			Expect(err).NotTo(HaveOccurred(), "the lab is as it was")
-			m.isCaught(record)
+			isCaught(m, record)
 		}, NodeTimeout(scenarioTimeout))
 	}
 

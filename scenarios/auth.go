@@ -34,7 +34,7 @@ var strangerCalls = trial.Scenario{
 			var removed time.Time
 			t.Step(ctx, "see it refused where "+lacks.what, func(ctx context.Context) error {
 				removed = time.Now()
-				if err := lacks.take(ctx); err != nil {
+				if err := t.Do(ctx, trial.ToChange, lacks.take); err != nil {
 					return err
 				}
 				if err := t.Await(ctx, removed, trial.Registered(), stranger.Ends(traffic.RefusedByServer)); err != nil {
@@ -61,7 +61,9 @@ var entryWithoutFederatesWith = trial.Scenario{
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "take federatesWith out of the caller's registration", "'fedlab status' says \"entry without federatesWith\"", func(ctx context.Context) error {
 			broken = time.Now()
-			if err := caller.EditRegistration(ctx, func(spec *spire.WorkloadIdentitySpec) { spec.FederatesWith = nil }); err != nil {
+			if err := t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+				return caller.EditRegistration(ctx, func(spec *spire.WorkloadIdentitySpec) { spec.FederatesWith = nil })
+			}); err != nil {
 				return err
 			}
 			return t.Await(ctx, broken, trial.Registered(), calls.Ends(traffic.NotFederated))
@@ -122,13 +124,13 @@ var impersonation = trial.Scenario{
 			if lie, err = s.Calls(ctx, called.ID(), caller); err != nil {
 				return err
 			}
+			lie.NoneAnswered("none of its calls under another's name is answered", time.Time{}, time.Time{})
 			if err := t.Soon(ctx, lie.Ends(traffic.RefusedByServer)); err != nil {
 				return err
 			}
 			return t.Stays(ctx, trial.Calls(10), lie.Ends(traffic.RefusedByServer))
 		})
 		t.Step(ctx, "see it let in under its own name still", func(ctx context.Context) error {
-			lie.NoneAnswered("none of its calls under another's name is answered", time.Time{}, time.Now())
 			calls.AllAnswered("those whose name that is are answered all the while")
 			if err := lie.End(ctx); err != nil {
 				return err
@@ -202,7 +204,7 @@ var expiredSVID = trial.Scenario{
 			fresh.AnsweredBy("and each does with a new one", renewed, trial.NextCall())
 			careful.RefusedBy("a server that looks at each call refuses it by the old connection too", expires, trial.NextCall(), time.Time{}, traffic.NotPermitted)
 			careless.AllAnswered("one that looks in the handshake alone never stops to answer")
-			if err := s.Client.Present(ctx, synthetic.X509Request{ID: s.ID()}); err != nil {
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return s.Client.Present(ctx, synthetic.X509Request{ID: s.ID()}) }); err != nil {
 				return err
 			}
 			return t.Await(ctx, renewed, trial.NextCalls(), fresh.Ends(traffic.Answered))
@@ -241,7 +243,9 @@ var resumedSession = trial.Scenario{
 			}
 			removed = time.Now()
 			t.Mark("%s removed", caller)
-			if err := called.Server().DeleteBundle(ctx, caller.Name, spire.DeleteDissociate); err != nil {
+			if err := t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+				return called.Server().DeleteBundle(ctx, caller.Name, spire.DeleteDissociate)
+			}); err != nil {
 				return err
 			}
 			return t.Await(ctx, removed, trial.Registered(), careful.Ends(traffic.RefusedByServer))

@@ -122,7 +122,7 @@ var bundleTampered = trial.Scenario{
 			s, err = wasLetIn(ctx, t)
 			return err
 		})
-		t.Step(ctx, "let it try under the name of "+called.ID().String(), func(ctx context.Context) (err error) {
+		t.Step(ctx, "let it try under the name of the called one", func(ctx context.Context) (err error) {
 			if attack, err = s.Calls(ctx, called.ID(), caller); err != nil {
 				return err
 			}
@@ -241,7 +241,9 @@ var pinnedBundleEdited = trial.Scenario{
 			if err != nil {
 				return err
 			}
-			return caller.EditRelationship(ctx, called, func(spec *spire.FederatedTrustDomainSpec) { spec.TrustDomainBundle = string(document) })
+			return t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+				return caller.EditRelationship(ctx, called, func(spec *spire.FederatedTrustDomainSpec) { spec.TrustDomainBundle = string(document) })
+			})
 		})
 		t.Step(ctx, "see that nothing comes of it", func(ctx context.Context) error {
 			return t.Stays(ctx, trial.ManagerLook().Plus(caller.ToServer(called)), caller.InState(called, federation.InSync))
@@ -316,7 +318,9 @@ var relationshipRemoved = trial.Scenario{
 		t.Step(ctx, "delete the bundle as well", func(ctx context.Context) error {
 			broken = time.Now()
 			calls.AnsweredBetween("no call fails while only the relationship is gone", time.Time{}, broken)
-			if err := caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate); err != nil {
+			if err := t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+				return caller.Server().DeleteBundle(ctx, called.Name, spire.DeleteDissociate)
+			}); err != nil {
 				return err
 			}
 			t.Mark("bundle deleted")

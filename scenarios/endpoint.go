@@ -104,7 +104,9 @@ var endpointHangs = trial.Scenario{
 			})
 		})
 		t.Step(ctx, "let the endpoint answer, and see all go on", func(ctx context.Context) error {
-			if err := s.Client.Play(ctx, synthetic.Script{{Kind: synthetic.TrueBundle}}); err != nil {
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error {
+				return s.Client.Play(ctx, synthetic.Script{{Kind: synthetic.TrueBundle}})
+			}); err != nil {
 				return err
 			}
 			t.Mark("%s answers", s.Domain)
@@ -178,7 +180,7 @@ var wrongEndpointID = trial.Scenario{
 				return err
 			}
 			spec.BundleEndpointProfile.EndpointSPIFFEID = spire.ServerID(called.Name).String()
-			if err := caller.SetRelationship(ctx, called.Name, spec); err != nil {
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return caller.SetRelationship(ctx, called.Name, spec) }); err != nil {
 				return err
 			}
 			return t.Await(ctx, repaired, trial.ServerLook().Plus(caller.ToWorkloads(called)), caller.Has(called, trial.X509, r.Next.ID))

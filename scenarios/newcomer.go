@@ -86,7 +86,8 @@ var bundleNeverCame = trial.Scenario{
 			t.Restore("forget the bundle of "+absent.Name(), func(ctx context.Context) error { return caller.Forget(ctx, absent) })
 			repaired := time.Now()
 			guests.NoneAnswered("until then it can call nobody, not even those who are there", time.Time{}, repaired)
-			if err := caller.Server().SetBundle(ctx, made.Bundle()); err != nil {
+			guests.AnsweredBy("and it can after it", repaired, trial.Reconciled().Plus(trial.NextCall()))
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return caller.Server().SetBundle(ctx, made.Bundle()) }); err != nil {
 				return err
 			}
 			return t.Await(ctx, repaired, trial.Reconciled(), guest.HasIdentity())
@@ -132,7 +133,8 @@ var selectorTooNarrow = trial.Scenario{
 		t.Step(ctx, "write the entry without that label", func(ctx context.Context) error {
 			repaired := time.Now()
 			guests.NoneAnswered("until then it can call nobody", time.Time{}, repaired)
-			if err := guest.Register(ctx, partner); err != nil {
+			guests.AnsweredBy("and it can after it", repaired, trial.Registered())
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return guest.Register(ctx, partner) }); err != nil {
 				return err
 			}
 			return t.Await(ctx, repaired, trial.Registered(), guest.HasIdentity(), guests.Ends(traffic.Answered))
@@ -167,10 +169,12 @@ var noIdentity = trial.Scenario{
 		t.Step(ctx, "register it", func(ctx context.Context) error {
 			repaired := time.Now()
 			guests.NoneAnswered("none of its calls is answered until then", time.Time{}, repaired)
-			if err := guest.Register(ctx, []spiffeid.TrustDomain{called.Name}); err != nil {
+			guests.AnsweredBy("and they are after it", repaired, trial.Registered())
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error {
+				return guest.Register(ctx, []spiffeid.TrustDomain{called.Name})
+			}); err != nil {
 				return err
 			}
-			guests.AnsweredBy("and they are after it", repaired, trial.Registered())
 			return t.Await(ctx, repaired, trial.Registered(), guests.Ends(traffic.Answered))
 		})
 		return t.Err()

@@ -3,7 +3,6 @@ package scenarios
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/fault"
@@ -135,7 +134,7 @@ var clusterOff = trial.Scenario{
 		called, caller := t.Pair()
 		var broken *trial.Breakage
 		calls := t.CallsThroughout(ctx, caller, called)
-		t.StepWith(ctx, "switch the cluster "+called.Cluster().Name+" off", "the demo's page says that nobody answers", func(ctx context.Context) (err error) {
+		t.StepWith(ctx, "switch the called one's cluster off", "the demo's page says that nobody answers", func(ctx context.Context) (err error) {
 			if broken, err = t.Break(ctx, fault.ClusterStopped(called.Fault())); err != nil {
 				return err
 			}
@@ -179,7 +178,7 @@ var clustersParted = trial.Scenario{
 			back, err = t.Traffic(ctx, called, caller, trial.Call{})
 			return err
 		})
-		t.Step(ctx, fmt.Sprintf("part %s from %s, in this direction alone", caller.Cluster().Name, called.Cluster().Name), func(ctx context.Context) (err error) {
+		t.Step(ctx, "part the caller's cluster from the called one's, in this direction alone", func(ctx context.Context) (err error) {
 			if one, err = t.Break(ctx, fault.PartitionOneWay(caller.Fault(), called.Fault())); err != nil {
 				return err
 			}

@@ -302,8 +302,10 @@ var threeGenerations = trial.Scenario{
 		t.Step(ctx, "give authorities a life of "+naturalLife.String(), func(ctx context.Context) error {
 			// Done after the settings are back: the server keeps the authority that it has.
 			t.Restore("replace the short-lived authorities of "+called.String(), called.Renew)
-			return t.Reconfigure(ctx, called, func(td *topology.Settings) {
-				td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
+			return t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+				return t.Reconfigure(ctx, called, func(td *topology.Settings) {
+					td.CATTL, td.X509SVIDTTL = naturalLife, naturalLife/6
+				})
 			})
 		})
 		t.Step(ctx, "replace the long-lived authority by hand, this once", func(ctx context.Context) error {

@@ -8,6 +8,7 @@ package mutant
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -34,21 +35,33 @@ const (
 	RecordNothing Mutation = "record-nothing"
 	// RecoverEarly undoes a fault as soon as it is felt.
 	RecoverEarly Mutation = "recover-early"
+	// NoFault leaves out what a scenario breaks.
+	NoFault Mutation = "no-fault"
+	// NoCure leaves out what ends it.
+	NoCure Mutation = "no-cure"
+	// KillWorkload kills the called workload together with the first thing that a scenario
+	// does: calls fail of which it is claimed that they do not.
+	KillWorkload Mutation = "kill-workload"
 )
 
 // Mutations returns all mutations.
 func Mutations() []Mutation {
-	return []Mutation{SkipTaint, KeepOldBundle, AcceptAny, NeverRefresh, RecordNothing, RecoverEarly}
+	return []Mutation{SkipTaint, KeepOldBundle, AcceptAny, NeverRefresh, RecordNothing, RecoverEarly, NoFault, NoCure, KillWorkload}
 }
+
+// OfRecord tells whether the mutation changes what is recorded, and not what happens.
+func (m Mutation) OfRecord() bool { return m == AcceptAny || m == RecordNothing }
 
 // Run runs a scenario on a relationship with a mutation, or as it is where that is empty, and
 // returns its record and error as Session.Run does.
 func (m Mutation) Run(ctx context.Context, in *trial.Session, s trial.Scenario, on trial.On) (trial.Record, error) {
 	run := s.Run
 	s.Run = func(ctx context.Context, t *trial.Trial) error {
-		t.Employ(func(careful trial.Operator) trial.Operator { return operator{careful, m} })
+		called, caller := t.Pair()
+		t.Employ(func(careful trial.Operator) trial.Operator {
+			return &operator{Operator: careful, makes: m, kill: called.KillProbe}
+		})
 		if m == NeverRefresh {
-			called, caller := t.Pair()
 			if _, err := t.CutEndpoint(ctx, called, caller); err != nil {
 				return err
 			}
@@ -85,35 +98,55 @@ func (m Mutation) record(r trial.Record) trial.Record {
 type operator struct {
 	trial.Operator
 	makes Mutation
+	kill  func(ctx context.Context) error
+	// did tells whether anything was done.
+	did bool
 }
 
-func (o operator) Inject(ctx context.Context, f fault.Fault) (fault.Injected, error) {
+// leftOut is the act that each mutation of that kind leaves out.
+func leftOut() map[Mutation]trial.Act {
+	return map[Mutation]trial.Act{
+		SkipTaint: trial.ToTaint, KeepOldBundle: trial.ToRevoke, NeverRefresh: trial.ToRefresh, NoFault: trial.ToChange, NoCure: trial.ToCure,
+	}
+}
+
+func (o *operator) Inject(ctx context.Context, f fault.Fault) (fault.Injected, error) {
+	if o.makes == NoFault {
+		return nothing{}, nil
+	}
 	injected, err := o.Operator.Inject(ctx, f)
 	if err == nil && o.makes == RecoverEarly {
 		injected = &recovered{Injected: injected}
 	}
-	return injected, err
+	return injected, errors.Join(err, o.first(ctx))
 }
 
-func (o operator) Taint(ctx context.Context, r *trial.Rotation) error {
-	if o.makes == SkipTaint {
+func (o *operator) Do(ctx context.Context, act trial.Act, do func(context.Context) error) error {
+	if leftOut()[o.makes] == act {
 		return nil
 	}
-	return o.Operator.Taint(ctx, r)
+	return errors.Join(o.Operator.Do(ctx, act, do), o.first(ctx))
 }
 
-func (o operator) Revoke(ctx context.Context, r *trial.Rotation) error {
-	if o.makes == KeepOldBundle {
+// first kills the workload, where that is the mutation, with the first thing that is done.
+func (o *operator) first(ctx context.Context) error {
+	if o.makes != KillWorkload || o.did {
 		return nil
 	}
-	return o.Operator.Revoke(ctx, r)
+	o.did = true
+	return o.kill(ctx)
 }
 
-func (o operator) Refresh(ctx context.Context, by, of trial.Domain) error {
-	if o.makes == NeverRefresh {
-		return nil
-	}
-	return o.Operator.Refresh(ctx, by, of)
+// nothing is a fault that was not injected.
+type nothing struct{}
+
+func (nothing) Felt() check.Check   { return isNothing() }
+func (nothing) Healed() check.Check { return isNothing() }
+
+func (nothing) Recover(context.Context) error { return nil }
+
+func isNothing() check.Check {
+	return check.Check{Name: "nothing is broken", Probe: func(context.Context) error { return nil }}
 }
 
 // recovered is a fault that is felt only once it is over again.

@@ -52,34 +52,44 @@ func (c *careful) Inject(ctx context.Context, f fault.Fault) (fault.Injected, er
 	return f.Inject(ctx)
 }
 
-func (c *careful) Taint(context.Context, *trial.Rotation) error {
-	c.did = append(c.did, "taint")
-	return nil
-}
-
-func (c *careful) Revoke(context.Context, *trial.Rotation) error {
-	c.did = append(c.did, "revoke")
-	return nil
-}
-
-func (c *careful) Refresh(context.Context, trial.Domain, trial.Domain) error {
-	c.did = append(c.did, "refresh")
-	return nil
+func (c *careful) Do(ctx context.Context, act trial.Act, do func(context.Context) error) error {
+	c.did = append(c.did, string(act))
+	return do(ctx)
 }
 
 func TestOperatorLeavesOneThingOut(t *testing.T) {
+	acts := []trial.Act{trial.ToChange, trial.ToTaint, trial.ToRevoke, trial.ToRefresh, trial.ToCure}
+	const all = "change taint revoke refresh cure"
 	for m, want := range map[Mutation]string{
-		"": "taint revoke refresh", SkipTaint: "revoke refresh", KeepOldBundle: "taint refresh", NeverRefresh: "taint revoke",
-		AcceptAny: "taint revoke refresh", RecordNothing: "taint revoke refresh", RecoverEarly: "taint revoke refresh",
+		"": all, AcceptAny: all, RecordNothing: all, RecoverEarly: all,
+		SkipTaint: "change revoke refresh cure", KeepOldBundle: "change taint refresh cure", NeverRefresh: "change taint revoke cure",
+		NoFault: "taint revoke refresh cure", NoCure: "change taint revoke refresh", KillWorkload: "change kill taint revoke refresh cure",
 	} {
 		var c careful
-		o := operator{&c, m}
-		if err := errors.Join(o.Taint(t.Context(), nil), o.Revoke(t.Context(), nil), o.Refresh(t.Context(), trial.Domain{}, trial.Domain{})); err != nil {
-			t.Fatal(err)
+		o := operator{Operator: &c, makes: m, kill: func(context.Context) error {
+			c.did = append(c.did, "kill")
+			return nil
+		}}
+		for _, act := range acts {
+			if err := o.Do(t.Context(), act, func(context.Context) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if got := strings.Join(c.did, " "); got != want {
 			t.Errorf("mutation %q: the operator does %q, want %q", m, got, want)
 		}
+	}
+}
+
+// A fault that is not injected is one that everybody takes for felt, and for healed.
+func TestNoFault(t *testing.T) {
+	var b broken
+	injected, err := (&operator{Operator: &careful{}, makes: NoFault}).Inject(t.Context(), &b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(injected.Felt().Probe(t.Context()), injected.Recover(t.Context()), injected.Healed().Probe(t.Context())); err != nil || len(b.did) > 0 {
+		t.Errorf("error %v, it did %q; want nothing", err, b.did)
 	}
 }
 
@@ -116,7 +126,7 @@ func (b *broken) Recover(context.Context) error {
 // TestRecoveredEarly: who waits until the fault is felt finds it over.
 func TestRecoveredEarly(t *testing.T) {
 	var b broken
-	injected, err := operator{&careful{}, RecoverEarly}.Inject(t.Context(), &b)
+	injected, err := (&operator{Operator: &careful{}, makes: RecoverEarly}).Inject(t.Context(), &b)
 	if err != nil {
 		t.Fatal(err)
 	}

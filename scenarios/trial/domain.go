@@ -87,7 +87,21 @@ func (d Domain) ID() spiffeid.ID {
 
 // Probe returns a client of the probe.
 func (d Domain) Probe() *traffic.Probe {
-	return d.pod(map[string]string{"app.kubernetes.io/name": topology.Probe().Name})
+	return d.pod(probeLabels())
+}
+
+func probeLabels() map[string]string {
+	return map[string]string{"app.kubernetes.io/name": topology.Probe().Name}
+}
+
+// KillProbe deletes the pod of the probe: calls of it fail until its Deployment has made another.
+func (d Domain) KillProbe(ctx context.Context) error {
+	pod := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: d.namespace()}
+	names, err := d.Access().Objects.Named(ctx, pod, probeLabels())
+	for _, pod.Name = range names {
+		err = errors.Join(err, d.Access().Objects.Delete(ctx, pod))
+	}
+	return err
 }
 
 // pod returns a client of the one pod with these labels that runs the probe's

@@ -12,11 +12,29 @@ import (
 type Operator interface {
 	// Inject injects a fault; it returns what Fault.Inject does.
 	Inject(ctx context.Context, f fault.Fault) (fault.Injected, error)
-	// Taint and Revoke do so with the old authority of a rotation.
-	Taint(ctx context.Context, r *Rotation) error
-	Revoke(ctx context.Context, r *Rotation) error
-	// Refresh has a server fetch the bundle of another trust domain.
-	Refresh(ctx context.Context, by, of Domain) error
+	// Do does something that is no fault of package fault, and returns its error.
+	Do(ctx context.Context, act Act, do func(ctx context.Context) error) error
+}
+
+// Act is what something is done for that an operator may leave out.
+type Act string
+
+// The acts.
+const (
+	// ToTaint and ToRevoke are for the old authority of a rotation.
+	ToTaint  Act = "taint"
+	ToRevoke Act = "revoke"
+	// ToRefresh has a server fetch the bundle of another trust domain.
+	ToRefresh Act = "refresh"
+	// ToChange changes what the scenario is about: what is claimed follows from it.
+	ToChange Act = "change"
+	// ToCure ends what the change, or a fault, has brought.
+	ToCure Act = "cure"
+)
+
+// Do has the operator of the trial do something.
+func (t *Trial) Do(ctx context.Context, act Act, do func(ctx context.Context) error) error {
+	return t.operator.Do(ctx, act, do)
 }
 
 // Employ has another operator do what comes from now on. The lab is put back by
@@ -30,10 +48,6 @@ func (honest) Inject(ctx context.Context, f fault.Fault) (fault.Injected, error)
 	return f.Inject(ctx)
 }
 
-func (honest) Taint(ctx context.Context, r *Rotation) error { return r.taint(ctx) }
-
-func (honest) Revoke(ctx context.Context, r *Rotation) error { return r.revoke(ctx) }
-
-func (honest) Refresh(ctx context.Context, by, of Domain) error {
-	return by.Server().RefreshBundle(ctx, of.Name)
+func (honest) Do(ctx context.Context, _ Act, do func(ctx context.Context) error) error {
+	return do(ctx)
 }

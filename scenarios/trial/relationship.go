@@ -105,7 +105,7 @@ func (d Domain) Forget(ctx context.Context, of spiffeid.TrustDomain) error {
 
 // Refresh has the server fetch the bundle of another now.
 func (d Domain) Refresh(ctx context.Context, of Domain) error {
-	return d.trial.operator.Refresh(ctx, d, of)
+	return d.trial.Do(ctx, ToRefresh, func(ctx context.Context) error { return d.Server().RefreshBundle(ctx, of.Name) })
 }
 
 // Handover sets what the server holds of another to what the other has now, by

@@ -209,7 +209,7 @@ func (d Domain) Reattested(ctx context.Context) (func(context.Context) error, er
 }
 
 // Taint has everything that the old authority has signed replaced.
-func (r *Rotation) Taint(ctx context.Context) error { return r.of.trial.operator.Taint(ctx, r) }
+func (r *Rotation) Taint(ctx context.Context) error { return r.of.trial.Do(ctx, ToTaint, r.taint) }
 
 func (r *Rotation) taint(ctx context.Context) error {
 	err := r.of.authorities(r.kind).taint(ctx, r.Old.ID)
@@ -220,7 +220,7 @@ func (r *Rotation) taint(ctx context.Context) error {
 }
 
 // Revoke takes the old authority out of the bundle.
-func (r *Rotation) Revoke(ctx context.Context) error { return r.of.trial.operator.Revoke(ctx, r) }
+func (r *Rotation) Revoke(ctx context.Context) error { return r.of.trial.Do(ctx, ToRevoke, r.revoke) }
 
 func (r *Rotation) revoke(ctx context.Context) error {
 	err := r.of.authorities(r.kind).revoke(ctx, r.Old.ID)

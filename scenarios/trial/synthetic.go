@@ -76,12 +76,16 @@ func (s *Synthetic) Calls(ctx context.Context, as spiffeid.ID, to Domain) (*Traf
 	if err := s.Client.Trust(ctx, bundle); err != nil {
 		return nil, err
 	}
-	if err := s.Client.Present(ctx, synthetic.X509Request{ID: as}); err != nil {
-		return nil, err
-	}
+	present := func(ctx context.Context) error { return s.Client.Present(ctx, synthetic.X509Request{ID: as}) }
 	name := fmt.Sprintf("%s calls %s", s.Domain, to)
-	if as.TrustDomain() != s.Domain {
+	if as.TrustDomain() == s.Domain {
+		err = present(ctx)
+	} else {
+		err = s.trial.Do(ctx, ToChange, present)
 		name = fmt.Sprintf("%s calls %s as one of %s", s.Domain, to, as.TrustDomain().Name())
+	}
+	if err != nil {
+		return nil, err
 	}
 	return s.trial.Attempt(ctx, s.Domain.Name(), s.Client, to, Call{Name: name})
 }

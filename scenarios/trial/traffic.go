@@ -280,7 +280,7 @@ type Refusal struct {
 func (s *Traffic) Cure(ctx context.Context, from Refusal, do func(ctx context.Context) error, bound Bound, again check.Check) error {
 	cured := time.Now()
 	s.RefusedBy(from.Says, from.Since, from.Bound, cured, from.Ends...)
-	if err := do(ctx); err != nil {
+	if err := s.trial.Do(ctx, ToCure, do); err != nil {
 		return err
 	}
 	s.AnsweredBy("and calls are answered again after it", cured, bound)

@@ -1,0 +1,83 @@
+// Package mutants says which mutation is tried on which scenario, and by what each must be
+// caught.
+//
+// It refuses to know how a scenario runs: the suite runs them.
+package mutants
+
+import "github.com/fedlab-dev/fedlab/scenarios/mutant"
+
+// Mutant is a scenario in which one thing is wrong on purpose.
+type Mutant struct {
+	Scenario string
+	Mutation mutant.Mutation
+	// Caught is the step that must fail, or the verdict that must not hold: what
+	// fails for another reason proves nothing.
+	Caught string
+}
+
+const (
+	cured  = "and calls are answered again after it"
+	waits  = "let a newcomer come: it waits"
+	noCall = "no call failed, though each made a new handshake"
+)
+
+// All returns the mutants, in the order of the catalogue.
+func All() []Mutant {
+	return []Mutant{
+		{"rotation/x509-authority", mutant.SkipTaint, "taint the old one, so that all it has signed is replaced"},
+		{"rotation/x509-authority", mutant.KeepOldBundle, "revoke the old one, and wait until the peer has dropped it"},
+		{"rotation/x509-authority", mutant.NeverRefresh, "publish the next authority before anything is signed with it"},
+		{"rotation/x509-authority", mutant.KillWorkload, "no call failed from the first step to the last"},
+		{"rotation/revoked-too-early", mutant.KeepOldBundle, "taint the old one, and revoke it in the same breath"},
+		{"rotation/revoked-too-early", mutant.NoCure, cured},
+		{"rotation/jwt-authority", mutant.KeepOldBundle, "taint and revoke the old one, and wait until the peer refuses its token"},
+		{"rotation/natural", mutant.NoFault, "wait for generation 1 to sign"},
+		{"rotation/faster-than-refresh", mutant.NeverRefresh, "force a refresh"},
+		{"rotation/faster-than-refresh", mutant.AcceptAny, "each call fails from soon after until the forced refresh"},
+		{"rotation/below-upstream-root", mutant.KillWorkload, "no call failed"},
+
+		{"outage/server", mutant.RecoverEarly, waits},
+		{"outage/server", mutant.RecordNothing, "no call failed while the server was away, though each made a new handshake"},
+		{"outage/replica", mutant.KillWorkload, "no call failed while one of the servers was away, though each made a new handshake"},
+		{"outage/server-killed", mutant.KillWorkload, noCall},
+		{"outage/server-data-lost", mutant.NoCure, cured},
+		{"outage/datastore", mutant.RecoverEarly, "see that its peer cannot fetch its bundle, and keeps the one that it has"},
+		{"outage/agent", mutant.RecoverEarly, waits},
+		{"outage/agent-killed", mutant.KillWorkload, noCall},
+		{"outage/controller-manager", mutant.RecoverEarly, waits},
+		{"outage/bundle-endpoint", mutant.RecoverEarly, "publish another authority, which nobody can fetch"},
+		{"outage/cluster", mutant.RecoverEarly, "switch the called one's cluster off"},
+		{"outage/partition", mutant.RecoverEarly, "part the caller's cluster from the called one's, in this direction alone"},
+		{"outage/missing-bundle-blocks-identity", mutant.NoCure, "and it can after it"},
+		{"outage/hung-endpoint-freezes-configuration", mutant.NoCure, "let the endpoint answer, and see all go on"},
+
+		{"upgrade/server", mutant.KillWorkload, "no call failed"},
+		{"upgrade/agent", mutant.KillWorkload, "no call failed"},
+
+		{"drift/deleted", mutant.NoCure, cured},
+		{"drift/deleted", mutant.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
+		{"drift/tampered", mutant.NoFault, "let it try under the name of the called one"},
+		{"drift/tampered", mutant.AcceptAny, "until then the attacker is refused"},
+		{"drift/rolled-back", mutant.NoCure, cured},
+		{"drift/emptied", mutant.NoCure, cured},
+		{"drift/crd-edit-is-ignored", mutant.KillWorkload, "no call failed"},
+		{"drift/crd-edit-rolls-back", mutant.NoCure, cured},
+		{"drift/removal-keeps-bundle", mutant.NoFault, "delete the bundle as well"},
+		{"drift/removal-keeps-bundle", mutant.RecordNothing, "no call fails while only the relationship is gone"},
+		{"drift/stale-bootstrap-deadlock", mutant.NoCure, cured},
+		{"drift/stale-by-web-certificate", mutant.SkipTaint, "replace the authority meanwhile, to the end"},
+		{"drift/stale-by-hand", mutant.NoCure, cured},
+
+		{"auth/not-federated", mutant.NoFault, "see it refused where the entry of the called workload does not federate with it"},
+		{"auth/not-federated", mutant.NoCure, cured},
+		{"auth/not-federated", mutant.RecordNothing, "it is refused where its bundle is not held"},
+		{"auth/entry-without-federatesWith", mutant.NoCure, cured},
+		{"auth/selector-too-narrow", mutant.NoCure, "and it can after it"},
+		{"auth/wrong-endpoint-id", mutant.NoCure, "expect the right one again, and see it arrive"},
+		{"auth/impersonation-across-domains", mutant.NoFault, "none of its calls under another's name is answered"},
+		{"auth/impersonation-across-domains", mutant.AcceptAny, "none of its calls under another's name is answered"},
+		{"auth/no-identity", mutant.NoCure, "and they are after it"},
+		{"auth/expired-svid", mutant.NoCure, "and each does with a new one"},
+		{"auth/resumed-session-after-removal", mutant.NoFault, "remove the caller's trust domain from what the called one trusts"},
+	}
+}
