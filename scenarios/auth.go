@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,7 +22,7 @@ var strangerCalls = trial.Scenario{
 		var s *trial.Synthetic
 		var stranger *trial.Traffic
 		t.Step(ctx, "federate with a third trust domain, and see a workload from there let in", func(ctx context.Context) (err error) {
-			s, stranger, err = letIn(ctx, t)
+			s, err = letIn(ctx, t)
 			return err
 		})
 		for _, lacks := range []struct {
@@ -32,7 +33,13 @@ var strangerCalls = trial.Scenario{
 			{"its bundle is not held", func(ctx context.Context) error { return caller.Forget(ctx, s.Domain) }},
 		} {
 			var removed time.Time
-			t.Step(ctx, "see it refused where "+lacks.what, func(ctx context.Context) error {
+			t.Step(ctx, "see it refused where "+lacks.what, func(ctx context.Context) (err error) {
+				if stranger, err = s.Calls(ctx, s.ID(), caller); err != nil {
+					return err
+				}
+				if err := t.Soon(ctx, stranger.Ends(traffic.Answered)); err != nil {
+					return err
+				}
 				removed = time.Now()
 				if err := t.Do(ctx, trial.ToChange, lacks.take); err != nil {
 					return err
@@ -44,7 +51,8 @@ var strangerCalls = trial.Scenario{
 			})
 			t.Step(ctx, "federate with it again", func(ctx context.Context) error {
 				from := trial.Refusal{Says: "it is refused where " + lacks.what, Since: removed, Bound: trial.Registered(), Ends: []traffic.Outcome{traffic.RefusedByServer}}
-				return stranger.Cure(ctx, from, func(ctx context.Context) error { return caller.Federate(ctx, s) }, trial.Reconciled(), stranger.Ends(traffic.Answered))
+				err := stranger.Cure(ctx, from, func(ctx context.Context) error { return caller.Federate(ctx, s) }, trial.Reconciled(), stranger.Ends(traffic.Answered))
+				return errors.Join(err, stranger.End(ctx))
 			})
 		}
 		return t.Err()
@@ -68,7 +76,9 @@ var entryWithoutFederatesWith = trial.Scenario{
 			}
 			return t.Await(ctx, broken, trial.Registered(), calls.Ends(traffic.NotFederated))
 		})
-		t.Step(ctx, "see that the server holds the bundle all the same", func(ctx context.Context) error { return caller.InState(called, federation.InSync).Probe(ctx) })
+		t.Step(ctx, "see that the server holds the bundle all the same", func(ctx context.Context) error {
+			return t.Watch(ctx, "the server holds the bundle in sync all the same", trial.Calls(5), caller.Held(called), string(federation.InSync))
+		})
 		t.Step(ctx, "put it back", func(ctx context.Context) error {
 			from := trial.Refusal{Says: "each call fails from soon after until it is put back", Since: broken, Bound: trial.Registered(), Ends: []traffic.Outcome{traffic.NotFederated}}
 			return calls.Cure(ctx, from, caller.RestoreRegistration, trial.Registered(), calls.Ends(traffic.Answered))
@@ -77,28 +87,22 @@ var entryWithoutFederatesWith = trial.Scenario{
 	},
 }
 
-// letIn has the caller federate with a third trust domain, and waits until calls from
-// there are answered.
-func letIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, *trial.Traffic, error) {
+// letIn has the caller federate with a third trust domain, and waits until calls
+// from there were answered: the control of what it calls otherwise.
+func letIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, error) {
 	_, caller := t.Pair()
 	s, err := t.Synthetic(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := caller.Federate(ctx, s); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	honest, err := s.Calls(ctx, s.ID(), caller)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return s, honest, t.Await(ctx, time.Now(), trial.Reconciled(), honest.Ends(traffic.Answered))
-}
-
-// wasLetIn is letIn for what calls otherwise afterwards: the control of its refusal.
-func wasLetIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, error) {
-	s, honest, err := letIn(ctx, t)
-	if err != nil {
+	if err := t.Await(ctx, time.Now(), trial.Reconciled(), honest.Ends(traffic.Answered)); err != nil {
 		return nil, err
 	}
 	return s, honest.End(ctx)
@@ -117,7 +121,7 @@ var impersonation = trial.Scenario{
 		var lie *trial.Traffic
 		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "federate with a third trust domain, and see it let in under its own name", func(ctx context.Context) (err error) {
-			s, err = wasLetIn(ctx, t)
+			s, err = letIn(ctx, t)
 			return err
 		})
 		t.Step(ctx, "let it call under the name of "+called.ID().String(), func(ctx context.Context) (err error) {
@@ -162,7 +166,7 @@ var expiredSVID = trial.Scenario{
 		var fresh, careful, careless *trial.Traffic
 		var expires time.Time
 		t.Step(ctx, "federate with a third trust domain, and see it let in", func(ctx context.Context) (err error) {
-			s, err = wasLetIn(ctx, t)
+			s, err = letIn(ctx, t)
 			return err
 		})
 		t.Step(ctx, fmt.Sprintf("give it an SVID that expires in %s, and call with a handshake each time and by connections that are kept", shortLife), func(ctx context.Context) error {

@@ -29,7 +29,7 @@ func crashed(ctx context.Context, t *trial.Trial, what string, f func(fault.Clus
 		if _, err := called.Welcome(ctx); err != nil {
 			return err
 		}
-		return caller.Refresh(ctx, called)
+		return t.See(ctx, "the peer fetches its bundle", caller.Fetch(called), trial.Fetched)
 	})
 	t.StillAnswered(ctx, calls, "see that those who had one never noticed", "no call failed, though each made a new handshake")
 	return t.Err()
@@ -40,7 +40,24 @@ var serverKilled = trial.Scenario{
 	Claim:   "A SPIRE server that is killed comes back by itself with its keys and its peers, and no workload with an identity notices.",
 	Needs:   []trial.Need{fetched},
 	Sources: []string{"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process"},
-	Run:     func(ctx context.Context, t *trial.Trial) error { return crashed(ctx, t, "server", fault.ServerKilled) },
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, _ := t.Pair()
+		signs := trial.Fact{Of: "the authority that signs in " + called.String(), Look: func(ctx context.Context) (string, error) {
+			active, err := called.Active(ctx, trial.X509)
+			return active.ID, err
+		}}
+		before, err := signs.Look(ctx)
+		if err != nil {
+			return err
+		}
+		if err := crashed(ctx, t, "server", fault.ServerKilled); err != nil {
+			return err
+		}
+		t.Step(ctx, "see that it signs with the authority that it had", func(ctx context.Context) error {
+			return t.See(ctx, "it signs with the authority that it had", signs, before)
+		})
+		return t.Err()
+	},
 }
 
 var agentKilled = trial.Scenario{
@@ -57,7 +74,14 @@ var agentKilled = trial.Scenario{
 		if err := crashed(ctx, t, "agent", fault.AgentKilled); err != nil {
 			return err
 		}
-		t.Step(ctx, "see that it has another SVID", reattested)
+		t.Step(ctx, "see that it has another SVID", func(ctx context.Context) error {
+			return t.See(ctx, "the agent has attested again", trial.Fact{Of: "the SVIDs of the agents of " + called.String(), Look: func(ctx context.Context) (string, error) {
+				if err := reattested(ctx); err != nil {
+					return err.Error(), nil
+				}
+				return "others than before", nil
+			}}, "others than before")
+		})
 		return t.Err()
 	},
 }
@@ -89,7 +113,7 @@ var serverDataLost = trial.Scenario{
 		t.Step(ctx, "wait until its agent has taken the new authority, and its workloads have SVIDs of it", func(ctx context.Context) error {
 			return t.WaitFor(ctx, calls.Ends(traffic.UnknownAuthority), called.Ready())
 		})
-		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, string(federation.Foreign)) })
 		t.Step(ctx, "hand the new bundle over", func(ctx context.Context) error {
 			says := "from when the called one shows an SVID of the new authority each call fails until the bundle is handed over"
 			from := trial.Refusal{Says: says, Since: lost, Bound: trial.MachineAlone(), Ends: unknownAuthority}

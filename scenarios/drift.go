@@ -24,17 +24,17 @@ var (
 	notVerified      = []traffic.Outcome{traffic.NotFederated, traffic.UnknownAuthority}
 )
 
-// staysBroken watches that a check keeps holding while a poll would come, and
-// that a fetch is refused and changes nothing.
-func staysBroken(ctx context.Context, t *trial.Trial, c check.Check) error {
+// staysBroken claims that what the caller's server holds stays in one of these states while a
+// poll would come, and that a fetch is refused and changes nothing.
+func staysBroken(ctx context.Context, t *trial.Trial, states ...string) error {
 	called, caller := t.Pair()
-	if err := t.Stays(ctx, caller.ToServer(called), c); err != nil {
+	if err := t.Watch(ctx, "no poll repairs it", caller.ToServer(called), caller.Held(called), states...); err != nil {
 		return err
 	}
 	if err := caller.CannotFetch(ctx, called); err != nil {
 		return err
 	}
-	return c.Probe(ctx)
+	return t.See(ctx, "and that changes nothing", caller.Held(called), states...)
 }
 
 // handOver hands the bundle over to the caller's server: the cure of what no poll
@@ -57,12 +57,9 @@ func bundleLost(ctx context.Context, t *trial.Trial, verb, event string, state f
 		if damage, err = t.Break(ctx, f(called, caller)); err != nil {
 			return err
 		}
-		if err := t.Await(ctx, broken, trial.Registered(), calls.Ends(notVerified...)); err != nil {
-			return err
-		}
-		return caller.InState(called, state).Probe(ctx)
+		return t.Await(ctx, broken, trial.Registered(), calls.Ends(notVerified...))
 	})
-	t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error { return staysBroken(ctx, t, caller.InState(called, state)) })
+	t.Step(ctx, "see that no poll brings it back", func(ctx context.Context) error { return staysBroken(ctx, t, string(state)) })
 	t.StepWith(ctx, "hand it over by the authenticated path", "'fedlab drift --repair' does the same", func(ctx context.Context) error {
 		from := trial.Refusal{Says: "each call fails from soon after " + event + " until the bundle is handed over", Since: broken, Bound: trial.Registered(), Ends: notVerified}
 		return errors.Join(handOver(ctx, t, calls, from, again, calls.Ends(traffic.Answered)), damage.Recover(ctx))
@@ -119,7 +116,7 @@ var bundleTampered = trial.Scenario{
 		var tamperedAt time.Time
 		calls := t.CallsThroughout(ctx, called, caller)
 		t.Step(ctx, "let an attacker in under its own name, with a root of its own", func(ctx context.Context) (err error) {
-			s, err = wasLetIn(ctx, t)
+			s, err = letIn(ctx, t)
 			return err
 		})
 		t.Step(ctx, "let it try under the name of the called one", func(ctx context.Context) (err error) {
@@ -166,6 +163,7 @@ var bundleTampered = trial.Scenario{
 				return err
 			}
 			repaired := cut.Window().Healed
+			attack.AnsweredUntil("the attacker is answered from soon after until the endpoint can be fetched from again", tamperedAt, trial.Registered(), cut.Window().Recovered)
 			if err := t.Await(ctx, repaired, caller.ToWorkloads(called), attack.Ends(traffic.RefusedByServer)); err != nil {
 				return err
 			}
@@ -182,7 +180,7 @@ var bundleTampered = trial.Scenario{
 
 var bundleRolledBack = trial.Scenario{
 	Name:  "drift/rolled-back",
-	Claim: "If an older bundle replaces a newer one, nothing reports it and every call stops; if the endpoint presents an SVID of the newer authority, no poll repairs it, and handing the bundle over does.",
+	Claim: "If an older bundle replaces a newer one, the server takes it and every call stops; if the endpoint presents an SVID of the newer authority, no poll repairs it, and handing the bundle over does.",
 	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: spiffe_sequence is never compared",
@@ -212,7 +210,7 @@ var bundleRolledBack = trial.Scenario{
 			}
 			return t.Await(ctx, rolled, trial.Registered(), calls.Ends(traffic.UnknownAuthority))
 		})
-		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, trial.NotInSync()...) })
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			from := trial.Refusal{Says: "each call fails from soon after the roll-back until the bundle is handed over", Since: rolled, Bound: trial.Registered(), Ends: unknownAuthority}
 			return errors.Join(handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID)), damage.Recover(ctx))
@@ -246,7 +244,7 @@ var pinnedBundleEdited = trial.Scenario{
 			})
 		})
 		t.Step(ctx, "see that nothing comes of it", func(ctx context.Context) error {
-			return t.Stays(ctx, trial.ManagerLook().Plus(caller.ToServer(called)), caller.InState(called, federation.InSync))
+			return t.Watch(ctx, "what is held stays in sync", trial.ManagerLook().Plus(caller.ToServer(called)), caller.Held(called), string(federation.InSync))
 		})
 		t.StillAnswered(ctx, calls, "see that calls come through", "no call failed")
 		return t.Err()
@@ -288,7 +286,7 @@ var otherFieldEdited = trial.Scenario{
 			t.Mark("resource edited")
 			return t.Await(ctx, edited, trial.Reconciled(), calls.Ends(traffic.UnknownAuthority))
 		})
-		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, calls.Ends(traffic.UnknownAuthority)) })
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, trial.NotInSync()...) })
 		t.Step(ctx, "hand the bundle over by the authenticated path", func(ctx context.Context) error {
 			from := trial.Refusal{Says: "each call fails from soon after the edit until the bundle is handed over", Since: edited, Bound: trial.Reconciled(), Ends: unknownAuthority}
 			return handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(r.Next.ID))
@@ -353,20 +351,14 @@ var endpointDeadlock = trial.Scenario{
 			if err := missed.cut.Recover(ctx); err != nil {
 				return err
 			}
-			return staysBroken(ctx, t, check.Check{Name: caller.String() + " cannot fetch", Probe: func(ctx context.Context) error {
-				seen, err := caller.Compare(ctx, called)
-				if err == nil && seen.State == federation.InSync {
-					err = errors.New("it has fetched")
-				}
-				return err
-			}})
+			return staysBroken(ctx, t, trial.NotInSync()...)
 		})
 		t.Step(ctx, "hand the bundle over, and see that it fetches again by itself", func(ctx context.Context) error {
 			from := trial.Refusal{Says: "each call fails from soon after the replacement until the bundle is handed over", Since: missed.broken, Bound: trial.Tainted(), Ends: unknownAuthority}
 			if err := handOver(ctx, t, calls, from, trial.Registered(), calls.Meets(missed.rotation.Next.ID)); err != nil {
 				return err
 			}
-			return caller.Refresh(ctx, called)
+			return t.See(ctx, "and the peer can fetch again", caller.Fetch(called), trial.Fetched)
 		})
 		return t.Err()
 	},

@@ -13,12 +13,13 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 var endpointAway = trial.Scenario{
 	Name:  "outage/bundle-endpoint",
-	Claim: "While a bundle endpoint is away, no call fails and its peers fall behind unnoticed; they catch up within one poll once it is back.",
+	Claim: "While a bundle endpoint is away, no call fails and its peers fall behind; they catch up within one poll once it is back.",
 	Needs: []trial.Need{fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/manager.go: no back-off after a failed fetch",
@@ -40,13 +41,16 @@ var endpointAway = trial.Scenario{
 			if err := t.Soon(ctx, caller.InState(called, federation.Behind)); err != nil {
 				return err
 			}
-			return t.Stays(ctx, caller.ToServer(called), caller.InState(called, federation.Behind))
+			return t.Watch(ctx, "the peer falls behind", caller.ToServer(called), caller.Held(called), string(federation.Behind))
 		})
 		t.Step(ctx, "give the endpoint back, and see the peer catch up", func(ctx context.Context) error {
 			if err := broken.Recover(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, broken.Window().Healed, caller.ToWorkloads(called), caller.Has(called, trial.X509, r.Next.ID))
+			if err := t.Await(ctx, broken.Window().Healed, caller.ToWorkloads(called), caller.Has(called, trial.X509, r.Next.ID)); err != nil {
+				return err
+			}
+			return t.See(ctx, "and catches up once it is back", caller.Held(called), string(federation.InSync))
 		})
 		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
 		return t.Err()
@@ -84,24 +88,19 @@ var endpointHangs = trial.Scenario{
 			t.Mark("%s hangs", s.Domain)
 			return t.Await(ctx, time.Now(), s.Polled(), s.Holds())
 		})
-		t.Step(ctx, "see that others can be refreshed still", func(ctx context.Context) error { return refresh(ctx, caller, called) })
+		t.Step(ctx, "see that others can be refreshed still", func(ctx context.Context) error {
+			return refreshes(ctx, t, "while it hangs, other bundles can be refreshed", trial.Fetched)
+		})
 		t.Step(ctx, "remove the relationship with the one that hangs: now nobody can", func(ctx context.Context) error {
 			if err := caller.Unfollow(ctx, s); err != nil {
 				return err
 			}
 			t.Mark("relationship with %s removed", s.Domain)
 			// The server sees it with its next look.
-			return t.Await(ctx, time.Now(), trial.ServerLook(), check.Check{
-				Name: "a refresh of " + called.String() + " hangs, too", Probe: func(ctx context.Context) error {
-					switch err := refresh(ctx, caller, called); {
-					case err == nil:
-						return errors.New("it was refreshed")
-					case !errors.Is(err, errStuck):
-						return err
-					}
-					return nil
-				},
-			})
+			if err := t.Await(ctx, time.Now(), trial.ServerLook(), caller.Fetch(called).Is(trial.FetchHangs)); err != nil {
+				return err
+			}
+			return refreshes(ctx, t, "once the relationship is removed, none can", trial.FetchHangs)
 		})
 		t.Step(ctx, "let the endpoint answer, and see all go on", func(ctx context.Context) error {
 			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error {
@@ -110,32 +109,29 @@ var endpointHangs = trial.Scenario{
 				return err
 			}
 			t.Mark("%s answers", s.Domain)
-			return t.Soon(ctx, check.Check{Name: called.String() + " is refreshed again", Probe: func(ctx context.Context) error {
-				return refresh(ctx, caller, called)
-			}})
+			if err := t.Soon(ctx, caller.Fetch(called).Is(trial.Fetched)); err != nil {
+				return err
+			}
+			return refreshes(ctx, t, "and all can once the endpoint answers", trial.Fetched)
 		})
 		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
 		return t.Err()
 	},
 }
 
-// errStuck says that a refresh did not come back.
-var errStuck = errors.New("the refresh does not come back")
-
-// refreshBound is how long a refresh may take that is not stuck: a fetch takes
-// milliseconds.
-const refreshBound = 5 * time.Second
-
-// refresh has the server fetch the bundle of another, and tells a refresh that
-// does not come back from one that fails.
-func refresh(ctx context.Context, by, of trial.Domain) error {
-	bounded, cancel := context.WithTimeoutCause(ctx, refreshBound, errStuck)
-	defer cancel()
-	err := by.Server().RefreshBundle(bounded, of.Name)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		return errStuck
+// refreshes claims what comes of it when the caller's server is made to fetch each bundle that
+// it follows.
+func refreshes(ctx context.Context, t *trial.Trial, says, want string) error {
+	_, caller := t.Pair()
+	for _, r := range caller.Trusts {
+		if r.Mode == topology.Manual {
+			continue
+		}
+		if err := t.See(ctx, says, caller.Fetch(t.Domain(r.Trusted)), want); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 var wrongEndpointID = trial.Scenario{
@@ -163,14 +159,14 @@ var wrongEndpointID = trial.Scenario{
 			if r, err = called.Prepare(ctx, trial.X509); err != nil {
 				return err
 			}
-			behind := lacks(caller, called, r.Next.ID)
-			if err := t.Soon(ctx, behind); err != nil {
+			if err := t.Soon(ctx, caller.InState(called, federation.Behind)); err != nil {
 				return err
 			}
-			if err := t.Stays(ctx, trial.ServerLook().Plus(caller.ToServer(called)), behind); err != nil {
+			during := trial.ServerLook().Plus(caller.ToServer(called))
+			if err := t.Watch(ctx, "the peer falls behind", during, caller.Held(called), string(federation.Behind)); err != nil {
 				return err
 			}
-			return errors.Join(caller.CannotFetch(ctx, called), behind.Probe(ctx))
+			return caller.CannotFetch(ctx, called)
 		})
 		t.Step(ctx, "expect the right one again, and see it arrive", func(ctx context.Context) error {
 			repaired := time.Now()
@@ -183,7 +179,10 @@ var wrongEndpointID = trial.Scenario{
 			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return caller.SetRelationship(ctx, called.Name, spec) }); err != nil {
 				return err
 			}
-			return t.Await(ctx, repaired, trial.ServerLook().Plus(caller.ToWorkloads(called)), caller.Has(called, trial.X509, r.Next.ID))
+			if err := t.Await(ctx, repaired, trial.ServerLook().Plus(caller.ToWorkloads(called)), caller.Has(called, trial.X509, r.Next.ID)); err != nil {
+				return err
+			}
+			return t.See(ctx, "and catches up once the right one is expected", caller.Held(called), string(federation.InSync))
 		})
 		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
 		return t.Err()
@@ -203,23 +202,6 @@ func expects(d, of trial.Domain, id string) check.Check {
 			return errors.New("it has no relationship with it")
 		case all[i].EndpointID.String() != id:
 			return fmt.Errorf("it expects %s", all[i].EndpointID)
-		}
-		return nil
-	}}
-}
-
-// lacks checks that the server holds a bundle of another without an X.509
-// authority.
-func lacks(d, of trial.Domain, id string) check.Check {
-	return check.Check{Name: fmt.Sprintf("the server of %s lacks authority %s of %s", d, trial.Brief(id), of), Probe: func(ctx context.Context) error {
-		held, err := d.Server().HeldBundle(ctx, of.Name)
-		switch {
-		case err != nil:
-			return err
-		case held == nil:
-			return errors.New("it holds no bundle")
-		case slices.Contains(federation.X509IDs(held), id):
-			return errors.New("it holds it")
 		}
 		return nil
 	}}

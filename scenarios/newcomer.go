@@ -16,23 +16,19 @@ import (
 )
 
 // comesInVain lets a newcomer come to the caller's cluster whose registration gives
-// it no identity, and returns how many entries the server has refused.
-func comesInVain(ctx context.Context, t *trial.Trial, federatesWith []spiffeid.TrustDomain, selectors ...string) (guest trial.Newcomer, calls *trial.Traffic, failures int, err error) {
+// it no identity.
+func comesInVain(ctx context.Context, t *trial.Trial, federatesWith []spiffeid.TrustDomain, selectors ...string) (guest trial.Newcomer, calls *trial.Traffic, err error) {
 	called, caller := t.Pair()
 	if guest, err = caller.Newcomer(ctx); err != nil {
-		return guest, nil, 0, err
+		return guest, nil, err
 	}
 	if err := guest.Register(ctx, federatesWith, selectors...); err != nil {
-		return guest, nil, 0, err
+		return guest, nil, err
 	}
 	if calls, err = guest.Calls(ctx, called); err != nil {
-		return guest, nil, 0, err
+		return guest, nil, err
 	}
-	if err := t.Stays(ctx, trial.Reconciled(), guest.HasNone()); err != nil {
-		return guest, calls, 0, err
-	}
-	failures, err = guest.EntryFailures(ctx)
-	return guest, calls, failures, err
+	return guest, calls, t.Watch(ctx, "the newcomer gets no identity", trial.Reconciled(), guest.Identity(), trial.NoIdentity)
 }
 
 // comesAndCalls lets a newcomer come whose registration fits, and go once it was answered: the
@@ -45,6 +41,9 @@ func comesAndCalls(ctx context.Context, t *trial.Trial) error {
 	}
 	calls, err := guest.Calls(ctx, called)
 	if err != nil {
+		return err
+	}
+	if err := t.See(ctx, "its registration counts no failed entry", guest.FailedEntries(), trial.Absent); err != nil {
 		return err
 	}
 	if err := t.Soon(ctx, calls.Ends(traffic.Answered)); err != nil {
@@ -71,12 +70,10 @@ var bundleNeverCame = trial.Scenario{
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "see that a newcomer that federates with partners who are there can call them", func(ctx context.Context) error { return comesAndCalls(ctx, t) })
 		t.StepWith(ctx, "let one come that federates with "+absent.Name()+" as well", "kubectl get clusterspiffeid fedlab-newcomer -o yaml: entryFailures is the only sign", func(ctx context.Context) (err error) {
-			var failures int
-			guest, guests, failures, err = comesInVain(ctx, t, []spiffeid.TrustDomain{called.Name, absent})
-			if err == nil && failures == 0 {
-				err = errors.New("the registration's status counts no failed entry")
+			if guest, guests, err = comesInVain(ctx, t, []spiffeid.TrustDomain{called.Name, absent}); err != nil {
+				return err
 			}
-			return err
+			return t.See(ctx, "the server refuses its entry", guest.FailedEntries(), trial.There)
 		})
 		t.Step(ctx, "hand the bundle of "+absent.Name()+" over by hand", func(ctx context.Context) error {
 			made, err := synthetic.New(absent, time.Now)
@@ -103,13 +100,15 @@ var bundleNeverCame = trial.Scenario{
 // tooNarrow is a selector that no newcomer has.
 const tooNarrow = "k8s:pod-label:version:v2"
 
-// hasEntry returns nil where the server has an entry with a selector.
-func hasEntry(ctx context.Context, d trial.Domain, selector string) error {
-	entries, err := d.Server().Entries(ctx)
-	if err == nil && !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.Selectors, selector) }) {
-		err = fmt.Errorf("the server of %s has no entry with selector %s", d, selector)
-	}
-	return err
+// entryWith is whether the server has an entry with a selector.
+func entryWith(d trial.Domain, selector string) trial.Fact {
+	return trial.Fact{Of: fmt.Sprintf("an entry with selector %s at the server of %s", selector, d), Look: func(ctx context.Context) (string, error) {
+		entries, err := d.Server().Entries(ctx)
+		if slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.Selectors, selector) }) {
+			return trial.There, err
+		}
+		return trial.Absent, err
+	}}
 }
 
 var selectorTooNarrow = trial.Scenario{
@@ -123,12 +122,13 @@ var selectorTooNarrow = trial.Scenario{
 		partner := []spiffeid.TrustDomain{called.Name}
 		t.Step(ctx, "let a newcomer come whose entry fits, and see it answered", func(ctx context.Context) error { return comesAndCalls(ctx, t) })
 		t.Step(ctx, "let another one come whose entry wants one label more than it has", func(ctx context.Context) (err error) {
-			var failures int
-			guest, guests, failures, err = comesInVain(ctx, t, partner, tooNarrow)
-			if err == nil && failures != 0 {
-				err = fmt.Errorf("the registration's status counts %d failed entries: want none, the entry is there", failures)
+			if guest, guests, err = comesInVain(ctx, t, partner, tooNarrow); err != nil {
+				return err
 			}
-			return errors.Join(err, hasEntry(ctx, caller, tooNarrow))
+			if err := t.See(ctx, "though the server has its entry", entryWith(caller, tooNarrow), trial.There); err != nil {
+				return err
+			}
+			return t.See(ctx, "and its registration counts no failed one", guest.FailedEntries(), trial.Absent)
 		})
 		t.Step(ctx, "write the entry without that label", func(ctx context.Context) error {
 			repaired := time.Now()
@@ -164,7 +164,7 @@ var noIdentity = trial.Scenario{
 			if err := t.Soon(ctx, guests.Ends(traffic.NoIdentity)); err != nil {
 				return err
 			}
-			return t.Stays(ctx, trial.Registered(), guests.Ends(traffic.NoIdentity))
+			return t.Watch(ctx, "it has no identity", trial.Registered(), guest.Identity(), trial.NoIdentity)
 		})
 		t.Step(ctx, "register it", func(ctx context.Context) error {
 			repaired := time.Now()

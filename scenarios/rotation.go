@@ -47,14 +47,17 @@ var authorityReplaced = trial.Scenario{
 			return t.Await(ctx, tainted, trial.Replaced(), r.Replaced(), calls.Meets(r.Next.ID))
 		})
 		t.Step(ctx, "see that the peer still trusts the tainted one: a taint is local", func(ctx context.Context) error {
-			return caller.Has(called, trial.X509, r.Old.ID).Probe(ctx)
+			return t.See(ctx, "the peer trusts the tainted authority still", caller.AuthorityOf(called, trial.X509, r.Old.ID), trial.There)
 		})
 		t.Step(ctx, "revoke the old one, and wait until the peer has dropped it", func(ctx context.Context) error {
 			revoked := time.Now()
 			if err := r.Revoke(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, revoked, caller.ToWorkloads(called), caller.Dropped(called, trial.X509, r.Old.ID))
+			if err := t.Await(ctx, revoked, caller.ToWorkloads(called), caller.Dropped(called, trial.X509, r.Old.ID)); err != nil {
+				return err
+			}
+			return t.See(ctx, "and no longer once it is revoked", caller.AuthorityOf(called, trial.X509, r.Old.ID), trial.Absent)
 		})
 		t.Step(ctx, "see a few more calls come through", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed from the first step to the last")
@@ -83,7 +86,10 @@ var revokedTooEarly = trial.Scenario{
 			if r, err = called.Publish(ctx, trial.X509); err != nil {
 				return err
 			}
-			return r.Activate(ctx)
+			if err := r.Activate(ctx); err != nil {
+				return err
+			}
+			return t.See(ctx, "what workloads present verifies", signedBy(called), heldOne)
 		})
 		t.StepWith(ctx, "taint the old one, and revoke it in the same breath", "the demo's page stands still once it has to make another handshake, and 'fedlab status' says which workloads show an SVID that nothing verifies", func(ctx context.Context) error {
 			t.Restore("replace what the authority has signed that is revoked", restart)
@@ -95,10 +101,7 @@ var revokedTooEarly = trial.Scenario{
 			return t.Await(ctx, revoked, caller.ToWorkloads(called), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.Step(ctx, "see that the SVIDs stay, for as long as a taint takes to replace them", func(ctx context.Context) error {
-			if err := t.Stays(ctx, trial.Tainted(), presentsRevoked(called)); err != nil {
-				return err
-			}
-			if err := calls.Ends(traffic.UnknownAuthority).Probe(ctx); err != nil {
+			if err := t.Watch(ctx, "the SVIDs that it signed stay in use", trial.Tainted(), signedBy(called), revokedOne); err != nil {
 				return err
 			}
 			return t.WaitFor(ctx, named(t, called))
@@ -126,15 +129,20 @@ func verifiable(ctx context.Context, d trial.Domain) (bool, error) {
 	return err == nil && slices.Contains(federation.X509IDs(bundle), holding.Self.Authority), err
 }
 
-// presentsRevoked checks that the probe presents an SVID of an authority that was
-// revoked.
-func presentsRevoked(d trial.Domain) check.Check {
-	return check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of an authority that is revoked", d), Probe: func(ctx context.Context) error {
+// What a look at signedBy sees.
+const (
+	heldOne    = "an authority in the bundle"
+	revokedOne = "a revoked authority"
+)
+
+// signedBy is what has signed the SVID that the probe presents.
+func signedBy(d trial.Domain) trial.Fact {
+	return trial.Fact{Of: "what has signed the SVIDs of workloads of " + d.String(), Well: heldOne, Look: func(ctx context.Context) (string, error) {
 		verifiable, err := verifiable(ctx, d)
 		if verifiable {
-			err = errors.New("theirs are of one that is in the bundle")
+			return heldOne, err
 		}
-		return err
+		return revokedOne, err
 	}}
 }
 
@@ -180,13 +188,19 @@ var jwtAuthorityReplaced = trial.Scenario{
 		called, caller := t.Pair()
 		var r *trial.Rotation
 		var before, after *token
-		valid := func(token *token) check.Check {
-			return check.Check{Name: fmt.Sprintf("the token of authority %s is valid at %s", trial.Brief(token.authority), caller), Probe: func(ctx context.Context) error {
+		validity := func(token *token) trial.Fact {
+			return trial.Fact{Of: fmt.Sprintf("the token of authority %s at %s", trial.Brief(token.authority), caller), Well: valid, Look: func(ctx context.Context) (string, error) {
 				id, err := caller.Probe().Validate(ctx, token.audience(), token.text)
-				if err == nil && id != called.ID().String() {
-					err = fmt.Errorf("it is of %s", id)
+				invalid := (*traffic.InvalidError)(nil)
+				switch {
+				case err == nil:
+					return map[bool]string{true: valid, false: "of " + id}[id == called.ID().String()], nil
+				case !errors.As(err, &invalid):
+					return "", err
+				case !time.Now().Before(token.expires):
+					return "expired", nil
 				}
-				return err
+				return "refused", nil
 			}}
 		}
 		calls := t.CallsThroughout(ctx, caller, called)
@@ -198,7 +212,10 @@ var jwtAuthorityReplaced = trial.Scenario{
 			if before, err = mint(ctx, called, active.ID); err != nil {
 				return err
 			}
-			return t.Soon(ctx, valid(before))
+			if err := t.Soon(ctx, validity(before).Is(valid)); err != nil {
+				return err
+			}
+			return t.See(ctx, "a token is valid at the peer", validity(before), valid)
 		})
 		t.Step(ctx, "publish the next JWT authority, and wait until the peer has it", func(ctx context.Context) (err error) {
 			r, err = called.Publish(ctx, trial.JWT)
@@ -211,39 +228,31 @@ var jwtAuthorityReplaced = trial.Scenario{
 			if after, err = mint(ctx, called, r.Next.ID); err != nil {
 				return err
 			}
-			for _, c := range []check.Check{valid(before), valid(after)} {
-				if err := c.Probe(ctx); err != nil {
-					return fmt.Errorf("%s: not so: %w", c.Name, err)
-				}
-				t.Seen("%s", c.Name)
+			if err := t.See(ctx, "it stays valid while another authority signs", validity(before), valid); err != nil {
+				return err
 			}
-			return nil
+			return t.See(ctx, "one of the new authority is valid as soon as it is signed", validity(after), valid)
 		})
 		t.Step(ctx, "taint and revoke the old one, and wait until the peer refuses its token", func(ctx context.Context) error {
 			revoked := time.Now()
 			if err := errors.Join(r.Taint(ctx), r.Revoke(ctx)); err != nil {
 				return err
 			}
-			return t.Await(ctx, revoked, caller.ToWorkloads(called), check.Check{
-				Name: fmt.Sprintf("the token of authority %s is refused at %s", trial.Brief(before.authority), caller), Probe: func(ctx context.Context) error {
-					_, err := caller.Probe().Validate(ctx, before.audience(), before.text)
-					if invalid := (*traffic.InvalidError)(nil); errors.As(err, &invalid) {
-						if !time.Now().Before(before.expires) {
-							return errors.New("it has expired, and would be refused anyway")
-						}
-						return nil
-					}
-					return errors.Join(errors.New("it is valid"), err)
-				},
-			})
+			if err := t.Await(ctx, revoked, caller.ToWorkloads(called), validity(before).Is("refused")); err != nil {
+				return err
+			}
+			return t.See(ctx, "the old one's is refused once the peer has fetched again", validity(before), "refused")
 		})
 		t.Step(ctx, "see that the new one's token is valid still, and that calls never noticed", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed: X.509 has no part in it")
-			return valid(after).Probe(ctx)
+			return t.See(ctx, "and the new one's is valid still", validity(after), valid)
 		})
 		return t.Err()
 	},
 }
+
+// valid is what a look at a token sees that its peer accepts.
+const valid = "valid"
 
 // token is a JWT-SVID.
 type token struct {
@@ -392,7 +401,7 @@ var signedBeforePoll = trial.Scenario{
 			return t.Await(ctx, broken, trial.Registered(), calls.Ends(traffic.UnknownAuthority))
 		})
 		t.StepWith(ctx, "see that it stays so", "'fedlab drift' says that the peer is behind, by which authority, and when it will look again", func(ctx context.Context) error {
-			if err := caller.InState(called, federation.Behind).Probe(ctx); err != nil {
+			if err := t.See(ctx, "the peer is behind", caller.Held(called), string(federation.Behind)); err != nil {
 				return err
 			}
 			// One poll at the old hint: what repairs other labs does not repair this one.

@@ -31,7 +31,7 @@ const (
 	// the scenario itself gives the endpoint other settings; what it forces is left
 	// out.
 	NeverRefresh Mutation = "never-refresh"
-	// RecordNothing loses the record of the traffic.
+	// RecordNothing loses the record of the traffic, and of what was looked at.
 	RecordNothing Mutation = "record-nothing"
 	// RecoverEarly undoes a fault as soon as it is felt.
 	RecoverEarly Mutation = "recover-early"
@@ -79,6 +79,9 @@ func (m Mutation) record(r trial.Record) trial.Record {
 	}
 	r.Mutation = string(m)
 	r.Streams = slices.Clone(r.Streams)
+	if m == RecordNothing {
+		r.Looks = nil
+	}
 	for i := range r.Streams {
 		calls := &r.Streams[i].Calls
 		switch m {

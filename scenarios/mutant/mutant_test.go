@@ -29,6 +29,17 @@ func refused() trial.Record {
 	}})
 }
 
+// A record that is lost has no looks either.
+func TestLooksAreLost(t *testing.T) {
+	r := refused()
+	r.Looks = []trial.Look{{Of: "it", At: r.Streams[0].Began, Seen: "broken"}}
+	for _, m := range Mutations() {
+		if got := m.record(r); (len(got.Looks) == 0) != (m == RecordNothing) {
+			t.Errorf("mutation %q: looks are %+v", m, got.Looks)
+		}
+	}
+}
+
 func TestRecordIsMadeWrongAndJudgedAgain(t *testing.T) {
 	if r := refused(); r.Result != trial.Holds {
 		t.Fatalf("the record itself does not hold: %+v", r.Verdicts)

@@ -18,6 +18,7 @@ const (
 	listLimit     = 500      // elements of a list that has no limit of its own
 	callLimit     = 5 * traffic.MaxCalls
 	holdingLimit  = 2000
+	lookLimit     = 20_000
 	outcomeLimit  = 50 // different ways in which calls end
 	longest       = 7 * 24 * time.Hour
 	atLeastMargin = 24 * time.Hour // by which a time may be before the run
@@ -89,6 +90,8 @@ func (c *checker) walk(path string, v reflect.Value) error {
 			most = callLimit
 		case []trial.Holding:
 			most = holdingLimit
+		case []trial.Look:
+			most = lookLimit
 		}
 		if v.Len() > most {
 			return fmt.Errorf("%s has %d elements: want at most %d", path, v.Len(), most)

@@ -42,6 +42,7 @@ func TestCheckNamesTheField(t *testing.T) {
 		},
 		"steps[0].seen has 501 elements: want at most 500": func(r *trial.Record) { r.Steps[0].Seen = make([]string, 501) },
 		"marks has 501 elements: want at most 500":         func(r *trial.Record) { r.Marks = make([]trial.Mark, 501) },
+		"looks has 20001 elements: want at most 20000":     func(r *trial.Record) { r.Looks = make([]trial.Look, 20001) },
 		"holdings has 2001 elements: want at most 2000":    func(r *trial.Record) { r.Holdings = make([]trial.Holding, 2001) },
 		"streams[1].calls brings the calls of the record to 100001: want at most 100000": func(r *trial.Record) {
 			r.Streams = []traffic.Stream{{Calls: make([]traffic.Call, 20_000)}, {Calls: make([]traffic.Call, 80_001)}}
@@ -141,7 +142,13 @@ func TestNoRecordTakesLong(t *testing.T) {
 // worst are records at the limits of what is read.
 func worst() map[string]trial.Record {
 	long := strings.Repeat("long ", textLimit/5)
-	marks, measures, holdings, calls, steps := record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1)
+	marks, measures, holdings, calls, steps, looks := record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1), record("a/b", "", 1)
+	for i := range lookLimit {
+		looks.Looks = append(looks.Looks, trial.Look{Of: fmt.Sprint(i % 300), At: after(float64(i) / lookLimit), Seen: fmt.Sprint(i)})
+	}
+	for i := range listLimit {
+		looks.Verdicts = append(looks.Verdicts, trial.Verdict{Verdict: traffic.Verdict{Rule: trial.Looked, Stream: fmt.Sprint(i % 300), From: noon, Until: after(1)}, Want: []string{"1"}})
+	}
 	for i := range listLimit {
 		at := after(float64(i) / listLimit)
 		text := ""
@@ -174,7 +181,7 @@ func worst() map[string]trial.Record {
 		calls.Verdicts = append(calls.Verdicts, trial.Verdict{Verdict: traffic.Verdict{Rule: traffic.AuthorityBy, Stream: "quotes", From: noon, Within: longest}})
 	}
 	return map[string]trial.Record{
-		"long marks at one time": marks, "long waits": measures, "many bundles": holdings, "many calls": calls, "many steps and faults": steps,
+		"long marks at one time": marks, "long waits": measures, "many bundles": holdings, "many calls": calls, "many looks": looks, "many steps and faults": steps,
 	}
 }
 

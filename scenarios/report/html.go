@@ -166,6 +166,29 @@ type seen struct {
 	From, Until          time.Time
 }
 
+// Sights are the looks at facts, those in a row that saw the same as one.
+func (v view) Sights() []sight {
+	var all []sight
+	last := map[string]int{} // by what was looked at
+	for _, l := range v.Looks {
+		i, known := last[l.Of]
+		if !known || all[i].Seen != l.Seen || all[i].Error != l.Error {
+			i, last[l.Of] = len(all), len(all)
+			all = append(all, sight{Look: l})
+		}
+		all[i].Looks++
+		all[i].Until = l.At
+	}
+	return all
+}
+
+// sight is a first look, how many there were that saw the same, and when the last of them was.
+type sight struct {
+	trial.Look
+	Looks int
+	Until time.Time
+}
+
 // source is where a rule comes from: an address, where it begins with one, and
 // the rest of it.
 type source struct{ Address, Text string }

@@ -147,6 +147,18 @@ func rotation() trial.Record {
 		{Verdict: traffic.Verdict{Says: "two agent synchronisations after the taint, each server shows an SVID of c41d80e2", Rule: traffic.AuthorityBy, Stream: "quotes",
 			From: after(22.1), Within: span(4.4), Slack: span(1.5), Authority: newX509}, Result: trial.Holds},
 	}
+	const trusts = "X.509 authority 3f9a01bc of cluster1.com at workloads of cluster2.com"
+	for _, l := range []struct {
+		at   float64
+		seen string
+	}{{.3, trial.There}, {56, trial.There}, {74, trial.Absent}, {74.5, trial.Absent}, {75, trial.Absent}} {
+		r.Looks = append(r.Looks, trial.Look{Of: trusts, At: after(l.at), Took: span(.1), Seen: l.seen})
+	}
+	r.Looks[1].Seen, r.Looks[1].Error = "", "read what the probe holds: timed out"
+	r.Verdicts = append(r.Verdicts, trial.Verdict{
+		Verdict: traffic.Verdict{Says: "the peer trusts the revoked one no longer", Rule: trial.Looked, Stream: trusts, From: after(74), Until: after(75), Slack: span(1.5)},
+		Want:    []string{trial.Absent}, Well: trial.There, Result: trial.Holds,
+	})
 	r.Slack = trial.Slack{Timer: span(.4), Call: span(1.1)}
 	r.Result = trial.Late
 	return r
@@ -278,6 +290,7 @@ func filled(text string) trial.Record {
 	r.Marks = append(r.Marks, trial.Mark{At: after(71), What: text})
 	r.Measures = append(r.Measures, trial.Measure{What: text, At: after(1), Took: span(3), Bound: span(2), Formula: text, Result: trial.Result(text)})
 	r.Holdings = append(r.Holdings, trial.Holding{At: after(3), Holder: text, Of: text, State: federation.State(text), X509: []string{text}, JWT: []string{text}})
+	r.Looks = append(r.Looks, trial.Look{Of: text, At: after(3), Seen: text, Error: text})
 	r.Streams = append(r.Streams, stream(1, 3, traffic.Connection(text), func(_ float64, c *traffic.Call) {
 		c.Outcome, c.Detail = traffic.Outcome(text), text
 	}))

@@ -146,6 +146,36 @@ func (d Domain) InState(of Domain, want federation.State) check.Check {
 	}}
 }
 
+// Held is how what the server holds of another compares with its source, a federation.State.
+func (d Domain) Held(of Domain) Fact {
+	return Fact{Of: fmt.Sprintf("what %s holds of %s", d, of), Well: string(federation.InSync), Look: func(ctx context.Context) (string, error) {
+		seen, err := d.Compare(ctx, of)
+		return string(seen.State), err
+	}}
+}
+
+// NotInSync are the states in which a held bundle is not what its source is.
+func NotInSync() []string {
+	return []string{string(federation.Behind), string(federation.Differing), string(federation.Foreign), string(federation.Empty), string(federation.Missing)}
+}
+
+// What a look at a thing that may be there or not sees.
+const (
+	There  = "there"
+	Absent = "absent"
+)
+
+// AuthorityOf is whether the probe has an authority of another from its Workload API.
+func (d Domain) AuthorityOf(of Domain, kind Kind, id string) Fact {
+	return Fact{Of: fmt.Sprintf("%s authority %s of %s at workloads of %s", kind, Brief(id), of, d), Well: There, Look: func(ctx context.Context) (string, error) {
+		ids, err := d.ids(ctx, of, kind)
+		if slices.Contains(ids, id) {
+			return There, err
+		}
+		return Absent, err
+	}}
+}
+
 // Has checks that the probe has an authority of another from its Workload API.
 func (d Domain) Has(of Domain, kind Kind, id string) check.Check {
 	return check.Check{Name: fmt.Sprintf("workloads of %s have %s authority %s of %s", d, kind, Brief(id), of), Probe: func(ctx context.Context) error {

@@ -38,7 +38,10 @@ func (d Domain) Welcome(ctx context.Context, federatesWith ...spiffeid.TrustDoma
 	if err := n.Register(ctx, federatesWith); err != nil {
 		return n, err
 	}
-	return n, d.trial.Await(ctx, time.Now(), Reconciled(), n.HasIdentity())
+	if err := d.trial.Await(ctx, time.Now(), Reconciled(), n.HasIdentity()); err != nil {
+		return n, err
+	}
+	return n, d.trial.See(ctx, "a newcomer whose registration fits gets its identity", n.Identity(), n.ID().String())
 }
 
 // Newcomer starts a pod like the probe's.
@@ -157,9 +160,8 @@ func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDo
 	}})
 }
 
-// EntryFailures returns how many entries of the registration the server refuses:
-// the only sign of it that Kubernetes shows.
-func (n Newcomer) EntryFailures(ctx context.Context) (int, error) {
+// entryFailures returns how many entries of the registration the server refuses.
+func (n Newcomer) entryFailures(ctx context.Context) (int, error) {
 	var resource struct {
 		Status struct {
 			Stats struct {
@@ -182,30 +184,32 @@ func (n Newcomer) Runs() check.Check {
 	}}
 }
 
-// HasIdentity checks that the Workload API gives the newcomer its SVID.
-func (n Newcomer) HasIdentity() check.Check {
-	return check.Check{Name: "the newcomer in " + n.Cluster().Name + " has its identity", Probe: func(ctx context.Context) error {
+// NoIdentity is what a look at an identity sees where there is none.
+const NoIdentity = "none"
+
+// Identity is the SPIFFE ID that the Workload API gives the newcomer, or NoIdentity.
+func (n Newcomer) Identity() Fact {
+	return Fact{Of: "the identity of the newcomer in " + n.Cluster().Name, Well: n.ID().String(), Look: func(ctx context.Context) (string, error) {
 		holding, err := n.Probe().Holding(ctx)
-		switch {
-		case err != nil:
-			return err
-		case holding.Self == nil:
-			return fmt.Errorf("it has none: %s", holding.Problem)
-		case holding.Self.ID != n.ID().String():
-			return fmt.Errorf("it is %s", holding.Self.ID)
+		if err != nil || holding.Self == nil {
+			return NoIdentity, err
 		}
-		return nil
+		return holding.Self.ID, nil
 	}}
 }
 
-// HasNone checks that the newcomer has no identity.
-func (n Newcomer) HasNone() check.Check {
-	return check.Check{Name: "the newcomer in " + n.Cluster().Name + " has no identity", Probe: func(ctx context.Context) error {
-		holding, err := n.Probe().Holding(ctx)
-		if err == nil && holding.Self != nil {
-			err = fmt.Errorf("it is %s", holding.Self.ID)
+// HasIdentity checks that the Workload API gives the newcomer its SVID.
+func (n Newcomer) HasIdentity() check.Check { return n.Identity().Is(n.ID().String()) }
+
+// FailedEntries is whether there are entries of the registration that the server refuses: the
+// only sign of it that Kubernetes shows.
+func (n Newcomer) FailedEntries() Fact {
+	return Fact{Of: "failed entries of the newcomer's registration", Well: Absent, Look: func(ctx context.Context) (string, error) {
+		failures, err := n.entryFailures(ctx)
+		if failures > 0 {
+			return There, err
 		}
-		return err
+		return Absent, err
 	}}
 }
 

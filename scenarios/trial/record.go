@@ -40,7 +40,10 @@ type Record struct {
 	Measures []Measure `json:"measures"`
 	// Holdings are looks at which authorities a trust domain's server has of its
 	// own or holds of others: the first, those that saw a change, and the last.
-	Holdings []Holding        `json:"holdings"`
+	Holdings []Holding `json:"holdings"`
+	// Looks are what there was to see of facts that the scenario claims something of, in the
+	// order of time.
+	Looks    []Look           `json:"looks,omitempty"`
 	Streams  []traffic.Stream `json:"streams"`
 	Verdicts []Verdict        `json:"verdicts"`
 	// Slack is what the machine needed for itself.
@@ -113,10 +116,25 @@ type Holding struct {
 	JWT  []string `json:"jwt,omitempty"`
 }
 
-// Verdict is a claim on the traffic and how it was judged.
+// Look is one look at a fact.
+type Look struct {
+	Of string    `json:"of"`
+	At time.Time `json:"at"`
+	// Took is how long it took to look.
+	Took time.Duration `json:"took"`
+	// Seen is what there was to see; empty where Error says why there was nothing.
+	Seen  string `json:"seen,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// Verdict is a claim on the traffic, or with the rule Looked on what was seen of the fact that
+// Stream names, and how it was judged.
 type Verdict struct {
 	traffic.Verdict
-	Result Result `json:"result"`
+	// Want is what looks must see, Well what they see while nothing is wrong.
+	Want   []string `json:"want,omitempty"`
+	Well   string   `json:"well,omitempty"`
+	Result Result   `json:"result"`
 	// Why says what in the record speaks against it, or how late it is; empty when it holds.
 	Why string `json:"why,omitempty"`
 }

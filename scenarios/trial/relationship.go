@@ -130,19 +130,41 @@ func (d Domain) PollsLate() {
 	}
 }
 
-// CannotFetch has the server fetch the bundle of another, which is what a poll
-// does, and returns nil where that fails. A watch that is as long as a poll does
-// not show by itself that there was one.
+// What a look at a fetch sees.
+const (
+	Fetched      = "fetched"
+	FetchRefused = "refused"
+	FetchHangs   = "hangs"
+)
+
+// fetchBound is how long a fetch may take that does not hang: it takes milliseconds.
+const fetchBound = 5 * time.Second
+
+// Fetch is what comes of it when the server is asked to fetch the bundle of another, as it does
+// with each poll: Fetched, FetchRefused or FetchHangs.
+func (d Domain) Fetch(of Domain) Fact {
+	return Fact{Of: fmt.Sprintf("a fetch of the bundle of %s by %s", of, d), Well: Fetched, Look: func(ctx context.Context) (string, error) {
+		bounded, cancel := context.WithTimeout(ctx, fetchBound)
+		defer cancel()
+		err := d.Server().RefreshBundle(bounded, of.Name)
+		refused := (*spire.FetchError)(nil)
+		switch {
+		case err == nil:
+			return Fetched, nil
+		case errors.As(err, &refused):
+			d.trial.Seen("the fetch is refused: %v", err)
+			return FetchRefused, nil
+		case bounded.Err() != nil && ctx.Err() == nil:
+			return FetchHangs, nil
+		}
+		return "", err
+	}}
+}
+
+// CannotFetch claims that the server is refused when it is asked to fetch the bundle of another.
+// A watch that is as long as a poll does not show by itself that there was one.
 func (d Domain) CannotFetch(ctx context.Context, of Domain) error {
-	err := d.Server().RefreshBundle(ctx, of.Name)
-	if err == nil {
-		return fmt.Errorf("%s has fetched the bundle of %s", d, of)
-	}
-	if refused := (*spire.FetchError)(nil); !errors.As(err, &refused) {
-		return err
-	}
-	d.trial.Seen("asked to fetch, it cannot: %v", err)
-	return nil
+	return d.trial.See(ctx, "asked to fetch, the peer cannot", d.Fetch(of), FetchRefused)
 }
 
 // handoverBehind hands bundles over to those who lack an authority of what they

@@ -101,7 +101,7 @@ func Judge(r Record) Record {
 	for i := range r.Verdicts {
 		v := &r.Verdicts[i]
 		v.Result, v.Why = Holds, ""
-		switch late, err := v.Judge(r.Streams); {
+		switch late, err := v.judge(r); {
 		case err != nil:
 			v.Result, v.Why = DoesNotHold, err.Error()
 		case late > 0:

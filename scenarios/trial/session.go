@@ -206,6 +206,11 @@ func (s *Session) Run(ctx context.Context, scenario Scenario, asked On) (Record,
 		err = t.Err()
 	}
 	if err == nil {
+		// The control of all that is not well later.
+		called, caller := t.Pair()
+		for _, f := range []Fact{caller.Held(called), caller.Fetch(called)} {
+			t.lookAt(ctx, f, time.Now())
+		}
 		err = scenario.Run(ctx, t)
 	}
 	if t.err == nil {

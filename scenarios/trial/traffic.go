@@ -217,7 +217,7 @@ func (s *Traffic) claim(v traffic.Verdict) {
 	if v.From.Before(s.since) {
 		v.From = s.since
 	}
-	s.trial.claims = append(s.trial.claims, v)
+	s.trial.claims = append(s.trial.claims, Verdict{Verdict: v})
 }
 
 // AllAnswered claims that no call failed, from the first to the last.
@@ -252,6 +252,11 @@ func (s *Traffic) NoneAnswered(says string, since, until time.Time) {
 // on.
 func (s *Traffic) AnsweredBy(says string, since time.Time, bound Bound) {
 	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.Within})
+}
+
+// AnsweredUntil claims that calls are answered soon after a moment, and then until another.
+func (s *Traffic) AnsweredUntil(says string, since time.Time, bound Bound, until time.Time) {
+	s.claim(traffic.Verdict{Says: says, Rule: traffic.AnsweredBy, From: since, Within: bound.Within, Until: until})
 }
 
 // MeetsBy claims that soon after a moment, and from then on, an authority has

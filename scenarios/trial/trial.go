@@ -18,7 +18,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/topology"
-	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
 // pace is how often a condition is looked at.
@@ -39,7 +38,7 @@ type Trial struct {
 	undos   []undo
 	late    []Domain
 	streams []*Traffic
-	claims  []traffic.Verdict
+	claims  []Verdict
 	// otherwise is when the last call began that did not end as a check of calls wants it;
 	// nil where the check was of something else.
 	otherwise *time.Time
@@ -251,10 +250,10 @@ func (t *Trial) finish(ctx context.Context) {
 		t.record.Measures[i].Slack = slack
 	}
 	for _, claim := range t.claims {
-		if claim.Within > 0 {
+		if claim.Within > 0 || claim.Rule == Looked {
 			claim.Slack = slack
 		}
-		t.record.Verdicts = append(t.record.Verdicts, Verdict{Verdict: claim})
+		t.record.Verdicts = append(t.record.Verdicts, claim)
 	}
 	t.record = Judge(t.record)
 	t.record.Ended = time.Now()
