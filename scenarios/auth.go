@@ -197,7 +197,7 @@ var expiredSVID = trial.Scenario{
 			return nil
 		})
 		t.Step(ctx, "wait until it has expired, and see who answers", func(ctx context.Context) error {
-			if err := t.Await(ctx, expires, trial.NextCalls(), fresh.Ends(traffic.RefusedByServer), careful.Ends(traffic.NotPermitted)); err != nil {
+			if err := t.Await(ctx, expires, trial.NextCall(), fresh.Ends(traffic.RefusedByServer), careful.Ends(traffic.NotPermitted)); err != nil {
 				return err
 			}
 			return t.Stays(ctx, trial.Calls(10), careless.Ends(traffic.Answered))
@@ -211,7 +211,7 @@ var expiredSVID = trial.Scenario{
 			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return s.Client.Present(ctx, synthetic.X509Request{ID: s.ID()}) }); err != nil {
 				return err
 			}
-			return t.Await(ctx, renewed, trial.NextCalls(), fresh.Ends(traffic.Answered))
+			return t.Await(ctx, renewed, trial.NextCall(), fresh.Ends(traffic.Answered))
 		})
 		return t.Err()
 	},

@@ -164,6 +164,7 @@ var clusterOff = trial.Scenario{
 			if err := t.WaitFor(ctx, calls.Ends(traffic.Answered)); err != nil {
 				return err
 			}
+			calls.NoneAnswered("no call is answered while the cluster is off", broken.Window().Felt, broken.Window().Recovered)
 			calls.FailsOnlyBetween("calls fail while the cluster is off or starting, and never else", broken.Window().Injected, time.Now())
 			return t.Await(ctx, time.Now(), caller.ToServer(called), caller.InState(called, federation.InSync))
 		})
@@ -204,7 +205,7 @@ var clustersParted = trial.Scenario{
 			if err := one.Recover(ctx); err != nil {
 				return err
 			}
-			return t.Await(ctx, one.Window().Recovered, trial.NextCalls(), there.Ends(traffic.Answered))
+			return t.Await(ctx, one.Window().Recovered, trial.NextCall(), there.Ends(traffic.Answered))
 		})
 		t.Step(ctx, "part them in both directions, and publish another authority", func(ctx context.Context) (err error) {
 			back.AnsweredBetween("calls of the other direction go on while one is parted", time.Time{}, time.Now())
@@ -227,7 +228,7 @@ var clustersParted = trial.Scenario{
 			for _, s := range []*trial.Traffic{there, back} {
 				s.AnsweredBy("calls are answered again once both directions are joined", joined, trial.NextCall())
 			}
-			if err := t.Await(ctx, joined, trial.NextCalls(), there.Ends(traffic.Answered), back.Ends(traffic.Answered)); err != nil {
+			if err := t.Await(ctx, joined, trial.NextCall(), there.Ends(traffic.Answered), back.Ends(traffic.Answered)); err != nil {
 				return err
 			}
 			b := trial.Bound{Within: federation.CaughtBound(), Formula: "a fetch that the partition has caught"}.Plus(caller.ToWorkloads(called))

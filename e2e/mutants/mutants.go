@@ -46,7 +46,7 @@ func All() []Mutant {
 		{"outage/agent-killed", mutant.KillWorkload, noCall},
 		{"outage/controller-manager", mutant.RecoverEarly, waits},
 		{"outage/bundle-endpoint", mutant.RecoverEarly, "publish another authority, which nobody can fetch"},
-		{"outage/cluster", mutant.RecoverEarly, "switch the called one's cluster off"},
+		{"outage/cluster", mutant.NoFault, "switch the called one's cluster off"},
 		{"outage/partition", mutant.RecoverEarly, "part the caller's cluster from the called one's, in this direction alone"},
 		{"outage/missing-bundle-blocks-identity", mutant.NoCure, "and it can after it"},
 		{"outage/hung-endpoint-freezes-configuration", mutant.NoCure, "let the endpoint answer, and see all go on"},
