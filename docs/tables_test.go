@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -29,6 +30,20 @@ func TestTiming(t *testing.T) { made(t, "docs/concepts.md", "timing", timing()) 
 // TestCatalogue says when the table of docs/scenarios.md is not that of the code;
 // -update writes it.
 func TestCatalogue(t *testing.T) { made(t, "docs/scenarios.md", "catalogue", catalogue()) }
+
+// TestClaims says when the table of docs/reference/claims.md is not that of the catalogue;
+// -update writes it.
+func TestClaims(t *testing.T) {
+	var b strings.Builder
+	for _, s := range scenarios.Catalogue() {
+		fmt.Fprintf(&b, "\n## `%s`\n\n%s\n\n| words of the claim | carried by |\n|---|---|\n", s.Name, s.Claim)
+		for _, p := range s.Parts {
+			fmt.Fprintf(&b, "| %s | %s |\n", cmp.Or(p.Words, "*control*"), strings.Join(p.By, "<br>"))
+		}
+	}
+	b.WriteString("\n")
+	made(t, "docs/reference/claims.md", "claims", b.String())
+}
 
 // TestMutants says when the table of mutants in docs/scenarios.md is not that of the suite;
 // -update writes it.

@@ -14,8 +14,13 @@ import (
 )
 
 var strangerCalls = trial.Scenario{
-	Name:    "auth/not-federated",
-	Claim:   "A workload from another trust domain gets in only while the called side holds its bundle and the entry of the called workload federates with it.",
+	Name:  "auth/not-federated",
+	Claim: "A workload from another trust domain gets in only while the called side holds its bundle and the entry of the called workload federates with it.",
+	Parts: []trial.Part{
+		trial.Carried("only while the called side holds its bundle", "it is refused where its bundle is not held"),
+		trial.Carried("the entry of the called workload federates with it", "it is refused where the entry of the called workload does not federate with it"),
+		trial.Carried("A workload from another trust domain gets in", "and calls are answered again after it"),
+	},
 	Sources: []string{"SPIFFE Federation, section 3: relationships are one way"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		_, caller := t.Pair()
@@ -60,8 +65,13 @@ var strangerCalls = trial.Scenario{
 }
 
 var entryWithoutFederatesWith = trial.Scenario{
-	Name:    "auth/entry-without-federatesWith",
-	Claim:   "A workload whose entry lacks federatesWith cannot verify anyone from another trust domain, even if its SPIRE server holds the bundle in sync.",
+	Name:  "auth/entry-without-federatesWith",
+	Claim: "A workload whose entry lacks federatesWith cannot verify a peer from another trust domain, even if its SPIRE server holds the bundle in sync.",
+	Parts: []trial.Part{
+		trial.Carried("cannot verify a peer from another trust domain", "each call fails from soon after until it is put back"),
+		trial.Carried("even if its SPIRE server holds the bundle in sync", "the server holds the bundle in sync all the same"),
+		trial.Carried("", "and calls are answered again after it"),
+	},
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (entry create -federatesWith)"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
@@ -109,8 +119,12 @@ func letIn(ctx context.Context, t *trial.Trial) (*trial.Synthetic, error) {
 }
 
 var impersonation = trial.Scenario{
-	Name:   "auth/impersonation-across-domains",
-	Claim:  "A trusted trust domain cannot pose as another trusted one: an SVID is verified only with the bundle of the trust domain that it names.",
+	Name:  "auth/impersonation-across-domains",
+	Claim: "A trusted trust domain cannot pose as another trusted one: an SVID is verified only with the bundle of the trust domain that it names.",
+	Parts: []trial.Part{
+		trial.Carried("A trusted trust domain cannot pose as another trusted one", "none of its calls under another's name is answered"),
+		trial.Carried("", "those whose name that is are answered all the while"),
+	},
 	Labels: []string{CI},
 	Sources: []string{
 		"SPIFFE X509-SVID, section 5: the bundle is that of the trust domain of the SPIFFE ID",
@@ -156,6 +170,12 @@ const shortLife = 20 * time.Second
 var expiredSVID = trial.Scenario{
 	Name:  "auth/expired-svid",
 	Claim: "No new connection succeeds with an expired SVID; on an open connection, a server that checks only the handshake, as TLS does, keeps answering, and a server that checks each call, as ours do, refuses.",
+	Parts: []trial.Part{
+		trial.Carried("No new connection succeeds with an expired SVID", "no handshake succeeds with an SVID that has expired"),
+		trial.Carried("a server that checks only the handshake, as TLS does, keeps answering", "one that looks in the handshake alone never stops to answer"),
+		trial.Carried("a server that checks each call, as ours do, refuses", "a server that looks at each call refuses it by the old connection too"),
+		trial.Carried("", "and each does with a new one"),
+	},
 	Sources: []string{
 		"SPIFFE X509-SVID, section 5.2: the leaf is validated by RFC 5280, section 6.1, of which the time is an input",
 		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which TLS calls in a handshake",
@@ -218,8 +238,13 @@ var expiredSVID = trial.Scenario{
 }
 
 var resumedSession = trial.Scenario{
-	Name:   "auth/resumed-session-after-removal",
-	Claim:  "A server that resumes TLS sessions lets in a peer that was removed meanwhile; a server that hands out no sessions, as ours do, refuses it.",
+	Name:  "auth/resumed-session-after-removal",
+	Claim: "A server that resumes TLS sessions lets in a peer that was removed meanwhile; a server that hands out no sessions, as ours do, refuses it.",
+	Parts: []trial.Part{
+		trial.Carried("A server that resumes TLS sessions lets in a peer that was removed meanwhile", "the careless one goes on answering who was removed", "because sessions are resumed"),
+		trial.Carried("a server that hands out no sessions, as ours do, refuses it", "ours refuses each call soon after the removal", "while ours never resumes one"),
+		trial.Carried("", "so does the careless one, where a handshake is made"),
+	},
 	Labels: []string{CI},
 	Needs:  []trial.Need{byResource},
 	Sources: []string{

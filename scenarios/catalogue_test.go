@@ -36,6 +36,28 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
+// TestEachClaimHasParts: the words of a claim that verdicts carry are its own. That a run comes
+// to these verdicts, and to no other, the engine asks of each run.
+func TestEachClaimHasParts(t *testing.T) {
+	for _, s := range Catalogue() {
+		carried := 0
+		for _, p := range s.Parts {
+			if !strings.Contains(s.Claim, p.Words) {
+				t.Errorf("%s does not claim %q", s.Name, p.Words)
+			}
+			if len(p.By) == 0 || slices.Contains(p.By, "") {
+				t.Errorf("%s: %q is carried by %q", s.Name, p.Words, p.By)
+			}
+			if p.Words != "" {
+				carried++
+			}
+		}
+		if carried == 0 {
+			t.Errorf("nobody says which verdicts carry the claim of %s", s.Name)
+		}
+	}
+}
+
 func TestFindTellsWhatThereIs(t *testing.T) {
 	_, err := Find("rotation/none")
 	unknown := (*UnknownError)(nil)

@@ -36,8 +36,12 @@ func crashed(ctx context.Context, t *trial.Trial, what string, f func(fault.Clus
 }
 
 var serverKilled = trial.Scenario{
-	Name:    "outage/server-killed",
-	Claim:   "A SPIRE server that is killed comes back by itself with its keys and its peers, and no workload with an identity notices.",
+	Name:  "outage/server-killed",
+	Claim: "A SPIRE server that is killed comes back by itself with its keys and its peers, and no workload with an identity notices.",
+	Parts: []trial.Part{
+		trial.Carried("comes back by itself with its keys and its peers", "a newcomer whose registration fits gets its identity", "the peer fetches its bundle", "it signs with the authority that it had"),
+		trial.Carried("no workload with an identity notices", "no call failed, though each made a new handshake"),
+	},
 	Needs:   []trial.Need{fetched},
 	Sources: []string{"SPIRE doc/plugin_server_keymanager_disk.md: keys outlive the process"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -61,8 +65,13 @@ var serverKilled = trial.Scenario{
 }
 
 var agentKilled = trial.Scenario{
-	Name:    "outage/agent-killed",
-	Claim:   "A SPIRE agent that is killed attests again by itself, and none of its workloads notices.",
+	Name:  "outage/agent-killed",
+	Claim: "A SPIRE agent that is killed attests again by itself, and none of its workloads notices.",
+	Parts: []trial.Part{
+		trial.Carried("attests again by itself", "the agent has attested again", "a newcomer whose registration fits gets its identity"),
+		trial.Carried("none of its workloads notices", "no call failed, though each made a new handshake"),
+		trial.Carried("", "the peer fetches its bundle"),
+	},
 	Needs:   []trial.Need{fetched},
 	Sources: []string{"SPIRE doc/plugin_agent_nodeattestor_k8s_psat.md: a node may attest again"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -87,8 +96,12 @@ var agentKilled = trial.Scenario{
 }
 
 var serverDataLost = trial.Scenario{
-	Name:   "outage/server-data-lost",
-	Claim:  "A SPIRE server that lost its data is a stranger under its old name: its own agents accept it by themselves, and its peers refuse it until they get its new bundle.",
+	Name:  "outage/server-data-lost",
+	Claim: "A SPIRE server that lost its data is a stranger under its old name: its own agents accept it by themselves, and its peers refuse it until they get its new bundle.",
+	Parts: []trial.Part{
+		trial.Carried("its own agents accept it by themselves, and its peers refuse it", "from when the called one shows an SVID of the new authority each call fails until the bundle is handed over"),
+		trial.Carried("its peers refuse it until they get its new bundle", staysBrokenSays("and calls are answered again after it")...),
+	},
 	Labels: []string{Slow},
 	Needs:  dynamic(),
 	Sources: []string{

@@ -37,6 +37,11 @@ func staysBroken(ctx context.Context, t *trial.Trial, states ...string) error {
 	return t.See(ctx, "and that changes nothing", caller.Held(called), states...)
 }
 
+// staysBrokenSays is what staysBroken claims.
+func staysBrokenSays(more ...string) []string {
+	return append([]string{"no poll repairs it", "asked to fetch, the peer cannot", "and that changes nothing"}, more...)
+}
+
 // handOver hands the bundle over to the caller's server: the cure of what no poll
 // can bring.
 func handOver(ctx context.Context, t *trial.Trial, calls *trial.Traffic, from trial.Refusal, bound trial.Bound, again check.Check) error {
@@ -70,6 +75,11 @@ func bundleLost(ctx context.Context, t *trial.Trial, verb, event string, state f
 var bundleDeleted = trial.Scenario{
 	Name:  "drift/deleted",
 	Claim: "Deleting a held bundle stops every call, and no poll brings the bundle back, because it authenticated the endpoint; handing the bundle over repairs it.",
+	Parts: []trial.Part{
+		trial.Carried("Deleting a held bundle stops every call", "each call fails from soon after the deletion until the bundle is handed over"),
+		trial.Carried("no poll brings the bundle back", staysBrokenSays()...),
+		trial.Carried("handing the bundle over repairs it", "and calls are answered again after it"),
+	},
 	Needs: []trial.Need{bySPIFFE, byResource},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: \"local copy of bundle not found\"",
@@ -85,6 +95,11 @@ var bundleDeleted = trial.Scenario{
 var bundleEmptied = trial.Scenario{
 	Name:  "drift/emptied",
 	Claim: "A held bundle without any authority stops every call, and no poll fills it, because an empty bundle authenticates no endpoint; handing the bundle over repairs it.",
+	Parts: []trial.Part{
+		trial.Carried("A held bundle without any authority stops every call", "each call fails from soon after that until the bundle is handed over"),
+		trial.Carried("no poll fills it", staysBrokenSays()...),
+		trial.Carried("handing the bundle over repairs it", "and calls are answered again after it"),
+	},
 	Needs: []trial.Need{bySPIFFE, byResource},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: an empty bundle replaces a good one",
@@ -99,8 +114,14 @@ var bundleEmptied = trial.Scenario{
 }
 
 var bundleTampered = trial.Scenario{
-	Name:   "drift/tampered",
-	Claim:  "Anyone who slips a root into a held bundle can pose as any workload of that trust domain until the next poll, and no legitimate call fails.",
+	Name:  "drift/tampered",
+	Claim: "Anyone who slips a root into a held bundle can pose as a workload of that trust domain until the next poll, and no legitimate call fails.",
+	Parts: []trial.Part{
+		trial.Carried("can pose as a workload of that trust domain", "the attacker is answered from soon after until the endpoint can be fetched from again"),
+		trial.Carried("until the next poll", "and it is refused again once the bundle is fetched again"),
+		trial.Carried("no legitimate call fails", "the rightful ones never noticed"),
+		trial.Carried("", "until then the attacker is refused"),
+	},
 	Labels: []string{CI},
 	Needs:  dynamic(),
 	Sources: []string{
@@ -181,6 +202,12 @@ var bundleTampered = trial.Scenario{
 var bundleRolledBack = trial.Scenario{
 	Name:  "drift/rolled-back",
 	Claim: "If an older bundle replaces a newer one, the server takes it and every call stops; if the endpoint presents an SVID of the newer authority, no poll repairs it, and handing the bundle over does.",
+	Parts: []trial.Part{
+		trial.Carried("the server takes it and every call stops", "each call fails from soon after the roll-back until the bundle is handed over"),
+		trial.Carried("no poll repairs it", staysBrokenSays()...),
+		trial.Carried("handing the bundle over does", "and calls are answered again after it"),
+		trial.Carried("", "no call failed through the replacement itself"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/updater.go: spiffe_sequence is never compared",
@@ -222,6 +249,9 @@ var bundleRolledBack = trial.Scenario{
 var pinnedBundleEdited = trial.Scenario{
 	Name:  "drift/crd-edit-is-ignored",
 	Claim: "Changing trustDomainBundle in a ClusterFederatedTrustDomain has no effect: the field counts only when the relationship is made.",
+	Parts: []trial.Part{
+		trial.Carried("Changing trustDomainBundle in a ClusterFederatedTrustDomain has no effect", "what is held stays in sync", "no call failed"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"https://github.com/spiffe/spire-controller-manager/issues/171",
@@ -254,6 +284,11 @@ var pinnedBundleEdited = trial.Scenario{
 var otherFieldEdited = trial.Scenario{
 	Name:  "drift/crd-edit-rolls-back",
 	Claim: "Changing any other field of a ClusterFederatedTrustDomain sets its trustDomainBundle again: if an authority was replaced since, the edit cuts the peer off, and no poll repairs it.",
+	Parts: []trial.Part{
+		trial.Carried("the edit cuts the peer off", "each call fails from soon after the edit until the bundle is handed over"),
+		trial.Carried("no poll repairs it", staysBrokenSays()...),
+		trial.Carried("", "no call failed through the replacement itself", "and calls are answered again after it"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE Controller Manager pkg/spireapi: an update of a relationship sends its bundle as well",
@@ -298,6 +333,11 @@ var otherFieldEdited = trial.Scenario{
 var relationshipRemoved = trial.Scenario{
 	Name:  "drift/removal-keeps-bundle",
 	Claim: "Removing a relationship does not end trust: the bundle stays, and new handshakes succeed until somebody deletes the bundle too.",
+	Parts: []trial.Part{
+		trial.Carried("the bundle stays", "the bundle stays in sync"),
+		trial.Carried("new handshakes succeed", "no call fails while only the relationship is gone"),
+		trial.Carried("until somebody deletes the bundle too", "each call fails once the bundle is gone"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"https://github.com/spiffe/spire/issues/2507", "https://github.com/spiffe/spire/pull/2533",
@@ -311,7 +351,7 @@ var relationshipRemoved = trial.Scenario{
 		})
 		t.Step(ctx, "see that the trust is still there", func(ctx context.Context) error {
 			t.Mark("relationship removed")
-			return t.Stays(ctx, caller.ToWorkloads(called), calls.Ends(traffic.Answered))
+			return t.Watch(ctx, "the bundle stays in sync", caller.ToWorkloads(called), caller.Held(called), string(federation.InSync))
 		})
 		t.Step(ctx, "delete the bundle as well", func(ctx context.Context) error {
 			broken = time.Now()
@@ -338,6 +378,10 @@ var relationshipRemoved = trial.Scenario{
 var endpointDeadlock = trial.Scenario{
 	Name:  "drift/stale-bootstrap-deadlock",
 	Claim: "A peer that was cut off while an authority was replaced can never fetch by https_spiffe again, because the bundle that it holds no longer authenticates the endpoint; handing the bundle over repairs it.",
+	Parts: []trial.Part{
+		trial.Carried("can never fetch by https_spiffe again", staysBrokenSays("each call fails from soon after the replacement until the bundle is handed over")...),
+		trial.Carried("handing the bundle over repairs it", "and calls are answered again after it", "and the peer can fetch again"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the stored bundle is what verifies the endpoint",

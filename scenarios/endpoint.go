@@ -20,6 +20,11 @@ import (
 var endpointAway = trial.Scenario{
 	Name:  "outage/bundle-endpoint",
 	Claim: "While a bundle endpoint is away, no call fails and its peers fall behind; they catch up within one poll once it is back.",
+	Parts: []trial.Part{
+		trial.Carried("no call fails", "no call failed"),
+		trial.Carried("its peers fall behind", "the peer falls behind"),
+		trial.Carried("they catch up within one poll once it is back", "and catches up once it is back"),
+	},
 	Needs: []trial.Need{fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/manager.go: no back-off after a failed fetch",
@@ -60,6 +65,11 @@ var endpointAway = trial.Scenario{
 var endpointHangs = trial.Scenario{
 	Name:  "outage/hung-endpoint-freezes-configuration",
 	Claim: "If a bundle endpoint takes a request and never answers, and the relationship is then removed, its peer cannot be made to refresh any bundle until the endpoint answers; no call fails.",
+	Parts: []trial.Part{
+		trial.Carried("its peer cannot be made to refresh any bundle until the endpoint answers", "once the relationship is removed, none can", "and all can once the endpoint answers"),
+		trial.Carried("no call fails", "no call failed"),
+		trial.Carried("", "while it hangs, other bundles can be refreshed"),
+	},
 	Needs: []trial.Need{byResource},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: no time limit for an answer",
@@ -137,6 +147,12 @@ func refreshes(ctx context.Context, t *trial.Trial, says, want string) error {
 var wrongEndpointID = trial.Scenario{
 	Name:  "auth/wrong-endpoint-id",
 	Claim: "A relationship that expects another SPIFFE ID than the endpoint presents fetches nothing: no call fails at first, and the peer falls behind at the next rotation.",
+	Parts: []trial.Part{
+		trial.Carried("fetches nothing", "asked to fetch, the peer cannot"),
+		trial.Carried("no call fails at first", "no call failed"),
+		trial.Carried("the peer falls behind at the next rotation", "the peer falls behind"),
+		trial.Carried("", "and catches up once the right one is expected"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"SPIFFE Federation, section 5.2.2: the client must verify the SPIFFE ID of the endpoint",

@@ -56,8 +56,14 @@ func comesAndCalls(ctx context.Context, t *trial.Trial) error {
 var absent = spiffeid.RequireTrustDomainFromString("absent.test")
 
 var bundleNeverCame = trial.Scenario{
-	Name:   "outage/missing-bundle-blocks-identity",
-	Claim:  "If the bundle of one partner never arrived, each new workload that federates with that partner gets no identity, not even for calls to others; handing the bundle over repairs it.",
+	Name:  "outage/missing-bundle-blocks-identity",
+	Claim: "If the bundle of one partner never arrived, each new workload that federates with that partner gets no identity, not even for calls to others; handing the bundle over repairs it.",
+	Parts: []trial.Part{
+		trial.Carried("each new workload that federates with that partner gets no identity", "the newcomer gets no identity", "the server refuses its entry"),
+		trial.Carried("not even for calls to others", "until then it can call nobody, not even those who are there"),
+		trial.Carried("handing the bundle over repairs it", "and it can after it"),
+		trial.Carried("", "a newcomer whose registration fits gets its identity", "its registration counts no failed entry", "those who had their identity before never noticed"),
+	},
 	Labels: []string{CI},
 	Sources: []string{
 		"https://github.com/spiffe/spire/issues/7146", "https://github.com/spiffe/spire-controller-manager/issues/197",
@@ -112,8 +118,13 @@ func entryWith(d trial.Domain, selector string) trial.Fact {
 }
 
 var selectorTooNarrow = trial.Scenario{
-	Name:    "auth/selector-too-narrow",
-	Claim:   "An entry with one selector that a workload does not have gives that workload no identity, and nothing else shows it.",
+	Name:  "auth/selector-too-narrow",
+	Claim: "An entry with one selector that a workload does not have gives that workload no identity, and nothing else shows it.",
+	Parts: []trial.Part{
+		trial.Carried("gives that workload no identity", "the newcomer gets no identity", "until then it can call nobody"),
+		trial.Carried("nothing else shows it", "though the server has its entry", "and its registration counts no failed one"),
+		trial.Carried("", "a newcomer whose registration fits gets its identity", "its registration counts no failed entry", "and it can after it"),
+	},
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/plugin_agent_workloadattestor_k8s.md"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
@@ -144,8 +155,14 @@ var selectorTooNarrow = trial.Scenario{
 }
 
 var noIdentity = trial.Scenario{
-	Name:    "auth/no-identity",
-	Claim:   "A workload without an entry has no identity and can call nobody; as soon as there is an entry, it can, without a restart.",
+	Name:  "auth/no-identity",
+	Claim: "A workload without an entry has no identity and can call nobody; as soon as there is an entry, it can, without a restart.",
+	Parts: []trial.Part{
+		trial.Carried("A workload without an entry has no identity", "it has no identity"),
+		trial.Carried("can call nobody", "none of its calls is answered until then"),
+		trial.Carried("as soon as there is an entry, it can, without a restart", "and they are after it"),
+		trial.Carried("", "a newcomer whose registration fits gets its identity", "its registration counts no failed entry", "those who are registered are answered throughout"),
+	},
 	Sources: []string{"SPIFFE Workload API, section 5.1: PermissionDenied where there is no identity"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()

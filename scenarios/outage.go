@@ -59,9 +59,19 @@ func newIdentityWaits(ctx context.Context, t *trial.Trial, what string, f func(f
 	return t.Err()
 }
 
+// identityWaitsParts are the parts of such a claim: words that say who goes on, and who waits.
+func identityWaitsParts(what, goOn, wait string) []trial.Part {
+	return []trial.Part{
+		trial.Carried(goOn, "no call failed while the "+what+" was away, though each made a new handshake"),
+		trial.Carried(wait, "a newcomer waits", "and gets its identity once the "+what+" is back"),
+		trial.Carried("", "a newcomer whose registration fits gets its identity"),
+	}
+}
+
 var serverAway = trial.Scenario{
 	Name:  "outage/server",
 	Claim: "While a SPIRE server is away, workloads with an identity keep calling across the federation, and only new workloads wait.",
+	Parts: identityWaitsParts("server", "workloads with an identity keep calling across the federation", "only new workloads wait"),
 	Sources: []string{
 		"SPIRE doc/spire_agent.md: an agent hands out what it has cached",
 		"spiffe/spire test/integration: connectivity with servers stopped",
@@ -74,6 +84,8 @@ var serverAway = trial.Scenario{
 var datastoreAway = trial.Scenario{
 	Name:  "outage/datastore",
 	Claim: "While the datastore of a SPIRE server is away, workloads with an identity keep calling across the federation; new workloads and peers wait, because the server takes no entry and does not serve its bundle.",
+	Parts: append(identityWaitsParts("datastore", "workloads with an identity keep calling across the federation", "new workloads and peers wait"),
+		trial.Carried("does not serve its bundle", "asked to fetch, the peer cannot", "and keeps the bundle that it has")),
 	Needs: []trial.Need{postgresDatastore, fetched},
 	Sources: []string{
 		"SPIRE pkg/server/endpoints/bundle/server.go: 500 where the bundle cannot be read",
@@ -120,6 +132,7 @@ func heldAuthorities(d, of trial.Domain) trial.Fact {
 var agentAway = trial.Scenario{
 	Name:    "outage/agent",
 	Claim:   "While a SPIRE agent is away, its workloads keep calling across the federation with the identity that they hold, and only new workloads wait.",
+	Parts:   identityWaitsParts("agent", "its workloads keep calling across the federation with the identity that they hold", "only new workloads wait"),
 	Sources: []string{"go-spiffe workloadapi.X509Source keeps what it has when the Workload API goes away"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		return newIdentityWaits(ctx, t, "agent", fault.AgentStopped, nil)
@@ -129,6 +142,7 @@ var agentAway = trial.Scenario{
 var controllerManagerHangs = trial.Scenario{
 	Name:    "outage/controller-manager",
 	Claim:   "While the controller manager hangs, workloads with an identity keep calling across the federation, and only new workloads wait.",
+	Parts:   identityWaitsParts("controller manager", "workloads with an identity keep calling across the federation", "only new workloads wait"),
 	Sources: []string{"SPIRE Controller Manager pkg/spireentry: it makes an entry for each pod that comes"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		return newIdentityWaits(ctx, t, "controller manager", fault.ControllerManagerGone, nil)
@@ -139,8 +153,12 @@ var controllerManagerHangs = trial.Scenario{
 var unreached = []traffic.Outcome{traffic.Unreachable, traffic.NoAnswer}
 
 var clusterOff = trial.Scenario{
-	Name:   "outage/cluster",
-	Claim:  "When a whole cluster stops, only calls to it fail; when it is back, they are answered again, and nobody has to do anything.",
+	Name:  "outage/cluster",
+	Claim: "When a whole cluster stops, only calls to it fail; when it is back, they are answered again, and nobody has to do anything.",
+	Parts: []trial.Part{
+		trial.Carried("When a whole cluster stops, only calls to it fail", "no call is answered while the cluster is off", "a newcomer whose registration fits gets its identity"),
+		trial.Carried("when it is back, they are answered again, and nobody has to do anything", "calls fail while the cluster is off or starting, and never else"),
+	},
 	Labels: []string{Slow},
 	Needs:  []trial.Need{apart},
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -176,6 +194,11 @@ var clusterOff = trial.Scenario{
 var clustersParted = trial.Scenario{
 	Name:  "outage/partition",
 	Claim: "A partition in one direction stops only the calls of that direction, and a partition in both directions stops both; what was published meanwhile arrives within one poll of its end, or of the end of a fetch that it caught, which SPIRE gives up after 30 seconds.",
+	Parts: []trial.Part{
+		trial.Carried("A partition in one direction stops only the calls of that direction", "no call comes through a direction that is parted", "calls of the other direction go on while one is parted"),
+		trial.Carried("a partition in both directions stops both", "and through neither when both are"),
+		trial.Carried("what was published meanwhile arrives", "calls are answered again once both directions are joined", "what was published meanwhile has arrived"),
+	},
 	Needs: []trial.Need{apart, fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/server/bundle/client/client.go: the transport is net/http's own, which has 30 seconds for a connection",
@@ -233,7 +256,10 @@ var clustersParted = trial.Scenario{
 			}
 			b := trial.Bound{Within: federation.CaughtBound(), Formula: "a fetch that the partition has caught"}.Plus(caller.ToWorkloads(called))
 			b.Propagation = true
-			return t.Await(ctx, joined, b, caller.Has(called, trial.X509, r.Next.ID))
+			if err := t.Await(ctx, joined, b, caller.Has(called, trial.X509, r.Next.ID)); err != nil {
+				return err
+			}
+			return t.See(ctx, "what was published meanwhile has arrived", caller.AuthorityOf(called, trial.X509, r.Next.ID), trial.There)
 		})
 		t.Step(ctx, "count", func(context.Context) error {
 			there.NoneAnswered("no call comes through a direction that is parted", one.Window().Felt, one.Window().Recovered)

@@ -20,8 +20,14 @@ import (
 
 // authorityReplaced replaces an X.509 authority as an operator does.
 var authorityReplaced = trial.Scenario{
-	Name:   "rotation/x509-authority",
-	Claim:  "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer no longer trusts the old authority.",
+	Name:  "rotation/x509-authority",
+	Claim: "Replacing an X.509 authority never breaks a call from a federated peer, and afterwards the peer no longer trusts the old authority.",
+	Parts: []trial.Part{
+		trial.Carried("Replacing an X.509 authority", "soon after the old authority is tainted, each call is answered under the new one"),
+		trial.Carried("never breaks a call from a federated peer", "no call failed from the first step to the last"),
+		trial.Carried("the peer no longer trusts the old authority", "and no longer once it is revoked"),
+		trial.Carried("", "the peer trusts the tainted authority still"),
+	},
 	Labels: []string{CI},
 	Needs:  []trial.Need{fetched, rotates},
 	Sources: []string{
@@ -71,6 +77,12 @@ var authorityReplaced = trial.Scenario{
 var revokedTooEarly = trial.Scenario{
 	Name:  "rotation/revoked-too-early",
 	Claim: "If an authority is revoked before agents learn that it is tainted, the SVIDs that it signed stay in use, and peers reject them once they have fetched; restarting the agents repairs it.",
+	Parts: []trial.Part{
+		trial.Carried("the SVIDs that it signed stay in use", "the SVIDs that it signed stay in use"),
+		trial.Carried("peers reject them once they have fetched", "each call fails from soon after the revocation until then"),
+		trial.Carried("restarting the agents repairs it", "and calls are answered again after it"),
+		trial.Carried("", "what workloads present verifies", "up to then no call failed"),
+	},
 	Needs: []trial.Need{fetched, rotates},
 	Sources: []string{
 		"SPIRE pkg/agent/manager/sync.go, processTaintedAuthorities: a taint has SVIDs replaced, and what is revoked is tainted no longer",
@@ -180,8 +192,14 @@ func replaceRevoked(ctx context.Context, t *trial.Trial, d trial.Domain) error {
 
 // jwtAuthorityReplaced replaces a JWT authority.
 var jwtAuthorityReplaced = trial.Scenario{
-	Name:    "rotation/jwt-authority",
-	Claim:   "A JWT-SVID stays valid at a federated peer until its authority is revoked and the peer has fetched again; a JWT-SVID of the new authority is valid as soon as it is signed.",
+	Name:  "rotation/jwt-authority",
+	Claim: "A JWT-SVID stays valid at a federated peer until its authority is revoked and the peer has fetched again; a JWT-SVID of the new authority is valid as soon as it is signed.",
+	Parts: []trial.Part{
+		trial.Carried("A JWT-SVID stays valid at a federated peer", "a token is valid at the peer", "it stays valid while another authority signs"),
+		trial.Carried("until its authority is revoked and the peer has fetched again", "the old one's is refused once the peer has fetched again"),
+		trial.Carried("a JWT-SVID of the new authority is valid as soon as it is signed", "one of the new authority is valid as soon as it is signed", "and the new one's is valid still"),
+		trial.Carried("", "no call failed: X.509 has no part in it"),
+	},
 	Needs:   []trial.Need{fetched, rotates},
 	Sources: []string{"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (localauthority jwt)"},
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -298,8 +316,12 @@ const naturalLife = 3 * time.Minute
 
 // threeGenerations lets authorities come and go by themselves.
 var threeGenerations = trial.Scenario{
-	Name:   "rotation/natural",
-	Claim:  "Through three generations of short-lived authorities that SPIRE rotates by itself, no call from a federated peer fails.",
+	Name:  "rotation/natural",
+	Claim: "Through three generations of short-lived authorities that SPIRE rotates by itself, no call from a federated peer fails.",
+	Parts: []trial.Part{
+		trial.Carried("three generations of short-lived authorities that SPIRE rotates by itself", "SPIRE signs with another authority by itself"),
+		trial.Carried("no call from a federated peer fails", "no call failed through three generations"),
+	},
 	Labels: []string{Slow},
 	Needs:  dynamic(),
 	Sources: []string{
@@ -332,11 +354,11 @@ var threeGenerations = trial.Scenario{
 					return err
 				}
 				bound := trial.Bound{Within: federation.ActivatedBy(naturalLife), Formula: "five sixths of the authority's life + the rotator's tick"}
-				if err := t.Await(ctx, time.Now(), bound, signsWithAnother(called, now.ID)); err != nil {
+				if err := t.Await(ctx, time.Now(), bound, signer(called, now.ID).Is(anotherOne)); err != nil {
 					return err
 				}
 				t.Mark("%s signs with the next generation", called)
-				return nil
+				return t.See(ctx, "SPIRE signs with another authority by itself", signer(called, now.ID), anotherOne)
 			})
 		}
 		t.StillAnswered(ctx, calls, "see calls come through still", "no call failed through three generations")
@@ -344,14 +366,20 @@ var threeGenerations = trial.Scenario{
 	},
 }
 
-// signsWithAnother checks that another X.509 authority is active.
-func signsWithAnother(d trial.Domain, than string) check.Check {
-	return check.Check{Name: fmt.Sprintf("%s signs with another authority than %s", d, trial.Brief(than)), Probe: func(ctx context.Context) error {
+// What a look at signer sees.
+const (
+	sameOne    = "the same"
+	anotherOne = "another"
+)
+
+// signer is whether the X.509 authority that signs is the one of an ID.
+func signer(d trial.Domain, than string) trial.Fact {
+	return trial.Fact{Of: fmt.Sprintf("what signs in %s, compared with %s", d, trial.Brief(than)), Look: func(ctx context.Context) (string, error) {
 		now, err := d.Active(ctx, trial.X509)
-		if err == nil && now.ID == than {
-			err = errors.New("it signs with that one")
+		if now.ID == than {
+			return sameOne, err
 		}
-		return err
+		return anotherOne, err
 	}}
 }
 
@@ -363,6 +391,11 @@ const longHint = 10 * time.Minute
 var signedBeforePoll = trial.Scenario{
 	Name:  "rotation/faster-than-refresh",
 	Claim: "If an authority signs before the peer's next poll, every call from that peer fails until the poll; a forced refresh repairs it, as long as the endpoint still presents an SVID of the old authority.",
+	Parts: []trial.Part{
+		trial.Carried("an authority signs before the peer's next poll", "the peer is behind"),
+		trial.Carried("every call from that peer fails until the poll", "each call fails from soon after until the forced refresh"),
+		trial.Carried("a forced refresh repairs it", "and calls are answered again after it"),
+	},
 	Needs: dynamic(),
 	Sources: []string{
 		"SPIFFE Federation, section 5.1.1: keys are to be published three to five refresh hints before they are used",

@@ -90,7 +90,11 @@ func (t *Trial) lookAt(ctx context.Context, f Fact, at time.Time) Look {
 
 // judge returns no error when v holds on a record, and by how much it is late.
 func (v Verdict) judge(r Record) (late time.Duration, err error) {
-	if v.Rule != Looked {
+	switch v.Rule {
+	case "":
+		return 0, errors.New("the run never came to it")
+	case Looked:
+	default:
 		return v.Judge(r.Streams)
 	}
 	if err := v.looked(r.Looks); err != nil {

@@ -16,6 +16,9 @@ type Scenario struct {
 	// Claim is one sentence. Where SPIRE behaves badly by design, it states that
 	// behaviour.
 	Claim string
+	// Parts say which verdicts carry the claim; nil where nobody says so. Otherwise a run must
+	// come to each of these verdicts, and to no other.
+	Parts []Part
 	// Labels come on top of the group, which is a label by itself.
 	Labels []string
 	// Needs are what a relationship must have on top of what each scenario needs; none for
@@ -26,6 +29,18 @@ type Scenario struct {
 	// Run breaks and looks. It calls Trial's methods and returns Trial.Err.
 	Run func(ctx context.Context, t *Trial) error
 }
+
+// Part is a part of a claim.
+type Part struct {
+	// Words are those of the claim; empty for the control, which shows that the rest means
+	// something.
+	Words string
+	// By are the verdicts that carry the words, by what they say.
+	By []string
+}
+
+// Carried returns the part of a claim that verdicts carry.
+func Carried(words string, by ...string) Part { return Part{words, by} }
 
 // Need is what not every relationship has.
 type Need struct {

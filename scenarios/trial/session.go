@@ -177,7 +177,7 @@ func (s *Session) Run(ctx context.Context, scenario Scenario, asked On) (Record,
 		return Record{}, err
 	}
 	trusts := s.lab.Graph.Trusts
-	t := &Trial{session: s, pair: pair, operator: honest{}, record: Record{
+	t := &Trial{session: s, pair: pair, parts: scenario.Parts, operator: honest{}, record: Record{
 		APIVersion: RecordVersion, Kind: "ScenarioRecord", Scenario: scenario.Name, Claim: scenario.Claim, Lab: s.lab.Graph.Name, On: on(pair),
 		Labels: scenario.AllLabels(), Sources: scenario.Sources, Began: time.Now(),
 		Slack: Slack{Control: s.late},

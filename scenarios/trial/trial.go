@@ -18,6 +18,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
 // pace is how often a condition is looked at.
@@ -29,6 +30,7 @@ type Trial struct {
 	session *Session
 	// pair is the relationship that it runs on.
 	pair     *topology.Trust
+	parts    []Part
 	operator Operator
 
 	mu      sync.Mutex // guards record, which the sampler writes, too
@@ -233,7 +235,7 @@ func (t *Trial) finish(ctx context.Context) {
 		}
 		cancel()
 	}
-	err := errors.Join(errs...)
+	err := errors.Join(append(errs, t.partsError())...)
 	if err == nil && len(t.claims) == 0 {
 		err = errors.New("the scenario claims nothing")
 	}
@@ -255,8 +257,28 @@ func (t *Trial) finish(ctx context.Context) {
 		}
 		t.record.Verdicts = append(t.record.Verdicts, claim)
 	}
+	for _, p := range t.parts {
+		for _, says := range p.By {
+			if !slices.ContainsFunc(t.claims, func(v Verdict) bool { return v.Says == says }) {
+				t.record.Verdicts = append(t.record.Verdicts, Verdict{Verdict: traffic.Verdict{Says: says}})
+			}
+		}
+	}
 	t.record = Judge(t.record)
 	t.record.Ended = time.Now()
+}
+
+// partsError returns an error where the scenario claims what carries no part of its claim.
+func (t *Trial) partsError() error {
+	if t.parts == nil {
+		return nil
+	}
+	for _, v := range t.claims {
+		if !slices.ContainsFunc(t.parts, func(p Part) bool { return slices.Contains(p.By, v.Says) }) {
+			return fmt.Errorf("the verdict %q carries no part of the claim", v.Says)
+		}
+	}
+	return nil
 }
 
 // restoreBound is how long one part of putting the lab back may take.

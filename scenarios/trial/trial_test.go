@@ -277,6 +277,40 @@ func TestARefusalDoesNotHoldWithoutControl(t *testing.T) {
 	}
 }
 
+// The verdicts of a run are those that its scenario names: one that is missing does not hold,
+// and one that nobody knows ends the run with an error.
+func TestEachVerdictCarriesAPart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		parts []Part
+		want  []Result
+		err   string
+	}{
+		"nobody says":      {nil, []Result{Holds}, ""},
+		"it is the one":    {[]Part{Carried("calls go on", "no call failed")}, []Result{Holds}, ""},
+		"there are others": {[]Part{Carried("calls go on", "no call failed", "it stays"), Carried("", "it was there")}, []Result{Holds, DoesNotHold, DoesNotHold}, ""},
+		"it is another":    {[]Part{Carried("it stays", "it stays")}, []Result{Holds, DoesNotHold}, `the verdict "no call failed" carries no part of the claim`},
+	} {
+		began := time.Now()
+		r := run(t, func(_ context.Context, trial *Trial) error {
+			trial.parts = tt.parts
+			s := &Traffic{trial: trial, probe: answering{began: began}, order: traffic.Order{Name: "calls"}, since: began}
+			trial.streams = append(trial.streams, s)
+			s.AllAnswered("no call failed")
+			return nil
+		})
+		var got []Result
+		for _, v := range Judge(r).Verdicts {
+			if v.Rule == "" && v.Why != "the run never came to it" {
+				t.Errorf("%s: why is %q", name, v.Why)
+			}
+			got = append(got, v.Result)
+		}
+		if !slices.Equal(got, tt.want) || r.Error != tt.err || r.Result.Held() != (len(tt.want) == 1 && tt.err == "") {
+			t.Errorf("%s: %s, verdicts %q, error %q", name, r.Result, got, r.Error)
+		}
+	}
+}
+
 func TestAwaitMeasuresFromSince(t *testing.T) {
 	r := run(t, func(ctx context.Context, trial *Trial) error {
 		trial.Step(ctx, "wait", func(ctx context.Context) error {
