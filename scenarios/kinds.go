@@ -5,9 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-
-	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
@@ -18,6 +15,10 @@ import (
 var staleByWeb = trial.Scenario{
 	Name:  "drift/stale-by-web-certificate",
 	Claim: "A peer that was cut off while an authority was replaced fetches again by itself by https_web, because a web CA authenticates the endpoint there, and not the bundle that the peer holds; until then every call fails.",
+	Parts: []trial.Part{
+		trial.Carried("fetches again by itself by https_web", "and calls are answered again within a poll"),
+		trial.Carried("until then every call fails", "each call fails from soon after the replacement until the endpoint is back"),
+	},
 	Needs: []trial.Need{byWeb, fetched, rotates},
 	Sources: []string{
 		"SPIFFE Federation, section 5.2.1: the endpoint is authenticated by Web PKI",
@@ -76,6 +77,12 @@ func replacedUnseen(ctx context.Context, t *trial.Trial) *unseen {
 var staleByHand = trial.Scenario{
 	Name:  "drift/stale-by-hand",
 	Claim: "Where bundles travel by hand, a peer never learns of a new authority by itself: once that authority signs, every call fails until somebody hands the bundle over.",
+	Parts: []trial.Part{
+		trial.Carried("a peer never learns of a new authority by itself", "it does not arrive while a poll would come"),
+		trial.Carried("once that authority signs, every call fails", "each call fails from soon after until the bundle is handed over"),
+		trial.Carried("until somebody hands the bundle over", "and calls are answered again after it"),
+		trial.Carried("", "no call fails until then"),
+	},
 	Needs: []trial.Need{byHand, rotates},
 	Sources: []string{
 		"SPIRE doc/spire_server.md (bundle set): a bundle without a federation relationship is not refreshed",
@@ -89,11 +96,10 @@ var staleByHand = trial.Scenario{
 			if r, err = called.Prepare(ctx, trial.X509); err != nil {
 				return err
 			}
-			behind := caller.InState(called, federation.Behind)
-			if err := t.Soon(ctx, behind); err != nil {
+			if err := t.Soon(ctx, caller.InState(called, federation.Behind)); err != nil {
 				return err
 			}
-			return t.Stays(ctx, caller.ToServer(called), behind)
+			return t.Watch(ctx, "it does not arrive while a poll would come", caller.ToServer(called), caller.Held(called), string(federation.Behind))
 		})
 		t.Step(ctx, "sign with it", func(ctx context.Context) error {
 			calls.AnsweredBetween("no call fails until then", time.Time{}, time.Now())
@@ -114,6 +120,12 @@ var staleByHand = trial.Scenario{
 var belowUpstream = trial.Scenario{
 	Name:  "rotation/below-upstream-root",
 	Claim: "Below an upstream root, a SPIRE server replaces its X.509 authority and no peer notices: no bundle changes, no call fails, and a peer accepts what the new authority signs at once.",
+	Parts: []trial.Part{
+		trial.Carried("no bundle changes", "no poll brings another authority"),
+		trial.Carried("no call fails", "no call failed"),
+		trial.Carried("a peer accepts what the new authority signs at once", "a newcomer whose registration fits gets its identity", "the peer answers the newcomer for whom the new authority has signed"),
+		trial.Carried("", "the new authority signs"),
+	},
 	Needs: []trial.Need{belowRoot},
 	Sources: []string{
 		"SPIRE doc/plugin_server_upstreamauthority_disk.md: the root of the bundle is the upstream one",
@@ -121,17 +133,21 @@ var belowUpstream = trial.Scenario{
 	},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var before *spiffebundle.Bundle
+		var before string
+		held := caller.Authorities(called)
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "replace the authority, with no time left for peers", func(ctx context.Context) (err error) {
-			if before, err = caller.Server().HeldBundle(ctx, called.Name); err != nil {
+			if before, err = held.Look(ctx); err != nil {
 				return err
 			}
 			r, err := called.Prepare(ctx, trial.X509)
 			if err != nil {
 				return err
 			}
-			return r.Activate(ctx)
+			if err := t.Do(ctx, trial.ToChange, r.Activate); err != nil {
+				return err
+			}
+			return t.See(ctx, "the new authority signs", called.SignsWith(), r.Next.ID)
 		})
 		t.Step(ctx, "let a newcomer come, which the new authority has signed for: the peer answers it", func(ctx context.Context) error {
 			guest, err := called.Welcome(ctx, caller.Name)
@@ -143,23 +159,14 @@ var belowUpstream = trial.Scenario{
 			if err != nil {
 				return err
 			}
-			theirs.AnsweredBy("the peer answers whoever the new authority has signed for", came, trial.NextCalls())
+			theirs.AnsweredBy("the peer answers the newcomer for whom the new authority has signed", came, trial.NextCalls())
 			if err := t.Await(ctx, came, trial.NextCalls(), theirs.Ends(traffic.Answered)); err != nil {
 				return err
 			}
 			return errors.Join(theirs.End(ctx), guest.Leave(ctx))
 		})
 		t.Step(ctx, "see that what the peer holds stays what it was", func(ctx context.Context) error {
-			return t.Stays(ctx, caller.ToServer(called), check.Check{Name: caller.String() + " holds the authorities that it held", Probe: func(ctx context.Context) error {
-				now, err := caller.Server().HeldBundle(ctx, called.Name)
-				if err != nil {
-					return err
-				}
-				if now == nil {
-					return errors.New("it holds no bundle")
-				}
-				return sameAuthorities(now, before)
-			}})
+			return t.Watch(ctx, "no poll brings another authority", caller.ToServer(called), held, before)
 		})
 		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
 		return t.Err()

@@ -2,11 +2,8 @@ package scenarios
 
 import (
 	"context"
-	"fmt"
+	"errors"
 
-	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
-
-	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -23,8 +20,14 @@ var older = trial.Need{
 var upgradeSources = []string{"SPIRE doc/upgrading.md: servers first, then agents, one minor version at a time"}
 
 var serverUpgraded = trial.Scenario{
-	Name:    "upgrade/server",
-	Claim:   "A SPIRE server is replaced by one of the next minor version, and no call across the federation fails: it goes on with its authorities, each side fetches the other's bundle, and a new workload gets its identity from it.",
+	Name:  "upgrade/server",
+	Claim: "A SPIRE server is replaced by one of the next minor version, and no call across the federation fails: it goes on with its authorities, each side fetches the other's bundle, and a new workload gets its identity from it.",
+	Parts: []trial.Part{
+		trial.Carried("no call across the federation fails", "no call failed"),
+		trial.Carried("it goes on with its authorities", goesOn[0], goesOn[1]),
+		trial.Carried("each side fetches the other's bundle", goesOn[2], goesOn[3]),
+		trial.Carried("a new workload gets its identity from it", "a newcomer whose registration fits gets its identity"),
+	},
 	Needs:   []trial.Need{older, fetched},
 	Sources: upgradeSources,
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -38,8 +41,13 @@ var serverUpgraded = trial.Scenario{
 }
 
 var agentUpgraded = trial.Scenario{
-	Name:    "upgrade/agent",
-	Claim:   "SPIRE agents are replaced by those of the next minor version, after their server: no call across the federation fails, and a new workload gets its identity from the new agent.",
+	Name:  "upgrade/agent",
+	Claim: "SPIRE agents are replaced by those of the next minor version, after their server: no call across the federation fails, and a new workload gets its identity from the new agent.",
+	Parts: []trial.Part{
+		trial.Carried("no call across the federation fails", "no call failed"),
+		trial.Carried("a new workload gets its identity from the new agent", "a newcomer whose registration fits gets its identity"),
+		trial.Carried("", goesOn...),
+	},
 	Needs:   []trial.Need{older, fetched},
 	Sources: upgradeSources,
 	Run: func(ctx context.Context, t *trial.Trial) error {
@@ -56,40 +64,31 @@ var agentUpgraded = trial.Scenario{
 	},
 }
 
+// goesOn is what upgradeServer claims.
+var goesOn = []string{
+	"the new server signs with the authority of the old one", "its bundle has the authorities that it had",
+	"its peer fetches from it", "it fetches from its peer",
+}
+
 // upgradeServer replaces the server of the called trust domain by one of the next minor
 // version, and sees that it goes on where the other one was.
 func upgradeServer(ctx context.Context, t *trial.Trial) {
 	called, caller := t.Pair()
-	var active spire.Authority
-	var own *spiffebundle.Bundle
+	signs, own := called.SignsWith(), called.Authorities(called)
+	var active, has string
 	t.StepWith(ctx, "replace the server by one of the next minor version", "'kubectl get pods' shows another pod of the server", func(ctx context.Context) (err error) {
-		if active, err = called.Active(ctx, trial.X509); err != nil {
+		if active, err = signs.Look(ctx); err != nil {
 			return err
 		}
-		if own, err = called.Bundle(ctx); err != nil {
+		if has, err = own.Look(ctx); err != nil {
 			return err
 		}
 		return t.Reconfigure(ctx, called, func(td *topology.Settings) { td.SPIREVersion = topology.NextSPIRE(td.SPIREVersion) })
 	})
-	t.Step(ctx, "see that it signs as before, and that each side fetches from the other", func(ctx context.Context) error {
-		now, err := called.Active(ctx, trial.X509)
-		if err != nil {
-			return err
-		}
-		if now.ID != active.ID {
-			return fmt.Errorf("it signs with authority %s, and did with %s", trial.Brief(now.ID), trial.Brief(active.ID))
-		}
-		is, err := called.Bundle(ctx)
-		if err != nil {
-			return err
-		}
-		if err := sameAuthorities(is, own); err != nil {
-			return err
-		}
-		if err := caller.Refresh(ctx, called); err != nil {
-			return err
-		}
-		return called.Refresh(ctx, caller)
+	t.Step(ctx, "see that it goes on as before, and that each side fetches from the other", func(ctx context.Context) error {
+		return errors.Join(
+			t.See(ctx, goesOn[0], signs, active), t.See(ctx, goesOn[1], own, has),
+			t.See(ctx, goesOn[2], caller.Fetch(called), trial.Fetched), t.See(ctx, goesOn[3], called.Fetch(caller), trial.Fetched))
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -151,6 +152,28 @@ func (d Domain) Held(of Domain) Fact {
 	return Fact{Of: fmt.Sprintf("what %s holds of %s", d, of), Well: string(federation.InSync), Look: func(ctx context.Context) (string, error) {
 		seen, err := d.Compare(ctx, of)
 		return string(seen.State), err
+	}}
+}
+
+// SignsWith is the ID of the X.509 authority that the server signs with.
+func (d Domain) SignsWith() Fact {
+	return Fact{Of: fmt.Sprintf("the X.509 authority that %s signs with", d), Look: func(ctx context.Context) (string, error) {
+		active, err := d.Active(ctx, X509)
+		return active.ID, err
+	}}
+}
+
+// Authorities are the IDs of those that the server has in a bundle, its own or that of another.
+func (d Domain) Authorities(of Domain) Fact {
+	return Fact{Of: fmt.Sprintf("the authorities of %s that %s has", of, d), Look: func(ctx context.Context) (string, error) {
+		b, err := d.Server().HeldBundle(ctx, of.Name)
+		if d.Name == of.Name {
+			b, err = d.Bundle(ctx)
+		}
+		if err != nil || b == nil {
+			return Absent, err
+		}
+		return strings.Join(slices.Sorted(slices.Values(slices.Concat(federation.X509IDs(b), federation.JWTIDs(b)))), " "), nil
 	}}
 }
 
