@@ -18,15 +18,15 @@ const (
 	AnsweredOutside Rule = "answered-outside"
 	// NoneAnswered says that no call between From and Until was answered.
 	NoneAnswered Rule = "none-answered"
-	// RefusedBy says that a call that began at From+Within at the latest ended with
-	// one of Outcomes, and that from the first such call on, until Until, each did.
+	// RefusedBy says that each call that began later than From+Within ended with one of
+	// Outcomes, and that from the first call that did on, until Until, each did.
 	RefusedBy Rule = "refused-by"
-	// AnsweredBy says that a call that began at From+Within at the latest was
-	// answered, and that from the first such call on, until Until, each was.
+	// AnsweredBy says that each call that began later than From+Within was answered, and
+	// that from the first call that was on, until Until, each was.
 	AnsweredBy Rule = "answered-by"
-	// AuthorityBy says that a call that began at From+Within at the latest was
-	// answered by a server whose SVID Authority had signed, and that from the first
-	// such call on, until Until, each was.
+	// AuthorityBy says that each call that began later than From+Within was answered by a
+	// server whose SVID Authority had signed, and that from the first call that was on,
+	// until Until, each was.
 	AuthorityBy Rule = "authority-by"
 	// ResumedSome says that at least one call between From and Until resumed a session.
 	ResumedSome Rule = "resumed-some"
@@ -212,9 +212,11 @@ func (v Verdict) settles(what string, calls []Call, wrong func(Call) bool) (late
 	if first < 0 {
 		return 0, failed(what, calls, wrong)
 	}
-	by := v.From.Add(v.Within)
-	if late = max(0, calls[first].At.Sub(by)); late > v.Slack {
-		return 0, fmt.Errorf("%s until call %d at %s, want by %s", what, calls[first].Number, clock(calls[first].At), clock(by))
+	if first > 0 {
+		by, last := v.From.Add(v.Within), calls[first-1]
+		if late = max(0, last.At.Sub(by)); late > v.Slack {
+			return 0, fmt.Errorf("%s as late as call %d at %s, want none after %s", what, last.Number, clock(last.At), clock(by))
+		}
 	}
 	return late, failed(what, calls[first:], wrong)
 }

@@ -33,9 +33,9 @@ func TestJudgeTellsLateFromWrong(t *testing.T) {
 		failed        string
 		want          []Result // of the run, the measure and the verdict
 	}{
-		"at the bound":              {4 * time.Second, 4 * time.Second, Slack{}, "", []Result{Holds, Holds, Holds}},
-		"a little after":            {4*time.Second + 1, 5 * time.Second, Slack{}, "", []Result{DoesNotHold, DoesNotHold, DoesNotHold}},
-		"at bound and slack":        {6 * time.Second, 6 * time.Second, Slack{Timer: time.Second, Call: time.Second}, "", []Result{Late, Late, Late}},
+		"at the bound":              {4 * time.Second, 5 * time.Second, Slack{}, "", []Result{Holds, Holds, Holds}},
+		"a little after":            {4*time.Second + 1, 6 * time.Second, Slack{}, "", []Result{DoesNotHold, DoesNotHold, DoesNotHold}},
+		"at bound and slack":        {6 * time.Second, 7 * time.Second, Slack{Timer: time.Second, Call: time.Second}, "", []Result{Late, Late, Late}},
 		"a measure is late":         {6 * time.Second, 3 * time.Second, Slack{Control: 2 * time.Second}, "", []Result{Late, Late, Holds}},
 		"a verdict is late":         {3 * time.Second, 6 * time.Second, Slack{Control: 2 * time.Second}, "", []Result{Late, Holds, Late}},
 		"after bound and slack":     {7 * time.Second, 3 * time.Second, Slack{Call: 2 * time.Second}, "", []Result{DoesNotHold, DoesNotHold, Holds}},

@@ -281,13 +281,14 @@ type Refusal struct {
 }
 
 // Cure does what ends a refusal, and waits until calls are as they should be again.
-// It claims the refusal until then, and that calls are answered after it.
+// It claims the refusal until it begins, and that calls are answered soon after it is done.
 func (s *Traffic) Cure(ctx context.Context, from Refusal, do func(ctx context.Context) error, bound Bound, again check.Check) error {
 	cured := time.Now()
 	s.RefusedBy(from.Says, from.Since, from.Bound, cured, from.Ends...)
 	if err := s.trial.Do(ctx, ToCure, do); err != nil {
 		return err
 	}
-	s.AnsweredBy("and calls are answered again after it", cured, bound)
-	return s.trial.Await(ctx, cured, bound, again)
+	done := time.Now()
+	s.AnsweredBy("and calls are answered again after it", done, bound)
+	return s.trial.Await(ctx, done, bound, again)
 }
