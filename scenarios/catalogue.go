@@ -34,8 +34,8 @@ func Catalogue() []trial.Scenario {
 		bundleDeleted, bundleTampered, bundleRolledBack, bundleEmptied,
 		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
 
-		strangerCalls, entryWithoutFederatesWith, selectorTooNarrow, wrongEndpointID,
-		impersonation, noIdentity, expiredSVID, resumedSession,
+		strangerCalls, entryWithoutFederatesWith, selectorTooNarrow, 
+		wrongEndpointID, impersonation, noIdentity, expiredSVID, wrongToken, resumedSession,
 	}
 }
 

@@ -2,12 +2,9 @@ package scenarios
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -206,34 +203,15 @@ var jwtAuthorityReplaced = trial.Scenario{
 		called, caller := t.Pair()
 		var r *trial.Rotation
 		var before, after *token
-		validity := func(token *token) trial.Fact {
-			return trial.Fact{Of: fmt.Sprintf("the token of authority %s at %s", trial.Brief(token.authority), caller), Well: valid, Look: func(ctx context.Context) (string, error) {
-				id, err := caller.Probe().Validate(ctx, token.audience(), token.text)
-				invalid := (*traffic.InvalidError)(nil)
-				switch {
-				case err == nil:
-					return map[bool]string{true: valid, false: "of " + id}[id == called.ID().String()], nil
-				case !errors.As(err, &invalid):
-					return "", err
-				case !time.Now().Before(token.expires):
-					return "expired", nil
-				}
-				return "refused", nil
-			}}
-		}
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "mint a token, and have the peer validate it", func(ctx context.Context) (err error) {
-			active, err := called.Active(ctx, trial.JWT)
-			if err != nil {
+			if before, err = mintNow(ctx, called); err != nil {
 				return err
 			}
-			if before, err = mint(ctx, called, active.ID); err != nil {
+			if err := t.Soon(ctx, validity(before, caller).Is(valid)); err != nil {
 				return err
 			}
-			if err := t.Soon(ctx, validity(before).Is(valid)); err != nil {
-				return err
-			}
-			return t.See(ctx, "a token is valid at the peer", validity(before), valid)
+			return t.See(ctx, "a token is valid at the peer", validity(before, caller), valid)
 		})
 		t.Step(ctx, "publish the next JWT authority, and wait until the peer has it", func(ctx context.Context) (err error) {
 			r, err = called.Publish(ctx, trial.JWT)
@@ -246,67 +224,27 @@ var jwtAuthorityReplaced = trial.Scenario{
 			if after, err = mint(ctx, called, r.Next.ID); err != nil {
 				return err
 			}
-			if err := t.See(ctx, "it stays valid while another authority signs", validity(before), valid); err != nil {
+			if err := t.See(ctx, "it stays valid while another authority signs", validity(before, caller), valid); err != nil {
 				return err
 			}
-			return t.See(ctx, "one of the new authority is valid as soon as it is signed", validity(after), valid)
+			return t.See(ctx, "one of the new authority is valid as soon as it is signed", validity(after, caller), valid)
 		})
 		t.Step(ctx, "taint and revoke the old one, and wait until the peer refuses its token", func(ctx context.Context) error {
 			revoked := time.Now()
 			if err := errors.Join(r.Taint(ctx), r.Revoke(ctx)); err != nil {
 				return err
 			}
-			if err := t.Await(ctx, revoked, caller.ToWorkloads(called), validity(before).Is("refused")); err != nil {
+			if err := t.Await(ctx, revoked, caller.ToWorkloads(called), validity(before, caller).Is("refused")); err != nil {
 				return err
 			}
-			return t.See(ctx, "the old one's is refused once the peer has fetched again", validity(before), "refused")
+			return t.See(ctx, "the old one's is refused once the peer has fetched again", validity(before, caller), "refused")
 		})
 		t.Step(ctx, "see that the new one's token is valid still, and that calls never noticed", func(ctx context.Context) error {
 			calls.AllAnswered("no call failed: X.509 has no part in it")
-			return t.See(ctx, "and the new one's is valid still", validity(after), valid)
+			return t.See(ctx, "and the new one's is valid still", validity(after, caller), valid)
 		})
 		return t.Err()
 	},
-}
-
-// valid is what a look at a token sees that its peer accepts.
-const valid = "valid"
-
-// token is a JWT-SVID.
-type token struct {
-	text      string
-	authority string
-	expires   time.Time
-}
-
-// audience is another one for each authority: an agent keeps a JWT-SVID for an
-// audience until half of its life is over, whatever has become of what signed it.
-func (t *token) audience() string { return "under-" + t.authority }
-
-// mint has the probe fetch a JWT-SVID that an authority has signed.
-func mint(ctx context.Context, d trial.Domain, authority string) (*token, error) {
-	t := &token{authority: authority}
-	var err error
-	if t.text, err = d.Probe().Token(ctx, t.audience()); err != nil {
-		return nil, err
-	}
-	var header struct{ Kid string }
-	var claims struct{ Exp int64 }
-	parts := strings.Split(t.text, ".")
-	for i, into := range []any{&header, &claims} {
-		var text []byte
-		if text, err = base64.RawURLEncoding.DecodeString(parts[min(i, len(parts)-1)]); err == nil {
-			err = json.Unmarshal(text, into)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read the token for %q: %w", t.audience(), err)
-		}
-	}
-	if header.Kid != authority {
-		return nil, fmt.Errorf("the token for %q is signed by %s, want %s", t.audience(), trial.Brief(header.Kid), trial.Brief(authority))
-	}
-	t.expires = time.Unix(claims.Exp, 0)
-	return t, nil
 }
 
 // naturalLife is the life of an X.509 authority in which a class sees three of

@@ -78,6 +78,7 @@ func All() []Mutant {
 		{"auth/impersonation-across-domains", mutant.AcceptAny, "none of its calls under another's name is answered"},
 		{"auth/no-identity", mutant.NoCure, "and they are after it"},
 		{"auth/expired-svid", mutant.NoCure, "and each does with a new one"},
+		{"auth/token", mutant.KeepOldBundle, "revoke the key, and wait until the peer refuses what it has signed"},
 		{"auth/resumed-session-after-removal", mutant.NoFault, "remove the caller's trust domain from what the called one trusts"},
 	}
 }

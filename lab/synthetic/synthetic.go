@@ -1,5 +1,5 @@
 // Package synthetic is a trust domain that fedlab makes itself, for what no
-// SPIRE server would do: it mints right and wrong X509-SVIDs, and its bundle
+// SPIRE server would do: it mints right and wrong SVIDs, and its bundle
 // endpoint plays a script of answers, right and wrong, and keeps a
 // record of who asked.
 //

@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
@@ -148,6 +149,33 @@ func TestMintX509AsAsked(t *testing.T) {
 	}
 }
 
+func TestMintJWT(t *testing.T) {
+	t.Parallel()
+	d, other := newDomain(t, synthTD, time.Now), newDomain(t, spiffeid.RequireTrustDomainFromString("other.test"), time.Now)
+	const audience = "spiffe://other.test/server"
+	_, otherKeys := ids(other.Bundle())
+	expired := time.Now().Add(-2 * time.Minute)
+	for name, tt := range map[string]struct {
+		request synthetic.JWTRequest
+		want    string
+	}{
+		"as it is":      {synthetic.JWTRequest{ID: client, Audience: audience}, ""},
+		"for others":    {synthetic.JWTRequest{ID: client, Audience: "others"}, `jwtsvid: expected audience in ["spiffe://other.test/server"] (audience=["others"])`},
+		"expired":       {synthetic.JWTRequest{ID: client, Audience: audience, Expiry: expired}, "jwtsvid: token has expired"},
+		"of another":    {synthetic.JWTRequest{ID: spiffeid.RequireFromPath(other.TrustDomain(), "/client"), Audience: audience, KeyID: otherKeys[0]}, "jwtsvid: unable to get claims from token: go-jose/go-jose: error in cryptographic primitive"},
+		"a key of none": {synthetic.JWTRequest{ID: client, Audience: audience, KeyID: "none"}, `jwtsvid: no JWT authority "none" found for trust domain "synthetic.test"`},
+	} {
+		token, err := d.MintJWT(tt.request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bundles := spiffebundle.NewSet(d.Bundle(), other.Bundle())
+		if svid, err := jwtsvid.ParseAndValidate(token, bundles, []string{audience}); message(err) != tt.want || err == nil && (svid.ID != client || time.Until(svid.Expiry) > time.Hour) {
+			t.Errorf("%s: %+v, error %q\nwant %q", name, svid, message(err), tt.want)
+		}
+	}
+}
+
 func TestMintRefuses(t *testing.T) {
 	t.Parallel()
 	d := newDomain(t, synthTD, time.Now)
@@ -162,6 +190,7 @@ func TestMintRefuses(t *testing.T) {
 			_, err := d.MintX509(synthetic.X509Request{ID: client, PublicKey: publicKey(t), Wrong: "odd"})
 			return err
 		}, `mint X509-SVID of spiffe://synthetic.test/client: unknown wrong "odd"`},
+		{func() error { _, err := d.MintJWT(synthetic.JWTRequest{ID: client}); return err }, `mint JWT-SVID: want a SPIFFE ID and an audience, not "spiffe://synthetic.test/client" and ""`},
 	} {
 		if got := message(tt.mint()); got != tt.want {
 			t.Errorf("error is %q\nwant     %q", got, tt.want)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
@@ -119,13 +120,19 @@ func (d Domain) Federate(ctx context.Context, with *Synthetic) error {
 	if err != nil {
 		return err
 	}
-	d.trial.Restore("forget the bundle of "+with.Domain.Name(), func(ctx context.Context) error { return d.Forget(ctx, with.Domain) })
+	return d.FederateBy(ctx, bundle)
+}
+
+// FederateBy is Federate with a trust domain of which there is no more than its bundle.
+func (d Domain) FederateBy(ctx context.Context, bundle *spiffebundle.Bundle) error {
+	with := bundle.TrustDomain()
+	d.trial.Restore("forget the bundle of "+with.Name(), func(ctx context.Context) error { return d.Forget(ctx, with) })
 	if err := d.Server().SetBundle(ctx, bundle); err != nil {
 		return err
 	}
 	return d.EditRegistration(ctx, func(spec *spire.WorkloadIdentitySpec) {
-		if !slices.Contains(spec.FederatesWith, with.Domain.Name()) {
-			spec.FederatesWith = append(spec.FederatesWith, with.Domain.Name())
+		if !slices.Contains(spec.FederatesWith, with.Name()) {
+			spec.FederatesWith = append(spec.FederatesWith, with.Name())
 		}
 	})
 }
