@@ -108,9 +108,14 @@ const tooNarrow = "k8s:pod-label:version:v2"
 
 // entryWith is whether the server has an entry with a selector.
 func entryWith(d trial.Domain, selector string) trial.Fact {
-	return trial.Fact{Of: fmt.Sprintf("an entry with selector %s at the server of %s", selector, d), Look: func(ctx context.Context) (string, error) {
+	return entry(d, "with selector "+selector, func(e spire.Entry) bool { return slices.Contains(e.Selectors, selector) })
+}
+
+// entry is whether the server has an entry that is so.
+func entry(d trial.Domain, what string, is func(spire.Entry) bool) trial.Fact {
+	return trial.Fact{Of: fmt.Sprintf("an entry %s at the server of %s", what, d), Look: func(ctx context.Context) (string, error) {
 		entries, err := d.Server().Entries(ctx)
-		if slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.Selectors, selector) }) {
+		if slices.ContainsFunc(entries, is) {
 			return trial.There, err
 		}
 		return trial.Absent, err

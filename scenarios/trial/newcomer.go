@@ -35,10 +35,15 @@ func (d Domain) Welcome(ctx context.Context, federatesWith ...spiffeid.TrustDoma
 	if err != nil {
 		return n, err
 	}
+	// Until it runs, Kubernetes decides, and not SPIRE.
+	if err := d.trial.WaitFor(ctx, n.Runs()); err != nil {
+		return n, err
+	}
+	registered := time.Now()
 	if err := n.Register(ctx, federatesWith); err != nil {
 		return n, err
 	}
-	if err := d.trial.Await(ctx, time.Now(), Reconciled(), n.HasIdentity()); err != nil {
+	if err := d.trial.Await(ctx, registered, Reconciled(), n.HasIdentity()); err != nil {
 		return n, err
 	}
 	return n, d.trial.See(ctx, "a newcomer whose registration fits gets its identity", n.Identity(), n.ID().String())
@@ -75,6 +80,9 @@ func (d Domain) Newcomer(ctx context.Context) (Newcomer, error) {
 func (n Newcomer) labels() map[string]string {
 	return map[string]string{"fedlab.dev/" + newcomer: "here"}
 }
+
+// Label is that of the newcomer's pod, as the selector k8s:pod-label has it.
+func (n Newcomer) Label() string { return "fedlab.dev/" + newcomer + ":here" }
 
 // Probe returns a client of the newcomer.
 func (n Newcomer) Probe() *traffic.Probe { return n.pod(n.labels()) }
@@ -123,11 +131,7 @@ func newcomerGone(objects access.Objects, of *topology.Domain) check.Check {
 }
 
 func (n Newcomer) registration() access.ObjectKey {
-	name := "fedlab-" + newcomer
-	if class := n.site.Class; class != "" {
-		name += "-" + class
-	}
-	return access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: name}
+	return n.registrationKey(newcomer, spire.WorkloadIdentitySpec{})
 }
 
 // Register gives the newcomer an identity that federates with these trust
@@ -139,24 +143,18 @@ func (n Newcomer) Register(ctx context.Context, federatesWith []spiffeid.TrustDo
 	for i, td := range federatesWith {
 		names[i] = td.Name()
 	}
-	registration := spire.Resource{
-		APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID",
-		Metadata: spire.Metadata{Name: n.registration().Name, Labels: spire.Owned()},
-		Spec: spire.WorkloadIdentitySpec{
-			SPIFFEIDTemplate:  "spiffe://{{ .TrustDomain }}" + app.IDTemplate,
-			NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": n.namespace()}},
-			PodSelector:       spire.LabelSelector{MatchLabels: n.labels()},
-			WorkloadSelectorTemplates: append([]string{
-				"k8s:ns:" + n.namespace(), "k8s:sa:" + app.ServiceAccount, "k8s:pod-name:" + newcomer,
-			}, selectors...),
-			FederatesWith: names,
-			ClassName:     n.site.Class,
-		},
+	spec := spire.WorkloadIdentitySpec{
+		SPIFFEIDTemplate:  "spiffe://{{ .TrustDomain }}" + app.IDTemplate,
+		NamespaceSelector: spire.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": n.namespace()}},
+		PodSelector:       spire.LabelSelector{MatchLabels: n.labels()},
+		WorkloadSelectorTemplates: append([]string{
+			"k8s:ns:" + n.namespace(), "k8s:sa:" + app.ServiceAccount, "k8s:pod-name:" + newcomer,
+		}, selectors...),
+		FederatesWith: names,
 	}
 	// One that has just started answers a little later than it is ready.
 	return n.trial.WaitFor(ctx, check.Check{Name: "the controller manager takes the registration", Probe: func(ctx context.Context) error {
-		_, err := n.Access().Objects.Apply(ctx, registration)
-		return err
+		return n.Write(ctx, newcomer, spec)
 	}})
 }
 
@@ -215,8 +213,22 @@ func (n Newcomer) FailedEntries() Fact {
 
 // EditRegistration changes the probe's registration, and has it put back at the end.
 func (d Domain) EditRegistration(ctx context.Context, change func(*spire.WorkloadIdentitySpec)) error {
-	d.trial.Restore("put the registration of the probe of "+d.String()+" back", d.RestoreRegistration)
+	d.restoreRegistration()
 	return d.register(ctx, change)
+}
+
+// RemoveRegistration deletes the probe's registration, and has it put back at the end.
+func (d Domain) RemoveRegistration(ctx context.Context) error {
+	w, err := d.probe()
+	if err != nil {
+		return err
+	}
+	d.restoreRegistration()
+	return d.Access().Objects.Delete(ctx, access.ObjectKey{APIVersion: spire.ResourceAPIVersion, Kind: "ClusterSPIFFEID", Name: spire.IdentityName(w)})
+}
+
+func (d Domain) restoreRegistration() {
+	d.trial.Restore("put the registration of the probe of "+d.String()+" back", d.RestoreRegistration)
 }
 
 // RestoreRegistration makes the probe's registration what the lab asks for.
@@ -224,18 +236,32 @@ func (d Domain) RestoreRegistration(ctx context.Context) error {
 	return d.register(ctx, func(*spire.WorkloadIdentitySpec) {})
 }
 
+// Registration returns the probe's registration as the lab asks for it.
+func (d Domain) Registration() (spire.WorkloadIdentitySpec, error) {
+	w, err := d.probe()
+	if err != nil {
+		return spire.WorkloadIdentitySpec{}, err
+	}
+	resource := spire.WorkloadIdentity(w)
+	spec, ok := resource.Spec.(spire.WorkloadIdentitySpec)
+	if !ok {
+		return spec, fmt.Errorf("registration of %s has a %T", w.Name, resource.Spec)
+	}
+	spec.FederatesWith = slices.Clone(spec.FederatesWith)
+	return spec, nil
+}
+
 func (d Domain) register(ctx context.Context, change func(*spire.WorkloadIdentitySpec)) error {
 	w, err := d.probe()
 	if err != nil {
 		return err
 	}
-	resource := spire.WorkloadIdentity(w)
-	spec, ok := resource.Spec.(spire.WorkloadIdentitySpec)
-	if !ok {
-		return fmt.Errorf("registration of %s has a %T", w.Name, resource.Spec)
+	spec, err := d.Registration()
+	if err != nil {
+		return err
 	}
-	spec.FederatesWith = slices.Clone(spec.FederatesWith)
 	change(&spec)
+	resource := spire.WorkloadIdentity(w)
 	resource.Spec = spec
 	_, err = d.Access().Objects.Apply(ctx, resource)
 	return err
