@@ -35,7 +35,7 @@ func Catalogue() []trial.Scenario {
 		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
 
 		strangerCalls, entryWithoutFederatesWith, selectorTooNarrow, selectorTooBroad, wrongParent, twoIdentities,
-		wrongEndpointID, impersonation, noIdentity, expiredSVID, wrongToken, resumedSession,
+		wrongEndpointID, wrongProfile, impersonation, noIdentity, expiredSVID, wrongToken, resumedSession,
 	}
 }
 

@@ -306,7 +306,7 @@ var otherFieldEdited = trial.Scenario{
 			return t.Soon(ctx, calls.Meets(r.Next.ID))
 		})
 		t.StepWith(ctx, "write the address of the endpoint into the resource in other words", "'fedlab drift' says what is lacking", func(ctx context.Context) error {
-			written, err := caller.Relationship(ctx, called)
+			written, err := caller.Relationship(ctx, called.Name)
 			if err != nil {
 				return err
 			}

@@ -187,7 +187,7 @@ var wrongEndpointID = trial.Scenario{
 		t.Step(ctx, "expect the right one again, and see it arrive", func(ctx context.Context) error {
 			repaired := time.Now()
 			// The bundle in the resource is that of before: what arrives was fetched.
-			spec, err := caller.Relationship(ctx, called)
+			spec, err := caller.Relationship(ctx, called.Name)
 			if err != nil {
 				return err
 			}
@@ -205,20 +205,139 @@ var wrongEndpointID = trial.Scenario{
 	},
 }
 
-// expects checks which SPIFFE ID the server wants the endpoint of another to show.
-func expects(d, of trial.Domain, id string) check.Check {
-	return check.Check{Name: fmt.Sprintf("%s expects %s at the endpoint of %s", d, id, of), Probe: func(ctx context.Context) error {
-		all, err := d.Server().Relationships(ctx)
+var wrongProfile = trial.Scenario{
+	Name:  "auth/wrong-profile",
+	Claim: "If a relationship expects https_web of an endpoint that serves https_spiffe, or https_spiffe of one that shows a certificate of the web, no fetch succeeds; where what is expected is what is served, each does, and no call fails meanwhile.",
+	Parts: []trial.Part{
+		trial.Carried("If a relationship expects https_web of an endpoint that serves https_spiffe", noFetch+"the relationship expects the other profile", noFetch+"https_web is expected of an endpoint with https_spiffe"),
+		trial.Carried("or https_spiffe of one that shows a certificate of the web", noFetch+"https_spiffe is expected and the endpoint shows a certificate of the web"),
+		trial.Carried("where what is expected is what is served, each does", "a fetch succeeds before", "a fetch succeeds afterwards"),
+		trial.Carried("no call fails meanwhile", "no call failed"),
+	},
+	Needs: []trial.Need{byResource},
+	Sources: []string{
+		"SPIFFE Federation, sections 5.2.1.4 and 5.2.2.4: how a client authenticates an endpoint",
+		"SPIRE pkg/server/bundle/client/client.go: \"maybe use https_spiffe instead of https_web\"",
+		"https://github.com/spiffe/spire/issues/6106",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var s *trial.Synthetic
+		calls := t.CallsThroughout(ctx, caller, called)
+		// By https_web a bundle is fetched from endpoints of the lab alone: nobody trusts a web CA
+		// of a third trust domain.
+		mixUp(ctx, t, "the relationship expects the other profile", func(ctx context.Context) (trial.Fact, trial.Mistake, error) {
+			mistake, err := otherProfile(ctx, caller, called.Name)
+			return caller.Fetch(called), mistake, err
+		})
+		t.Step(ctx, "follow a third trust domain whose endpoint serves https_spiffe", func(ctx context.Context) (err error) {
+			if s, err = t.Synthetic(ctx); err != nil {
+				return err
+			}
+			if err := caller.Follow(ctx, s); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), trial.ServerLook(), s.Fetched(1))
+		})
+		mixUp(ctx, t, "https_web is expected of an endpoint with https_spiffe", func(ctx context.Context) (trial.Fact, trial.Mistake, error) {
+			mistake, err := otherProfile(ctx, caller, s.Domain)
+			return s.Fetch(caller), mistake, err
+		})
+		mixUp(ctx, t, "https_spiffe is expected and the endpoint shows a certificate of the web", func(context.Context) (trial.Fact, trial.Mistake, error) {
+			play := func(answer synthetic.Answer) func(context.Context) error {
+				return func(ctx context.Context) error { return s.Client.Play(ctx, synthetic.Script{answer}) }
+			}
+			web := synthetic.X509Request{ID: s.ID(), Wrong: synthetic.NoURI}
+			played := check.Check{Name: "the endpoint plays its script", Probe: func(context.Context) error { return nil }}
+			return s.Fetch(caller), trial.Mistake{
+				What: "certificate-of-the-web/" + s.Domain.Name(), Made: played, Corrected: played,
+				Make: play(synthetic.Answer{Kind: synthetic.WrongCertificate, Shows: &web}), Undo: play(synthetic.Answer{Kind: synthetic.TrueBundle}),
+			}, nil
+		})
+		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
+		return t.Err()
+	},
+}
+
+const noFetch = "no fetch succeeds while "
+
+// mixUp is the step in which a server fetches a bundle while a mistake about profiles is made,
+// and corrected.
+func mixUp(ctx context.Context, t *trial.Trial, wrong string, of func(context.Context) (trial.Fact, trial.Mistake, error)) {
+	t.StepWith(ctx, "see that "+noFetch+wrong, "'fedlab status' says \"wrong profile\"", func(ctx context.Context) error {
+		fetch, mistake, err := of(ctx)
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(all, func(r spire.Relationship) bool { return r.Trusted == of.Name })
-		switch {
-		case i < 0:
-			return errors.New("it has no relationship with it")
-		case all[i].EndpointID.String() != id:
-			return fmt.Errorf("it expects %s", all[i].EndpointID)
+		if err := t.See(ctx, "a fetch succeeds before", fetch, trial.Fetched); err != nil {
+			return err
+		}
+		mixed, err := t.Break(ctx, mistake)
+		if err != nil {
+			return err
+		}
+		if err := t.Await(ctx, mixed.Window().Injected, trial.ManagerLook(), fetch.Is(trial.FetchRefused)); err != nil {
+			return err
+		}
+		if err := t.Watch(ctx, noFetch+wrong, trial.Calls(5), fetch, trial.FetchRefused); err != nil {
+			return err
+		}
+		corrected := time.Now()
+		if err := t.Do(ctx, trial.ToCure, mixed.Recover); err != nil {
+			return err
+		}
+		if err := t.Await(ctx, corrected, trial.ManagerLook(), fetch.Is(trial.Fetched)); err != nil {
+			return err
+		}
+		return t.See(ctx, "a fetch succeeds afterwards", fetch, trial.Fetched)
+	})
+}
+
+// otherProfile is the mistake to expect another profile of an endpoint.
+func otherProfile(ctx context.Context, caller trial.Domain, of spiffeid.TrustDomain) (trial.Mistake, error) {
+	right, err := caller.Relationship(ctx, of)
+	wrong := right
+	wrong.BundleEndpointProfile = spire.EndpointProfile{Type: topology.HTTPSWeb}
+	if right.BundleEndpointProfile.Type == topology.HTTPSWeb {
+		wrong.BundleEndpointProfile = spire.EndpointProfile{Type: topology.HTTPSSPIFFE, EndpointSPIFFEID: spire.ServerID(of).String()}
+	}
+	expect := func(spec spire.FederatedTrustDomainSpec) (func(context.Context) error, check.Check) {
+		profile := spec.BundleEndpointProfile.Type
+		set := func(ctx context.Context) error { return caller.SetRelationship(ctx, of, spec) }
+		return set, related(caller, of, fmt.Sprintf("%s expects %s of the endpoint of %s", caller, profile, of), func(r spire.Relationship) error {
+			if r.Profile != profile {
+				return fmt.Errorf("it expects %s", r.Profile)
+			}
+			return nil
+		})
+	}
+	m := trial.Mistake{What: fmt.Sprintf("profile-expected/%s->%s", caller, of)}
+	m.Make, m.Made = expect(wrong)
+	m.Undo, m.Corrected = expect(right)
+	return m, err
+}
+
+// expects checks which SPIFFE ID the server wants the endpoint of another to show.
+func expects(d, of trial.Domain, id string) check.Check {
+	return related(d, of.Name, fmt.Sprintf("%s expects %s at the endpoint of %s", d, id, of), func(r spire.Relationship) error {
+		if r.EndpointID.String() != id {
+			return fmt.Errorf("it expects %s", r.EndpointID)
 		}
 		return nil
+	})
+}
+
+// related checks the relationship that the server has with another.
+func related(d trial.Domain, of spiffeid.TrustDomain, name string, is func(spire.Relationship) error) check.Check {
+	return check.Check{Name: name, Probe: func(ctx context.Context) error {
+		all, err := d.Server().Relationships(ctx)
+		i := slices.IndexFunc(all, func(r spire.Relationship) bool { return r.Trusted == of })
+		switch {
+		case err != nil:
+			return err
+		case i < 0:
+			return errors.New("it has no relationship with it")
+		}
+		return is(all[i])
 	}}
 }

@@ -77,6 +77,7 @@ func All() []Mutant {
 		{"auth/wrong-parent", mutant.RecoverEarly, "let another one come whose entry is below the agent of another node"},
 		{"auth/two-identities", mutant.RecoverEarly, "make the first one again, so that it is the younger"},
 		{"auth/wrong-endpoint-id", mutant.NoCure, "expect the right one again, and see it arrive"},
+		{"auth/wrong-profile", mutant.RecoverEarly, "see that no fetch succeeds while the relationship expects the other profile"},
 		{"auth/impersonation-across-domains", mutant.NoFault, "none of its calls under another's name is answered"},
 		{"auth/impersonation-across-domains", mutant.AcceptAny, "none of its calls under another's name is answered"},
 		{"auth/no-identity", mutant.NoCure, "and they are after it"},

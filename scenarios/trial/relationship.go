@@ -21,11 +21,11 @@ func (d Domain) relationshipKey(trusted spiffeid.TrustDomain) access.ObjectKey {
 }
 
 // Relationship returns the resource by which the trust domain trusts another.
-func (d Domain) Relationship(ctx context.Context, to Domain) (spire.FederatedTrustDomainSpec, error) {
+func (d Domain) Relationship(ctx context.Context, to spiffeid.TrustDomain) (spire.FederatedTrustDomainSpec, error) {
 	var resource struct {
 		Spec spire.FederatedTrustDomainSpec `json:"spec"`
 	}
-	there, err := d.Access().Objects.Object(ctx, d.relationshipKey(to.Name), &resource)
+	there, err := d.Access().Objects.Object(ctx, d.relationshipKey(to), &resource)
 	if err == nil && !there {
 		err = fmt.Errorf("%s has no resource by which it trusts %s", d, to)
 	}
@@ -46,7 +46,7 @@ func (d Domain) SetRelationship(ctx context.Context, to spiffeid.TrustDomain, sp
 // EditRelationship changes the resource by which the trust domain trusts another,
 // and has it put back at the end.
 func (d Domain) EditRelationship(ctx context.Context, to Domain, change func(*spire.FederatedTrustDomainSpec)) error {
-	before, err := d.Relationship(ctx, to)
+	before, err := d.Relationship(ctx, to.Name)
 	if err != nil {
 		return err
 	}
@@ -142,11 +142,13 @@ const fetchBound = 5 * time.Second
 
 // Fetch is what comes of it when the server is asked to fetch the bundle of another, as it does
 // with each poll: Fetched, FetchRefused or FetchHangs.
-func (d Domain) Fetch(of Domain) Fact {
+func (d Domain) Fetch(of Domain) Fact { return d.fetch(of.Name) }
+
+func (d Domain) fetch(of spiffeid.TrustDomain) Fact {
 	return Fact{Of: fmt.Sprintf("a fetch of the bundle of %s by %s", of, d), Well: Fetched, Look: func(ctx context.Context) (string, error) {
 		bounded, cancel := context.WithTimeout(ctx, fetchBound)
 		defer cancel()
-		err := d.Server().RefreshBundle(bounded, of.Name)
+		err := d.Server().RefreshBundle(bounded, of)
 		refused := (*spire.FetchError)(nil)
 		switch {
 		case err == nil:

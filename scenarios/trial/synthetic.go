@@ -102,6 +102,11 @@ func (s *Synthetic) Fetched(times int) check.Check {
 	}}
 }
 
+// Fetch is what comes of it when a server is asked to fetch its bundle: see Domain.Fetch. The
+// server has done so by itself before: a refresh that overtakes the first fetch ends the polling
+// (spire.Server.RefreshBundle).
+func (s *Synthetic) Fetch(by Domain) Fact { return by.fetch(s.Domain) }
+
 // Holds checks that its endpoint has taken a request and does not answer it.
 func (s *Synthetic) Holds() check.Check {
 	return check.Check{Name: fmt.Sprintf("the endpoint of %s has a request that it does not answer", s.Domain), Probe: func(ctx context.Context) error {
