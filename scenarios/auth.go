@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/synthetic"
@@ -294,6 +295,79 @@ var resumedSession = trial.Scenario{
 			careless.Resumes("because sessions are resumed", traffic.ResumedSome, removed, time.Now())
 			careful.Resumes("while ours never resumes one", traffic.ResumedNone, time.Time{}, time.Now())
 			return nil
+		})
+		return t.Err()
+	},
+}
+
+var oneWay = trial.Scenario{
+	Name:  "auth/one-way",
+	Claim: "Where only one of two trust domains trusts the other, it accepts JWT-SVIDs of the other, and the other accepts none of its own; no call by mutual TLS is answered in either direction.",
+	Parts: []trial.Part{
+		trial.Carried("it accepts JWT-SVIDs of the other", "the side that trusts accepts JWT-SVIDs of the other", "and accepts them still"),
+		trial.Carried("the other accepts none of its own", "it refuses JWT-SVIDs of the side that trusts"),
+		trial.Carried("no call by mutual TLS is answered in either direction", "the side that does not trust refuses each call to it", "and its own calls fail, since it cannot verify whom it calls"),
+		trial.Carried("", "each accepts JWT-SVIDs of the other at first", "and calls are answered again after it", "and its own are, too", "and it accepts JWT-SVIDs again"),
+	},
+	Needs: []trial.Need{byResource},
+	Sources: []string{
+		"SPIFFE Federation, section 2: the bundle of a trust domain is needed to validate SVIDs from it",
+		"SPIFFE Workload API, section 4.6: a peer of whose trust domain there is no bundle is not trusted, client or server",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var atCaller, atCalled trial.Fact
+		var removed time.Time
+		var damage *trial.Breakage
+		to, from := t.CallsThroughout(ctx, caller, called), t.CallsThroughout(ctx, called, caller)
+		t.Step(ctx, "present a JWT-SVID in each direction, and see it accepted", func(ctx context.Context) error {
+			for _, way := range []struct {
+				validity *trial.Fact
+				of, at   trial.Domain
+				says     string
+			}{
+				{&atCaller, called, caller, "the side that trusts accepts JWT-SVIDs of the other"},
+				{&atCalled, caller, called, "each accepts JWT-SVIDs of the other at first"},
+			} {
+				minted, err := mintNow(ctx, way.of)
+				if err != nil {
+					return err
+				}
+				*way.validity = validity(minted, way.at)
+				if err := t.See(ctx, way.says, *way.validity, valid); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		t.StepWith(ctx, "end the trust of the called one in the caller's", "'fedlab status' says \"no relationship\"", func(ctx context.Context) (err error) {
+			if err := called.RemoveRelationship(ctx, caller); err != nil {
+				return err
+			}
+			removed = time.Now()
+			if damage, err = t.Break(ctx, fault.BundleDeleted(called.Name, called.Server(), caller.Name, spire.DeleteDissociate)); err != nil {
+				return err
+			}
+			return t.Await(ctx, removed, trial.Registered(), atCalled.Is(refusedToken), to.Ends(traffic.RefusedByServer), from.Ends(traffic.NotFederated))
+		})
+		t.Step(ctx, "see which JWT-SVIDs are accepted", func(ctx context.Context) error {
+			if err := t.Watch(ctx, "it refuses JWT-SVIDs of the side that trusts", trial.Registered(), atCalled, refusedToken); err != nil {
+				return err
+			}
+			return t.Watch(ctx, "and accepts them still", trial.Registered(), atCaller, valid)
+		})
+		t.Step(ctx, "have it trust again", func(ctx context.Context) error {
+			trusts := time.Now()
+			from.RefusedBy("and its own calls fail, since it cannot verify whom it calls", removed, trial.Registered(), trusts, traffic.NotFederated)
+			from.AnsweredBy("and its own are, too", trusts, trial.Reconciled())
+			refused := trial.Refusal{Says: "the side that does not trust refuses each call to it", Since: removed, Bound: trial.Registered(), Ends: []traffic.Outcome{traffic.RefusedByServer}}
+			if err := to.Cure(ctx, refused, damage.Recover, trial.Reconciled(), to.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, trusts, trial.Reconciled(), from.Ends(traffic.Answered), atCalled.Is(valid)); err != nil {
+				return err
+			}
+			return t.See(ctx, "and it accepts JWT-SVIDs again", atCalled, valid)
 		})
 		return t.Err()
 	},

@@ -34,7 +34,7 @@ func Catalogue() []trial.Scenario {
 		bundleDeleted, bundleTampered, bundleRolledBack, bundleEmptied,
 		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
 
-		strangerCalls, entryWithoutFederatesWith, selectorTooNarrow, selectorTooBroad, wrongParent, twoIdentities,
+		strangerCalls, oneWay, entryWithoutFederatesWith, selectorTooNarrow, selectorTooBroad, wrongParent, twoIdentities,
 		wrongEndpointID, wrongProfile, impersonation, noIdentity, expiredSVID, wrongToken, resumedSession,
 	}
 }
