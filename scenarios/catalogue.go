@@ -31,7 +31,7 @@ func Catalogue() []trial.Scenario {
 
 		serverUpgraded, agentUpgraded,
 
-		bundleDeleted, bundleTampered, bundleRolledBack, bundleEmptied,
+		bundleDeleted, bundleTampered, bundleOfAnother, bundleRolledBack, bundleEmptied,
 		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
 
 		strangerCalls, oneWay, entryWithoutFederatesWith, selectorTooNarrow, selectorTooBroad, wrongParent, twoIdentities,

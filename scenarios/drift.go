@@ -246,6 +246,72 @@ var bundleRolledBack = trial.Scenario{
 	},
 }
 
+var bundleOfAnother = trial.Scenario{
+	Name:  "drift/wrong-domain",
+	Claim: "If the bundle of one trust domain is handed over as that of another, a workload of the one passes as one of the other, whose own are refused in both directions; no poll repairs it, and handing the right bundle over does.",
+	Parts: []trial.Part{
+		trial.Carried("a workload of the one passes as one of the other", "the third one is answered under that name from soon after until the right bundle is handed over"),
+		trial.Carried("whose own are refused in both directions", "those whose name that is are refused until then", "and each call to them fails"),
+		trial.Carried("no poll repairs it", staysBrokenSays()...),
+		trial.Carried("handing the right bundle over does", "and calls are answered again after it", "so are those whose name that is", "and the third one is refused"),
+		trial.Carried("", "before, the third one is refused under that name"),
+	},
+	Needs: []trial.Need{fetched, bySPIFFE},
+	Sources: []string{
+		"SPIFFE Federation, section 5.1: a bundle does not contain the name of its trust domain; section 7.3: what a wrong name does",
+		"SPIRE pkg/server/bundle/client/updater.go: the stored bundle is what verifies the endpoint",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var s *trial.Synthetic
+		var attack *trial.Traffic
+		var damage *trial.Breakage
+		var broken time.Time
+		to, from := t.CallsThroughout(ctx, caller, called), t.CallsThroughout(ctx, called, caller)
+		t.Step(ctx, "let a third trust domain in under its own name", func(ctx context.Context) (err error) {
+			s, err = letIn(ctx, t)
+			return err
+		})
+		t.Step(ctx, "let it try under the name of the called one", func(ctx context.Context) (err error) {
+			if attack, err = s.Calls(ctx, called.ID(), caller); err != nil {
+				return err
+			}
+			return t.Soon(ctx, attack.Ends(traffic.RefusedByServer))
+		})
+		t.StepWith(ctx, "hand its bundle over as that of the called one", "'fedlab drift' says \"foreign\"", func(ctx context.Context) error {
+			theirs, err := s.Client.Bundle(ctx)
+			if err != nil {
+				return err
+			}
+			wrong := spiffebundle.FromX509Authorities(called.Name, theirs.X509Authorities())
+			wrong.SetRefreshHint(called.BundleEndpoint.RefreshHint)
+			broken = time.Now()
+			attack.NoneAnswered("before, the third one is refused under that name", time.Time{}, broken)
+			if damage, err = t.Break(ctx, fault.BundleSet(caller.Name, caller.Server(), wrong)); err != nil {
+				return err
+			}
+			return t.Await(ctx, broken, trial.Registered(), attack.Ends(traffic.Answered), to.Ends(unknownAuthority...), from.Ends(traffic.RefusedByServer))
+		})
+		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, string(federation.Foreign)) })
+		t.StepWith(ctx, "hand the right one over by the authenticated path", "'fedlab drift --repair' does the same", func(ctx context.Context) error {
+			cured := time.Now()
+			attack.AnsweredUntil("the third one is answered under that name from soon after until the right bundle is handed over", broken, trial.Registered(), cured)
+			from.RefusedBy("those whose name that is are refused until then", broken, trial.Registered(), cured, traffic.RefusedByServer)
+			calls := trial.Refusal{Says: "and each call to them fails", Since: broken, Bound: trial.Registered(), Ends: unknownAuthority}
+			if err := handOver(ctx, t, to, calls, trial.Registered(), to.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			from.AnsweredBy("so are those whose name that is", cured, trial.Registered())
+			attack.RefusedBy("and the third one is refused", cured, trial.Registered(), time.Time{}, traffic.RefusedByServer)
+			if err := t.Await(ctx, cured, trial.Registered(), from.Ends(traffic.Answered), attack.Ends(traffic.RefusedByServer)); err != nil {
+				return err
+			}
+			return damage.Recover(ctx)
+		})
+		return t.Err()
+	},
+}
+
 var pinnedBundleEdited = trial.Scenario{
 	Name:  "drift/crd-edit-is-ignored",
 	Claim: "Changing trustDomainBundle in a ClusterFederatedTrustDomain has no effect: the field counts only when the relationship is made.",

@@ -58,6 +58,7 @@ func All() []Mutant {
 		{"drift/deleted", mutant.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
 		{"drift/tampered", mutant.NoFault, "let it try under the name of the called one"},
 		{"drift/tampered", mutant.AcceptAny, "until then the attacker is refused"},
+		{"drift/wrong-domain", mutant.RecoverEarly, "hand its bundle over as that of the called one"},
 		{"drift/rolled-back", mutant.NoCure, cured},
 		{"drift/emptied", mutant.NoCure, cured},
 		{"drift/crd-edit-is-ignored", mutant.KillWorkload, "no call failed"},
