@@ -67,6 +67,11 @@ func mint(ctx context.Context, exec Exec, td spiffeid.TrustDomain) (*x509svid.SV
 		PrivateKey []byte   `json:"private_key"`
 		RootCAs    [][]byte `json:"root_cas"`
 	}
+	// Before 1.15.0 the answer is the only element of a list (its CHANGELOG, number 6655).
+	var list []json.RawMessage
+	if json.Unmarshal(out, &list) == nil && len(list) == 1 {
+		out = list[0]
+	}
 	if err := json.Unmarshal(out, &minted); err != nil {
 		return nil, nil, fmt.Errorf("read minted SVID of %s: %w", id, err)
 	}
