@@ -77,6 +77,22 @@ func TestConnectSaysWhyItCannotMint(t *testing.T) {
 	}
 }
 
+// A server before 1.15 puts what it has minted into a list.
+func TestConnectToAnOlderServer(t *testing.T) {
+	process := spiretest.StartServer(t, market, spire.AdminID(market))
+	exec := func(ctx context.Context, argv ...string) ([]byte, error) {
+		minted, err := process.Exec(ctx, argv...)
+		return slices.Concat([]byte("["), minted, []byte("]")), err
+	}
+	server, err := spire.Connect(t.Context(), exec, process.Dial, market)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A connection ends after three minutes at the latest, and each time a
 // port-forward does. The next call must find its way with an SVID of its own.
 func TestEachConnectionMintsItsOwnSVID(t *testing.T) {
