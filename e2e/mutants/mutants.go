@@ -72,7 +72,7 @@ func All() []Mutant {
 		{"auth/not-federated", mutant.NoFault, "see it refused where the entry of the called workload does not federate with it"},
 		{"auth/not-federated", mutant.NoCure, cured},
 		{"auth/not-federated", mutant.RecordNothing, "it is refused where its bundle is not held"},
-		{"auth/one-way", mutant.RecoverEarly, "end the trust of the called one in the caller's"},
+		{"auth/one-way", mutant.RecoverEarly, "it refuses JWT-SVIDs of the side that trusts"},
 		{"auth/entry-without-federatesWith", mutant.NoCure, cured},
 		{"auth/selector-too-narrow", mutant.NoCure, "and it can after it"},
 		{"auth/selector-too-broad", mutant.RecoverEarly, "register the probe once more, with its namespace for the only selector"},
