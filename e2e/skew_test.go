@@ -30,7 +30,7 @@ func skewed() []string {
 var skewDocument = filepath.Join("docs", "version-skew.md")
 
 const (
-	skewBegin = "<!-- BEGIN skew: made by make skew -- -update -->\n"
+	skewBegin = "<!-- BEGIN skew: made by go tool ginkgo run --label-filter=skew ./e2e -- -update -->\n"
 	skewEnd   = "<!-- END skew -->"
 )
 
@@ -141,7 +141,7 @@ var _ = Describe("Versions of SPIRE against each other", Ordered, ContinueOnFail
 		inside, _, ended := strings.Cut(rest, skewEnd)
 		Expect(found && ended).To(BeTrue(), "%s has the marks of the table", skewDocument)
 		if *update {
-			Expect(os.WriteFile(path, []byte(strings.Replace(string(document), inside, table, 1)), 0o644)).To(Succeed())
+			Expect(os.WriteFile(path, []byte(strings.Replace(string(document), skewBegin+inside+skewEnd, skewBegin+table+skewEnd, 1)), 0o644)).To(Succeed())
 			return
 		}
 		Expect(inside).To(Equal(table), "-update writes what this run has seen into %s", skewDocument)

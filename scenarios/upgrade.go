@@ -83,7 +83,9 @@ func upgradeServer(ctx context.Context, t *trial.Trial) {
 		if has, err = own.Look(ctx); err != nil {
 			return err
 		}
-		return t.Reconfigure(ctx, called, func(td *topology.Settings) { td.SPIREVersion = topology.NextSPIRE(td.SPIREVersion) })
+		return t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+			return t.Reconfigure(ctx, called, func(td *topology.Settings) { td.SPIREVersion = topology.NextSPIRE(td.SPIREVersion) })
+		})
 	})
 	t.Step(ctx, "see that it goes on as before, and that each side fetches from the other", func(ctx context.Context) error {
 		return errors.Join(
