@@ -104,7 +104,7 @@ var _ = Describe("Versions of SPIRE against each other", Ordered, ContinueOnFail
 
 	for _, m := range mutants.All() {
 		if !strings.HasPrefix(m.Scenario, "upgrade/") {
-			continue // it is tried on the suite's own lab
+			continue // those have nothing to do with a version
 		}
 		It(m.Scenario+" does not hold with "+string(m.Mutation), Label("mutation"), func(ctx SpecContext) {
 			s, err := scenarios.Find(m.Scenario)

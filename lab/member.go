@@ -64,14 +64,10 @@ func (u *up) admit(ctx context.Context, m *topology.Member) error {
 
 // installMember installs what a member has of SPIRE.
 func (u *up) installMember(ctx context.Context, m *topology.Member, withoutAgents bool) error {
-	loaded, err := u.load(ctx, m.Cluster(), m.Domain.OtherAgent())
-	if err != nil {
-		return err
-	}
-	values := spire.NewAgentValues(m, u.images.of(m.Domain.OtherAgent(), u.images.SPIREAgent))
+	values := spire.NewAgentValues(m, u.images.SPIREAgent)
 	values.WithoutAgents = withoutAgents
 	changed, err := u.in(m.Cluster()).Releases.Apply(ctx, access.Release{Name: spireRelease, Namespace: m.Place.Namespace, Chart: "spire", Values: values})
-	if loaded || changed {
+	if changed {
 		plan.Did(ctx)
 	}
 	return err

@@ -33,7 +33,7 @@ func (a apps) rules() []rule {
 		{"Each of `nestedServers` is a cluster that names the trust domain, once, and not the one where the server is that they are nested below.", (*checker).nestedServers},
 		{"`serverReplicas` is above 1 only without `nestedServers`.", (*checker).replicasOrNested},
 		{"A trust domain that no cluster names, and a host does, has its SPIRE server on that host: with `sqlite`, an `https_spiffe` endpoint, one server, no `upstreamAuthority`, and without `serverCluster`, `nestedServers`, `bundlePlugin` and `oidcDiscovery`.", (*checker).hostServers},
-		{"`spire` is for trust domains without hosts, and its `agentVersion` is of the minor version of `version`, or of the one before.", (*checker).spireVersions},
+		{"`spire` is for trust domains of one cluster, without hosts, and its `agentVersion` is of the minor version of `version`, or of the one before.", (*checker).spireVersions},
 		{"Each entry of `trustDomains` is for another trust domain, and a cluster or a host names that trust domain.", (*checker).settings},
 		{"`svid.x509TTL` and `svid.jwtTTL` are at most a sixth of `ca.ttl`: SPIRE cuts longer lives short when it rotates the authority (its server warns about it at start), and then the file would not say what runs.", (*checker).lives},
 		{"`ca.ttl` is at least six times the life of the X509-SVIDs of each app that runs there, for the same reason. They live as long as `svid.x509TTL` says, except those of " + a.lives() + ".", (*checker).appLives},

@@ -8,7 +8,8 @@ import (
 )
 
 // spireVersions goes by what SPIRE supports (its doc/upgrading.md): an agent of the minor
-// version of its server, or of the one before. Hosts run what is in every node.
+// version of its server, or of the one before. Hosts run what is in every node, and up gives other clusters their
+// agents before the server.
 func (c *checker) spireVersions() {
 	for i, td := range c.lab.Spec.TrustDomains {
 		at := settingsPath(i, "spire")
@@ -17,6 +18,10 @@ func (c *checker) spireVersions() {
 		}
 		if h := slices.IndexFunc(c.lab.Spec.Hosts, func(h Host) bool { return h.TrustDomain == td.Name }); h >= 0 {
 			c.report(at, "host "+quote(c.lab.Spec.Hosts[h].Name)+" is of this trust domain, and hosts run SPIRE "+topology.SPIREVersion+" alone", "remove the field, or the host")
+			continue
+		}
+		if clusters := c.lab.Spec.clustersOf(td.Name); len(clusters) > 1 {
+			c.report(at, "several clusters name this trust domain, and agents in those without its server would be replaced before it", "remove the field")
 			continue
 		}
 		server, agent := cmp.Or(td.SPIRE.Version, topology.SPIREVersion), td.SPIRE.AgentVersion
