@@ -154,8 +154,8 @@ type Nodes interface {
 	List(ctx context.Context, lab string) ([]Node, error)
 	// Create makes a cluster; when it fails, or ctx ends, nothing of it is left.
 	Create(ctx context.Context, spec NodeSpec) error
-	// Start starts a stopped node. Where the lab's network was made again since the
-	// node was made, the node joins the new one.
+	// Start starts a stopped node, or lets a frozen one go on. Where the lab's network
+	// was made again since the node was made, the node joins the new one.
 	Start(ctx context.Context, lab, cluster string) error
 	// Delete removes a cluster with its volumes, also a half-made one.
 	Delete(ctx context.Context, lab, cluster string) error
@@ -199,6 +199,9 @@ type Hands interface {
 	// Stop asks all that runs on a node to end, kills what is left after grace,
 	// and switches the node off. Nodes.Start switches it on again.
 	Stop(ctx context.Context, lab, cluster string, grace time.Duration) error
+	// Freeze has all that runs on a node stand still, its clocks excepted. Nodes.Start lets
+	// it go on.
+	Freeze(ctx context.Context, lab, cluster string) error
 	// Exec runs a program of the node, on the node, as root, and returns its
 	// standard output, also together with the error of one that failed.
 	Exec(ctx context.Context, lab, cluster string, argv ...string) ([]byte, error)

@@ -138,10 +138,23 @@ func (c *Client) Address(ctx context.Context, id, network string) (netip.Addr, b
 	return netip.Addr{}, false, err
 }
 
-// StartContainer starts a container; one that runs is left as it is.
+// StartContainer starts a container, and lets one that is frozen go on; one that runs is left
+// as it is.
 func (c *Client) StartContainer(ctx context.Context, id string) error {
 	_, err := c.api.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	if errdefs.IsConflict(err) {
+		if _, thawed := c.api.ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{}); thawed == nil {
+			return nil
+		}
+	}
 	return c.failed(err, "start container %.12s", id)
+}
+
+// FreezeContainer has all that runs in a container stand still; StartContainer lets it go on.
+// One that is frozen, or does not run, is refused.
+func (c *Client) FreezeContainer(ctx context.Context, id string) error {
+	_, err := c.api.ContainerPause(ctx, id, client.ContainerPauseOptions{})
+	return c.failed(err, "freeze container %.12s", id)
 }
 
 // StopContainer asks a container to end and kills it after grace, which counts

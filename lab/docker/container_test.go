@@ -124,6 +124,15 @@ func TestAddress(t *testing.T) {
 	}
 }
 
+// A container that is frozen is not started: it is let go on.
+func TestStartContainerThatIsFrozen(t *testing.T) {
+	e := newEngine(t)
+	c := connect(t, e)
+	if err := errors.Join(c.FreezeContainer(t.Context(), "1"), c.StartContainer(t.Context(), "1")); err != nil || e.startStatus != 0 {
+		t.Errorf("error %v, the engine answers a start with %d", err, e.startStatus)
+	}
+}
+
 func TestRunDetachedRemovesWhatDoesNotStart(t *testing.T) {
 	e := newEngine(t)
 	e.startStatus = http.StatusBadRequest

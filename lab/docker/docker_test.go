@@ -78,6 +78,10 @@ func operations() map[string]operation {
 			do:   func(ctx context.Context, c *Client) error { return c.StartContainer(ctx, "1") },
 			want: "start container 1: ",
 		},
+		"FreezeContainer": {
+			do:   func(ctx context.Context, c *Client) error { return c.FreezeContainer(ctx, "1") },
+			want: "freeze container 1: ",
+		},
 		"StopContainer": {
 			do:   func(ctx context.Context, c *Client) error { return c.StopContainer(ctx, "1", time.Second) },
 			want: "stop container 1: ",

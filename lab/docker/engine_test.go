@@ -215,6 +215,14 @@ func (e *engine) handleContainers(handle register) {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	handle("POST /containers/{id}/pause", func(w http.ResponseWriter, _ *http.Request) {
+		e.startStatus = http.StatusConflict
+		w.WriteHeader(http.StatusNoContent)
+	})
+	handle("POST /containers/{id}/unpause", func(w http.ResponseWriter, _ *http.Request) {
+		e.startStatus = 0
+		w.WriteHeader(http.StatusNoContent)
+	})
 	handle("POST /containers/{id}/stop", func(w http.ResponseWriter, r *http.Request) {
 		e.created = r.URL.Query().Get("t")
 		w.WriteHeader(http.StatusNotModified)

@@ -213,6 +213,16 @@ func TestRealImageFromContainer(t *testing.T) {
 	if at, found, err := c.Address(ctx, id, "bridge"); !found || err != nil || !at.Is4() {
 		t.Errorf("address %s, found %t, error %v", at, found, err)
 	}
+	must("freeze", c.FreezeContainer(ctx, id))
+	if list, err := c.Containers(ctx, labels); err != nil || len(list) != 1 || list[0].Running {
+		t.Errorf("frozen: %+v, error %v", list, err)
+	}
+	for range 2 {
+		must("start", c.StartContainer(ctx, id))
+		if list, err := c.Containers(ctx, labels); err != nil || len(list) != 1 || !list[0].Running {
+			t.Errorf("after the start: %+v, error %v", list, err)
+		}
+	}
 	must("stop", c.StopContainer(ctx, id, 30*time.Second))
 	if at, found, err := c.Address(ctx, id, "bridge"); found || err != nil {
 		t.Errorf("after the stop: address %s, found %t, error %v", at, found, err)

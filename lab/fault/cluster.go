@@ -40,12 +40,15 @@ type Node interface {
 	Address(ctx context.Context) (netip.Addr, error)
 }
 
-// Power switches a cluster's node off and on.
+// Power switches a cluster's node off and on, or freezes it.
 type Power interface {
 	// Stop returns when the node is off; what has not ended after grace is killed.
 	Stop(ctx context.Context, grace time.Duration) error
-	// Start starts a node; one that runs is left as it is.
+	// Freeze has all that runs on the node stand still; one that does not run is refused.
+	Freeze(ctx context.Context) error
+	// Start starts a node, or lets a frozen one go on; one that runs is left as it is.
 	Start(ctx context.Context) error
+	// Running is false for a node that is off and for one that is frozen.
 	Running(ctx context.Context) (bool, error)
 }
 
@@ -56,6 +59,7 @@ var (
 	database    = access.ObjectKey{APIVersion: "apps/v1", Kind: "StatefulSet", Name: spire.DatabaseRelease}
 	agentSet    = access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Name: spire.AgentDaemonSet}
 	endpoint    = access.ObjectKey{APIVersion: "v1", Kind: "Service", Name: spire.BundleEndpointService}
+	bundleMap   = access.ObjectKey{APIVersion: "v1", Kind: "ConfigMap", Name: spire.BundleConfigMap}
 )
 
 // part is a part of an object for Apply: its spec, which may be nil.
@@ -89,6 +93,7 @@ type pod struct {
 	} `json:"metadata"`
 	Status struct {
 		Phase             string      `json:"phase"`
+		PodIP             string      `json:"podIP"`
 		ContainerStatuses []container `json:"containerStatuses"`
 	} `json:"status"`
 }

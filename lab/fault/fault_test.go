@@ -16,6 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/spire"
@@ -96,6 +97,28 @@ func subjects() map[string]subject {
 			felt: "the SPIRE agent of cluster market is not the one that it was", lasting: true,
 			healed: "the SPIRE agent of cluster market runs", hurt: "container spire-agent of pod spire-agent-x is the one that it was, with 0 restarts",
 		},
+		"agent-banned/market": {
+			make: func(w *world) fault.Fault { return fault.AgentBanned(w.market.cluster(), w) },
+			felt: "the SPIRE agent of cluster market ends each time that it is started", calm: "container spire-agent of pod spire-agent-x is ready",
+			healed: "the SPIRE agent of cluster market runs", hurt: "0 of 1 ready",
+		},
+		"bundle-lost/market": {
+			make: func(w *world) fault.Fault { return fault.BundleLost(w.market.cluster()) },
+			felt: "ConfigMap spire-bundle is not in cluster market", calm: "it is there",
+			healed: "ConfigMap spire-bundle is in cluster market, and the SPIRE agent of cluster market runs", hurt: "it is not there",
+		},
+		"webhook-cut/market": {
+			make: func(w *world) fault.Fault { return fault.WebhookCut(w.market.cluster()) },
+			felt: "the webhook of cluster market does not answer", calm: "there is an answer",
+			healed: "the webhook of cluster market answers", hurt: "curl: exit code 28: connection timed out",
+		},
+		"object-added/odd/market": {
+			make: func(w *world) fault.Fault {
+				return fault.ObjectAdded(w.market.cluster(), access.ObjectKey{Kind: "Stranger", Name: "odd"}, map[string]any{"kind": "Stranger"})
+			},
+			felt: "Stranger odd is in cluster market", calm: "it is not there",
+			healed: "Stranger odd is not in cluster market", hurt: "it is there",
+		},
 		"controller-manager-gone/market": {
 			make: func(w *world) fault.Fault { return fault.ControllerManagerGone(w.market.cluster()) },
 			felt: "the controller manager of cluster market is not ready", calm: "container spire-controller-manager of pod spire-server-0 is ready",
@@ -110,20 +133,25 @@ func subjects() map[string]subject {
 			make: func(w *world) fault.Fault {
 				return fault.PartitionOneWay(w.market.cluster(), w.broker.cluster())
 			},
-			felt: "cluster broker does not answer cluster market", calm: "cluster broker answers cluster market",
+			felt: "cluster broker does not answer cluster market", calm: "there is an answer",
 			healed: "clusters market and broker reach each other",
 			hurt:   "call cluster broker from cluster market: curl: exit code 28: connection timed out",
 		},
 		"partition/market<->broker": {
 			make: func(w *world) fault.Fault { return fault.Partition(w.market.cluster(), w.broker.cluster()) },
-			felt: "clusters market and broker do not answer each other", calm: "cluster broker answers cluster market",
+			felt: "clusters market and broker do not answer each other", calm: "there is an answer",
 			healed: "clusters market and broker reach each other",
 			hurt:   "call cluster broker from cluster market: curl: exit code 28: connection timed out",
 		},
 		"cluster-stopped/market": {
 			make: func(w *world) fault.Fault { return fault.ClusterStopped(w.market.cluster()) },
-			felt: "the node of cluster market is off", calm: "it runs",
+			felt: "the node of cluster market is off", calm: "the node of cluster market runs",
 			healed: "cluster market is back with its SPIRE server and agent", hurt: "api server: connection refused",
+		},
+		"frozen/market+broker": {
+			make: func(w *world) fault.Fault { return fault.Frozen(w.market.cluster(), w.broker.cluster()) },
+			felt: "the nodes of market+broker stand still", calm: "the node of cluster market runs",
+			healed: "the nodes of market+broker go on", hurt: "the node of cluster market does not run",
 		},
 		"bundle-set/cluster2.com->cluster1.com": {
 			make: func(w *world) fault.Fault { return fault.BundleSet(brokerDomain, w, bundle(1)) },
@@ -302,7 +330,9 @@ func TestInjectTakesOver(t *testing.T) {
 	refusals := map[string]string{
 		"server-killed/market":                      "container spire-server of pod spire-server-0 does not run",
 		"agent-killed/market":                       "container spire-agent of pod spire-agent-x does not run",
+		"bundle-lost/market":                        "ConfigMap spire-bundle is not there",
 		"cluster-stopped/market":                    "its node is off already",
+		"frozen/market+broker":                      "the node of cluster market does not run",
 		"bundle-set/cluster2.com->cluster1.com":     "cluster2.com holds a bundle with 0 X.509 and 1 JWT authorities already",
 		"bundle-deleted/cluster2.com->cluster1.com": "cluster2.com holds no bundle already",
 	}

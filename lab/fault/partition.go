@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/spire"
 )
 
 // PartitionOneWay drops what one cluster sends to another on connections that it
@@ -65,6 +67,57 @@ func partition(name string, from, to Cluster, both bool) Fault {
 		}
 		for _, side := range sides {
 			if err := side.build(ctx); err != nil {
+				return i, err
+			}
+		}
+		return i, nil
+	}}
+}
+
+// WebhookCut drops what the webhook of a cluster's controller manager answers, that of each
+// replica, on connections that stand, too: Kubernetes waits for it without success. The controller
+// manager itself goes on.
+func WebhookCut(c Cluster) Fault {
+	name := "webhook-cut/" + c.Name
+	mark := markPrefix + name
+	port := strconv.Itoa(spire.WebhookPort)
+	return fault{name, func(ctx context.Context) (injected, error) {
+		var addresses []string
+		for ordinal := range max(1, c.Replicas) {
+			name := fmt.Sprintf("%s-%d", spire.ServerStatefulSet, ordinal)
+			pod, found, err := c.pod(ctx, name)
+			if err == nil && !found {
+				err = fmt.Errorf("pod %s is not there", name)
+			}
+			if err != nil {
+				return injected{}, err
+			}
+			addresses = append(addresses, pod.Status.PodIP)
+		}
+		each := func(is func(ended string, err error) error) func(context.Context) error {
+			return func(ctx context.Context) error {
+				for _, a := range addresses {
+					if err := is(c.get(ctx, "https://"+net.JoinHostPort(a, port))); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+		}
+		i := injected{
+			felt: check.Check{Name: "the webhook of cluster " + c.Name + " does not answer", Probe: each(silent)},
+			recover: func(ctx context.Context) error {
+				return c.unwall(ctx, func(comment string) bool { return comment == mark })
+			},
+			healed: check.Check{Name: "the webhook of cluster " + c.Name + " answers", Probe: each(func(_ string, err error) error { return err })},
+		}
+		// What a killed process has left is of an address that may have changed.
+		if err := i.recover(ctx); err != nil {
+			return i, err
+		}
+		for _, a := range addresses {
+			if _, err := c.Node.Exec(ctx, chain("--insert", "--source", a, "--protocol", "tcp", "--match", "tcp", "--sport", port,
+				"--match", "comment", "--comment", mark, "--jump", "DROP")...); err != nil {
 				return i, err
 			}
 		}
@@ -152,28 +205,35 @@ func reach(from, to Cluster) func(context.Context) error {
 
 // cut returns nil when a connection ends in silence.
 func cut(from, to Cluster) func(context.Context) error {
-	return func(ctx context.Context) error {
-		ended, err := call(ctx, from, to)
-		switch {
-		case err == nil:
-			return fmt.Errorf("cluster %s answers cluster %s", to.Name, from.Name)
-		case ended == timedOut:
-			return nil
-		}
-		return err
-	}
+	return func(ctx context.Context) error { return silent(call(ctx, from, to)) }
 }
 
-// call returns how curl has ended.
+// silent returns nil when curl has ended because nobody answered.
+func silent(ended string, err error) error {
+	switch {
+	case err == nil:
+		return errors.New("there is an answer")
+	case ended == timedOut:
+		return nil
+	}
+	return err
+}
+
+// call asks the API of a cluster from the node of another.
 func call(ctx context.Context, from, to Cluster) (ended string, err error) {
 	address, err := to.Node.Address(ctx)
 	if err != nil {
 		return "", err
 	}
-	out, err := from.Node.Exec(ctx, "curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null",
-		"--connect-timeout", "2", "--max-time", "5", "--write-out", "%{exitcode}", "https://"+net.JoinHostPort(address.String(), apiPort)+"/livez")
-	if err != nil {
+	if ended, err = from.get(ctx, "https://"+net.JoinHostPort(address.String(), apiPort)+"/livez"); err != nil {
 		err = fmt.Errorf("call cluster %s from cluster %s: %w", to.Name, from.Name, err)
 	}
+	return ended, err
+}
+
+// get asks for a URL on the node, and returns how curl has ended.
+func (c Cluster) get(ctx context.Context, url string) (ended string, err error) {
+	out, err := c.Node.Exec(ctx, "curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null",
+		"--connect-timeout", "2", "--max-time", "5", "--write-out", "%{exitcode}", url)
 	return string(out), err
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Sweep takes away what a killed process may have left of its faults in a cluster
-// and what nothing else of fedlab removes: the rules of partitions, the selector
+// and what nothing else of fedlab removes: the rules of partitions and in front of webhooks, the selector
 // that leaves the agent no node, and the signal that stopped the controller
 // manager. Nothing to take away is not an error, and neither is a program that is
 // not there. One that fails does not keep the others from being done.

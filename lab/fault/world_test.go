@@ -47,6 +47,11 @@ type site struct {
 	volume                 int
 	nodeSelector, selector string
 
+	// bundle is there unless it was lost, and added is what is no part of the lab.
+	bundle, added bool
+	// banned is the agent of the cluster as its server has it.
+	banned bool
+
 	// databases is how many of the server's PostgreSQL there are to be.
 	databases int
 
@@ -74,6 +79,7 @@ func newSite(w *world, name, address string) *site {
 	return &site{
 		w: w, name: name, address: netip.MustParseAddr(address), on: true, replicas: 1, selector: "spire-server",
 		server: one, manager: one, agent: one, database: one, databases: 1, volume: 1, claim: 1, endpoints: []string{"10.64.0.9"},
+		bundle: true,
 	}
 }
 
@@ -106,6 +112,9 @@ func (w *world) settle() {
 		}
 		s.second.want(s.start+s.replicas == 2)
 		s.agent.want(s.nodeSelector == "")
+		if s.banned { // it was started, and ended, twice
+			s.agent = process{run: s.agent.run + 2}
+		}
 		s.database.want(s.databases == 1)
 		s.endpoints = nil
 		if s.selector == "spire-server" && s.replicas > 0 {
@@ -127,8 +136,8 @@ func (p *process) want(there bool) {
 func (w *world) String() string {
 	text := fmt.Sprint(w.bundles)
 	for _, s := range []*site{w.market, w.broker} {
-		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t second %t agent %t claim %t databases %d", s.name, s.on, s.rules,
-			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.second.running, s.agent.running, s.claim > 0, s.databases)
+		text += fmt.Sprintf("\n%s on %t rules %q replicas %d node %q endpoint %q server %t %t manager %t second %t agent %t claim %t databases %d bundle %t added %t banned %t", s.name, s.on, s.rules,
+			s.replicas, s.nodeSelector, s.selector, s.server.running, s.server.stopped, s.manager.stopped, s.second.running, s.agent.running, s.claim > 0, s.databases, s.bundle, s.added, s.banned)
 	}
 	return text
 }
@@ -178,6 +187,11 @@ func (s *site) Apply(_ context.Context, objects ...any) (bool, error) {
 			case `{"apiVersion":"v1","kind":"Service","metadata":{"name":"spire-bundle-endpoint","namespace":"spire-system"},` +
 				`"spec":{"selector":{"app.kubernetes.io/name":"spire-server"}}}`:
 				s.selector = "spire-server"
+			case `{"apiVersion":"v1","data":{"bundle.crt":"PEM"},"kind":"ConfigMap","metadata":{"annotations":{"a":"b"},"labels":{"c":"d"},` +
+				`"name":"spire-bundle","namespace":"spire-system"}}`:
+				s.bundle = true
+			case `{"kind":"Stranger"}`:
+				s.added = true
 			default:
 				return errors.New("nobody asks for " + text)
 			}
@@ -221,6 +235,14 @@ func (s *site) Object(_ context.Context, key access.ObjectKey, into any) (found 
 				selector[s.nodeSelector] = "agent-stopped"
 			}
 			object = map[string]any{"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"nodeSelector": selector}}}}
+		case "ConfigMap spire-system/spire-bundle":
+			found = s.bundle
+			object = map[string]any{
+				"metadata": map[string]any{"annotations": map[string]any{"a": "b"}, "labels": map[string]any{"c": "d"}, "uid": "1"},
+				"data":     map[string]any{"bundle.crt": "PEM"},
+			}
+		case "Stranger /odd":
+			found, object = s.added, map[string]any{}
 		case "EndpointSlice spire-system/spire-bundle-endpoint-x":
 			found = true
 			object = map[string]any{"endpoints": []any{map[string]any{"addresses": s.endpoints}}}
@@ -240,7 +262,7 @@ func (s *site) Object(_ context.Context, key access.ObjectKey, into any) (found 
 }
 
 func pod(containers ...map[string]any) map[string]any {
-	return map[string]any{"status": map[string]any{"phase": "Running", "containerStatuses": containers}}
+	return map[string]any{"status": map[string]any{"phase": "Running", "podIP": "10.64.0.9", "containerStatuses": containers}}
 }
 
 // status is what Kubernetes says of a container; which tells it from another of the same
@@ -275,10 +297,16 @@ func (s *site) Named(_ context.Context, kind access.ObjectKey, labels map[string
 
 func (s *site) Delete(_ context.Context, key access.ObjectKey) error {
 	return s.w.do(func() error {
-		if key.Kind != "PersistentVolumeClaim" || s.server.run > 0 {
-			return fmt.Errorf("delete %v while the server runs", key)
+		switch {
+		case key.Kind == "PersistentVolumeClaim" && s.server.run == 0:
+			s.claim = 0
+		case key.Kind == "ConfigMap" && key.Name == "spire-bundle":
+			s.bundle = false
+		case key.Kind == "Stranger":
+			s.added = false
+		default:
+			return fmt.Errorf("delete %v", key)
 		}
-		s.claim = 0
 		return nil
 	})
 }
@@ -354,6 +382,16 @@ func (s *site) Stop(_ context.Context, grace time.Duration) error {
 		for _, p := range []*process{&s.server, &s.manager, &s.agent} {
 			p.died = p.running
 		}
+		return nil
+	})
+}
+
+func (s *site) Freeze(context.Context) error {
+	return s.w.do(func() error {
+		if !s.on {
+			return errors.New("it does not run")
+		}
+		s.on = false
 		return nil
 	})
 }
@@ -442,6 +480,8 @@ func listed(rule []string) string {
 		switch word {
 		case "--source":
 			words[i], words[i+1] = "-s", strings.TrimSuffix(words[i+1], "/32")+"/32"
+		case "--protocol":
+			words[i] = "-p"
 		case "--match":
 			words[i] = "-m"
 		case "--jump":
@@ -453,8 +493,14 @@ func listed(rule []string) string {
 	return "-A PREROUTING " + strings.Join(words, " ") + "\n"
 }
 
-// curl begins a connection to another site's API.
+// curl begins a connection to another site's API, or to the webhook of the site's own.
 func (s *site) curl(argv []string) ([]byte, error) {
+	if argv[len(argv)-1] == "https://10.64.0.9:9443" {
+		if slices.ContainsFunc(s.rules, func(rule string) bool { return strings.Contains(rule, "-s 10.64.0.9/32 -p tcp -m tcp --sport 9443") }) {
+			return []byte("28"), errors.New("curl: exit code 28: connection timed out")
+		}
+		return []byte("0"), nil
+	}
 	to := s.w.market
 	if s == to {
 		to = s.w.broker
@@ -499,6 +545,36 @@ func (w *world) DeleteBundle(_ context.Context, td spiffeid.TrustDomain, mode sp
 			return fmt.Errorf("mode %s", mode)
 		}
 		delete(w.bundles, td)
+		return nil
+	})
+}
+
+// Agents are that of market, and one of another cluster, which is left alone.
+func (w *world) Agents(context.Context) (all []spire.Agent, err error) {
+	err = w.do(func() error {
+		all = []spire.Agent{
+			{ID: spiffeid.RequireFromPath(marketDomain, "/spire/agent/1"), Banned: w.market.banned, Selectors: []string{"k8s_psat:cluster:market"}},
+			{ID: spiffeid.RequireFromPath(marketDomain, "/spire/agent/2"), Selectors: []string{"k8s_psat:cluster:other"}},
+		}
+		return nil
+	})
+	return all, err
+}
+
+func (w *world) BanAgent(_ context.Context, id spiffeid.ID) error {
+	return w.ban(id, true)
+}
+
+func (w *world) DeleteAgent(_ context.Context, id spiffeid.ID) error {
+	return w.ban(id, false)
+}
+
+func (w *world) ban(id spiffeid.ID, ban bool) error {
+	return w.do(func() error {
+		if id.Path() != "/spire/agent/1" {
+			return fmt.Errorf("agent %s is none of this cluster", id)
+		}
+		w.market.banned = ban
 		return nil
 	})
 }

@@ -241,6 +241,10 @@ func (h hands) Stop(ctx context.Context, name, cluster string, grace time.Durati
 	return h.engine.StopContainer(ctx, NodeName(name, cluster), grace)
 }
 
+func (h hands) Freeze(ctx context.Context, name, cluster string) error {
+	return h.engine.FreezeContainer(ctx, NodeName(name, cluster))
+}
+
 func (h hands) Exec(ctx context.Context, name, cluster string, argv ...string) ([]byte, error) {
 	return h.engine.Exec(ctx, NodeName(name, cluster), argv, nil)
 }

@@ -94,8 +94,16 @@ func (s *Server) SetBundle(ctx context.Context, bundle *spiffebundle.Bundle) err
 	return s.wrap(err, "set held bundle of %s", td)
 }
 
+// FederatedError says that entries federate with a bundle that was to be deleted only where
+// none does.
+type FederatedError struct{ Err error }
+
+func (e *FederatedError) Error() string { return e.Err.Error() }
+
+func (e *FederatedError) Unwrap() error { return e.Err }
+
 // DeleteBundle makes the server hold no bundle of td any more. The error is a
-// *NotFoundError if it holds none. With a relationship in place the bundle may
+// *NotFoundError if it holds none, and a *FederatedError if DeleteRestrict refuses it. With a relationship in place the bundle may
 // come back, unless it was what authenticated the endpoint.
 func (s *Server) DeleteBundle(ctx context.Context, td spiffeid.TrustDomain, mode DeleteMode) error {
 	modes := map[DeleteMode]bundlev1.BatchDeleteFederatedBundleRequest_Mode{
@@ -114,7 +122,11 @@ func (s *Server) DeleteBundle(ctx context.Context, td spiffeid.TrustDomain, mode
 	for _, result := range answer.GetResults() {
 		err = statusError(result.GetStatus())
 	}
-	return s.wrap(err, "delete held bundle of %s", td)
+	wrapped := s.wrap(err, "delete held bundle of %s", td)
+	if status.Code(err) == codes.FailedPrecondition {
+		return &FederatedError{wrapped}
+	}
+	return wrapped
 }
 
 func bundleFromAPI(b *types.Bundle) (*spiffebundle.Bundle, error) {

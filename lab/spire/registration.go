@@ -60,6 +60,14 @@ func (s *Server) Agents(ctx context.Context) ([]Agent, error) {
 	return agents, nil
 }
 
+// BanAgent has the server refuse an agent until DeleteAgent forgets it, also when it attests
+// again (pkg/server/api/agent/v1/service.go). The agent ends as soon as it hears of that. The
+// error is a *NotFoundError if the server does not know it.
+func (s *Server) BanAgent(ctx context.Context, id spiffeid.ID) error {
+	_, err := s.agents.BanAgent(ctx, &agentv1.BanAgentRequest{Id: idToAPI(id)})
+	return s.wrap(err, "ban agent %s", id)
+}
+
 // DeleteAgent forgets an agent. One that still runs has to attest again. The error is a
 // *NotFoundError if the server does not know it.
 func (s *Server) DeleteAgent(ctx context.Context, id spiffeid.ID) error {

@@ -252,8 +252,8 @@ func TestDeleteBundle(t *testing.T) {
 	}
 
 	err = server.DeleteBundle(t.Context(), broker, spire.DeleteRestrict)
-	if status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("restrict with an entry: error = %v, want code FailedPrecondition", err)
+	if federated := (*spire.FederatedError)(nil); !errors.As(err, &federated) || status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("restrict with an entry: error = %v, want a FederatedError with code FailedPrecondition", err)
 	}
 	if held, err := server.HeldBundle(t.Context(), broker); held == nil || err != nil {
 		t.Errorf("bundle that must not be deleted: %v", err)
@@ -300,7 +300,9 @@ func TestAgents(t *testing.T) {
 		t.Errorf("agent's SVID ends in %s, want about an hour", life)
 	}
 
-	process.Run(t, "agent", "ban", "-spiffeID", agent.ID.String())
+	if err := server.BanAgent(t.Context(), agent.ID); err != nil {
+		t.Fatal(err)
+	}
 	if agent := onlyAgent(t, server); !agent.Banned {
 		t.Errorf("agent = %+v, want it banned", agent)
 	}
@@ -311,6 +313,7 @@ func TestAgents(t *testing.T) {
 	if agents, err := server.Agents(t.Context()); err != nil || len(agents) != 0 {
 		t.Errorf("after delete: agents = %+v, %v; want none", agents, err)
 	}
+	wantNotFound(t, server.BanAgent(t.Context(), agent.ID), "ban agent "+agent.ID.String()+" on SPIRE server of cluster1.com: ")
 	wantNotFound(t, server.DeleteAgent(t.Context(), agent.ID), "delete agent "+agent.ID.String()+" on SPIRE server of cluster1.com: ")
 }
 

@@ -194,6 +194,8 @@ func (m machine) Stop(ctx context.Context, grace time.Duration) error {
 	return m.hands.Stop(ctx, m.of.Lab, m.of.Name, grace)
 }
 
+func (m machine) Freeze(ctx context.Context) error { return m.hands.Freeze(ctx, m.of.Lab, m.of.Name) }
+
 func (m machine) Start(ctx context.Context) error { return m.nodes.Start(ctx, m.of.Lab, m.of.Name) }
 
 func (m machine) Running(ctx context.Context) (bool, error) {

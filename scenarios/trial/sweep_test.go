@@ -42,6 +42,10 @@ func (l *leftover) Stop(context.Context, string, string, time.Duration) error {
 	return errors.New("nobody is to stop a node")
 }
 
+func (l *leftover) Freeze(context.Context, string, string) error {
+	return errors.New("nobody is to freeze a node")
+}
+
 func (l *leftover) Address(context.Context, string, string) (netip.Addr, error) {
 	return netip.Addr{}, errors.New("nobody is to ask for an address")
 }
