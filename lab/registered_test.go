@@ -216,6 +216,7 @@ func TestUpRestoresWhatWasEmptied(t *testing.T) {
 		"the published bundle":                      func(n *node) { n.spillBundle("") },
 		"the published bundle, and its ConfigMap":   func(n *node) { delete(n.objects, bundleKey(topology.ServerNamespace)) },
 		"the published bundle, and an agent starts": func(n *node) { n.spillBundle(""); n.spire.hung = true },
+		"the agents that the server takes":          func(n *node) { n.spire.banned = true },
 		"a class in a registration of the lab":      func(n *node) { n.classify("stock-quotes") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -234,8 +235,8 @@ func TestUpRestoresWhatWasEmptied(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.want(t, want)
-				if w.nodes[market].spire.hung {
-					t.Error("the agent waits for its bundle")
+				if s := w.nodes[market].spire; s.hung || s.banned {
+					t.Errorf("the agent waits for its bundle %t, is banned %t", s.hung, s.banned)
 				}
 				w.wantNoop(t, d, quotes(t))
 			})

@@ -316,6 +316,23 @@ func (u *up) spireAgents(ctx context.Context, m *topology.Member) error {
 		return u.attend(ctx, m)
 	}
 	return wait(ctx, rolloutBound, check.Check{Name: "the SPIRE agent runs", Probe: func(ctx context.Context) error {
-		return u.in(m.Cluster()).Pods.Ready(ctx, AgentKey(m.Place))
+		err := u.in(m.Cluster()).Pods.Ready(ctx, AgentKey(m.Place))
+		if err != nil {
+			err = errors.Join(err, u.evict(ctx, m.Server))
+		}
+		return err
 	}})
+}
+
+// evict has a server forget the agents that are banned, each of which ends whenever it starts.
+func (u *up) evict(ctx context.Context, s *topology.Server) error {
+	api := u.site(s).API
+	agents, err := api.Agents(ctx)
+	for _, a := range agents {
+		if err == nil && a.Banned {
+			plan.Did(ctx)
+			err = api.DeleteAgent(ctx, a.ID)
+		}
+	}
+	return err
 }

@@ -1055,6 +1055,9 @@ func (n pods) Ready(ctx context.Context, key access.ObjectKey) error {
 		if key.Name == spire.AgentDaemonSet && !isAgents(r.Values) && n.spire != nil && n.spire.hung {
 			return errors.New("0 of 1 pods are ready: ContainerCreating")
 		}
+		if key.Name == spire.AgentDaemonSet && !isAgents(r.Values) && n.spire != nil && n.spire.banned {
+			return errors.New("0 of 1 pods are ready: CrashLoopBackOff")
+		}
 		if key.Name == spire.ServerStatefulSet && r.unready != "" {
 			return errors.New(r.unready)
 		}

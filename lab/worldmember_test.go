@@ -231,7 +231,9 @@ func (s *spireServer) agentIn(n *node) string {
 }
 
 func (s *spireServer) DeleteAgent(_ context.Context, r *agentv1.DeleteAgentRequest) (*emptypb.Empty, error) {
-	delete(s.attested, spiffeid.RequireFromPath(s.td, r.Id.Path))
+	id := spiffeid.RequireFromPath(s.td, r.Id.Path)
+	delete(s.attested, id)
+	s.banned = s.banned && id.String() != s.agentID()
 	return &emptypb.Empty{}, nil
 }
 

@@ -103,6 +103,8 @@ type spireServer struct {
 	// again is when registrations that were refused are tried again; zero for
 	// none.
 	again time.Time
+	// banned is whose agents are refused.
+	banned bool
 	// agents is how many have attested.
 	agents int
 	// minted is what mint returns: one SVID is as good as another.
@@ -842,7 +844,7 @@ func (s *spireServer) ListAgents(context.Context, *agentv1.ListAgentsRequest) (*
 	answer := &agentv1.ListAgentsResponse{}
 	for range s.agents {
 		answer.Agents = append(answer.Agents, &types.Agent{
-			Id: &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(s.agentID()).Path()}, X509SvidExpiresAt: never.Unix(),
+			Id: &types.SPIFFEID{TrustDomain: s.td.Name(), Path: spiffeid.RequireFromString(s.agentID()).Path()}, X509SvidExpiresAt: never.Unix(), Banned: s.banned,
 			Selectors: []*types.Selector{{Type: "k8s_psat", Value: "cluster:" + s.node.name.cluster}},
 		})
 	}
