@@ -26,13 +26,15 @@ func Catalogue() []trial.Scenario {
 	return []trial.Scenario{
 		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll, belowUpstream,
 
-		serverAway, replicaAway, serverKilled, serverDataLost, datastoreAway, agentAway, agentKilled, controllerManagerHangs,
+		serverAway, replicaAway, serverKilled, serverDataLost, datastoreAway,
+		agentAway, agentKilled, controllerManagerHangs,
 		endpointAway, clusterOff, clustersParted, bundleNeverCame, endpointHangs,
 
 		serverUpgraded, agentUpgraded,
 
-		bundleDeleted, bundleTampered, bundleOfAnother, bundleRolledBack, bundleEmptied,
-		pinnedBundleEdited, otherFieldEdited, relationshipRemoved, endpointDeadlock, staleByWeb, staleByHand,
+		bundleDeleted, deleteModes, bundleTampered, bundleOfAnother, bundleRolledBack, bundleEmptied,
+		pinnedBundleEdited, otherFieldEdited, twoResources, relationshipByCommand, relationshipRemoved,
+		endpointDeadlock, staleByWeb, staleByHand,
 
 		strangerCalls, oneWay, entryWithoutFederatesWith, selectorTooNarrow, selectorTooBroad, wrongParent, twoIdentities,
 		wrongEndpointID, wrongProfile, impersonation, noIdentity, expiredSVID, wrongToken, resumedSession,

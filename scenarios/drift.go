@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/spire"
+	"github.com/fedlab-dev/fedlab/lab/synthetic"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -472,4 +474,280 @@ var endpointDeadlock = trial.Scenario{
 		})
 		return t.Err()
 	},
+}
+
+var deleteModes = trial.Scenario{
+	Name:  "drift/delete-modes",
+	Claim: "A held bundle with which an entry federates is not deleted with restrict; with dissociate the entry stays, and every call fails; with delete the entry goes, a workload that runs calls on with what it has, and a new one gets no identity; handing the bundle over repairs both.",
+	Parts: []trial.Part{
+		trial.Carried("A held bundle with which an entry federates is not deleted with restrict", "restrict refuses it", "and the bundle stays", "no call fails where restrict is refused"),
+		trial.Carried("with dissociate the entry stays, and every call fails", "the entry stays, without that trust domain", "with dissociate each call fails until the bundle is handed over"),
+		trial.Carried("with delete the entry goes", "the entry is gone"),
+		trial.Carried("a workload that runs calls on with what it has", "with delete a workload that runs calls on"),
+		trial.Carried("a new one gets no identity", "the newcomer gets no identity", "with delete a new workload can call nobody"),
+		trial.Carried("handing the bundle over repairs both", "and calls are answered again after it", "and a new one can call once the bundle is handed over"),
+		trial.Carried("", "restrict deletes a bundle with which no entry federates", "the entry federates with that trust domain",
+			"a newcomer whose registration fits gets its identity", "its registration counts no failed entry"),
+	},
+	Needs: []trial.Need{bySPIFFE, byResource},
+	Sources: []string{
+		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (bundle delete -mode)",
+		"SPIRE pkg/server/datastore/sqlstore/sqlstore.go, deleteBundle: what each mode does with entries",
+		"go-spiffe workloadapi.X509Source keeps what it has when the Workload API refuses",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var damage *trial.Breakage
+		var guest trial.Newcomer
+		var guests *trial.Traffic
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "delete a bundle with restrict with which no entry federates", func(ctx context.Context) error {
+			made, err := synthetic.New(absent, time.Now)
+			if err != nil {
+				return err
+			}
+			t.Restore("forget the bundle of "+absent.Name(), func(ctx context.Context) error { return caller.Forget(ctx, absent) })
+			if err := caller.Server().SetBundle(ctx, made.Bundle()); err != nil {
+				return err
+			}
+			return t.See(ctx, "restrict deletes a bundle with which no entry federates", restricted(caller, absent), bundleIsGone)
+		})
+		entry := probeEntry(caller, called)
+		t.Step(ctx, "try it with the bundle of the called trust domain", func(ctx context.Context) error {
+			if err := t.See(ctx, "the entry federates with that trust domain", entry, entryFederates); err != nil {
+				return err
+			}
+			if err := t.See(ctx, "restrict refuses it", restricted(caller, called.Name), bundleStays); err != nil {
+				return err
+			}
+			return t.Watch(ctx, "and the bundle stays", trial.Registered(), caller.Held(called), string(federation.InSync))
+		})
+		t.Step(ctx, "let a newcomer come that federates with it, and see it answered", func(ctx context.Context) error { return comesAndCalls(ctx, t) })
+		var deleted time.Time
+		remove := func(ctx context.Context, mode spire.DeleteMode) (err error) {
+			deleted = time.Now()
+			t.Mark("bundle deleted with %s", mode)
+			caller.PollsLate()
+			damage, err = t.Break(ctx, fault.BundleDeleted(caller.Name, caller.Server(), called.Name, mode))
+			return err
+		}
+		t.Step(ctx, "delete it with dissociate: the entry stays, without it", func(ctx context.Context) error {
+			calls.AnsweredBetween("no call fails where restrict is refused", time.Time{}, time.Now())
+			if err := remove(ctx, spire.DeleteDissociate); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, deleted, trial.Registered(), calls.Ends(notVerified...)); err != nil {
+				return err
+			}
+			return t.Watch(ctx, "the entry stays, without that trust domain", trial.ManagerLook(), entry, entryAlone)
+		})
+		t.Step(ctx, "hand it over", func(ctx context.Context) error {
+			from := trial.Refusal{Says: "with dissociate each call fails until the bundle is handed over", Since: deleted, Bound: trial.Registered(), Ends: notVerified}
+			return errors.Join(handOver(ctx, t, calls, from, trial.Reconciled(), calls.Ends(traffic.Answered)), damage.Recover(ctx))
+		})
+		t.Step(ctx, "delete it with delete: the entry goes, and a newcomer waits", func(ctx context.Context) (err error) {
+			if err := remove(ctx, spire.DeleteEntries); err != nil {
+				return err
+			}
+			if guest, guests, err = comesInVain(ctx, t, []spiffeid.TrustDomain{called.Name}); err != nil {
+				return err
+			}
+			return t.See(ctx, "the entry is gone", entry, trial.Absent)
+		})
+		t.Step(ctx, "hand it over again", func(ctx context.Context) error {
+			now := time.Now()
+			guests.NoneAnswered("with delete a new workload can call nobody", time.Time{}, now)
+			calls.AnsweredBetween("with delete a workload that runs calls on", deleted, now)
+			if err := t.Do(ctx, trial.ToCure, func(ctx context.Context) error { return caller.Handover(ctx, called) }); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, now, trial.Reconciled(), guest.HasIdentity()); err != nil {
+				return err
+			}
+			guests.AnsweredBy("and a new one can call once the bundle is handed over", now, trial.Reconciled().Plus(trial.NextCall()))
+			return errors.Join(t.Soon(ctx, guests.Ends(traffic.Answered)), damage.Recover(ctx))
+		})
+		return t.Err()
+	},
+}
+
+// What a look at a bundle sees that was to be deleted with restrict, and one at an entry.
+const (
+	bundleIsGone   = "it is gone"
+	bundleStays    = "an entry federates with it"
+	entryFederates = "it federates with that trust domain"
+	entryAlone     = "it does not federate with that trust domain"
+)
+
+// restricted is what comes of it when a held bundle is deleted with restrict.
+func restricted(d trial.Domain, of spiffeid.TrustDomain) trial.Fact {
+	return trial.Fact{Of: "a bundle of " + d.String() + " that is deleted with restrict", Well: bundleIsGone, Look: func(ctx context.Context) (string, error) {
+		err := d.Server().DeleteBundle(ctx, of, spire.DeleteRestrict)
+		if federated := (*spire.FederatedError)(nil); errors.As(err, &federated) {
+			return bundleStays, nil
+		}
+		return bundleIsGone, err
+	}}
+}
+
+// probeEntry is the entry of the probe, and whether it federates with another trust domain.
+func probeEntry(d, with trial.Domain) trial.Fact {
+	return trial.Fact{Of: "the entry of " + d.ID().String(), Well: entryFederates, Look: func(ctx context.Context) (string, error) {
+		entries, err := d.Server().Entries(ctx)
+		i := slices.IndexFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == d.ID() })
+		switch {
+		case i < 0:
+			return trial.Absent, err
+		case slices.Contains(entries[i].FederatesWith, with.Name):
+			return entryFederates, err
+		}
+		return entryAlone, err
+	}}
+}
+
+var twoResources = trial.Scenario{
+	Name:  "drift/two-resources",
+	Claim: "Of two ClusterFederatedTrustDomains for one trust domain the older one counts, and the younger one has no effect until the older one is deleted; a resource that is made again is the younger one; no call fails.",
+	Parts: []trial.Part{
+		trial.Carried("the older one counts, and the younger one has no effect", "the younger one has no effect", "and it is as before once the younger one is deleted"),
+		trial.Carried("until the older one is deleted", "the younger one counts once the older one is deleted"),
+		trial.Carried("a resource that is made again is the younger one", "the one that is made again has no effect"),
+		trial.Carried("no call fails", "no call failed"),
+		trial.Carried("", "the server does what the resource says"),
+	},
+	Needs: []trial.Need{bySPIFFE, byResource},
+	Sources: []string{
+		"SPIRE Controller Manager pkg/spirefederationrelationship/reconciler.go: sorted by their creation, and of those that conflict the first one counts",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var second *trial.Breakage
+		var right, other spire.FederatedTrustDomainSpec
+		calls := t.CallsThroughout(ctx, caller, called)
+		expected := expectedID(caller, called)
+		id := func(spec spire.FederatedTrustDomainSpec) string { return spec.BundleEndpointProfile.EndpointSPIFFEID }
+		becomes := func(ctx context.Context, says string, since time.Time, spec spire.FederatedTrustDomainSpec) error {
+			if err := t.Await(ctx, since, trial.ManagerLook(), expected.Is(id(spec))); err != nil {
+				return err
+			}
+			return t.See(ctx, says, expected, id(spec))
+		}
+		t.Step(ctx, "expect another SPIFFE ID of the endpoint, and the right one again: the server does what the resource says", func(ctx context.Context) error {
+			wrong := spiffeid.RequireFromPath(called.Name, "/somebody/else").String()
+			if err := caller.EditRelationship(ctx, called, func(spec *spire.FederatedTrustDomainSpec) {
+				right = *spec
+				spec.BundleEndpointProfile.EndpointSPIFFEID = wrong
+				other = *spec
+			}); err != nil {
+				return err
+			}
+			if err := becomes(ctx, "the server does what the resource says", time.Now(), other); err != nil {
+				return err
+			}
+			if err := caller.SetRelationship(ctx, called.Name, right); err != nil {
+				return err
+			}
+			return becomes(ctx, "the server does what the resource says", time.Now(), right)
+		})
+		t.Step(ctx, "make a second resource that expects the other one: it has no effect", func(ctx context.Context) (err error) {
+			if second, err = t.Break(ctx, caller.Duplicate(called, other)); err != nil {
+				return err
+			}
+			return t.Watch(ctx, "the younger one has no effect", trial.ManagerLook(), expected, id(right))
+		})
+		t.Step(ctx, "delete the first one: the second one counts", func(ctx context.Context) error {
+			if err := caller.DropRelationship(ctx, called); err != nil {
+				return err
+			}
+			return becomes(ctx, "the younger one counts once the older one is deleted", time.Now(), other)
+		})
+		t.Step(ctx, "make the first one again: it has no effect", func(ctx context.Context) error {
+			if err := caller.SetRelationship(ctx, called.Name, right); err != nil {
+				return err
+			}
+			return t.Watch(ctx, "the one that is made again has no effect", trial.ManagerLook(), expected, id(other))
+		})
+		t.Step(ctx, "delete the second one: the first one counts", func(ctx context.Context) error {
+			if err := second.Recover(ctx); err != nil {
+				return err
+			}
+			return becomes(ctx, "and it is as before once the younger one is deleted", second.Window().Recovered, right)
+		})
+		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
+		return t.Err()
+	},
+}
+
+var relationshipByCommand = trial.Scenario{
+	Name:  "drift/relationship-by-command-is-removed",
+	Claim: "A relationship that somebody makes by the server's API, and that no ClusterFederatedTrustDomain asks for, is removed by the controller manager when it looks the next time; the bundle stays that came with it, and no call fails.",
+	Parts: []trial.Part{
+		trial.Carried("is removed by the controller manager when it looks the next time", "the controller manager removes it"),
+		trial.Carried("the bundle stays that came with it", "its bundle stays"),
+		trial.Carried("no call fails", "no call failed"),
+		trial.Carried("", "it stays while the controller manager hangs"),
+	},
+	Needs: []trial.Need{reconciled},
+	Sources: []string{
+		"SPIRE Controller Manager pkg/spirefederationrelationship/reconciler.go: what no resource asks for is deleted",
+		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (federation create)",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var s *trial.Synthetic
+		var hangs *trial.Breakage
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "let the controller manager hang, and make a relationship by the server's API: it stays, and the bundle is fetched", func(ctx context.Context) (err error) {
+			if s, err = t.Synthetic(ctx); err != nil {
+				return err
+			}
+			if err := s.Client.Play(ctx, synthetic.Script{{Kind: synthetic.TrueBundle}}); err != nil {
+				return err
+			}
+			if hangs, err = t.Break(ctx, fault.ControllerManagerGone(caller.Fault())); err != nil {
+				return err
+			}
+			if err := caller.FollowByCommand(ctx, s); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), trial.ServerLook(), s.Fetched(1)); err != nil {
+				return err
+			}
+			return t.Watch(ctx, "it stays while the controller manager hangs", trial.ManagerLook(), caller.RelationshipWith(s.Domain), trial.There)
+		})
+		gone := func(ctx context.Context, since time.Time) error {
+			if err := t.Await(ctx, since, trial.ManagerLook(), caller.Unrelated(s.Domain)); err != nil {
+				return err
+			}
+			if err := t.See(ctx, "the controller manager removes it", caller.RelationshipWith(s.Domain), trial.Absent); err != nil {
+				return err
+			}
+			return t.See(ctx, "its bundle stays", holds(caller, s.Domain), trial.There)
+		}
+		t.Step(ctx, "let the controller manager go on: it removes the relationship", func(ctx context.Context) error {
+			if err := hangs.Recover(ctx); err != nil {
+				return err
+			}
+			return gone(ctx, hangs.Window().Healed)
+		})
+		t.Step(ctx, "make the relationship again: the controller manager removes it again", func(ctx context.Context) error {
+			if err := caller.FollowByCommand(ctx, s); err != nil {
+				return err
+			}
+			return gone(ctx, time.Now())
+		})
+		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
+		return t.Err()
+	},
+}
+
+// holds is whether a server holds a bundle of a trust domain.
+func holds(d trial.Domain, of spiffeid.TrustDomain) trial.Fact {
+	return trial.Fact{Of: fmt.Sprintf("a bundle of %s at the server of %s", of, d), Look: func(ctx context.Context) (string, error) {
+		held, err := d.Server().HeldBundle(ctx, of)
+		if held == nil {
+			return trial.Absent, err
+		}
+		return trial.There, nil
+	}}
 }

@@ -168,7 +168,7 @@ var wrongEndpointID = trial.Scenario{
 			}); err != nil {
 				return err
 			}
-			return t.Await(ctx, time.Now(), trial.ManagerLook(), expects(caller, called, wrong))
+			return t.Await(ctx, time.Now(), trial.ManagerLook(), expectedID(caller, called).Is(wrong))
 		})
 		t.Step(ctx, "publish another authority: it does not arrive", func(ctx context.Context) (err error) {
 			// What the change of the relationship set going is over by then.
@@ -317,16 +317,6 @@ func otherProfile(ctx context.Context, caller trial.Domain, of spiffeid.TrustDom
 	return m, err
 }
 
-// expects checks which SPIFFE ID the server wants the endpoint of another to show.
-func expects(d, of trial.Domain, id string) check.Check {
-	return related(d, of.Name, fmt.Sprintf("%s expects %s at the endpoint of %s", d, id, of), func(r spire.Relationship) error {
-		if r.EndpointID.String() != id {
-			return fmt.Errorf("it expects %s", r.EndpointID)
-		}
-		return nil
-	})
-}
-
 // related checks the relationship that the server has with another.
 func related(d trial.Domain, of spiffeid.TrustDomain, name string, is func(spire.Relationship) error) check.Check {
 	return check.Check{Name: name, Probe: func(ctx context.Context) error {
@@ -339,5 +329,17 @@ func related(d trial.Domain, of spiffeid.TrustDomain, name string, is func(spire
 			return errors.New("it has no relationship with it")
 		}
 		return is(all[i])
+	}}
+}
+
+// expectedID is which SPIFFE ID the server wants the endpoint of another to show.
+func expectedID(d, of trial.Domain) trial.Fact {
+	return trial.Fact{Of: fmt.Sprintf("the SPIFFE ID that %s expects at the endpoint of %s", d, of), Look: func(ctx context.Context) (string, error) {
+		all, err := d.Server().Relationships(ctx)
+		i := slices.IndexFunc(all, func(r spire.Relationship) bool { return r.Trusted == of.Name })
+		if i < 0 {
+			return trial.Absent, err
+		}
+		return all[i].EndpointID.String(), err
 	}}
 }

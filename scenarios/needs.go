@@ -37,6 +37,19 @@ var (
 		What: "a called trust domain below an upstream root; 'upstreamAuthority: disk' in the lab file gives it",
 		Met:  func(r *topology.Trust) bool { return r.Trusted.UpstreamAuthority != topology.SelfSigned },
 	}
+	// fetchedBothWays is for what the servers of both trust domains fetch by themselves.
+	fetchedBothWays = trial.Need{
+		What: "two trust domains that fetch each other's bundles; any mode but 'manual' in the lab file gives it",
+		Met: func(r *topology.Trust) bool {
+			return r.Mode != topology.Manual && r.Trusted.TrustIn(r.Truster).Mode != topology.Manual
+		},
+	}
+	// reconciled is for what the controller manager of the truster does with relationships that
+	// no resource asks for.
+	reconciled = trial.Need{
+		What: "a truster whose controller manager makes its relationships; 'mode: crd' in the lab file gives it",
+		Met:  func(r *topology.Trust) bool { return r.Mode == topology.CRD },
+	}
 	// bySPIFFE is for what becomes of a peer whose only way to verify an endpoint is the bundle
 	// that it holds.
 	bySPIFFE = trial.Need{

@@ -56,6 +56,8 @@ func All() []Mutant {
 
 		{"drift/deleted", mutant.NoCure, cured},
 		{"drift/deleted", mutant.AcceptAny, "each call fails from soon after the deletion until the bundle is handed over"},
+		{"drift/delete-modes", mutant.RecoverEarly, "delete it with dissociate: the entry stays, without it"},
+		{"drift/delete-modes", mutant.NoCure, cured},
 		{"drift/tampered", mutant.NoFault, "let it try under the name of the called one"},
 		{"drift/tampered", mutant.AcceptAny, "until then the attacker is refused"},
 		{"drift/wrong-domain", mutant.RecoverEarly, "hand its bundle over as that of the called one"},
@@ -63,6 +65,8 @@ func All() []Mutant {
 		{"drift/emptied", mutant.NoCure, cured},
 		{"drift/crd-edit-is-ignored", mutant.KillWorkload, "no call failed"},
 		{"drift/crd-edit-rolls-back", mutant.NoCure, cured},
+		{"drift/two-resources", mutant.RecoverEarly, "delete the first one: the second one counts"},
+		{"drift/relationship-by-command-is-removed", mutant.RecoverEarly, "let the controller manager hang, and make a relationship by the server's API: it stays, and the bundle is fetched"},
 		{"drift/removal-keeps-bundle", mutant.NoFault, "delete the bundle as well"},
 		{"drift/removal-keeps-bundle", mutant.RecordNothing, "no call fails while only the relationship is gone"},
 		{"drift/stale-bootstrap-deadlock", mutant.NoCure, cured},

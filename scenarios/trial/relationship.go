@@ -11,6 +11,7 @@ import (
 
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/check"
+	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
@@ -35,12 +36,22 @@ func (d Domain) Relationship(ctx context.Context, to spiffeid.TrustDomain) (spir
 // SetRelationship makes the resource by which the trust domain trusts the one that
 // spec names what it is given as. Nothing puts that back.
 func (d Domain) SetRelationship(ctx context.Context, to spiffeid.TrustDomain, spec spire.FederatedTrustDomainSpec) error {
-	key := d.relationshipKey(to)
-	spec.ClassName = d.site.Class
-	_, err := d.Access().Objects.Apply(ctx, spire.Resource{
-		APIVersion: key.APIVersion, Kind: key.Kind, Metadata: spire.Metadata{Name: key.Name, Labels: spire.Owned()}, Spec: spec,
-	})
+	_, err := d.Access().Objects.Apply(ctx, d.resource(d.relationshipKey(to), spec))
 	return err
+}
+
+// resource is one by which the trust domain trusts the one that spec names.
+func (d Domain) resource(key access.ObjectKey, spec spire.FederatedTrustDomainSpec) spire.Resource {
+	spec.ClassName = d.site.Class
+	return spire.Resource{APIVersion: key.APIVersion, Kind: key.Kind, Metadata: spire.Metadata{Name: key.Name, Labels: spire.Owned()}, Spec: spec}
+}
+
+// Duplicate is the fault that there is another resource besides the one by which the trust
+// domain trusts another.
+func (d Domain) Duplicate(to Domain, spec spire.FederatedTrustDomainSpec) fault.Fault {
+	key := d.relationshipKey(to.Name)
+	key.Name += "-again"
+	return fault.ObjectAdded(d.Fault(), key, d.resource(key, spec))
 }
 
 // EditRelationship changes the resource by which the trust domain trusts another,
@@ -77,20 +88,31 @@ func (d Domain) RemoveRelationship(ctx context.Context, to Domain) error {
 	if err := d.EditRelationship(ctx, to, func(*spire.FederatedTrustDomainSpec) {}); err != nil {
 		return err
 	}
-	if err := d.Access().Objects.Delete(ctx, d.relationshipKey(to.Name)); err != nil {
+	if err := d.DropRelationship(ctx, to); err != nil {
 		return err
 	}
 	return d.trial.Await(ctx, time.Now(), ManagerLook(), d.Unrelated(to.Name))
 }
 
+// DropRelationship deletes the resource by which the trust domain trusts another. Nothing puts
+// that back.
+func (d Domain) DropRelationship(ctx context.Context, to Domain) error {
+	return d.Access().Objects.Delete(ctx, d.relationshipKey(to.Name))
+}
+
 // Unrelated checks that the server has no relationship with another.
 func (d Domain) Unrelated(to spiffeid.TrustDomain) check.Check {
-	return check.Check{Name: fmt.Sprintf("the server of %s has no relationship with %s", d, to), Probe: func(ctx context.Context) error {
+	return d.RelationshipWith(to).Is(Absent)
+}
+
+// RelationshipWith is whether the server has a relationship with another.
+func (d Domain) RelationshipWith(to spiffeid.TrustDomain) Fact {
+	return Fact{Of: fmt.Sprintf("the relationship of %s with %s", d, to), Look: func(ctx context.Context) (string, error) {
 		all, err := d.Server().Relationships(ctx)
-		if err == nil && slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == to }) {
-			err = errors.New("it has one")
+		if slices.ContainsFunc(all, func(r spire.Relationship) bool { return r.Trusted == to }) {
+			return There, err
 		}
-		return err
+		return Absent, err
 	}}
 }
 

@@ -168,6 +168,27 @@ func (d Domain) Follow(ctx context.Context, s *Synthetic) error {
 	})
 }
 
+// FollowByCommand makes a relationship with a synthetic trust domain by the server's API, as
+// 'spire-server federation create' does, with its bundle; the end of the trial removes both.
+func (d Domain) FollowByCommand(ctx context.Context, s *Synthetic) error {
+	bundle, err := s.Client.Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	d.trial.Restore("end the relationship with "+s.Domain.Name(), func(ctx context.Context) error {
+		err := d.Server().DeleteRelationship(ctx, s.Domain)
+		if gone := (*spire.NotFoundError)(nil); errors.As(err, &gone) {
+			err = nil
+		}
+		return errors.Join(err, d.Forget(ctx, s.Domain))
+	})
+	return d.Server().CreateRelationship(ctx, spire.Relationship{
+		RelationshipSpec: topology.RelationshipSpec{Truster: d.Name, Trusted: s.Domain, Profile: topology.HTTPSSPIFFE},
+		URL:              "https://" + s.endpoint.String(),
+		EndpointID:       spire.ServerID(s.Domain),
+	}, bundle)
+}
+
 // Unfollow removes the relationship with a synthetic trust domain.
 func (d Domain) Unfollow(ctx context.Context, s *Synthetic) error {
 	return d.Access().Objects.Delete(ctx, d.relationshipKey(s.Domain))
