@@ -30,6 +30,13 @@ const (
 	// which is 5 s by default.
 	agentSync = 1100 * time.Millisecond
 
+	// syncGrowth is by how much an agent's wait grows with each synchronisation that fails, and
+	// syncJitter how much longer or shorter it may be (pkg/common/backoff/backoff.go, and
+	// DefaultMultiplier of github.com/cenkalti/backoff/v4); syncWaits is how many times
+	// agentSync the longest is (pkg/agent/manager/manager.go,
+	// synchronizeMaxIntervalMultiple).
+	syncGrowth, syncJitter, syncWaits = 1.5, 0.1, 48
+
 	// backDating is how long before its issue a certificate begins to be valid
 	// (pkg/server/credtemplate/builder.go, NotBeforeCushion).
 	backDating = 10 * time.Second
@@ -206,6 +213,24 @@ func AgentSVIDBound() time.Duration { return agentSync + agentSVIDTick }
 // agent synchronisation. Pushing it to the workload takes no interval of its own.
 // What the machine needs for the work itself comes on top.
 func RegistrationBound() time.Duration { return entryCache + agentSync }
+
+// ResyncBound returns how long an agent may wait until it synchronises again with a server that
+// was away for so long: as its waits grow, the one that is under way is longer than the first by
+// a part of all that have ended.
+func ResyncBound(away time.Duration) time.Duration {
+	const part = (syncGrowth - 1) * (1 + syncJitter) / (1 - syncJitter)
+	return min(agentSync+time.Duration(part*float64(away)), syncWaits*agentSync)
+}
+
+// AwakeBound returns how long workloads may be without an SVID that is valid, once all nodes go on
+// that stood still for longer than SVIDs live. The server replaces its own one. Before that the
+// agent cannot attest again, as it must; and it synchronises after a wait that grew meanwhile. An
+// agent that tries too early ends (pkg/agent/svid/rotator.go, runRotation), and is not later when
+// Kubernetes starts it again: it tries to attest every 5 s then (pkg/agent/agent.go).
+func AwakeBound() time.Duration {
+	attested := serverSVIDTick + agentSVIDTick
+	return attested + ResyncBound(attested)
+}
 
 // PreparedBy returns when, counted from an authority's issue, its successor is
 // in the bundle at the latest: at half of its life or thirty days before its

@@ -80,6 +80,22 @@ func TestPropagationBound(t *testing.T) {
 	}
 }
 
+// TestResyncBound has each wait that has ended as short as it may be, and the one that is under way
+// as long as it may be.
+func TestResyncBound(t *testing.T) {
+	away, wait := time.Duration(0), time.Second
+	for range 10 {
+		want := min(wait*11/10, 48*1100*time.Millisecond)
+		if got := federation.ResyncBound(away); (got - want).Abs() > time.Millisecond {
+			t.Errorf("away for %s: %s, want %s", away, got, want)
+		}
+		away, wait = away+wait*9/10, wait*3/2
+	}
+	if got := federation.ResyncBound(time.Hour); got != 48*1100*time.Millisecond {
+		t.Errorf("away for an hour: %s", got)
+	}
+}
+
 func TestRegistrationBound(t *testing.T) {
 	if got, want := federation.RegistrationBound(), 2100*time.Millisecond; got != want {
 		t.Errorf("the bound is %s, want %s", got, want)

@@ -40,6 +40,11 @@ func Registered() Bound {
 // make before.
 func Reconciled() Bound { return ManagerLook().Plus(Registered()) }
 
+// Resynchronised bounds when an agent asks its server again that was away for so long.
+func Resynchronised(away time.Duration) Bound {
+	return Bound{Within: federation.ResyncBound(away), Formula: "the agent's wait, which grew while its server was away"}
+}
+
 // ManagerLook bounds when the controller manager looks at its resources again.
 func ManagerLook() Bound {
 	return Bound{Within: federation.ReconcileBound(), Formula: "controller manager's interval"}
