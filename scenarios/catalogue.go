@@ -26,9 +26,9 @@ func Catalogue() []trial.Scenario {
 	return []trial.Scenario{
 		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll, belowUpstream,
 
-		serverAway, replicaAway, serverKilled, serverDataLost, datastoreAway,
-		agentAway, agentKilled, controllerManagerHangs,
-		endpointAway, clusterOff, clustersParted, bundleNeverCame, endpointHangs,
+		serverAway, bothServersAway, replicaAway, serverKilled, serverDataLost, datastoreAway,
+		agentAway, agentKilled, agentBanned, bundleConfigMapLost, controllerManagerHangs, webhookAway,
+		endpointAway, clusterOff, clustersParted, laptopSleeps, bundleNeverCame, endpointHangs,
 
 		serverUpgraded, agentUpgraded,
 

@@ -2,10 +2,14 @@ package scenarios
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/check"
 	"github.com/fedlab-dev/fedlab/lab/fault"
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -134,4 +138,125 @@ var serverDataLost = trial.Scenario{
 		})
 		return t.Err()
 	},
+}
+
+// nap is how long an X509-SVID lives that is to expire while nodes stand still.
+const nap = time.Minute
+
+var laptopSleeps = trial.Scenario{
+	Name:  "outage/laptop-sleep",
+	Claim: "If all nodes of a lab stand still for longer than an X509-SVID lives, each call fails at first, because SVIDs have expired; servers, agents and workloads replace theirs by themselves, and calls are answered again once Kubernetes counts the nodes as ready.",
+	Parts: []trial.Part{
+		trial.Carried("each call fails at first, because SVIDs have expired", "until SVIDs are replaced each call fails, because they have expired"),
+		trial.Carried("servers, agents and workloads replace theirs by themselves", "workloads have SVIDs that are valid", "a newcomer whose registration fits gets its identity", "each server fetches the other's bundle"),
+		trial.Carried("calls are answered again once Kubernetes counts the nodes as ready", "calls fail until they are answered again, and never else"),
+	},
+	Labels: []string{Slow},
+	Needs:  []trial.Need{fetchedBothWays},
+	Sources: []string{
+		"SPIRE pkg/agent/svid/rotator.go: an agent whose SVID has expired attests again, and ends where that fails",
+		"SPIRE pkg/server/svid/rotator.go: a server replaces its SVID when it looks at it the next time",
+		"SPIFFE X509-SVID, section 5.2: the leaf is validated by RFC 5280, section 6.1, of which the time is an input",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		both := []trial.Domain{called, caller}
+		var asleep *trial.Breakage
+		t.Step(ctx, "let X509-SVIDs live for "+nap.String(), func(ctx context.Context) error {
+			if err := t.Reconfigure(ctx, called, func(td *topology.Settings) { td.X509SVIDTTL = nap }, caller); err != nil {
+				return err
+			}
+			for _, d := range both {
+				// Agents that start have all SVIDs signed again, their own included.
+				if err := remade(ctx, t, d); err != nil {
+					return err
+				}
+				if err := t.WaitFor(ctx, d.Ready(), expiresSoon(d)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "have all nodes stand still for as long", func(ctx context.Context) (err error) {
+			if asleep, err = t.Freeze(ctx); err != nil {
+				return err
+			}
+			return t.Stays(ctx, trial.Bound{Within: nap, Formula: "the life of an X509-SVID"}, asleep.Goes())
+		})
+		t.Step(ctx, "let them go on, and see SVIDs replaced", func(ctx context.Context) error {
+			if err := asleep.Recover(ctx); err != nil {
+				return err
+			}
+			b := trial.Bound{Within: federation.AwakeBound(), Formula: "the server's look at its SVID + the agent's look at its own + the agent's wait, which grew meanwhile"}
+			if err := t.Await(ctx, asleep.Window().Recovered, b, svidOf(called).Is(svidValid), svidOf(caller).Is(svidValid)); err != nil {
+				return err
+			}
+			return errors.Join(
+				t.See(ctx, "workloads have SVIDs that are valid", svidOf(called), svidValid),
+				t.See(ctx, "workloads have SVIDs that are valid", svidOf(caller), svidValid),
+			)
+		})
+		t.Step(ctx, "wait until Kubernetes counts the nodes as ready, and calls are answered", func(ctx context.Context) error {
+			if err := t.WaitFor(ctx, calls.Ends(traffic.Answered)); err != nil {
+				return err
+			}
+			awake := asleep.Window().Recovered
+			after, err := calls.First(ctx, awake, func(c traffic.Call) bool { return c.Outcome != traffic.Expired })
+			if err != nil {
+				return err
+			}
+			answered, err := calls.First(ctx, awake, func(c traffic.Call) bool { return c.Outcome == traffic.Answered })
+			if err != nil {
+				return err
+			}
+			t.Mark("calls are answered again")
+			calls.RefusedBy("until SVIDs are replaced each call fails, because they have expired", awake, trial.NextCall(), after.At, traffic.Expired)
+			calls.FailsOnlyBetween("calls fail until they are answered again, and never else", asleep.Window().Injected, answered.At)
+			return nil
+		})
+		t.Step(ctx, "see newcomers get an identity, and each server fetch the other's bundle", func(ctx context.Context) error {
+			for i, d := range both {
+				if err := t.WaitFor(ctx, d.Ready()); err != nil {
+					return err
+				}
+				if _, err := d.Welcome(ctx); err != nil {
+					return err
+				}
+				if err := t.See(ctx, "each server fetches the other's bundle", d.Fetch(both[1-i]), trial.Fetched); err != nil {
+					return err
+				}
+			}
+			return t.Soon(ctx, calls.Ends(traffic.Answered))
+		})
+		return t.Err()
+	},
+}
+
+// expiresSoon checks that the SVID that workloads present ends within a nap.
+func expiresSoon(d trial.Domain) check.Check {
+	return check.Check{Name: "SVIDs of " + d.String() + " expire within " + nap.String(), Probe: func(ctx context.Context) error {
+		svid, err := d.SVID(ctx)
+		if left := time.Until(svid.NotAfter); err == nil && left > nap {
+			err = fmt.Errorf("theirs expires in %s", left.Round(time.Second))
+		}
+		return err
+	}}
+}
+
+// What a look at an SVID sees.
+const (
+	svidValid   = "valid"
+	svidExpired = "expired"
+)
+
+// svidOf is whether the SVID that workloads present is valid now.
+func svidOf(d trial.Domain) trial.Fact {
+	return trial.Fact{Of: "the SVID of workloads of " + d.String(), Well: svidValid, Look: func(ctx context.Context) (string, error) {
+		svid, err := d.SVID(ctx)
+		if err == nil && time.Now().After(svid.NotAfter) {
+			return svidExpired, nil
+		}
+		return svidValid, err
+	}}
 }

@@ -241,17 +241,24 @@ func (d Domain) ids(ctx context.Context, of Domain, kind Kind) ([]string, error)
 // Presents checks that an authority has signed the SVID that the probe presents.
 func (d Domain) Presents(id string) check.Check {
 	return check.Check{Name: fmt.Sprintf("workloads of %s present SVIDs of authority %s", d, Brief(id)), Probe: func(ctx context.Context) error {
-		holding, err := d.Probe().Holding(ctx)
-		switch {
-		case err != nil:
-			return err
-		case holding.Self == nil:
-			return fmt.Errorf("they have no SVID: %s", holding.Problem)
-		case holding.Self.Authority != id:
-			return fmt.Errorf("theirs is of authority %s", Brief(holding.Self.Authority))
+		svid, err := d.SVID(ctx)
+		if err == nil && svid.Authority != id {
+			err = fmt.Errorf("theirs is of authority %s", Brief(svid.Authority))
 		}
-		return nil
+		return err
 	}}
+}
+
+// SVID returns the X509-SVID that the probe presents.
+func (d Domain) SVID(ctx context.Context) (traffic.Party, error) {
+	holding, err := d.Probe().Holding(ctx)
+	switch {
+	case err != nil:
+		return traffic.Party{}, err
+	case holding.Self == nil:
+		return traffic.Party{}, fmt.Errorf("workloads of %s have no SVID: %s", d, holding.Problem)
+	}
+	return *holding.Self, nil
 }
 
 // Ready returns nil when all of SPIRE runs: the server, and the agents in each cluster.
@@ -263,6 +270,23 @@ func (d Domain) Ready() check.Check {
 			errs = append(errs, d.trial.session.lab.Access(m.Cluster()).Pods.Ready(ctx, lab.AgentKey(m.Place)))
 		}
 		return errors.Join(errs...)
+	}}
+}
+
+// Agents is whether an agent of the trust domain runs in a cluster.
+func (d Domain) Agents() Fact {
+	return Fact{Of: "SPIRE agents of " + d.String(), Well: There, Look: func(ctx context.Context) (string, error) {
+		for _, m := range d.site.InClusters() {
+			in := d.trial.session.lab.Access(m.Cluster())
+			if in.Pods.Ready(ctx, lab.AgentKey(m.Place)) == nil {
+				return There, nil
+			}
+			// What cannot be asked is not away.
+			if err := in.Objects.NodeReady(ctx); err != nil {
+				return "", err
+			}
+		}
+		return Absent, nil
 	}}
 }
 

@@ -49,6 +49,9 @@ func (t *Trial) Break(ctx context.Context, f fault.Fault) (*Breakage, error) {
 	return b, nil
 }
 
+// Goes checks that the fault is in force still.
+func (b *Breakage) Goes() check.Check { return b.injected.Felt() }
+
 // Recover puts back what the fault has changed, and waits until all is healed.
 // Repeated, it does nothing.
 func (b *Breakage) Recover(ctx context.Context) error {
@@ -138,24 +141,41 @@ func (c endpointCut) and(first check.Check, peer string, is func(through error) 
 	}}
 }
 
-// Reconfigure changes what the server of a trust domain is installed with, which
-// restarts it, and has that put back at the end.
-func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology.Settings)) error {
+// Freeze has the nodes of all clusters of the lab stand still, and waits until they do. Nothing
+// of the lab can be asked for then.
+func (t *Trial) Freeze(ctx context.Context) (*Breakage, error) {
+	parts := t.session.runner.Driver.Parts
+	var all []fault.Cluster
+	for _, c := range t.session.lab.Graph.Clusters {
+		all = append(all, fault.Cluster{Name: c.Name, Cluster: t.session.lab.Access(c), Power: machine{parts.Hands, parts.Nodes, c}})
+	}
+	return t.Break(ctx, fault.Frozen(all...))
+}
+
+// Reconfigure changes what the servers of trust domains are installed with, which
+// restarts them, and has that put back at the end.
+func (t *Trial) Reconfigure(ctx context.Context, d Domain, change func(*topology.Settings), others ...Domain) error {
 	before := t.session.lab.Graph.Intent()
 	changed := before
 	changed.TrustDomains = slices.Clone(changed.TrustDomains)
+	all := append([]Domain{d}, others...)
 	for i := range changed.TrustDomains {
-		if changed.TrustDomains[i].Name == d.Name {
+		if slices.ContainsFunc(all, func(d Domain) bool { return d.Name == changed.TrustDomains[i].Name }) {
 			change(&changed.TrustDomains[i].Settings)
 		}
 	}
-	t.Restore("give the server of "+d.String()+" its settings back", func(ctx context.Context) error {
+	t.Restore("give servers their settings back", func(ctx context.Context) error {
 		return t.session.hold.Up(ctx, before)
 	})
 	if err := t.session.hold.Up(ctx, changed); err != nil {
 		return err
 	}
-	return t.WaitFor(ctx, d.Ready())
+	for _, d := range all {
+		if err := t.WaitFor(ctx, d.Ready()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Fault returns the trust domain's cluster as package fault knows it.

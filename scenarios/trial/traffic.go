@@ -173,6 +173,19 @@ func (s *Traffic) Meets(authority string) check.Check {
 	})
 }
 
+// First returns the first call since a moment that is so, of those that were made so far.
+func (s *Traffic) First(ctx context.Context, since time.Time, is func(traffic.Call) bool) (traffic.Call, error) {
+	stream, err := s.probe.Stream(ctx, s.order.Name)
+	if err != nil {
+		return traffic.Call{}, err
+	}
+	first, found := stream.First(since, is)
+	if !found {
+		err = fmt.Errorf("%s: no call since %s was so", s.order.Name, since.UTC().Format(time.TimeOnly))
+	}
+	return first, err
+}
+
 // settled is how many calls in a row show how calls end now.
 const settled = 2
 
