@@ -3,12 +3,14 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fedlab-dev/fedlab/lab/config"
+	"github.com/fedlab-dev/fedlab/scenarios"
 )
 
 const (
@@ -40,27 +43,67 @@ func dice() *rand.Rand { return rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()),
 // killedWithin starts a command and kills it with SIGKILL at a random moment. One
 // that has ended by itself before is as good.
 func (s *subject) killedWithin(ctx context.Context, dice *rand.Rand, within time.Duration, args ...string) error {
+	begun := make(chan struct{})
+	close(begun)
+	return s.killed(ctx, io.Discard, begun, time.Duration(dice.Int64N(int64(within))), args...)
+}
+
+// killedOnce starts a command and kills it with SIGKILL at a random moment after it has
+// printed something. It is an error when the command ends before.
+func (s *subject) killedOnce(ctx context.Context, dice *rand.Rand, printed string, within time.Duration, args ...string) error {
+	out := &watchedFor{what: printed, seen: make(chan struct{})}
+	if err := s.killed(ctx, out, out.seen, time.Duration(dice.Int64N(int64(within))), args...); err != nil {
+		return err
+	}
+	if out.what != "" {
+		return fmt.Errorf("it has not printed %q", printed)
+	}
+	return nil
+}
+
+// watchedFor is an output in which something is looked for until it is seen.
+type watchedFor struct {
+	what, line string
+	seen       chan struct{}
+}
+
+func (w *watchedFor) Write(p []byte) (int, error) {
+	w.line += string(p)
+	if w.what != "" && strings.Contains(w.line, w.what) {
+		w.what = ""
+		close(w.seen)
+	}
+	w.line = w.line[strings.LastIndex(w.line, "\n")+1:]
+	return len(p), nil
+}
+
+// killed starts a command and kills it so long after a moment.
+func (s *subject) killed(ctx context.Context, stdout io.Writer, moment <-chan struct{}, after time.Duration, args ...string) error {
 	cmd, err := s.prepare(ctx, append(args, "--lab", s.file)...)
 	if err != nil {
 		return err
 	}
-	after := time.Duration(dice.Int64N(int64(within)))
-	cmd.Stdout, cmd.Stderr = GinkgoWriter, GinkgoWriter
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(GinkgoWriter, stdout), GinkgoWriter
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	select {
-	case err := <-ended:
-		GinkgoWriter.Printf("$ %s\nended by itself: %v\n", strings.Join(cmd.Args, " "), err)
-		return err
-	case <-time.After(after):
+	var late <-chan time.Time
+	for {
+		select {
+		case err := <-ended:
+			GinkgoWriter.Printf("$ %s\nended by itself: %v\n", strings.Join(cmd.Args, " "), err)
+			return err
+		case <-moment:
+			moment, late = nil, time.After(after)
+		case <-late:
+			GinkgoWriter.Printf("$ %s\nkilled after %s\n", strings.Join(cmd.Args, " "), after.Round(time.Millisecond))
+			err = cmd.Process.Kill()
+			GinkgoWriter.Printf("ended: %v\n", <-ended)
+			return err
+		}
 	}
-	GinkgoWriter.Printf("$ %s\nkilled after %s\n", strings.Join(cmd.Args, " "), after.Round(time.Millisecond))
-	err = cmd.Process.Kill()
-	GinkgoWriter.Printf("ended: %v\n", <-ended)
-	return err
 }
 
 // cleared takes the lab down at once and wants nothing to be left.
@@ -126,6 +169,54 @@ var _ = Describe("A lab whose Docker is killed with SIGKILL", Label("scenario", 
 		AddReportEntry("up after dockerd was killed", up.Took.String(), ReportEntryVisibilityAlways)
 		Expect(under.well(ctx)).To(Succeed())
 	}, SpecTimeout(10*time.Minute))
+})
+
+var _ = Describe("A scenario that is killed", Label("scenario", "kills"), func() {
+	// during is the step of the scenario in which it is killed.
+	DescribeTable("is whole when it runs again after up",
+		func(ctx SpecContext, name, during string) {
+			s, err := scenarios.Find(name)
+			Expect(err).NotTo(HaveOccurred())
+			fits, err := s.RunsOn(under.graph)
+			Expect(err).NotTo(HaveOccurred())
+			for _, c := range under.graph.Clusters {
+				DeferCleanup(under.explain, c.Name, NodeTimeout(rollout))
+			}
+			under.restored(rollout, under.repaired)
+			run := func(records string) []string {
+				return []string{"scenario", "run", name, "--on", fits[0].String(), "--records", filepath.Join(scratch(), records), "-o", "json"}
+			}
+			step, err := json.Marshal(during)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(under.killedOnce(ctx, dice(), `"name":`+string(step), early, run("killed")...)).To(Succeed())
+			Expect(under.fedlab(ctx, "up")).To(endWell())
+			Expect(under.well(ctx)).To(Succeed())
+			Expect(under.fedlab(ctx, run("whole")...)).To(endWell())
+		},
+		Entry("while two clusters are parted", "outage/partition", "part them in both directions, and publish another authority", SpecTimeout(6*time.Minute)),
+		Entry("while a cluster is off", "outage/cluster", "see that the other cluster gives newcomers their identity meanwhile", SpecTimeout(6*time.Minute)),
+		Entry("while a server is away", "outage/server", "let a newcomer come: it waits", SpecTimeout(6*time.Minute)),
+		Entry("in the middle of a rotation", "rotation/x509-authority", "taint the old one, so that all it has signed is replaced", SpecTimeout(6*time.Minute)),
+		Entry("while a foreign root is in a bundle", "drift/tampered", "find it: the comparison with the source names the foreign root", SpecTimeout(6*time.Minute)),
+	)
+})
+
+var _ = Describe("A repair of a held bundle that is killed", Label("scenario", "kills"), func() {
+	It("is whole when it runs again", func(ctx SpecContext) {
+		p := under.pair()
+		truster, trusted := p.broker.Domain().String(), p.server.Domain().String()
+		under.restored(rollout, under.repaired)
+		dice := dice()
+		for range submitted {
+			deleted, err := under.run(ctx, "spire", "--lab", under.file, truster, "--", "bundle", "delete", "-id", "spiffe://"+trusted, "-mode", "dissociate")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(deleted).To(endWell())
+			Expect(under.killedWithin(ctx, dice, early, "drift", "--repair")).To(Succeed())
+			Expect(under.fedlab(ctx, "drift", "--repair")).To(endWell())
+			Expect(under.fedlab(ctx, "drift")).To(endWell())
+			Eventually(flowing(p.broker)).WithContext(ctx).WithTimeout(machine).WithPolling(time.Second).Should(Succeed())
+		}
+	}, SpecTimeout(5*time.Minute))
 })
 
 var _ = Describe("The bootstrap token that kind gives every cluster", Label("up"), func() {
