@@ -41,7 +41,8 @@ e2e: build ## Run the end-to-end suite on a lab of its own
 
 .PHONY: e2e-all
 e2e-all: build ## Run all scenarios twice and what must break them; kills, a newcomer's first hour, an earlier fedlab; all shapes, guides, ways to federate and versions of SPIRE
-	@$(E2E) --timeout=100m --label-filter='scenario && !kills && !night' ./e2e
+	@$(E2E) --timeout=100m --label-filter='scenario && !mutation && !kills && !night' ./e2e
+	@$(E2E) --timeout=100m --label-filter='mutation' ./e2e
 	@$(E2E) --timeout=100m --label-filter='kills || newcomer || dist || earlier' ./e2e
 	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier && !matrix && !endpoints && !skew' ./e2e
 	@$(E2E) --timeout=100m --label-filter='night && (matrix || endpoints)' ./e2e
