@@ -28,7 +28,7 @@ func Catalogue() []trial.Scenario {
 
 		serverAway, bothServersAway, replicaAway, serverKilled, serverDataLost, datastoreAway,
 		agentAway, agentKilled, agentBanned, bundleConfigMapLost, controllerManagerHangs, webhookAway,
-		endpointAway, clusterOff, clustersParted, laptopSleeps, bundleNeverCame, endpointHangs,
+		endpointAway, clusterOff, clustersParted, laptopSleeps, openConnection, bundleNeverCame, endpointHangs,
 
 		serverUpgraded, agentUpgraded,
 

@@ -163,19 +163,7 @@ var laptopSleeps = trial.Scenario{
 		both := []trial.Domain{called, caller}
 		var asleep *trial.Breakage
 		t.Step(ctx, "let X509-SVIDs live for "+nap.String(), func(ctx context.Context) error {
-			if err := t.Reconfigure(ctx, called, func(td *topology.Settings) { td.X509SVIDTTL = nap }, caller); err != nil {
-				return err
-			}
-			for _, d := range both {
-				// Agents that start have all SVIDs signed again, their own included.
-				if err := remade(ctx, t, d); err != nil {
-					return err
-				}
-				if err := t.WaitFor(ctx, d.Ready(), expiresSoon(d)); err != nil {
-					return err
-				}
-			}
-			return nil
+			return shortLived(ctx, t, both...)
 		})
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.Step(ctx, "have all nodes stand still for as long", func(ctx context.Context) (err error) {
@@ -231,6 +219,23 @@ var laptopSleeps = trial.Scenario{
 		})
 		return t.Err()
 	},
+}
+
+// shortLived lets X509-SVIDs live for a nap, also those that were given before.
+func shortLived(ctx context.Context, t *trial.Trial, of ...trial.Domain) error {
+	if err := t.Reconfigure(ctx, of[0], func(td *topology.Settings) { td.X509SVIDTTL = nap }, of[1:]...); err != nil {
+		return err
+	}
+	for _, d := range of {
+		// Agents that start have all SVIDs signed again, their own included.
+		if err := remade(ctx, t, d); err != nil {
+			return err
+		}
+		if err := t.WaitFor(ctx, d.Ready(), expiresSoon(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // expiresSoon checks that the SVID that workloads present ends within a nap.

@@ -62,11 +62,12 @@ var (
 	// reach is asked of probes in pods, so that nobody may have it on a host.
 	rotates = trial.Need{
 		What: "a called trust domain that signs by itself, with no host among its members or among the servers that trust it; a lab file without 'upstreamAuthority' gives it",
-		Met: func(r *topology.Trust) bool {
-			d := r.Trusted
-			return d.UpstreamAuthority == topology.SelfSigned && len(d.Server().OnHosts()) == 0 &&
-				!slices.ContainsFunc(d.TrustedBy, func(by *topology.Trust) bool { return by.Truster.Server().Place.Host != nil })
-		},
+		Met:  func(r *topology.Trust) bool { return signsBySelf(r.Trusted) },
+	}
+	// rotatesBack is for what replaces an authority of the caller's trust domain as well.
+	rotatesBack = trial.Need{
+		What: "a caller's trust domain that signs by itself, with no host among its members or among the servers that trust it; a lab file without 'upstreamAuthority' gives it",
+		Met:  func(r *topology.Trust) bool { return signsBySelf(r.Truster) },
 	}
 	// apart is for what is done to one cluster and seen from another.
 	apart = trial.Need{
@@ -85,3 +86,8 @@ var (
 // dynamic is for what was tried by https_spiffe and a resource alone, with an authority that the
 // called trust domain replaces.
 func dynamic() []trial.Need { return []trial.Need{bySPIFFE, byResource, rotates} }
+
+func signsBySelf(d *topology.Domain) bool {
+	return d.UpstreamAuthority == topology.SelfSigned && len(d.Server().OnHosts()) == 0 &&
+		!slices.ContainsFunc(d.TrustedBy, func(by *topology.Trust) bool { return by.Truster.Server().Place.Host != nil })
+}

@@ -53,6 +53,8 @@ func All() []Mutant {
 		{"outage/cluster", mutant.NoFault, "switch the called one's cluster off"},
 		{"outage/partition", mutant.RecoverEarly, "part the caller's cluster from the called one's, in this direction alone"},
 		{"outage/laptop-sleep", mutant.RecoverEarly, "until SVIDs are replaced each call fails, because they have expired"},
+		{"outage/long-connections", mutant.KillWorkload, "by the connection that was open at first"},
+		{"outage/long-connections", mutant.KeepOldBundle, "replace the authorities of both, and wait until neither is trusted any more"},
 		{"outage/missing-bundle-blocks-identity", mutant.NoCure, "and it can after it"},
 		{"outage/hung-endpoint-freezes-configuration", mutant.NoCure, "let the endpoint answer, and see all go on"},
 

@@ -186,6 +186,15 @@ func (s *Traffic) First(ctx context.Context, since time.Time, is func(traffic.Ca
 	return first, err
 }
 
+// Last returns the last call that was made so far.
+func (s *Traffic) Last(ctx context.Context) (traffic.Call, error) {
+	stream, err := s.probe.Stream(ctx, s.order.Name)
+	if err != nil || len(stream.Calls) == 0 {
+		return traffic.Call{}, errors.Join(err, fmt.Errorf("%s: %d calls so far", s.order.Name, len(stream.Calls)))
+	}
+	return stream.Calls[len(stream.Calls)-1], nil
+}
+
 // settled is how many calls in a row show how calls end now.
 const settled = 2
 
