@@ -30,6 +30,8 @@ func Catalogue() []trial.Scenario {
 		agentAway, agentKilled, agentBanned, bundleConfigMapLost, controllerManagerHangs, webhookAway,
 		endpointAway, clusterOff, clustersParted, laptopSleeps, openConnection, bundleNeverCame, endpointHangs,
 
+		noRoute,
+
 		serverUpgraded, agentUpgraded,
 
 		bundleDeleted, deleteModes, bundleTampered, bundleOfAnother, bundleRolledBack, bundleEmptied,

@@ -3,7 +3,11 @@ package scenarios
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
@@ -115,6 +119,102 @@ var staleByHand = trial.Scenario{
 		})
 		return t.Err()
 	},
+}
+
+var noRoute = trial.Scenario{
+	Name:  "federation/no-route",
+	Claim: "Where no server reaches the bundle endpoint of the other and bundles travel as files, an authority is replaced without a failed call, as long as each file is there before the authority in it signs.",
+	Parts: []trial.Part{
+		trial.Carried("no server reaches the bundle endpoint of the other", "the endpoint does not answer the peer", "and does not when all is over"),
+		trial.Carried("an authority is replaced", "soon after the old authority is tainted, each call is answered under the new one", "and the second file ends trust in the old one"),
+		trial.Carried("without a failed call", "no call failed"),
+		trial.Carried("", "the endpoint answers the peer at first", "the peer trusts the old authority until then"),
+	},
+	Needs: []trial.Need{byHand, rotates},
+	Sources: []string{
+		"SPIRE doc/spire_server.md (bundle show, bundle set): a bundle as a file, in the format of the SPIFFE standard",
+		"SPIFFE Trust Domain and Bundle, section 4: the format",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		var r *trial.Rotation
+		reaches := caller.Reaches(called)
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "cut the bundle endpoint off", func(ctx context.Context) error {
+			if err := t.See(ctx, "the endpoint answers the peer at first", reaches, trial.There); err != nil {
+				return err
+			}
+			if _, err := t.CutEndpoint(ctx, called, caller); err != nil {
+				return err
+			}
+			return t.See(ctx, "the endpoint does not answer the peer", reaches, trial.Absent)
+		})
+		t.Step(ctx, "publish the next authority, and carry the bundle over as a file", func(ctx context.Context) (err error) {
+			if r, err = called.Prepare(ctx, trial.X509); err != nil {
+				return err
+			}
+			if err := carried(ctx, called, caller); err != nil {
+				return err
+			}
+			return t.Await(ctx, time.Now(), trial.Registered(), caller.Has(called, trial.X509, r.Next.ID))
+		})
+		t.Step(ctx, "sign with it, and taint the old one", func(ctx context.Context) error {
+			if err := r.Activate(ctx); err != nil {
+				return err
+			}
+			tainted := time.Now()
+			if err := r.Taint(ctx); err != nil {
+				return err
+			}
+			calls.MeetsBy("soon after the old authority is tainted, each call is answered under the new one", tainted, trial.Replaced(), r.Next.ID)
+			return t.Await(ctx, tainted, trial.Replaced(), r.Replaced(), calls.Meets(r.Next.ID))
+		})
+		t.Step(ctx, "revoke the old one, and carry the bundle over again", func(ctx context.Context) error {
+			old := caller.AuthorityOf(called, trial.X509, r.Old.ID)
+			if err := t.See(ctx, "the peer trusts the old authority until then", old, trial.There); err != nil {
+				return err
+			}
+			if err := errors.Join(r.Revoke(ctx), carried(ctx, called, caller)); err != nil {
+				return err
+			}
+			if err := t.Await(ctx, time.Now(), trial.Registered(), caller.Dropped(called, trial.X509, r.Old.ID)); err != nil {
+				return err
+			}
+			return t.See(ctx, "and the second file ends trust in the old one", old, trial.Absent)
+		})
+		t.Step(ctx, "see that nothing went by the endpoint", func(ctx context.Context) error {
+			return t.See(ctx, "and does not when all is over", reaches, trial.Absent)
+		})
+		t.StillAnswered(ctx, calls, "see that calls never noticed", "no call failed")
+		return t.Err()
+	},
+}
+
+// carried takes the bundle of a trust domain to another as a file, in the format of the
+// standard, and removes the file.
+func carried(ctx context.Context, of, to trial.Domain) (err error) {
+	bundle, err := of.Bundle(ctx)
+	if err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "fedlab-bundle-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
+	document, err := bundle.Marshal()
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(folder, of.Name.Name()+".json")
+	if err := os.WriteFile(file, document, 0o600); err != nil {
+		return err
+	}
+	read, err := spiffebundle.Load(of.Name, file)
+	if err != nil {
+		return err
+	}
+	return to.Server().SetBundle(ctx, read)
 }
 
 var belowUpstream = trial.Scenario{

@@ -58,6 +58,8 @@ func All() []Mutant {
 		{"outage/missing-bundle-blocks-identity", mutant.NoCure, "and it can after it"},
 		{"outage/hung-endpoint-freezes-configuration", mutant.NoCure, "let the endpoint answer, and see all go on"},
 
+		{"federation/no-route", mutant.NoFault, "the endpoint does not answer the peer"},
+		{"federation/no-route", mutant.KeepOldBundle, "revoke the old one, and carry the bundle over again"},
 		{"upgrade/server", mutant.KillWorkload, "no call failed"},
 		{"upgrade/agent", mutant.KillWorkload, "no call failed"},
 

@@ -127,17 +127,35 @@ func (i endpointIsCut) Healed() check.Check {
 
 // and holds when a check does, and then what the peer has met is as it should be.
 func (c endpointCut) and(first check.Check, peer string, is func(through error) error) check.Check {
-	from, peers := c.peer.Cluster(), c.peer.trial.session.runner.Driver.Parts.Peers
 	name := fmt.Sprintf("%s, and %s %s to the bundle endpoint of %s", first.Name, c.peer, peer, c.of)
 	return check.Check{Name: name, Probe: func(ctx context.Context) error {
 		if err := first.Probe(ctx); err != nil {
 			return err
 		}
-		answer, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(c.of.site.Server), c.of.site.PublicAddress())
-		if err == nil && answer.Status >= http.StatusInternalServerError {
-			err = fmt.Errorf("a proxy answers %d %s", answer.Status, http.StatusText(answer.Status))
+		return is(c.peer.reach(ctx, c.of))
+	}}
+}
+
+// reach returns nil where the bundle endpoint of another answers who asks it from the cluster
+// of the trust domain.
+func (d Domain) reach(ctx context.Context, of Domain) error {
+	from, peers := d.Cluster(), d.trial.session.runner.Driver.Parts.Peers
+	answer, err := peers.Get(ctx, from.Lab, from.Name, spire.BundleEndpointURL(of.site.Server), of.site.PublicAddress())
+	if err == nil && answer.Status >= http.StatusInternalServerError {
+		err = fmt.Errorf("a proxy answers %d %s", answer.Status, http.StatusText(answer.Status))
+	}
+	return err
+}
+
+// Reaches is whether the bundle endpoint of another answers who asks it from the cluster of the
+// trust domain: There or Absent.
+func (d Domain) Reaches(of Domain) Fact {
+	return Fact{Of: fmt.Sprintf("an answer of the bundle endpoint of %s to %s", of, d), Well: There, Look: func(ctx context.Context) (string, error) {
+		if err := d.reach(ctx, of); err != nil {
+			d.trial.Seen("there is none: %v", err)
+			return Absent, nil
 		}
-		return is(err)
+		return There, nil
 	}}
 }
 
