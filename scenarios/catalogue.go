@@ -24,7 +24,7 @@ const (
 // Catalogue returns all scenarios, in the order in which documents list them.
 func Catalogue() []trial.Scenario {
 	return []trial.Scenario{
-		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll, belowUpstream,
+		authorityReplaced, revokedTooEarly, jwtAuthorityReplaced, threeGenerations, signedBeforePoll, belowUpstream, servingCertReplaced,
 
 		serverAway, bothServersAway, replicaAway, serverKilled, serverDataLost, datastoreAway,
 		agentAway, agentKilled, agentBanned, bundleConfigMapLost, controllerManagerHangs, webhookAway,

@@ -3,13 +3,16 @@ package scenarios
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/bundle/spiffebundle"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/topology"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -119,6 +122,79 @@ var staleByHand = trial.Scenario{
 		})
 		return t.Err()
 	},
+}
+
+// A serving certificate lives for certLife, and the next one is issued when a third of that
+// remains; the server reads it each certSync.
+const (
+	certLife = 30 * time.Second
+	certSync = 2 * time.Second
+)
+
+var servingCertReplaced = trial.Scenario{
+	Name:  "rotation/serving-certificate",
+	Claim: "A SPIRE server shows each new certificate of its https_web endpoint without a restart, and no fetch fails while one takes the place of another, three times.",
+	Parts: []trial.Part{
+		trial.Carried("A SPIRE server shows each new certificate of its https_web endpoint", "the next certificate is shown"),
+		trial.Carried("without a restart", "the server is the one that it was"),
+		trial.Carried("no fetch fails while one takes the place of another, three times", "no fetch fails"),
+		trial.Carried("", "the first certificate is shown", "no call failed"),
+	},
+	Needs: []trial.Need{byIssued, fetched},
+	Sources: []string{
+		"https://github.com/spiffe/spire/blob/v1.15.3/doc/spire_server.md (serving_cert_file, file_sync_interval)",
+		"SPIRE pkg/common/diskcertmanager/cert_manager.go: the files are read again at an interval",
+	},
+	Run: func(ctx context.Context, t *trial.Trial) error {
+		called, caller := t.Pair()
+		shown := certificates(called)
+		calls := t.CallsThroughout(ctx, caller, called)
+		t.Step(ctx, "let serving certificates live for "+certLife.String(), func(ctx context.Context) error {
+			return t.Do(ctx, trial.ToChange, func(ctx context.Context) error {
+				return t.Reconfigure(ctx, called, func(td *topology.Settings) {
+					td.BundleEndpoint.ServingCert.TTL, td.BundleEndpoint.ServingCert.FileSyncInterval = certLife, certSync
+				})
+			})
+		})
+		var server trial.Fact
+		t.Step(ctx, "see which one is shown", func(ctx context.Context) (err error) {
+			if server, err = called.Started(ctx); err != nil {
+				return err
+			}
+			return t.See(ctx, "the first certificate is shown", shown, nth(1))
+		})
+		replaced := trial.Bound{Within: certLife - certLife/3 + certSync, Formula: "two thirds of its life + the server's look at the file"}
+		for generation := 2; generation <= 4; generation++ {
+			t.Step(ctx, fmt.Sprintf("fetch until certificate %d is shown", generation), func(ctx context.Context) error {
+				return errors.Join(
+					t.Watch(ctx, "no fetch fails", replaced, caller.Fetch(called), trial.Fetched),
+					t.See(ctx, "the next certificate is shown", shown, nth(generation)),
+				)
+			})
+		}
+		t.Step(ctx, "see that the server was not started again", func(ctx context.Context) error {
+			return t.See(ctx, "the server is the one that it was", server, trial.There)
+		})
+		t.StillAnswered(ctx, calls, "see that nobody who called noticed", "no call failed")
+		return t.Err()
+	},
+}
+
+func nth(certificate int) string { return fmt.Sprintf("certificate %d", certificate) }
+
+// certificates counts those that a bundle endpoint has shown, from the first look on.
+func certificates(of trial.Domain) trial.Fact {
+	var seen []string
+	return trial.Fact{Of: "the certificate that the endpoint of " + of.String() + " shows", Look: func(ctx context.Context) (string, error) {
+		shown, err := of.Shown(ctx)
+		if err != nil {
+			return "", err
+		}
+		if serial := shown.SerialNumber.String(); !slices.Contains(seen, serial) {
+			seen = append(seen, serial)
+		}
+		return nth(len(seen)), nil
+	}}
 }
 
 var noRoute = trial.Scenario{

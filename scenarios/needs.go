@@ -27,6 +27,14 @@ var (
 		What: "a bundle endpoint of the called trust domain with profile https_web; 'bundleEndpoint: {profile: https_web}' in the lab file gives it",
 		Met:  func(r *topology.Trust) bool { return r.Profile == topology.HTTPSWeb },
 	}
+	// byIssued is for what the lab's own web CA issues and the peer sees.
+	byIssued = trial.Need{
+		What: "a bundle endpoint of the called trust domain that shows a certificate from the lab; 'bundleEndpoint: {profile: https_web, httpsWeb: {servingCert: {}}}' in the lab file gives it",
+		Met: func(r *topology.Trust) bool {
+			e := r.Trusted.BundleEndpoint
+			return r.Profile == topology.HTTPSWeb && e.ServingCert.TTL > 0 && e.Route != topology.Reencrypt
+		},
+	}
 	// byHand is for bundles that nobody fetches.
 	byHand = trial.Need{
 		What: "a truster that is handed the bundle; 'mode: manual' in the lab file gives it",

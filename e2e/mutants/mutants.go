@@ -35,6 +35,7 @@ func All() []Mutant {
 		{"rotation/faster-than-refresh", mutant.NeverRefresh, "force a refresh"},
 		{"rotation/faster-than-refresh", mutant.AcceptAny, "each call fails from soon after until the forced refresh"},
 		{"rotation/below-upstream-root", mutant.KillWorkload, "no call failed"},
+		{"rotation/serving-certificate", mutant.NoFault, "the next certificate is shown"},
 
 		{"outage/server", mutant.RecoverEarly, waits},
 		{"outage/server", mutant.RecordNothing, "no call failed while the server was away, though each made a new handshake"},

@@ -290,6 +290,41 @@ func (d Domain) Agents() Fact {
 	}}
 }
 
+// Started is whether the server that runs now still runs: There, or Absent once its container
+// has been started again.
+func (d Domain) Started(ctx context.Context) (Fact, error) {
+	first, err := d.serverContainer(ctx)
+	return Fact{Of: "the SPIRE server of " + d.String() + " that ran at first", Well: There, Look: func(ctx context.Context) (string, error) {
+		now, err := d.serverContainer(ctx)
+		if err != nil || now != first {
+			return Absent, err
+		}
+		return There, nil
+	}}, err
+}
+
+// serverContainer returns the ID of the container in which the server runs.
+func (d Domain) serverContainer(ctx context.Context) (string, error) {
+	var pod struct {
+		Status struct {
+			ContainerStatuses []struct {
+				Name        string `json:"name"`
+				ContainerID string `json:"containerID"`
+			} `json:"containerStatuses"`
+		} `json:"status"`
+	}
+	key := access.ObjectKey{APIVersion: "v1", Kind: "Pod", Namespace: d.site.Place.Namespace, Name: spire.ServerPod}
+	if _, err := d.Access().Objects.Object(ctx, key, &pod); err != nil {
+		return "", err
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		if c.Name == spire.ServerContainer && c.ContainerID != "" {
+			return c.ContainerID, nil
+		}
+	}
+	return "", fmt.Errorf("the SPIRE server of %s does not run", d)
+}
+
 // Federated checks that the server holds the bundle of another in sync and that
 // the workloads have all of it. Of a server on a host it asks no workloads: scenarios
 // reach probes in pods alone.

@@ -2,6 +2,7 @@ package trial
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -388,6 +389,16 @@ func (d Domain) shownBy(ctx context.Context) (string, error) {
 		return "", errors.New("nothing verifies it")
 	}
 	return hex.EncodeToString(verified[0][len(verified[0])-1].SubjectKeyId), nil
+}
+
+// Shown returns the certificate that the bundle endpoint shows. It looks in the server's pod,
+// where no fault of the network is.
+func (d Domain) Shown(ctx context.Context) (*x509.Certificate, error) {
+	chain, err := d.site.Presented(ctx, spire.BundlePort)
+	if err != nil {
+		return nil, err
+	}
+	return chain[0], nil // a handshake has at least one
 }
 
 // RestartAgents starts the agents in clusters again: all that they hand out is asked for
