@@ -13,8 +13,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -31,8 +29,6 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/pki"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
-	"github.com/fedlab-dev/fedlab/scenarios"
-	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
 var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterprise"), func() {
@@ -247,21 +243,6 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		measured("renewed after", began)
 		Expect(c.well(ctx)).To(Succeed())
 	}, NodeTimeout(5*time.Minute))
-
-	It("runs the scenarios that another lab has not what they need for", Label("scenario", "slow", "night"), func(ctx SpecContext) {
-		runs := func(s trial.Scenario, on *topology.Graph) bool {
-			_, err := s.RunsOn(on)
-			return err == nil
-		}
-		needy := slices.DeleteFunc(scenarios.Catalogue(), func(s trial.Scenario) bool { return runs(s, under.graph) || !runs(s, c.graph) })
-		Expect(needy).NotTo(BeEmpty())
-		args := []string{"scenario", "run", "--records", filepath.Join(evidenceFolder(), "scenarios-enterprise")}
-		for _, s := range needy {
-			args = append(args, s.Name)
-		}
-		Expect(os.RemoveAll(args[3])).To(Succeed())
-		Expect(c.fedlab(ctx, args...)).To(endWell())
-	}, NodeTimeout(scenarioTimeout))
 
 	Describe("Status", Label("status"), func() {
 		// named waits until status names what is wrong with a relationship. What may heal by

@@ -23,7 +23,7 @@ var openConnection = trial.Scenario{
 		trial.Carried("", "each new handshake succeeds until then", "the peer trusts the authority under which the connection began", "the SVIDs with which it began are valid"),
 	},
 	Labels: []string{Slow},
-	Needs:  []trial.Need{byResource, rotates, rotatesBack},
+	Needs:  []trial.Need{bySPIFFE, fetchedBothWays, rotates, rotatesBack},
 	Sources: []string{
 		"go-spiffe spiffetls/tlsconfig: verification is in VerifyPeerCertificate, which TLS calls in a handshake",
 		"RFC 8446, section 4.4.2: certificates are of the handshake",
@@ -86,15 +86,12 @@ var openConnection = trial.Scenario{
 		})
 		var damage []*trial.Breakage
 		var removed time.Time
-		t.StepWith(ctx, "end trust on both sides", "'fedlab status' says \"no relationship\"", func(ctx context.Context) error {
+		t.StepWith(ctx, "delete what each holds of the other: no poll brings it back", "'fedlab drift' says \"missing\"", func(ctx context.Context) error {
 			fresh.AnsweredBetween("each new handshake succeeds until then", began, time.Now())
 			for i, d := range both {
-				peer := both[1-i]
-				if err := d.RemoveRelationship(ctx, peer); err != nil {
-					return err
-				}
 				removed = time.Now()
-				b, err := t.Break(ctx, fault.BundleDeleted(d.Name, d.Server(), peer.Name, spire.DeleteDissociate))
+				d.PollsLate()
+				b, err := t.Break(ctx, fault.BundleDeleted(d.Name, d.Server(), both[1-i].Name, spire.DeleteDissociate))
 				if err != nil {
 					return err
 				}
