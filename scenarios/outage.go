@@ -119,6 +119,14 @@ func serverTaken() outage {
 	return o
 }
 
+// datastoreTaken has agents wait longer, too: with the entries they ask for the bundle, which
+// the server reads from its datastore.
+func datastoreTaken() outage {
+	o := taken("datastore", fault.DatastoreStopped)
+	o.agentsWait = true
+	return o
+}
+
 func serversTaken() outage {
 	o := serverTaken()
 	o.away, o.back, o.both = "the servers were away", "the servers are back", true
@@ -185,7 +193,7 @@ var bothServersAway = trial.Scenario{
 var datastoreAway = trial.Scenario{
 	Name:  "outage/datastore",
 	Claim: "While the datastore of a SPIRE server is away, workloads with an identity keep calling across the federation; new workloads and peers wait, because the server takes no entry and does not serve its bundle.",
-	Parts: append(taken("datastore", fault.DatastoreStopped).parts("workloads with an identity keep calling across the federation", "new workloads and peers wait"),
+	Parts: append(datastoreTaken().parts("workloads with an identity keep calling across the federation", "new workloads and peers wait"),
 		trial.Carried("does not serve its bundle", "asked to fetch, the peer cannot", "and keeps the bundle that it has")),
 	Needs: []trial.Need{postgresDatastore, fetched},
 	Sources: []string{
@@ -193,7 +201,7 @@ var datastoreAway = trial.Scenario{
 		"SPIRE pkg/server/server.go, CheckHealth: a server is well when it can read its bundle",
 	},
 	Run: func(ctx context.Context, t *trial.Trial) error {
-		o := taken("datastore", fault.DatastoreStopped)
+		o := datastoreTaken()
 		o.meanwhile = func(called, caller trial.Domain) {
 			t.Step(ctx, "see that its peer cannot fetch its bundle, and keeps the one that it has", func(ctx context.Context) error {
 				held := heldAuthorities(caller, called)

@@ -185,10 +185,11 @@ func (d Domain) fetch(of spiffeid.TrustDomain) Fact {
 	}}
 }
 
-// CannotFetch claims that the server is refused when it is asked to fetch the bundle of another.
+// CannotFetch claims that the server gets no bundle when it is asked to fetch that of another: it
+// is refused, or has no answer in time.
 // A watch that is as long as a poll does not show by itself that there was one.
 func (d Domain) CannotFetch(ctx context.Context, of Domain) error {
-	return d.trial.See(ctx, "asked to fetch, the peer cannot", d.Fetch(of), FetchRefused)
+	return d.trial.See(ctx, "asked to fetch, the peer cannot", d.Fetch(of), FetchRefused, FetchHangs)
 }
 
 // handoverBehind hands bundles over to those who lack an authority of what they
