@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net/http"
@@ -29,6 +30,7 @@ const trustDomainsVariable = "ALLOWED_CLIENT_TRUST_DOMAINS"
 type settings struct {
 	service.Settings
 	careless string
+	anybody  string
 	control  string
 	allowed  identity.TrustDomains
 }
@@ -39,6 +41,8 @@ func parse(args []string, env func(string) string, stderr io.Writer) (settings, 
 	flags.StringVar(&s.Listen, "listen", ":8443", "address that answers over HTTPS with mutual TLS")
 	flags.StringVar(&s.careless, "careless-resumption", "", "address that does so too, such as :8444, but resumes TLS sessions "+
 		"and verifies nobody again whom it has verified once; empty serves none")
+	flags.StringVar(&s.anybody, "anybody", "", "address that answers everybody with a certificate, whoever signed it, such as :8445: "+
+		"a service without authentication, by which a refusal shows that it is one; empty serves none")
 	flags.StringVar(&s.control, "control-listen", "127.0.0.1:8080", "loopback address that takes orders, in plain HTTP")
 	flags.StringVar(&s.Health, "health-listen", ":8081", "address of /healthz and /readyz, in plain HTTP")
 	flags.StringVar(&s.Socket, "socket", identity.DefaultSocket, "address of the Workload API")
@@ -66,15 +70,23 @@ func run(ctx context.Context, args []string, env func(string) string, stderr io.
 	if err != nil {
 		return err
 	}
-	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.allowed.String(), "careless_resumption", s.careless, "workload_api", s.Socket)
+	log.InfoContext(ctx, "starting", "allowed_trust_domains", s.allowed.String(), "careless_resumption", s.careless, "anybody", s.anybody, "workload_api", s.Socket)
 	set := streams.NewSet(source, func() string { return service.TrustDomainOf(source) }, time.Now, log)
 	orders := newControl(source, workloadAPI{s.Socket}, set.Handler())
 	// Several calls a second would fill the log; the callers have a record of
 	// those that were answered.
 	refusals := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	ports := []service.Port{s.Port(source, s.allow, http.HandlerFunc(tellCaller), refusals)}
-	if s.careless != "" {
-		ports = append(ports, carelessPort(s, source, log))
+	for name, wrong := range map[string]struct {
+		address string
+		config  *tls.Config
+	}{
+		"HTTPS with careless resumption": {s.careless, carelessConfig(s, source)},
+		"HTTPS for anybody":              {s.anybody, anybodyConfig(source)},
+	} {
+		if wrong.address != "" {
+			ports = append(ports, wrongPort(name, wrong.address, wrong.config, log))
+		}
 	}
 	return service.Program{
 		Source: source,

@@ -31,6 +31,7 @@ type probe struct {
 	svid              *x509svid.SVID
 	id                string
 	careful, careless string
+	anybody           string
 	log               *apptest.Log
 }
 
@@ -42,7 +43,7 @@ func start(t *testing.T, name string) *probe {
 	p.api, _ = apptest.ServeWorkloadAPI(t, socket)
 	env := map[string]string{
 		"SPIFFE_ENDPOINT_SOCKET": "unix://" + socket, "ALLOWED_CLIENT_TRUST_DOMAINS": "cluster1.com,cluster2.com",
-		"PROBE_LISTEN": "127.0.0.1:0", "PROBE_CARELESS_RESUMPTION": "127.0.0.1:0",
+		"PROBE_LISTEN": "127.0.0.1:0", "PROBE_CARELESS_RESUMPTION": "127.0.0.1:0", "PROBE_ANYBODY": "127.0.0.1:0",
 		"PROBE_CONTROL_LISTEN": "127.0.0.1:0", "PROBE_HEALTH_LISTEN": "127.0.0.1:0",
 	}
 	apptest.Run(t, func(ctx context.Context) error {
@@ -85,6 +86,7 @@ func pair(t *testing.T) (called, caller *probe) {
 		p.api.SetJWT("/probe", p.key, p.key.Bundle(), other.key.Bundle())
 		p.hold(t, p.ca.Issue(t, "/probe"), other)
 		p.careful, p.careless = p.listens(t, "what=HTTPS "), p.listens(t, `what="HTTPS with careless resumption"`)
+		p.anybody = p.listens(t, `what="HTTPS for anybody"`)
 	}
 	return called, caller
 }
@@ -262,6 +264,9 @@ func TestTrustDomainsThatAreNotOnTheList(t *testing.T) {
 	stranger := start(t, "cluster3.com")
 	stranger.api.SetJWT("/probe", stranger.key, stranger.key.Bundle())
 	stranger.hold(t, stranger.ca.Issue(t, "/probe"), called)
+	if c := stranger.call(t, "anybody", called.anybody, called, traffic.Fresh)(traffic.Answered); c.Client == nil || c.Client.ID != stranger.id {
+		t.Errorf("call is %+v", c)
+	}
 	called.hold(t, called.svid, stranger)
 	ends := stranger.call(t, "careful", called.careful, called, traffic.Fresh)
 	if c := ends(traffic.NotPermitted); c.Detail != "answer is 403 forbidden: trust domain cluster3.com is not in ALLOWED_CLIENT_TRUST_DOMAINS" {

@@ -28,20 +28,25 @@ func tellCaller(w http.ResponseWriter, r *http.Request) {
 	service.JSON(w, http.StatusOK, streams.PartyOf(service.CallerOf(r)))
 }
 
-// carelessPort serves what one gets who takes go-spiffe's configuration of a
-// server as it is: TLS sessions are resumed without a look at bundles
-// (crypto/tls, Config.VerifyPeerCertificate), and a request is that of whom its
+// wrongPort serves by a configuration that is wrong on purpose: a request is that of whom its
 // connection began with.
-func carelessPort(s settings, holder identity.Holder, log *slog.Logger) service.Port {
-	return service.Port{Name: "HTTPS with careless resumption", Address: s.careless, Serve: func(listener net.Listener) process.Server {
-		return process.HTTPS(listener, carelessConfig(s, holder), http.HandlerFunc(tellAnyCaller), 2*identity.CallBound, log)
+func wrongPort(name, address string, config *tls.Config, log *slog.Logger) service.Port {
+	return service.Port{Name: name, Address: address, Serve: func(listener net.Listener) process.Server {
+		return process.HTTPS(listener, config, http.HandlerFunc(tellAnyCaller), 2*identity.CallBound, log)
 	}}
 }
 
+// carelessConfig is what one gets who takes go-spiffe's configuration of a server as it is: TLS
+// sessions are resumed without a look at bundles (crypto/tls, Config.VerifyPeerCertificate).
 func carelessConfig(s settings, holder identity.Holder) *tls.Config {
 	return tlsconfig.MTLSServerConfig(holder, holder, func(id spiffeid.ID, _ [][]*x509.Certificate) error {
 		return s.allowed.Check(id.TrustDomain(), trustDomainsVariable)
 	})
+}
+
+// anybodyConfig lets in whoever has a certificate.
+func anybodyConfig(holder identity.Holder) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert, GetCertificate: tlsconfig.GetCertificate(holder)}
 }
 
 // tellAnyCaller answers with whom the connection, or the session that it resumed,

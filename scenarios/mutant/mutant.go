@@ -27,6 +27,9 @@ const (
 	KeepOldBundle Mutation = "keep-old-bundle"
 	// AcceptAny has each call recorded as answered.
 	AcceptAny Mutation = "accept-any"
+	// NoAuthentication has services called that answer everybody with a certificate, whoever
+	// signed it.
+	NoAuthentication Mutation = "no-authentication"
 	// NeverRefresh keeps the truster from fetching, from the first step on and until
 	// the scenario itself gives the endpoint other settings; what it forces is left
 	// out.
@@ -46,7 +49,7 @@ const (
 
 // Mutations returns all mutations.
 func Mutations() []Mutation {
-	return []Mutation{SkipTaint, KeepOldBundle, AcceptAny, NeverRefresh, RecordNothing, RecoverEarly, NoFault, NoCure, KillWorkload}
+	return []Mutation{SkipTaint, KeepOldBundle, AcceptAny, NoAuthentication, NeverRefresh, RecordNothing, RecoverEarly, NoFault, NoCure, KillWorkload}
 }
 
 // OfRecord tells whether the mutation changes what is recorded, and not what happens.
@@ -129,6 +132,13 @@ func (o *operator) Do(ctx context.Context, act trial.Act, do func(context.Contex
 		return nil
 	}
 	return errors.Join(o.Operator.Do(ctx, act, do), o.first(ctx))
+}
+
+func (o *operator) Port(meant int) int {
+	if o.makes == NoAuthentication {
+		return trial.AnybodyPort
+	}
+	return o.Operator.Port(meant)
 }
 
 // first kills the workload, where that is the mutation, with the first thing that is done.

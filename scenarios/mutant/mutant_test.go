@@ -68,11 +68,21 @@ func (c *careful) Do(ctx context.Context, act trial.Act, do func(context.Context
 	return do(ctx)
 }
 
+func (c *careful) Port(meant int) int { return meant }
+
+func TestPort(t *testing.T) {
+	for m, want := range map[Mutation]int{"": 8443, NoCure: 8443, NoAuthentication: trial.AnybodyPort} {
+		if got := (&operator{Operator: &careful{}, makes: m}).Port(8443); got != want {
+			t.Errorf("mutation %q: port %d, want %d", m, got, want)
+		}
+	}
+}
+
 func TestOperatorLeavesOneThingOut(t *testing.T) {
 	acts := []trial.Act{trial.ToChange, trial.ToTaint, trial.ToRevoke, trial.ToRefresh, trial.ToCure}
 	const all = "change taint revoke refresh cure"
 	for m, want := range map[Mutation]string{
-		"": all, AcceptAny: all, RecordNothing: all, RecoverEarly: all,
+		"": all, AcceptAny: all, NoAuthentication: all, RecordNothing: all, RecoverEarly: all,
 		SkipTaint: "change revoke refresh cure", KeepOldBundle: "change taint refresh cure", NeverRefresh: "change taint revoke cure",
 		NoFault: "taint revoke refresh cure", NoCure: "change taint revoke refresh", KillWorkload: "change kill taint revoke refresh cure",
 	} {

@@ -14,6 +14,8 @@ type Operator interface {
 	Inject(ctx context.Context, f fault.Fault) (fault.Injected, error)
 	// Do does something that is no fault of package fault, and returns its error.
 	Do(ctx context.Context, act Act, do func(ctx context.Context) error) error
+	// Port returns the port of a probe to call where a scenario means one.
+	Port(meant int) int
 }
 
 // Act is what something is done for that an operator may leave out.
@@ -51,3 +53,5 @@ func (honest) Inject(ctx context.Context, f fault.Fault) (fault.Injected, error)
 func (honest) Do(ctx context.Context, _ Act, do func(ctx context.Context) error) error {
 	return do(ctx)
 }
+
+func (honest) Port(meant int) int { return meant }

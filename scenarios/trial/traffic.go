@@ -29,6 +29,9 @@ const takeBound = 45 * time.Second
 // again.
 const carelessPort = 8444
 
+// AnybodyPort is the probe's port that answers everybody with a certificate, whoever signed it.
+const AnybodyPort = 8445
+
 // Caller is told whom to call: the probe of a trust domain, or the synthetic one.
 type Caller interface {
 	Start(ctx context.Context, order traffic.Order) error
@@ -101,7 +104,7 @@ func (t *Trial) Attempt(ctx context.Context, from string, probe Caller, to Domai
 	}
 	name := t.streamName(cmp.Or(call.Name, fmt.Sprintf("%s calls %s", from, to)))
 	s := &Traffic{trial: t, probe: probe, from: from, order: traffic.Order{
-		Name: name, Address: net.JoinHostPort(w.Address.String(), strconv.Itoa(port)), Server: to.ID().String(),
+		Name: name, Address: net.JoinHostPort(w.Address.String(), strconv.Itoa(t.operator.Port(port))), Server: to.ID().String(),
 		Every: callEvery, Within: callWithin, Connection: call.Connection,
 	}}
 	s.since = time.Now()
