@@ -34,12 +34,12 @@ func Catalogue() []trial.Scenario {
 
 		serverUpgraded, agentUpgraded,
 
-		bundleDeleted, deleteModes, bundleTampered, bundleOfAnother, bundleRolledBack, bundleEmptied,
+		bundleDeleted, deleteModes, bundleTampered, bundleOfAnother, bundleRolledBack, bundleEmptied, lyingEndpoint,
 		pinnedBundleEdited, otherFieldEdited, twoResources, relationshipByCommand, relationshipRemoved,
 		endpointDeadlock, staleByWeb, staleByHand,
 
 		strangerCalls, oneWay, entryWithoutFederatesWith, selectorTooNarrow, selectorTooBroad, wrongParent, twoIdentities,
-		wrongEndpointID, wrongProfile, impersonation, noIdentity, expiredSVID, wrongToken, resumedSession,
+		wrongEndpointID, wrongProfile, impersonation, lyingWorkload, noIdentity, expiredSVID, wrongToken, resumedSession,
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -204,7 +203,7 @@ var datastoreAway = trial.Scenario{
 		o := datastoreTaken()
 		o.meanwhile = func(called, caller trial.Domain) {
 			t.Step(ctx, "see that its peer cannot fetch its bundle, and keeps the one that it has", func(ctx context.Context) error {
-				held := heldAuthorities(caller, called)
+				held := heldBundle(caller, called.Name)
 				before, err := held.Look(ctx)
 				if err != nil {
 					return err
@@ -226,17 +225,6 @@ var datastoreAway = trial.Scenario{
 		})
 		return t.Err()
 	},
-}
-
-// heldAuthorities is which authorities of another a server holds.
-func heldAuthorities(d, of trial.Domain) trial.Fact {
-	return trial.Fact{Of: fmt.Sprintf("the authorities of %s that %s holds", of, d), Look: func(ctx context.Context) (string, error) {
-		held, err := d.Server().HeldBundle(ctx, of.Name)
-		if err != nil || held == nil {
-			return "none", err
-		}
-		return strings.Join(slices.Concat(federation.X509IDs(held), federation.JWTIDs(held)), " "), nil
-	}}
 }
 
 var agentAway = trial.Scenario{
