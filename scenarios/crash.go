@@ -114,10 +114,10 @@ var serverDataLost = trial.Scenario{
 	},
 	Run: func(ctx context.Context, t *trial.Trial) error {
 		called, caller := t.Pair()
-		var lost time.Time
+		var back time.Time
+		var bound trial.Bound
 		calls := t.CallsThroughout(ctx, caller, called)
 		t.StepWith(ctx, "take the server's data away, and let it start without", "'fedlab drift' says \"foreign\"", func(ctx context.Context) error {
-			lost = time.Now()
 			broken, err := t.Break(ctx, fault.ServerDataLost(called.Fault()))
 			if err != nil {
 				return err
@@ -125,15 +125,17 @@ var serverDataLost = trial.Scenario{
 			if err := broken.Recover(ctx); err != nil {
 				return err
 			}
+			window := broken.Window()
+			back, bound = window.Healed, trial.Rebootstrapped(window.Healed.Sub(window.Injected))
 			return t.WaitFor(ctx, caller.InState(called, federation.Foreign))
 		})
 		t.Step(ctx, "wait until its agent has taken the new authority, and its workloads have SVIDs of it", func(ctx context.Context) error {
-			return t.WaitFor(ctx, calls.Ends(traffic.UnknownAuthority), called.Ready())
+			return errors.Join(t.Await(ctx, back, bound, calls.Ends(traffic.UnknownAuthority)), t.WaitFor(ctx, called.Ready()))
 		})
 		t.Step(ctx, "see that no poll repairs it", func(ctx context.Context) error { return staysBroken(ctx, t, string(federation.Foreign)) })
 		t.Step(ctx, "hand the new bundle over", func(ctx context.Context) error {
 			says := "from when the called one shows an SVID of the new authority each call fails until the bundle is handed over"
-			from := trial.Refusal{Says: says, Since: lost, Bound: trial.MachineAlone(), Ends: unknownAuthority}
+			from := trial.Refusal{Says: says, Since: back, Bound: bound, Ends: unknownAuthority}
 			return handOver(ctx, t, calls, from, trial.Registered(), calls.Ends(traffic.Answered))
 		})
 		return t.Err()

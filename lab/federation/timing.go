@@ -71,6 +71,11 @@ const (
 	// DefaultRotatorInterval).
 	agentSVIDTick = 5500 * time.Millisecond
 
+	// rebootstrapDelay is for how long an agent must have met a server that its bundle does not
+	// verify before it bootstraps again: charts/spire sets rebootstrap_delay. attestRetry is
+	// how often it tries then (pkg/agent/agent.go, bootstrapBackoffInterval).
+	rebootstrapDelay, attestRetry = time.Minute, 5 * time.Second
+
 	// upstreamPoll is how often a nested server asks its upstream for the bundle
 	// (pkg/server/plugin/upstreamauthority/spire/spire.go, upstreamPollFreq).
 	upstreamPoll = 5 * time.Second
@@ -220,6 +225,14 @@ func RegistrationBound() time.Duration { return entryCache + agentSync }
 func ResyncBound(away time.Duration) time.Duration {
 	const part = (syncGrowth - 1) * (1 + syncJitter) / (1 - syncJitter)
 	return min(agentSync+time.Duration(part*float64(away)), syncWaits*agentSync)
+}
+
+// RebootstrapBound returns how long after a server is back with other keys, which was away for so
+// long, its agents may take to attest to it. An agent that meets it asks it at each synchronisation
+// again until the delay is over (pkg/agent/manager/manager.go, runSynchronizer), and ends; it
+// attests when Kubernetes has started it again.
+func RebootstrapBound(away time.Duration) time.Duration {
+	return ResyncBound(away) + rebootstrapDelay + agentSync + attestRetry
 }
 
 // AwakeBound returns how long workloads may be without an SVID that is valid, once all nodes go on

@@ -123,3 +123,13 @@ func TestRotation(t *testing.T) {
 		})
 	}
 }
+
+func TestRebootstrapBound(t *testing.T) {
+	// A wait of 1.1 s, the delay of a minute, another wait, and the retry of 5 s.
+	if got, want := federation.RebootstrapBound(0), 67200*time.Millisecond; got != want {
+		t.Errorf("bound is %s, want %s", got, want)
+	}
+	if more := federation.RebootstrapBound(20*time.Second) - federation.RebootstrapBound(0); more != federation.ResyncBound(20*time.Second)-federation.ResyncBound(0) {
+		t.Errorf("20 s away make it %s longer", more)
+	}
+}

@@ -28,8 +28,11 @@ func NextCall() Bound { return CallsInVain(1) }
 // NextCalls bounds when so many calls have shown that.
 func NextCalls() Bound { return NextCall().Plus(Calls(settled)) }
 
-// MachineAlone is for what Kubernetes and the machine decide, and SPIRE does not.
-func MachineAlone() Bound { return Bound{Within: faultBound} }
+// Rebootstrapped bounds when workloads have SVIDs of a server that is back with other keys, and
+// was away for so long.
+func Rebootstrapped(away time.Duration) Bound {
+	return Bound{Within: federation.RebootstrapBound(away), Formula: "the agent's wait, which grew while its server was away + rebootstrap delay + agent synchronisation + the agent's next try"}.Plus(Registered())
+}
 
 // Registered bounds the way of a change of an entry to its workload.
 func Registered() Bound {
