@@ -295,7 +295,12 @@ func (u *up) installProxy(c *contents, p *topology.Proxy) {
 
 func (u *up) makeTrust(c *contents, r topology.Relationship) {
 	trusted := r.Trusted.Server()
-	after := append([]plan.ID{serverStep(r.By), serverStep(trusted)}, reachedStep(trusted.Place)...)
+	after := []plan.ID{serverStep(r.By)}
+	for _, s := range r.Trusted.Servers {
+		// Each has its keys in the bundle by then.
+		after = append(after, serverStep(s))
+	}
+	after = append(after, reachedStep(trusted.Place)...)
 	if orders(trusted) {
 		// The first handshake orders the certificate.
 		after = append(after, acmeStep(u.ACMEServer), metallbStep(u.ACMEServer.Cluster))
