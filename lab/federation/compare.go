@@ -139,6 +139,14 @@ func Compare(held, source *spiffebundle.Bundle) Comparison {
 	return c
 }
 
+// Authorities names the authorities of a bundle, sorted by kind and ID; none where it is nil.
+func Authorities(bundle *spiffebundle.Bundle) []Authority {
+	if bundle == nil {
+		return nil
+	}
+	return without(authorities(bundle), nil)
+}
+
 // authority is an Authority with what makes it equal to another one.
 type authority struct {
 	Authority
