@@ -140,11 +140,17 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 		return Drift{}, err
 	}
 	defer v.close()
+	drift, _, err := v.drift(ctx)
+	return drift, err
+}
+
+// drift returns what the endpoints serve, too.
+func (v *visit) drift(ctx context.Context) (Drift, map[*topology.Server]served, error) {
 	if !v.networked() {
-		return Drift{}, &NotUpError{Lab: t.Name, What: "it has no network"}
+		return Drift{}, nil, &NotUpError{Lab: v.Name, What: "it has no network"}
 	}
 	served := v.askEndpoints(ctx)
-	drift := Drift{Lab: t.Name, Well: true, At: time.Now()}
+	drift := Drift{Lab: v.Name, Well: true, At: time.Now()}
 	drift.Unasked = v.unasked(drift.At)
 	for _, s := range v.Servers() {
 		if v.servers[s].silent != nil {
@@ -161,7 +167,7 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 	drift.Published = v.publications(ctx)
 	if ctx.Err() != nil {
 		// What was asked last did not get to answer.
-		return Drift{}, context.Cause(ctx)
+		return Drift{}, nil, context.Cause(ctx)
 	}
 	for _, h := range drift.Held {
 		drift.Well = drift.Well && h.Well
@@ -169,7 +175,7 @@ func (d *Driver) Drift(ctx context.Context, t topology.Topology) (Drift, error) 
 	for _, p := range drift.Published {
 		drift.Well = drift.Well && p.Well
 	}
-	return drift, nil
+	return drift, served, nil
 }
 
 // publications looks at what agents start with in trust domains over several clusters.
@@ -201,6 +207,7 @@ type served struct {
 	// chain is what the endpoint showed, and own what its server had just before.
 	chain []*x509.Certificate
 	own   *spiffebundle.Bundle
+	took  time.Duration
 	// silent is set when the server cannot be asked, err when the endpoint serves
 	// no bundle.
 	silent, err error
@@ -259,7 +266,7 @@ func (v *visit) fetched(ctx context.Context, of *Site, own *spiffebundle.Bundle)
 	// another question, for the truster's node.
 	c := v.asker(of.Place)
 	answer, err := v.Parts.Peers.Get(ctx, c.Lab, c.Name, endpoint, of.PublicAddress())
-	s.chain = answer.Chain
+	s.chain, s.took = answer.Chain, answer.Took
 	if hanging := (*HangingError)(nil); err == nil || errors.As(err, &hanging) {
 		// Who it is comes before what it says.
 		err = cmp.Or(verify(s.chain), err)

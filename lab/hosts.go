@@ -128,7 +128,7 @@ func (u *up) hostServer(ctx context.Context, s *topology.Server) error {
 func (u *up) hostServerProgram(s *topology.Server) HostProgram {
 	p := HostProgram{
 		Name: HostServer, Image: u.images.SPIREServer, Command: []string{spire.ServerProgram, "run", "-config", spire.HostServerConfig},
-		Address: s.Address, Ports: []int{spire.APIPort},
+		Address: s.Address, Ports: []int{spire.APIPort, spire.MetricsPort},
 		Volumes: []HostVolume{{Name: serverVolume, Folder: spire.HostDataDir}},
 	}
 	if s.Domain.BundleEndpoint.Port < firstFreePort {

@@ -167,6 +167,8 @@ type Answer struct {
 	Status int
 	Chain  []*x509.Certificate
 	Body   []byte
+	// Took is how long it was from the connection to the end of the body.
+	Took time.Duration
 }
 
 // Peers ask servers on the lab's network, each from the node of a cluster, as what runs

@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/jwtsvid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
+	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/topology"
 )
 
@@ -77,7 +78,7 @@ type Verification struct {
 // is verified by the bundle of its trust domain, and by what the trust domains
 // that trust it hold.
 func (l *Lab) SVIDs(ctx context.Context, w *topology.Workload, audience string) (SVIDs, error) {
-	held, err := l.held(ctx, w, audience)
+	held, err := l.driver.heldBy(ctx, l.Access(w.Cluster()).Pods, w, audience)
 	if err != nil {
 		return SVIDs{}, err
 	}
@@ -90,16 +91,18 @@ func (l *Lab) SVIDs(ctx context.Context, w *topology.Workload, audience string) 
 
 // heldSVIDs is what a demo program prints of itself.
 type heldSVIDs struct {
-	X509 []struct {
-		Hint  string   `json:"hint"`
-		Chain [][]byte `json:"chain"`
-	} `json:"x509"`
-	Bundles []string `json:"bundles"`
-	JWT     []string `json:"jwt"`
+	X509    []heldX509 `json:"x509"`
+	Bundles []string   `json:"bundles"`
+	JWT     []string   `json:"jwt"`
 }
 
-// held asks in the container of a workload.
-func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (held heldSVIDs, err error) {
+type heldX509 struct {
+	Hint  string   `json:"hint"`
+	Chain [][]byte `json:"chain"`
+}
+
+// heldBy asks in the container of a workload.
+func (d *Driver) heldBy(ctx context.Context, pods access.Pods, w *topology.Workload, audience string) (held heldSVIDs, err error) {
 	if w.Own != nil {
 		return held, fmt.Errorf("%s is a program of your own: only fedlab's programs can be asked for their SVIDs", w.Name)
 	}
@@ -112,7 +115,7 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 	if audience != "" {
 		argv = append(argv, "-audience="+audience)
 	}
-	out, err := l.execIn(ctx, w, argv...)
+	out, err := d.execIn(ctx, pods, w, argv...)
 	if err != nil {
 		return held, err
 	}
@@ -123,11 +126,10 @@ func (l *Lab) held(ctx context.Context, w *topology.Workload, audience string) (
 }
 
 // execIn runs a program in the container of a workload, as the user who runs that.
-func (l *Lab) execIn(ctx context.Context, w *topology.Workload, argv ...string) ([]byte, error) {
+func (d *Driver) execIn(ctx context.Context, pods access.Pods, w *topology.Workload, argv ...string) ([]byte, error) {
 	if w.Host() != nil {
-		return l.driver.on(w.Host()).Exec(ctx, HostRun(w), argv...)
+		return d.on(w.Host()).Exec(ctx, HostRun(w), argv...)
 	}
-	pods := l.Access(w.Cluster()).Pods
 	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
 		return nil, err

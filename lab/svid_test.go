@@ -85,10 +85,7 @@ func TestJudged(t *testing.T) {
 	now, old := newAuthority(t, td), newAuthority(t, td)
 	leaf := certified(t, spiffeid.RequireFromPath(td, "/server"), newECKey(t), &now)
 	held := heldSVIDs{Bundles: []string{"cluster1.com"}}
-	held.X509 = append(held.X509, struct {
-		Hint  string   `json:"hint"`
-		Chain [][]byte `json:"chain"`
-	}{"ours", [][]byte{leaf.Raw}})
+	held.X509 = append(held.X509, heldX509{"ours", [][]byte{leaf.Raw}})
 	bundle := func(a authority) *spiffebundle.Bundle {
 		return spiffebundle.FromX509Authorities(td, []*x509.Certificate{a.cert})
 	}
@@ -132,10 +129,7 @@ func TestJudgedByRSAKeys(t *testing.T) {
 	id := spiffeid.RequireFromPath(td, "/server")
 	now, old := newRSAAuthority(t, td), newRSAAuthority(t, td)
 	held := heldSVIDs{JWT: []string{rs256(t, now.key, "one", id, "me")}}
-	held.X509 = append(held.X509, struct {
-		Hint  string   `json:"hint"`
-		Chain [][]byte `json:"chain"`
-	}{"ours", [][]byte{certified(t, id, newECKey(t), &now).Raw}})
+	held.X509 = append(held.X509, heldX509{"ours", [][]byte{certified(t, id, newECKey(t), &now).Raw}})
 	var bundles []holding
 	for i, a := range []authority{now, now, old} {
 		bundle := spiffebundle.FromX509Authorities(td, []*x509.Certificate{a.cert})

@@ -630,6 +630,7 @@ func (w peers) Get(ctx context.Context, name, cluster, address string, at netip.
 			answer.Status = http.StatusNotFound
 			return nil
 		}
+		answer.Took = latency
 		answer.Body, err = s.serves().Marshal()
 		return err
 	})

@@ -958,6 +958,10 @@ type pods struct{ *node }
 
 func (n pods) Exec(ctx context.Context, namespace, pod, container string, argv ...string) (out []byte, err error) {
 	err = n.api(ctx, "Pods.Exec", func(func()) error {
+		if r := n.demo(namespace, container); r != nil && slices.Equal(argv, []string{"/" + container, "svid"}) && n.runs(r) == nil {
+			out, err = party{n.node, r}.given()
+			return err
+		}
 		if err := n.serves(); err != nil {
 			return err
 		}
@@ -987,6 +991,10 @@ func (n pods) Dial(ctx context.Context, namespace, pod string, port int) (conn n
 		if namespace == topology.ServerNamespace && n.replica(pod) && port == spire.WebhookPort && n.serves() == nil {
 			conn, err = n.spire.webhook(ctx, pod)
 			return err
+		}
+		if namespace == topology.ServerNamespace && n.replica(pod) && port == spire.MetricsPort && n.serves() == nil {
+			conn = n.spire.metrics()
+			return nil
 		}
 		r := n.demo(namespace, strings.TrimSuffix(pod, "-0"))
 		if r == nil || r.demo.Service.Port != port || appOf(r.Chart).Page == "" || n.runs(r) != nil {

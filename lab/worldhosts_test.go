@@ -287,13 +287,21 @@ func (h onHost) Dial(ctx context.Context, program string, port int) (conn net.Co
 			if err := m.serveOnHost(); err != nil {
 				return err
 			}
+			if port == spire.MetricsPort {
+				conn = m.spire.metrics()
+				return nil
+			}
 			conn, err = m.spire.listener.DialContext(ctx)
 			return err
 		}
 		near, far := net.Pipe()
 		conn = near
 		if program == lab.HostAgent {
-			go h.ready(far, m.attest())
+			status, body := "200 OK", ""
+			if problem := m.attest(); problem != nil {
+				status, body = "503 Service Unavailable", problem.Error()
+			}
+			go answered(far, status, body)
 			return nil
 		}
 		go m.answer(far, m.releases[releaseName{"", strings.TrimPrefix(program, "run-")}])
@@ -303,20 +311,6 @@ func (h onHost) Dial(ctx context.Context, program string, port int) (conn net.Co
 		err = errors.Join(err, conn.Close())
 	}
 	return conn, err
-}
-
-// ready answers one request for the health of a program.
-func (h onHost) ready(conn net.Conn, problem error) {
-	defer func() { _ = conn.Close() }()
-	var request [256]byte
-	if _, err := conn.Read(request[:]); err != nil {
-		return
-	}
-	status, body := "200 OK", ""
-	if problem != nil {
-		status, body = "503 Service Unavailable", problem.Error()
-	}
-	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
 }
 
 func (h onHost) Run(context.Context, string, access.Streams, ...string) error {

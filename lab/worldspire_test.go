@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"crypto"
@@ -16,6 +17,7 @@ import (
 	"maps"
 	"math/big"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
@@ -85,6 +87,8 @@ type spireServer struct {
 	// a relationship. static are those of the configuration.
 	relationships, static map[spiffeid.TrustDomain]*relationship
 	held                  map[spiffeid.TrustDomain]*spiffebundle.Bundle
+	// fetches are what it has counted.
+	fetches map[spiffeid.TrustDomain]spire.Fetches
 	// entries leads from SPIFFE IDs to the trust domains that they federate with.
 	entries map[string][]string
 	// selectors are those of the entries, by SPIFFE ID, and origins where they come from.
@@ -146,7 +150,7 @@ var never = time.Date(2000, 1, 2, 12, 0, 0, 0, time.UTC)
 func newSPIREServer(n *node, values spire.Values) (*spireServer, error) {
 	s := &spireServer{
 		node: n, td: spiffeid.RequireTrustDomainFromString(values.TrustDomain), relationships: map[spiffeid.TrustDomain]*relationship{},
-		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
+		held: map[spiffeid.TrustDomain]*spiffebundle.Bundle{}, fetches: map[spiffeid.TrustDomain]spire.Fetches{}, entries: map[string][]string{}, selectors: map[string][]string{}, agents: 1,
 		origins: map[string]origin{}, attested: map[spiffeid.ID]bool{}, downstream: map[string]bool{}, tokens: map[string]bool{}, plain: map[string]*types.Entry{},
 	}
 	if values.Upstream != nil {
@@ -631,7 +635,16 @@ func (s *spireServer) interval(td spiffeid.TrustDomain) time.Duration {
 }
 
 // fetch fetches a bundle from its endpoint, which has to prove who it is.
-func (s *spireServer) fetch(td spiffeid.TrustDomain) error {
+func (s *spireServer) fetch(td spiffeid.TrustDomain) (err error) {
+	defer func() {
+		f := s.fetches[td]
+		if err == nil {
+			f.Done++
+		} else {
+			f.Failed++
+		}
+		s.fetches[td] = f
+	}()
 	r := s.relationship(td)
 	peer, proxy := s.node.finds(r.url)
 	if peer == nil {
@@ -651,6 +664,28 @@ func (s *spireServer) fetch(td spiffeid.TrustDomain) error {
 	}
 	s.held[td] = peer.serves()
 	return nil
+}
+
+// metrics answers one request for what it has counted.
+func (s *spireServer) metrics() net.Conn {
+	var text strings.Builder
+	for td, f := range s.fetches {
+		label := strings.ReplaceAll(td.Name(), ".", "_")
+		_, _ = fmt.Fprintf(&text, "spire_server_bundle_manager_update_federated_bundle{trust_domain_id=%q} %d\n", label, f.Done)
+		_, _ = fmt.Fprintf(&text, "spire_server_bundle_manager_fetch_federated_bundle{status=\"Unknown\",trust_domain_id=%q} %d\n", label, f.Failed)
+	}
+	near, far := net.Pipe()
+	go answered(far, "200 OK", text.String())
+	return near
+}
+
+// answered answers one request.
+func answered(conn net.Conn, status, body string) {
+	defer func() { _ = conn.Close() }()
+	if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+		return
+	}
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, len(body), body)
 }
 
 // verifiesWeb returns nil for a chain that the server's web roots verify; without

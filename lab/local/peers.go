@@ -44,7 +44,7 @@ type peers struct {
 func (p peers) Get(ctx context.Context, name, cluster, url string, at netip.Addr) (lab.Answer, error) {
 	var body limited
 	seen, err := p.curl(ctx, NodeName(name, cluster), &body, "--connect-to", "::"+bracketed(at)+":", "--", url)
-	answer := lab.Answer{Status: seen.status, Chain: seen.chain}
+	answer := lab.Answer{Status: seen.status, Chain: seen.chain, Took: seen.took}
 	var code *docker.ExitError
 	switch {
 	case err == nil:
@@ -73,6 +73,7 @@ type transfer struct {
 	status int
 	// shaken says that the handshake was done, and the server had the request.
 	shaken bool
+	took   time.Duration
 	chain  []*x509.Certificate
 }
 
@@ -83,7 +84,7 @@ func (p peers) curl(ctx context.Context, node string, body io.Writer, args ...st
 	argv := append([]string{
 		"curl", "--disable", "--silent", "--insecure", "--globoff", "--noproxy", "*",
 		"--connect-timeout", seconds(p.handshake), "--max-time", seconds(p.answer),
-		"--write-out", "%{stderr}%{http_code} %{time_appconnect}\n%{errormsg}\n%{certs}",
+		"--write-out", "%{stderr}%{http_code} %{time_appconnect} %{time_total}\n%{errormsg}\n%{certs}",
 	}, args...)
 	var told bytes.Buffer
 	err := p.run(ctx, node, argv, docker.Streams{Out: body, Err: &told})
@@ -115,15 +116,11 @@ func (e *curlError) Unwrap() error { return e.code }
 
 func readTransfer(told string) (t transfer, words string, err error) {
 	numbers, rest, _ := strings.Cut(told, "\n")
-	status, handshake, _ := strings.Cut(numbers, " ")
-	if t.status, err = strconv.Atoi(status); err != nil {
+	var handshake, total float64
+	if _, err := fmt.Sscan(numbers, &t.status, &handshake, &total); err != nil {
 		return transfer{}, "", err
 	}
-	after, err := strconv.ParseFloat(handshake, 64)
-	if err != nil {
-		return transfer{}, "", err
-	}
-	t.shaken = after > 0
+	t.shaken, t.took = handshake > 0, time.Duration(total*float64(time.Second))
 	words, certificates, _ := strings.Cut(rest, "\n")
 	t.chain, err = chainOf(certificates)
 	return t, words, err

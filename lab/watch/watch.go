@@ -20,6 +20,8 @@ type Look struct {
 	Pairs []Pair `json:"pairs"`
 	// Identities are the X509-SVIDs and serving certificates that the federation needs.
 	Identities []Identity `json:"identities"`
+	// Calls are those of which demo programs tell.
+	Calls []Call `json:"calls"`
 }
 
 // Domain is one SPIRE server of a trust domain.
@@ -37,6 +39,9 @@ type Domain struct {
 	// answer took, with the handshake.
 	EndpointUp     bool    `json:"endpointUp"`
 	LatencySeconds float64 `json:"latencySeconds,omitzero"`
+	// EntryFailures counts the entries that the controller managers of the server have asked
+	// for and that it does not take.
+	EntryFailures int `json:"entryFailures"`
 	// Problem is what of this could not be seen, and why.
 	Problem string `json:"problem,omitempty"`
 }
@@ -56,7 +61,8 @@ type Pair struct {
 	PollSeconds float64 `json:"pollSeconds,omitzero"`
 	Unpolled    string  `json:"unpolled,omitempty"`
 	// NextPollBy is when the truster will have fetched at the latest: one poll after
-	// LastFetch, so that it may be over, or else after At.
+	// LastFetch, or after CountedSince where no fetch was seen, so that it may be over; after
+	// Look.At where nothing is counted.
 	NextPollBy time.Time `json:"nextPollBy,omitzero"`
 	// Fetches and Failures are what the truster's server has counted since it started. They
 	// have been read in each look since CountedSince; zero where they cannot be read.
@@ -65,6 +71,8 @@ type Pair struct {
 	CountedSince time.Time `json:"countedSince,omitzero"`
 	// LastFetch is when a look has last seen that Fetches had changed; zero where none has.
 	LastFetch time.Time `json:"lastFetch,omitzero"`
+	// LastFailure is the same for Failures.
+	LastFailure time.Time `json:"lastFailure,omitzero"`
 	// Cause is why fetches fail, as the command status names it; empty where it finds
 	// nothing, or where nothing has failed since the look before.
 	Cause string `json:"cause,omitempty"`
@@ -96,11 +104,33 @@ type Identity struct {
 	// an agent, of which the server tells only when its SVID ends.
 	Authority string    `json:"authority,omitempty"`
 	Issued    time.Time `json:"issued,omitzero"`
-	// Expires is when the first certificate of the chain ends.
-	Expires time.Time `json:"expires,omitzero"`
+	// Expires is when the first certificate of the chain ends, and LifeSeconds how long it is
+	// valid in all; for an agent, what the lab file asks for.
+	Expires     time.Time `json:"expires,omitzero"`
+	LifeSeconds float64   `json:"lifeSeconds,omitzero"`
 	// Problem is why it could not be seen.
 	Problem string `json:"problem,omitempty"`
 }
+
+// Call is how the calls of one workload to another go.
+type Call struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Caller and Server are the trust domains of both.
+	Caller string `json:"caller"`
+	Server string `json:"server"`
+	// Outcome is one of those below.
+	Outcome string `json:"outcome"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// How calls go.
+const (
+	Answered = "answered"
+	Failed   = "failed"
+	// Untold: nobody tells.
+	Untold = "untold"
+)
 
 // After returns the look with what two looks tell: when fetches were last seen to be
 // counted. The one before may be the zero value.
@@ -110,7 +140,7 @@ func (l Look) After(before Look) Look {
 		p := &l.Pairs[i]
 		was, there := before.Pair(p.Truster, p.Trusted)
 		if there {
-			p.LastFetch = was.LastFetch
+			p.LastFetch, p.LastFailure = was.LastFetch, was.LastFailure
 		}
 		if there && !p.CountedSince.IsZero() && !was.CountedSince.IsZero() {
 			p.CountedSince = was.CountedSince
@@ -118,9 +148,16 @@ func (l Look) After(before Look) Look {
 			if p.Fetches != was.Fetches && p.Fetches > 0 {
 				p.LastFetch = l.At
 			}
+			if p.Failures != was.Failures && p.Failures > 0 {
+				p.LastFailure = l.At
+			}
 		}
-		if !p.LastFetch.IsZero() && p.PollSeconds > 0 {
-			p.NextPollBy = p.LastFetch.Add(p.Poll())
+		since := p.LastFetch
+		if since.IsZero() {
+			since = p.CountedSince
+		}
+		if !since.IsZero() && p.PollSeconds > 0 {
+			p.NextPollBy = since.Add(p.Poll())
 		}
 	}
 	return l

@@ -26,12 +26,13 @@ func TestAfter(t *testing.T) {
 		looks                    []watch.Look
 		fetched, counted, nextBy time.Time
 	}{
+		"nobody counts":                  {[]watch.Look{looked(0, -1)}, time.Time{}, time.Time{}, at(15)},
 		"one look tells nothing":         {[]watch.Look{looked(0, 3)}, time.Time{}, at(0), at(15)},
-		"nothing has changed":            {[]watch.Look{looked(0, 3), looked(5, 3)}, time.Time{}, at(0), at(20)},
+		"nothing has changed":            {[]watch.Look{looked(0, 3), looked(5, 3)}, time.Time{}, at(0), at(15)},
 		"a fetch":                        {[]watch.Look{looked(0, 3), looked(5, 4)}, at(5), at(0), at(20)},
 		"none since, and one is due":     {[]watch.Look{looked(0, 3), looked(5, 4), looked(60, 4)}, at(5), at(0), at(20)},
 		"a new start that fetched":       {[]watch.Look{looked(0, 3), looked(5, 1)}, at(5), at(0), at(20)},
-		"a new start that did not":       {[]watch.Look{looked(0, 3), looked(5, 0)}, time.Time{}, at(0), at(20)},
+		"a new start that did not":       {[]watch.Look{looked(0, 3), looked(5, 0)}, time.Time{}, at(0), at(15)},
 		"it could not be asked":          {[]watch.Look{looked(0, 3), looked(5, 4), looked(10, -1)}, at(5), time.Time{}, at(20)},
 		"it can be asked again":          {[]watch.Look{looked(0, 3), looked(5, 4), looked(10, -1), looked(15, 9)}, at(5), at(15), at(20)},
 		"the pair was not there before":  {[]watch.Look{{At: at(0)}, looked(5, 4)}, time.Time{}, at(5), at(20)},
