@@ -1,6 +1,7 @@
 package lab_test
 
 import (
+	"errors"
 	"regexp"
 	"strings"
 	"testing"
@@ -135,6 +136,33 @@ func TestLookAtASilentServer(t *testing.T) {
 			if want := "read the metrics of the server of " + d.Name + ": "; !strings.HasPrefix(d.Problem, want) {
 				t.Errorf("problem %q, want %q and why", d.Problem, want)
 			}
+		}
+	})
+}
+
+// TestRefresh: a server fetches at once, where it has a relationship, and nobody else changes
+// the lab.
+func TestRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, w, d := aLookAt(t, quotes, func(*world) {})
+		broker := w.nodes[nodeName{"quotes", "broker"}].spire
+		broker.held[marketDomain].RemoveJWTAuthority("jwt-of-cluster1.com")
+		refresh := func(trusted string) error { return d.Refresh(t.Context(), quotes(t), "cluster2.com", trusted) }
+		if err := refresh("cluster1.com"); err != nil || !broker.held[marketDomain].HasJWTAuthority("jwt-of-cluster1.com") {
+			t.Errorf("error %v, and it holds %v", err, broker.held[marketDomain].JWTAuthorities())
+		}
+		if err := refresh("nobody.test"); err == nil || err.Error() != "lab quotes has no relationship cluster2.com->nobody.test" {
+			t.Errorf("error %v", err)
+		}
+		w.held["quotes"] = "up"
+		held := (*lab.HeldError)(nil)
+		if err := refresh("cluster1.com"); !errors.As(err, &held) {
+			t.Errorf("while another command changes the lab: error %v", err)
+		}
+		delete(w.held, "quotes")
+		w.nodes[nodeName{"quotes", "broker"}].running = false
+		if err := refresh("cluster1.com"); err == nil || !strings.HasPrefix(err.Error(), "the server of cluster2.com does not answer: ") {
+			t.Errorf("error %v", err)
 		}
 	})
 }

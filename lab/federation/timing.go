@@ -93,6 +93,14 @@ const (
 	// activateCap the most that may be left (pkg/server/ca/manager/manager.go).
 	prepareShare, prepareCap   = 2, 30 * 24 * time.Hour
 	activateShare, activateCap = 6, 7 * 24 * time.Hour
+
+	// svidShare is the part of an X509-SVID's life that is left when a server, or an agent,
+	// replaces it (pkg/common/rotationutil/rotationutil.go), and servingShare that of a serving
+	// certificate when apps/serving-cert does. webhookLeft is what is left of the controller
+	// manager's when it does (its pkg/webhookmanager/manager.go, expiresSoon), or half of a
+	// life that is no longer than an hour.
+	svidShare, servingShare = 2, 3
+	webhookLeft             = 30 * time.Minute
 )
 
 // PollInterval returns how often a server fetches a bundle: a quarter of its
@@ -251,6 +259,28 @@ func AwakeBound() time.Duration {
 func PreparedBy(life time.Duration) time.Duration {
 	return life - min(life/prepareShare, prepareCap) + rotatorTick
 }
+
+// What is left of a life when somebody should look, because by then something else should
+// have come in its place: two thirds of what is left when that is made. For an authority, of
+// which the newest in a bundle counts, that is a third of its life, or twenty days.
+func notice(left time.Duration) time.Duration { return left * 2 / 3 }
+
+// AuthorityNotice is notice for the newest authority of a bundle.
+func AuthorityNotice(life time.Duration) time.Duration {
+	return notice(min(life/prepareShare, prepareCap))
+}
+
+// SVIDNotice is notice for the X509-SVID of an agent, or of a workload.
+func SVIDNotice(life time.Duration) time.Duration { return notice(life / svidShare) }
+
+// EndpointNotice is notice for what a bundle endpoint shows, whether that is an X509-SVID or a
+// serving certificate.
+func EndpointNotice(life time.Duration) time.Duration {
+	return notice(life / max(svidShare, servingShare))
+}
+
+// WebhookNotice is notice for what the webhook of a controller manager shows.
+func WebhookNotice(life time.Duration) time.Duration { return notice(min(life/2, webhookLeft)) }
 
 // ActivatedBy returns when, counted from an authority's issue, its successor
 // signs in its place at the latest: when a sixth of its life or seven days are

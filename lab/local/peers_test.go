@@ -322,12 +322,12 @@ func TestPeersInANode(t *testing.T) {
 		}
 		const stdout, stderr = 1, 2
 		if exitCode.Load() != 0 {
-			write(stderr, "000 0.000000\nFailed to connect\n")
+			write(stderr, "000 0.000000 0.000000\nFailed to connect\n")
 			return
 		}
 		write(stdout, "not here")
 		// As curl writes it, with what it has read of the certificate before it.
-		write(stderr, "404 0.020000\n\nSubject:CN = nobody\nVersion:2\n"+string(ca.CertificatePEM()))
+		write(stderr, "404 0.020000 0.025000\n\nSubject:CN = nobody\nVersion:2\n"+string(ca.CertificatePEM()))
 	})
 	mux.HandleFunc("GET /v1.41/exec/exec/json", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintf(w, `{"Running": false, "ExitCode": %d}`, exitCode.Load())
@@ -336,7 +336,7 @@ func TestPeersInANode(t *testing.T) {
 
 	p := peers{run: engine.Run, handshake: handshakeBound, answer: answerBound}
 	answer, err := p.get(t.Context(), "https://endpoint.test:8443/", "10.192.1.1")
-	if err != nil || answer.Status != http.StatusNotFound || string(answer.Body) != "not here" || len(answer.Chain) != 1 || !answer.Chain[0].Equal(ca.Certificate) {
+	if err != nil || answer.Status != http.StatusNotFound || answer.Took != 25*time.Millisecond || string(answer.Body) != "not here" || len(answer.Chain) != 1 || !answer.Chain[0].Equal(ca.Certificate) {
 		t.Errorf("answer %v, error %v", answer, err)
 	}
 	mu.Lock()

@@ -20,7 +20,7 @@ func looked(seconds, fetches int) watch.Look {
 	return watch.Look{At: at(seconds), Pairs: []watch.Pair{p}}
 }
 
-// TestAfter: what one look after the other tells of when a server fetched.
+// TestAfter: what one look after the other says of when a server fetched.
 func TestAfter(t *testing.T) {
 	for name, tt := range map[string]struct {
 		looks                    []watch.Look
