@@ -19,6 +19,7 @@ import (
 	"github.com/fedlab-dev/fedlab/e2e/mutants"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/lab/watch"
 	"github.com/fedlab-dev/fedlab/scenarios"
 	"github.com/fedlab-dev/fedlab/scenarios/mutant"
 )
@@ -29,6 +30,29 @@ func TestTiming(t *testing.T) { made(t, "docs/concepts.md", "timing", timing()) 
 
 // TestCatalogue says when the table of docs/scenarios.md is not that of the code;
 // -update writes it.
+func TestAlerts(t *testing.T) { made(t, "docs/guides/watch.md", "alerts", alerts()) }
+
+// alerts are those of a watch, with what they are for a lab that polls each 15 s.
+func alerts() string {
+	var b strings.Builder
+	b.WriteString("| alert | what it says | after | for Prometheus |\n|---|---|---|---|\n")
+	for _, r := range watch.Rules(watch.Intervals{Poll: 15 * time.Second}).Groups[0].Rules {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | `%s` |\n", r.Alert, r.Annotations["summary"], map[string]string{"": "at once", "15s": "1 poll", "30s": "2 polls"}[r.For], strings.ReplaceAll(r.Expr, "|", "\\|"))
+	}
+	return b.String()
+}
+
+func TestMetrics(t *testing.T) { made(t, "docs/guides/watch.md", "metrics", metricTable()) }
+
+func metricTable() string {
+	var b strings.Builder
+	b.WriteString("| metric | kind | labels | what it is |\n|---|---|---|---|\n")
+	for _, m := range watch.Metrics() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, [...]string{"gauge", "counter", "histogram"}[m.Kind], strings.Join(m.Labels, ", "), m.Help)
+	}
+	return b.String()
+}
+
 func TestCatalogue(t *testing.T) { made(t, "docs/scenarios.md", "catalogue", catalogue()) }
 
 // TestClaims says when the table of docs/reference/claims.md is not that of the catalogue;

@@ -369,6 +369,7 @@ func Changes(before, now []Finding, at time.Time) (all []Change) {
 	}
 	for _, f := range before {
 		if f.Firing && !fires(now, f) {
+			f.Firing = false
 			all = append(all, Change{at, Resolved, f})
 		}
 	}

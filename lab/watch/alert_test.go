@@ -175,6 +175,9 @@ func TestChanges(t *testing.T) {
 		l.At, l.Pairs[0].State, l.Pairs[0].NextPollBy = at(15*i), state, at(15*i)
 		now := w.Judge(l)
 		for _, c := range watch.Changes(before, now, l.At) {
+			if c.Firing != (c.Status == watch.Firing) {
+				t.Errorf("%s, and it says firing: %t", c.Status, c.Firing)
+			}
 			told = append(told, c.At.Format(time.TimeOnly)+" "+c.Status+" "+c.Alert)
 		}
 		before = now

@@ -208,7 +208,7 @@ func ExitCode(err error) int {
 		return Interrupted
 	case errors.As(err, &ended):
 		return ended.Code
-	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errClaim), is[*trial.NotWellError](err):
+	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errFound), errors.Is(err, errClaim), is[*trial.NotWellError](err):
 		return NotWell
 	case is[*usageError](err), is[config.Problems](err), is[*trial.NeedsError](err):
 		return WrongUsage

@@ -13,6 +13,7 @@ import (
 	"github.com/fedlab-dev/fedlab/lab/config"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/plan"
+	"github.com/fedlab-dev/fedlab/lab/watch"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
 
@@ -33,6 +34,10 @@ func TestForeignText(t *testing.T) {
 		"drift": func(c *cmd) error {
 			return printDrift(c.Out, lab.Drift{Held: []lab.HeldBundle{{Health: health, State: federation.Foreign}}})
 		},
+		"watch": func(c *cmd) error {
+			return printWatch(c.Out, watch.Look{Identities: []watch.Identity{{Name: "web", Problem: health.Problem}}}, []watch.Finding{{Text: health.Problem}})
+		},
+		"watch as it changes": func(c *cmd) error { return c.tellWatch(watch.Change{Finding: watch.Finding{Text: health.Problem}}) },
 		"drift as it changes": func(c *cmd) error { return c.tellChange(driftChange{HeldBundle: lab.HeldBundle{Health: health}}) },
 		"an error": func(c *cmd) error {
 			c.printError(t.Context(), errors.New(foreign))
