@@ -23,6 +23,9 @@ const (
 	ghostunnelVersion   = "v1.11.2"
 	spiffeHelperVersion = "0.11.0"
 	haproxyVersion      = "2.6"
+	prometheusVersion   = "0.316.0"
+	// Later ones lack files of their page in the module.
+	alertmanagerVersion = "0.31.0"
 )
 
 // Optional is a program of others that only some labs run. Its image is made when a lab
@@ -52,6 +55,7 @@ func Optionals() []Optional {
 		spiffeHelper = "spiffe-helper"
 		haproxy      = "haproxy"
 		connectProxy = "connect-proxy-scheme"
+		alertmanager = "alertmanager"
 	)
 	provider := spireModule()
 	provider.Name, provider.PinsOf = "oidc-discovery-provider", provider.Name
@@ -91,7 +95,30 @@ func Optionals() []Optional {
 			Image: Image{Name: haproxy, Reference: "docker.io/library/haproxy:" + haproxyVersion + "-" + build.Suite, Path: "/usr/sbin/haproxy"},
 			Files: haproxyFiles(),
 		},
+		{
+			Image: Image{Name: alertmanager, Reference: "docker.io/prom/alertmanager:v" + alertmanagerVersion, Path: "/bin/alertmanager"},
+			Module: build.Module{
+				Pins: upstream.Pins, Name: alertmanager, Path: "github.com/prometheus/alertmanager", Version: "v" + alertmanagerVersion,
+				Typical: 2 * time.Minute,
+			},
+		},
+		prometheusProgram("prometheus", "docker.io/prom/prometheus:v3.16.0"),
+		// It tests rules, on this machine.
+		prometheusProgram("promtool", ""),
 	}, otherSPIREs()...)
+}
+
+// prometheusProgram is one of Prometheus' own. The module lacks the files of its pages, and
+// fedlab asks it by its API alone; what it would discover by itself, it is told.
+func prometheusProgram(name, reference string) Optional {
+	const path = "github.com/prometheus/prometheus"
+	return Optional{
+		Image: Image{Name: name, Reference: reference, Path: "/bin/" + name},
+		Module: build.Module{
+			Pins: upstream.Pins, PinsOf: "prometheus", Name: name, Path: path, Version: "v" + prometheusVersion,
+			Packages: []string{path + "/cmd/" + name}, Tags: "netgo,remove_all_sd", Typical: 4 * time.Minute,
+		},
+	}
 }
 
 // otherSPIREs are the servers and agents of other versions of SPIRE than the one that is in
