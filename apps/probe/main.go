@@ -20,9 +20,10 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/streams"
+	"github.com/fedlab-dev/fedlab/apps/internal/svid"
 )
 
-func main() { process.Main(run) }
+func main() { process.Main(svid.Or(run)) }
 
 // trustDomainsVariable lists the trust domains whose workloads are answered.
 const trustDomainsVariable = "ALLOWED_CLIENT_TRUST_DOMAINS"

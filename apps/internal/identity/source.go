@@ -110,10 +110,11 @@ func (s *Source) GetX509SVID() (*x509svid.SVID, error) {
 	if err != nil {
 		return nil, err
 	}
-	return meant(held), nil
+	return Meant(held), nil
 }
 
-func meant(held *workloadapi.X509Context) *x509svid.SVID {
+// Meant returns the first SVID that has the hint Hint, or the first one where none has.
+func Meant(held *workloadapi.X509Context) *x509svid.SVID {
 	i := slices.IndexFunc(held.SVIDs, func(svid *x509svid.SVID) bool { return svid.Hint == Hint })
 	return held.SVIDs[max(i, 0)]
 }
@@ -154,7 +155,7 @@ func (s *Source) updated(next *workloadapi.X509Context) {
 	if first {
 		close(s.ready)
 	}
-	own := DocumentOf(meant(next))
+	own := DocumentOf(Meant(next))
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "identity received",
 		append(own.attrs(), slog.Any("bundles", trustDomains(next)))...)
 }
