@@ -66,7 +66,7 @@ func layers() []layer {
 		{"scenarios/mutant", []string{"scenarios/trial", "lab/check", "lab/fault", "lab/traffic"}, "a mutant is made from the outside, of any scenario"},
 		{"scenarios/report", []string{"scenarios/trial", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
 
-		{"lab", library("lab/access", "lab/spire", "lab/metallb", "lab/pki", "lab/traffic", "lab/watch", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
+		{"lab", library("lab/access", "lab/doctor", "lab/spire", "lab/metallb", "lab/pki", "lab/traffic", "lab/watch", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/demo", []string{"lab/topology", "lab/spire", goSPIFFE}, "the demo programs are guests: they know what a workload is, and nothing of who runs it"},
 		{"lab/access", nil, "the ports are the ground floor: whoever acts through them and whoever implements them do not have to know each other"},
 		{"lab/local", []string{anything}, "here the driver is given its parts, and only here"},
@@ -78,6 +78,7 @@ func layers() []layer {
 		{"lab/watch", []string{"lab/federation"}, "what is watched is judged by what was seen alone, wherever that comes from"},
 		{"lab/watch/exporter", []string{"lab/watch", "github.com/prometheus/client_golang"}, "an adapter is a library of its own: it shows what was seen, whoever saw it"},
 		{"lab/watch/notify", []string{"lab/watch"}, "whom a finding is told does not change what it is"},
+		{"lab/doctor", []string{"lab/topology"}, "which of what was found is the cause follows from what needs what, whoever has looked"},
 		{"lab/traffic", nil, "a stored record can be judged wherever it is read"},
 		{"lab/fault", library("lab/access", "lab/spire", goSPIFFE), "a fault acts through small interfaces, so that each of its calls can be seen to fail"},
 		{"lab/synthetic", []string{"lab/traffic", goSPIFFE}, "a trust domain that is made up needs nothing that runs"},

@@ -239,12 +239,9 @@ func (r registry) parented(d *topology.Registration) error {
 	return fmt.Errorf("its parent %s is no agent that has attested, and no entry that such an agent is given: nobody gets the identity", d.ParentID)
 }
 
-// lookAtHolders reads the pods of all clusters that answer, for the registrations of the
-// lab file.
+// lookAtHolders reads the pods of all clusters that answer, of which each may hold an
+// identity.
 func (v *visit) lookAtHolders(ctx context.Context) {
-	if len(v.Registrations) == 0 {
-		return
-	}
 	each(len(v.Clusters), func(i int) {
 		c := v.clusters[v.Clusters[i]]
 		if !c.answers() {

@@ -65,6 +65,24 @@ const (
 	OtherIssuer Cause = "another issuer"
 	// OtherKeys: it serves other keys than those of the server's JWT authorities.
 	OtherKeys Cause = "other JWT keys"
+	// ClusterAbsent and NodeStopped are about a cluster that is not there, or does not run.
+	// The next up makes it or starts it.
+	ClusterAbsent Cause = "cluster not there"
+	NodeStopped   Cause = "node stopped"
+	// DatastoreUnready: the PostgreSQL of a server does not run.
+	DatastoreUnready Cause = "datastore not ready"
+	// ReplicaUnready: not all pods of a server that answers are ready.
+	ReplicaUnready Cause = "replica not ready"
+	// ManagerUnready: the server runs, and another container of its pod is not ready.
+	ManagerUnready Cause = "controller manager not ready"
+	// WebhookUnreachable: a controller manager does not show what its webhook has.
+	WebhookUnreachable Cause = "webhook unreachable"
+	// AgentUnready: the agents of a member do not run; NotAttested: their server does not
+	// know them.
+	AgentUnready Cause = "agent not ready"
+	NotAttested  Cause = "agent not attested"
+	// NoEntry: a workload has no entry that gives it its identity.
+	NoEntry Cause = "no entry"
 	// Unverified: a workload, or the webhook of a controller manager, presents an
 	// X509-SVID that the bundle of its own trust domain does not verify. The next up
 	// repairs it.
@@ -93,6 +111,14 @@ func causeOf(err error) Cause {
 
 func because(cause Cause, format string, args ...any) error {
 	return &causeError{cause, fmt.Errorf(format, args...)}
+}
+
+// named gives an error a cause, as it is; nil stays nil.
+func named(cause Cause, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &causeError{cause, err}
 }
 
 // relationships looks at all relationships side by side.

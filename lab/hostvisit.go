@@ -28,9 +28,9 @@ func (v *visit) askHostServer(ctx context.Context, s *topology.Server, a *asked)
 // agentReady returns nil when the agent of a host is ready.
 func (v *visit) agentReady(ctx context.Context, h *topology.Host) error {
 	if err := foundOnHost(h, HostAgent, v.hosts); err != nil {
-		return err
+		return named(AgentUnready, err)
 	}
-	return answersReady(ctx, v.on(h), HostAgent, spire.HostHealthPort, "/ready")
+	return named(AgentUnready, answersReady(ctx, v.on(h), HostAgent, spire.HostHealthPort, "/ready"))
 }
 
 // host is the status of a host: whether its programs run. How they are is told of them.
@@ -38,7 +38,7 @@ func (v *visit) host(h *topology.Host) HostStatus {
 	s := HostStatus{Name: h.Name, Addresses: h.Pool.String()}
 	for _, program := range programsOf(h) {
 		if err := foundOnHost(h, program, v.hosts); err != nil {
-			s.Problem = err.Error()
+			s.Health = health(err)
 			return s
 		}
 	}
@@ -60,7 +60,7 @@ func (v *visit) hostAttendance(m *topology.Member) attendance {
 	}
 	err := v.member(m).agentsProblem
 	if err == nil && s.Agents != 1 {
-		err = fmt.Errorf("the server knows %d agents of host %s, want 1: the next up has the agent attest again", s.Agents, m.Host().Name)
+		err = because(NotAttested, "the server knows %d agents of host %s, want 1: the next up has the agent attest again", s.Agents, m.Host().Name)
 	}
 	if m != m.Server.Home() {
 		s.err = err // else it is said of the server

@@ -247,7 +247,7 @@ func attested(ctx context.Context, in access.Objects, m *topology.Member, agents
 	var errs []error
 	for _, node := range slices.Sorted(maps.Keys(ids)) {
 		if !slices.ContainsFunc(agents, func(a spire.Agent) bool { return a.ID == ids[node] && live(a) }) {
-			errs = append(errs, fmt.Errorf("no agent of the node %s has attested to the server in cluster %s", node, m.Server.Place.Cluster.Name))
+			errs = append(errs, because(NotAttested, "no agent of the node %s has attested to the server in cluster %s", node, m.Server.Place.Cluster.Name))
 		}
 	}
 	return errors.Join(errs...)

@@ -182,17 +182,17 @@ func TestUpRestoresTheWayIntoAMember(t *testing.T) {
 				n.objects[key], n.managers[key] = right, spire.BundlePublisher
 				clear(w.nodes[serverAt].spire.attested)
 			},
-			"one.test: in cluster b: 0 of 1 pods are ready: x509: certificate signed by unknown authority", "",
+			"one.test: in cluster b: 0 of 1 pods are ready: x509: certificate signed by unknown authority", lab.AgentUnready,
 		},
 		"no agents": {
 			func(w *world) {
 				delete(w.nodes[memberAt].objects, access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: topology.ServerNamespace, Name: spire.AgentDaemonSet})
 			},
-			"one.test: in cluster b: there is no DaemonSet spire-agent", "",
+			"one.test: in cluster b: there is no DaemonSet spire-agent", lab.AgentUnready,
 		},
 		"the server forgets the agents": {
 			func(w *world) { clear(w.nodes[serverAt].spire.attested) },
-			"one.test: in cluster b: no agent of the node spread-b-control-plane has attested to the server in cluster a", "",
+			"one.test: in cluster b: no agent of the node spread-b-control-plane has attested to the server in cluster a", lab.NotAttested,
 		},
 		"an empty kubeconfig, and the server starts": {
 			func(w *world) {

@@ -133,7 +133,7 @@ func TestUpRestoresANestedServer(t *testing.T) {
 		}, []string{undelegated}, lab.Undelegated},
 		"no agent of the upstream": {func(w *world) {
 			delete(w.nodes[nestedAt].objects, access.ObjectKey{APIVersion: "apps/v1", Kind: "DaemonSet", Namespace: topology.UpstreamNamespace, Name: spire.AgentDaemonSet})
-		}, []string{"one.test: in cluster b: there is no DaemonSet spire-agent"}, ""},
+		}, []string{"one.test: in cluster b: there is no DaemonSet spire-agent"}, lab.AgentUnready},
 		"the nested server's own bundle is gone": {func(w *world) {
 			delete(w.nodes[nestedAt].objects, bundleKey(topology.ServerNamespace))
 		}, []string{"one.test: the ConfigMap spire-bundle, by which an agent knows its server when it starts, is not there: the next up restores it"}, lab.Unpublished},
@@ -142,7 +142,7 @@ func TestUpRestoresANestedServer(t *testing.T) {
 		}, []string{"one.test: in cluster b: the ConfigMap spire-bundle, by which an agent knows its server when it starts, is not there: the next up restores it"}, lab.Unpublished},
 		"its authority could not be replaced for long": {func(w *world) {
 			w.nodes[nestedAt].server().unready = "0 of 1 pods are ready: pod spire-server-0 is not ready"
-		}, []string{"one.test: 0 of 1 pods are ready: pod spire-server-0 is not ready"}, ""},
+		}, []string{"one.test: 0 of 1 pods are ready: pod spire-server-0 is not ready"}, lab.ManagerUnready},
 		"the nested server holds nothing": {func(w *world) { clear(w.nodes[nestedAt].spire.held) },
 			[]string{"one.test->other.test: missing: lacks JWT authority jwt-of-other.test, lacks X.509 authority KEY"}, ""},
 		"another upstream has signed": {func(w *world) {

@@ -196,7 +196,7 @@ func identify(ctx context.Context, objects access.Objects, w *topology.Workload)
 // bundles that it needs, which are those of all entries of the pod.
 func (r registry) registered(w identified) error {
 	if !slices.ContainsFunc(r.entries, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
-		return r.because(w, fmt.Errorf("no entry has the SPIFFE ID %s: the workload gets no identity", w.ID))
+		return r.because(w, because(NoEntry, "no entry has the SPIFFE ID %s: the workload gets no identity", w.ID))
 	}
 	if w.Host() != nil {
 		return r.registeredOnHost(w)
@@ -204,7 +204,7 @@ func (r registry) registered(w identified) error {
 	for _, pod := range w.pods {
 		entries := r.given(pod)
 		if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
-			return r.because(w, fmt.Errorf("no entry of %s fits the pod %s: the workload does not get that identity", w.ID, pod.Metadata.Name))
+			return r.because(w, because(NoEntry, "no entry of %s fits the pod %s: the workload does not get that identity", w.ID, pod.Metadata.Name))
 		}
 		for _, td := range w.trusted {
 			if !slices.ContainsFunc(entries, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td.Name) }) {
@@ -221,13 +221,13 @@ func (r registry) registeredOnHost(w identified) error {
 	h, selectors := w.Host(), spire.UnixSelectors(w.UID(), spire.HostProgram(w.Workload))
 	agents := slices.DeleteFunc(hostAgents(r.agents, h), func(a spire.Agent) bool { return !live(a) })
 	if len(agents) == 0 {
-		return fmt.Errorf("no agent of host %s has attested: the workload gets no identity", h.Name)
+		return because(NotAttested, "no agent of host %s has attested: the workload gets no identity", h.Name)
 	}
 	given := slices.DeleteFunc(slices.Clone(r.entries), func(e spire.Entry) bool {
 		return !slices.ContainsFunc(agents, func(a spire.Agent) bool { return a.ID == e.ParentID }) || !e.Matches(selectors)
 	})
 	if !slices.ContainsFunc(given, func(e spire.Entry) bool { return e.SPIFFEID == w.ID }) {
-		return fmt.Errorf("no entry of %s is for the agent of host %s and the selectors %s: the workload does not get that identity: the next up registers it", w.ID, h.Name, strings.Join(selectors, ", "))
+		return because(NoEntry, "no entry of %s is for the agent of host %s and the selectors %s: the workload does not get that identity: the next up registers it", w.ID, h.Name, strings.Join(selectors, ", "))
 	}
 	for _, td := range w.trusted {
 		if !slices.ContainsFunc(given, func(e spire.Entry) bool { return slices.Contains(e.FederatesWith, td.Name) }) {

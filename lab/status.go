@@ -43,11 +43,14 @@ type ResourceStatus struct {
 type Health struct {
 	Well    bool   `json:"well"`
 	Problem string `json:"problem,omitempty"`
+
+	// err is what Problem says.
+	err error
 }
 
 func health(err error) Health {
 	if err != nil {
-		return Health{Problem: err.Error()}
+		return Health{Problem: err.Error(), err: err}
 	}
 	return Health{Well: true}
 }
@@ -191,17 +194,28 @@ const statusBound = 20 * time.Second
 // Status asks a lab how it is. What does not run or answer is part of the
 // answer; an error means that this machine could not be asked.
 func (d *Driver) Status(ctx context.Context, t topology.Topology) (Status, error) {
-	s := Status{
-		Lab: t.Name, Clusters: []ClusterStatus{}, TrustDomains: []TrustDomainStatus{},
-		Relationships: []RelationshipStatus{}, Workloads: []WorkloadStatus{}, Resources: []ResourceStatus{},
-	}
 	v, err := d.visit(ctx, t)
 	if err != nil {
-		return s, err
+		return newStatus(t.Name), err
 	}
 	defer v.close()
+	return v.status(ctx)
+}
+
+func newStatus(lab string) Status {
+	return Status{
+		Lab: lab, Clusters: []ClusterStatus{}, TrustDomains: []TrustDomainStatus{},
+		Relationships: []RelationshipStatus{}, Workloads: []WorkloadStatus{}, Resources: []ResourceStatus{},
+	}
+}
+
+// status asks a lab that somebody visits how it is.
+func (v *visit) status(ctx context.Context) (Status, error) {
+	s := newStatus(v.Name)
 	v.lookAtPods(ctx)
-	v.lookAtHolders(ctx)
+	if len(v.Registrations) > 0 {
+		v.lookAtHolders(ctx)
+	}
 	if v.networked() {
 		s.Network = v.Network.String()
 	}

@@ -78,7 +78,11 @@ type Verification struct {
 // is verified by the bundle of its trust domain, and by what the trust domains
 // that trust it hold.
 func (l *Lab) SVIDs(ctx context.Context, w *topology.Workload, audience string) (SVIDs, error) {
-	held, err := l.driver.heldBy(ctx, l.Access(w.Cluster()).Pods, w, audience)
+	argv := []string{}
+	if audience != "" {
+		argv = append(argv, "-audience="+audience)
+	}
+	held, err := l.driver.svidsOf(ctx, l.Access, w, argv...)
 	if err != nil {
 		return SVIDs{}, err
 	}
@@ -94,6 +98,14 @@ type heldSVIDs struct {
 	X509    []heldX509 `json:"x509"`
 	Bundles []string   `json:"bundles"`
 	JWT     []string   `json:"jwt"`
+	Calls   []struct {
+		Server   string `json:"server"`
+		Address  string `json:"address"`
+		Outcome  string `json:"outcome"`
+		Detail   string `json:"detail"`
+		Peer     string `json:"peer"`
+		Stranger string `json:"stranger"`
+	} `json:"calls"`
 }
 
 type heldX509 struct {
@@ -101,21 +113,25 @@ type heldX509 struct {
 	Chain [][]byte `json:"chain"`
 }
 
-// heldBy asks in the container of a workload.
-func (d *Driver) heldBy(ctx context.Context, pods access.Pods, w *topology.Workload, audience string) (held heldSVIDs, err error) {
+// tells returns nil for a workload whose program can be asked for its SVIDs.
+func tells(w *topology.Workload) error {
 	if w.Own != nil {
-		return held, fmt.Errorf("%s is a program of your own: only fedlab's programs can be asked for their SVIDs", w.Name)
+		return fmt.Errorf("%s is a program of your own: only fedlab's programs can be asked for their SVIDs", w.Name)
 	}
 	if slices.Contains(w.App.Optional, topology.Ghostunnel) {
-		return held, fmt.Errorf("%s knows nothing of SPIFFE: ghostunnel has its identity, and cannot be asked for its SVIDs", w.Name)
+		return fmt.Errorf("%s knows nothing of SPIFFE: ghostunnel has its identity, and cannot be asked for its SVIDs", w.Name)
+	}
+	return nil
+}
+
+// svidsOf asks in the container of a workload; in gives what can be done in a cluster.
+func (d *Driver) svidsOf(ctx context.Context, in func(*topology.Cluster) access.Cluster, w *topology.Workload, flags ...string) (held heldSVIDs, err error) {
+	if err := tells(w); err != nil {
+		return held, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusBound)
 	defer cancel()
-	argv := []string{"/" + w.App.Name, "svid"}
-	if audience != "" {
-		argv = append(argv, "-audience="+audience)
-	}
-	out, err := d.execIn(ctx, pods, w, argv...)
+	out, err := d.execIn(ctx, in, w, append([]string{"/" + w.App.Name, "svid"}, flags...)...)
 	if err != nil {
 		return held, err
 	}
@@ -126,10 +142,11 @@ func (d *Driver) heldBy(ctx context.Context, pods access.Pods, w *topology.Workl
 }
 
 // execIn runs a program in the container of a workload, as the user who runs that.
-func (d *Driver) execIn(ctx context.Context, pods access.Pods, w *topology.Workload, argv ...string) ([]byte, error) {
+func (d *Driver) execIn(ctx context.Context, in func(*topology.Cluster) access.Cluster, w *topology.Workload, argv ...string) ([]byte, error) {
 	if w.Host() != nil {
 		return d.on(w.Host()).Exec(ctx, HostRun(w), argv...)
 	}
+	pods := in(w.Cluster()).Pods
 	names, err := pods.Named(ctx, w.Namespace, map[string]string{"app.kubernetes.io/name": w.App.Name})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -150,13 +151,13 @@ func (v *visit) cluster(c *topology.Cluster) ClusterStatus {
 	}
 	found := v.clusters[c]
 	if !found.there {
-		s.Problem = "it is not there"
+		s.Health = health(because(ClusterAbsent, "it is not there"))
 		return s
 	}
 	if s.State = state(found.node); !found.node.Running {
-		s.Problem = "its node is stopped"
+		s.Health = health(because(NodeStopped, "its node is stopped"))
 		if !v.networked() {
-			s.Problem = "its node is stopped, and the lab's network is gone: 'fedlab up' makes the network again and starts the node"
+			s.Health = health(because(NodeStopped, "its node is stopped, and the lab's network is gone: 'fedlab up' makes the network again and starts the node"))
 		}
 		return s
 	}
@@ -237,7 +238,7 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 	// what a person has to look at.
 	if s.Domain.Datastore == topology.Postgres {
 		if err := c.in.Pods.Ready(ctx, datastoreKey(s.Place)); err != nil {
-			a.silent = fmt.Errorf("its datastore: %w", err)
+			a.silent = because(DatastoreUnready, "its datastore: %w", err)
 			return
 		}
 	}
@@ -246,11 +247,12 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 	case a.silent == nil:
 	case s.Domain.Replicas > 1:
 		// Another one may answer.
-		a.unready, a.silent = a.silent, nil
-	case len(s.Remote()) > 0 || s.Nested():
-		// The controller manager of a cluster that does not answer is in the same pod. A
-		// nested server whose authority its upstream does not replace goes on.
-		a.unready, a.silent = a.silent, c.in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer)
+		a.unready, a.silent = named(ReplicaUnready, a.silent), nil
+	default:
+		// A controller manager that is not ready is in the same pod: its own, or that of a
+		// cluster that does not answer. A nested server whose authority its upstream does not
+		// replace goes on.
+		a.unready, a.silent = named(ManagerUnready, a.silent), c.in.Pods.Started(ctx, ServerKey(s.Place), spire.ServerContainer)
 	}
 	if a.silent != nil {
 		return
@@ -266,7 +268,7 @@ func (v *visit) askServer(ctx context.Context, s *topology.Server, a *asked) {
 			continue
 		}
 		if c := v.clusters[m.Cluster()]; c.answers() {
-			found.agentsProblem = c.in.Pods.Ready(ctx, AgentKey(m.Place))
+			found.agentsProblem = named(AgentUnready, c.in.Pods.Ready(ctx, AgentKey(m.Place)))
 			var errs [2]error
 			found.resources, errs[0] = registrars(ctx, c.in.Objects, m)
 			found.idle, errs[1] = idle(ctx, c.in.Objects, m)
@@ -343,7 +345,7 @@ func (v *visit) trustDomain(ctx context.Context, server *topology.Server) TrustD
 		}
 	}
 	if s.Well && s.Agents == 0 {
-		s.Health = health(errors.New("no agent has attested"))
+		s.Health, s.Cause = health(because(NotAttested, "no agent has attested")), NotAttested
 	}
 	return s
 }
@@ -405,9 +407,9 @@ func (a *asked) webhook(ctx context.Context, bundle *spiffebundle.Bundle) error 
 		err := checkWebhook(ctx, &replica, bundle)
 		switch {
 		case err != nil && len(pods) > 1:
-			return fmt.Errorf("the webhook of its controller manager in %s: %w", pod, err)
+			return because(cmp.Or(causeOf(err), WebhookUnreachable), "the webhook of its controller manager in %s: %w", pod, err)
 		case err != nil:
-			return fmt.Errorf("the webhook of its controller manager: %w", err)
+			return because(cmp.Or(causeOf(err), WebhookUnreachable), "the webhook of its controller manager: %w", err)
 		}
 	}
 	return nil
@@ -428,7 +430,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	} else if c := v.clusters[w.Cluster()]; c.answers() {
 		in = c.in
 	} else {
-		s.Health = health(fmt.Errorf("cluster %s does not answer", w.Cluster().Name))
+		s.Health = health(because(Silent, "cluster %s does not answer", w.Cluster().Name))
 		return s
 	}
 	if err == nil {
@@ -438,7 +440,7 @@ func (v *visit) workload(ctx context.Context, w *topology.Workload) WorkloadStat
 	switch {
 	case err != nil:
 	case server.silent != nil:
-		err = fmt.Errorf("the server of %s does not answer", w.Member.Server)
+		err = because(Silent, "the server of %s does not answer", w.Member.Server)
 	case is.unseen != nil:
 		err = is.unseen
 	default:

@@ -387,6 +387,50 @@ func (p party) calls(address, server string) (told []view, failed *problem) {
 // plainService is the app that knows nothing of SPIFFE.
 const plainService = "plain-service"
 
+// svids is what a program prints of itself, and what comes of the calls that it is told to
+// make. No agent of this world signs tokens.
+func (p party) svids(flags []string) ([]byte, error) {
+	type called struct {
+		Outcome  string `json:"outcome"`
+		Detail   string `json:"detail"`
+		Peer     string `json:"peer"`
+		Stranger string `json:"stranger"`
+	}
+	var held struct {
+		X509 []struct {
+			Chain [][]byte `json:"chain"`
+		} `json:"x509"`
+		Calls []called `json:"calls"`
+	}
+	if p.id() != "" {
+		chain, err := p.presents()
+		if err != nil {
+			return nil, err
+		}
+		held.X509 = make([]struct {
+			Chain [][]byte `json:"chain"`
+		}, 1)
+		for _, c := range chain {
+			held.X509[0].Chain = append(held.X509[0].Chain, c.Raw)
+		}
+	}
+	for _, flag := range flags {
+		target, is := strings.CutPrefix(flag, "-call=")
+		if !is {
+			continue
+		}
+		server, address, _ := strings.Cut(target, "@")
+		one := called{Outcome: "answered", Peer: server, Stranger: "refused-by-server"}
+		if _, failed := p.connects(address, server); failed != nil {
+			one = called{Outcome: failed.Class, Detail: failed.Detail, Stranger: failed.Class}
+		} else if p.careless {
+			one.Stranger = "answered"
+		}
+		held.Calls = append(held.Calls, one)
+	}
+	return json.Marshal(held)
+}
+
 // told is what a program says about its calls, and about those that others have
 // reported to it.
 func (p party) told() []view {

@@ -24,13 +24,21 @@ type Pod struct {
 		DeletionTimestamp string `json:"deletionTimestamp"`
 	} `json:"metadata"`
 	Spec struct {
-		NodeName           string `json:"nodeName"`
-		ServiceAccountName string `json:"serviceAccountName"`
+		NodeName           string   `json:"nodeName"`
+		ServiceAccountName string   `json:"serviceAccountName"`
+		Volumes            []Volume `json:"volumes"`
 	} `json:"spec"`
 	Status struct {
 		ContainerStatuses     []ContainerStatus `json:"containerStatuses"`
 		InitContainerStatuses []ContainerStatus `json:"initContainerStatuses"`
 	} `json:"status"`
+}
+
+// Volume is what a pod has of its node.
+type Volume struct {
+	HostPath struct {
+		Path string `json:"path"`
+	} `json:"hostPath"`
 }
 
 // ContainerStatus is how Kubernetes describes a container that has been started.
@@ -109,4 +117,9 @@ func Authorized(td spiffeid.TrustDomain, agents []Agent, entries []Entry) []Entr
 			return authorized
 		}
 	}
+}
+
+// Mounts reports whether a pod has a folder of its node.
+func (p Pod) Mounts(folder string) bool {
+	return slices.ContainsFunc(p.Spec.Volumes, func(v Volume) bool { return v.HostPath.Path == folder })
 }

@@ -29,7 +29,8 @@ var row = regexp.MustCompile("^\\| (`[^|]+`) \\| (.+) \\|$")
 
 // Read returns the entries of a document in Markdown, in its order: each heading
 // of the third level, each row of a table whose first cell is code, and what a
-// section says before both. What comes before the first section is left out.
+// section says before both. What comes before the first section is left out, and so are
+// comments.
 func Read(document string) []Entry {
 	var entries []Entry
 	var rows []Entry
@@ -60,7 +61,7 @@ func Read(document string) []Entry {
 			rows = append(rows, Entry{Section: section, Title: strings.ReplaceAll(cells[1], "`", ""), Message: true, Text: cells[2]})
 			continue
 		}
-		if !strings.HasPrefix(line, "|") {
+		if !strings.HasPrefix(line, "|") && !strings.HasPrefix(line, "<!--") {
 			at.Text += line + "\n"
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 const document = "# When it does not work\n\nFirst, always: look.\n\n" +
-	"## A lab\n\n### `lab … is not up: …`\n\nStart it.\n\nThen look.\n\n### It takes very long\n\nWait for the images.\n\n" +
+	"## A lab\n\n### `lab … is not up: …`\n\nStart it.\n\nThen look.\n\n<!-- END made by a test -->\n\n### It takes very long\n\nWait for the images.\n\n" +
 	"## Drift\n\nIt compares.\n\n| state | what to do |\n|---|---|\n| `in sync` | nothing |\n| `behind`, `foreign` | wait |\n\nA poll comes.\n\n" +
 	"### `entry without federatesWith: …`\n\nPut it back.\n\n### `the entry of … does not federate with …`\n\nThe third fact.\n"
 
