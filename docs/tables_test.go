@@ -17,8 +17,10 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/e2e/mutants"
+	"github.com/fedlab-dev/fedlab/lab/doctor"
 	"github.com/fedlab-dev/fedlab/lab/federation"
 	"github.com/fedlab-dev/fedlab/lab/host"
+	"github.com/fedlab-dev/fedlab/lab/troubles"
 	"github.com/fedlab-dev/fedlab/lab/watch"
 	"github.com/fedlab-dev/fedlab/scenarios"
 	"github.com/fedlab-dev/fedlab/scenarios/mutant"
@@ -27,6 +29,57 @@ import (
 // TestTiming says when the table of docs/concepts.md is not that of the code;
 // -update writes it.
 func TestTiming(t *testing.T) { made(t, "docs/concepts.md", "timing", timing()) }
+
+// TestDiagnoses says when what documents say of doctor is not what the code has; -update
+// writes it.
+func TestDiagnoses(t *testing.T) {
+	var b, symptoms, steps strings.Builder
+	for _, e := range doctor.Catalogue() {
+		at := string(e.Kind)
+		if e.Note {
+			at += "; a note"
+		}
+		fmt.Fprintf(&b, "### `%s`\n\n%s\n\nWhat to do: %s\n\nAbout: %s.\n\n", e.ID, e.Cause, asCommands(e.Cure), cmp.Or(at, "what could not be asked"))
+	}
+	made(t, "docs/troubleshooting.md", "diagnoses", b.String())
+	for _, s := range doctor.Symptoms() {
+		fmt.Fprintf(&symptoms, "- `%s`: %s. %s\n", s.Says, s.Check, ofDiagnoses(s.IDs, "#"))
+	}
+	made(t, "docs/troubleshooting.md", "symptoms", symptoms.String())
+	steps.WriteString("| command | what doctor does | what it says |\n|---|---|---|\n")
+	for _, s := range doctor.Steps() {
+		fmt.Fprintf(&steps, "| `%s` | %s | %s |\n", strings.ReplaceAll(s.Command, "|", "\\|"), s.Check, cmp.Or(ofDiagnoses(s.IDs, "troubleshooting.md#"), "-"))
+	}
+	made(t, "docs/from-an-article.md", "steps", steps.String())
+}
+
+// ofDiagnoses lists IDs, each with a link to what there is to know of it.
+func ofDiagnoses(ids []doctor.ID, document string) string {
+	var all []string
+	for _, id := range ids {
+		all = append(all, fmt.Sprintf("[`%s`](%s%s)", id, document, id))
+	}
+	return strings.Join(all, ", ")
+}
+
+// asCommands has the commands of a message as a document writes them.
+func asCommands(text string) string {
+	return regexp.MustCompile(`'(fedlab [^']*)'`).ReplaceAllString(text, "`bin/$1`")
+}
+
+// TestEachDiagnosisIsExplained: 'fedlab explain ID' finds each, by its ID alone.
+func TestEachDiagnosisIsExplained(t *testing.T) {
+	document, err := os.ReadFile(filepath.Join(root, "docs/troubleshooting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := troubles.Read(string(document))
+	for _, id := range doctor.IDs() {
+		if found := troubles.Find(entries, string(id)); len(found) == 0 || found[0].Title != string(id) {
+			t.Errorf("explain %s finds %+v", id, found)
+		}
+	}
+}
 
 // TestCatalogue says when the table of docs/scenarios.md is not that of the code;
 // -update writes it.

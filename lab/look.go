@@ -290,6 +290,9 @@ func (v *visit) chainOf(ctx context.Context, w *topology.Workload) ([]*x509.Cert
 		from := seenFrom(v.Graph, w, func(c *topology.Cluster) bool { return v.clusters[c].answers() })
 		return v.Parts.Peers.Presented(ctx, from.Lab, from.Name, w.Port())
 	}
+	if _, err := v.podsNear(w); err != nil {
+		return nil, err
+	}
 	held, err := v.svidsOf(ctx, func(c *topology.Cluster) access.Cluster { return v.clusters[c].in }, w)
 	if err != nil || len(held.X509) == 0 {
 		return nil, err

@@ -110,9 +110,9 @@ type Entry struct {
 // Catalogue returns all diagnoses, in the order in which to look at what was found: first
 // who is let in that must not be, then from the ground up.
 func Catalogue() []Entry {
-	const call = "The rows on both workloads and on both held bundles say more where they are not well; 'fedlab logs' has the log of the agent."
+	const call = "The rows on both workloads and on both held bundles say more where they are not well; 'fedlab logs TRUSTDOMAIN agent' has the log of the agent."
 	return []Entry{
-		{ID: StrangerLetIn, Kind: Call, Alone: true, Cause: "The server answers a caller whose X509-SVID nobody has signed whom it trusts.", Cure: "Take the server out of use. It verifies no caller: look at how its TLS configuration is made."},
+		{ID: StrangerLetIn, Kind: Call, Alone: true, Cause: "The server answers a caller whose X509-SVID no authority has signed that it trusts.", Cure: "Take the server out of use. It verifies no caller: look at how its TLS configuration is made."},
 		{ID: SelectorsTooBroad, Kind: Pod, Alone: true, Cause: "A pod that is no workload of the lab gets the SPIFFE ID of one: the selectors of an entry say too little.", Cure: "Add selectors to the entry, or a podSelector to the resource that it comes of: namespace and service account tell workloads apart."},
 		{ID: ExtraKey, Kind: Bundle, Alone: true, Cause: "The truster trusts a key that the trusted domain does not have. Somebody has set it, or the trusted domain has dropped it since.", Cure: "'fedlab drift --repair' sets the right bundle. If the key comes back, look at what the bundle endpoint serves."},
 		{ID: AnothersBundle, Kind: Bundle, Alone: true, Cause: "No key that is held is of the trusted domain. The bundle of another one was set in its place, or the trusted domain was made again.", Cure: "'fedlab drift --repair' sets the right bundle."},
@@ -157,7 +157,7 @@ func Catalogue() []Entry {
 		{ID: SVIDUnverified, Kind: SVID, Cause: "The workload presents an X509-SVID that the bundle of its own trust domain does not verify: its authority was revoked before agents heard that it was tainted.", Cure: "'fedlab up' starts the agents again; then they hand out new ones."},
 		{ID: OtherIdentity, Kind: SVID, Cause: "The workload has several identities and presents another one than its own.", Cure: "Delete the resource that is named, or give it a podSelector."},
 		{ID: WorkloadUnwell, Kind: Workload, Cause: "The program of the workload does not run, is not ready, or does not answer.", Cure: "Look at its pod and its log; 'fedlab up' installs it again."},
-		{ID: RegistrationUnwell, Kind: Registration, Cause: "A registration of the lab file is not as the file has it, or nobody gets the identity.", Cure: "Read what was seen; 'fedlab up' makes it again unless somebody else's stands in its place."},
+		{ID: RegistrationUnwell, Kind: Registration, Cause: "A registration of the lab file is not as the file has it, or nobody gets the identity.", Cure: "Read what was seen; 'fedlab up' makes it again, unless one of somebody else is in its place."},
 		{ID: SVIDRefused, Kind: Validation, Cause: "A server of another trust domain, or the workload's own, holds a bundle that does not verify an SVID that the workload has.", Cure: "Look at the held bundle: 'fedlab drift'. 'fedlab svid WORKLOAD --audience NAME' shows the SVIDs."},
 		{ID: CallNoIdentity, Kind: Call, Cause: "The caller gets no SVID from its Workload API: no entry fits it, or the agent does not answer.", Cure: "Look at its entry, its agent, and the volume with the socket in its pod."},
 		{ID: CallExpired, Kind: Call, Cause: "An SVID is not valid now: it has expired, or the clocks differ.", Cure: "Look at the agents, which renew SVIDs, and at the clocks of both sides."},

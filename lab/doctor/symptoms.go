@@ -74,6 +74,6 @@ func Steps() []Step {
 		{"curl from a pod of another cluster", "a call from the container of each workload to each one that it calls", []ID{CallUnreachable, CallNoAnswer, WayBlocked}},
 		{"nslookup", "the host in each endpoint's URL is looked up as the truster's cluster does", []ID{WayBlocked, WrongName}},
 		{"openssl s_client to the bundle endpoint", "the chain that each endpoint shows is verified as the truster's server does", []ID{LockedOut, WebRootUnknown, EndpointExpired, WrongName, WrongProfile}},
-		{"openssl s_client to a workload", "the SPIFFE IDs that both sides see in that call, and a caller that must be refused", []ID{CallIdentityRefused, CallRefused, CallUnknown, StrangerLetIn, OtherIdentity}},
+		{"openssl s_client to a workload", "the SPIFFE ID that answers that call, whether the server takes that of the caller, and a caller that must be refused", []ID{CallIdentityRefused, CallRefused, CallUnknown, StrangerLetIn, OtherIdentity}},
 	}
 }

@@ -70,6 +70,8 @@ func TestCommandsThatDoNotExistAreFound(t *testing.T) {
 		"LAB=x fedlab status --deep":            "unknown flag: --deep",
 		"cd x && fedlab images buidl":           `unknown command "buidl" for "fedlab images"`,
 		"fedlab down quotes":                    `unexpected argument "quotes"`,
+		`fedlab doctor --symptom "two words"`:   "",
+		`fedlab doctor --symptom two words`:     `unexpected argument "words"`,
 		"make lab-upp":                          `the Makefile has no target "lab-upp"`,
 		"fedlab help stauts":                    `unknown topic "stauts"`,
 		"fedlab up --lab lab.yaml -o json | jq": "",
@@ -97,6 +99,7 @@ func TestCommandsThatDoNotExistAreFound(t *testing.T) {
 // words.
 func calls(lines []string) (all [][][]string) {
 	for _, line := range lines {
+		line = regexp.MustCompile(`"[^"]*"`).ReplaceAllStringFunc(line, func(word string) string { return strings.ReplaceAll(word, " ", "_") })
 		var of [][]string
 		for _, part := range regexp.MustCompile(`&&|\|\|?|;|[<>]\S*\s*\S+|#.*| \\$`).Split(line, -1) {
 			words := strings.Fields(part)

@@ -45,6 +45,9 @@ var errNotWell = errors.New("not all of the lab is well")
 // shown already.
 var errDrifted = errors.New("not every held bundle is in sync")
 
+// errDiagnosed says that doctor has found a cause. Which has been shown already.
+var errDiagnosed = errors.New("something of the lab is wrong")
+
 type usageError struct {
 	command string
 	err     error
@@ -208,7 +211,7 @@ func ExitCode(err error) int {
 		return Interrupted
 	case errors.As(err, &ended):
 		return ended.Code
-	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errFound), errors.Is(err, errClaim), is[*trial.NotWellError](err):
+	case errors.Is(err, errNotWell), errors.Is(err, errDrifted), errors.Is(err, errFound), errors.Is(err, errDiagnosed), errors.Is(err, errClaim), is[*trial.NotWellError](err):
 		return NotWell
 	case is[*usageError](err), is[config.Problems](err), is[*trial.NeedsError](err):
 		return WrongUsage
@@ -265,7 +268,9 @@ func hint(err error) string {
 	case errors.As(err, &wrong):
 		return fmt.Sprintf("'%s --help' shows how it is used", wrong.command)
 	case errors.Is(err, errNotWell):
-		return "'fedlab explain' and the words after NOT WELL say what is wrong and what to do"
+		return "'fedlab doctor' says which of it is the cause, and what to do"
+	case errors.Is(err, errDiagnosed):
+		return "'fedlab explain ID' says more of a diagnosis; 'fedlab up' repairs what it can"
 	case errors.Is(err, errDrifted):
 		return "'fedlab status' names what keeps a server from fetching; 'fedlab drift --repair' sets the bundles in its place"
 	case is[*trial.NotWellError](err):
