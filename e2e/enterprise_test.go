@@ -63,7 +63,8 @@ var _ = Describe("The enterprise lab", Ordered, ContinueOnFailure, Label("enterp
 		Expect(manners).To(Equal([]string{
 			"https_spiffe crd", "https_spiffe crd", "https_spiffe crd", "https_spiffe crd", "https_web crd", "https_web static",
 		}))
-	}, NodeTimeout(time.Minute))
+		c.silent(ctx)
+	}, NodeTimeout(2*time.Minute))
 
 	It("shows who calls whom, by which profile, and what is refused", Label("page"), func(ctx SpecContext) {
 		Eventually(c.asItShould).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())

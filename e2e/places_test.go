@@ -80,6 +80,7 @@ var _ = Describe("The company lab", Ordered, Label("company"), func() {
 
 	It("has servers and agents in every sort of place, and every bundle in sync", func(ctx SpecContext) {
 		Expect(c.well(ctx)).To(Succeed())
+		c.silent(ctx)
 		Expect(c.fedlab(ctx, "drift")).To(endWell())
 		for td, want := range map[string][]string{
 			aws.Name(): {"aws k8s_psat"}, gcp.Name(): {"gcp k8s_psat"}, edge: {"branch k8s_psat"}, partner: {"partner join_token"},

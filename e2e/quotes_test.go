@@ -50,6 +50,9 @@ var _ = Describe("Quotes", Label("quotes"), func() {
 			HaveKeyWithValue("spiffe_id", server.String()), HaveKeyWithValue("bundle", server.TrustDomain().Name()))))
 		Expect(under.logged(ctx, p.server, "client authenticated")).To(ContainElement(And(
 			HaveKeyWithValue("spiffe_id", client.String()), HaveKeyWithValue("bundle", client.TrustDomain().Name()))))
+
+		By("and doctor finds nothing")
+		under.silent(ctx)
 	}, SpecTimeout(2*time.Minute))
 
 	It("change from one second to the next", func(ctx SpecContext) {

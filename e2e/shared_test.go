@@ -51,6 +51,7 @@ var _ = Describe("Several trust domains in one cluster", Ordered, Label("shared"
 
 	It("federate, and their workloads know each other", func(ctx SpecContext) {
 		Expect(lab.well(ctx)).To(Succeed())
+		lab.silent(ctx)
 		Expect(lab.fedlab(ctx, "drift")).To(endWell())
 		p := lab.pair()
 		Eventually(flowing(p.broker)).WithContext(ctx).WithTimeout(machine).WithPolling(poll).Should(Succeed())

@@ -60,6 +60,7 @@ var _ = Describe("A tree of trust domains", Ordered, Label("tree", "modes"), fun
 
 	It("has the relationships of its branches by SPIRE's API, and no resource", func(ctx SpecContext) {
 		Expect(c.well(ctx)).To(Succeed())
+		c.silent(ctx)
 		Expect(c.fedlab(ctx, "drift")).To(endWell())
 		found, _, err := c.status(ctx)
 		Expect(err).NotTo(HaveOccurred())
