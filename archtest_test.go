@@ -53,8 +53,8 @@ func layers() []layer {
 		{"docs", []string{anything}, "the documents are held against what they speak of"},
 		{"charts", nil, "charts are files; who installs them knows them, not the other way round"},
 		{
-			"apps", []string{goSPIFFE, goJOSE, gRPC, sync, "google.golang.org/protobuf", "github.com/jackc/pgx/v5"},
-			"a demo program is what a user of SPIFFE would write: it knows nothing of the lab that runs it",
+			"apps", []string{"lab/web", goSPIFFE, goJOSE, gRPC, sync, "google.golang.org/protobuf", "github.com/jackc/pgx/v5"},
+			"a demo program is what a user of SPIFFE would write: it knows nothing of the lab that runs it; to whom a page answers is one rule for all pages",
 		},
 		{"apps/internal/streams", []string{"apps/internal", "lab/traffic", goSPIFFE}, "the record of calls is one type, for those who write it and those who read it"},
 		{"apps/probe", []string{"apps/internal", "lab/traffic", goSPIFFE, gRPC, sync}, "the record of calls is one type, for those who write it and those who read it"},
@@ -102,6 +102,7 @@ func layers() []layer {
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/plain", nil, "foreign text is made plain wherever it is written, whatever it means"},
 		{"lab/evidence", library(sync, "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
+		{"lab/web", nil, "to whom a page answers does not hang on what it shows"},
 
 		{"lab/lock", []string{flock}, "an adapter is a library of its own: it knows neither labs nor other adapters"},
 		{"lab/sidecar", []string{"lab/check", "github.com/testcontainers/testcontainers-go", "github.com/moby/moby/api/types", "github.com/containerd/errdefs"}, "an adapter is a library of its own: it knows neither labs nor other adapters"},

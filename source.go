@@ -6,9 +6,9 @@ package fedlab
 import "embed"
 
 // Source is what the demo programs below apps/ are built from: their folders, and
-// those of the library that they share with who speaks to them.
+// those of the library that they share with it.
 //
-//go:embed go.mod go.sum apps lab/synthetic/*.go lab/traffic/*.go
+//go:embed go.mod go.sum apps lab/synthetic/*.go lab/traffic/*.go lab/web/*.go
 var Source embed.FS
 
 // Troubles is the document on what goes wrong and what to do about it.

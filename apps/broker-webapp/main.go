@@ -15,10 +15,10 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/diagnosis"
 	"github.com/fedlab-dev/fedlab/apps/internal/feed"
 	"github.com/fedlab-dev/fedlab/apps/internal/identity"
-	"github.com/fedlab-dev/fedlab/apps/internal/page"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
+	"github.com/fedlab-dev/fedlab/lab/web"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -31,7 +31,7 @@ type settings struct {
 	address        string
 	server         spiffeid.ID
 	reauthenticate time.Duration
-	names          page.Names
+	names          web.Names
 }
 
 // words is how the page speaks of the call for quotes.

@@ -11,6 +11,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/page"
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
+	"github.com/fedlab-dev/fedlab/lab/web"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
@@ -44,7 +45,7 @@ func newHandler(feed *feed.Feed[answer], own identity.Own, s settings, now func(
 	mux.HandleFunc("GET /api/quotes", func(w http.ResponseWriter, r *http.Request) {
 		service.JSON(w, http.StatusOK, viewOf(feed.Look(r.Context()), own, s, now()))
 	})
-	return page.Secure(mux, s.names)
+	return web.Secure(mux, s.names)
 }
 
 func viewOf(st feed.State[answer], own identity.Own, s settings, now time.Time) view {

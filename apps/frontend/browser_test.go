@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/page"
+	"github.com/fedlab-dev/fedlab/lab/web"
 )
 
 var screenshots = flag.String("screenshots", "", "folder for pictures of the page with made-up calls, for people to look at")
@@ -43,7 +44,7 @@ func browse(t *testing.T, report func() any) (tab context.Context, url string) {
 			t.Error(err)
 		}
 	})
-	server := httptest.NewServer(page.Secure(mux, nil))
+	server := httptest.NewServer(web.Secure(mux, nil))
 	t.Cleanup(server.Close)
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath("chromium"), chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU,
@@ -99,16 +100,16 @@ func enterprise(aws, gcp, onprem, partner string) object {
 	problem := func(class string) object {
 		return object{"class": class, "what": "The server of this call knows the caller and refuses: by a rule.", "look": "the rule.", "detail": "403", "since": now}
 	}
-	const spiffe, web = "https_spiffe", "https_web"
+	const spiffe, byWeb = "https_spiffe", "https_web"
 	call("orders", aws, gcp, spiffe, "answered", nil)
 	call("raw records of data-service", aws, gcp, spiffe, "refused", object{"expect": "not-permitted", "problem": problem("not-permitted")})
-	call("ledger", aws, onprem, web, "answered", nil)
+	call("ledger", aws, onprem, byWeb, "answered", nil)
 	call("health of gcp-gateway with a JWT-SVID", aws, gcp, spiffe, "answered", object{"token": true})
 	call("orders through the gateway", aws, aws, "", "answered", nil)
 	call("partner", aws, partner, "", "refused", object{"expect": "not-federated", "problem": problem("not-federated")})
 	reported := object{"reported": true}
 	call("aws", gcp, aws, spiffe, "answered", reported)
-	call("onprem", gcp, onprem, web, "answered", reported)
+	call("onprem", gcp, onprem, byWeb, "answered", reported)
 	call("data", gcp, gcp, "", "answered", reported)
 	call("aws", onprem, aws, spiffe, "answered", reported)
 	call("gcp", onprem, gcp, spiffe, "answered", reported)

@@ -21,6 +21,7 @@ import (
 	"github.com/fedlab-dev/fedlab/apps/internal/process"
 	"github.com/fedlab-dev/fedlab/apps/internal/service"
 	"github.com/fedlab-dev/fedlab/apps/internal/svid"
+	"github.com/fedlab-dev/fedlab/lab/web"
 )
 
 //go:embed page
@@ -33,7 +34,7 @@ type settings struct {
 
 	listen string
 	calls  calls.Targets
-	names  page.Names
+	names  web.Names
 }
 
 func parse(args []string, env func(string) string, stderr io.Writer) (settings, error) {
@@ -62,9 +63,9 @@ func run(ctx context.Context, s settings, source *identity.Source, log *slog.Log
 	return service.Serve(ctx, source, process.HTTP(listener, handler, 2*identity.CallBound, log))
 }
 
-func newHandler(targets []calls.Target, names page.Names, own calls.Caller, now func() time.Time, log *slog.Logger) http.Handler {
+func newHandler(targets []calls.Target, names web.Names, own calls.Caller, now func() time.Time, log *slog.Logger) http.Handler {
 	mux := page.Mux(files, "federation")
 	process.Probes(mux, func() error { return identity.Check(own, now()) })
 	mux.Handle("GET /api/calls", calls.NewWatch(targets, own, now, log))
-	return page.Secure(mux, names)
+	return web.Secure(mux, names)
 }
