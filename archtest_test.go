@@ -64,7 +64,7 @@ func layers() []layer {
 		{"scenarios", library("lab/fault", "lab/traffic", "lab/synthetic", "lab/spire", goSPIFFE), "the catalogue is written in the words that another repository has, too: it knows neither the driver nor an adapter"},
 		{"scenarios/trial", library("lab", "lab/access", "lab/fault", "lab/traffic", "lab/synthetic", "lab/spire", goSPIFFE), "the engine runs any scenario: it is given a lab, and knows neither the catalogue nor Ginkgo nor an adapter"},
 		{"scenarios/mutant", []string{"scenarios/trial", "lab/check", "lab/fault", "lab/traffic"}, "a mutant is made from the outside, of any scenario"},
-		{"scenarios/report", []string{"scenarios/trial", "lab/federation", "lab/traffic"}, "a report is made of records alone"},
+		{"scenarios/report", []string{"scenarios/trial", "lab/federation", "lab/look", "lab/traffic"}, "a report is made of records alone"},
 
 		{"lab", library("lab/access", "lab/doctor", "lab/spire", "lab/metallb", "lab/pki", "lab/traffic", "lab/watch", goSPIFFE, "golang.org/x/net/dns/dnsmessage"), "the driver is given its parts, so that it is tested, and compiled, without kind, Helm and client-go"},
 		{"lab/demo", []string{"lab/topology", "lab/spire", goSPIFFE}, "the demo programs are guests: they know what a workload is, and nothing of who runs it"},
@@ -102,6 +102,7 @@ func layers() []layer {
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/plain", nil, "foreign text is made plain wherever it is written, whatever it means"},
 		{"lab/evidence", library(sync, "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
+		{"lab/look", nil, "pages look the same, whatever they show"},
 		{"lab/web", nil, "to whom a page answers does not hang on what it shows"},
 
 		{"lab/lock", []string{flock}, "an adapter is a library of its own: it knows neither labs nor other adapters"},

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/look"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -134,8 +135,8 @@ func (c *checker) distinct(r trial.Record) error {
 		}
 	}
 	switch {
-	case len(authorities) > looksOfAuthorities:
-		return fmt.Errorf("holdings and streams name %d different authorities: want at most %d, which a picture can tell apart", len(authorities), looksOfAuthorities)
+	case len(authorities) > look.Looks:
+		return fmt.Errorf("holdings and streams name %d different authorities: want at most %d, which a picture can tell apart", len(authorities), look.Looks)
 	case len(outcomes) > outcomeLimit:
 		return fmt.Errorf("streams have %d different outcomes of calls: want at most %d", len(outcomes), outcomeLimit)
 	}

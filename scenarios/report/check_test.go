@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/look"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -163,7 +164,7 @@ func worst() map[string]trial.Record {
 	for i := range holdingLimit {
 		holdings.Holdings = append(holdings.Holdings, trial.Holding{
 			At: after(float64(i) / holdingLimit), Holder: fmt.Sprint(i % 900), Of: fmt.Sprint(i), State: "x",
-			X509: []string{fmt.Sprint(i % looksOfAuthorities)}, JWT: []string{fmt.Sprint((i + 1) % looksOfAuthorities)},
+			X509: []string{fmt.Sprint(i % look.Looks)}, JWT: []string{fmt.Sprint((i + 1) % look.Looks)},
 		})
 	}
 	for range 5 {
@@ -172,7 +173,7 @@ func worst() map[string]trial.Record {
 		for i := range callLimit / 5 {
 			s.Calls = append(s.Calls, traffic.Call{
 				At: after(float64(i) / callLimit), Outcome: traffic.Outcome(fmt.Sprint(i % outcomeLimit)),
-				Server: &traffic.Party{Authority: fmt.Sprint(i % looksOfAuthorities)},
+				Server: &traffic.Party{Authority: fmt.Sprint(i % look.Looks)},
 			})
 		}
 		calls.Streams = append(calls.Streams, s)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fedlab-dev/fedlab/lab/federation"
+	"github.com/fedlab-dev/fedlab/lab/look"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -49,15 +50,14 @@ type drawing struct {
 	Words         []word
 	Keys          []key
 
-	axis axis
-	y    float64
-	// authorities are numbered in the order in which they are drawn.
-	authorities map[string]int
+	axis        axis
+	y           float64
+	authorities look.Authorities
 }
 
 // draw lays out the timeline of a record.
 func draw(r trial.Record) *drawing {
-	d := &drawing{Width: width, axis: axisOf(r, gutter, width-margin), authorities: map[string]int{}}
+	d := &drawing{Width: width, axis: axisOf(r, gutter, width-margin)}
 	d.marks(r.Marks)
 	top := d.y
 	d.steps(r.Steps)
@@ -306,7 +306,7 @@ func (d *drawing) signers(calls []traffic.Call) {
 		from, until := d.axis.x(s.from), d.axis.x(s.until)
 		d.authority(s.what, "", rect(from, d.y+7, max(thin, until-from), bar-6), "the server's SVID is signed by "+s.what)
 		if text := trial.Brief(s.what); until-from > textWidth(text)+2*pad {
-			d.word("on code "+d.look(s.what).colour, from+pad, d.y+20, text)
+			d.word("on code "+d.authorities.Look(s.what).Colour, from+pad, d.y+20, text)
 		}
 	}
 	d.y += row

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/look"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -53,14 +54,16 @@ func HTML(w io.Writer, records []trial.Record) error {
 	}
 	all.Took = max(0, last.Sub(all.Began))
 	page, err := template.New("page").Funcs(template.FuncMap{
-		"seconds": seconds,
-		"ratio":   ratio,
-		"number":  number,
-		"source":  sourceOf,
-		"next":    func(i int) int { return i + 1 },
-		"meter":   meterOf,
-		"join":    strings.Join,
-		"date":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
+		"css":      look.CSS,
+		"patterns": look.Patterns,
+		"seconds":  seconds,
+		"ratio":    ratio,
+		"number":   number,
+		"source":   sourceOf,
+		"next":     func(i int) int { return i + 1 },
+		"meter":    meterOf,
+		"join":     strings.Join,
+		"date":     func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04:05 UTC") },
 	}).Parse(pageText)
 	var text bytes.Buffer
 	if err == nil {

@@ -3,65 +3,18 @@ package report
 import (
 	"fmt"
 	"math"
-	"math/bits"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 )
 
-// An authority looks as no other one of its picture does: its colour and its
-// pattern together are its own, and the first seven differ by their patterns
-// alone, for paper and for people who cannot tell colours. A pattern is any of
-// the single ones that page.html has, one over the other.
-const (
-	authorityColours   = 7
-	singlePatterns     = 5
-	looksOfAuthorities = authorityColours << singlePatterns
-)
-
-// look is what an authority is drawn with: the class of its colour, and those of
-// the patterns over it.
-type look struct {
-	colour   string
-	patterns []string
-}
-
-// look returns the look of an authority, the same wherever it is met.
-func (d *drawing) look(authority string) look {
-	n, known := d.authorities[authority]
-	if !known {
-		n = len(d.authorities)
-		d.authorities[authority] = n
-	}
-	colour := n % authorityColours
-	l := look{colour: fmt.Sprintf("authority a%d", colour)}
-	patterns := patternSets()[(colour+n/authorityColours)%(1<<singlePatterns)]
-	for i := range singlePatterns {
-		if patterns&(1<<i) != 0 {
-			l.patterns = append(l.patterns, fmt.Sprintf("pattern p%d", i))
-		}
-	}
-	return l
-}
-
-// patternSets are all sets of single patterns, a bit each: the small ones first.
-func patternSets() []int {
-	all := make([]int, 1<<singlePatterns)
-	for i := range all {
-		all[i] = i
-	}
-	slices.SortStableFunc(all, func(a, b int) int { return bits.OnesCount(uint(a)) - bits.OnesCount(uint(b)) })
-	return all
-}
-
 // authority draws a shape with the look of an authority; more is a class of the
 // shape alone.
 func (d *drawing) authority(id, more, shape, title string) {
-	l := d.look(id)
-	d.path(l.colour+more, shape, title)
-	for _, p := range l.patterns {
+	l := d.authorities.Look(id)
+	d.path(l.Colour+more, shape, title)
+	for _, p := range l.Patterns {
 		d.path(p+more, shape, title)
 	}
 }

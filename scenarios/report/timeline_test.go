@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fedlab-dev/fedlab/lab/look"
 	"github.com/fedlab-dev/fedlab/lab/traffic"
 	"github.com/fedlab-dev/fedlab/scenarios/trial"
 )
@@ -306,7 +307,7 @@ func TestAnAuthorityLooksTheSameWhereverItIsMet(t *testing.T) {
 // TestNoTwoAuthoritiesLookAlike draws as many as a record may have.
 func TestNoTwoAuthoritiesLookAlike(t *testing.T) {
 	r := record("a/b", "", 10)
-	for i := range looksOfAuthorities {
+	for i := range look.Looks {
 		r.Holdings = append(r.Holdings, trial.Holding{At: after(1), Holder: "x", Of: "x", X509: []string{fmt.Sprintf("authority-%d", i)}})
 	}
 	if err := check(r); err != nil {
@@ -322,24 +323,24 @@ func TestNoTwoAuthoritiesLookAlike(t *testing.T) {
 		}
 	}
 	owners, patterns := map[string]string{}, map[string]string{}
-	for i := range looksOfAuthorities {
+	for i := range look.Looks {
 		id := fmt.Sprintf("authority-%d", i)
-		look := strings.Join(looks[id], ", ")
-		if other := owners[look]; other != "" || look == "" {
-			t.Errorf("%s looks as %s does: %s", id, other, look)
+		is := strings.Join(looks[id], ", ")
+		if other := owners[is]; other != "" || is == "" {
+			t.Errorf("%s looks as %s does: %s", id, other, is)
 		}
-		owners[look] = id
-		_, pattern, _ := strings.Cut(look, ", ")
-		if other := patterns[pattern]; i < authorityColours && other != "" {
+		owners[is] = id
+		_, pattern, _ := strings.Cut(is, ", ")
+		if other := patterns[pattern]; i < look.Colours && other != "" {
 			t.Errorf("without colours %s looks as %s does: %q", id, other, pattern)
 		}
 		patterns[pattern] = id
 	}
-	if want := 2 + authorityColours + singlePatterns; len(shapes) != want {
+	if want := 2 + look.Colours + look.SinglePatterns; len(shapes) != want {
 		t.Errorf("the shapes have %d classes, want %d", len(shapes), want)
 	}
 	for class := range shapes {
-		if !strings.Contains(pageText, "."+class+" {") {
+		if !strings.Contains(pageText+string(look.CSS()), "."+class+" {") {
 			t.Errorf("the page has no rule for .%s", class)
 		}
 	}
