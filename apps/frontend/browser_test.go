@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,27 +16,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/fedlab-dev/fedlab/apps/internal/apptest"
 	"github.com/fedlab-dev/fedlab/apps/internal/page"
 	"github.com/fedlab-dev/fedlab/lab/web"
+	"github.com/fedlab-dev/fedlab/lab/web/webtest"
 )
 
 var screenshots = flag.String("screenshots", "", "folder for pictures of the page with made-up calls, for people to look at")
 
-// browse opens a headless Chromium for the page, whose calls are answered with
-// report. It skips the test where there is no Chromium, except in CI, where
-// nothing may be skipped.
+// browse opens a browser for the page, whose calls are answered with report.
 func browse(t *testing.T, report func() any) (tab context.Context, url string) {
 	t.Helper()
-	if _, err := exec.LookPath("chromium"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("Chromium is not installed: want Debian's package chromium")
-		}
-		t.Skip("Chromium is not installed: apt-get install --no-install-recommends chromium")
-	}
 	mux := page.Mux(files, "federation")
 	mux.HandleFunc("GET /api/calls", func(w http.ResponseWriter, _ *http.Request) {
 		if err := json.NewEncoder(w).Encode(report()); err != nil {
@@ -46,33 +36,7 @@ func browse(t *testing.T, report func() any) (tab context.Context, url string) {
 	})
 	server := httptest.NewServer(web.Secure(mux, nil))
 	t.Cleanup(server.Close)
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
-		chromedp.ExecPath("chromium"), chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
-	if os.Geteuid() == 0 {
-		// Chromium refuses to run its sandbox as root. It opens one page, our own.
-		options = append(options, chromedp.NoSandbox)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	t.Cleanup(cancel)
-	allocator, end := chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(end)
-	tab, quit := chromedp.NewContext(allocator)
-	t.Cleanup(quit)
-	if err := chromedp.Listen(tab, func(happened any) {
-		if e, ok := happened.(*runtime.EventExceptionThrown); ok {
-			t.Errorf("the page throws %s %s", e.ExceptionDetails.Text, e.ExceptionDetails.Exception.Description)
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	// Nothing is to move while it is measured.
-	if _, err := chromedp.Call(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-reduced-motion", Value: "reduce"}},
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return tab, server.URL
+	return webtest.Browse(t), server.URL
 }
 
 type object = map[string]any
@@ -207,10 +171,7 @@ func TestThePageIsReadable(t *testing.T) {
 		}
 		for _, width := range []int64{1024, 1400} {
 			what := fmt.Sprintf("%s at %d", name, width)
-			size := emulation.SetDeviceMetricsOverrideParams{Width: width, Height: 900, DeviceScaleFactor: 1}
-			if _, err := chromedp.Call(tab, emulation.SetDeviceMetricsOverride, size); err != nil {
-				t.Fatal(err)
-			}
+			webtest.Size(tab, t, width, 900)
 			if err := chromedp.Do(tab, chromedp.Navigate(url+"/federation")); err != nil {
 				t.Fatal(err)
 			}
