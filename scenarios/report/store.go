@@ -141,7 +141,7 @@ func readFile(name string) (data []byte, err error) {
 func Write(dir string, records ...trial.Record) error {
 	owners := map[string]string{}
 	for _, r := range records {
-		file := fileOf(r)
+		file := FileOf(r)
 		if owner, taken := owners[file]; taken {
 			return fmt.Errorf("write records: %q and %q would both be %s", owner, r.Scenario, file)
 		}
@@ -153,7 +153,7 @@ func Write(dir string, records ...trial.Record) error {
 	for _, r := range records {
 		data, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
-			err = replace(filepath.Join(dir, fileOf(r)), append(data, '\n'))
+			err = replace(filepath.Join(dir, FileOf(r)), append(data, '\n'))
 		}
 		if err != nil {
 			return fmt.Errorf("write record of %s: %w", r.Scenario, err)
@@ -162,7 +162,8 @@ func Write(dir string, records ...trial.Record) error {
 	return nil
 }
 
-func fileOf(r trial.Record) string {
+// FileOf names the file of a record in the folder of its run.
+func FileOf(r trial.Record) string {
 	name := strings.ReplaceAll(r.Scenario, "/", "-")
 	if r.On != (trial.On{}) {
 		name += "." + strings.NewReplacer("->", "-trusts-", "/", "-").Replace(r.On.String())

@@ -102,7 +102,7 @@ trust domains, and runs demo workloads that call each other over mTLS.
 	completes(root, "output", func() []string { return []string{"text", "json"} })
 	root.AddGroup(&cobra.Group{ID: "lab", Title: "Labs:"}, &cobra.Group{ID: "machine", Title: "The machine:"}, &cobra.Group{ID: "file", Title: "Lab files:"})
 	root.AddCommand(
-		c.up(), c.status(), c.doctor(), c.drift(), c.watch(), c.scenario(), c.down(), c.list(), c.plan(), c.openOffer(), c.kubeconfig(), c.kubectl(), c.spire(), c.logs(), c.svid(), c.evidence(),
+		c.up(), c.status(), c.doctor(), c.drift(), c.watch(), c.scenario(), c.down(), c.list(), c.plan(), c.openOffer(), c.ui(), c.kubeconfig(), c.kubectl(), c.spire(), c.logs(), c.svid(), c.evidence(),
 		c.explain(), c.setup(), c.images(),
 		c.init(), c.config(),
 		c.version(), exitCodesTopic(),

@@ -113,13 +113,17 @@ func (c *cmd) openPage(cmd *cobra.Command, d *local.Driver, t topology.Topology,
 	if err := d.Parts.Page(cmd.Context(), w.URL()); err != nil {
 		return err
 	}
+	return c.browse(cmd.Context(), w.URL())
+}
+
+// browse opens a page in the browser. One that stays in the foreground is not waited for.
+func (c *cmd) browse(ctx context.Context, url string) error {
 	argv, err := browser()
 	if err != nil {
-		return fmt.Errorf("open %s: %w", w.URL(), err)
+		return fmt.Errorf("open %s: %w", url, err)
 	}
-	c.printf("opens %s\n", w.URL())
-	// A browser that stays in the foreground is not waited for.
-	return exec.CommandContext(context.WithoutCancel(cmd.Context()), argv[0], append(argv[1:], w.URL())...).Start()
+	c.printf("opens %s\n", url)
+	return exec.CommandContext(context.WithoutCancel(ctx), argv[0], append(argv[1:], url)...).Start()
 }
 
 func browser() ([]string, error) {
