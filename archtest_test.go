@@ -101,7 +101,7 @@ func layers() []layer {
 		{"lab/troubles", nil, "what goes wrong is told in a document: finding an entry needs no lab"},
 		{"lab/host", nil, "what a machine lacks is found before anything else is installed"},
 		{"lab/plain", nil, "foreign text is made plain wherever it is written, whatever it means"},
-		{"lab/evidence", library(sync, "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
+		{"lab/evidence", library(sync, "lab/look", "lab/plain"), "evidence is gathered through what the caller brings, so that it works on a lab in any state"},
 		{"lab/look", nil, "pages look the same, whatever they show"},
 		{"lab/live", library("lab/watch", "lab/look", "lab/web"), "the page is handed what it shows, so that a recording is shown as a lab is"},
 		{"lab/web/webtest", []string{"lab/check", "github.com/chromedp"}, "the tests of each page use it, so that it knows none"},

@@ -65,6 +65,7 @@ var _ = Describe("Evidence", Label("evidence"), func() {
 		Expect(string(files["servers/"+p.server.Domain().String()+"/entries.json"])).To(ContainSubstring(p.server.ID.String()))
 		Expect(string(files["servers/"+p.server.Domain().String()+"/bundle.json"])).To(ContainSubstring(`"x5c"`))
 		Expect(string(files["status.json"])).To(ContainSubstring(`"well": true`))
+		Expect(string(files["index.html"])).To(And(ContainSubstring("All of the lab is well."), ContainSubstring("entries.json"), ContainSubstring("&#34;components&#34;")))
 
 		By("no file holds any part of the secrets, and no other private key")
 		for name, text := range files {

@@ -47,6 +47,9 @@ const (
 type Piece struct {
 	// Path is the file's, below the folder and with slashes.
 	Path string
+	// Title is what the index shows the piece under, in the order of the pieces; one without
+	// a title is only listed there. Of a page, *.html, the index shows a link.
+	Title string
 	// Read returns what goes into the file: a []byte or a string as it is,
 	// anything else as JSON. What is nil leaves no file.
 	Read func(ctx context.Context) (any, error)
@@ -71,7 +74,8 @@ type Problem struct {
 const problems = "problems.txt"
 
 // Write reads the pieces, a few at a time, takes the secrets out, and writes
-// them into dir, which must not exist or be empty. A piece that cannot be read
+// them into dir, which must not exist or be empty, with an index that opens in a
+// browser. A piece that cannot be read
 // is a Problem and no error: what is broken is told by what cannot be had of it.
 // An error means that the folder cannot be written, or that ctx ended, which says
 // nothing of the lab.
@@ -81,9 +85,10 @@ func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 		return s, fmt.Errorf("write evidence: %w", err)
 	}
 	var mu sync.Mutex
+	shown := make([]section, len(pieces))
 	var group errgroup.Group
 	group.SetLimit(sideBySide)
-	for _, p := range pieces {
+	for i, p := range pieces {
 		group.Go(func() error {
 			text, err := p.text(ctx)
 			if err == nil && text != nil {
@@ -98,6 +103,9 @@ func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 				s.Problems = append(s.Problems, Problem{Path: p.Path, Reason: reason(err)})
 			case text != nil:
 				s.Files = append(s.Files, p.Path)
+				if p.Title != "" {
+					shown[i] = section{p.Title, p.Path, string(text)}
+				}
 			}
 			return nil
 		})
@@ -118,6 +126,13 @@ func Write(ctx context.Context, dir string, pieces []Piece) (Summary, error) {
 		if err := write(dir, problems, []byte(list.String())); err != nil {
 			return s, fmt.Errorf("write evidence: %w", err)
 		}
+	}
+	page, err := indexOf(s, slices.DeleteFunc(shown, func(s section) bool { return s.Title == "" }), time.Now())
+	if err == nil {
+		err = write(dir, index, page)
+	}
+	if err != nil {
+		return s, fmt.Errorf("write evidence: %w", err)
 	}
 	return s, nil
 }

@@ -335,3 +335,45 @@ func TestOfClusterThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("problems are %+v", s.Problems)
 	}
 }
+
+// TestIndex: the index shows pieces with a title in their order, as their files have them, leads to
+// all files, and obeys nothing of what is in them.
+func TestIndex(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "quotes <b>")
+	titled := func(path, title string, content any, err error) Piece {
+		return Piece{Path: path, Title: title, Read: func(context.Context) (any, error) { return content, err }}
+	}
+	if _, err := Write(t.Context(), dir, []Piece{
+		titled("verdict.txt", "What is wrong", "password=hunter2 </pre><script>alert(1)</script>", nil),
+		titled("report.html", "The report", "<p>a page of its own", nil),
+		titled("status.json", "What status says", map[string]bool{"well": false}, nil),
+		titled("nothing.txt", "Nothing", nil, nil),
+		titled("look.json", "Bundles", nil, errors.New("no answer, token=hunter2")),
+		piece("clusters/a b/pod.log", "not in the index", nil),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	got := contentOf(t, dir, "index.html")
+	for _, want := range []string{
+		"<h1>Evidence quotes &lt;b&gt;</h1>",
+		`class="first">password=[removed: secret] &lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;</pre>`,
+		`<h2><a href="report.html">The report</a></h2>`,
+		"<summary>What status says</summary>", `{
+  &#34;well&#34;: false
+}`,
+		"<li>look.json: no answer, token=[removed: secret]</li>",
+		`<a href="clusters/a%20b/pod.log">clusters/a b/pod.log</a>`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the index does not have %s", want)
+		}
+	}
+	for _, never := range []string{"hunter2", "<script", "not in the index", "Nothing", "a page of its own"} {
+		if strings.Contains(got, never) {
+			t.Errorf("the index has %s", never)
+		}
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}

@@ -5,9 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"path"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,28 +19,37 @@ import (
 	"github.com/fedlab-dev/fedlab/lab"
 	"github.com/fedlab-dev/fedlab/lab/access"
 	"github.com/fedlab-dev/fedlab/lab/evidence"
+	"github.com/fedlab-dev/fedlab/lab/images"
 	"github.com/fedlab-dev/fedlab/lab/kube"
 	"github.com/fedlab-dev/fedlab/lab/metallb"
 	"github.com/fedlab-dev/fedlab/lab/spire"
 	"github.com/fedlab-dev/fedlab/lab/topology"
+	"github.com/fedlab-dev/fedlab/lab/watch"
 )
 
-// connectBound is how long a cluster or a server may take to be connected to
-// before evidence is gathered without it.
+// connectBound is how long a cluster or a server may take to be connected to, and a
+// lab to say how it is, before evidence is gathered without it.
 const connectBound = 30 * time.Second
 
 // Evidence gathers what is known of a lab into dir, which must not exist or be
 // empty; see package evidence. The lab may be broken, half made or not there:
 // what cannot be had is in the summary. An error means that the folder cannot be
 // written, or that ctx ended.
-func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string) (_ evidence.Summary, err error) {
+// What the caller has of its own comes first.
+func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string, own ...evidence.Piece) (_ evidence.Summary, err error) {
 	g, err := topology.Resolve(t, netip.Prefix{})
 	if err != nil {
 		return evidence.Summary{}, err
 	}
+	status := once(ctx, func(ctx context.Context) (lab.Status, error) { return d.Status(ctx, t) })
+	look := once(ctx, func(ctx context.Context) (watch.Look, error) { return d.Look(ctx, t, watch.Look{}) })
 	pieces := []evidence.Piece{
-		{Path: "topology.json", Read: func(context.Context) (any, error) { return t, nil }},
-		{Path: "status.json", Read: func(ctx context.Context) (any, error) { return d.Status(ctx, t) }},
+		{Path: "verdict.txt", Title: "What is wrong", Read: func(context.Context) (any, error) { return verdict(status()) }},
+		{Path: "calls.txt", Title: "Calls that are not answered", Read: func(context.Context) (any, error) { return unanswered(look()) }},
+		{Path: "status.json", Title: "What status says", Read: func(context.Context) (any, error) { return status() }},
+		{Path: "look.json", Title: "Authorities, held bundles and identities", Read: func(context.Context) (any, error) { return look() }},
+		{Path: "topology.json", Title: "Topology", Read: func(context.Context) (any, error) { return t, nil }},
+		{Path: "versions.json", Title: "Versions", Read: func(context.Context) (any, error) { return versions(), nil }},
 		{Path: "containers.json", Read: func(ctx context.Context) (any, error) { return d.engine.ContainersOn(ctx, networkName(t.Name)) }},
 	}
 	for _, h := range g.Hosts {
@@ -55,7 +67,47 @@ func (d *Driver) Evidence(ctx context.Context, t topology.Topology, dir string) 
 	for _, end := range closers {
 		defer func() { err = errors.Join(err, end()) }()
 	}
-	return evidence.Write(ctx, dir, slices.Concat(pieces, slices.Concat(found...)))
+	return evidence.Write(ctx, dir, slices.Concat(own, pieces, slices.Concat(found...)))
+}
+
+// once asks a lab once for all pieces that need the answer.
+func once[T any](ctx context.Context, ask func(context.Context) (T, error)) func() (T, error) {
+	return sync.OnceValues(func() (T, error) {
+		ctx, cancel := context.WithTimeout(ctx, connectBound)
+		defer cancel()
+		return ask(ctx)
+	})
+}
+
+// versions are those of this program and of what it runs in labs.
+func versions() map[string]any {
+	all := map[string]any{"components": images.Components()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		all["fedlab"], all["go"] = info.Main.Version, info.GoVersion
+	}
+	return all
+}
+
+// verdict is what a status finds wrong, a line for each.
+func verdict(s lab.Status, err error) (any, error) {
+	if err == nil && s.Well {
+		return "All of the lab is well.\n", nil
+	}
+	return strings.Join(s.Problems(), "\n") + "\n", err
+}
+
+// unanswered are the calls that fail, a line for each; nothing where none does.
+func unanswered(l watch.Look, err error) (any, error) {
+	var lines []string
+	for _, c := range l.Calls {
+		if c.Outcome != watch.Answered {
+			lines = append(lines, fmt.Sprintf("%s calls %s: %s: %s\n", c.From, c.To, c.Outcome, c.Problem))
+		}
+	}
+	if lines == nil {
+		return nil, err
+	}
+	return strings.Join(lines, ""), err
 }
 
 // ofCluster returns the pieces of a cluster and of the SPIRE servers in it, and

@@ -170,7 +170,8 @@ scenario if the lab lacks what the scenario needs, and refuses it if the scenari
 is named.
 
 Each run leaves a folder with a record of each scenario (JSON), junit.xml, and
-report.html, which is one file and needs nothing else. The exit code is 0 only
+report.html, which is one file and needs nothing else. Of a claim that does not hold it
+also collects the evidence of the lab, into a folder with an index.html. The exit code is 0 only
 when every claim holds, or is late by no more than the machine was; 3 when one does
 not hold, and 5 when the machine was too slow to tell.`,
 		Example: `  fedlab scenario run rotation/x509-authority --pause
@@ -329,7 +330,11 @@ func (c *cmd) runScenarios(ctx context.Context, d *local.Driver, t topology.Topo
 		record, err := mutant.Mutation(r.mutation).Run(ctx, session, run.scenario, run.on)
 		records = append(records, record)
 		// At once: what comes next may be killed.
-		if err := errors.Join(err, c.keepRecords(dir, records)); err != nil {
+		kept := c.keepRecords(dir, records)
+		if record.Result == trial.DoesNotHold && r.mutation == "" {
+			c.evidenceOf(ctx, d, t, dir, record)
+		}
+		if err := errors.Join(err, kept); err != nil {
 			return err
 		}
 	}
