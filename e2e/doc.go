@@ -30,7 +30,7 @@
 //
 // While a spec has a lab of its own, the nodes of the suite's lab are frozen.
 //
-// Other labels say what a spec is about: quotes, page, browser, auth, status, up,
+// Other labels say what a spec is about: quotes, page, browser, auth, status, up, ui,
 // evidence, guide, enterprise, profile, modes, company, keys, spread, nested, replicas, hosts, shared,
 // tree, registration, endpoints, tokens, sidecars, matrix. Those with "picture" also make the
 // pictures of the documents, and "matrix" its table, with the flag -update.
