@@ -281,8 +281,8 @@ func TestARecordingIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-// TestReplay: a person goes to and fro, and what was seen until a frame is what a page tells
-// of it that has shown all frames before.
+// TestReplay: a person goes to and fro, and what was seen until a frame is the same
+// as on a page that has shown all frames before.
 func TestReplay(t *testing.T) {
 	p := New()
 	url := serve(t, p)

@@ -1,5 +1,5 @@
 "use strict";
-// The table stands in the page; each event says what is different in it. What is drawn in the
+// The table is in the page; each event says what is different in it. What is drawn in the
 // circle and the lanes of keys comes as it is shown.
 (() => {
   const byId = (id) => document.getElementById(id);
