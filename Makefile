@@ -60,7 +60,8 @@ dist: ## Build the command for linux and darwin into dist/, with SHA256SUMS
 bench: ## Measure the lab against bare kind clusters
 	@go run -trimpath ./e2e/bench
 
-# What has golden files or generates documents says in its tests when they are stale.
+# What has golden files or generates documents says in its tests when they are stale; the live
+# page says how long it takes, which means something without the race detector alone.
 # Tests that need SPIRE's programs or PostgreSQL are left to make test, in CI, too.
 .PHONY: verify
 verify: ## Format, vet, lint; module files, generated and golden files current
@@ -70,3 +71,4 @@ verify: ## Format, vet, lint; module files, generated and golden files current
 	@$(TOOL) golangci-lint run ./...
 	@CI= go test . ./cmd/... ./docs ./charts ./lab ./lab/config ./lab/metallb
 	@CI= go test -run 'TestReference|TestNodeFiles' ./lab/images/node ./lab/images/recipe
+	@CI= go test -run TestFiftyTrustDomains ./lab/live

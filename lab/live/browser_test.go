@@ -121,7 +121,7 @@ func TestFiftyTrustDomains(t *testing.T) {
 		t.Logf("first picture after %s", took)
 		least = min(least, took)
 	}
-	if least > 2*time.Second {
+	if least > 2*time.Second && !racing {
 		t.Errorf("the first picture is there after %s, want at most 2 s", least)
 	}
 	if in := evaluate[int](tab, t, `document.querySelectorAll("#matrix td.in-sync").length`); in != 2450-49+5 {
@@ -158,7 +158,7 @@ func TestFiftyTrustDomains(t *testing.T) {
 		t.Logf("change drawn after %s", took)
 		least = min(least, took)
 	}
-	if least > 100*time.Millisecond {
+	if least > 100*time.Millisecond && !racing {
 		t.Errorf("a change is drawn after %s, want at most 100 ms", least)
 	}
 }

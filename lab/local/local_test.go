@@ -61,6 +61,8 @@ func TestProgramsAreAllThatThereAre(t *testing.T) {
 // What topology asks for is what there is.
 func TestOptionalProgramsAreThoseOfTheImages(t *testing.T) {
 	asked := []string{topology.Pebble, topology.Ghostunnel, topology.SPIFFEHelper, topology.OIDCProvider, topology.HAProxy}
+	// No topology asks for these: 'images path' makes them for whoever watches a lab.
+	asked = append(asked, "alertmanager", "prometheus", "promtool")
 	for _, version := range topology.SPIREVersions()[1:] {
 		of := topology.Settings{SPIREVersion: version, AgentVersion: version}
 		asked = append(asked, of.OtherServer(), of.OtherAgent())
