@@ -126,7 +126,7 @@ func parts(err error) (all []error) {
 		return nil
 	}
 	for e := err; e != nil; e = errors.Unwrap(e) {
-		several, is := e.(interface{ Unwrap() []error }) //nolint:errorlint // each layer is looked at by itself
+		several, is := e.(interface{ Unwrap() []error })
 		if is && e.Error() == errors.Join(several.Unwrap()...).Error() {
 			for _, one := range several.Unwrap() {
 				all = append(all, parts(one)...)

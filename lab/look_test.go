@@ -53,7 +53,7 @@ func TestLookAtAWellLab(t *testing.T) {
 // authority, all is seen as well.
 func TestLookAtTheCompany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		look, _, _ := aLookAt(t, func(t *testing.T) topology.Topology { return presetOf(t, "company") }, func(*world) {})
+		look, _, _ := aLookAt(t, func(t *testing.T) topology.Topology { t.Helper(); return presetOf(t, "company") }, func(*world) {})
 		for _, d := range look.Domains {
 			if d.Problem != "" || len(d.Own) == 0 || d.Endpoint == "" || !d.EndpointUp || len(d.Served) != len(d.Own) {
 				t.Errorf("trust domain %+v", d)

@@ -245,19 +245,6 @@ func (p party) presents() ([]*x509.Certificate, error) {
 	return svid.Certificates, nil
 }
 
-// given is what a program prints of what its agent gives it.
-func (p party) given() ([]byte, error) {
-	chain, err := p.presents()
-	if err != nil {
-		return nil, err
-	}
-	var raw [][]byte
-	for _, c := range chain {
-		raw = append(raw, c.Raw)
-	}
-	return json.Marshal(map[string]any{"x509": []any{map[string]any{"hint": spire.Hint, "chain": raw}}})
-}
-
 // self is what a program says about itself.
 func (p party) self() map[string]any {
 	switch id := p.id(); {

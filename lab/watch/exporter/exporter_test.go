@@ -38,7 +38,7 @@ func look(seconds, failures int, cause string) watch.Look {
 func shown(t *testing.T, e *exporter.Exporter) string {
 	t.Helper()
 	recorder := httptest.NewRecorder()
-	e.Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	e.Handler().ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	return recorder.Body.String()
 }
 

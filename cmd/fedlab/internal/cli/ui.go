@@ -105,7 +105,7 @@ func (c *cmd) showLab(ctx context.Context, d *local.Driver, t topology.Topology,
 			}
 			look, err := d.Look(ctx, t, before)
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // whoever stops the page wants to hear of no look
 			}
 			if frame = (live.Frame{Look: look}); err != nil {
 				frame = live.Frame{Look: watch.Look{Lab: t.Name, At: time.Now()}, Problem: err.Error()}
