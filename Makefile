@@ -44,8 +44,9 @@ e2e-all: build ## Run all scenarios twice and what must break them; kills, a new
 	@$(E2E) --timeout=100m --label-filter='scenario && !mutation && !kills && !night' ./e2e
 	@$(E2E) --timeout=100m --label-filter='mutation' ./e2e
 	@$(E2E) --timeout=100m --label-filter='kills || newcomer || dist || earlier' ./e2e
-	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier && !matrix && !endpoints && !skew' ./e2e
-	@$(E2E) --timeout=100m --label-filter='night && (matrix || endpoints)' ./e2e
+	@$(E2E) --timeout=100m --label-filter='night && !newcomer && !dist && !earlier && !matrix && !endpoints && !skew && !kinds && !doctor' ./e2e
+	@$(E2E) --timeout=100m --label-filter='night && (matrix || endpoints || kinds)' ./e2e
+	@$(E2E) --timeout=100m --label-filter='doctor' ./e2e
 	@$(MAKE) --no-print-directory skew
 
 .PHONY: skew
